@@ -1,0 +1,150 @@
+# Every target sets up what it needs. The only things to have are Python (3.11 or
+# newer, with venv) and make; node is wanted for the checks of the .proto files.
+
+PYTHON ?= python3
+# Passed on to the program that a target runs: make demo ARGS=--keep
+ARGS ?=
+# How long make fuzz goes on, all its targets together.
+FUZZ_SECONDS ?= 60
+
+BUF_VERSION := 1.75.0
+BUF_HOME := .cache/buf-$(BUF_VERSION)
+BUF := $(BUF_HOME)/node_modules/.bin/buf
+
+PROTOC := .venv-protos/bin/python -m grpc_tools.protoc
+
+# Tests of one file share its servers, so a file stays with one worker. A worker
+# that a hanging test took down is not replaced: the next would hang as well.
+PYTEST_PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-lowest fuzz check fmt bench protos build constraints clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+demo: .venv/.ready ## Show the whole thing at work behind a real Envoy (ARGS=--keep leaves it running)
+	@.venv/bin/authz demo $(ARGS)
+
+test: .venv/.ready .venv-xds/.ready ## Run the tests and measure coverage (ARGS="-k jws --no-cov" for a few)
+	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --cov $(ARGS)
+
+test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
+	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) $(ARGS)
+
+fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
+	@set -e; for target in token jwks check; do \
+		mkdir -p .cache/fuzz/$$target; \
+		.venv-fuzz/bin/python -m fuzz $$target -max_total_time=$$(( ($(FUZZ_SECONDS) + 2) / 3 )) -max_len=9000 \
+			-timeout=10 -print_final_stats=1 -artifact_prefix=.cache/fuzz/$$target- $(ARGS) \
+			.cache/fuzz/$$target fuzz/corpus/$$target; \
+	done
+
+check: .venv/.ready ## Lint, format, types, spelling, .proto files
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/codespell
+	@$(MAKE) --no-print-directory check-protos
+
+fmt: .venv/.ready ## Format the code and the .proto files
+	.venv/bin/ruff check --fix --exit-zero
+	.venv/bin/ruff format
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(BUF) && $(BUF) format --write; \
+	else echo 'The .proto files are not formatted: that needs npm.'; fi
+
+bench: .venv/.ready ## Measure what a check costs, as ratios
+	.venv/bin/python -W ignore::DeprecationWarning -m benchmarks $(ARGS)
+
+# By way of a descriptor set, as buf does it: so both write the same code.
+protos: .venv-protos/.ready ## Generate the Python code of protos/
+	$(PROTOC) --proto_path=protos --include_imports --include_source_info \
+		--descriptor_set_out=.venv-protos/protos.binpb $$(find protos -name '*.proto' | sort)
+	$(PROTOC) --descriptor_set_in=.venv-protos/protos.binpb --plugin=.venv-protos/bin/protoc-gen-mypy \
+		--python_out=. --mypy_out=quiet:. $$(cd protos && find authz -name '*.proto' | sort)
+	$(PROTOC) --descriptor_set_in=.venv-protos/protos.binpb --plugin=.venv-protos/bin/protoc-gen-mypy_grpc \
+		--grpc_python_out=. --mypy_grpc_out=quiet:. authz/demo/v1/ledger.proto
+
+build: .venv/.ready ## Build the sdist, and the wheel from it, into dist/
+	rm -rf dist
+	.venv/bin/python -m build --outdir dist
+
+constraints: ## Renew constraints.txt with the newest releases
+	rm -rf .venv-newest
+	$(MAKE) --no-print-directory .venv-newest/.ready
+	.venv-newest/bin/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+!]*$$' > .venv-newest/constraints.txt
+	mv .venv-newest/constraints.txt constraints.txt
+	rm -rf .venv-newest
+
+clean: ## Remove everything that make made
+	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build dist htmlcov
+	find authz interceptors tests -name __pycache__ -type d -exec rm -rf {} +
+
+# ---- What the targets need ----
+
+.PHONY: check-breaking check-protos protos-with-buf
+
+protos-with-buf: .venv-protos/.ready $(BUF)
+	$(BUF) generate
+
+check-breaking: $(BUF)
+	@release=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null) || { echo 'There is no release yet.'; exit 0; }; \
+	set -x; $(BUF) breaking --against ".git#tag=$$release"
+
+check-protos:
+	@if command -v npm >/dev/null; then \
+		$(MAKE) --no-print-directory $(BUF) && set -x && $(BUF) lint && $(BUF) format --diff --exit-code; \
+	elif [ "$${CI:-}" = true ]; then \
+		echo 'The .proto files cannot be checked: buf needs npm, which is not installed.' >&2; exit 1; \
+	else \
+		echo 'The .proto files are NOT checked: buf needs npm, which is not installed. CI checks them.'; \
+	fi
+
+$(BUF):
+	npm install --prefix $(BUF_HOME) --no-audit --no-fund --loglevel=error @bufbuild/buf@$(BUF_VERSION)
+
+# Environments of their own: the generators' releases are pinned, and Envoy's own
+# messages overwrite files of packages that the tests use.
+define create-venv
+	@$(@D)/bin/python -c '' 2>/dev/null || { \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+			echo '$(PYTHON) is not Python 3.11 or newer. Name one that is: make PYTHON=python3.12 ...' >&2; exit 1; }; \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo '$(PYTHON) cannot create virtual environments. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }; \
+		set -x; $(PYTHON) -m venv --clear $(@D); }
+	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+endef
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group dev --constraint constraints.txt
+	@touch $@
+
+.venv-lowest/.ready: pyproject.toml constraints-lowest.txt
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group test --constraint constraints-lowest.txt
+	@touch $@
+
+.venv-fuzz/.ready: pyproject.toml constraints.txt
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --editable '.[server]' --group fuzz --constraint constraints.txt
+	@touch $@
+
+.venv-newest/.ready: pyproject.toml
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group dev
+	@touch $@
+
+.venv-protos/.ready: pyproject.toml
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --group protos
+	@touch $@
+
+.venv-xds/.ready: pyproject.toml
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --group xds
+	@touch $@

@@ -1,0 +1,63 @@
+"""Verified organizations for gRPC: the judge, its rules, and what it needs of the world."""
+
+from authz.authorizer import Authorizer
+from authz.call import ANONYMOUS, Call, Principal, current_principal
+from authz.errors import (
+    AlgorithmNotAllowedError,
+    AuthzError,
+    BadSignatureError,
+    ClaimError,
+    Code,
+    ConfigError,
+    InternalError,
+    IntrospectionUnavailableError,
+    KeyNotFoundError,
+    KeySetUnavailableError,
+    PermissionDeniedError,
+    TokenEndpointError,
+    TokenExpiredError,
+    TokenInactiveError,
+    TokenMalformedError,
+    TokenMissingError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from authz.introspection import Assurance, Introspector
+from authz.metadata import TrustedMetadata
+from authz.token_source import ClientCredentials
+from authz.transport import Transport
+from authz.verifier import Verifier
+from authz.verifiers import Verifiers
+
+__all__ = [
+    "ANONYMOUS",
+    "AlgorithmNotAllowedError",
+    "Assurance",
+    "Authorizer",
+    "AuthzError",
+    "BadSignatureError",
+    "Call",
+    "ClaimError",
+    "ClientCredentials",
+    "Code",
+    "ConfigError",
+    "InternalError",
+    "IntrospectionUnavailableError",
+    "Introspector",
+    "KeyNotFoundError",
+    "KeySetUnavailableError",
+    "PermissionDeniedError",
+    "Principal",
+    "TokenEndpointError",
+    "TokenExpiredError",
+    "TokenInactiveError",
+    "TokenMalformedError",
+    "TokenMissingError",
+    "Transport",
+    "TrustedMetadata",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "Verifier",
+    "Verifiers",
+    "current_principal",
+]

@@ -1,0 +1,218 @@
+"""The claims of one M2M access token: what they must say, and the principal they make.
+
+Pure: the time is an argument. Nothing here is true before the signature has been checked.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from sys import intern
+from types import MappingProxyType
+from typing import Any
+
+from authz.call import Principal
+from authz.errors import ClaimError, TokenExpiredError
+
+# WorkOS writes org_ and a ULID. Whatever the pattern, the value becomes a header.
+ORG_ID_PATTERN = r"org_[A-Za-z0-9]{1,64}"
+
+# Identifiers that become headers or log fields: visible ASCII, no comma (a list in HTTP), no quote or backslash.
+_IDENTIFIER = re.compile(r"[!#-+\--\[\]-~]{1,256}", re.ASCII)
+# RFC 6749 section 3.3, several with blanks between them; all of it becomes one header.
+_SCOPES = re.compile(r"[ !#-\[\]-~]{0,2048}", re.ASCII)
+
+_REPEATED = frozenset(("iss", "aud", "sub", "client_id", "org_id", "scope"))
+
+_ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash")
+
+# The end of the year 9999, where google.protobuf.Timestamp ends too.
+_MAX_TIME = 253_402_300_799
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRules:
+    """What the claims of a token must be to name a principal.
+
+    Args:
+        issuer: the exact ``iss``.
+        audiences: exact values, of which ``aud`` must hold one.
+        leeway: seconds by which clocks may differ.
+        max_lifetime: seconds that ``exp - iat`` may be at the most, or ``None`` for any.
+        allow_user_tokens: also accept tokens that a person's consent produced (``sid``, ``user_…``).
+        org_id: what the whole of ``org_id`` must match.
+
+    """
+
+    issuer: str
+    audiences: frozenset[str]
+    leeway: float = 10.0
+    max_lifetime: float | None = None
+    allow_user_tokens: bool = False
+    org_id: re.Pattern[str] = re.compile(ORG_ID_PATTERN, re.ASCII)
+
+
+def check_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
+    """Check ``iss`` alone, by exact equality: it decides whose keys may be asked for.
+
+    Raises:
+        ClaimError: RFC 7519 section 4.1.1, RFC 9068 section 4.
+
+    """
+    if _required(claims, "iss") != rules.issuer:
+        raise ClaimError("iss", "the token is from another issuer")
+
+
+def principal_from(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> Principal:
+    """Check every claim and return whom they name.
+
+    Args:
+        claims: the payload of a token whose signature has been checked.
+        rules: what they must be.
+        now: POSIX seconds.
+
+    Raises:
+        TokenExpiredError: ``exp`` has passed, by more than the leeway.
+        ClaimError: any other claim that is missing or wrong.
+
+    """
+    claims = _read_only(claims)
+    check_issuer(claims, rules)
+    audience = _audience(claims, rules)
+    issued_at, expires_at = _times(claims, rules, now)
+    _check_kind(claims)
+    subject, client_id = _parties(claims, rules)
+    org_id = _required(claims, "org_id")
+    if not isinstance(org_id, str) or not rules.org_id.fullmatch(org_id) or not _IDENTIFIER.fullmatch(org_id):
+        raise ClaimError("org_id")
+    token_id = claims.get("jti", "")
+    if not isinstance(token_id, str):
+        raise ClaimError("jti")
+    return Principal(
+        org_id=org_id,
+        client_id=client_id,
+        subject=subject,
+        scopes=_scopes(claims),
+        issuer=rules.issuer,
+        audience=audience,
+        token_id=token_id,
+        issued_at=issued_at,
+        expires_at=expires_at,
+        claims=claims,
+    )
+
+
+def is_expired(expires_at: float, leeway: float, now: float) -> bool:
+    """Say whether a token has passed its ``exp``: "on or after" is too late (RFC 7519 section 4.1.4)."""
+    return expires_at <= now - leeway
+
+
+def _audience(claims: Mapping[str, Any], rules: ClaimRules) -> tuple[str, ...]:
+    value = _required(claims, "aud")
+    audience = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(item, str) for item in audience) or rules.audiences.isdisjoint(audience):
+        raise ClaimError("aud", "the token is for another audience")
+    return audience
+
+
+def _times(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> tuple[float | None, float]:
+    expires_at = _time(claims, "exp")
+    if expires_at is None:
+        raise ClaimError("exp", missing=True)
+    if is_expired(expires_at, rules.leeway, now):
+        raise TokenExpiredError
+    issued_at = _time(claims, "iat")
+    for name, value in (("nbf", _time(claims, "nbf")), ("iat", issued_at)):
+        if value is not None and value > now + rules.leeway:
+            raise ClaimError(name, f"{name} lies in the future")
+    if rules.max_lifetime is not None:
+        if issued_at is None:
+            raise ClaimError("iat", missing=True)
+        if expires_at - issued_at > rules.max_lifetime:
+            raise ClaimError("exp", "the token lives longer than is allowed")
+    return issued_at, expires_at
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float | None:
+    if name not in claims:
+        return None
+    value = claims[name]
+    # bool is an int in Python and no time; JSON's null is a value, and no time either. NaN lies in no range.
+    if type(value) not in (int, float) or not 0 <= value <= _MAX_TIME:
+        raise ClaimError(name)
+    return float(value)
+
+
+def _check_kind(claims: Mapping[str, Any]) -> None:
+    for name in _ID_TOKEN_CLAIMS:
+        if name in claims:
+            raise ClaimError(name, "an ID token is no access token")
+    if "cnf" in claims:
+        # RFC 7800 section 3.1: bound to a key that this door cannot ask for, so worthless as a bearer token.
+        raise ClaimError("cnf", "sender-constrained tokens are not accepted as bearer tokens")
+
+
+def _parties(claims: Mapping[str, Any], rules: ClaimRules) -> tuple[str, str]:
+    subject = _identifier(claims, "sub")
+    client_id = _identifier(claims, "client_id") if "client_id" in claims else ""
+    if rules.allow_user_tokens:
+        return subject, client_id
+    # RFC 8725 section 3.12: user tokens of the same issuer have the same keys, perhaps the same
+    # audience, and an org_id that a person chose. These are what tells them apart.
+    if "sid" in claims:
+        raise ClaimError("sid", "a user token where an M2M token is needed")
+    if client_id and subject != client_id:
+        raise ClaimError("sub", "sub is not client_id: a user token where an M2M token is needed")
+    if subject.startswith("user_"):
+        raise ClaimError("sub", "a user token where an M2M token is needed")
+    return subject, client_id or subject
+
+
+def _identifier(claims: Mapping[str, Any], name: str) -> str:
+    value = _required(claims, name)
+    if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+        raise ClaimError(name)
+    return value
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
+    # WorkOS's emulator writes scp, perhaps as a list; RFC 9068 section 2.2.3 says scope.
+    name = "scope" if "scope" in claims else "scp"
+    value = claims.get(name, "")
+    if isinstance(value, tuple) and all(isinstance(word, str) for word in value):
+        value = " ".join(value)
+    if not isinstance(value, str) or not _SCOPES.fullmatch(value):
+        raise ClaimError(name)
+    return _words(value)
+
+
+# Few applications, few sets of scopes: remembered tokens share them.
+@lru_cache(1024)
+def _words(scope: str) -> frozenset[str]:
+    return frozenset(scope.split())
+
+
+def _required(claims: Mapping[str, Any], name: str) -> Any:
+    if name not in claims:
+        raise ClaimError(name, missing=True)
+    return claims[name]
+
+
+def _read_only(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+    # The tokens of one application say most things in the same words: thousands of remembered ones share them.
+    return MappingProxyType(
+        {
+            intern(name): value
+            if type(value) is int
+            else intern(value)
+            if type(value) is str and name in _REPEATED
+            else _frozen(value)
+            for name, value in claims.items()
+        }
+    )
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return MappingProxyType({name: _frozen(item) for name, item in value.items()})
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -1,0 +1,246 @@
+"""What the demonstration sends, and what must come back."""
+
+import base64
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import httpx2
+
+from authz.demo.directory import Application
+from authz.demo.partner import Answer, Metadata, authorized, call_every_kind, request_http
+from authz.demo.signing import SigningKey
+from authz.demo.stack import Stack
+from authz.token_source import ClientCredentials
+
+_HTTP = {"OK": "200", "UNAUTHENTICATED": "401", "UNAVAILABLE": "503"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What must come back for every kind of call.
+
+    Args:
+        status: the gRPC status; plain HTTP has its twin.
+        reason: of a refusal.
+        org_id: the organization that the backend must have seen.
+
+    """
+
+    status: str
+    reason: str = ""
+    org_id: str = ""
+
+    def matches(self, answer: Answer) -> bool:
+        """Say whether ``answer`` is as it must be."""
+        org_ids = frozenset([self.org_id]) if self.org_id else frozenset()
+        if answer.kind == "HTTP":
+            return (answer.status, answer.org_ids) == (_HTTP[self.status], org_ids)
+        return (answer.status, answer.reason, answer.org_ids) == (self.status, self.reason, org_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One thing that was sent, in every kind of call, and what came back.
+
+    Args:
+        sent: what it was.
+        expected: what must come back.
+        through_envoy: the answers of the four RPC kinds.
+        http: the answer to plain HTTP through Envoy.
+        direct: the answers of the four RPC kinds without Envoy, or none where that is not shown.
+
+    """
+
+    sent: str
+    expected: Expected
+    through_envoy: tuple[Answer, ...]
+    http: Answer | None = None
+    direct: tuple[Answer, ...] = field(default=())
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """Every answer."""
+        return (*self.through_envoy, *([self.http] if self.http else []), *self.direct)
+
+    @property
+    def wrong(self) -> tuple[Answer, ...]:
+        """The answers that are not as they must be."""
+        return tuple(answer for answer in self.answers if not self.expected.matches(answer))
+
+
+class Scenes:
+    """The scenes in their order; each needs what the ones before have left.
+
+    Args:
+        stack: the running processes.
+
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._acme, self._globex = stack.directory.applications[:2]
+
+    def good_calls(self) -> Iterator[Row]:
+        """Send each organization's own token; the ledger shows whose call it saw."""
+        for application in (self._acme, self._globex):
+            yield self._row(
+                f"{application.name}: its own token", authorized(self._token(application)), _seen(application)
+            )
+
+    def bad_tokens(self) -> Iterator[Row]:
+        """Send tokens that must not get in."""
+        good = self._token(self._acme)
+        header, payload, signature = good.split(".")
+        claims = _claims(good)
+        stranger = SigningKey.generate("stranger-1")
+        for_globex = _segment(claims | {"org_id": self._globex.org_id})
+        rows: list[tuple[str, Metadata, str]] = [
+            ("no token", (), "TOKEN_MISSING"),
+            ("no token, but x-org-id of Globex", (("x-org-id", self._globex.org_id),), "TOKEN_MISSING"),
+            ("Bearer and no JWT", authorized("opaque-token-123"), "TOKEN_MALFORMED"),
+            ("two tokens", authorized(good) * 2, "TOKEN_MALFORMED"),
+            ("expired an hour ago", authorized(self._mint(self._acme, expires_in=-3600)), "TOKEN_EXPIRED"),
+            (
+                "org_id changed to Globex, old signature",
+                authorized(f"{header}.{for_globex}.{signature}"),
+                "SIGNATURE_INVALID",
+            ),
+            (
+                "signed by a stranger with our kid",
+                authorized(stranger.sign(claims, _header(good))),
+                "SIGNATURE_INVALID",
+            ),
+            (
+                "another audience",
+                authorized(self._mint(self._acme, claims={"aud": "client_01JOTHER"})),
+                "CLAIM_INVALID",
+            ),
+            (
+                "another issuer",
+                authorized(stranger.sign(claims | {"iss": "https://evil.authkit.app"})),
+                "CLAIM_INVALID",
+            ),
+            ("alg: none", authorized(f"{_segment({'alg': 'none', 'kid': 'k'})}.{payload}."), "ALGORITHM_NOT_ALLOWED"),
+            ("a person's token, org_id and all", authorized(self._user_token()), "CLAIM_INVALID"),
+        ]
+        for sent, metadata, reason in rows:
+            yield self._row(sent, metadata, Expected(status="UNAUTHENTICATED", reason=reason))
+
+    def forged_metadata(self) -> Iterator[Row]:
+        """Send a good token with another organization's name on top."""
+        token = authorized(self._token(self._acme))
+        other = self._globex.org_id
+        yield self._row(
+            "Acme's token, x-org-id of Globex twice", (*token, *[("x-org-id", other)] * 2), _seen(self._acme)
+        )
+        forged = (*token, ("x-org-id-bin", other.encode()), ("x-scopes", "admin"), ("x-authz-principal-bin", b"forged"))
+        yield self._row("Acme's token, x-org-id-bin and others", forged, _seen(self._acme))
+
+    def rotation(self) -> Iterator[Row]:
+        """Change the issuer's key while calls go on, and later withdraw it."""
+        old = self._token(self._acme)
+        yield self._calls_during_rotation()
+        yield self._row("a token of the old key, still published", authorized(old), _seen(self._acme))
+        self._control("rotate", drop="true")
+        yield self._row(
+            "a third key's token, the others withdrawn", authorized(self._token(self._acme)), _seen(self._acme)
+        )
+        withdrawn = Expected(status="UNAUTHENTICATED", reason="KEY_NOT_FOUND")
+        yield self._row("the old token, though it was good before", authorized(old), withdrawn)
+
+    def outage(self) -> Iterator[Row]:
+        """End the issuer, and bring it back."""
+        token = self._token(self._globex)
+        self._stack.stop_issuer()
+        yield self._row("issuer down, a token never seen before", authorized(token), _seen(self._globex))
+        self._stack.start_cold()
+        undecided = Expected(status="UNAVAILABLE", reason="KEY_SET_UNAVAILABLE")
+        yield self._cold_row("issuer down, a server without keys yet", token, undecided)
+        self._stack.restart_issuer()
+        self._stack.wait_for_cold()
+        yield self._cold_row("issuer back, the same server", token, _seen(self._globex))
+
+    def _cold_row(self, sent: str, token: str, expected: Expected) -> Row:
+        target = self._stack.cold_target
+        return Row(
+            sent=sent,
+            expected=expected,
+            through_envoy=self._through(target, authorized(token)),
+            http=request_http(f"http://{target}", authorized(token)),
+        )
+
+    def _row(self, sent: str, metadata: Metadata, expected: Expected) -> Row:
+        return Row(
+            sent=sent,
+            expected=expected,
+            through_envoy=self._through(self._stack.target, metadata),
+            http=request_http(f"http://{self._stack.target}", metadata),
+            direct=self._through(self._stack.backend["grpc"], metadata),
+        )
+
+    def _through(self, target: str, metadata: Metadata) -> tuple[Answer, ...]:
+        with grpc.insecure_channel(target) as channel:
+            return tuple(call_every_kind(channel, metadata))
+
+    def _calls_during_rotation(self) -> Row:
+        threads, rounds = 4, 6
+
+        def call(_: int) -> list[Answer]:
+            answers: list[Answer] = []
+            for _round in range(rounds):
+                answers += self._through(self._stack.target, authorized(self._token(self._acme)))
+            return answers
+
+        with ThreadPoolExecutor(threads) as pool:
+            running = [pool.submit(call, number) for number in range(threads)]
+            self._control("rotate")
+            answers = tuple(answer for future in running for answer in future.result())
+        sent = f"{len(answers)} calls, the key rotated among them"
+        return Row(sent=sent, expected=_seen(self._acme), through_envoy=answers)
+
+    def _token(self, application: Application) -> str:
+        source = ClientCredentials(
+            self._stack.issuer_url, client_id=application.client_id, client_secret=application.client_secret
+        )
+        try:
+            return source.token()
+        finally:
+            source.close()
+
+    def _user_token(self) -> str:
+        claims = {"sid": "app_consent_01JPERSON", "sub": "user_01JPERSON"}
+        return self._mint(self._acme, claims=claims)
+
+    def _mint(self, application: Application, **order: Any) -> str:
+        order["client_id"] = application.client_id
+        response = httpx2.post(f"{self._stack.issuer_url}/dev/tokens", json=order, trust_env=False)
+        return str(response.raise_for_status().json()["access_token"])
+
+    def _control(self, action: str, **form: str) -> None:
+        response = httpx2.post(f"{self._stack.issuer_url}/dev/{action}", data=form, trust_env=False)
+        response.raise_for_status()
+
+
+def _seen(application: Application) -> Expected:
+    return Expected(status="OK", org_id=application.org_id)
+
+
+def _segment(value: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def _json(segment: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
+    return value
+
+
+def _header(token: str) -> dict[str, Any]:
+    return _json(token.split(".", maxsplit=1)[0])
+
+
+def _claims(token: str) -> dict[str, Any]:
+    return _json(token.split(".")[1])

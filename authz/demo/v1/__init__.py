@@ -1,0 +1,1 @@
+"""The ledger service of the proto package ``authz.demo.v1``, generated from ``protos/``."""

@@ -1,0 +1,100 @@
+"""The two encodings a token is made of, base64url and JSON, each read in one way only.
+
+Two readers that disagree about one text are how forged claims pass a
+verifier (CVE-2022-39227), so every freedom that a lenient parser gives is a refusal here.
+"""
+
+import binascii
+import json
+import math
+from typing import Any, NoReturn
+
+_MAX_DIGITS = 20
+_JSON_BLANKS = b" \t\n\r"
+
+# To the standard alphabet; whatever is not base64url becomes what is not base64 either.
+_TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
+
+# RFC 4648 section 3.5: where the last group is not full, its unused bits must be zero.
+_LAST_CHARACTERS = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
+
+
+class EncodingError(ValueError):
+    """A text that is not what it must be; the message never quotes it."""
+
+
+def base64url_decode(text: str) -> bytes:
+    """Decode unpadded base64url (RFC 7515 section 2), of which each value has exactly one spelling.
+
+    Raises:
+        EncodingError: a foreign character, padding, an impossible length, or unused bits that are not zero.
+
+    """
+    rest = len(text) % 4
+    try:
+        data = text.encode("ascii")
+        if rest and data[-1] not in _LAST_CHARACTERS[rest]:
+            raise EncodingError("base64url with unused bits that are not zero")
+        return binascii.a2b_base64(data.translate(_TO_STANDARD) + b"==="[: -rest % 4], strict_mode=True)
+    except (ValueError, KeyError) as error:
+        raise EncodingError("not canonical base64url") from error
+
+
+def json_object(data: bytes, *, max_containers: int = 256) -> dict[str, Any]:
+    """Parse ``data`` as one JSON object (RFC 8259), strictly.
+
+    Args:
+        data: UTF-8 text without a byte order mark.
+        max_containers: how many objects and arrays there may be; bounds the depth before any parser recurses.
+
+    Raises:
+        EncodingError: not UTF-8, not an object, a name given twice (RFC 7519 section 4), NaN or infinity,
+            an integer of more than 20 digits, an unpaired surrogate, or too many containers.
+
+    """
+    if data.count(b"{") + data.count(b"[") > max_containers:
+        raise EncodingError("JSON with too many containers")
+    try:
+        # The reader's options carry the rules: see the functions below.
+        text = data.strip(_JSON_BLANKS).decode("utf-8")
+        value, end = _DECODER.raw_decode(text)
+        if end != len(text):
+            raise EncodingError("JSON and something after it")
+        if b"\\u" in data:
+            # Escapes may hold half a character, which no UTF-8 text can.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        # The caller's own stack may be deep already, so the bound above cannot promise enough room.
+        raise EncodingError("not strict JSON") from error
+    if not isinstance(value, dict):
+        raise EncodingError("JSON, but not an object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise EncodingError("a name is given twice")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise EncodingError("an integer of too many digits")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise EncodingError("a number out of range")
+    return value
+
+
+def _no_constant(_name: str) -> NoReturn:
+    raise EncodingError("NaN and infinity are not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_no_constant
+)

@@ -1,0 +1,142 @@
+"""Envoy's question and our answer: ``CheckRequest`` to ``Call``, verdict to ``CheckResponse``.
+
+Pure. Envoy lets a request pass when ``status.code`` is 0, whatever else the
+response says, so responses are built here and nowhere else: :func:`allow` is
+the only way to a 0, and :func:`deny` takes a :class:`~authz.refusal.Refusal`,
+which has none.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from authz.call import Call, Entry, Principal
+from authz.envoy.v3.external_auth_pb2 import (
+    CheckRequest,
+    CheckResponse,
+    DeniedHttpResponse,
+    HeaderValue,
+    HeaderValueOption,
+    HttpStatus,
+    OkHttpResponse,
+    Status,
+)
+from authz.errors import PermissionDeniedError
+from authz.metadata import TrustedMetadata
+from authz.refusal import Refusal
+
+# Envoy 1.36 and older know no append_action and overwrite when `append` is absent;
+# proxyless gRPC (gRFC A92) reads append_action only, and appends when it is absent.
+_OVERWRITE = HeaderValueOption.HEADER_APPEND_ACTION_OVERWRITE_IF_EXISTS_OR_ADD
+
+_GRPC_PATH = re.compile(r"/[^/?#\s]+/[^/?#\s]+")
+_HTTP_PATH = re.compile(r"/[^?#\s]*")
+
+UNREADABLE = Call(method="", metadata=())
+"""What a request is taken for that cannot even be parsed."""
+
+
+def parse(body: bytes) -> CheckRequest:
+    """Return the message in ``body``.
+
+    Raises:
+        PermissionDeniedError: it is none. Not an RPC error: those are let through by ``failure_mode_allow``.
+
+    """
+    try:
+        return CheckRequest.FromString(body)
+    except Exception as error:
+        raise malformed() from error
+
+
+def malformed() -> PermissionDeniedError:
+    """Return the refusal of a request that names nothing that could be authorized."""
+    return PermissionDeniedError("not a request that can be authorized", reason="request_malformed")
+
+
+def call_from(request: CheckRequest) -> Call:
+    """Return the call that Envoy asks about; its ``method`` is the path without the query.
+
+    Reads ``header_map`` (``encode_raw_headers``, and gRFC A92) or else ``headers``, which never both are filled.
+    Bytes that are not ASCII become Latin-1 characters, which no token has.
+    """
+    http = request.attributes.request.http
+    if http.header_map.headers:
+        metadata = [
+            (header.key.lower(), header.raw_value.decode("latin-1") or header.value)
+            for header in http.header_map.headers
+        ]
+    else:
+        metadata = [(key.lower(), value) for key, value in http.headers.items()]
+    return Call(method=http.path.partition("?")[0], metadata=metadata)
+
+
+def is_grpc(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    """Say whether Envoy takes the request for gRPC, and so turns a denial into a gRPC status."""
+    kinds = [str(value) for key, value in metadata if key == "content-type"]
+    return len(kinds) == 1 and (kinds[0] == "application/grpc" or kinds[0].startswith("application/grpc+"))
+
+
+def check_path(call: Call, *, grpc: bool) -> None:
+    """Check that the path is one that every server reads alike.
+
+    Raises:
+        PermissionDeniedError: it is not ``/package.Service/Method``, or for plain HTTP no absolute path.
+
+    """
+    if not (_GRPC_PATH if grpc else _HTTP_PATH).fullmatch(call.method):
+        raise malformed()
+
+
+def allow(principal: Principal, trusted: TrustedMetadata) -> CheckResponse:
+    """Return the response that lets a request pass and tells its upstream who makes it.
+
+    Every trusted name is either set or removed, so a caller's own copy never gets through.
+    """
+    entries = trusted.entries(principal)
+    given = {entry.key for entry in entries}
+    return CheckResponse(
+        status=Status(code=0),
+        ok_response=OkHttpResponse(
+            headers=_headers(entries),
+            headers_to_remove=[name for name in trusted.removed if name not in given],
+        ),
+    )
+
+
+def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
+    """Return the response that stops a request.
+
+    Also a 503 is a ``denied_response``: what else says "cannot decide" is let through by ``failure_mode_allow``.
+
+    Args:
+        refusal: what the caller gets.
+        grpc: whether that is a gRPC status, or else an HTTP status with a JSON body.
+
+    """
+    if grpc:
+        body, headers = refusal.message, refusal.trailers
+    else:
+        body = json.dumps({"error": refusal.message})
+        headers = (*refusal.headers, Entry("content-type", "application/json"))
+    return CheckResponse(
+        status=Status(code=refusal.code.value, message=refusal.message),
+        denied_response=DeniedHttpResponse(
+            status=HttpStatus(code=refusal.http_status),  # type: ignore[arg-type]
+            headers=_headers(headers),
+            body=body,
+        ),
+    )
+
+
+def _headers(entries: Sequence[Entry]) -> list[HeaderValueOption]:
+    return [HeaderValueOption(header=_header(entry), append_action=_OVERWRITE) for entry in entries]
+
+
+def _header(entry: Entry) -> HeaderValue:
+    if isinstance(entry.value, str):
+        return HeaderValue(key=entry.key, value=entry.value)
+    # Envoy writes `value` to the wire as it is, where gRPC wants base64 without padding; A92 takes `raw_value`.
+    text = base64.b64encode(entry.value).decode("ascii").rstrip("=")
+    return HeaderValue(key=entry.key, value=text, raw_value=entry.value)

@@ -1,0 +1,192 @@
+"""Envoy's configuration, made from ours: parts that fit together into a bootstrap.
+
+Everything is plain data, ready for ``json.dumps``; Envoy reads JSON as well as YAML.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from authz.errors import ConfigError
+from authz.metadata import TrustedMetadata
+
+_TYPE = "type.googleapis.com/envoy."
+_HTTP_MANAGER = _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_HTTP_OPTIONS = _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
+
+_MAX_PORT = 65535
+
+# Set by Envoy where a failed check was let through; a caller's own copy must not look like it.
+_FAILURE_MODE_HEADER = "x-envoy-auth-failure-mode-allowed"
+
+
+def check_address(setting: str, address: str) -> str:
+    """Return ``address`` if it is ``HOST:PORT`` or ``unix:PATH``.
+
+    Raises:
+        ConfigError: it is neither; the message names ``setting``.
+
+    """
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:") and address != "unix:":
+        return address
+    if host and host != "unix" and port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT:
+        return address
+    raise ConfigError(f"{setting}: {address!a} is neither HOST:PORT nor unix:PATH")
+
+
+def bootstrap(
+    listeners: Iterable[Mapping[str, Any]], clusters: Iterable[Mapping[str, Any]], *, admin: str | None = None
+) -> dict[str, Any]:
+    """Return a complete Envoy bootstrap.
+
+    Args:
+        listeners: made by :func:`listener`.
+        clusters: made by :func:`cluster`.
+        admin: ``HOST:PORT`` of the administration interface, or ``None`` for none.
+
+    """
+    config: dict[str, Any] = {"static_resources": {"listeners": list(listeners), "clusters": list(clusters)}}
+    if admin is not None:
+        config["admin"] = {"address": _address(admin)}
+    return config
+
+
+def listener(
+    name: str, address: str, routes: Sequence[Mapping[str, Any]], *, authz: str, trusted: TrustedMetadata
+) -> dict[str, Any]:
+    """Return a listener that asks the external authorization server about every request.
+
+    Args:
+        name: the listener's, and the prefix of its statistics.
+        address: ``HOST:PORT`` or ``unix:PATH``.
+        routes: made by :func:`grpc_route` and :func:`http_route`; the first that matches is taken.
+        authz: the cluster of the authorization server.
+        trusted: the names that callers may not send.
+
+    """
+    manager = {
+        "@type": _HTTP_MANAGER,
+        "stat_prefix": name,
+        "codec_type": "AUTO",
+        "use_remote_address": True,
+        # One spelling per path: else /public/../private would be routed as one and served as the other.
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",
+        # Before everything else, so also on routes that have no ext_authz.
+        "early_header_mutation_extensions": [_early_removal(trusted)],
+        "route_config": {
+            "name": name,
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": list(routes)}],
+        },
+        "http_filters": [ext_authz(authz), _router()],
+    }
+    return {
+        "name": name,
+        "address": _address(address),
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
+    """Return the HTTP filter that asks the authorization server.
+
+    Args:
+        cluster_name: where it is.
+        timeout: seconds for one answer; Envoy's default of 0.2 s is short for a server that fetches its keys.
+
+    """
+    return {
+        "name": "envoy.filters.http.ext_authz",
+        "typed_config": {
+            "@type": _TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "transport_api_version": "V3",
+            "grpc_service": {"envoy_grpc": {"cluster_name": cluster_name}, "timeout": f"{timeout:g}s"},
+            "failure_mode_allow": False,
+            # Without it an authorization server that is down looks like a caller who is forbidden.
+            "status_on_error": {"code": "ServiceUnavailable"},
+            "validate_mutations": True,
+            # The bytes that the caller sent, duplicates apart.
+            "encode_raw_headers": True,
+        },
+    }
+
+
+def grpc_route(cluster_name: str) -> dict[str, Any]:
+    """Return a route for all gRPC calls, however long they last."""
+    return {
+        "match": {"prefix": "/", "grpc": {}},
+        "route": {"cluster": cluster_name, "timeout": "0s"},
+    }
+
+
+def http_route(cluster_name: str, *, prefix: str = "/") -> dict[str, Any]:
+    """Return a route for plain HTTP requests."""
+    return {"match": {"prefix": prefix}, "route": {"cluster": cluster_name}}
+
+
+def cluster(name: str, addresses: Sequence[str], *, http2: bool) -> dict[str, Any]:
+    """Return a cluster of one or several endpoints.
+
+    Args:
+        name: the cluster's.
+        addresses: ``HOST:PORT`` or ``unix:PATH``.
+        http2: whether they speak HTTP/2, as every gRPC server does.
+
+    """
+    protocol = "http2_protocol_options" if http2 else "http_protocol_options"
+    return {
+        "name": name,
+        "type": "STATIC" if all(map(_is_numeric, addresses)) else "STRICT_DNS",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": _HTTP_OPTIONS,
+                "explicit_http_config": {protocol: {}},
+            }
+        },
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [
+                {"lb_endpoints": [{"endpoint": {"address": _address(address)}} for address in addresses]},
+            ],
+        },
+    }
+
+
+def _early_removal(trusted: TrustedMetadata) -> dict[str, Any]:
+    names = [*sorted(trusted.reserved), _FAILURE_MODE_HEADER]
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": _TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": [{"remove": name} for name in names],
+        },
+    }
+
+
+def _router() -> dict[str, Any]:
+    return {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": _TYPE + "extensions.filters.http.router.v3.Router"},
+    }
+
+
+def _address(address: str) -> dict[str, Any]:
+    if address.startswith("unix:"):
+        return {"pipe": {"path": address.removeprefix("unix:")}}
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def _is_numeric(address: str) -> bool:
+    if address.startswith("unix:"):
+        return True
+    try:
+        ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True

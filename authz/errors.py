@@ -1,0 +1,170 @@
+"""What can go wrong, as one tree.
+
+Every verdict other than "allow" is one of these, at every door::
+
+    AuthzError                        code, reason; never raised itself
+    ├── UnauthenticatedError          UNAUTHENTICATED, HTTP 401: who are you?
+    │   ├── TokenMissingError             token_missing
+    │   ├── TokenMalformedError           token_malformed
+    │   ├── AlgorithmNotAllowedError      algorithm_not_allowed
+    │   ├── BadSignatureError             signature_invalid
+    │   ├── KeyNotFoundError              key_not_found
+    │   ├── ClaimError                    claim_missing, claim_invalid
+    │   │   └── TokenExpiredError         token_expired
+    │   └── TokenInactiveError            token_inactive
+    ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
+    ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
+    │   ├── KeySetUnavailableError        key_set_unavailable
+    │   ├── IntrospectionUnavailableError introspection_unavailable
+    │   └── TokenEndpointError            token_endpoint_unavailable
+    └── InternalError                 INTERNAL, HTTP 500: the unforeseen, closed
+    ConfigError(ValueError)           raised while an object is built, never per call
+
+A message is for the developer who reads a log: fixed words, never a token,
+a claim's value or another exception's text.
+Callers of the API see neither message nor class, only what
+:mod:`authz.refusal` makes of the code and the reason.
+"""
+
+import enum
+from typing import ClassVar
+
+
+class Code(enum.Enum):
+    """A verdict that is not "allow": the name is a ``grpc.StatusCode``'s, the value its number."""
+
+    PERMISSION_DENIED = 7
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+class AuthzError(Exception):
+    """The base of every refusal; catch it, but raise one of its subclasses."""
+
+    code: ClassVar[Code]
+    reason: str
+
+    def __init__(self, message: str = "") -> None:
+        if type(self) is AuthzError:
+            raise TypeError("AuthzError is a base class: raise one of its subclasses")
+        super().__init__(message or self.reason)
+
+
+class UnauthenticatedError(AuthzError):
+    """The call carries no identity that can be believed."""
+
+    code = Code.UNAUTHENTICATED
+    reason = "unauthenticated"
+
+
+class TokenMissingError(UnauthenticatedError):
+    """The call carries no ``authorization``."""
+
+    reason = "token_missing"
+
+
+class TokenMalformedError(UnauthenticatedError):
+    """What was sent as a token is not one compact JWS as RFC 7515 writes it."""
+
+    reason = "token_malformed"
+
+
+class AlgorithmNotAllowedError(UnauthenticatedError):
+    """The token names a signature algorithm that is not on the allow-list."""
+
+    reason = "algorithm_not_allowed"
+
+
+class BadSignatureError(UnauthenticatedError):
+    """The signature is not the issuer's."""
+
+    reason = "signature_invalid"
+
+
+class KeyNotFoundError(UnauthenticatedError):
+    """The issuer's current key set has no usable key of the token's ``kid``."""
+
+    reason = "key_not_found"
+
+
+class ClaimError(UnauthenticatedError):
+    """A claim is missing or is not what it must be; ``claim`` is its name."""
+
+    reason = "claim_invalid"
+
+    def __init__(self, claim: str, message: str = "", *, missing: bool = False) -> None:
+        self.claim = claim
+        if missing:
+            self.reason = "claim_missing"
+        super().__init__(message or f"claim {claim!r} is {'missing' if missing else 'invalid'}")
+
+
+class TokenExpiredError(ClaimError):
+    """The token was good once."""
+
+    reason = "token_expired"
+
+    def __init__(self) -> None:
+        super().__init__("exp", "the token has expired")
+
+
+class TokenInactiveError(UnauthenticatedError):
+    """The issuer or the operator has withdrawn the token."""
+
+    reason = "token_inactive"
+
+
+class PermissionDeniedError(AuthzError):
+    """The caller is known and may not do this; ``reason`` names the rule."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "permission_denied"
+
+    def __init__(self, message: str = "", *, reason: str = "permission_denied") -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class UnavailableError(AuthzError):
+    """No verdict can be had now; a caller may try again after ``retry_after`` seconds."""
+
+    code = Code.UNAVAILABLE
+    reason = "unavailable"
+
+    def __init__(self, message: str = "", *, retry_after: float = 1.0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class KeySetUnavailableError(UnavailableError):
+    """The issuer's keys cannot be had."""
+
+    reason = "key_set_unavailable"
+
+
+class IntrospectionUnavailableError(UnavailableError):
+    """The issuer cannot be asked whether the token is still active."""
+
+    reason = "introspection_unavailable"
+
+
+class TokenEndpointError(UnavailableError):
+    """The token endpoint gave no token; ``is_permanent`` if it will not until the configuration changes."""
+
+    reason = "token_endpoint_unavailable"
+
+    def __init__(self, message: str = "", *, retry_after: float = 1.0, is_permanent: bool = False) -> None:
+        self.is_permanent = is_permanent
+        super().__init__(message, retry_after=retry_after)
+
+
+class InternalError(AuthzError):
+    """Something unforeseen happened while deciding, so the door stays shut."""
+
+    code = Code.INTERNAL
+    reason = "internal"
+
+
+class ConfigError(ValueError):
+    """The configuration cannot work; the message names the setting and the remedy."""

@@ -1,0 +1,108 @@
+"""One rule book for threads and tasks: flows, and the two drivers that run them.
+
+A flow is a generator that yields what it must wait for, returns its result
+and raises an :class:`~authz.errors.AuthzError`.
+Most flows finish without yielding: then nobody waits for anything.
+"""
+
+import asyncio
+import threading
+from collections.abc import Generator
+from concurrent.futures import CancelledError, Future
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Wait(NamedTuple):
+    """What a flow yields: something to wait for.
+
+    Args:
+        future: what to wait for; others may share it, so nobody cancels it.
+        seconds: the patience that it deserves.
+        threads: where anybody can bring flows to wait, how many threads may do so;
+            a task, which costs no thread, need not ask.
+
+    """
+
+    future: Future[Any]
+    seconds: float
+    threads: threading.Semaphore | None = None
+
+
+Flow = Generator[Wait, Any, T]
+
+
+def pause(seconds: float) -> Flow[None]:
+    """Wait, in whichever colour drives the flow."""
+    try:
+        yield Wait(Future(), seconds)
+    except TimeoutError:
+        return
+
+
+def run(flow: Flow[T], timeout: float | None = None, *, waiting: Wait | None = None) -> T:
+    """Finish ``flow`` on this thread, which blocks while the flow waits.
+
+    Args:
+        flow: the flow, fresh, or one that has already yielded ``waiting``.
+        timeout: seconds that each wait may last at the most, or ``None`` for what the flow asks.
+        waiting: what the flow yielded when somebody else took its first step.
+
+    """
+    try:
+        wait = waiting if waiting is not None else next(flow)
+        while True:
+            seconds = wait.seconds if timeout is None else min(wait.seconds, timeout)
+            try:
+                value = _result(wait, seconds)
+            except Exception as error:  # noqa: BLE001 - the flow decides what it means
+                wait = flow.throw(error)
+            else:
+                wait = flow.send(value)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        flow.close()
+
+
+def _result(wait: Wait, seconds: float) -> Any:
+    if wait.threads is None or wait.future.done():
+        return wait.future.result(seconds)
+    if not wait.threads.acquire(blocking=False):
+        raise TimeoutError
+    try:
+        return wait.future.result(seconds)
+    finally:
+        wait.threads.release()
+
+
+async def arun(flow: Flow[T]) -> T:
+    """Finish ``flow`` in this task, which lets the loop go on while the flow waits."""
+    try:
+        wait = next(flow)
+        while True:
+            # Shielded: a cancelled RPC must not cancel what other RPCs wait for.
+            shared = asyncio.shield(asyncio.wrap_future(wait.future))
+            try:
+                value = await asyncio.wait_for(shared, wait.seconds)
+            except asyncio.CancelledError:
+                if not wait.future.cancelled() or is_given_up():
+                    raise
+                wait = flow.throw(CancelledError())
+            except Exception as error:  # noqa: BLE001 - the flow decides what it means
+                wait = flow.throw(error)
+            else:
+                wait = flow.send(value)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        flow.close()
+
+
+def is_given_up() -> bool:
+    """Say whether this very task was cancelled, as when the client gave up, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,237 @@
+"""JSON Web Keys (RFC 7517): which of an issuer's keys may verify what.
+
+Pure: turns a parsed JWK Set into the keys that are fit to verify a signature,
+and leaves out, with a word why, every key that is not.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from jwcrypto.jwk import JWK
+
+from authz.encoding import base64url_decode
+from authz.errors import ConfigError
+from authz.signature import Check, signature_check
+
+MAX_KEYS = 64
+
+_MIN_RSA_BITS, _MAX_RSA_BITS = 2048, 8192
+_MIN_EXPONENT, _MAX_EXPONENT = 65537, 2**32
+
+_RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+
+# Curve -> its one algorithm, bytes of a coordinate, bytes of a signature
+# (RFC 7518 section 3.4, RFC 8037 section 3.1).
+_CURVES = {
+    ("EC", "P-256"): ("ES256", 32, 64),
+    ("EC", "P-384"): ("ES384", 48, 96),
+    ("EC", "P-521"): ("ES512", 66, 132),
+    ("OKP", "Ed25519"): ("EdDSA", 32, 64),
+}
+
+# "none" and HS* are not here, and nothing that is not here can be asked for.
+SUPPORTED_ALGORITHMS = frozenset(_RSA_ALGORITHMS) | {row[0] for row in _CURVES.values()}
+
+_KID = re.compile(r"[\x20-\x7e]{1,128}", re.ASCII)
+
+_PRIVATE_MEMBERS = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+
+# Keys of the Infineon library (CVE-2017-15361) are powers of 65537 modulo every one of these.
+_ROCA_PRIMES = (
+    *(3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89),
+    *(97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167),
+)
+_ROCA_RESIDUES = {prime: {pow(65537, power, prime) for power in range(prime)} for prime in _ROCA_PRIMES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationKey:
+    """A public key that passed every rule, and what it is fit for.
+
+    Two are equal when they are the same key for the same use: then what one
+    has verified the other vouches for.
+    """
+
+    kid: str | None
+    algorithms: frozenset[str]
+    signature_size: int
+    thumbprint: str
+    _checks: Mapping[str, Check] = field(compare=False, repr=False)
+
+    def verify(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
+        """Say whether ``signature`` is this key's, made with ``algorithm``, which must be one of ``algorithms``."""
+        # An exact length: a signature that is zero-extended or split differently would pass too.
+        if algorithm not in self.algorithms or len(signature) != self.signature_size:
+            return False
+        try:
+            self._checks[algorithm](signature, signing_input)
+        except Exception:  # noqa: BLE001 - InvalidSignature or not, it means no
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRing:
+    """The fit keys of one JWK Set, and why the others are not.
+
+    Args:
+        keys: by ``kid``; a key without one is found only where it is alone.
+        dropped: for each key left out, its ``kid`` (or ``None``) and the reason.
+
+    """
+
+    keys: Mapping[str | None, VerificationKey]
+    dropped: tuple[tuple[str | None, str], ...] = ()
+
+    def get(self, kid: str | None) -> VerificationKey | None:
+        """Return the key of that ``kid``; for ``None`` the only key there is, or nothing."""
+        if kid is None:
+            return next(iter(self.keys.values())) if len(self.keys) == 1 else None
+        return self.keys.get(kid)
+
+
+def check_algorithms(algorithms: Collection[str]) -> frozenset[str]:
+    """Return ``algorithms`` as a set.
+
+    Raises:
+        ConfigError: none, or one that is not an asymmetric signature algorithm of this module.
+
+    """
+    names = {algorithms} if isinstance(algorithms, str) else set(algorithms)
+    wrong = sorted(map(str, names - SUPPORTED_ALGORITHMS))
+    if wrong or not names:
+        raise ConfigError(
+            f"algorithms: {', '.join(wrong) or 'none given'} cannot be used;"
+            f" choose from {', '.join(sorted(SUPPORTED_ALGORITHMS))}"
+        )
+    return frozenset(names)
+
+
+def is_kid(kid: str) -> bool:
+    """Say whether ``kid`` is one that this package handles: 1 to 128 printable ASCII characters."""
+    return _KID.fullmatch(kid) is not None
+
+
+def parse_jwks(document: Mapping[str, Any]) -> KeyRing:
+    """Read a JWK Set (RFC 7517 section 5); one bad key does not spoil the others.
+
+    Raises:
+        ValueError: there is no array ``keys``, or it holds more than 64.
+
+    """
+    members = document.get("keys")
+    if not isinstance(members, list):
+        raise ValueError("a JWK Set needs an array 'keys'")  # noqa: TRY004 - one type for whatever is wrong
+    if len(members) > MAX_KEYS:
+        raise ValueError(f"a JWK Set of more than {MAX_KEYS} keys")
+    keys: dict[str | None, VerificationKey] = {}
+    dropped: list[tuple[str | None, str]] = []
+    ambiguous = set()
+    for member in members:
+        try:
+            key = parse_jwk(member)
+        except ValueError as error:
+            dropped.append((_printable_kid(member), str(error)))
+            continue
+        if keys.setdefault(key.kid, key) != key:
+            ambiguous.add(key.kid)
+    for kid in ambiguous:
+        del keys[kid]
+        dropped.append((kid, "two different keys of one kid"))
+    return KeyRing(keys=keys, dropped=tuple(dropped))
+
+
+def parse_jwk(member: object) -> VerificationKey:
+    """Read one JWK.
+
+    Raises:
+        ValueError: the key is not fit to verify; the message says why and quotes nothing of it.
+
+    """
+    if not isinstance(member, dict):
+        _unfit("not an object")
+    if not _PRIVATE_MEMBERS.isdisjoint(member) or member.get("kty") == "oct":
+        _unfit("a secret or private key in a public place")
+    kid = _printable_kid(member)
+    if kid is None and "kid" in member:
+        _unfit("kid is not a short printable string")
+    _check_use(member)
+    if member.get("kty") == "RSA":
+        algorithms, signature_size, material = _rsa(member)
+    else:
+        algorithms, signature_size, material = _curve(member)
+    if "alg" in member:
+        # RFC 8725 section 3.1: one key, one algorithm.
+        algorithms = frozenset(name for name in algorithms if name == member["alg"])
+        if not algorithms:
+            _unfit("alg is not one that fits this key")
+    try:
+        jwk = JWK(kty=member["kty"], **material)
+        # Builds the key object now, so that a point off the curve fails here.
+        public_key = jwk.get_op_key("verify")
+    except Exception:  # noqa: BLE001 - jwcrypto and cryptography raise whatever the numbers provoke
+        _unfit("not a valid key")
+    return VerificationKey(
+        kid=kid,
+        algorithms=algorithms,
+        signature_size=signature_size,
+        thumbprint=jwk.thumbprint(),
+        _checks={name: signature_check(name, public_key) for name in algorithms},
+    )
+
+
+def _check_use(member: Mapping[str, Any]) -> None:
+    # RFC 7517 sections 4.2 and 4.3: both are optional, and must agree where both are there.
+    if member.get("use", "sig") != "sig":
+        _unfit("use is not sig")
+    operations = member.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        _unfit("key_ops does not name verify")
+    if "use" in member and any(operation not in ("sign", "verify") for operation in operations):
+        _unfit("use and key_ops disagree")
+
+
+def _rsa(member: Mapping[str, Any]) -> tuple[frozenset[str], int, dict[str, str]]:
+    modulus = int.from_bytes(_octets(member, "n"))
+    exponent = int.from_bytes(_octets(member, "e"))
+    if not _MIN_RSA_BITS <= modulus.bit_length() <= _MAX_RSA_BITS:
+        _unfit("an RSA key must have 2048 to 8192 bits")
+    if not modulus % 2:
+        _unfit("an RSA modulus must be odd")
+    if not (_MIN_EXPONENT <= exponent < _MAX_EXPONENT and exponent % 2):
+        _unfit("an RSA exponent must be odd, at least 65537 and below 2^32")
+    if all(modulus % prime in residues for prime, residues in _ROCA_RESIDUES.items()):
+        _unfit("an RSA key of a generator known to be weak")
+    material = {"n": member["n"], "e": member["e"]}
+    return frozenset(_RSA_ALGORITHMS), (modulus.bit_length() + 7) // 8, material
+
+
+def _curve(member: Mapping[str, Any]) -> tuple[frozenset[str], int, dict[str, str]]:
+    kty, crv = member.get("kty"), member.get("crv")
+    if not isinstance(kty, str) or not isinstance(crv, str) or (kty, crv) not in _CURVES:
+        _unfit("a key type or curve that is not supported")
+    algorithm, coordinate_size, signature_size = _CURVES[kty, crv]
+    material = {"crv": crv}
+    for name in ("x", "y") if kty == "EC" else ("x",):
+        if len(_octets(member, name)) != coordinate_size:
+            _unfit("a coordinate of the wrong length")
+        material[name] = member[name]
+    return frozenset((algorithm,)), signature_size, material
+
+
+def _octets(member: Mapping[str, Any], name: str) -> bytes:
+    value = member.get(name)
+    if not isinstance(value, str):
+        _unfit(f"{name} is missing or not a string")
+    return base64url_decode(value)
+
+
+def _printable_kid(member: object) -> str | None:
+    kid = member.get("kid") if isinstance(member, dict) else None
+    return kid if isinstance(kid, str) and is_kid(kid) else None
+
+
+def _unfit(why: str) -> NoReturn:
+    raise ValueError(why)

@@ -1,0 +1,152 @@
+"""Where a verifier gets an issuer's keys: the interface, keys that never change, and what is known of their health."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from authz import telemetry
+from authz.errors import ConfigError, KeyNotFoundError
+from authz.flow import Flow
+from authz.jwk import KeyRing, VerificationKey, parse_jwks
+
+
+def load_jwks(jwks: Mapping[str, Any] | str | os.PathLike[str], setting: str) -> KeyRing:
+    """Read a key set that somebody configured.
+
+    Args:
+        jwks: a parsed JWK Set, its JSON text, or the path of a file.
+        setting: what to call it in an error.
+
+    Raises:
+        ConfigError: it cannot be read, is not a JWK Set, or holds no key that can verify.
+
+    """
+    document, source = (jwks, "the value") if isinstance(jwks, Mapping) else _document(jwks, setting)
+    try:
+        ring = parse_jwks(document)
+    except ValueError as error:
+        raise ConfigError(f"{setting}: {error}") from error
+    if not ring.keys:
+        why = "; ".join(f"key {kid!a}: {reason}" for kid, reason in ring.dropped) or "it is empty"
+        raise ConfigError(f"{setting}: no key of the set can verify a signature ({why})")
+    log_dropped(ring, source)
+    return ring
+
+
+def _document(jwks: str | os.PathLike[str], setting: str) -> tuple[dict[str, Any], str]:
+    text, source = str(jwks), "the JSON text"
+    if not (isinstance(jwks, str) and jwks.lstrip().startswith("{")):
+        source = f"file {os.fspath(jwks)!a}"
+        try:
+            text = Path(jwks).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise ConfigError(
+                f"{setting}: {source} cannot be read ({why}); give a path or the JSON of a JWK Set"
+            ) from error
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{setting}: {source} is not JSON; give a JWK Set such as the issuer's /oauth2/jwks"
+        ) from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{setting}: {source} is not a JWK Set")
+    return document, source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySetHealth:
+    """How a key set does, for health checks and metrics; times in seconds.
+
+    Args:
+        is_ready: whether there are keys, so that tokens can be decided.
+        keys: how many.
+        age: since the last successful fetch, or ``None`` if there was none, or none is needed.
+        lasts: until the keys are no longer believed, if no fetch succeeds.
+        error: why the last fetch failed; empty if it did not.
+        retry_in: until a failed fetch may be tried again.
+
+    """
+
+    is_ready: bool
+    keys: int
+    age: float | None = None
+    lasts: float = math.inf
+    error: str = ""
+    retry_in: float = 0.0
+
+
+class KeySet(Protocol):
+    """Where a verifier gets an issuer's keys."""
+
+    def find(self, kid: str | None) -> Flow[VerificationKey]:
+        """Return the key of that ``kid``, or the only key for ``None``.
+
+        Raises:
+            KeyNotFoundError: the issuer has no such key.
+            KeySetUnavailableError: nobody can say.
+
+        """
+
+    def load(self) -> Flow[None]:
+        """Have keys, any keys.
+
+        Raises:
+            KeySetUnavailableError: there are none yet.
+
+        """
+
+    def holds(self, key: VerificationKey) -> bool:
+        """Say whether ``key`` is one of the issuer's at this moment."""
+
+    def health(self) -> KeySetHealth:
+        """Say how the key set does."""
+
+    def close(self) -> None:
+        """Stop fetching."""
+
+
+class StaticKeySet:
+    """Keys that never change.
+
+    Args:
+        ring: the keys.
+
+    """
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
+
+    def find(self, kid: str | None) -> Flow[VerificationKey]:
+        """See :class:`KeySet`."""
+        key = self._ring.get(kid)
+        if key is None:
+            raise KeyNotFoundError
+        return key
+        yield  # a flow that never waits
+
+    def load(self) -> Flow[None]:
+        """See :class:`KeySet`."""
+        yield from ()
+
+    def holds(self, key: VerificationKey) -> bool:
+        """See :class:`KeySet`."""
+        return self._ring.keys.get(key.kid) is key
+
+    def health(self) -> KeySetHealth:
+        """See :class:`KeySet`."""
+        return KeySetHealth(is_ready=True, keys=len(self._ring.keys))
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to stop."""
+
+
+def log_dropped(ring: KeyRing, source: str) -> None:
+    """Log which keys of a set were left out, and why."""
+    for kid, reason in ring.dropped:
+        telemetry.event(telemetry.WARNING, "jwks_key_dropped", source=source, kid=kid, reason=reason)

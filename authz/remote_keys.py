@@ -1,0 +1,259 @@
+"""An issuer's keys: which one verifies a token, fetched and kept so that nobody can stall or overload anybody.
+
+The rules of the key set's life, in order of weight:
+
+1. A known, unexpired key is answered at once; no fetch ever stands in its way.
+2. One fetch at a time; all who need it share it, and none of them owns it.
+3. What failed or was unusable never replaces what works.
+4. Fetches are bounded by attempts, whoever asks and however it ends:
+   by a backoff after failures, and for unknown kids by a window as well.
+"""
+
+import math
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+
+from authz import fork, telemetry
+from authz.backoff import JITTER, Backoff, uniform
+from authz.clock import SYSTEM_CLOCK, Clock
+from authz.encoding import json_object
+from authz.errors import KeyNotFoundError, KeySetUnavailableError
+from authz.flow import Flow, Wait
+from authz.jwk import KeyRing, VerificationKey, parse_jwks
+from authz.keys import KeySetHealth, log_dropped
+from authz.transport import HttpResponse, Transport, TransportError
+
+FRESH = 300.0
+"""Seconds after which a key set is due for another fetch (Nimbus and PyJWT use the same)."""
+
+STALE = 3600.0
+"""Seconds after the last success until keys are no longer believed, unless the issuer's max-age is longer: how
+long a withdrawn key can live while the issuer cannot be reached."""
+
+_REFRESH_AT = 0.8
+_LEAST_FRESH, _MOST_FRESH = 60.0, 86_400.0
+_MAX_AGE_DIGITS = 9
+_MAX_AGE = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.ASCII | re.IGNORECASE)
+_FORCED_FETCHES, _FORCED_WINDOW = 2, 30.0
+_PATIENCE = 2.0
+# A set of 64 keys with their certificate chains and key_ops stays below.
+_MAX_CONTAINERS = 1024
+_OK = 200
+
+
+class RemoteKeySet:
+    """The key set at an issuer's ``jwks_uri``, kept fresh (RFC 7517 section 5).
+
+    Args:
+        url: where the JWK Set is; see :func:`authz.transport.check_url`.
+        transport: what fetches it.
+        clock: only its ``monotonic`` is read.
+        max_blocked_threads: how many threads may wait for an unknown ``kid``; tasks are not counted.
+        seed: keys to begin with, while the first fetch is under way or fails; believed as if just fetched.
+        jitter: returns a number between -1 and 1, so that many servers do not refresh at once.
+
+    """
+
+    def __init__(
+        self,
+        url: str,
+        transport: Transport,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        max_blocked_threads: int = 4,
+        seed: KeyRing | None = None,
+        jitter: Callable[[], float] = uniform,
+    ) -> None:
+        self._url = url
+        self._transport = transport
+        self._now = clock.monotonic
+        self._jitter = jitter
+        self._max_blocked_threads = max_blocked_threads
+        self._ring = seed or _NO_KEYS
+        self._fetched_at: float | None = None
+        self._refresh_at = -math.inf
+        self._stale_at = self._now() + STALE if seed else -math.inf
+        self._error = ""
+        self._backoff = Backoff(jitter)
+        self._forced: deque[float] = deque(maxlen=_FORCED_FETCHES)
+        self.after_fork()
+        fork.register(self)
+
+    def find(self, kid: str | None) -> Flow[VerificationKey]:
+        """See :class:`authz.keys.KeySet`; waits up to 2 s, for a first key set or for an unknown ``kid``."""
+        # Twice: a fetch that this call only joined began before it, perhaps before the key was published.
+        for _ in range(2):
+            key, pending, is_ours = self._look_up(kid)
+            if key is not None:
+                return key
+            yield from self._wait(pending)
+            if is_ours:
+                break
+        key = self._current().get(kid)
+        if key is None:
+            raise KeyNotFoundError
+        return key
+
+    def load(self) -> Flow[None]:
+        """See :class:`authz.keys.KeySet`; waits up to 2 s, and like any use of a key refreshes ahead of need."""
+        with self._lock:
+            now = self._now()
+            if now < self._stale_at:
+                pending, is_ours = None, False
+            else:
+                pending, is_ours = self._join_or_begin(now)
+        if pending is None:
+            self._refresh_ahead()
+            return
+        if is_ours:
+            self._launch(pending)
+        yield from self._wait(pending)
+
+    def holds(self, key: VerificationKey) -> bool:
+        """See :class:`authz.keys.KeySet`; like any use of a key it refreshes ahead of need."""
+        if self._now() >= self._refresh_at:
+            self._refresh_ahead()
+        return self._current().keys.get(key.kid) is key
+
+    def health(self) -> KeySetHealth:
+        """See :class:`authz.keys.KeySet`."""
+        with self._lock:
+            now = self._now()
+            ring = self._current()
+            return KeySetHealth(
+                is_ready=bool(ring.keys),
+                keys=len(ring.keys),
+                age=None if self._fetched_at is None else now - self._fetched_at,
+                lasts=max(0.0, self._stale_at - now),
+                error=self._error,
+                retry_in=max(0.0, self._backoff.retry_at - now),
+            )
+
+    def close(self) -> None:
+        """Stop fetching."""
+        self._transport.close()
+
+    def after_fork(self) -> None:
+        """Forget the fetch under way, which is the parent's."""
+        self._lock = threading.Lock()
+        self._blocked_threads = threading.BoundedSemaphore(self._max_blocked_threads)
+        self._pending: Future[bool] | None = None
+
+    def _current(self) -> KeyRing:
+        return self._ring if self._now() < self._stale_at else _NO_KEYS
+
+    def _look_up(self, kid: str | None) -> tuple[VerificationKey | None, "Future[bool]", bool]:
+        # One lock around looking and deciding: a set that arrives in between must not look like a miss.
+        with self._lock:
+            key = self._current().get(kid)
+            pending, is_ours = (_NOTHING, False) if key else self._join_or_begin(self._now())
+        if key is not None:
+            self._refresh_ahead()
+        elif is_ours:
+            self._launch(pending)
+        return key, pending, is_ours
+
+    def _refresh_ahead(self) -> None:
+        with self._lock:
+            now = self._now()
+            if self._pending is not None or now < self._refresh_at or now < self._backoff.retry_at:
+                return
+            pending = self._begin()
+        self._launch(pending)
+
+    def _join_or_begin(self, now: float) -> tuple["Future[bool]", bool]:
+        if self._pending is not None:
+            return self._pending, False
+        if now < self._backoff.retry_at:
+            raise KeySetUnavailableError(retry_after=self._backoff.retry_at - now)
+        if now < self._stale_at:
+            # Keys are there, only not this one, and anybody can invent a kid: attempts count, whoever asks.
+            if len(self._forced) == _FORCED_FETCHES and now - self._forced[0] < _FORCED_WINDOW:
+                raise KeySetUnavailableError if self._backoff.is_failing else KeyNotFoundError
+            self._forced.append(now)
+        return self._begin(), True
+
+    def _begin(self) -> "Future[bool]":
+        self._pending = Future()
+        return self._pending
+
+    def _launch(self, pending: "Future[bool]") -> None:
+        response = self._transport.fetch("GET", self._url)
+        response.add_done_callback(lambda done: self._finish(pending, done))
+
+    def _finish(self, pending: "Future[bool]", response: "Future[HttpResponse]") -> None:
+        ring, fresh, error = None, FRESH, ""
+        try:
+            answer = response.result()
+            ring, fresh = _read(answer), _freshness(answer.headers)
+        except TransportError as failure:
+            error = failure.reason
+        except CancelledError:
+            error = "closed"
+        except ValueError as failure:
+            error = str(failure)
+        except Exception as failure:  # noqa: BLE001 - whoever waits must learn that it ended
+            error = "unforeseen"
+            telemetry.unforeseen("key set", failure)
+        with self._lock:
+            if self._pending is pending:
+                self._pending = None
+            now = self._now()
+            self._error = error
+            if ring is None:
+                self._backoff.failed(now)
+            else:
+                self._backoff.succeeded()
+                self._replace(ring, now, fresh)
+        if ring is None:
+            telemetry.event(telemetry.WARNING, "jwks_fetch_failed", url=self._url, error=error)
+        else:
+            log_dropped(ring, self._url)
+        pending.set_result(ring is not None)
+
+    def _replace(self, ring: KeyRing, now: float, fresh: float) -> None:
+        # A key that stays keeps its object, so that holds() is one comparison
+        # and a token verified by a key that left, or changed, is known at once.
+        old = self._ring.keys
+        self._ring = KeyRing(keys={kid: old[kid] if old.get(kid) == key else key for kid, key in ring.keys.items()})
+        self._fetched_at = now
+        self._refresh_at = now + fresh * (_REFRESH_AT + JITTER * self._jitter())
+        self._stale_at = now + max(fresh, STALE)
+
+    def _wait(self, pending: "Future[bool]") -> Flow[None]:
+        try:
+            # Few threads: whoever invents kids while the issuer hangs must not pin a server's pool.
+            # With no key at all everybody waits: there is nothing else the threads could do.
+            is_cold = self._current() is _NO_KEYS
+            succeeded = yield Wait(pending, _PATIENCE, None if is_cold else self._blocked_threads)
+        except (TimeoutError, CancelledError):
+            succeeded = False
+        if not succeeded:
+            raise KeySetUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._now()))
+
+
+_NO_KEYS = KeyRing(keys={})
+_NOTHING: "Future[bool]" = Future()
+
+
+def _read(response: HttpResponse) -> KeyRing:
+    if response.status != _OK:
+        raise ValueError(f"HTTP status {response.status}")
+    ring = parse_jwks(json_object(response.body, max_containers=_MAX_CONTAINERS))
+    if not ring.keys:
+        raise ValueError("no key of the set can verify a signature")
+    return ring
+
+
+def _freshness(headers: Mapping[str, str]) -> float:
+    # RFC 9111 sections 4.2.1 and 5.1: how long the issuer wants the set to be used, less the time it has
+    # already spent in caches. Bounded, so that no header makes us hammer the issuer, or miss a rotation for days.
+    max_age = _MAX_AGE.search(headers.get("cache-control", ""))
+    if max_age is None:
+        return FRESH
+    age = headers.get("age", "")
+    spent = int(age) if age.isascii() and age.isdecimal() and len(age) <= _MAX_AGE_DIGITS else 0
+    return min(max(float(max_age[1]) - spent, _LEAST_FRESH), _MOST_FRESH)

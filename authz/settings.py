@@ -1,0 +1,209 @@
+"""Settings, by one name everywhere: flag ``--jwks-url``, variable ``AUTHZ_JWKS_URL``, field ``jwks_url``.
+
+A flag goes before a variable, a variable before the same line in ``.env``.
+Lists may be given as ``a,b`` in variables and by repeating the flag.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from cyclopts import Parameter
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from authz.authorizer import Authorizer
+from authz.claims import ORG_ID_PATTERN
+from authz.errors import ConfigError
+from authz.introspection import ACTIVE_SECONDS, Assurance, Introspector
+from authz.transport import Transport, check_url
+from authz.verifier import Verifier
+
+_PREFIX = "AUTHZ_"
+_UNREADABLE_FILE = ".env: cannot be read as UTF-8 text; correct the file, or run this in another folder"
+
+T = TypeVar("T")
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Strings = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+
+
+class VerifierSettings(BaseSettings):
+    """What decides which tokens are good."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", env_ignore_empty=True)
+
+    issuer: str | None = Field(
+        None, description="The exact iss of good tokens, such as https://acme.authkit.app. Required."
+    )
+    audience: Strings | None = Field(
+        None, description="The exact aud, for WorkOS the environment's client ID. Required."
+    )
+    jwks_url: str | None = Field(None, description="Where the keys are, if not at {issuer}/oauth2/jwks.")
+    jwks: str | None = Field(None, description="Keys that never change instead: a path, or the JSON of a JWK Set.")
+    jwks_seed: str | None = Field(
+        None, description="Keys to begin with, in the same forms, while the issuer cannot be asked."
+    )
+    algorithms: Strings = Field(["RS256"], description="Signature algorithms to allow.")
+    leeway: float = Field(10.0, description="Seconds by which clocks may differ, at most 300.")
+    max_lifetime: float | None = Field(None, description="Seconds that a token may live at the most.")
+    allow_user_tokens: bool = Field(default=False, description="Accept tokens that stand for a person, too.")
+    allow_missing_kid: bool = Field(
+        default=False, description="Accept a token without kid where there is only one key."
+    )
+    require_at_jwt: bool = Field(
+        default=False, description="Refuse tokens whose typ is not at+jwt. WorkOS sends no typ."
+    )
+    org_id_pattern: str = Field(ORG_ID_PATTERN, description="What the whole of org_id must match.")
+    ca_file: str | None = Field(None, description="PEM file of the authorities to trust for https.")
+
+    @classmethod
+    def load(cls, given: Self | None = None, /, **values: Any) -> Self:
+        """Return the settings in force.
+
+        Args:
+            given: settings that have been read already; they are returned as they are.
+            values: fields, which go before variables.
+
+        Raises:
+            ConfigError: a value that cannot be; the message names flag and variable.
+
+        """
+        if given is not None:
+            return given
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise config_error(error) from None
+        except (OSError, UnicodeDecodeError, SettingsError):
+            raise ConfigError(_UNREADABLE_FILE) from None
+
+    def verifier(self) -> Verifier:
+        """Build the verifier.
+
+        Raises:
+            ConfigError: a setting is missing or cannot work.
+
+        """
+        return Verifier(
+            issuer=_needed("issuer", self.issuer, "https://acme.authkit.app"),
+            audience=_needed("audience", self.audience, "client_01…"),
+            jwks_url=self.jwks_url,
+            jwks=self.jwks,
+            jwks_seed=self.jwks_seed,
+            algorithms=self.algorithms,
+            leeway=self.leeway,
+            max_lifetime=self.max_lifetime,
+            allow_user_tokens=self.allow_user_tokens,
+            allow_missing_kid=self.allow_missing_kid,
+            require_at_jwt=self.require_at_jwt,
+            org_id_pattern=self.org_id_pattern,
+            transport=self.transport(),
+        )
+
+    def transport(self) -> Transport:
+        """Build what asks the issuer.
+
+        Raises:
+            ConfigError: ``ca_file`` cannot be read.
+
+        """
+        return Transport(ca_file=self.ca_file)
+
+
+class Settings(VerifierSettings):
+    """What an authorization server needs besides."""
+
+    listen: Strings = Field(
+        ["127.0.0.1:9191"], min_length=1, description="HOST:PORT or unix:PATH; may be given several times."
+    )
+    public_methods: Strings = Field([], description="Full method names or HTTP paths that need no token.")
+    introspect_max_age: float | None = Field(
+        None,
+        ge=0,
+        le=ACTIVE_SECONDS,
+        description="Ask the issuer whether tokens have been withdrawn; how many seconds old its word may be, "
+        "0 asks for every call. By default nobody asks.",
+    )
+    introspect_if_unavailable: Literal["deny", "local"] = Field(
+        "deny", description="When the issuer cannot be asked: deny, or local to believe the signature."
+    )
+    introspection_client_id: str | None = Field(None, description="Our own credentials, for asking the issuer.")
+    # No flag, which would show in every list of processes.
+    introspection_client_secret: Annotated[SecretStr | None, Parameter(parse=False)] = None
+    introspection_client_secret_file: str | None = Field(
+        None, description="A file that holds their secret, if not AUTHZ_INTROSPECTION_CLIENT_SECRET."
+    )
+    introspection_url: str | None = Field(
+        None, description="Where the issuer is asked, if not at {issuer}/oauth2/introspection."
+    )
+    realm: str = Field("api", description="What www-authenticate calls this API.")
+    grace: float = Field(5.0, ge=0, le=3600, description="Seconds that running checks get when the server stops.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto is text on a terminal, else JSON.")
+
+    def authorizer(self) -> Authorizer:
+        """Build the authorizer.
+
+        Raises:
+            ConfigError: a setting is missing or cannot work.
+
+        """
+        verifier, introspector, assurance = self.verifier(), None, None
+        if self.introspect_max_age is not None:
+            introspector = self._introspector()
+            assurance = Assurance(max_age=self.introspect_max_age, if_unavailable=self.introspect_if_unavailable)
+        return Authorizer(
+            verifier,
+            public_methods=self.public_methods,
+            introspector=introspector,
+            assurance=assurance,
+            realm=self.realm,
+        )
+
+    def _introspector(self) -> Introspector:
+        url = self.introspection_url
+        return Introspector(
+            self.issuer if url is None else None,
+            endpoint=None if url is None else check_url(url, "introspection_url"),
+            client_id=_needed("introspection_client_id", self.introspection_client_id, "client_01…"),
+            client_secret=self._introspection_client_secret(),
+            transport=self.transport(),
+        )
+
+    def _introspection_client_secret(self) -> str:
+        name, file = "introspection_client_secret", self.introspection_client_secret_file
+        if file is not None:
+            try:
+                secret = Path(file).read_text(encoding="utf-8").strip()
+            except (OSError, ValueError):
+                raise ConfigError(f"{name}_file: {file!a} cannot be read") from None
+        else:
+            given = self.introspection_client_secret
+            secret = given.get_secret_value() if given is not None else ""
+        if not secret:
+            raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
+        return secret
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _needed(name: str, value: T | None, example: str) -> T:
+    if not value:
+        raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}, such as {example}")
+    return value
+
+
+def config_error(error: ValidationError) -> ConfigError:
+    """Return what is wrong first, in one line that names flag and variable."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if not first["loc"]:
+        # No field's fault, so that of the file, which is read before them.
+        return ConfigError(_UNREADABLE_FILE)
+    name = str(first["loc"][0])
+    return ConfigError(f"{name}: {first['msg']}; set {_PREFIX}{name.upper()} or --{_flag(name)}")

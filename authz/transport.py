@@ -1,0 +1,283 @@
+"""HTTP to the issuer: the only module that opens a connection.
+
+One daemon thread with an event loop, started by the first request, serves
+threads and tasks alike: a request is a ``concurrent.futures.Future``.
+Every request has one deadline for all of it, name resolution, handshake and a
+body that drips included, which no blocking client's timeouts give.
+"""
+
+import asyncio
+import ipaddress
+import ssl
+import threading
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from authz import fork
+from authz.errors import ConfigError
+
+if TYPE_CHECKING:
+    import httpx2
+
+_HEADERS = {
+    "accept": "application/json",
+    # A compressed body could grow past any limit between two looks at its size.
+    "accept-encoding": "identity",
+    "user-agent": "grpc-org-authz",
+}
+
+
+class TransportError(Exception):
+    """A request that brought no response.
+
+    ``reason`` is ``timeout``, ``too_large``, ``redirect``, ``connect`` or ``protocol``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpResponse:
+    """A whole response; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def retry_after(self) -> float:
+        """The seconds that ``Retry-After`` asks for (RFC 9110 section 10.2.3); 0 where there is none, or a date."""
+        value = self.headers.get("retry-after", "")
+        return float(value) if value.isascii() and value.isdecimal() else 0.0
+
+
+def check_url(url: str, setting: str) -> str:
+    """Return ``url`` if requests may go there: https, or http to this very machine.
+
+    Args:
+        url: an absolute URL.
+        setting: what to call it in an error.
+
+    Raises:
+        ConfigError: RFC 9700 section 2.6 wants TLS end to end; a URL with credentials or a fragment is a mistake.
+
+    """
+    if not url:
+        # None too, which os.environ.get() gives for a variable that is not set.
+        raise ConfigError(f"{setting}: missing; give an absolute https URL, such as https://acme.authkit.app")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    # First, because the others quote the URL.
+    if "@" in url or parts.fragment:
+        raise ConfigError(f"{setting}: the URL must have no user, password or fragment")
+    if not host or any(char <= " " or char > "~" or char == "\\" for char in url):
+        raise ConfigError(f"{setting}: {url!a} is not an absolute https URL, such as https://acme.authkit.app")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        raise ConfigError(f"{setting}: {url!a} must use https (plain http is for loopback addresses only)")
+    return url
+
+
+def check_issuer_url(url: str) -> str:
+    """Return ``url`` if it can be an issuer (RFC 8414 section 2): a URL that requests may go to, without a query.
+
+    Raises:
+        ConfigError: it cannot.
+
+    """
+    if "?" in check_url(url, "issuer"):
+        raise ConfigError(f"issuer: {url!a} must have no query")
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether ``host`` names this very machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Transport:
+    """An HTTP client that answers with futures.
+
+    Redirects are never followed and proxies of the environment not used unless
+    asked: keys and secrets go to the configured address or nowhere.
+
+    Args:
+        timeout: seconds for one whole request.
+        max_bytes: the largest body that is read.
+        ca_file: PEM file of the authorities to trust instead of the system's.
+        trust_env: honour ``HTTPS_PROXY`` and its kin.
+
+    Raises:
+        ConfigError: ``ca_file`` cannot be read.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float = 5.0,
+        max_bytes: int = 262_144,
+        ca_file: str | None = None,
+        trust_env: bool = False,
+    ) -> None:
+        self._timeout = timeout
+        self._max_bytes = max_bytes
+        self._trust_env = trust_env
+        self._tls: ssl.SSLContext | bool = True
+        if ca_file is not None:
+            try:
+                self._tls = ssl.create_default_context(cafile=ca_file)
+            except (OSError, ssl.SSLError):
+                raise ConfigError(f"ca_file: {ca_file!a} cannot be read as PEM certificates") from None
+        self._worker: _Worker | None = None
+        self._stop: weakref.finalize[Any, Any] | None = None
+        self.after_fork()
+        fork.register(self)
+
+    def fetch(
+        self, method: str, url: str, *, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> "Future[HttpResponse]":
+        """Start one request.
+
+        Args:
+            method: ``GET`` or ``POST``.
+            url: an address that :func:`check_url` accepts.
+            form: fields of an ``application/x-www-form-urlencoded`` body.
+            headers: more headers.
+
+        Returns:
+            A future of the response, whatever its status but a redirect, or of a :class:`TransportError`.
+
+        """
+        with self._lock:
+            try:
+                if self._worker is None:
+                    self._worker = _Worker(
+                        tls=self._tls, trust_env=self._trust_env, timeout=self._timeout, max_bytes=self._max_bytes
+                    )
+                    # Also at interpreter exit, and when nobody remembers to call close().
+                    self._stop = weakref.finalize(self, self._worker.stop)
+            except (OSError, RuntimeError):
+                # No loop or no thread can be had: too many of them, or the interpreter ends.
+                failed: Future[HttpResponse] = Future()
+                failed.set_exception(TransportError("connect"))
+                return failed
+            # Inside the lock: close() must find the request on the loop, or not at all.
+            return self._worker.submit(method, url, form=form, headers=headers)
+
+    def close(self) -> None:
+        """End what is under way and stop the thread; a later request starts another."""
+        with self._lock:
+            self._worker = None
+            if self._stop is not None:
+                self._stop()
+                self._stop = None
+
+    def after_fork(self) -> None:
+        """Forget the thread, which is the parent's."""
+        if self._stop is not None:
+            self._stop.detach()
+            self._stop = None
+        self._lock = threading.Lock()
+        self._worker = None
+
+
+class _Worker:
+    """The thread, its loop and its client."""
+
+    def __init__(self, *, tls: ssl.SSLContext | bool, trust_env: bool, timeout: float, max_bytes: int) -> None:
+        self._tls, self._trust_env = tls, trust_env
+        self._timeout, self._max_bytes = timeout, max_bytes
+        self._client: httpx2.AsyncClient | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="authz-transport", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, method: str, url: str, *, form: Mapping[str, str] | None, headers: Mapping[str, str] | None
+    ) -> "Future[HttpResponse]":
+        return asyncio.run_coroutine_threadsafe(self._request(method, url, form, headers), self._loop)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        try:
+            self._loop.run_until_complete(self._finish())
+        finally:
+            self._loop.close()
+
+    async def _finish(self) -> None:
+        # Only the requests, which end what they have begun: a task of theirs that is cancelled
+        # before it has taken its first step leaves a coroutine that nobody has awaited.
+        requests = [task for task in asyncio.all_tasks() if _is_request(task)]
+        for task in requests:
+            task.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _request(
+        self, method: str, url: str, form: Mapping[str, str] | None, headers: Mapping[str, str] | None
+    ) -> HttpResponse:
+        # 60 ms that a server with a static key set never pays.
+        import httpx2  # noqa: PLC0415
+
+        if self._client is None:
+            self._client = httpx2.AsyncClient(
+                verify=self._tls,
+                trust_env=self._trust_env,
+                follow_redirects=False,
+                timeout=None,
+                headers=_HEADERS,
+                # Nobody needs to be recognised, so no cookie is kept.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            )
+        data = dict(form) if form is not None else None
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._client.stream(method, url, data=data, headers=headers) as response,
+            ):
+                if response.is_redirect:
+                    raise TransportError("redirect")
+                body = await _body(response, self._max_bytes)
+                return HttpResponse(status=response.status_code, headers=dict(response.headers), body=body)
+        except TimeoutError:
+            raise TransportError("timeout") from None
+        except (httpx2.ConnectError, httpx2.ProxyError):
+            raise TransportError("connect") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError):
+            raise TransportError("protocol") from None
+
+
+def _is_request(task: "asyncio.Task[Any]") -> bool:
+    return getattr(task.get_coro(), "cr_code", None) is _Worker._request.__code__  # noqa: SLF001 - a class of this module
+
+
+async def _body(response: "httpx2.Response", max_bytes: int) -> bytes:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise TransportError("protocol")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > max_bytes:
+            raise TransportError("too_large")
+    return bytes(body)

@@ -1,0 +1,1 @@
+"""The messages of the proto package ``authz.v1``, generated from ``protos/``."""

@@ -1,0 +1,95 @@
+"""Several issuers side by side, each with its own keys and rules."""
+
+from collections.abc import Mapping
+
+from authz.call import Principal
+from authz.encoding import EncodingError, base64url_decode, json_object
+from authz.errors import ClaimError, ConfigError, TokenMalformedError, UnavailableError
+from authz.flow import Flow, arun, run
+from authz.jws import digest_of
+from authz.keys import KeySetHealth
+from authz.verifier import Verifier
+
+
+class Verifiers:
+    """Verify tokens of several issuers; each is judged by the verifier of the issuer that it names.
+
+    A key is looked up in that issuer's set only (RFC 8725 section 3.8), so
+    that no issuer can speak for another, whatever ``kid`` it writes.
+    Used in every place where a :class:`authz.Verifier` is.
+
+    Args:
+        verifiers: one for each issuer.
+
+    Raises:
+        ConfigError: none, or two for one issuer.
+
+    """
+
+    def __init__(self, *verifiers: Verifier) -> None:
+        self._by_issuer = {verifier.issuer: verifier for verifier in verifiers}
+        if not verifiers or len(self._by_issuer) != len(verifiers):
+            raise ConfigError("verifiers: give at least one, and one only for each issuer")
+
+    def verify(self, token: str) -> Principal:
+        """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
+        return run(self.verify_flow(token))
+
+    async def averify(self, token: str) -> Principal:
+        """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
+        return await arun(self.verify_flow(token))
+
+    def verify_flow(self, token: str) -> Flow[Principal]:
+        """Return whom ``token`` names, as a flow; see :meth:`authz.Verifier.verify`."""
+        digest = digest_of(token)
+        for verifier in self._by_issuer.values():
+            principal = verifier.remembered(digest)
+            if principal is not None:
+                return principal
+        issuer = _claimed_issuer(token)
+        verifier_of_issuer = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
+        if verifier_of_issuer is None:
+            raise ClaimError("iss", "the token is from an issuer that is not configured")
+        return (yield from verifier_of_issuer.verify_flow(token))
+
+    def warm_up(self, timeout: float = 5.0) -> None:
+        """Have every issuer's keys; see :meth:`authz.Verifier.warm_up`.
+
+        Raises:
+            KeySetUnavailableError: those of one could not be had; those of the others were asked for.
+
+        """
+        run(self.warm_up_flow(timeout))
+
+    async def awarm_up(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - the name of its twin
+        """Have every issuer's keys; see :meth:`warm_up`."""
+        await arun(self.warm_up_flow(timeout))
+
+    def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:
+        """Have every issuer's keys, as a flow; see :meth:`warm_up`."""
+        error: UnavailableError | None = None
+        for verifier in self._by_issuer.values():
+            try:
+                yield from verifier.warm_up_flow(timeout)
+            except UnavailableError as failure:
+                error = failure
+        if error is not None:
+            raise error
+
+    def health(self) -> Mapping[str, KeySetHealth]:
+        """Say how the issuers' keys do, by issuer."""
+        return {issuer: health for verifier in self._by_issuer.values() for issuer, health in verifier.health().items()}
+
+    def close(self) -> None:
+        """Stop fetching keys."""
+        for verifier in self._by_issuer.values():
+            verifier.close()
+
+
+def _claimed_issuer(token: str) -> object:
+    # Not believed: it only chooses who checks, and that verifier compares it again.
+    segments = token.split(".")
+    try:
+        return json_object(base64url_decode(segments[1])).get("iss")
+    except (EncodingError, IndexError) as error:
+        raise TokenMalformedError("not a compact JWS of three segments") from error

@@ -1,0 +1,56 @@
+"""Run the benchmarks, print their figures and write ``benchmarks/latest.json``.
+
+``python -m benchmarks tokens`` runs one of them and writes nothing.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.tree import Tree
+
+from benchmarks import doors, tokens
+
+BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {"tokens": tokens.measure, "doors": doors.measure}
+PACKAGES = ("grpcio", "protobuf", "jwcrypto", "cryptography", "cachetools", "pyjwt", "joserfc", "authlib")
+
+
+def main(names: list[str]) -> None:
+    """Run the benchmarks of these names, or all."""
+    report: dict[str, object] = {
+        "python": platform.python_version(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    for name in names or BENCHMARKS:
+        report[name] = BENCHMARKS[name]()
+    if not names:
+        text = json.dumps(report, indent=2) + "\n"
+        Path(__file__).with_name("latest.json").write_text(text, encoding="utf-8")
+    console = Console(highlight=False)
+    console.print(_tree("CPU time, medians; figures of one run, measured in turn", report))
+
+
+def _tree(name: str, figures: Mapping[str, object]) -> Tree:
+    tree = Tree(f"[b]{name}[/b]")
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            tree.add(_tree(key, value))
+        else:
+            tree.add(f"{key}: {value}")
+    return tree
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+main(sys.argv[1:])

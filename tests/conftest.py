@@ -1,0 +1,91 @@
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from authz.demo.signing import SigningKey
+from authz.verifier import Verifier
+from tests.doubles import AUDIENCE, ISSUER, FakeIssuer, FakeTransport, ManualClock, m2m_claims
+
+# The same examples on every run: a red build must say something about the change.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(scope="session")
+def rsa_key() -> SigningKey:
+    """Return the one RSA key of the run: making one takes longer than most tests."""
+    return SigningKey.generate("rsa-1")
+
+
+@pytest.fixture(scope="session")
+def ec_key() -> SigningKey:
+    return SigningKey.generate("ec-1", "ES256")
+
+
+@pytest.fixture(scope="session")
+def other_key() -> SigningKey:
+    """Return a key of the algorithm of ``ec_key`` that nobody publishes unless a test does."""
+    return SigningKey.generate("ec-2", "ES256")
+
+
+@pytest.fixture
+def issuer(ec_key: SigningKey) -> FakeIssuer:
+    return FakeIssuer(ec_key)
+
+
+@pytest.fixture
+def transport(issuer: FakeIssuer) -> FakeTransport:
+    return issuer.transport
+
+
+@pytest.fixture
+def claims(clock: ManualClock) -> Callable[..., dict[str, Any]]:
+    """Return a function that makes the claims of a good token of this second, with changes."""
+    return lambda **changes: m2m_claims(clock.now, **changes)
+
+
+@pytest.fixture
+def new_verifier(transport: FakeTransport, clock: ManualClock) -> Callable[..., Verifier]:
+    """Return a function that builds a verifier of the issuer in memory."""
+
+    def build(**options: Any) -> Verifier:
+        defaults = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"]}
+        if "jwks" not in options:
+            defaults["transport"] = transport
+        return Verifier(**{**defaults, "clock": clock.clock, **options})
+
+    return build
+
+
+@pytest.fixture
+def verifier(new_verifier: Callable[..., Verifier]) -> Verifier:
+    return new_verifier()
+
+
+@pytest.fixture
+def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, without any ``AUTHZ_`` variable."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("AUTHZ_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Leave the logging of this process as it was."""
+    root, httpx2 = logging.getLogger(), logging.getLogger("httpx2")
+    handlers, levels = root.handlers[:], (root.level, httpx2.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    httpx2.setLevel(levels[1])

@@ -1,0 +1,170 @@
+"""Stand-ins for the world: a clock moved by hand, a network in memory, an issuer behind it."""
+
+import enum
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from authz.clock import Clock
+from authz.demo.signing import SigningKey
+from authz.flow import Flow
+from authz.transport import HttpResponse, TransportError
+
+NOW = 1_800_000_000.0
+ISSUER = "https://acme.authkit.app"
+JWKS_URL = "https://acme.authkit.app/oauth2/jwks"
+AUDIENCE = "client_01JYENVIRONMENT0000000000A"
+ORG = "org_01JYACME000000000000000000"
+CLIENT = "client_01JYPARTNER00000000000000A"
+
+
+class _Absent(enum.Enum):
+    ABSENT = "absent"
+
+
+ABSENT = _Absent.ABSENT
+"""Takes a claim away, where ``None`` is a claim that is null."""
+
+
+class ManualClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def clock(self) -> Clock:
+        # Two scales, so that code which mixes them fails.
+        return Clock(lambda: self.now, lambda: self.now - NOW + 1000.0)
+
+
+def drive(flow: Flow[Any], clock: ManualClock) -> Any:
+    """Finish ``flow`` in no time: where it would wait in vain, the clock advances instead."""
+    try:
+        wait = next(flow)
+        while True:
+            if wait.future.done():
+                wait = flow.send(wait.future.result())
+            else:
+                # At this clock's magnitude a float cannot tell microseconds apart.
+                clock.advance(max(wait.seconds, 0.001))
+                wait = flow.throw(TimeoutError())
+    except StopIteration as done:
+        return done.value
+
+
+class Request(NamedTuple):
+    method: str
+    url: str
+    form: Mapping[str, str] | None
+    headers: Mapping[str, str] | None
+
+
+Answer = Callable[[], HttpResponse]
+
+
+class FakeTransport:
+    """The network in memory: notes every request and answers at once, unless it hangs."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.requests: list[Request] = []
+        self.closed = False
+        self._failure: Exception | None = None
+        self._hangs = False
+        self._pending: list[Future[HttpResponse]] = []
+
+    @property
+    def fetches(self) -> int:
+        return len(self.requests)
+
+    def up(self) -> None:
+        """Let it answer again."""
+        self._failure, self._hangs = None, False
+
+    def down(self, failure: Exception | None = None) -> None:
+        """Let every request fail."""
+        self._failure = failure or TransportError("connect")
+
+    def hang(self) -> None:
+        """Let requests wait until :meth:`release`."""
+        self._hangs = True
+
+    def release(self) -> None:
+        """Answer those who wait, and hang no longer."""
+        self._hangs = False
+        for future in self.take_over():
+            self._settle(future)
+
+    def take_over(self) -> "list[Future[HttpResponse]]":
+        """Return those who wait; :meth:`release` will not answer them."""
+        waiting, self._pending = self._pending, []
+        return waiting
+
+    def fetch(
+        self, method: str, url: str, *, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> "Future[HttpResponse]":
+        self.requests.append(Request(method, url, form, headers))
+        future: Future[HttpResponse] = Future()
+        if self._hangs:
+            self._pending.append(future)
+        else:
+            self._settle(future)
+        return future
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _settle(self, future: "Future[HttpResponse]") -> None:
+        if self._failure is not None:
+            future.set_exception(self._failure)
+        else:
+            future.set_result(self.answer())
+
+
+class FakeIssuer:
+    """An issuer in memory: the keys it publishes, and the network they come through."""
+
+    def __init__(self, *keys: SigningKey) -> None:
+        self.keys = list(keys)
+        self.transport = FakeTransport(lambda: json_response(self.jwks()))
+
+    def jwks(self) -> dict[str, Any]:
+        return jwks(*self.keys)
+
+    def publishes(self, body: object, status: int = 200) -> None:
+        """Answer ``body`` from now on: as it is if it is bytes, else as JSON."""
+        self.transport.answer = lambda: json_response(body, status)
+
+    def publishes_keys(self) -> None:
+        """Answer its keys again."""
+        self.transport.answer = lambda: json_response(self.jwks())
+
+
+def jwks(*keys: SigningKey) -> dict[str, Any]:
+    return {"keys": [key.public_jwk() for key in keys]}
+
+
+def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return HttpResponse(status=status, headers=headers or {}, body=raw)
+
+
+def m2m_claims(now: float = NOW, /, **changes: Any) -> dict[str, Any]:
+    """Return the payload of a good token as WorkOS documents it, with ``changes`` laid over."""
+    good = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": CLIENT,
+        "client_id": CLIENT,
+        "org_id": ORG,
+        "scope": "ledger:read ledger:write",
+        "jti": "01JYTOKEN00000000000000000",
+        "iat": int(now),
+        "exp": int(now) + 300,
+    }
+    return {name: value for name, value in {**good, **changes}.items() if value is not ABSENT}

@@ -1,0 +1,89 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import httpx2
+import pytest
+
+from authz.demo.directory import Application
+from authz.demo.signing import SigningKey
+from authz.demo.stack import Stack
+from tests.e2e.mesh import Mesh
+from tests.interceptors.client import Silence
+from tests.interceptors.servers import channel_to
+from tests.interceptors.service import KINDS
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def silence() -> Iterator[Silence]:
+    silence = Silence()
+    yield silence
+    silence.end()
+
+
+# ---- The demonstration: issuer, authorization server, Envoy, and a backend with our interceptor ----
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    with Stack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def acme(stack: Stack) -> Application:
+    return stack.directory.applications[0]
+
+
+@pytest.fixture(scope="session")
+def globex(stack: Stack) -> Application:
+    return stack.directory.applications[1]
+
+
+@pytest.fixture(scope="session")
+def mint(stack: Stack) -> Iterator[Callable[..., str]]:
+    """Return a function that has the issuer sign any token of an application."""
+    with httpx2.Client(base_url=stack.issuer_url, trust_env=False) as issuer:
+
+        def mint(application: Application, **order: Any) -> str:
+            response = issuer.post("/dev/tokens", json={"client_id": application.client_id, **order})
+            return str(response.raise_for_status().json()["access_token"])
+
+        yield mint
+
+
+class Doors(NamedTuple):
+    """Both ways to the backend."""
+
+    envoy: grpc.Channel
+    direct: grpc.Channel
+
+
+@pytest.fixture(scope="session")
+def doors(stack: Stack) -> Iterator[Doors]:
+    with channel_to(stack.target) as envoy, channel_to(stack.backend["grpc"]) as direct:
+        yield Doors(envoy, direct)
+
+
+# ---- A mesh whose upstream believes everything ----
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory, ec_key: SigningKey) -> Iterator[Mesh]:
+    # A short path: that of a Unix socket has 107 characters at the most.
+    folder: Path = tmp_path_factory.mktemp("mesh")
+    with Mesh(folder, ec_key) as mesh:
+        yield mesh
+
+
+@pytest.fixture(scope="session")
+def mesh_channel(mesh: Mesh) -> Iterator[grpc.Channel]:
+    with channel_to(mesh.target) as channel:
+        yield channel

@@ -1,0 +1,37 @@
+"""HTTP/1.1 byte by byte, for what no client library sends."""
+
+import json
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http.client import HTTPResponse
+from typing import Any
+
+PATIENCE = 20.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def get(target: str, path: str = "/whoami", headers: Iterable[tuple[str, str]] = ()) -> Answer:
+    """Send ``path`` and ``headers`` exactly as they are."""
+    host, _, port = target.rpartition(":")
+    lines = [f"GET {path} HTTP/1.1", f"host: {target}", "connection: close", *[f"{k}: {v}" for k, v in headers]]
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        with HTTPResponse(connection) as response:
+            response.begin()
+            names = {key.lower(): value for key, value in response.getheaders()}
+            return Answer(response.status, names, response.read().decode())
+
+
+def bearer(token: str) -> tuple[str, str]:
+    return ("authorization", f"Bearer {token}")

@@ -1,0 +1,405 @@
+"""The pure half of Envoy's door: what its question is taken for, and what our answers say."""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.call import ANONYMOUS, Call, Principal
+from authz.envoy.check import allow, call_from, check_path, deny, is_grpc, parse
+from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse, HeaderValueOption
+from authz.errors import (
+    AlgorithmNotAllowedError,
+    AuthzError,
+    BadSignatureError,
+    ClaimError,
+    InternalError,
+    IntrospectionUnavailableError,
+    KeyNotFoundError,
+    KeySetUnavailableError,
+    PermissionDeniedError,
+    TokenEndpointError,
+    TokenExpiredError,
+    TokenInactiveError,
+    TokenMalformedError,
+    TokenMissingError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from authz.metadata import TrustedMetadata
+from authz.refusal import Refusal, refusal_of
+from authz.v1.principal_pb2 import Principal as PrincipalMessage
+from tests.envoy.messages import FORMS, GRPC, GRPC_PATH, STATUSES, Denial, Form, in_header_map, in_headers, is_sound
+
+PRINCIPAL = Principal(
+    org_id="org_01JYACME",
+    client_id="client_01JYPARTNER",
+    subject="client_01JYPARTNER",
+    scopes=frozenset(["ledger:write", "ledger:read"]),
+    issuer="https://acme.authkit.app",
+    audience=("client_01JYENV",),
+    token_id="01JYTOKEN",
+    issued_at=1_800_000_000.0,
+    expires_at=1_800_000_300.0,
+)
+WITHOUT_SCOPES = Principal(org_id="org_01JYACME", client_id="client_01JYPARTNER", subject="client_01JYPARTNER")
+
+TRUSTED = TrustedMetadata()
+RENAMED = TrustedMetadata(
+    org_id="x-acme-org", client_id="x-acme-client", scopes="x-acme-scopes", principal="x-acme-principal-bin"
+)
+
+ERRORS = [
+    AlgorithmNotAllowedError(),
+    BadSignatureError(),
+    ClaimError("aud"),
+    ClaimError("aud", missing=True),
+    InternalError(),
+    IntrospectionUnavailableError(),
+    KeyNotFoundError(),
+    KeySetUnavailableError(retry_after=2.5),
+    PermissionDeniedError(),
+    PermissionDeniedError(reason="request_malformed"),
+    TokenEndpointError(is_permanent=True),
+    TokenExpiredError(),
+    TokenInactiveError(),
+    TokenMalformedError("a secret detail"),
+    TokenMissingError(),
+    UnauthenticatedError(),
+    UnavailableError(),
+]
+CLIENTS = [pytest.param(True, id="grpc"), pytest.param(False, id="http")]
+
+each_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__}-{error.reason}")
+each_client = pytest.mark.parametrize("grpc", CLIENTS)
+each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+each_principal = pytest.mark.parametrize(
+    "principal", [PRINCIPAL, WITHOUT_SCOPES, ANONYMOUS], ids=["full", "without-scopes", "anonymous"]
+)
+
+
+def metadata_of(request: CheckRequest) -> list[tuple[str, str | bytes]]:
+    return [(str(key), value) for key, value in call_from(request).metadata]
+
+
+# ---- The question ----
+
+
+def test_both_forms_of_headers_make_the_same_call() -> None:
+    headers = [(":method", "POST"), GRPC, ("authorization", "Bearer a.b.c"), ("x-trace", "caf\xe9")]
+    one, other = call_from(in_headers(*headers)), call_from(in_header_map(*headers))
+
+    assert (GRPC_PATH, sorted(headers)) == (one.method, sorted(one.metadata))
+    assert (one.method, sorted(one.metadata)) == (other.method, sorted(other.metadata))
+
+
+def test_bytes_that_are_not_ascii_become_latin_1() -> None:
+    request = in_header_map(("authorization", "Bearer \xff\x80"))
+
+    assert metadata_of(request) == [("authorization", "Bearer \xff\x80")]
+
+
+def test_value_is_read_where_there_is_no_raw_value() -> None:
+    request = CheckRequest()
+    request.attributes.request.http.header_map.headers.add(key="authorization", value="Bearer a.b.c")
+
+    assert metadata_of(request) == [("authorization", "Bearer a.b.c")]
+
+
+@each_form
+def test_upper_case_keys_are_read_like_lower_case_ones(form: Form) -> None:
+    assert metadata_of(form(("Authorization", "Bearer a.b.c"))) == [("authorization", "Bearer a.b.c")]
+
+
+def test_copies_of_a_header_stay_apart_in_a_header_map() -> None:
+    copies = [("authorization", "Bearer a.b.c"), ("authorization", "Bearer d.e.f")]
+
+    assert metadata_of(in_header_map(*copies)) == copies
+
+
+@each_form
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("/a.B/C?x=1", "/a.B/C"), ("/a.B/C?", "/a.B/C"), ("/a?b?c", "/a"), ("?x", ""), ("/a.B/C", "/a.B/C"), ("", "")],
+)
+def test_query_is_no_part_of_the_method(form: Form, path: str, method: str) -> None:
+    assert call_from(form(path=path)).method == method
+
+
+def test_question_without_content_is_a_call_of_nothing() -> None:
+    assert call_from(CheckRequest()) == Call(method="", metadata=[])
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"\x0a\xff\xff", b"GET / HTTP/1.1", b"\x0a\x02\x22\xff"])
+def test_bytes_that_are_no_question_are_refused(body: bytes) -> None:
+    with pytest.raises(PermissionDeniedError) as caught:
+        parse(body)
+
+    assert caught.value.reason == "request_malformed"
+
+
+def test_fields_that_newer_envoys_add_are_no_error() -> None:
+    # Field 1000, a string.
+    newer = in_headers(("authorization", "Bearer a.b.c")).SerializeToString() + b"\xc2\x3e\x03new"
+
+    assert metadata_of(parse(newer)) == [("authorization", "Bearer a.b.c")]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (["application/grpc"], True),
+        (["application/grpc+proto"], True),
+        (["application/grpc+json"], True),
+        (["application/grpc+"], True),
+        (["application/grpc;x=1"], False),
+        (["Application/GRPC"], False),
+        (["application/grpc-web"], False),
+        (["application/grpc-web+proto"], False),
+        (["application/grpcx"], False),
+        (["application/grpc "], False),
+        (["application/json"], False),
+        (["application/grpc", "application/grpc"], False),
+        (["application/grpc,application/grpc"], False),
+        ([""], False),
+        ([], False),
+    ],
+)
+def test_client_is_a_grpc_one_exactly_where_envoy_says_so(kinds: list[str], *, expected: bool) -> None:
+    assert is_grpc([("te", "trailers"), *[("content-type", kind) for kind in kinds]]) is expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/",
+        "//",
+        "/a.B",
+        "/a.B/",
+        "//C",
+        "a.B/C",
+        "/a.B/C/",
+        "/a.B/C/D",
+        "//a.B/C",
+        "/a.B//C",
+        "/a.B/C#d",
+        "/a.B/C d",
+        "/a.B/C\n",
+        "/a.B/C?x",
+        "*",
+    ],
+)
+def test_odd_grpc_paths_are_refused(path: str) -> None:
+    with pytest.raises(PermissionDeniedError) as caught:
+        check_path(Call(method=path, metadata=()), grpc=True)
+
+    assert caught.value.reason == "request_malformed"
+
+
+@pytest.mark.parametrize("path", ["", "*", "whoami", "/a b", "/a#b", "/a?b", "/a\r\n", "http://evil/", "/a\u2028"])
+def test_odd_http_paths_are_refused(path: str) -> None:
+    with pytest.raises(PermissionDeniedError) as caught:
+        check_path(Call(method=path, metadata=()), grpc=False)
+
+    assert caught.value.reason == "request_malformed"
+
+
+@pytest.mark.parametrize(
+    ("path", "grpc"),
+    [
+        ("/a.B/C", True),
+        ("/authz.demo.v1.LedgerService/PostEntry", True),
+        ("/", False),
+        ("/a/b/c", False),
+        ("/a%20", False),
+    ],
+)
+def test_ordinary_paths_pass(path: str, *, grpc: bool) -> None:
+    check_path(Call(method=path, metadata=()), grpc=grpc)
+
+
+# ---- Allow ----
+
+
+@each_principal
+@pytest.mark.parametrize("trusted", [TRUSTED, RENAMED], ids=["usual-names", "other-names"])
+def test_every_trusted_name_is_either_set_or_removed(principal: Principal, trusted: TrustedMetadata) -> None:
+    response = allow(principal, trusted).ok_response
+    given = [option.header.key for option in response.headers]
+
+    assert sorted([*given, *response.headers_to_remove]) == sorted(trusted.removed)
+
+
+def test_twins_of_the_trusted_names_are_removed() -> None:
+    removed = allow(PRINCIPAL, TRUSTED).ok_response.headers_to_remove
+
+    assert list(removed) == ["x-org-id-bin", "x-client-id-bin", "x-scopes-bin"]
+
+
+def test_anonymous_callers_have_no_trusted_name() -> None:
+    response = allow(ANONYMOUS, TRUSTED)
+
+    assert is_sound(response)
+    assert (list(response.ok_response.headers), len(response.ok_response.headers_to_remove)) == ([], 7)
+
+
+def test_values_are_those_of_the_principal() -> None:
+    headers = allow(PRINCIPAL, TRUSTED).ok_response.headers
+    values = {option.header.key: option.header.value for option in headers}
+
+    del values["x-authz-principal-bin"]
+    assert values == {
+        "x-org-id": "org_01JYACME",
+        "x-client-id": "client_01JYPARTNER",
+        "x-scopes": "ledger:read ledger:write",
+    }
+
+
+@each_principal
+def test_old_and_new_proxies_are_told_to_overwrite(principal: Principal) -> None:
+    for option in allow(principal, TRUSTED).ok_response.headers:
+        assert option.append_action == HeaderValueOption.HEADER_APPEND_ACTION_OVERWRITE_IF_EXISTS_OR_ADD == 2
+        assert not option.HasField("append")
+
+
+@each_principal
+def test_no_value_is_empty(principal: Principal) -> None:
+    assert all(option.header.value for option in allow(principal, TRUSTED).ok_response.headers)
+
+
+def test_principal_is_given_as_base64_and_as_bytes() -> None:
+    [header] = [o.header for o in allow(PRINCIPAL, TRUSTED).ok_response.headers if o.header.key.endswith("-bin")]
+    padded = header.value + "=" * (-len(header.value) % 4)
+
+    assert "=" not in header.value
+    assert base64.b64decode(padded, validate=True) == header.raw_value
+    assert PrincipalMessage.FromString(header.raw_value).org_id == "org_01JYACME"
+
+
+def test_text_has_no_raw_value() -> None:
+    headers = allow(PRINCIPAL, TRUSTED).ok_response.headers
+
+    assert not any(option.header.raw_value for option in headers if not option.header.key.endswith("-bin"))
+
+
+# ---- Deny ----
+
+
+def descendants(kind: type) -> Iterator[type]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from descendants(child)
+
+
+def test_every_kind_of_error_is_among_those_tried() -> None:
+    assert {type(error) for error in ERRORS} == {
+        kind for kind in descendants(AuthzError) if kind.__module__ == "authz.errors"
+    }
+
+
+@each_error
+@each_client
+def test_denials_have_a_code_and_its_http_status(error: AuthzError, *, grpc: bool) -> None:
+    response = deny(refusal_of(error, "api"), grpc=grpc)
+
+    assert (response.status.code, response.denied_response.status.code) in STATUSES
+    assert response.status.code == error.code.value
+    assert is_sound(response)
+
+
+@each_error
+def test_grpc_clients_get_a_sentence_and_the_details(error: AuthzError) -> None:
+    refusal = refusal_of(error, "api")
+    denial = Denial(deny(refusal, grpc=True))
+
+    assert denial.body == refusal.message
+    assert denial.details == denial.raw["grpc-status-details-bin"] == refusal.details
+    assert denial.reason == error.reason.upper()
+    assert not denial.headers["grpc-status-details-bin"].endswith("=")
+
+
+@each_error
+def test_http_clients_get_json_and_no_trailers(error: AuthzError) -> None:
+    refusal = refusal_of(error, "api")
+    denial = Denial(deny(refusal, grpc=False))
+
+    assert denial.json == {"error": refusal.message}
+    assert denial.headers["content-type"] == "application/json"
+    assert "grpc-status-details-bin" not in denial.headers
+
+
+@each_error
+@each_client
+def test_headers_of_denials_are_clean(error: AuthzError, *, grpc: bool) -> None:
+    for option in deny(refusal_of(error, "api"), grpc=grpc).denied_response.headers:
+        assert re.fullmatch(r"[a-z][a-z-]*", option.header.key)
+        assert re.fullmatch(r"[ -~]{1,16384}", option.header.value)
+        assert option.append_action == 2
+
+
+@each_error
+@each_client
+def test_messages_of_errors_stay_inside(error: AuthzError, *, grpc: bool) -> None:
+    assert b"a secret detail" not in deny(refusal_of(error, "api"), grpc=grpc).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("error", "body"),
+    [
+        (TokenMissingError(), '{"error": "No token provided"}'),
+        (TokenExpiredError(), '{"error": "Invalid token"}'),
+        (PermissionDeniedError(), '{"error": "Permission denied"}'),
+        (KeySetUnavailableError(), '{"error": "Authorization is unavailable"}'),
+        (InternalError(), '{"error": "Internal error"}'),
+    ],
+    ids=["missing", "expired", "forbidden", "unavailable", "internal"],
+)
+def test_bodies_are_worded_as_workos_does(error: AuthzError, body: bytes) -> None:
+    assert Denial(deny(refusal_of(error, "api"), grpc=False)).body == body
+
+
+# ---- Whatever may come ----
+
+identifiers = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=40)
+principals = st.builds(
+    Principal,
+    org_id=identifiers,
+    client_id=identifiers,
+    subject=identifiers,
+    scopes=st.frozensets(identifiers, max_size=4),
+    expires_at=st.floats(0, 1e10),
+)
+refusals = st.builds(
+    refusal_of,
+    st.one_of(
+        st.sampled_from(ERRORS),
+        st.builds(PermissionDeniedError, st.text(), reason=st.text(min_size=1)),
+        st.builds(UnavailableError, st.text(), retry_after=st.floats(-1e9, 1e9)),
+        st.builds(ClaimError, st.text(), st.text()),
+    ),
+    st.text(st.sampled_from(" !#-[]~aZ"), min_size=1),
+)
+
+
+@given(principals)
+def test_nothing_we_allow_can_be_read_as_a_denial(principal: Principal) -> None:
+    response = allow(principal, TRUSTED)
+
+    assert is_sound(response)
+    assert response.status.code == 0
+    given = {option.header.key for option in response.ok_response.headers}
+    assert given.isdisjoint(response.ok_response.headers_to_remove)
+
+
+@given(refusal=refusals, grpc=st.booleans())
+def test_nothing_we_deny_can_be_read_as_allowed(refusal: Refusal, *, grpc: bool) -> None:
+    response = CheckResponse.FromString(deny(refusal, grpc=grpc).SerializeToString())
+
+    assert is_sound(response)
+    assert response.status.code != 0
+    assert grpc or json.loads(response.denied_response.body) == {"error": refusal.message}

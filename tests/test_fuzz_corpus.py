@@ -1,0 +1,56 @@
+"""The inputs that ``make fuzz`` begins with, which keep their promises without it too."""
+
+import pathlib
+
+import pytest
+
+from authz.errors import AuthzError
+from fuzz import fuzz_check, fuzz_jwks, fuzz_token
+from fuzz.subjects import TOKEN, new_verifier
+from tests.doubles import ORG
+
+CORPUS = pathlib.Path(fuzz_token.__file__).with_name("corpus")
+TARGETS = {"token": fuzz_token, "jwks": fuzz_jwks, "check": fuzz_check}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_loop():
+    yield
+    fuzz_check.LOOP.close()
+
+
+def kept(folder):
+    return [
+        pytest.param(name, path, id=f"{name}-{path.name}")
+        for name in TARGETS
+        for path in sorted((folder / name).iterdir())
+    ]
+
+
+@pytest.mark.parametrize(("name", "path"), kept(CORPUS))
+def test_a_kept_input_breaks_no_promise(name, path):
+    TARGETS[name].check(path.read_bytes())
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_changed_inputs_break_no_promise(name):
+    """A few of the changes that fuzzing makes, with bytes turned round where it would change bytes at random."""
+    path = CORPUS / name / "good"
+    for seed in range(200):
+        TARGETS[name].check(TARGETS[name].mutate(path.read_bytes(), seed, lambda data: data[::-1]))
+
+
+def test_the_good_token_is_good_and_its_oracle_knows():
+    assert new_verifier().verify(TOKEN).org_id == ORG
+    assert (CORPUS / "token" / "good").read_text() == TOKEN
+    assert fuzz_token.is_signed(TOKEN)
+
+
+def test_the_oracle_is_no_yes_man():
+    """It must say no where a broken verifier would say yes."""
+    head, payload, signature = TOKEN.split(".")
+
+    assert not fuzz_token.is_signed(f"{head}.{payload}.{signature[:-2]}AA")
+    assert not fuzz_token.is_signed((CORPUS / "token" / "stranger").read_text())
+    with pytest.raises(AuthzError):
+        new_verifier().verify((CORPUS / "token" / "stranger").read_text())

@@ -1,0 +1,85 @@
+"""Imports point down only, and what is heavy is imported late."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy.
+FLOORS = (
+    ("clock", "encoding", "errors", "fork", "logs", "signature", "telemetry"),
+    ("backoff", "call", "jwk", "transport"),
+    ("flow", "metadata", "refusal"),
+    ("claims", "discovery", "jws", "keys", "revocation", "token_source"),
+    ("introspection", "policy", "remote_keys"),
+    ("verifier",),
+    ("verifiers",),
+    ("authorizer",),
+    ("settings",),
+    ("envoy", "interceptors"),
+    ("demo",),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+# The public names of the package itself belong to whoever is above all of them.
+PUBLIC = FLOOR["authorizer"]
+
+# The only way up: Verifier.from_env() loads the settings when it is called.
+UP = {("verifier", "settings")}
+
+MAY_IMPORT_INTERCEPTORS = {"demo", "interceptors"}
+MAY_IMPORT_GRPC = {"cli", "demo", "envoy", "interceptors"}
+
+GENERATED = ("v1", "v3")
+
+
+def room_of(dotted: str) -> str:
+    """Return "keys" for authz.keys, "envoy" for authz.envoy.check."""
+    package, _, rest = dotted.partition(".")
+    return rest.partition(".")[0] if package == "authz" else package
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield every import, also those inside functions: late is no excuse for up."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted([*ROOT.glob("authz/**/*.py"), *ROOT.glob("interceptors/**/*.py")]):
+        if path != ROOT / "authz/__init__.py" and path.parent.name not in GENERATED:
+            yield ".".join(path.relative_to(ROOT).with_suffix("").parts), path
+
+
+MODULES = [pytest.param(room_of(name), set(imports(path)), id=name) for name, path in modules()]
+
+
+@pytest.mark.parametrize(("room", "imported"), MODULES)
+def test_imports_point_down(room, imported):
+    assert room in FLOOR, "a new module: give it a floor"
+    ours = {room_of(name) for name in imported if name.partition(".")[0] in {"authz", "interceptors"}}
+    others = ours - {room, "v1"}  # the Principal message imports nothing of ours
+    above = {(room, other) for other in others if FLOOR.get(other, PUBLIC) >= FLOOR[room]}
+    assert above <= UP
+
+
+@pytest.mark.parametrize(("room", "imported"), MODULES)
+def test_the_judge_knows_neither_door(room, imported):
+    packages = {name.partition(".")[0] for name in imported}
+    assert "interceptors" not in packages or room in MAY_IMPORT_INTERCEPTORS
+    assert "grpc" not in packages or room in MAY_IMPORT_GRPC
+
+
+def test_importing_the_judge_loads_nothing_heavy():
+    program = "import sys, authz; print({'cyclopts', 'grpc', 'httpx2', 'pydantic'} & sys.modules.keys())"
+    result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout == "set()\n"

@@ -1,0 +1,163 @@
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.call import ANONYMOUS, Entry, Principal
+from authz.errors import ConfigError
+from authz.metadata import TrustedMetadata, principal_message
+from authz.v1.principal_pb2 import Principal as PrincipalMessage
+
+TRUSTED = TrustedMetadata()
+CALLER = Principal(
+    org_id="org_a",
+    client_id="client_a",
+    subject="client_a",
+    scopes=frozenset({"write", "read", "admin"}),
+    issuer="https://acme.authkit.app",
+    audience=("one", "two"),
+    token_id="token",
+    issued_at=1_800_000_000.0,
+    expires_at=1_800_000_300.25,
+)
+OURS = {"x-org-id", "x-client-id", "x-scopes", "x-authz-principal-bin"}
+
+
+def believed(*metadata, principal=CALLER, trusted=TRUSTED):
+    return trusted.believed(metadata, principal)
+
+
+def test_the_caller_is_written_under_four_names():
+    entries = dict(TRUSTED.entries(CALLER))
+
+    assert set(entries) == OURS
+    assert (entries["x-org-id"], entries["x-client-id"]) == ("org_a", "client_a")
+
+
+def test_scopes_are_sorted_words():
+    assert dict(TRUSTED.entries(CALLER))["x-scopes"] == "admin read write"
+
+
+def test_the_principal_crosses_as_a_message():
+    message = PrincipalMessage.FromString(dict(TRUSTED.entries(CALLER))["x-authz-principal-bin"])
+
+    assert message == PrincipalMessage(
+        org_id="org_a",
+        client_id="client_a",
+        subject="client_a",
+        scopes=["admin", "read", "write"],
+        issuer="https://acme.authkit.app",
+        audience=["one", "two"],
+        token_id="token",
+        issued_at=Timestamp(seconds=1_800_000_000),
+        expires_at=Timestamp(seconds=1_800_000_300, nanos=250_000_000),
+    )
+
+
+def test_a_token_without_iat_has_no_issued_at():
+    message = principal_message(Principal(org_id="o", client_id="c", subject="c", expires_at=1.0))
+
+    assert not message.HasField("issued_at")
+
+
+@given(st.floats(0, 253_402_300_799))
+def test_any_time_a_token_may_have_fits_a_timestamp(seconds):
+    message = principal_message(Principal(org_id="o", client_id="c", subject="c", expires_at=seconds))
+
+    assert 0 <= message.expires_at.nanos < 1_000_000_000
+    assert message.expires_at.ToJsonString()
+
+
+def test_nothing_is_said_of_nobody():
+    assert TRUSTED.entries(ANONYMOUS) == ()
+
+
+def test_empty_values_are_left_out():
+    bare = Principal(org_id="org_a", client_id="", subject="user_a")
+
+    assert [entry.key for entry in TRUSTED.entries(bare)] == ["x-org-id", "x-authz-principal-bin"]
+
+
+def test_entries_have_key_and_value():
+    assert {(entry.key, entry.value) for entry in TRUSTED.entries(CALLER)} == set(TRUSTED.entries(CALLER))
+
+
+def test_what_a_caller_sends_stays_in_its_order():
+    sent = (Entry("b", "1"), Entry("a", "2"), Entry("b", "1"), Entry("trace-bin", b"\xff"))
+
+    assert believed(*sent) == (*sent, *TRUSTED.entries(CALLER))
+
+
+FORGED = [
+    *("x-org-id", "x-client-id", "x-scopes", "x-authz-principal-bin"),
+    *("x-org-id-bin", "x-client-id-bin", "x-scopes-bin"),
+    *("x_org_id", "x-org_id", "x_org-id", "x_client_id", "x_scopes", "x_authz_principal_bin", "x-authz-principal_bin"),
+    *("x_org_id_bin", "x_org_id-bin", "x-org-id_bin"),
+]
+
+
+@pytest.mark.parametrize("principal", [pytest.param(CALLER, id="caller"), pytest.param(ANONYMOUS, id="anonymous")])
+@pytest.mark.parametrize("key", FORGED)
+def test_every_trusted_name_that_a_caller_sends_is_removed(key, principal):
+    """A9: all duplicates, and on public methods too."""
+    forged = b"forged" if key.endswith("-bin") else "forged"
+    metadata = believed((key, forged), ("kept", "1"), (key, forged), (key, ""), principal=principal)
+
+    assert not any(value in ("forged", b"forged", "") for _, value in metadata)
+    assert ("kept", "1") in metadata
+
+
+@pytest.mark.parametrize("key", ["x-org-idx", "xx-org-id", "org-id", "x-org", "x-authz-principal", "authorization"])
+def test_other_names_are_the_callers_own(key):
+    assert (key, "1") in believed((key, "1"))
+
+
+def test_a_proxy_removes_the_names_and_their_binary_twins():
+    """A9: Envoy knows headers by exact name."""
+    assert set(TRUSTED.removed) == OURS | {"x-org-id-bin", "x-client-id-bin", "x-scopes-bin"}
+
+
+def test_whatever_is_written_is_reserved():
+    assert TRUSTED.reserved >= OURS
+    assert set(TRUSTED.removed) <= TRUSTED.reserved
+
+
+def test_other_names_can_be_chosen():
+    trusted = TrustedMetadata(org_id="tenant", principal="who-bin")
+
+    assert dict(trusted.entries(CALLER)).keys() == {"tenant", "x-client-id", "x-scopes", "who-bin"}
+    assert ("tenant", "forged") not in believed(("tenant", "forged"), trusted=trusted)
+    assert ("x-org-id", "1") in believed(("x-org-id", "1"), trusted=trusted)
+
+
+def test_callers_are_not_mixed_up():
+    """Entries are remembered, by principal."""
+    one, other = (Principal(org_id=org_id, client_id="c", subject="c") for org_id in ("org_a", "org_b"))
+
+    assert [dict(TRUSTED.entries(caller))["x-org-id"] for caller in (one, other, one)] == ["org_a", "org_b", "org_a"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "X-Org-Id", "x org", "x_org_id", "-x", "x-", ":path", "x", "é", "x\n", "grpc-org"]
+)
+def test_a_name_must_be_one_that_grpc_carries(name):
+    with pytest.raises(ConfigError, match=r"^trusted metadata: .* must be a lower-case header name"):
+        TrustedMetadata(org_id=name)
+
+
+def test_text_is_no_binary_entry():
+    with pytest.raises(ConfigError, match="not end in -bin"):
+        TrustedMetadata(client_id="x-client-bin")
+
+
+def test_the_message_is_a_binary_entry():
+    with pytest.raises(ConfigError, match="name and end in -bin"):
+        TrustedMetadata(principal="x-principal")
+
+
+@pytest.mark.parametrize(
+    "names", [("org_id", "client_id"), ("org_id", "scopes"), ("client_id", "scopes")], ids="-".join
+)
+def test_two_entries_need_two_names(names):
+    with pytest.raises(ConfigError, match="differ"):
+        TrustedMetadata(**dict.fromkeys(names, "x-same"))

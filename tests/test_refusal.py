@@ -1,0 +1,126 @@
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+
+from authz import errors
+from authz.errors import Code, ConfigError
+from authz.refusal import DOMAIN, check_realm, refusal_of
+
+WORDS = "words for the developer"
+INVALID = 'Bearer realm="api", error="invalid_token"'
+ROWS = [
+    pytest.param(errors.TokenMissingError(WORDS), 401, "No token provided", 'Bearer realm="api"', id="E1-no-token"),
+    pytest.param(
+        errors.TokenMalformedError(WORDS),
+        401,
+        "Invalid token",
+        'Bearer realm="api", error="invalid_request"',
+        id="E2-malformed",
+    ),
+    pytest.param(errors.AlgorithmNotAllowedError(WORDS), 401, "Invalid token", INVALID, id="E3-algorithm"),
+    pytest.param(errors.BadSignatureError(WORDS), 401, "Invalid token", INVALID, id="E3-signature"),
+    pytest.param(errors.KeyNotFoundError(WORDS), 401, "Invalid token", INVALID, id="E3-key"),
+    pytest.param(errors.ClaimError("aud", WORDS), 401, "Invalid token", INVALID, id="E3-claim"),
+    pytest.param(errors.TokenExpiredError(), 401, "Invalid token", INVALID, id="E3-expired"),
+    pytest.param(errors.TokenInactiveError(WORDS), 401, "Invalid token", INVALID, id="E3-inactive"),
+    pytest.param(
+        errors.PermissionDeniedError(WORDS),
+        403,
+        "Permission denied",
+        'Bearer realm="api", error="insufficient_scope"',
+        id="E4-permission",
+    ),
+    pytest.param(errors.KeySetUnavailableError(WORDS), 503, "Authorization is unavailable", None, id="E5-keys"),
+    pytest.param(errors.TokenEndpointError(WORDS), 503, "Authorization is unavailable", None, id="E5-endpoint"),
+    pytest.param(errors.InternalError(WORDS), 500, "Internal error", None, id="E6-internal"),
+]
+
+
+def details_of(refusal):
+    """Return the status, and its details by type."""
+    status = Status.FromString(refusal.details)
+    unpacked = {}
+    for detail in status.details:
+        for kind in (ErrorInfo, RetryInfo):
+            if detail.Is(kind.DESCRIPTOR):
+                message = kind()
+                detail.Unpack(message)
+                unpacked[kind] = message
+    return status, unpacked
+
+
+@pytest.mark.parametrize(("error", "http_status", "message", "challenge"), ROWS)
+def test_each_outcome_has_its_words(error, http_status, message, challenge):
+    refusal = refusal_of(error, "api")
+
+    assert (refusal.code, refusal.http_status, refusal.message) == (error.code, http_status, message)
+    assert dict(refusal.headers).get("www-authenticate") == challenge
+
+
+@pytest.mark.parametrize(("error", "_http_status", "message", "_challenge"), ROWS)
+def test_the_reason_is_there_for_machines(error, _http_status, message, _challenge):
+    status, details = details_of(refusal_of(error, "api"))
+
+    assert (status.code, status.message) == (StatusCode[error.code.name].value[0], message)
+    assert details[ErrorInfo] == ErrorInfo(reason=error.reason.upper(), domain=DOMAIN)
+
+
+@pytest.mark.parametrize(("error", "_http_status", "_message", "_challenge"), ROWS)
+def test_no_refusal_quotes_the_error(error, _http_status, _message, _challenge):
+    refusal = refusal_of(error, "api")
+
+    assert WORDS not in repr(refusal)
+    assert WORDS.encode() not in refusal.details
+
+
+@pytest.mark.parametrize(("error", "_http_status", "_message", "_challenge"), ROWS)
+def test_headers_are_visible_ascii_in_lower_case_names(error, _http_status, _message, _challenge):
+    for key, value in refusal_of(error, "api").headers:
+        assert key == key.lower()
+        assert value.isascii()
+        assert value.isprintable()
+
+
+@pytest.mark.parametrize(("seconds", "hint"), [(0.0, 1), (0.4, 1), (1.0, 1), (1.1, 2), (59.5, 60), (3600.0, 60)])
+def test_an_outage_says_when_to_try_again(seconds, hint):
+    refusal = refusal_of(errors.KeySetUnavailableError(retry_after=seconds), "api")
+    _, details = details_of(refusal)
+
+    assert refusal.headers == (("retry-after", str(hint)),)
+    assert details[RetryInfo].retry_delay.seconds == hint
+
+
+@pytest.mark.parametrize("error", [errors.TokenMissingError(), errors.PermissionDeniedError(), errors.InternalError()])
+def test_only_an_outage_may_be_retried(error):
+    refusal = refusal_of(error, "api")
+
+    assert RetryInfo not in details_of(refusal)[1]
+    assert "retry-after" not in dict(refusal.headers)
+
+
+def test_a_denied_rule_is_named_to_machines():
+    _, details = details_of(refusal_of(errors.PermissionDeniedError(reason="no_writes_at_night"), "api"))
+
+    assert details[ErrorInfo].reason == "NO_WRITES_AT_NIGHT"
+
+
+def test_the_trailers_are_the_headers_and_the_details():
+    refusal = refusal_of(errors.TokenMissingError(), "api")
+
+    assert refusal.trailers == (*refusal.headers, ("grpc-status-details-bin", refusal.details))
+
+
+def test_every_code_has_its_words():
+    assert {row.values[0].code for row in ROWS} == set(Code)
+
+
+@pytest.mark.parametrize("realm", ["api", "Ledger of Acme, Inc.", "a/b?c=d", "~"])
+def test_a_realm_is_printable(realm):
+    assert check_realm(realm) == realm
+
+
+@pytest.mark.parametrize("realm", ["", 'api", error="none', "a\\", "a\r\nset-cookie: b", "é", "\x7f"])
+def test_a_realm_cannot_break_out_of_its_quotes(realm):
+    with pytest.raises(ConfigError, match=r"^realm: "):
+        check_realm(realm)
