@@ -1,40 +1,57 @@
 """The judge behind every door: says whether a call may be made, and who makes it."""
 
-import re
 import string
 from collections.abc import Collection, Iterable, Mapping
 
 from authz import telemetry
-from authz.call import ANONYMOUS, Call, Principal
-from authz.errors import AuthzError, ConfigError, InternalError, TokenMalformedError, TokenMissingError
+from authz.call import ANONYMOUS, Call, Principal, check_methods
+from authz.claims import is_expired
+from authz.clock import SYSTEM_CLOCK, Clock
+from authz.errors import (
+    AuthzError,
+    ConfigError,
+    InternalError,
+    KeyNotFoundError,
+    TokenExpiredError,
+    TokenInactiveError,
+    TokenMalformedError,
+    TokenMissingError,
+    UnauthenticatedError,
+)
 from authz.flow import Flow
 from authz.introspection import Assurance, Introspector
 from authz.jws import MAX_TOKEN_LENGTH
+from authz.keys import KeySetHealth
+from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
-from authz.refusal import Refusal, check_realm, refusal_of
+from authz.peer import Peer
+from authz.refusal import Challenge, Refusal, refusal_of
 from authz.revocation import Revocations
-from authz.verifier import Verifier
+from authz.streams import OpenStreams, Stream
+from authz.verifier import DEFAULT_LEEWAY, Verifier
 from authz.verifiers import Verifiers
 
 # Those of a compact JWS. No comma: two headers joined into one, as Envoy does, are no token.
 _TOKEN_CHARACTERS = f"{string.ascii_letters}{string.digits}_.-".encode()
 _MAX_CREDENTIALS = len("Bearer ") + MAX_TOKEN_LENGTH
 
-_METHOD = re.compile(r"/[^\s?#]+")
-
 
 class Authorizer:
     """Decide calls.
 
     Args:
-        verifier: says which tokens are good; :class:`authz.Verifiers` for several issuers.
+        verifier: says which tokens are good; :class:`authz.Verifiers` for several issuers; ``None`` where only
+            the peers of ``trust`` are believed.
         public_methods: full names, such as ``/grpc.health.v1.Health/Check``, that anybody may call.
             They match exactly; everything else needs a token.
         introspector: asks the issuer whether tokens have been withdrawn; for several issuers one for each,
             by issuer, so that a token is shown to nobody but the issuer that it is from.
         assurance: how sure every method must be of that; or by full method name, where ``*`` names all others;
             a method without one believes the signature until the token expires.
+        trust: the proxies whose word is taken for who calls; by default nobody's.
         realm: what ``www-authenticate`` calls this API (RFC 9110 section 11.5).
+        resource_metadata: where this API says which issuer its tokens come from (RFC 9728): an https URL that
+            ``www-authenticate`` points to.
         trusted: under which names backends find the caller.
 
     Raises:
@@ -44,43 +61,103 @@ class Authorizer:
 
     def __init__(
         self,
-        verifier: Verifier | Verifiers,
+        verifier: Verifier | Verifiers | None,
         *,
         public_methods: Collection[str] = (),
         introspector: Introspector | Mapping[str, Introspector] | None = None,
         assurance: Assurance | Mapping[str, Assurance] | None = None,
+        trust: MeshPeers | None = None,
         realm: str = "api",
+        resource_metadata: str = "",
         trusted: TrustedMetadata | None = None,
     ) -> None:
         if (assurance is None) != (introspector is None):
             raise ConfigError("introspector and assurance: give both or neither, or nothing would ever be asked")
-        self.verifier = verifier
+        if verifier is None and trust is None:
+            raise ConfigError("verifier: missing; only where the peers of trust are believed can there be none")
+        self.verifier = verifier or _Nobody()
         self.trusted = trusted or TrustedMetadata()
-        self.revocations = Revocations()
-        self._public = _methods(public_methods, "public_methods")
-        self._introspectors = _by_issuer(introspector, verifier.health()) if introspector is not None else {}
+        self.streams = OpenStreams(clock=self.verifier.clock)
+        self.verifier.watch_keys(self._end_streams_of_keys)
+        self._revocations = Revocations(clock=self.verifier.clock)
+        self._trust = trust
+        self._public = check_methods(public_methods, "public_methods")
+        self._introspectors = _by_issuer(introspector, self.verifier.health()) if introspector is not None else {}
         self._assurance = {"*": assurance} if isinstance(assurance, Assurance) else dict(assurance or {})
         self._default_assurance = self._assurance.pop("*", None)
-        _methods(self._assurance, "assurance")
-        self._realm = check_realm(realm)
+        check_methods(self._assurance, "assurance")
+        self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
 
     def authorize(self, call: Call) -> Flow[Principal]:
         """Return who makes ``call`` if it may be made; ``ANONYMOUS`` on a public method.
 
         Raises:
+            PeerUnknownError: the verdict depends on ``call.peer``, which is ``None``: a door that can find it out
+                asks again with it, and every other refuses.
             AuthzError: it may not, or nobody can say.
 
         """
         if call.method in self._public:
             return ANONYMOUS
+        if self._trust is not None:
+            principal_of_mesh = self._trust.principal_of(call, self.trusted)
+            if principal_of_mesh is not None:
+                if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
+                    raise TokenExpiredError
+                self._revocations.check(principal_of_mesh)
+                return principal_of_mesh
         token = bearer_token(call.metadata)
-        principal = yield from self.verifier.verify_flow(token)
-        self.revocations.check(principal)
+        principal = yield from self.verifier.verify_flow(token, call.peer)
+        self._revocations.check(principal)
         if self._introspectors:
             assurance = self._assurance.get(call.method, self._default_assurance)
             if assurance is not None:
                 yield from self._introspectors[principal.issuer].introspect(token, principal, assurance)
         return principal
+
+    def ends_at(self, principal: Principal) -> float:
+        """Return the POSIX second from which calls of ``principal`` are refused, unless it shows a newer token."""
+        return self.verifier.ends_at(principal)
+
+    def open_stream(self, stream: Stream, principal: Principal, until: float) -> None:
+        """Take in a stream that has been authorized, and end it when it must end.
+
+        Args:
+            stream: the stream; whoever opens it gives it to ``streams.close`` when it is over.
+            principal: who makes it.
+            until: when it ends at the latest, in POSIX seconds, or infinite.
+
+        """
+        self.streams.open(stream, principal, until)
+        # It may have been withdrawn after the verdict and before the line above.
+        if self._revocations.concerns(principal):
+            self.streams.end(TokenInactiveError(), lambda other: other is principal)
+
+    def revoke(self, **what: str) -> None:
+        """Refuse every call of a token, an application, an organization or a key, and end its open streams.
+
+        Takes effect at once, in this process.
+
+        Args:
+            what: one of ``token_id`` (``jti``), ``client_id``, ``org_id`` and ``key_id`` (``kid``).
+
+        Raises:
+            ConfigError: not exactly one of them, or an empty one.
+
+        """
+        self._revocations.revoke(**what)
+        telemetry.event(telemetry.WARNING, "revoked", **what)
+        self.streams.end(TokenInactiveError(), self._revocations.concerns)
+
+    def reinstate(self, **what: str) -> None:
+        """Take back what :meth:`revoke` did; streams that it ended stay ended.
+
+        Raises:
+            ConfigError: not exactly one thing is named, or an empty one.
+
+        """
+        self._revocations.reinstate(**what)
+        telemetry.event(telemetry.WARNING, "reinstated", **what)
 
     def close(self) -> None:
         """Stop every request to an issuer."""
@@ -88,28 +165,60 @@ class Authorizer:
         for introspector in self._introspectors.values():
             introspector.close()
 
-    def refusal(self, call: Call, error: BaseException) -> Refusal:
+    def refusal(self, call: Call, error: BaseException, *, event: str = "call_refused") -> Refusal:
         """Log why ``call`` is refused and return what its caller sees; the unforeseen is an INTERNAL error."""
         if not isinstance(error, AuthzError):
             telemetry.unforeseen("authorize", error)
             error = InternalError()
-        telemetry.event(telemetry.INFO, "call_refused", method=call.method, code=error.code.name, reason=error.reason)
-        return refusal_of(error, self._realm)
+        telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason)
+        return refusal_of(error, self._challenge)
+
+    def _end_streams_of_keys(self, issuer: str, kids: frozenset[str]) -> None:
+        self.streams.end(KeyNotFoundError(), lambda principal: principal.issuer == issuer and principal.key_id in kids)
 
 
-def as_authorizer(judge: Authorizer | Verifier | Verifiers, public_methods: Collection[str] = ()) -> Authorizer:
+class _Nobody:
+    """The verifier of a server that takes no tokens: none is good."""
+
+    clock: Clock = SYSTEM_CLOCK
+
+    def verify_flow(self, _token: str, _peer: Peer | None = None) -> Flow[Principal]:
+        raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
+        yield  # a flow that never waits
+
+    def ends_at(self, principal: Principal) -> float:
+        return principal.expires_at + DEFAULT_LEEWAY
+
+    def watch_keys(self, _withdrawn: object) -> None:
+        pass
+
+    def health(self) -> Mapping[str, KeySetHealth]:
+        return {}
+
+    def warm_up_flow(self, timeout: float = 0.0) -> Flow[None]:  # noqa: ARG002 - the name of its twins
+        yield from ()
+
+    def close(self) -> None:
+        pass
+
+
+def as_authorizer(
+    judge: Authorizer | Verifier | Verifiers | None,
+    public_methods: Collection[str] = (),
+    trust: MeshPeers | None = None,
+) -> Authorizer:
     """Return ``judge`` as an authorizer; a verifier alone becomes one that admits every good token.
 
     Raises:
-        ConfigError: neither of the two, or ``public_methods`` beside an authorizer, which has its own.
+        ConfigError: neither of the two, or an option beside an authorizer, which has its own.
 
     """
-    if isinstance(judge, Verifier | Verifiers):
-        return Authorizer(judge, public_methods=public_methods)
+    if isinstance(judge, Verifier | Verifiers) or (judge is None and trust is not None):
+        return Authorizer(judge, public_methods=public_methods, trust=trust)
     if not isinstance(judge, Authorizer):
         raise ConfigError(f"a Verifier or an Authorizer is needed, not {type(judge).__name__}")
-    if public_methods:
-        raise ConfigError("public_methods: give them to the Authorizer")
+    if public_methods or trust is not None:
+        raise ConfigError("public_methods and trust: give them to the Authorizer")
     return judge
 
 
@@ -145,12 +254,3 @@ def _by_issuer(
     if introspectors.keys() != set(issuers):
         raise ConfigError("introspector: with several issuers give one for each, as a mapping by issuer")
     return introspectors
-
-
-def _methods(names: Collection[str], setting: str) -> frozenset[str]:
-    if isinstance(names, str):
-        names = (names,)
-    for name in names:
-        if not _METHOD.fullmatch(name):
-            raise ConfigError(f"{setting}: {name!a} is not a full method name such as /grpc.health.v1.Health/Check")
-    return frozenset(names)

@@ -1,11 +1,16 @@
 """A call before its handler runs, and who makes it."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from authz.errors import ConfigError
+from authz.peer import Peer
+
+_METHOD = re.compile(r"/[^\s?#]+")
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -26,11 +31,30 @@ class Call:
     Args:
         method: the full method name, ``/package.Service/Method``, or an HTTP path without its query.
         metadata: every entry that the caller sent, in order, duplicates included.
+        peer: the other end of the connection, or ``None`` where the door cannot tell, or not yet.
 
     """
 
     method: str
     metadata: Iterable[tuple[str, str | bytes]]
+    peer: Peer | None = None
+
+
+def check_methods(names: Collection[str], setting: str) -> frozenset[str]:
+    """Return ``names`` if each is a full method name.
+
+    Args:
+        names: such as ``/grpc.health.v1.Health/Check``; they are compared exactly.
+        setting: what to call it in an error.
+
+    Raises:
+        ConfigError: one is not.
+
+    """
+    for name in (names,) if isinstance(names, str) else names:
+        if not _METHOD.fullmatch(name):
+            raise ConfigError(f"{setting}: {name!a} is not a full method name such as /grpc.health.v1.Health/Check")
+    return frozenset((names,) if isinstance(names, str) else names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +71,9 @@ class Principal:
         token_id: ``jti``, or an empty string; identity for revocation and audit, never for trust.
         issued_at: ``iat`` in POSIX seconds, or ``None`` where the token has none.
         expires_at: ``exp`` in POSIX seconds.
+        key_id: ``kid`` of the key that signed the token.
+        certificate: thumbprint of the one client certificate that the token may be used with
+            (``x5t#S256``, RFC 8705 section 3.1), or an empty string for a bearer token.
         claims: every claim of the token, read-only at every depth.
 
     """
@@ -60,6 +87,8 @@ class Principal:
     token_id: str = ""
     issued_at: float | None = None
     expires_at: float = 0.0
+    key_id: str = ""
+    certificate: str = ""
     claims: Mapping[str, Any] = field(default_factory=lambda: _NO_CLAIMS, hash=False, repr=False)
 
 

@@ -26,6 +26,9 @@ _REPEATED = frozenset(("iss", "aud", "sub", "client_id", "org_id", "scope"))
 
 _ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash")
 
+# RFC 8705 section 3.1: SHA-256 in base64url, whose last character has two unused bits.
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)
+
 # The end of the year 9999, where google.protobuf.Timestamp ends too.
 _MAX_TIME = 253_402_300_799
 
@@ -63,13 +66,16 @@ def check_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
         raise ClaimError("iss", "the token is from another issuer")
 
 
-def principal_from(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> Principal:
+def principal_from(claims: Mapping[str, Any], rules: ClaimRules, now: float, *, key_id: str = "") -> Principal:
     """Check every claim and return whom they name.
+
+    A principal with a ``certificate`` is believed only where the caller has that certificate: nothing here can tell.
 
     Args:
         claims: the payload of a token whose signature has been checked.
         rules: what they must be.
         now: POSIX seconds.
+        key_id: ``kid`` of the key that has checked it.
 
     Raises:
         TokenExpiredError: ``exp`` has passed, by more than the leeway.
@@ -83,7 +89,7 @@ def principal_from(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> 
     _check_kind(claims)
     subject, client_id = _parties(claims, rules)
     org_id = _required(claims, "org_id")
-    if not isinstance(org_id, str) or not rules.org_id.fullmatch(org_id) or not _IDENTIFIER.fullmatch(org_id):
+    if not isinstance(org_id, str) or not rules.org_id.fullmatch(org_id) or not is_identifier(org_id):
         raise ClaimError("org_id")
     token_id = claims.get("jti", "")
     if not isinstance(token_id, str):
@@ -98,8 +104,15 @@ def principal_from(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> 
         token_id=token_id,
         issued_at=issued_at,
         expires_at=expires_at,
+        key_id=key_id,
+        certificate=_certificate(claims),
         claims=claims,
     )
+
+
+def is_identifier(value: str) -> bool:
+    """Say whether ``value`` can become a header and a field of a log line."""
+    return _IDENTIFIER.fullmatch(value) is not None
 
 
 def is_expired(expires_at: float, leeway: float, now: float) -> bool:
@@ -147,9 +160,19 @@ def _check_kind(claims: Mapping[str, Any]) -> None:
     for name in _ID_TOKEN_CLAIMS:
         if name in claims:
             raise ClaimError(name, "an ID token is no access token")
-    if "cnf" in claims:
-        # RFC 7800 section 3.1: bound to a key that this door cannot ask for, so worthless as a bearer token.
-        raise ClaimError("cnf", "sender-constrained tokens are not accepted as bearer tokens")
+
+
+def _certificate(claims: Mapping[str, Any]) -> str:
+    if "cnf" not in claims:
+        return ""
+    confirmation = claims["cnf"]
+    if isinstance(confirmation, Mapping) and confirmation.keys() == {"x5t#S256"}:
+        thumbprint = confirmation["x5t#S256"]
+        if isinstance(thumbprint, str) and _THUMBPRINT.fullmatch(thumbprint):
+            return thumbprint
+    # RFC 7800 section 3.1, RFC 9449 section 7.2: bound to a key that no door here can ask for,
+    # so worthless as a bearer token.
+    raise ClaimError("cnf", "bound to a key in a way that is not accepted")
 
 
 def _parties(claims: Mapping[str, Any], rules: ClaimRules) -> tuple[str, str]:
@@ -170,7 +193,7 @@ def _parties(claims: Mapping[str, Any], rules: ClaimRules) -> tuple[str, str]:
 
 def _identifier(claims: Mapping[str, Any], name: str) -> str:
     value = _required(claims, name)
-    if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+    if not isinstance(value, str) or not is_identifier(value):
         raise ClaimError(name)
     return value
 

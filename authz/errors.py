@@ -10,12 +10,15 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── BadSignatureError             signature_invalid
     │   ├── KeyNotFoundError              key_not_found
     │   ├── ClaimError                    claim_missing, claim_invalid
-    │   │   └── TokenExpiredError         token_expired
-    │   └── TokenInactiveError            token_inactive
+    │   │   ├── TokenExpiredError         token_expired
+    │   │   └── PeerUnknownError          claim_invalid; a door that can tell asks again
+    │   ├── TokenInactiveError            token_inactive
+    │   └── MeshMetadataError             mesh_metadata_invalid
     ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
     ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
     │   ├── KeySetUnavailableError        key_set_unavailable
     │   ├── IntrospectionUnavailableError introspection_unavailable
+    │   ├── MeshUndecidedError            mesh_undecided
     │   └── TokenEndpointError            token_endpoint_unavailable
     └── InternalError                 INTERNAL, HTTP 500: the unforeseen, closed
     ConfigError(ValueError)           raised while an object is built, never per call
@@ -109,10 +112,23 @@ class TokenExpiredError(ClaimError):
         super().__init__("exp", "the token has expired")
 
 
+class PeerUnknownError(ClaimError):
+    """The verdict depends on who is at the other end of the connection, and this door cannot tell."""
+
+    def __init__(self, claim: str) -> None:
+        super().__init__(claim, "depends on the peer of the connection, which is not known here")
+
+
 class TokenInactiveError(UnauthenticatedError):
     """The issuer or the operator has withdrawn the token."""
 
     reason = "token_inactive"
+
+
+class MeshMetadataError(UnauthenticatedError):
+    """A proxy that is believed said who calls, in a way that nobody can believe."""
+
+    reason = "mesh_metadata_invalid"
 
 
 class PermissionDeniedError(AuthzError):
@@ -147,6 +163,12 @@ class IntrospectionUnavailableError(UnavailableError):
     """The issuer cannot be asked whether the token is still active."""
 
     reason = "introspection_unavailable"
+
+
+class MeshUndecidedError(UnavailableError):
+    """A proxy let the call pass although nobody had decided it (``failure_mode_allow``)."""
+
+    reason = "mesh_undecided"
 
 
 class TokenEndpointError(UnavailableError):

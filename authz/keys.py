@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,6 +104,9 @@ class KeySet(Protocol):
     def holds(self, key: VerificationKey) -> bool:
         """Say whether ``key`` is one of the issuer's at this moment."""
 
+    def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
+        """Have ``withdrawn`` called with the ``kid`` of every key that the issuer takes back, or changes."""
+
     def health(self) -> KeySetHealth:
         """Say how the key set does."""
 
@@ -137,6 +140,9 @@ class StaticKeySet:
     def holds(self, key: VerificationKey) -> bool:
         """See :class:`KeySet`."""
         return self._ring.keys.get(key.kid) is key
+
+    def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
+        """Do nothing: no key is ever taken back."""
 
     def health(self) -> KeySetHealth:
         """See :class:`KeySet`."""

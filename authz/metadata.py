@@ -103,6 +103,7 @@ def principal_message(principal: Principal) -> PrincipalMessage:
         token_id=principal.token_id,
         issued_at=None if principal.issued_at is None else _timestamp(principal.issued_at),
         expires_at=_timestamp(principal.expires_at),
+        key_id=principal.key_id,
     )
 
 

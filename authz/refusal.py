@@ -17,6 +17,7 @@ from google.rpc.status_pb2 import Status
 
 from authz.call import Entry
 from authz.errors import AuthzError, Code, ConfigError, UnavailableError
+from authz.transport import check_url
 
 DOMAIN = "grpc-org-authz"
 """``google.rpc.ErrorInfo.domain`` of every refusal."""
@@ -64,28 +65,49 @@ class Refusal:
         return (*self.headers, Entry("grpc-status-details-bin", self.details))
 
 
-def check_realm(realm: str) -> str:
-    """Return ``realm`` if it can stand in a challenge (RFC 9110 section 11.5).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenge:
+    """What ``www-authenticate`` says of this API (RFC 6750 section 3).
+
+    Args:
+        realm: its name (RFC 9110 section 11.5).
+        resource_metadata: the https URL of its protected resource metadata (RFC 9728 section 5.1), or ``""``.
 
     Raises:
-        ConfigError: a quote, a backslash or a character that is not printable ASCII.
+        ConfigError: a quote, a backslash or a character that is not printable ASCII, or no https URL.
 
     """
-    if not re.fullmatch(r"[ !#-\[\]-~]+", realm):
-        raise ConfigError('realm: printable ASCII without " and \\ is needed, because it stands in www-authenticate')
-    return realm
+
+    realm: str = "api"
+    resource_metadata: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that both can stand between quotes."""
+        if not re.fullmatch(r"[ !#-\[\]-~]+", self.realm):
+            raise ConfigError('realm: printable ASCII without " and \\ is needed: it stands in www-authenticate')
+        if self.resource_metadata:
+            check_url(self.resource_metadata, "resource_metadata")
+            if '"' in self.resource_metadata:
+                raise ConfigError("resource_metadata: the URL must have no quotes: it stands in www-authenticate")
+
+    def __str__(self) -> str:
+        """Return the beginning of the challenge."""
+        challenge = f'Bearer realm="{self.realm}"'
+        if self.resource_metadata:
+            challenge += f', resource_metadata="{self.resource_metadata}"'
+        return challenge
 
 
-def refusal_of(error: AuthzError, realm: str) -> Refusal:
+def refusal_of(error: AuthzError, challenge: Challenge) -> Refusal:
     """Return what the caller sees of ``error``."""
     retry_after = 0
     if isinstance(error, UnavailableError):
         retry_after = min(max(math.ceil(error.retry_after), 1), _MAX_RETRY_AFTER)
-    return _refusal(error.code, error.reason, realm, retry_after)
+    return _refusal(error.code, error.reason, challenge, retry_after)
 
 
 @functools.lru_cache(256)
-def _refusal(code: Code, reason: str, realm: str, retry_after: int) -> Refusal:
+def _refusal(code: Code, reason: str, challenge: Challenge, retry_after: int) -> Refusal:
     message = _NO_TOKEN if reason == "token_missing" else _MESSAGES[code]
     # AIP-193 wants the reason in upper case.
     details: list[Message] = [ErrorInfo(reason=reason.upper(), domain=DOMAIN)]
@@ -93,9 +115,8 @@ def _refusal(code: Code, reason: str, realm: str, retry_after: int) -> Refusal:
     if retry_after:
         details.append(RetryInfo(retry_delay=Duration(seconds=retry_after)))
         headers = (Entry("retry-after", str(retry_after)),)
-    challenge = _challenge(code, reason, realm)
-    if challenge:
-        headers = (Entry("www-authenticate", challenge),)
+    if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
+        headers = (Entry("www-authenticate", f"{challenge}{_error(code, reason)}"),)
     status = Status(code=code.value, message=message, details=map(_packed, details))
     return Refusal(
         code=code,
@@ -106,16 +127,13 @@ def _refusal(code: Code, reason: str, realm: str, retry_after: int) -> Refusal:
     )
 
 
-def _challenge(code: Code, reason: str, realm: str) -> str:
+def _error(code: Code, reason: str) -> str:
     # RFC 6750 section 3.1. No error for a call without credentials: its sender may not know that any are needed.
-    challenge = f'Bearer realm="{realm}"'
-    if code is Code.PERMISSION_DENIED:
-        return f'{challenge}, error="insufficient_scope"'
-    if code is not Code.UNAUTHENTICATED:
-        return ""
     if reason == "token_missing":
-        return challenge
-    return f'{challenge}, error="{"invalid_request" if reason == "token_malformed" else "invalid_token"}"'
+        return ""
+    if code is Code.PERMISSION_DENIED:
+        return ', error="insufficient_scope"'
+    return f', error="{"invalid_request" if reason == "token_malformed" else "invalid_token"}"'
 
 
 def _packed(detail: Message) -> Any:

@@ -77,6 +77,7 @@ class RemoteKeySet:
         self._refresh_at = -math.inf
         self._stale_at = self._now() + STALE if seed else -math.inf
         self._error = ""
+        self._watchers: list[Callable[[frozenset[str]], None]] = []
         self._backoff = Backoff(jitter)
         self._forced: deque[float] = deque(maxlen=_FORCED_FETCHES)
         self.after_fork()
@@ -117,6 +118,10 @@ class RemoteKeySet:
         if self._now() >= self._refresh_at:
             self._refresh_ahead()
         return self._current().keys.get(key.kid) is key
+
+    def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
+        """See :class:`authz.keys.KeySet`; called on the thread that fetches."""
+        self._watchers.append(withdrawn)
 
     def health(self) -> KeySetHealth:
         """See :class:`authz.keys.KeySet`."""
@@ -185,7 +190,7 @@ class RemoteKeySet:
         response.add_done_callback(lambda done: self._finish(pending, done))
 
     def _finish(self, pending: "Future[bool]", response: "Future[HttpResponse]") -> None:
-        ring, fresh, error = None, FRESH, ""
+        ring, fresh, error, withdrawn = None, FRESH, "", frozenset[str]()
         try:
             answer = response.result()
             ring, fresh = _read(answer), _freshness(answer.headers)
@@ -207,14 +212,17 @@ class RemoteKeySet:
                 self._backoff.failed(now)
             else:
                 self._backoff.succeeded()
-                self._replace(ring, now, fresh)
+                withdrawn = self._replace(ring, now, fresh)
         if ring is None:
             telemetry.event(telemetry.WARNING, "jwks_fetch_failed", url=self._url, error=error)
         else:
             log_dropped(ring, self._url)
         pending.set_result(ring is not None)
+        if withdrawn:
+            for watcher in self._watchers:
+                watcher(withdrawn)
 
-    def _replace(self, ring: KeyRing, now: float, fresh: float) -> None:
+    def _replace(self, ring: KeyRing, now: float, fresh: float) -> frozenset[str]:
         # A key that stays keeps its object, so that holds() is one comparison
         # and a token verified by a key that left, or changed, is known at once.
         old = self._ring.keys
@@ -222,6 +230,7 @@ class RemoteKeySet:
         self._fetched_at = now
         self._refresh_at = now + fresh * (_REFRESH_AT + JITTER * self._jitter())
         self._stale_at = now + max(fresh, STALE)
+        return frozenset(kid or "" for kid, key in old.items() if self._ring.keys.get(kid) is not key)
 
     def _wait(self, pending: "Future[bool]") -> Flow[None]:
         try:

@@ -141,6 +141,9 @@ class Settings(VerifierSettings):
         None, description="Where the issuer is asked, if not at {issuer}/oauth2/introspection."
     )
     realm: str = Field("api", description="What www-authenticate calls this API.")
+    resource_metadata: str = Field(
+        "", description="The https URL of this API's protected resource metadata (RFC 9728), for www-authenticate."
+    )
     grace: float = Field(5.0, ge=0, le=3600, description="Seconds that running checks get when the server stops.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto is text on a terminal, else JSON.")
@@ -162,6 +165,7 @@ class Settings(VerifierSettings):
             introspector=introspector,
             assurance=assurance,
             realm=self.realm,
+            resource_metadata=self.resource_metadata,
         )
 
     def _introspector(self) -> Introspector:

@@ -3,7 +3,7 @@
 import os
 import re
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from cachetools import FIFOCache
@@ -14,16 +14,18 @@ from authz.claims import ORG_ID_PATTERN, ClaimRules, check_issuer, principal_fro
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.discovery import discover
 from authz.encoding import EncodingError, json_object
-from authz.errors import ConfigError, KeySetUnavailableError, TokenMalformedError
+from authz.errors import ClaimError, ConfigError, KeySetUnavailableError, PeerUnknownError, TokenMalformedError
 from authz.flow import Flow, arun, pause, run
 from authz.jwk import VerificationKey, check_algorithms
 from authz.jws import check_signature, digest_of, parse_compact
 from authz.keys import KeySet, KeySetHealth, StaticKeySet, load_jwks
+from authz.peer import Peer
 from authz.remote_keys import RemoteKeySet
 from authz.transport import Transport, check_issuer_url, check_url
 
 Jwks = Mapping[str, Any] | str | os.PathLike[str]
 
+DEFAULT_LEEWAY = 10.0
 MAX_LEEWAY = 300.0
 CACHE_SECONDS = 300.0
 
@@ -76,7 +78,7 @@ class Verifier:
         jwks: Jwks | None = None,
         jwks_seed: Jwks | None = None,
         algorithms: Collection[str] = ("RS256",),
-        leeway: float = 10.0,
+        leeway: float = DEFAULT_LEEWAY,
         max_lifetime: float | None = None,
         allow_user_tokens: bool = False,
         allow_missing_kid: bool = False,
@@ -99,6 +101,7 @@ class Verifier:
         self._algorithms = check_algorithms(algorithms)
         self._require_kid = not allow_missing_kid
         self._require_at_jwt = require_at_jwt
+        self.clock = clock
         self._time, self._monotonic = clock.time, clock.monotonic
         self._cache_size = _positive(cache_size, "cache_size")
         self._keys: KeySet
@@ -154,26 +157,48 @@ class Verifier:
 
         return VerifierSettings.load().verifier()
 
-    def verify(self, token: str) -> Principal:
+    def verify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return whom ``token`` names; blocks for up to 2 s where keys must be fetched.
+
+        Args:
+            token: a compact JWS.
+            peer: who sent it. Without it a token that is bound to a certificate is refused (RFC 8705 section 3).
 
         Raises:
             UnauthenticatedError: the token is not good; its subclass and ``reason`` say why.
             UnavailableError: the issuer's keys cannot be had, so nobody can say.
 
         """
-        return run(self.verify_flow(token))
+        return run(self.verify_flow(token, peer))
 
-    async def averify(self, token: str) -> Principal:
+    async def averify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return whom ``token`` names; see :meth:`verify`."""
-        return await arun(self.verify_flow(token))
+        return await arun(self.verify_flow(token, peer))
 
-    def verify_flow(self, token: str) -> Flow[Principal]:
-        """Return whom ``token`` names, as a flow; see :meth:`verify`."""
+    def verify_flow(self, token: str, peer: Peer | None = None) -> Flow[Principal]:
+        """Return whom ``token`` names, as a flow; see :meth:`verify`.
+
+        Raises:
+            PeerUnknownError: the token is bound to a certificate, and ``peer`` is ``None``.
+
+        """
         digest = digest_of(token)
         principal = self.remembered(digest)
-        if principal is not None:
-            return principal
+        if principal is None:
+            principal = yield from self._checked(token, digest)
+        if principal.certificate:
+            _check_certificate(principal, peer)
+        return principal
+
+    def ends_at(self, principal: Principal) -> float:
+        """Return the POSIX second from which the token of ``principal`` is refused: ``exp`` and the leeway."""
+        return principal.expires_at + self._rules.leeway
+
+    def watch_keys(self, withdrawn: Callable[[str, frozenset[str]], None]) -> None:
+        """Have ``withdrawn(issuer, kids)`` called when the issuer takes back keys; on the thread that fetches."""
+        self._keys.watch(lambda kids: withdrawn(self.issuer, kids))
+
+    def _checked(self, token: str, digest: bytes) -> Flow[Principal]:
         jws = parse_compact(token, self._algorithms, require_kid=self._require_kid, require_at_jwt=self._require_at_jwt)
         try:
             claims = json_object(jws.payload)
@@ -185,8 +210,8 @@ class Verifier:
         # Before the claims: what nobody has signed must not be reported as a fact.
         check_signature(jws, key)
         now = self._time()
-        principal = principal_from(claims, self._rules, now)
-        until = min(principal.expires_at + self._rules.leeway, now + CACHE_SECONDS)
+        principal = principal_from(claims, self._rules, now, key_id=key.kid or "")
+        until = min(self.ends_at(principal), now + CACHE_SECONDS)
         with self._lock:
             self._cache[digest] = _Verified(principal, key, until)
         return principal
@@ -243,6 +268,13 @@ class Verifier:
         self._lock = threading.Lock()
         # First in, first out: what has been remembered longest is also the first to expire.
         self._cache: FIFOCache[bytes, _Verified] = FIFOCache(self._cache_size)
+
+
+def _check_certificate(principal: Principal, peer: Peer | None) -> None:
+    if peer is None:
+        raise PeerUnknownError("cnf")
+    if peer.certificate != principal.certificate:
+        raise ClaimError("cnf", "the token is bound to another certificate than the caller's")
 
 
 def _audiences(audience: str | Collection[str]) -> frozenset[str]:

@@ -1,13 +1,15 @@
 """Several issuers side by side, each with its own keys and rules."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from authz.call import Principal
+from authz.clock import Clock
 from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.errors import ClaimError, ConfigError, TokenMalformedError, UnavailableError
 from authz.flow import Flow, arun, run
 from authz.jws import digest_of
 from authz.keys import KeySetHealth
+from authz.peer import Peer
 from authz.verifier import Verifier
 
 
@@ -31,26 +33,40 @@ class Verifiers:
         if not verifiers or len(self._by_issuer) != len(verifiers):
             raise ConfigError("verifiers: give at least one, and one only for each issuer")
 
-    def verify(self, token: str) -> Principal:
-        """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
-        return run(self.verify_flow(token))
+    @property
+    def clock(self) -> Clock:
+        """The clock of the first verifier."""
+        return next(iter(self._by_issuer.values())).clock
 
-    async def averify(self, token: str) -> Principal:
+    def verify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
-        return await arun(self.verify_flow(token))
+        return run(self.verify_flow(token, peer))
 
-    def verify_flow(self, token: str) -> Flow[Principal]:
-        """Return whom ``token`` names, as a flow; see :meth:`authz.Verifier.verify`."""
+    async def averify(self, token: str, peer: Peer | None = None) -> Principal:
+        """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
+        return await arun(self.verify_flow(token, peer))
+
+    def verify_flow(self, token: str, peer: Peer | None = None) -> Flow[Principal]:
+        """Return whom ``token`` names, as a flow; see :meth:`authz.Verifier.verify_flow`."""
         digest = digest_of(token)
         for verifier in self._by_issuer.values():
-            principal = verifier.remembered(digest)
-            if principal is not None:
-                return principal
+            if verifier.remembered(digest) is not None:
+                return (yield from verifier.verify_flow(token, peer))
         issuer = _claimed_issuer(token)
         verifier_of_issuer = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
         if verifier_of_issuer is None:
             raise ClaimError("iss", "the token is from an issuer that is not configured")
-        return (yield from verifier_of_issuer.verify_flow(token))
+        return (yield from verifier_of_issuer.verify_flow(token, peer))
+
+    def ends_at(self, principal: Principal) -> float:
+        """Return the POSIX second from which the token of ``principal`` is refused, by its issuer's rules."""
+        verifier = self._by_issuer.get(principal.issuer)
+        return principal.expires_at if verifier is None else verifier.ends_at(principal)
+
+    def watch_keys(self, withdrawn: Callable[[str, frozenset[str]], None]) -> None:
+        """Have ``withdrawn(issuer, kids)`` called when an issuer takes back keys; on a thread that fetches."""
+        for verifier in self._by_issuer.values():
+            verifier.watch_keys(withdrawn)
 
     def warm_up(self, timeout: float = 5.0) -> None:
         """Have every issuer's keys; see :meth:`authz.Verifier.warm_up`.

@@ -1,21 +1,28 @@
 """The door of a ``grpc.server``."""
 
 import functools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import grpc
 
 from authz import fork
 from authz.authorizer import Authorizer, as_authorizer
-from authz.call import Call, Principal, set_current_principal
+from authz.call import ANONYMOUS, Call, Principal, set_current_principal
+from authz.errors import PeerUnknownError
 from authz.flow import Flow, Wait, run
+from authz.mesh import MeshPeers
+from authz.peer import Peer
 from authz.refusal import Refusal
+from authz.streams import StreamExpiry, StreamRules
 from authz.verifier import Verifier
 from authz.verifiers import Verifiers
-from interceptors.context import Metadata, TrustedContext
-from interceptors.handlers import Handler, behaviour_of, with_behaviour
+from interceptors.context import TrustedContext
+from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
+from interceptors.relay import Relay
+from interceptors.streams import Replies, Requests, Stream, abort
 
 
 class AuthzInterceptor(grpc.ServerInterceptor):
@@ -27,18 +34,40 @@ class AuthzInterceptor(grpc.ServerInterceptor):
     never reaches them.
 
     Args:
-        judge: a :class:`authz.Verifier`, or an :class:`authz.Authorizer` for more than defaults.
+        judge: a :class:`authz.Verifier`, or an :class:`authz.Authorizer` for more than defaults;
+            may be left out where only the peers of ``trust`` are believed.
         public_methods: full names, such as ``/grpc.health.v1.Health/Check``, that anybody may call.
+        trust: the proxies whose word is taken for who calls; by default nobody's.
+        stream_expiry: ``token`` ends a stream when its token expires, ``never`` does not; or one of them by full
+            method name, where ``*`` names all others.
+        grace: seconds that a stream may go on after its token has expired.
+        relay: run each handler of a stream on a thread of its own, so that also one that is blocked ends at once
+            and with the right status. Without it such a handler's client sees CANCELLED, a second later.
 
     Raises:
         ConfigError: an argument that cannot work; the message names it.
 
     """
 
-    def __init__(self, judge: Authorizer | Verifier | Verifiers, *, public_methods: Collection[str] = ()) -> None:
-        self._authorizer = as_authorizer(judge, public_methods)
+    def __init__(
+        self,
+        judge: Authorizer | Verifier | Verifiers | None = None,
+        *,
+        public_methods: Collection[str] = (),
+        trust: MeshPeers | None = None,
+        stream_expiry: StreamExpiry | Mapping[str, StreamExpiry] = "token",
+        grace: float = 0.0,
+        relay: bool = False,
+    ) -> None:
+        self._authorizer = as_authorizer(judge, public_methods, trust)
+        self._streams = StreamRules(stream_expiry, grace)
+        self._relay = relay
         self.after_fork()
         fork.register(self)
+
+    def __repr__(self) -> str:
+        """Say where it belongs: ``grpc.aio.server`` shows this in its error."""
+        return "<interceptors.AuthzInterceptor, for grpc.server; that of grpc.aio.server is in interceptors.aio>"
 
     def intercept_service(
         self,
@@ -50,12 +79,16 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         # from here, BaseException included, ends the server. So the flow takes its first step only.
         call = Call(method=handler_call_details.method, metadata=handler_call_details.invocation_metadata)
         try:
-            flow = self._authorizer.authorize(call)
+            begun: tuple[Flow[Principal], Wait] | None = None
             try:
-                wait = next(flow)
+                flow = self._authorizer.authorize(call)
+                begun = flow, next(flow)
             except StopIteration as done:
                 return self._admitted(continuation(handler_call_details), call, done.value)
-            return self._undecided(continuation(handler_call_details), call, flow, wait)
+            except PeerUnknownError:
+                # Who is at the other end is to be read from the handler's context only.
+                pass
+            return self._undecided(continuation(handler_call_details), call, begun)
         except BaseException as error:  # noqa: BLE001 - see above
             return self._refused(self._authorizer.refusal(call, error))
 
@@ -66,49 +99,77 @@ class AuthzInterceptor(grpc.ServerInterceptor):
     def _admitted(self, handler: Handler | None, call: Call, principal: Principal) -> Handler | None:
         if handler is None:
             return None
+        return with_behaviour(handler, self._trusted(handler, call, principal))
+
+    def _trusted(self, handler: Handler, call: Call, principal: Principal) -> Behaviour:
         behaviour = behaviour_of(handler)
         metadata = self._authorizer.trusted.believed(call.metadata, principal)
 
-        # *args and the attributes that wraps() copies: grpc's non-blocking streams need both.
-        @functools.wraps(behaviour)
-        def trusted(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
+        # grpc gives non-blocking handlers, which it knows by an attribute, one more argument to send replies with.
+        def serve(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
             set_current_principal(principal)
             return behaviour(request, TrustedContext(context, metadata), *args)
 
-        return with_behaviour(handler, trusted)
+        def serve_stream(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
+            stream = Stream(context, functools.partial(self._authorizer.refusal, call, event="stream_ended"), *send)
+            close = functools.partial(self._authorizer.streams.close, stream)
+            if context.add_callback(close):
+                until = self._streams.until(call.method, self._authorizer.ends_at(principal))
+                self._authorizer.open_stream(stream, principal, until)
+            stream.check()
+            if handler.request_streaming:
+                request = Requests(request, stream)
+            if self._relay and not send:
+                relay = Relay(stream, functools.partial(serve, request, context))
+                context.add_callback(relay.stop)
+                replies = relay.replies() if handler.response_streaming else relay.reply()
+            else:
+                replies = serve(request, context, *send)
+            if handler.response_streaming and not send:
+                return Replies(replies, stream)
+            stream.check()
+            return replies
 
-    def _undecided(self, handler: Handler | None, call: Call, flow: Flow[Principal], wait: Wait) -> Handler:
+        is_stream = handler.request_streaming or handler.response_streaming
+        return functools.update_wrapper(serve_stream if is_stream and principal is not ANONYMOUS else serve, behaviour)
+
+    def _undecided(self, handler: Handler | None, call: Call, begun: tuple[Flow[Principal], Wait] | None) -> Handler:
         # The behaviour runs on a thread of the server's pool, which may wait.
-        def decide(context: grpc.ServicerContext) -> tuple[Principal, Metadata]:
+        def decide(context: grpc.ServicerContext) -> Behaviour:
             try:
-                principal = run(flow, context.time_remaining(), waiting=wait)
-                return principal, self._authorizer.trusted.believed(call.metadata, principal)
+                return self._trusted(handler or _UNKNOWN, call, self._decide(call, begun, context))
             except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
                 refusal = self._authorizer.refusal(call, error)
-            _abort(context, refusal)
+            return abort(context, refusal)
 
         if handler is None:
+            # Nor is one that nobody knows, to whoever is nobody.
+            return with_behaviour(_UNKNOWN, lambda requests, context: decide(context)(requests, context))
 
-            def unknown(_requests: Any, context: grpc.ServicerContext) -> NoReturn:
-                decide(context)
-                context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-
-            return grpc.stream_unary_rpc_method_handler(unknown)
-        behaviour = behaviour_of(handler)
-
-        @functools.wraps(behaviour)
+        @functools.wraps(behaviour_of(handler))
         def decided(requests: Iterator[Any], context: grpc.ServicerContext, *args: Any) -> Any:
-            principal, metadata = decide(context)
-            set_current_principal(principal)
-            request = requests if handler.request_streaming else _only(requests, context)
-            return behaviour(request, TrustedContext(context, metadata), *args)
+            trusted = decide(context)
+            return trusted(requests if handler.request_streaming else _only(requests, context), context, *args)
 
         # As a stream the request is neither read nor parsed before the verdict.
         return with_behaviour(handler, decided, request_streaming=True)
 
+    def _decide(
+        self, call: Call, begun: tuple[Flow[Principal], Wait] | None, context: grpc.ServicerContext
+    ) -> Principal:
+        patience = context.time_remaining()
+        if begun is not None:
+            flow, wait = begun
+            try:
+                return run(flow, patience, waiting=wait)
+            except PeerUnknownError:
+                pass
+        peer = Peer.of(context.peer(), context.auth_context())
+        return run(self._authorizer.authorize(replace(call, peer=peer)), patience)
+
     def _refused(self, refusal: Refusal) -> Handler:
         def refuse(_requests: Any, context: grpc.ServicerContext) -> NoReturn:
-            _abort(context, refusal)
+            abort(context, refusal)
 
         # A thread of its own: a pool full of slow handlers must not keep refusals waiting.
         refuse.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
@@ -116,9 +177,11 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(refuse)
 
 
-def _abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
-    context.set_trailing_metadata(refusal.trailers)
-    context.abort(grpc.StatusCode[refusal.code.name], refusal.message)
+def _unknown(_requests: Any, context: grpc.ServicerContext) -> NoReturn:
+    context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+_UNKNOWN: Handler = grpc.stream_unary_rpc_method_handler(_unknown)
 
 
 def _only(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:

@@ -283,7 +283,7 @@ def test_a_token_that_fails_here_is_never_sent_to_the_issuer(assured, endpoint, 
 
 def test_what_the_operator_revoked_is_never_sent_to_the_issuer(assured, token, endpoint):
     authorizer = assured(Assurance())
-    authorizer.revocations.revoke(org_id=ORG)
+    authorizer.revoke(org_id=ORG)
 
     assert (verdict(authorizer, token), endpoint.fetches) == ("token_inactive", 0)
 

@@ -196,9 +196,9 @@ def verdict(authorizer, token):
 def test_a_remembered_token_is_refused_by_the_next_call(authorizer, ec_key, what):
     token = ec_key.sign(m2m_claims())
     before = verdict(authorizer, token)
-    authorizer.revocations.revoke(**what)
+    authorizer.revoke(**what)
     during = verdict(authorizer, token)
-    authorizer.revocations.reinstate(**what)
+    authorizer.reinstate(**what)
 
     assert (before, during, verdict(authorizer, token)) == ("allowed", "token_inactive", "allowed")
 
@@ -217,7 +217,7 @@ def test_a_malleated_twin_meets_the_same_entry(authorizer, ec_key):
     token = ec_key.sign(m2m_claims())
     twin = malleated(token)
     before = verdict(authorizer, twin)
-    authorizer.revocations.revoke(token_id=JTI)
+    authorizer.revoke(token_id=JTI)
 
     assert twin != token
     assert (before, verdict(authorizer, token), verdict(authorizer, twin)) == (
@@ -229,15 +229,15 @@ def test_a_malleated_twin_meets_the_same_entry(authorizer, ec_key):
 
 def test_a_token_without_jti_is_refused_with_its_application(authorizer, ec_key):
     token = ec_key.sign(m2m_claims(jti=ABSENT))
-    authorizer.revocations.revoke(token_id="whatever")
+    authorizer.revoke(token_id="whatever")
     before = verdict(authorizer, token)
-    authorizer.revocations.revoke(client_id=CLIENT)
+    authorizer.revoke(client_id=CLIENT)
 
     assert (before, verdict(authorizer, token)) == ("allowed", "token_inactive")
 
 
 def test_a_forged_token_does_not_tell_what_is_revoked(authorizer, other_key):
     """The signature comes first."""
-    authorizer.revocations.revoke(org_id=ORG)
+    authorizer.revoke(org_id=ORG)
 
     assert verdict(authorizer, other_key.sign(m2m_claims(), {"kid": "ec-1"})) == "signature_invalid"

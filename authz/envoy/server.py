@@ -135,7 +135,7 @@ async def _keep_health(servicer: Any, authorizer: Authorizer) -> None:
     while True:
         pause, new = _HEALTH_SECONDS, int(health_pb2.HealthCheckResponse.SERVING)
         try:
-            await authorizer.verifier.awarm_up(timeout=0)
+            await arun(authorizer.verifier.warm_up_flow(timeout=0))
         except UnavailableError as error:
             pause, new = error.retry_after, int(health_pb2.HealthCheckResponse.NOT_SERVING)
         except Exception as error:  # noqa: BLE001 - without this task the last status would stay for ever

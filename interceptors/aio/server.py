@@ -1,24 +1,34 @@
 """The door of a ``grpc.aio.server``."""
 
 import asyncio
-import contextlib
 import contextvars
 import functools
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
 import grpc.aio
 
 from authz.authorizer import Authorizer, as_authorizer
-from authz.call import Call, set_current_principal
-from authz.flow import arun, is_given_up
+from authz.call import ANONYMOUS, Call, Principal, set_current_principal
+from authz.errors import ConfigError, PeerUnknownError
+from authz.flow import arun, is_given_up, run
+from authz.mesh import MeshPeers
+from authz.peer import Peer
 from authz.refusal import Refusal
+from authz.streams import StreamExpiry, StreamRules
 from authz.verifier import Verifier
 from authz.verifiers import Verifiers
-from interceptors.context import Metadata, TrustedAioContext, TrustedSyncContextOnAio
+from interceptors.aio.behaviours import Admission, Sort, decided, sort_of, trusted
+from interceptors.aio.streams import Stream, StreamOnThreads
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
+
+if TYPE_CHECKING:
+    Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+else:
+    # Generic in the stubs, not subscriptable at run time.
+    Context = grpc.aio.ServicerContext
 
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
@@ -32,34 +42,66 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
     never reaches them. Handlers may be coroutines, async generators or plain functions.
 
     Args:
-        judge: a :class:`authz.Verifier`, or an :class:`authz.Authorizer` for more than defaults.
+        judge: a :class:`authz.Verifier`, or an :class:`authz.Authorizer` for more than defaults;
+            may be left out where only the peers of ``trust`` are believed.
         public_methods: full names, such as ``/grpc.health.v1.Health/Check``, that anybody may call.
+        trust: the proxies whose word is taken for who calls; by default nobody's.
+        stream_expiry: ``token`` ends a stream when its token expires, ``never`` does not; or one of them by full
+            method name, where ``*`` names all others.
+        grace: seconds that a stream may go on after its token has expired.
 
     Raises:
         ConfigError: an argument that cannot work; the message names it.
 
     """
 
-    def __init__(self, judge: Authorizer | Verifier | Verifiers, *, public_methods: Collection[str] = ()) -> None:
-        self._authorizer = as_authorizer(judge, public_methods)
+    def __init__(
+        self,
+        judge: Authorizer | Verifier | Verifiers | None = None,
+        *,
+        public_methods: Collection[str] = (),
+        trust: MeshPeers | None = None,
+        stream_expiry: StreamExpiry | Mapping[str, StreamExpiry] = "token",
+        grace: float = 0.0,
+    ) -> None:
+        self._authorizer = as_authorizer(judge, public_methods, trust)
+        self._streams = StreamRules(stream_expiry, grace)
 
     def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Coroutine[Any, Any, Handler | None]:
-        """See ``grpc.aio.ServerInterceptor``."""
-        # No coroutine function, so that grpc.server, which has no loop, fails here on every call.
-        # It would else take the coroutine for a handler, and hang.
-        asyncio.get_running_loop()
+        """See ``grpc.aio.ServerInterceptor``.
+
+        Raises:
+            ConfigError: this interceptor was given to a ``grpc.server``. It cannot say so any earlier: such a
+                server looks at its interceptors when the first call comes.
+
+        """
+        # No coroutine function: grpc.server, which has no loop, would take the coroutine for a handler, and hang.
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigError(
+                "interceptors.aio.AuthzInterceptor is for grpc.aio.server; grpc.server needs "
+                "interceptors.AuthzInterceptor"
+            ) from None
         return self._intercept(continuation, handler_call_details)
 
     async def _intercept(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler | None:
         call = Call(method=details.method, metadata=details.invocation_metadata)
         try:
-            principal = await arun(self._authorizer.authorize(call))
-            metadata = self._authorizer.trusted.believed(call.metadata, principal)
+            try:
+                principal = await arun(self._authorizer.authorize(call))
+            except PeerUnknownError:
+                # Who is at the other end is to be read from the handler's context only.
+                return self._undecided(await continuation(details) or _UNKNOWN, call)
             set_current_principal(principal)
             handler = await continuation(details)
-            return handler and with_behaviour(handler, _trusted(handler, metadata))
+            if handler is None:
+                return None
+            sort = sort_of(handler)
+            admission = self._admission(call, principal, self._new_stream(handler, sort, call))
+            return with_behaviour(handler, trusted(behaviour_of(handler), sort, admission))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -68,71 +110,77 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             # Whatever else escaped would leave the client without any status, or tell it the exception's text.
             return _refused(self._authorizer.refusal(call, error))
 
+    def _new_stream(self, handler: Handler, sort: Sort, call: Call) -> Stream | None:
+        if not (handler.request_streaming or handler.response_streaming):
+            return None
+        refuse = functools.partial(self._authorizer.refusal, call, event="stream_ended")
+        stream = Stream(refuse) if sort.is_async else StreamOnThreads(refuse)
+        stream.when_over(functools.partial(self._authorizer.streams.close, stream))
+        return stream
+
+    def _admission(
+        self, call: Call, principal: Principal, stream: Stream | None, variables: contextvars.Context | None = None
+    ) -> Admission:
+        metadata = self._authorizer.trusted.believed(call.metadata, principal)
+        if principal is ANONYMOUS:
+            stream = None
+        if stream is not None:
+            until = self._streams.until(call.method, self._authorizer.ends_at(principal))
+            self._authorizer.open_stream(stream, principal, until)
+            if stream.is_over:
+                # While a thread was deciding; whoever closes streams has been here before.
+                self._authorizer.streams.close(stream)
+        return Admission(principal, metadata, stream, variables)
+
+    def _undecided(self, handler: Handler, call: Call) -> Handler:
+        sort = sort_of(handler)
+        stream = self._new_stream(handler, sort, call)
+        variables = contextvars.copy_context()
+
+        def admitted(principal: Principal) -> Behaviour:
+            set_current_principal(principal)
+            return trusted(behaviour_of(handler), sort, self._admission(call, principal, stream, variables))
+
+        async def decide(context: Any) -> Behaviour:
+            try:
+                return admitted(await arun(self._authorizer.authorize(_with_peer(call, context))))
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and is_given_up():
+                    raise
+                refusal = self._authorizer.refusal(call, error)
+            return await _abort(context, refusal)
+
+        def decide_on_thread(context: Any) -> Behaviour:
+            try:
+                return admitted(run(self._authorizer.authorize(_with_peer(call, context)), context.time_remaining()))
+            except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
+                refusal = self._authorizer.refusal(call, error)
+            context.abort(grpc.StatusCode[refusal.code.name], refusal.message, refusal.trailers)
+            raise AssertionError("an abort ends by raising")
+
+        return with_behaviour(handler, decided(handler, sort, decide, decide_on_thread), request_streaming=True)
+
+
+def _with_peer(call: Call, context: Any) -> Call:
+    return replace(call, peer=Peer.of(context.peer(), context.auth_context()))
+
 
 def _refused(refusal: Refusal) -> Handler:
-    async def refuse(_requests: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> NoReturn:
-        await context.abort(grpc.StatusCode[refusal.code.name], refusal.message, refusal.trailers)
+    async def refuse(_requests: Any, context: Any) -> NoReturn:
+        await _abort(context, refusal)
 
     # Serves all four kinds, and answers before the client has sent anything.
     return grpc.stream_unary_rpc_method_handler(refuse)
 
 
-def _trusted(handler: Handler, metadata: Metadata) -> Behaviour:
-    # grpc looks at the function to learn how to call it, so each sort is wrapped in its own sort.
-    behaviour = behaviour_of(handler)
-    if inspect.iscoroutinefunction(behaviour):
-        return _coroutine(behaviour, metadata)
-    if inspect.isasyncgenfunction(behaviour):
-        return _async_generator(behaviour, metadata)
-    if handler.response_streaming:
-        return _generator(behaviour, metadata)
-    return _function(behaviour, metadata)
+async def _abort(context: Context, refusal: Refusal) -> NoReturn:
+    await context.abort(grpc.StatusCode[refusal.code.name], refusal.message, refusal.trailers)
 
 
-def _async_generator(behaviour: Behaviour, metadata: Metadata) -> Behaviour:
-    async def trusted(request: Any, context: Any) -> AsyncIterator[Any]:
-        async with contextlib.aclosing(behaviour(request, TrustedAioContext(context, metadata))) as replies:
-            async for reply in replies:
-                yield reply
-
-    return trusted
+async def _unknown(_requests: Any, context: Context) -> NoReturn:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
-def _coroutine(behaviour: Behaviour, metadata: Metadata) -> Behaviour:
-    async def trusted(request: Any, context: Any) -> Any:
-        return await behaviour(request, TrustedAioContext(context, metadata))
-
-    return trusted
-
-
-def _function(behaviour: Behaviour, metadata: Metadata) -> Behaviour:
-    # Runs on a thread, which has no context variables of the RPC's task.
-    run = contextvars.copy_context().run
-
-    @functools.wraps(behaviour)
-    def trusted(request: Any, context: Any) -> Any:
-        return run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
-
-    return trusted
-
-
-def _generator(behaviour: Behaviour, metadata: Metadata) -> Behaviour:
-    run = contextvars.copy_context().run
-
-    # A generator function: grpc calls the function on the loop's thread, and iterates on another.
-    @functools.wraps(behaviour)
-    def trusted(request: Any, context: Any) -> Iterator[Any]:
-        replies = run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
-        iterator = iter(replies)
-        try:
-            while True:
-                try:
-                    reply = run(next, iterator)
-                except StopIteration:
-                    return
-                yield reply
-        finally:
-            if inspect.isgenerator(replies):
-                run(replies.close)
-
-    return trusted
+_UNKNOWN: Handler = grpc.stream_unary_rpc_method_handler(_unknown)

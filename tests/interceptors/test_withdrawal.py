@@ -119,6 +119,6 @@ def test_an_issuer_that_is_down_is_no_fault_of_the_token(live: Live) -> None:
 
 def test_what_the_operator_revokes_is_refused_at_once(live: Live) -> None:
     before = live.call("stream_unary")
-    live.authorizer.revocations.revoke(client_id=live.issuer.directory.applications[0].client_id)
+    live.authorizer.revoke(client_id=live.issuer.directory.applications[0].client_id)
 
     assert (before.code, live.call("stream_unary").reason) == (grpc.StatusCode.OK, "TOKEN_INACTIVE")

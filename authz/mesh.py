@@ -1,0 +1,123 @@
+"""Mesh mode: which peers are believed when they say who calls.
+
+Behind a proxy that asks an authorization server about every request, and
+takes the token away, a backend has nothing left to verify. What it can verify
+is the proxy, by the certificate of the connection or by its Unix socket.
+"""
+
+import functools
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from authz.call import Call, Principal
+from authz.claims import is_identifier
+from authz.errors import ConfigError, MeshMetadataError, MeshUndecidedError, PeerUnknownError
+from authz.metadata import TrustedMetadata
+from authz.peer import Peer
+from authz.v1.principal_pb2 import Principal as PrincipalMessage
+
+UNDECIDED = "x-envoy-auth-failure-mode-allowed"
+"""What Envoy adds to a request that it lets pass although nobody has decided it (``failure_mode_allow_header_add``)."""
+
+_SPIFFE = "spiffe://"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshPeers:
+    """The proxies whose word is taken for who calls.
+
+    A peer is believed if one of these names it. Name a proxy only if nobody
+    can reach this server through it unchecked, and if it removes the trusted
+    metadata that callers send; ``authz envoy-config`` writes one that does.
+
+    Args:
+        spiffe_ids: exact SPIFFE IDs, such as ``spiffe://cluster.local/ns/edge/sa/gateway``, of the certificates
+            that peers prove in mutual TLS.
+        dns_names: exact DNS names of such certificates; no wildcards.
+        unix_socket: believe every peer that comes by a Unix socket. Who may is then up to the permissions of the
+            socket's file; an abstract socket has none.
+
+    Raises:
+        ConfigError: nothing is named, or something that no certificate can hold.
+
+    """
+
+    spiffe_ids: Collection[str] = ()
+    dns_names: Collection[str] = ()
+    unix_socket: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        for setting, names in (("spiffe_ids", self.spiffe_ids), ("dns_names", self.dns_names)):
+            if isinstance(names, str):
+                raise ConfigError(f"mesh peers: {setting} needs a list of names, not a single one")
+            object.__setattr__(self, setting, frozenset(names))
+        for name in self.spiffe_ids:
+            if not name.startswith(_SPIFFE) or name == _SPIFFE or "*" in name:
+                raise ConfigError(f"mesh peers: {name!a} is not a SPIFFE ID such as spiffe://cluster.local/ns/a/sa/b")
+        for name in self.dns_names:
+            if not name or "*" in name or ":" in name or name != name.lower():
+                raise ConfigError(f"mesh peers: {name!a} is not a DNS name in lower case, without wildcards")
+        if not (self.spiffe_ids or self.dns_names or self.unix_socket):
+            raise ConfigError("mesh peers: name at least one of spiffe_ids, dns_names and unix_socket")
+
+    def __contains__(self, peer: Peer) -> bool:
+        """Say whether ``peer`` is believed."""
+        return (
+            peer.spiffe_id in self.spiffe_ids
+            or not peer.dns_names.isdisjoint(self.dns_names)
+            or (self.unix_socket and peer.is_unix_socket)
+        )
+
+    def principal_of(self, call: Call, trusted: TrustedMetadata) -> Principal | None:
+        """Return who calls by the word of a believed peer, or ``None`` if there is no such word.
+
+        Raises:
+            MeshUndecidedError: Envoy let the call pass although nobody had decided it.
+            PeerUnknownError: there is a word, and the peer is not known yet.
+            MeshMetadataError: a believed peer said something that nobody can believe.
+
+        """
+        said: dict[str, list[str | bytes]] = {trusted.org_id: [], trusted.principal: []}
+        for key, value in call.metadata:
+            if key == UNDECIDED:
+                raise MeshUndecidedError
+            if key in said:
+                said[key].append(value)
+        if not any(said.values()):
+            return None
+        if call.peer is None:
+            raise PeerUnknownError("peer")
+        if call.peer not in self:
+            return None
+        if len(said[trusted.principal]) != 1:
+            raise MeshMetadataError(f"exactly one {trusted.principal} is needed")
+        principal = _principal(said[trusted.principal][0])
+        if said[trusted.org_id] != [principal.org_id]:
+            raise MeshMetadataError(f"{trusted.org_id} is not the organization of {trusted.principal}")
+        return principal
+
+
+# A proxy says the same of every call with one token.
+@functools.lru_cache(4096)
+def _principal(data: str | bytes) -> Principal:
+    try:
+        message = PrincipalMessage.FromString(data)  # type: ignore[arg-type]
+    except (DecodeError, TypeError) as error:
+        raise MeshMetadataError("not an authz.v1.Principal") from error
+    if not is_identifier(message.org_id) or not message.HasField("expires_at"):
+        raise MeshMetadataError("an authz.v1.Principal without org_id or expires_at")
+    return Principal(
+        org_id=message.org_id,
+        client_id=message.client_id,
+        subject=message.subject,
+        scopes=frozenset(message.scopes),
+        issuer=message.issuer,
+        audience=tuple(message.audience),
+        token_id=message.token_id,
+        issued_at=message.issued_at.ToNanoseconds() / 1e9 if message.HasField("issued_at") else None,
+        expires_at=message.expires_at.ToNanoseconds() / 1e9,
+        key_id=message.key_id,
+    )

@@ -1,0 +1,73 @@
+"""The other end of a connection, as far as the transport vouches for it."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jwcrypto.common import base64url_encode
+
+_SPIFFE = "spiffe://"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Who is at the other end of a connection: a client, or a proxy in front of it.
+
+    Args:
+        certificate: thumbprint of the certificate that it has proven (``x5t#S256``: SHA-256, base64url), or ``""``.
+        spiffe_id: the SPIFFE ID of that certificate, or ``""``. A certificate with several URIs has none
+            (X.509-SVID section 2).
+        dns_names: the DNS names of that certificate.
+        is_unix_socket: whether the connection came by a Unix socket.
+
+    """
+
+    certificate: str = ""
+    spiffe_id: str = ""
+    dns_names: frozenset[str] = frozenset()
+    is_unix_socket: bool = False
+
+    @classmethod
+    def of(cls, address: str, auth_context: Mapping[str, Any]) -> "Peer":
+        """Return the peer that gRPC describes.
+
+        Args:
+            address: what ``context.peer()`` returns.
+            auth_context: what ``context.auth_context()`` returns. A certificate is in it only if the handshake
+                has verified it.
+
+        Raises:
+            ValueError: a certificate that cannot be read.
+
+        """
+        certificates = auth_context.get("x509_pem_cert")
+        if certificates:
+            return _certified(next(iter(certificates)))
+        return _UNIX_SOCKET if address.startswith("unix:") else _UNKNOWN
+
+
+_UNKNOWN = Peer()
+_UNIX_SOCKET = Peer(is_unix_socket=True)
+
+
+# Few peers, many calls: a proxy has one certificate for an hour or more.
+@functools.lru_cache(1024)
+def _certified(pem: bytes) -> Peer:
+    # Slow to load, and for servers with mutual TLS only.
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
+
+    certificate = x509.load_pem_x509_certificate(pem)
+    uris: list[str] = []
+    dns_names = frozenset[str]()
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        pass
+    else:
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        dns_names = frozenset(name.lower() for name in names.get_values_for_type(x509.DNSName))
+    spiffe_id = uris[0] if len(uris) == 1 and uris[0].startswith(_SPIFFE) else ""
+    thumbprint = base64url_encode(certificate.fingerprint(SHA256()))
+    return Peer(certificate=thumbprint, spiffe_id=spiffe_id, dns_names=dns_names)

@@ -1,0 +1,228 @@
+"""The behaviours that stand in for those of handlers, each of the same sort as what it wraps.
+
+grpc.aio looks at a function to learn how to call it: as a coroutine, an async
+generator, or on a thread. What wraps it must look the same.
+"""
+
+import contextlib
+import contextvars
+import enum
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import grpc
+
+from authz.call import Principal, set_current_principal
+from interceptors.aio.streams import Stream, StreamOnThreads
+from interceptors.context import Metadata, TrustedAioContext, TrustedSyncContextOnAio
+from interceptors.handlers import Behaviour, Handler, behaviour_of
+
+
+class Sort(enum.Enum):
+    """How grpc.aio calls a behaviour."""
+
+    COROUTINE = enum.auto()
+    ASYNC_GENERATOR = enum.auto()
+    FUNCTION = enum.auto()
+    """On a thread; returns the one reply."""
+    GENERATOR = enum.auto()
+    """On a thread; returns an iterator of replies."""
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs in the RPC's own task."""
+        return self in {Sort.COROUTINE, Sort.ASYNC_GENERATOR}
+
+
+def sort_of(handler: Handler) -> Sort:
+    """Return how grpc.aio will call the behaviour of ``handler``."""
+    behaviour = behaviour_of(handler)
+    # What inspect would find out, at a tenth of its price; it knows rarer things as well.
+    flags = behaviour.__code__.co_flags if hasattr(behaviour, "__code__") else 0
+    if flags & inspect.CO_COROUTINE or inspect.iscoroutinefunction(behaviour):
+        return Sort.COROUTINE
+    if inspect.isasyncgenfunction(behaviour):
+        return Sort.ASYNC_GENERATOR
+    return Sort.GENERATOR if handler.response_streaming else Sort.FUNCTION
+
+
+class Admission:
+    """What an admitted RPC brings along.
+
+    Args:
+        principal: who makes it.
+        metadata: what its handler is shown.
+        stream: what may end it before its handler does; ``None`` for one that nothing ends.
+        variables: the context variables of the RPC's task, for handlers that run elsewhere.
+
+    """
+
+    __slots__ = ("metadata", "principal", "stream", "variables")
+
+    def __init__(
+        self, principal: Principal, metadata: Metadata, stream: Stream | None, variables: contextvars.Context | None
+    ) -> None:
+        self.principal = principal
+        self.metadata = metadata
+        self.stream = stream
+        self.variables = variables
+
+
+def trusted(behaviour: Behaviour, sort: Sort, admission: Admission) -> Behaviour:
+    """Return ``behaviour`` for one RPC that has been admitted."""
+    return _TRUSTED[sort](behaviour, admission)
+
+
+def _async_generator(behaviour: Behaviour, admission: Admission) -> Behaviour:
+    metadata, stream = admission.metadata, admission.stream
+
+    async def trusted(request: Any, context: Any) -> AsyncIterator[Any]:
+        if stream is not None:
+            await stream.begin(context)
+        async with contextlib.aclosing(behaviour(request, TrustedAioContext(context, metadata))) as replies:
+            async for reply in replies:
+                yield reply
+
+    return trusted
+
+
+def _coroutine(behaviour: Behaviour, admission: Admission) -> Behaviour:
+    metadata, stream = admission.metadata, admission.stream
+
+    async def trusted(request: Any, context: Any) -> Any:
+        if stream is not None:
+            await stream.begin(context)
+        return await behaviour(request, TrustedAioContext(context, metadata))
+
+    return trusted
+
+
+def _function(behaviour: Behaviour, admission: Admission) -> Behaviour:
+    metadata, stream = admission.metadata, admission.stream
+    run = _run_of(admission)
+
+    @functools.wraps(behaviour)
+    def trusted(request: Any, context: Any) -> Any:
+        if not isinstance(stream, StreamOnThreads):
+            return run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
+        stream.begin_on_thread(context)
+        reply = run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
+        stream.check()
+        return reply
+
+    return trusted
+
+
+def _generator(behaviour: Behaviour, admission: Admission) -> Behaviour:
+    metadata, stream = admission.metadata, admission.stream
+    run = _run_of(admission)
+    check = stream.check if isinstance(stream, StreamOnThreads) else _nothing
+
+    # A generator function: grpc calls the function on the loop's thread, and iterates on another.
+    @functools.wraps(behaviour)
+    def trusted(request: Any, context: Any) -> Iterator[Any]:
+        if isinstance(stream, StreamOnThreads):
+            stream.begin_on_thread(context)
+        replies = run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
+        iterator = iter(replies)
+        try:
+            while True:
+                try:
+                    reply = run(next, iterator)
+                except StopIteration:
+                    check()
+                    return
+                check()
+                yield reply
+        finally:
+            if inspect.isgenerator(replies):
+                run(replies.close)
+
+    return trusted
+
+
+_TRUSTED: dict[Sort, Callable[[Behaviour, Admission], Behaviour]] = {
+    Sort.COROUTINE: _coroutine,
+    Sort.ASYNC_GENERATOR: _async_generator,
+    Sort.FUNCTION: _function,
+    Sort.GENERATOR: _generator,
+}
+
+
+def _run_of(admission: Admission) -> Callable[..., Any]:
+    # A thread has no context variables of the RPC's task.
+    variables = admission.variables or contextvars.copy_context()
+    variables.run(set_current_principal, admission.principal)
+    return variables.run
+
+
+def _nothing() -> None:
+    pass
+
+
+def decided(
+    handler: Handler,
+    sort: Sort,
+    decide: Callable[[Any], Awaitable[Behaviour]],
+    decide_on_thread: Callable[[Any], Behaviour],
+) -> Behaviour:
+    """Return a behaviour that decides first, and then does as the one that the verdict gives.
+
+    It takes its requests as a stream, so that the only one of a unary method is neither read nor parsed before.
+
+    Args:
+        handler: whose behaviour it stands in for.
+        sort: the sort of that behaviour.
+        decide: decides in the RPC's task; aborts the RPC or returns the behaviour for it.
+        decide_on_thread: the same for synchronous handlers.
+
+    """
+    is_stream = handler.request_streaming
+    if sort is Sort.COROUTINE:
+
+        async def coroutine(requests: Any, context: Any) -> Any:
+            behaviour = await decide(context)
+            return await behaviour(requests if is_stream else await _only(requests, context), context)
+
+        return coroutine
+    if sort is Sort.ASYNC_GENERATOR:
+
+        async def async_generator(requests: Any, context: Any) -> AsyncIterator[Any]:
+            behaviour = await decide(context)
+            request = requests if is_stream else await _only(requests, context)
+            async with contextlib.aclosing(behaviour(request, context)) as replies:
+                async for reply in replies:
+                    yield reply
+
+        return async_generator
+    if sort is Sort.FUNCTION:
+
+        def function(requests: Any, context: Any) -> Any:
+            behaviour = decide_on_thread(context)
+            return behaviour(requests if is_stream else _only_on_thread(requests, context), context)
+
+        return function
+
+    def generator(requests: Any, context: Any) -> Iterator[Any]:
+        behaviour = decide_on_thread(context)
+        yield from behaviour(requests if is_stream else _only_on_thread(requests, context), context)
+
+    return generator
+
+
+_ONE_REQUEST = (grpc.StatusCode.UNIMPLEMENTED, "The method requires exactly one request message.")
+
+
+async def _only(requests: Any, context: Any) -> Any:
+    async with contextlib.aclosing(aiter(requests)) as messages:
+        async for request in messages:
+            return request
+    return await context.abort(*_ONE_REQUEST)
+
+
+def _only_on_thread(requests: Iterator[Any], context: Any) -> Any:
+    for request in requests:
+        return request
+    return context.abort(*_ONE_REQUEST)

@@ -1,0 +1,116 @@
+"""How a stream of a ``grpc.server`` ends before its handler does.
+
+Nothing public ends an RPC of a ``grpc.server`` with a status from another
+thread than the handler's. So the handler's own thread does it, when it comes
+by for the next message; a handler that does not come by is cancelled a second
+later, which its client sees as CANCELLED.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import grpc
+
+from authz.errors import AuthzError
+from authz.refusal import Refusal
+
+COURTESY = 1.0
+"""Seconds that a handler has to come by with a message before its RPC is cancelled."""
+
+
+def abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
+    """End the RPC that this thread serves."""
+    context.set_trailing_metadata(refusal.trailers)
+    context.abort(grpc.StatusCode[refusal.code.name], refusal.message)
+
+
+class Stream:
+    """One streaming RPC; see :class:`authz.streams.Stream`.
+
+    Args:
+        context: grpc's own.
+        refuse: makes what the caller sees.
+        send: what a non-blocking handler sends its messages with (``experimental_non_blocking``), or ``None``.
+
+    """
+
+    def __init__(
+        self,
+        context: grpc.ServicerContext,
+        refuse: Callable[[AuthzError], Refusal],
+        send: Callable[[Any], None] | None = None,
+    ) -> None:
+        self._context = context
+        self._refuse = refuse
+        self._send = send
+        self.wake: Callable[[], None] = _nothing
+        """Called when the RPC must end, to fetch a thread of its own that waits."""
+        self._refusal: Refusal | None = None
+
+    def end(self, error: AuthzError) -> float | None:
+        """See :class:`authz.streams.Stream`."""
+        if self._refusal is not None:
+            if self._context.is_active():
+                self._context.cancel()
+            return None
+        refusal = self._refuse(error)
+        if self._send is not None and self._context.is_active():
+            # No thread waits in such a handler, so this one may end it.
+            self._context.set_trailing_metadata(refusal.trailers)
+            self._context.set_code(grpc.StatusCode[refusal.code.name])
+            self._context.set_details(refusal.message)
+            self._send(None)
+        self._refusal = refusal
+        self.wake()
+        return COURTESY
+
+    def check(self) -> None:
+        """Abort the RPC, on the handler's own thread, if it must end."""
+        if self._refusal is not None:
+            abort(self._context, self._refusal)
+
+
+def _nothing() -> None:
+    pass
+
+
+class Requests:
+    """The requests of a stream, until it must end."""
+
+    def __init__(self, requests: Iterator[Any], stream: Stream) -> None:
+        self._requests = requests
+        self._stream = stream
+
+    def __iter__(self) -> "Requests":
+        return self
+
+    def __next__(self) -> Any:
+        request = next(self._requests)
+        self._stream.check()
+        return request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._requests, name)
+
+
+class Replies:
+    """The replies of a handler, until its stream must end."""
+
+    def __init__(self, replies: Iterator[Any], stream: Stream) -> None:
+        self._replies = replies
+        self._stream = stream
+
+    def __iter__(self) -> "Replies":
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            reply = next(self._replies)
+        except StopIteration:
+            self._stream.check()
+            raise
+        self._stream.check()
+        return reply
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._replies, name)
