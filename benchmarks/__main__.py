@@ -14,9 +14,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.tree import Tree
 
-from benchmarks import doors, tokens
+from benchmarks import ext_authz, interceptors, tokens
 
-BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {"tokens": tokens.measure, "doors": doors.measure}
+BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
+    "tokens": tokens.measure,
+    "interceptors": interceptors.measure,
+    "ext_authz": ext_authz.measure,
+}
 PACKAGES = ("grpcio", "protobuf", "jwcrypto", "cryptography", "cachetools", "pyjwt", "joserfc", "authlib")
 
 

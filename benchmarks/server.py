@@ -1,42 +1,78 @@
-"""The server of one measurement, as a process of its own; it says its port and ends with its standard input."""
+"""The server of one measurement, as a process of its own; it says its port and ends with its standard input.
+
+Its kinds: ``aio`` and ``sync``, each bare or ``-authz`` behind the interceptor;
+``ext_authz``, and ``constant``, which answers the same without looking.
+"""
 
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import grpc.aio
 
+import interceptors
+import interceptors.aio
 from authz import Authorizer
 from authz.demo.signing import SigningKey
 from authz.envoy.server import AuthorizationServicer
 from benchmarks.material import verifier
-from interceptors.aio import AuthzInterceptor
 
-METHOD = "/benchmark.Service/Call"
+SERVICE = "benchmark.Service"
+CALL, STREAM, WAIT = f"/{SERVICE}/Call", f"/{SERVICE}/Stream", f"/{SERVICE}/Wait"
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
+MESSAGES = 1000
+"""How many messages ``STREAM`` sends."""
+
+_ANSWER = b"an answer of some bytes"
 
 
 async def _answer(_request: bytes, _context: Any) -> bytes:
-    return b"an answer of some bytes"
+    return _ANSWER
 
 
-def _build(kind: str, key: SigningKey) -> grpc.aio.Server:
-    handler = grpc.unary_unary_rpc_method_handler(_answer)
-    interceptors = [AuthzInterceptor(verifier(key))] if kind == "interceptor" else []
-    server = grpc.aio.server(interceptors=interceptors)
+async def _stream(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
+    for _ in range(MESSAGES):
+        yield _ANSWER
+
+
+async def _wait(requests: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
+    yield _ANSWER
+    async for _ in requests:
+        pass
+
+
+def _sync_answer(_request: bytes, _context: Any) -> bytes:
+    return _ANSWER
+
+
+def _sync_stream(_request: bytes, _context: Any) -> Iterator[bytes]:
+    for _ in range(MESSAGES):
+        yield _ANSWER
+
+
+def _methods(call: Any, stream: Any) -> dict[str, Any]:
+    return {
+        "Call": grpc.unary_unary_rpc_method_handler(call),
+        "Stream": grpc.unary_stream_rpc_method_handler(stream),
+        "Wait": grpc.stream_stream_rpc_method_handler(_wait),
+    }
+
+
+async def _aio(kind: str, key: SigningKey) -> None:
+    server = grpc.aio.server(
+        interceptors=[interceptors.aio.AuthzInterceptor(verifier(key))] if kind == "aio-authz" else []
+    )
     if kind == "ext_authz":
         AuthorizationServicer(Authorizer(verifier(key))).add_to(server)
     elif kind == "constant":
-        server.add_registered_method_handlers(CHECK.split("/")[1], {"Check": handler})
+        service = CHECK.split("/")[1]
+        server.add_registered_method_handlers(service, {"Check": grpc.unary_unary_rpc_method_handler(_answer)})
     else:
-        server.add_registered_method_handlers(METHOD.split("/")[1], {"Call": handler})
-    return server
-
-
-async def _main(kind: str, jwk: str) -> None:
-    server = _build(kind, SigningKey.from_jwk(json.loads(jwk)))
+        server.add_registered_method_handlers(SERVICE, _methods(_answer, _stream))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)
@@ -44,5 +80,26 @@ async def _main(kind: str, jwk: str) -> None:
     await server.stop(None)
 
 
+def _sync(kind: str, key: SigningKey) -> None:
+    server = grpc.server(
+        ThreadPoolExecutor(8),
+        interceptors=[interceptors.AuthzInterceptor(verifier(key))] if kind == "sync-authz" else [],
+    )
+    server.add_registered_method_handlers(SERVICE, _methods(_sync_answer, _sync_stream))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    sys.stdin.read()
+    server.stop(None)
+
+
+def _main(kind: str, jwk: str) -> None:
+    key = SigningKey.from_jwk(json.loads(jwk))
+    if kind.startswith("sync"):
+        _sync(kind, key)
+    else:
+        asyncio.run(_aio(kind, key))
+
+
 if __name__ == "__main__":
-    asyncio.run(_main(*sys.argv[1:]))
+    _main(*sys.argv[1:])

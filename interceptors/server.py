@@ -22,7 +22,7 @@ from authz.verifiers import Verifiers
 from interceptors.context import TrustedContext
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
 from interceptors.relay import Relay
-from interceptors.streams import Replies, Requests, Stream, abort
+from interceptors.streams import Requests, Stream, abort, watched
 
 
 class AuthzInterceptor(grpc.ServerInterceptor):
@@ -126,7 +126,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             else:
                 replies = serve(request, context, *send)
             if handler.response_streaming and not send:
-                return Replies(replies, stream)
+                return watched(replies, stream)
             stream.check()
             return replies
 

@@ -6,6 +6,7 @@ by for the next message; a handler that does not come by is cancelled a second
 later, which its client sees as CANCELLED.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -43,31 +44,34 @@ class Stream:
         self._context = context
         self._refuse = refuse
         self._send = send
+        self._ending = threading.Lock()
         self.wake: Callable[[], None] = _nothing
         """Called when the RPC must end, to fetch a thread of its own that waits."""
-        self._refusal: Refusal | None = None
+        self.refusal: Refusal | None = None
+        """Why the RPC must end, or ``None`` as long as it may go on."""
 
     def end(self, error: AuthzError) -> float | None:
         """See :class:`authz.streams.Stream`."""
-        if self._refusal is not None:
+        with self._ending:
+            is_first = self.refusal is None
+            refusal = self.refusal = self.refusal or self._refuse(error)
+        if not is_first:
             if self._context.is_active():
                 self._context.cancel()
             return None
-        refusal = self._refuse(error)
         if self._send is not None and self._context.is_active():
             # No thread waits in such a handler, so this one may end it.
             self._context.set_trailing_metadata(refusal.trailers)
             self._context.set_code(grpc.StatusCode[refusal.code.name])
             self._context.set_details(refusal.message)
             self._send(None)
-        self._refusal = refusal
         self.wake()
         return COURTESY
 
     def check(self) -> None:
         """Abort the RPC, on the handler's own thread, if it must end."""
-        if self._refusal is not None:
-            abort(self._context, self._refusal)
+        if self.refusal is not None:
+            abort(self._context, self.refusal)
 
 
 def _nothing() -> None:
@@ -93,24 +97,14 @@ class Requests:
         return getattr(self._requests, name)
 
 
-class Replies:
-    """The replies of a handler, until its stream must end."""
-
-    def __init__(self, replies: Iterator[Any], stream: Stream) -> None:
-        self._replies = replies
-        self._stream = stream
-
-    def __iter__(self) -> "Replies":
-        return self
-
-    def __next__(self) -> Any:
+def watched(replies: Iterator[Any], stream: Stream) -> Iterator[Any]:
+    """Yield the replies of a handler, until its stream must end."""
+    while True:
         try:
-            reply = next(self._replies)
+            reply = next(replies)
         except StopIteration:
-            self._stream.check()
-            raise
-        self._stream.check()
-        return reply
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._replies, name)
+            break
+        if stream.refusal is not None:
+            break
+        yield reply
+    stream.check()

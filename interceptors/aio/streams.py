@@ -56,11 +56,11 @@ class Stream:
         """Have ``callback`` called on the loop's thread when the RPC is over."""
         self._task.add_done_callback(lambda _task: callback())
 
-    async def begin(self, context: Any) -> None:
-        """Note grpc's context, with which the RPC can be ended from now on."""
+    def begin(self, context: Any) -> None:
+        """Note grpc's context, with which the RPC can be ended from now on, and end it if it must end already."""
         self._context = context
         if self._refusal is not None:
-            await self._abort(self._refusal)
+            self._interrupt(self._refusal)
 
     def _end(self, error: AuthzError) -> None:
         if self._refusal is None and not self._task.done():
