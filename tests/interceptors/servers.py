@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from tests.interceptors.service import (
     Behaviour,
     Witness,
     async_behaviours,
+    handler,
+    is_response_streaming,
     read_write_behaviours,
     sync_behaviours,
 )
@@ -57,9 +60,9 @@ class Loop:
 def _register(server: Any, handlers: Mapping[str, Any]) -> None:
     # In both of the ways that generated code uses.
     services: dict[str, dict[str, Any]] = {}
-    for full_name, handler in handlers.items():
+    for full_name, one in handlers.items():
         _, service, name = full_name.split("/")
-        services.setdefault(service, {})[name] = handler
+        services.setdefault(service, {})[name] = one
     for service, methods in services.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
         server.add_registered_method_handlers(service, methods)
@@ -145,3 +148,37 @@ DOORS = (
     Door("aio-read-write", is_aio=True, has_sync_handlers=False, behaviours=read_write_behaviours),
     Door("aio-sync-handlers", is_aio=True, has_sync_handlers=True, behaviours=sync_behaviours),
 )
+
+
+Act = Callable[[Any], Any]
+
+
+def acting(door: Door, kind: str, act: Act) -> Any:
+    """Return a handler of the door's sort that does ``act`` with its context, and then answers once."""
+
+    def behave(_request: Any, context: Any) -> bytes:
+        act(context)
+        return b"done"
+
+    def generate(_request: Any, context: Any) -> Iterator[bytes]:
+        act(context)
+        yield b"done"
+
+    async def behave_async(_request: Any, context: Any) -> bytes:
+        result = act(context)
+        if inspect.isawaitable(result):
+            await result
+        return b"done"
+
+    async def generate_async(request: Any, context: Any) -> AsyncIterator[bytes]:
+        yield await behave_async(request, context)
+
+    async def write(request: Any, context: Any) -> None:
+        await context.write(await behave_async(request, context))
+
+    is_streaming = is_response_streaming(kind)
+    if door.has_sync_handlers:
+        return handler(kind, generate if is_streaming else behave)
+    if not is_streaming:
+        return handler(kind, behave_async)
+    return handler(kind, write if door.name == "aio-read-write" else generate_async)

@@ -1,9 +1,8 @@
 """The contexts that handlers get: grpc's own in everything but the metadata."""
 
-import inspect
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,8 +15,8 @@ from authz import Verifier
 from interceptors.context import TrustedAioContext, TrustedContext, TrustedSyncContextOnAio
 from tests.interceptors.client import DEADLINE, bearer, details, finish, start
 from tests.interceptors.conftest import Serve
-from tests.interceptors.servers import DOORS, PATIENCE, Door
-from tests.interceptors.service import KINDS, handler, is_response_streaming, method
+from tests.interceptors.servers import DOORS, PATIENCE, Act, Door, acting
+from tests.interceptors.service import KINDS, is_response_streaming, method
 
 PROXIES = [
     pytest.param(TrustedContext, grpc.ServicerContext, id="grpc"),
@@ -68,40 +67,6 @@ def test_names_that_a_framework_adds_are_found(proxy: Any) -> None:
     context.user = "somebody"
 
     assert (context.user, context.tracing) == ("somebody", ("inner", "tracing"))
-
-
-Act = Callable[[Any], Any]
-
-
-def acting(door: Door, kind: str, act: Act) -> Any:
-    """Return a handler of the door's sort that does ``act`` with its context, and then answers once."""
-
-    def behave(_request: Any, context: Any) -> bytes:
-        act(context)
-        return b"done"
-
-    def generate(_request: Any, context: Any) -> Iterator[bytes]:
-        act(context)
-        yield b"done"
-
-    async def behave_async(_request: Any, context: Any) -> bytes:
-        result = act(context)
-        if inspect.isawaitable(result):
-            await result
-        return b"done"
-
-    async def generate_async(request: Any, context: Any) -> AsyncIterator[bytes]:
-        yield await behave_async(request, context)
-
-    async def write(request: Any, context: Any) -> None:
-        await context.write(await behave_async(request, context))
-
-    is_streaming = is_response_streaming(kind)
-    if door.has_sync_handlers:
-        return handler(kind, generate if is_streaming else behave)
-    if not is_streaming:
-        return handler(kind, behave_async)
-    return handler(kind, write if door.name == "aio-read-write" else generate_async)
 
 
 class Result(NamedTuple):
