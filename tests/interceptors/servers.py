@@ -16,7 +16,6 @@ import interceptors
 import interceptors.aio
 from tests.interceptors.service import (
     Behaviour,
-    Witness,
     async_behaviours,
     handler,
     is_response_streaming,
@@ -115,7 +114,7 @@ class Door:
     name: str
     is_aio: bool
     has_sync_handlers: bool
-    behaviours: Callable[[Witness], dict[str, Behaviour]]
+    behaviours: Callable[..., dict[str, Behaviour]]
 
     @property
     def interceptor(self) -> Callable[..., Any]:
