@@ -40,8 +40,8 @@ T = TypeVar("T")
 class Loop:
     """An event loop on a thread of its own."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = loop or asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="test-loop")
         self._thread.start()
 
@@ -87,10 +87,11 @@ def sync_server(
 
 
 @contextlib.contextmanager
-def aio_server(loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = ()) -> Iterator[str]:
-    """Serve ``handlers`` with ``grpc.aio.server``; yield the address."""
-    # For synchronous handlers.
-    pool = ThreadPoolExecutor(8)
+def aio_server(
+    loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = (), *, pool: ThreadPoolExecutor | None = None
+) -> Iterator[str]:
+    """Serve ``handlers`` with ``grpc.aio.server``, synchronous ones in ``pool``; yield the address."""
+    pool = pool or ThreadPoolExecutor(8)
 
     async def start() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(pool, interceptors=interceptors, options=_OPTIONS)
