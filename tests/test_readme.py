@@ -30,15 +30,18 @@ def issuer() -> Iterator[IssuerServer]:
 
 
 @pytest.fixture
-def programs(issuer: IssuerServer, tmp_path: Path) -> tuple[Path, str]:
+def programs(issuer: IssuerServer, tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """Write the programs, with the addresses of this run in place of the README's."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        target = f"127.0.0.1:{probe.getsockname()[1]}"
-    for name, text in PROGRAMS.items():
-        here = text.replace("http://127.0.0.1:9190", issuer.url).replace("127.0.0.1:50051", target)
-        (tmp_path / name).write_text(here, encoding="utf-8")
-    return tmp_path, target
+    with socket.socket() as reserved:
+        # Bound, so that nobody is given the port meanwhile; not listening, so that grpc may use it all the same.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{reserved.getsockname()[1]}"
+        for name, text in PROGRAMS.items():
+            here = text.replace("http://127.0.0.1:9190", issuer.url).replace("127.0.0.1:50051", target)
+            (tmp_path / name).write_text(here, encoding="utf-8")
+        yield tmp_path, target
 
 
 @contextmanager

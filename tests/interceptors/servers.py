@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,8 +16,9 @@ import interceptors
 import interceptors.aio
 from tests.interceptors.service import (
     Behaviour,
-    Witness,
     async_behaviours,
+    handler,
+    is_response_streaming,
     read_write_behaviours,
     sync_behaviours,
 )
@@ -38,8 +40,8 @@ T = TypeVar("T")
 class Loop:
     """An event loop on a thread of its own."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = loop or asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="test-loop")
         self._thread.start()
 
@@ -57,9 +59,9 @@ class Loop:
 def _register(server: Any, handlers: Mapping[str, Any]) -> None:
     # In both of the ways that generated code uses.
     services: dict[str, dict[str, Any]] = {}
-    for full_name, handler in handlers.items():
+    for full_name, one in handlers.items():
         _, service, name = full_name.split("/")
-        services.setdefault(service, {})[name] = handler
+        services.setdefault(service, {})[name] = one
     for service, methods in services.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
         server.add_registered_method_handlers(service, methods)
@@ -85,10 +87,11 @@ def sync_server(
 
 
 @contextlib.contextmanager
-def aio_server(loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = ()) -> Iterator[str]:
-    """Serve ``handlers`` with ``grpc.aio.server``; yield the address."""
-    # For synchronous handlers.
-    pool = ThreadPoolExecutor(8)
+def aio_server(
+    loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = (), *, pool: ThreadPoolExecutor | None = None
+) -> Iterator[str]:
+    """Serve ``handlers`` with ``grpc.aio.server``, synchronous ones in ``pool``; yield the address."""
+    pool = pool or ThreadPoolExecutor(8)
 
     async def start() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(pool, interceptors=interceptors, options=_OPTIONS)
@@ -112,7 +115,7 @@ class Door:
     name: str
     is_aio: bool
     has_sync_handlers: bool
-    behaviours: Callable[[Witness], dict[str, Behaviour]]
+    behaviours: Callable[..., dict[str, Behaviour]]
 
     @property
     def interceptor(self) -> Callable[..., Any]:
@@ -145,3 +148,37 @@ DOORS = (
     Door("aio-read-write", is_aio=True, has_sync_handlers=False, behaviours=read_write_behaviours),
     Door("aio-sync-handlers", is_aio=True, has_sync_handlers=True, behaviours=sync_behaviours),
 )
+
+
+Act = Callable[[Any], Any]
+
+
+def acting(door: Door, kind: str, act: Act) -> Any:
+    """Return a handler of the door's sort that does ``act`` with its context, and then answers once."""
+
+    def behave(_request: Any, context: Any) -> bytes:
+        act(context)
+        return b"done"
+
+    def generate(_request: Any, context: Any) -> Iterator[bytes]:
+        act(context)
+        yield b"done"
+
+    async def behave_async(_request: Any, context: Any) -> bytes:
+        result = act(context)
+        if inspect.isawaitable(result):
+            await result
+        return b"done"
+
+    async def generate_async(request: Any, context: Any) -> AsyncIterator[bytes]:
+        yield await behave_async(request, context)
+
+    async def write(request: Any, context: Any) -> None:
+        await context.write(await behave_async(request, context))
+
+    is_streaming = is_response_streaming(kind)
+    if door.has_sync_handlers:
+        return handler(kind, generate if is_streaming else behave)
+    if not is_streaming:
+        return handler(kind, behave_async)
+    return handler(kind, write if door.name == "aio-read-write" else generate_async)

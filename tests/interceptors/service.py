@@ -77,83 +77,90 @@ def caller() -> bytes:
     return b"anonymous" if principal is ANONYMOUS else principal.org_id.encode()
 
 
-def sync_behaviours(witness: Witness) -> dict[str, Behaviour]:
+def sync_behaviours(witness: Witness, answer: Callable[[], Any] = caller) -> dict[str, Behaviour]:
     def unary_unary(_request: bytes, context: Any) -> bytes:
         witness.look(context)
-        return caller()
+        return answer()
 
     def unary_stream(_request: bytes, context: Any) -> Iterator[bytes]:
         witness.look(context)
         for _ in range(REPLIES):
-            yield caller()
+            yield answer()
 
     def stream_unary(requests: Iterator[bytes], context: Any) -> bytes:
         witness.look(context)
         for _ in requests:
             pass
-        return caller()
+        return answer()
 
     def stream_stream(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         witness.look(context)
         for _ in requests:
-            yield caller()
+            yield answer()
 
     return _by_kind(unary_unary, unary_stream, stream_unary, stream_stream)
 
 
-def async_behaviours(witness: Witness) -> dict[str, Behaviour]:
+def async_behaviours(witness: Witness, answer: Callable[[], Any] = caller) -> dict[str, Behaviour]:
     async def unary_unary(_request: bytes, context: Any) -> bytes:
         witness.look(context)
-        return caller()
+        return answer()
 
     async def unary_stream(_request: bytes, context: Any) -> AsyncIterator[bytes]:
         witness.look(context)
         for _ in range(REPLIES):
-            yield caller()
+            yield answer()
 
     async def stream_unary(requests: AsyncIterator[bytes], context: Any) -> bytes:
         witness.look(context)
         async for _ in requests:
             pass
-        return caller()
+        return answer()
 
     async def stream_stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         witness.look(context)
         async for _ in requests:
-            yield caller()
+            yield answer()
 
     return _by_kind(unary_unary, unary_stream, stream_unary, stream_stream)
 
 
-def read_write_behaviours(witness: Witness) -> dict[str, Behaviour]:
+def read_write_behaviours(witness: Witness, answer: Callable[[], Any] = caller) -> dict[str, Behaviour]:
     """Coroutines that read and write; a unary-unary method has neither, so it is the usual one."""
 
     async def unary_stream(_request: bytes, context: Any) -> None:
         witness.look(context)
         for _ in range(REPLIES):
-            await context.write(caller())
+            await context.write(answer())
 
     async def stream_unary(_requests: Any, context: Any) -> bytes:
         witness.look(context)
         while await context.read() is not grpc.aio.EOF:
             pass
-        return caller()
+        return answer()
 
     async def stream_stream(_requests: Any, context: Any) -> None:
         witness.look(context)
         while await context.read() is not grpc.aio.EOF:
-            await context.write(caller())
+            await context.write(answer())
 
-    return _by_kind(async_behaviours(witness)["unary_unary"], unary_stream, stream_unary, stream_stream)
+    return _by_kind(async_behaviours(witness, answer)["unary_unary"], unary_stream, stream_unary, stream_stream)
 
 
 def _by_kind(*behaviours: Behaviour) -> dict[str, Behaviour]:
     return dict(zip(KINDS, behaviours, strict=True))
 
 
-def handler(kind: str, behaviour: Behaviour, parse: Callable[[bytes], Any] | None = None) -> Any:
-    """Return a method handler of raw bytes."""
-    return getattr(grpc, f"{kind}_rpc_method_handler")(behaviour, request_deserializer=parse)
+def handler(
+    kind: str,
+    behaviour: Behaviour,
+    parse: Callable[[bytes], Any] | None = None,
+    serialize: Callable[[Any], bytes] | None = None,
+) -> Any:
+    """Return a method handler; of raw bytes, unless they are parsed and serialized."""
+    return getattr(grpc, f"{kind}_rpc_method_handler")(
+        behaviour, request_deserializer=parse, response_serializer=serialize
+    )
 
 
 def handlers(behaviours: Mapping[str, Behaviour], witness: Witness) -> dict[str, Any]:

@@ -1,23 +1,23 @@
 """The contexts that handlers get: grpc's own in everything but the metadata."""
 
-import inspect
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
 import pytest
 from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+from grpc_status.rpc_status import to_status
 
 from authz import Verifier
 from interceptors.context import TrustedAioContext, TrustedContext, TrustedSyncContextOnAio
 from tests.interceptors.client import DEADLINE, bearer, details, finish, start
 from tests.interceptors.conftest import Serve
-from tests.interceptors.servers import DOORS, PATIENCE, Door
-from tests.interceptors.service import KINDS, handler, is_response_streaming, method
+from tests.interceptors.servers import DOORS, PATIENCE, Act, Door, acting
+from tests.interceptors.service import KINDS, is_response_streaming, method
 
 PROXIES = [
     pytest.param(TrustedContext, grpc.ServicerContext, id="grpc"),
@@ -70,40 +70,6 @@ def test_names_that_a_framework_adds_are_found(proxy: Any) -> None:
     assert (context.user, context.tracing) == ("somebody", ("inner", "tracing"))
 
 
-Act = Callable[[Any], Any]
-
-
-def acting(door: Door, kind: str, act: Act) -> Any:
-    """Return a handler of the door's sort that does ``act`` with its context, and then answers once."""
-
-    def behave(_request: Any, context: Any) -> bytes:
-        act(context)
-        return b"done"
-
-    def generate(_request: Any, context: Any) -> Iterator[bytes]:
-        act(context)
-        yield b"done"
-
-    async def behave_async(_request: Any, context: Any) -> bytes:
-        result = act(context)
-        if inspect.isawaitable(result):
-            await result
-        return b"done"
-
-    async def generate_async(request: Any, context: Any) -> AsyncIterator[bytes]:
-        yield await behave_async(request, context)
-
-    async def write(request: Any, context: Any) -> None:
-        await context.write(await behave_async(request, context))
-
-    is_streaming = is_response_streaming(kind)
-    if door.has_sync_handlers:
-        return handler(kind, generate if is_streaming else behave)
-    if not is_streaming:
-        return handler(kind, behave_async)
-    return handler(kind, write if door.name == "aio-read-write" else generate_async)
-
-
 class Result(NamedTuple):
     """What a client sees of a call."""
 
@@ -137,15 +103,6 @@ def compare(
     return run
 
 
-@dataclass(frozen=True)
-class GivenStatus(grpc.Status):
-    """What ``rpc_status.to_status`` of grpcio-status makes."""
-
-    code: grpc.StatusCode
-    details: str
-    trailing_metadata: tuple[tuple[str, str | bytes], ...]
-
-
 RICH = details(
     grpc.StatusCode.INVALID_ARGUMENT,
     BadRequest(field_violations=[BadRequest.FieldViolation(field="draft.amount", description="is zero")]),
@@ -163,7 +120,7 @@ def abort_with_trailers(context: Any) -> Any:
 
 
 def abort_with_status(context: Any) -> Any:
-    return context.abort_with_status(GivenStatus(grpc.StatusCode.INVALID_ARGUMENT, "from the handler", RICH_TRAILERS))
+    return context.abort_with_status(to_status(Status.FromString(RICH)))
 
 
 def set_everything(context: Any) -> None:
@@ -222,6 +179,15 @@ def test_rich_error_of_a_handler_arrives_unchanged(compare: Compare) -> None:
 
     assert (guarded.code, guarded.details) == (grpc.StatusCode.INVALID_ARGUMENT, "from the handler")
     assert guarded.trailers == dict(RICH_TRAILERS)
+
+
+# grpc gives synchronous handlers on an aio server a context without abort_with_status.
+@pytest.mark.parametrize("door", DOORS[:3], ids=lambda door: door.name)
+def test_rich_status_of_a_handler_arrives_unchanged(compare: Compare) -> None:
+    _, guarded = compare(abort_with_status)
+
+    assert (guarded.code, guarded.details) == (grpc.StatusCode.INVALID_ARGUMENT, "from the handler")
+    assert guarded.trailers == {"grpc-status-details-bin": RICH}
 
 
 def test_no_name_of_grpcs_context_is_lost(compare: Compare) -> None:

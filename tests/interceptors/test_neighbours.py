@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from authz import Authorizer, Verifier
-from tests.interceptors.client import DEADLINE, bearer, call
+from tests.interceptors.client import DEADLINE, Silence, bearer, call
 from tests.interceptors.conftest import Serve, WatchedTransport
 from tests.interceptors.servers import DOORS, Door, Loop, channel_to, sync_server
 
@@ -108,6 +108,17 @@ def test_list_of_services_is_not_public_because_check_is(door: Door, serve: Serv
     outcome = call(channel, "unary_unary", "/grpc.health.v1.Health/List")
 
     assert outcome.reason == "TOKEN_MISSING"
+
+
+@BOTH
+def test_reflection_tells_strangers_nothing(door: Door, serve: Serve, verifier: Verifier, silence: Silence) -> None:
+    servicer = (reflection.aio if door.is_aio else reflection).ReflectionServicer(["authz.demo.v1.LedgerService"])
+    served = handlers_of(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer)
+    channel = serve(served, door.interceptor(verifier))
+
+    outcome = call(channel, "stream_stream", next(iter(served)), requests=silence)
+
+    assert (outcome.reason, outcome.messages) == ("TOKEN_MISSING", [])
 
 
 @BOTH

@@ -180,11 +180,42 @@ def test_public_method_does_not_look_at_tokens(guarded: Guarded, kind: str, toke
     assert outcome.messages == expected_replies(kind, b"anonymous")
 
 
-@pytest.mark.parametrize("spelling", ["{}/", "/{}", "{}?", "{}?x=1", "{}%20"])
+SPELLINGS = [
+    "/tests.Public/{name}/",
+    "//tests.Public/{name}",
+    "/tests.Public//{name}",
+    "//tests.Public//{name}",
+    "tests.Public/{name}",
+    "/tests.Public/./{name}",
+    "/x/../tests.Public/{name}",
+    "/tests.Public/{name}?",
+    "/tests.Public/{name}?x=1",
+    "/tests.Public/{name}%20",
+    "/tests.Public/{name}%00",
+    "/tests.Public/{name} ",
+    "/tests.Public/{name};x",
+    "/tests.Public%2F{name}",
+    "/tests.Public.{name}",
+    "/tests.Public/{escaped}",
+    "/%74ests.Public/{name}",
+    "/tests.Public/{capitals}",
+    "/Tests.public/{name}",
+    "/tests.Public",
+    "/{name}",
+    "/",
+    "/tests.Public/",
+    "/tests.Public/*",
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
 def test_name_that_only_resembles_a_public_one_is_guarded(guarded: Guarded, kind: str, spelling: str) -> None:
-    outcome = guarded.call(kind, spelling.format(public_method(kind)))
+    escaped = f"%{ord(kind[0]):x}{kind[1:]}"
+
+    outcome = guarded.call(kind, spelling.format(name=kind, escaped=escaped, capitals=kind.upper()))
 
     assert outcome.reason == "TOKEN_MISSING"
+    assert guarded.witness.sights == []
 
 
 def test_unknown_methods_cannot_be_told_from_known_ones(guarded: Guarded, kind: str, least: Iterable[bytes]) -> None:

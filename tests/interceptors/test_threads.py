@@ -1,4 +1,4 @@
-"""A ``grpc.server`` whose pool has one thread: nothing leaks from call to call, and nobody is kept waiting."""
+"""Servers whose pool has one thread: nothing leaks from call to call, and nobody is kept waiting."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from authz.flow import Flow, Wait
 from interceptors import AuthzInterceptor
 from tests.doubles import ORG, m2m_claims
 from tests.interceptors.client import Outcome, Silence, bearer, call, start
-from tests.interceptors.servers import PATIENCE, channel_to, sync_server
+from tests.interceptors.servers import DOORS, PATIENCE, Loop, aio_server, channel_to, sync_server
 from tests.interceptors.service import (
     PUBLIC_METHODS,
     Witness,
@@ -31,16 +31,22 @@ OTHER_ORG = "org_01JYGLOBEX0000000000000000"
 
 
 @dataclass(frozen=True)
-class Narrow:
-    """A server of one thread, and its pool."""
+class Single:
+    """A server with one thread for all its synchronous handlers."""
 
     channel: grpc.Channel
     pool: ThreadPoolExecutor
-    occupied: threading.Event
-    relieve: threading.Event
 
     def call(self, kind: str, name: str | None = None, **options: Any) -> Outcome:
         return call(self.channel, kind, name, **options)
+
+
+@dataclass(frozen=True)
+class Narrow(Single):
+    """A server whose one thread can be occupied."""
+
+    occupied: threading.Event
+    relieve: threading.Event
 
     def occupy(self, token: str) -> Any:
         """Begin a call whose handler keeps the one thread."""
@@ -69,25 +75,35 @@ def narrow(verifier: Verifier) -> Iterator[Narrow]:
         relieve.set()
 
 
-def test_no_caller_is_left_over_for_the_next_call(narrow: Narrow, kind: str, ec_key: SigningKey, token: str) -> None:
+@pytest.fixture(params=[DOORS[0], DOORS[3]], ids=lambda door: door.name)
+def single(request: pytest.FixtureRequest, loop: Loop, verifier: Verifier) -> Iterator[Single]:
+    witness, pool, door = Witness(), ThreadPoolExecutor(1), request.param
+    served = handlers(door.behaviours(witness), witness)
+    chain = [door.interceptor(verifier, public_methods=PUBLIC_METHODS)]
+    serving = aio_server(loop, served, chain, pool=pool) if door.is_aio else sync_server(served, chain, pool=pool)
+    with serving as address, channel_to(address) as channel:
+        yield Single(channel, pool)
+
+
+def test_no_caller_is_left_over_for_the_next_call(single: Single, kind: str, ec_key: SigningKey, token: str) -> None:
     other = ec_key.sign(m2m_claims(org_id=OTHER_ORG))
 
     replies = [
-        narrow.call(kind, metadata=bearer(token)).messages,
-        narrow.call(kind, public_method(kind)).messages,
-        narrow.call(kind, metadata=bearer(other)).messages,
-        narrow.call(kind, public_method(kind), metadata=bearer(token)).messages,
+        single.call(kind, metadata=bearer(token)).messages,
+        single.call(kind, public_method(kind)).messages,
+        single.call(kind, metadata=bearer(other)).messages,
+        single.call(kind, public_method(kind), metadata=bearer(token)).messages,
     ]
 
     callers = [ORG, "anonymous", OTHER_ORG, "anonymous"]
     assert replies == [expected_replies(kind, caller.encode()) for caller in callers]
 
 
-def test_no_caller_is_left_over_on_the_thread(narrow: Narrow, kind: str, token: str) -> None:
-    narrow.call(kind, metadata=bearer(token))
+def test_no_caller_is_left_over_on_the_thread(single: Single, kind: str, token: str) -> None:
+    single.call(kind, metadata=bearer(token))
 
     with pytest.raises(LookupError):
-        narrow.pool.submit(current_principal).result(PATIENCE)
+        single.pool.submit(current_principal).result(PATIENCE)
 
 
 def test_refusal_does_not_queue_behind_a_slow_handler(
