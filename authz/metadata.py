@@ -71,7 +71,8 @@ class TrustedMetadata:
     def believed(self, metadata: Iterable[_Entry], principal: Principal) -> tuple[_Entry | Entry, ...]:
         """Return what a caller sent without anything that only we may say, and then what we say of it."""
         reserved = self.reserved
-        return (*[entry for entry in metadata if entry[0] not in reserved], *self.entries(principal))
+        # In any case: gRPC refuses names with capitals, but grpc.aio has begun to serve the RPC when it does.
+        return (*[entry for entry in metadata if entry[0].lower() not in reserved], *self.entries(principal))
 
     def entries(self, principal: Principal) -> tuple[Entry, ...]:
         """Return the trusted entries for ``principal``; none for ``ANONYMOUS``, none that are empty."""

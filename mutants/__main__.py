@@ -1,0 +1,66 @@
+"""Seed mistakes, one at a time, and see that the tests catch each: ``make mutants``.
+
+Every mistake is a change of a copy of the tree, against which the tests run
+that must fail. A mistake that they let pass, or that no longer fits the code,
+is an error. ``python -m mutants stream`` tries those whose name contains the word.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mutants.mistakes import MISTAKES, ROOT, Mistake
+
+# Of pytest: all passed, some failed.
+_PASSED, _FAILED = 0, 1
+_SECONDS = 300
+_COPIED = ("authz", "interceptors", "tests", "protos", "pyproject.toml", "README.md")
+
+
+def main(words: list[str]) -> int:
+    """Try the mistakes whose name contains one of ``words``, or all; return how many were not caught."""
+    chosen = [mistake for mistake in MISTAKES if not words or any(word in mistake.name for word in words)]
+    tests = sorted({test for mistake in chosen for test in mistake.tests.split()} - {"-k"})
+    print(f"{len(chosen)} mistakes, {len(tests)} selections of tests", flush=True)
+    # Two at a time: the tests wait for each other's servers more than they compute.
+    with ThreadPoolExecutor(2) as pool:
+        survivors = 0
+        for mistake, verdict in zip(chosen, pool.map(_try, chosen), strict=True):
+            survivors += verdict != "caught"
+            print(f"{verdict:10} {mistake.name}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} caught")
+    return survivors
+
+
+def _try(mistake: Mistake) -> str:
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        tree = Path(folder)
+        for name in _COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, tree / name)
+        if _run(tree, mistake) != _PASSED:
+            return "NO BASE"
+        changed = tree / mistake.file
+        changed.write_text(mistake.made_in(changed.read_text(encoding="utf-8")), encoding="utf-8")
+        return {_FAILED: "caught", _PASSED: "SURVIVED"}.get(_run(tree, mistake), "BROKEN")
+
+
+def _run(tree: Path, mistake: Mistake) -> int:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    try:
+        # The working directory comes first in the path, before the package that is installed.
+        return subprocess.run(  # noqa: S603 - ours
+            [*command, *mistake.tests.split(" ")], cwd=tree, capture_output=True, timeout=_SECONDS, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        # A call that hangs is what several of the mistakes lead to.
+        return _FAILED
+
+
+sys.exit(1 if main(sys.argv[1:]) else 0)
