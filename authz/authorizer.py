@@ -230,7 +230,7 @@ def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
         TokenMalformedError: there are several, or the one is not ``Bearer`` and a token.
 
     """
-    values = [value for key, value in metadata if key == "authorization"]
+    values = [value for key, value in metadata if key.lower() == "authorization"]
     if not values:
         raise TokenMissingError
     value = values[0]

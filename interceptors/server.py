@@ -174,14 +174,19 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         # A thread of its own: a pool full of slow handlers must not keep refusals waiting.
         refuse.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
         # Serves all four kinds, and answers before the client has sent anything.
-        return grpc.stream_unary_rpc_method_handler(refuse)
+        return _terminator(refuse)
 
 
 def _unknown(_requests: Any, context: grpc.ServicerContext) -> NoReturn:
     context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
-_UNKNOWN: Handler = grpc.stream_unary_rpc_method_handler(_unknown)
+def _terminator(abort: Behaviour) -> Handler:
+    # Whoever swallows the abort and replies something else has it discarded, rather than fail to serialize it.
+    return grpc.stream_unary_rpc_method_handler(abort, response_serializer=lambda _reply: b"")
+
+
+_UNKNOWN = _terminator(_unknown)
 
 
 def _only(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:

@@ -267,7 +267,7 @@ class Swallowing(ServerInterceptor):
         try:
             return method(request_or_iterator, context)
         except Exception:  # noqa: BLE001 - that is what is wrong with it
-            return b"as if nothing had happened"
+            return BytesValue(value=b"as if nothing had happened")
 
 
 class AsyncSwallowing(AsyncForwarding):
@@ -277,7 +277,7 @@ class AsyncSwallowing(AsyncForwarding):
         try:
             return await super().intercept(method, request_or_iterator, context, method_name)
         except Exception:  # noqa: BLE001 - that is what is wrong with it
-            return b"as if nothing had happened"
+            return BytesValue(value=b"as if nothing had happened")
 
 
 def test_outer_interceptor_that_swallows_a_refusal_lets_nobody_in(
