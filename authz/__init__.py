@@ -2,6 +2,7 @@
 
 from authz.authorizer import Authorizer
 from authz.call import ANONYMOUS, Call, Principal, current_principal
+from authz.credentials import call_credentials
 from authz.errors import (
     AlgorithmNotAllowedError,
     AuthzError,
@@ -24,7 +25,7 @@ from authz.errors import (
 )
 from authz.introspection import Assurance, Introspector
 from authz.metadata import TrustedMetadata
-from authz.token_source import ClientCredentials
+from authz.token_source import ClientCredentials, TokenSource
 from authz.transport import Transport
 from authz.verifier import Verifier
 from authz.verifiers import Verifiers
@@ -53,11 +54,13 @@ __all__ = [
     "TokenInactiveError",
     "TokenMalformedError",
     "TokenMissingError",
+    "TokenSource",
     "Transport",
     "TrustedMetadata",
     "UnauthenticatedError",
     "UnavailableError",
     "Verifier",
     "Verifiers",
+    "call_credentials",
     "current_principal",
 ]

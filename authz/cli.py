@@ -21,6 +21,7 @@ from authz import logs, telemetry
 from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.errors import AuthzError, ConfigError, TokenEndpointError, UnavailableError
 from authz.metadata import TrustedMetadata
+from authz.secret import read_secret
 from authz.settings import Settings, VerifierSettings, config_error
 from authz.token_source import AuthMethod, ClientCredentials
 from authz.transport import Transport
@@ -316,10 +317,7 @@ def _secret(file: Path | None) -> str:
     elif str(file) == "-":
         secret = _standard_input().strip()
     else:
-        try:
-            secret = file.read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            raise ConfigError(f"client_secret_file: {str(file)!a} cannot be read") from None
+        secret = read_secret(file, "client_secret_file")
     if not secret:
         raise ConfigError("client_secret: missing; set AUTHZ_CLIENT_SECRET or --client-secret-file")
     return secret

@@ -1,4 +1,4 @@
-"""One rule book for threads and tasks: flows, and the two drivers that run them.
+"""One rule book for threads, tasks and callbacks: flows, and the three drivers that run them.
 
 A flow is a generator that yields what it must wait for, returns its result
 and raises an :class:`~authz.errors.AuthzError`.
@@ -7,8 +7,9 @@ Most flows finish without yielding: then nobody waits for anything.
 
 import asyncio
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -100,6 +101,54 @@ async def arun(flow: Flow[T]) -> T:
         return result
     finally:
         flow.close()
+
+
+def start(flow: Flow[T], done: Callable[[T | None, Exception | None], None]) -> None:
+    """Begin ``flow`` and return without waiting; whichever thread brings what it waits for goes on with it.
+
+    Args:
+        flow: the flow.
+        done: called exactly once, perhaps before this returns, with the result, or with ``None`` and the error.
+
+    """
+    _advance(flow, done, partial(next, flow))
+
+
+def _advance(flow: Flow[T], done: Callable[[T | None, Exception | None], None], step: Callable[[], Wait]) -> None:
+    try:
+        wait = step()
+    except StopIteration as end:
+        result, error = end.value, None
+    except Exception as raised:  # noqa: BLE001 - what else raised would never be told
+        result, error = None, raised
+    else:
+        _go_on_after(wait, flow, done)
+        return
+    done(result, error)
+
+
+def _go_on_after(wait: Wait, flow: Flow[T], done: Callable[[T | None, Exception | None], None]) -> None:
+    untouched = threading.Lock()
+
+    def go_on(step: Callable[[], Wait]) -> None:
+        # The future and the end of patience may come at once; the first one wins.
+        if untouched.acquire(blocking=False):
+            patience.cancel()
+            _advance(flow, done, step)
+
+    def arrived(future: Future[Any]) -> None:
+        try:
+            value = future.result()
+        except Exception as error:  # noqa: BLE001 - the flow decides what it means
+            go_on(partial(flow.throw, error))
+        else:
+            go_on(partial(flow.send, value))
+
+    patience = threading.Timer(wait.seconds, go_on, [partial(flow.throw, TimeoutError())])
+    patience.daemon = True
+    if not wait.future.done():
+        patience.start()
+    wait.future.add_done_callback(arrived)
 
 
 def is_given_up() -> bool:

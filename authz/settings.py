@@ -4,7 +4,6 @@ A flag goes before a variable, a variable before the same line in ``.env``.
 Lists may be given as ``a,b`` in variables and by repeating the flag.
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from cyclopts import Parameter
@@ -15,6 +14,7 @@ from authz.authorizer import Authorizer
 from authz.claims import ORG_ID_PATTERN
 from authz.errors import ConfigError
 from authz.introspection import ACTIVE_SECONDS, Assurance, Introspector
+from authz.secret import read_secret
 from authz.transport import Transport, check_url
 from authz.verifier import Verifier
 
@@ -181,10 +181,7 @@ class Settings(VerifierSettings):
     def _introspection_client_secret(self) -> str:
         name, file = "introspection_client_secret", self.introspection_client_secret_file
         if file is not None:
-            try:
-                secret = Path(file).read_text(encoding="utf-8").strip()
-            except (OSError, ValueError):
-                raise ConfigError(f"{name}_file: {file!a} cannot be read") from None
+            secret = read_secret(file, f"{name}_file")
         else:
             given = self.introspection_client_secret
             secret = given.get_secret_value() if given is not None else ""

@@ -2,19 +2,23 @@
 
 import base64
 import math
+import os
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import quote_plus
 
 from authz import fork, telemetry
 from authz.backoff import JITTER, Backoff, uniform
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.encoding import EncodingError, base64url_decode, json_object
-from authz.errors import ConfigError, TokenEndpointError
+from authz.errors import AuthzError, ConfigError, TokenEndpointError
 from authz.flow import Flow, Wait, arun, run
+from authz.secret import read_secret
 from authz.transport import HttpResponse, Transport, TransportError, check_issuer_url, check_url
 
 AuthMethod = Literal["client_secret_post", "client_secret_basic"]
@@ -28,9 +32,33 @@ _UNSAID_LIFETIME = 60.0
 _PERMANENT_PAUSE = 30.0
 _LONGEST_PAUSE = 3600.0
 _TRANSIENT = frozenset((408, 425, 429))
+_INVALIDATIONS, _INVALIDATION_WINDOW = 2, 30.0
 
 _TOKEN = re.compile(r"[!-~]{1,16384}", re.ASCII)
 _ERROR_CODE = re.compile(r"[a-z_]{1,64}", re.ASCII)
+
+
+class TokenSource(Protocol):
+    """Whatever has access tokens to give: :class:`ClientCredentials`, or a class of your own."""
+
+    def token_flow(self) -> Flow[str]:
+        """Return an access token, as a flow."""
+
+    def invalidate(self, token: str) -> None:
+        """Note that a server has refused ``token``: there may be a better one."""
+
+
+def replace_token(source: TokenSource, refused: str) -> Flow[str | None]:
+    """Return another token than the one that a server ``refused``, or ``None`` where there is none to be had."""
+    try:
+        source.invalidate(refused)
+        token = yield from source.token_flow()
+    except AuthzError:
+        return None
+    except Exception as error:  # noqa: BLE001 - whoever asks has an answer already, the refusal
+        telemetry.unforeseen("token source", error)
+        return None
+    return token if token != refused else None
 
 
 class _Token(NamedTuple):
@@ -60,6 +88,8 @@ class ClientCredentials:
         token_url: the endpoint itself, instead.
         client_id: the application.
         client_secret: its secret; never logged, never part of a ``repr`` or an error.
+        client_secret_file: a file that holds it, instead; read for each request, so that a new secret
+            needs no restart.
         scope: the scopes to ask for, space-separated or several; by default whatever the application has.
         auth_method: ``client_secret_post`` or ``client_secret_basic`` (RFC 6749 section 2.3.1).
         transport: how the endpoint is asked; by default one of its own.
@@ -76,7 +106,8 @@ class ClientCredentials:
         issuer: str | None = None,
         *,
         client_id: str,
-        client_secret: str,
+        client_secret: str | None = None,
+        client_secret_file: str | Path | None = None,
         token_url: str | None = None,
         scope: str | Iterable[str] | None = None,
         auth_method: AuthMethod = "client_secret_post",
@@ -86,9 +117,12 @@ class ClientCredentials:
     ) -> None:
         if (issuer is None) == (token_url is None):
             raise ConfigError("issuer and token_url: give one of them")
-        for name, value in (("client_id", client_id), ("client_secret", client_secret)):
-            if not value:
-                raise ConfigError(f"{name}: must not be empty")
+        if not client_id:
+            raise ConfigError("client_id: must not be empty")
+        if (client_secret is None) == (client_secret_file is None):
+            raise ConfigError("client_secret and client_secret_file: give one of them")
+        if client_secret is not None and not client_secret:
+            raise ConfigError("client_secret: must not be empty")
         if auth_method not in ("client_secret_post", "client_secret_basic"):
             raise ConfigError(f"auth_method: {auth_method!a} must be client_secret_post or client_secret_basic")
         if token_url is not None:
@@ -99,21 +133,44 @@ class ClientCredentials:
         self._form = {"grant_type": "client_credentials"}
         if scope is not None:
             self._form["scope"] = scope if isinstance(scope, str) else " ".join(scope)
-        self._headers: dict[str, str] = {}
-        if auth_method == "client_secret_post":
-            self._form |= {"client_id": client_id, "client_secret": client_secret}
-        else:
-            # RFC 6749 section 2.3.1: form-encoded first, then Basic.
-            pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
-            self._headers["authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        self._auth_method = auth_method
+        self._client_secret, self._client_secret_file = client_secret, client_secret_file
+        self._secret()
         self._transport = transport or Transport()
         self._clock = clock
         self._jitter = jitter
         self._backoff = Backoff(jitter)
         self._token: _Token | None = None
         self._refused: _RefusedError | None = None
+        self._refused_secret: str | None = None
+        self._invalidated: deque[float] = deque(maxlen=_INVALIDATIONS)
         self.after_fork()
         fork.register(self)
+
+    @classmethod
+    def from_env(cls, *, transport: Transport | None = None) -> "ClientCredentials":
+        """Build a source from ``AUTHZ_*`` variables.
+
+        They are ``AUTHZ_TOKEN_URL`` or else ``AUTHZ_ISSUER``, ``AUTHZ_CLIENT_ID``, ``AUTHZ_CLIENT_SECRET_FILE``
+        or else ``AUTHZ_CLIENT_SECRET``, and ``AUTHZ_SCOPE``.
+
+        Args:
+            transport: how the endpoint is asked; by default one of its own.
+
+        Raises:
+            ConfigError: a variable is missing or wrong; the message names it.
+
+        """
+        token_url, file = _variable("token_url"), _variable("client_secret_file")
+        return cls(
+            _needed("issuer", "or AUTHZ_TOKEN_URL") if token_url is None else None,
+            token_url=token_url,
+            client_id=_needed("client_id"),
+            client_secret=_needed("client_secret", "or AUTHZ_CLIENT_SECRET_FILE") if file is None else None,
+            client_secret_file=file,
+            scope=_variable("scope"),
+            transport=transport,
+        )
 
     def __repr__(self) -> str:
         """Name the application and the endpoint, nothing else."""
@@ -146,6 +203,24 @@ class ClientCredentials:
                 return self._token.text
             raise self._unavailable()
 
+    def invalidate(self, token: str) -> None:
+        """Drop ``token``, which a server has refused, unless another has replaced it already.
+
+        The next call fetches another. Only two tokens are dropped within 30 s: a server that
+        refuses them all must not have us ask the endpoint for every call.
+
+        Args:
+            token: the token that was refused.
+
+        """
+        with self._lock:
+            if self._token is None or self._token.text != token:
+                return
+            now = self._clock.monotonic()
+            if len(self._invalidated) < _INVALIDATIONS or now - self._invalidated[0] >= _INVALIDATION_WINDOW:
+                self._invalidated.append(now)
+                self._token = None
+
     def close(self) -> None:
         """Stop fetching."""
         self._transport.close()
@@ -164,13 +239,21 @@ class ClientCredentials:
                 return text, _NOTHING
             if self._pending is not None:
                 return text, self._pending
-            if now < self._backoff.retry_at:
+            if now < self._backoff.retry_at and not self._has_another_secret():
                 if text is not None:
                     return text, _NOTHING
                 raise self._unavailable()
             pending = self._pending = Future()
         self._launch(pending, now)
         return text, pending
+
+    def _has_another_secret(self) -> bool:
+        if self._refused_secret is None:
+            return False
+        try:
+            return self._secret() != self._refused_secret
+        except ConfigError:
+            return False
 
     def _unavailable(self) -> TokenEndpointError:
         retry_after = max(1.0, self._backoff.retry_at - self._clock.monotonic())
@@ -179,10 +262,35 @@ class ClientCredentials:
         return TokenEndpointError(msg, retry_after=retry_after, is_permanent=why.permanent)
 
     def _launch(self, pending: "Future[None]", started: float) -> None:
-        response = self._transport.fetch("POST", self._url, form=self._form, headers=self._headers)
-        response.add_done_callback(lambda done: self._finish(pending, done, started))
+        try:
+            secret = self._secret()
+        except ConfigError as error:
+            unreadable: Future[HttpResponse] = Future()
+            unreadable.set_exception(_RefusedError(str(error)))
+            self._finish(pending, unreadable, started, None)
+            return
+        form, headers = self._request(secret)
+        response = self._transport.fetch("POST", self._url, form=form, headers=headers)
+        response.add_done_callback(lambda done: self._finish(pending, done, started, secret))
 
-    def _finish(self, pending: "Future[None]", response: "Future[HttpResponse]", started: float) -> None:
+    def _request(self, secret: str) -> tuple[dict[str, str], dict[str, str]]:
+        if self._auth_method == "client_secret_post":
+            return {**self._form, "client_id": self.client_id, "client_secret": secret}, {}
+        # RFC 6749 section 2.3.1: form-encoded first, then Basic.
+        pair = f"{quote_plus(self.client_id)}:{quote_plus(secret)}"
+        return self._form, {"authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+
+    def _secret(self) -> str:
+        if self._client_secret_file is None:
+            return str(self._client_secret)
+        secret = read_secret(self._client_secret_file, "client_secret_file")
+        if not secret:
+            raise ConfigError(f"client_secret_file: {str(self._client_secret_file)!a} is empty")
+        return secret
+
+    def _finish(
+        self, pending: "Future[None]", response: "Future[HttpResponse]", started: float, secret: str | None
+    ) -> None:
         token, refused = None, _RefusedError("unforeseen")
         try:
             token = self._read(response.result(), started)
@@ -198,10 +306,11 @@ class ClientCredentials:
             if self._pending is pending:
                 self._pending = None
             if token is not None:
-                self._token, self._refused = token, None
+                self._token, self._refused, self._refused_secret = token, None, None
                 self._backoff.succeeded()
             else:
                 self._refused = refused
+                self._refused_secret = secret if refused.permanent else None
                 if refused.permanent:
                     self._token = None
                 pause = max(refused.retry_after, _PERMANENT_PAUSE if refused.permanent else 0.0)
@@ -242,6 +351,17 @@ class ClientCredentials:
 
 
 _NOTHING: "Future[None]" = Future()
+
+
+def _variable(name: str) -> str | None:
+    return os.environ.get(f"AUTHZ_{name.upper()}") or None
+
+
+def _needed(name: str, alternative: str = "") -> str:
+    value = _variable(name)
+    if value is None:
+        raise ConfigError(" ".join([f"{name}: missing; set AUTHZ_{name.upper()}", alternative]).strip())
+    return value
 
 
 def _refused(response: HttpResponse) -> _RefusedError:

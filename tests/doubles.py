@@ -126,6 +126,32 @@ class FakeTransport:
             future.set_result(self.answer())
 
 
+class FakeTokenEndpoint:
+    """A token endpoint in memory: every token has a number of its own."""
+
+    def __init__(self) -> None:
+        self.transport = FakeTransport(self.respond)
+        self.changes: dict[str, Any] = {}
+        self.issued = 0
+        self.works()
+
+    def respond(self) -> HttpResponse:
+        if self.body is not None:
+            return json_response(self.body, self.status, self.headers)
+        self.issued += 1
+        answer = {"access_token": f"token-{self.issued}", "expires_in": 300, "token_type": "bearer"}
+        return json_response({**answer, **self.changes}, self.status, self.headers)
+
+    def refuses(self, status: int, body: object = b"", **headers: str) -> None:
+        """Answer this from now on."""
+        self.status, self.body = status, body
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def works(self) -> None:
+        """Answer with tokens again."""
+        self.status, self.body, self.headers = 200, None, {}
+
+
 class FakeIssuer:
     """An issuer in memory: the keys it publishes, and the network they come through."""
 

@@ -4,10 +4,45 @@ from concurrent.futures import CancelledError, Future
 
 import pytest
 
-from authz.flow import Wait, arun, run
+from authz.flow import Wait, arun, pause, run, start
 
-BOTH = pytest.mark.parametrize(
-    "drive", [pytest.param(run, id="run"), pytest.param(lambda flow: asyncio.run(arun(flow)), id="arun")]
+PATIENCE = 20.0
+
+
+class Ending:
+    """What a flow that was started has come to."""
+
+    def __init__(self, flow):
+        self.outcomes, self.threads = [], []
+        self._is_over = threading.Event()
+        start(flow, self._done)
+
+    def _done(self, result, error):
+        self.outcomes.append((result, error))
+        self.threads.append(threading.current_thread())
+        self._is_over.set()
+
+    def wait(self):
+        assert self._is_over.wait(PATIENCE), "it never ended"
+        [outcome] = self.outcomes
+        return outcome
+
+
+def started(flow):
+    """Drive ``flow`` as the others do."""
+    result, error = Ending(flow).wait()
+    if error is not None:
+        raise error
+    return result
+
+
+EACH = pytest.mark.parametrize(
+    "drive",
+    [
+        pytest.param(run, id="run"),
+        pytest.param(lambda flow: asyncio.run(arun(flow)), id="arun"),
+        pytest.param(started, id="start"),
+    ],
 )
 
 
@@ -44,24 +79,24 @@ def immediate():
     yield
 
 
-@BOTH
+@EACH
 def test_a_flow_that_never_waits_returns(drive):
     assert drive(immediate()) == 5
 
 
-@BOTH
+@EACH
 def test_results_are_sent_into_the_flow(drive):
     assert drive(adding(Wait(done(1), 1.0), Wait(done(2), 1.0))) == 3
 
 
-@BOTH
+@EACH
 def test_failures_are_raised_in_the_flow(drive):
     failure = LookupError("lost")
 
     assert drive(outcome_of(Wait(failed(failure), 1.0))) is failure
 
 
-@BOTH
+@EACH
 def test_what_the_flow_raises_is_raised(drive):
     def refusing():
         yield Wait(done(1), 1.0)
@@ -71,12 +106,12 @@ def test_what_the_flow_raises_is_raised(drive):
         drive(refusing())
 
 
-@BOTH
+@EACH
 def test_patience_ends_as_a_timeout_in_the_flow(drive):
     assert isinstance(drive(outcome_of(Wait(Future(), 0.0))), TimeoutError)
 
 
-@BOTH
+@EACH
 def test_a_flow_may_wait_again_after_a_failure(drive):
     def retrying():
         try:
@@ -87,7 +122,7 @@ def test_a_flow_may_wait_again_after_a_failure(drive):
     assert drive(retrying()) == "second"
 
 
-@BOTH
+@EACH
 def test_a_future_that_its_owner_cancelled_is_a_failure(drive):
     future = Future()
     future.cancel()
@@ -95,7 +130,7 @@ def test_a_future_that_its_owner_cancelled_is_a_failure(drive):
     assert isinstance(drive(outcome_of(Wait(future, 1.0))), CancelledError)
 
 
-@BOTH
+@EACH
 def test_a_wait_that_timed_out_leaves_the_future_to_others(drive):
     future = Future()
 
@@ -245,3 +280,44 @@ def test_a_flow_that_ends_early_is_closed(cancel):
             run(flow, waiting=Wait(Interrupting(), 1.0))
 
     assert closed == [True]
+
+
+# ---- start ----
+
+
+def test_a_started_flow_blocks_nobody():
+    ending = Ending(adding(Wait(Future(), 600.0)))
+
+    assert ending.outcomes == []
+
+
+def test_a_started_flow_goes_on_where_its_future_is_completed():
+    future = Future()
+    ending = Ending(adding(Wait(future, 600.0), Wait(done(2), 1.0)))
+    other = threading.Thread(target=future.set_result, args=(1,))
+    other.start()
+    other.join()
+
+    assert (ending.outcomes, ending.threads) == ([(3, None)], [other])
+
+
+def test_a_started_flow_ends_once_whatever_comes_after_its_patience():
+    future = Future()
+    ending = Ending(outcome_of(Wait(future, 0.0)))
+    error = ending.wait()[0]
+    future.set_result(1)
+
+    assert isinstance(error, TimeoutError)
+    assert len(ending.outcomes) == 1
+
+
+def test_a_started_flow_can_pause():
+    assert Ending(pause(0.0)).wait() == (None, None)
+
+
+def test_started_flows_share_one_future():
+    future = Future()
+    endings = [Ending(adding(Wait(future, 600.0))) for _ in range(20)]
+    future.set_result(1)
+
+    assert [ending.outcomes for ending in endings] == [[(1, None)]] * 20

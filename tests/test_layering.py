@@ -13,10 +13,10 @@ ROOT = Path(__file__).parent.parent
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy.
 FLOORS = (
     ("clock", "encoding", "errors", "fork", "logs", "signature", "telemetry"),
-    ("backoff", "call", "jwk", "transport"),
+    ("backoff", "call", "jwk", "secret", "transport"),
     ("flow", "metadata", "refusal"),
     ("claims", "discovery", "jws", "keys", "revocation", "token_source"),
-    ("introspection", "policy", "remote_keys"),
+    ("credentials", "introspection", "policy", "remote_keys"),
     ("verifier",),
     ("verifiers",),
     ("authorizer",),
@@ -34,7 +34,7 @@ PUBLIC = FLOOR["authorizer"]
 UP = {("verifier", "settings")}
 
 MAY_IMPORT_INTERCEPTORS = {"demo", "interceptors"}
-MAY_IMPORT_GRPC = {"cli", "demo", "envoy", "interceptors"}
+MAY_IMPORT_GRPC = {"cli", "credentials", "demo", "envoy", "interceptors"}
 
 GENERATED = ("v1", "v3")
 

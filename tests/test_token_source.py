@@ -11,42 +11,17 @@ import pytest
 from authz.demo.signing import SigningKey
 from authz.errors import ConfigError, TokenEndpointError
 from authz.flow import arun, run
-from authz.token_source import ClientCredentials
+from authz.token_source import ClientCredentials, replace_token
 from authz.transport import Transport, TransportError
-from tests.doubles import ISSUER, NOW, FakeTransport, json_response
+from tests.doubles import ISSUER, NOW, FakeTokenEndpoint
 from tests.loopback import Connection, Loopback
 
 SECRET = "a secret: 100% & more"
-LIFETIME = 300
-
-
-class Endpoint:
-    """A token endpoint in memory: every token has a number of its own."""
-
-    def __init__(self):
-        self.transport = FakeTransport(self.respond)
-        self.changes = {}
-        self.status, self.body, self.headers = 200, None, {}
-        self.issued = 0
-
-    def respond(self):
-        if self.body is not None:
-            return json_response(self.body, self.status, self.headers)
-        self.issued += 1
-        answer = {"access_token": f"token-{self.issued}", "expires_in": LIFETIME, "token_type": "bearer"}
-        return json_response({**answer, **self.changes}, self.status, self.headers)
-
-    def refuses(self, status, body=b"", **headers):
-        self.status, self.body = status, body
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-    def works(self):
-        self.status, self.body, self.headers = 200, None, {}
 
 
 @pytest.fixture
 def endpoint():
-    return Endpoint()
+    return FakeTokenEndpoint()
 
 
 @pytest.fixture
@@ -155,7 +130,7 @@ def test_one_token_serves_many_calls(source, transport):
 )
 def test_a_token_is_fetched_ahead_of_need(new_source, clock, lifetime, jitter, due):
     """I3: at the larger of 60 s and a tenth of its life before it expires."""
-    endpoint = Endpoint()
+    endpoint = FakeTokenEndpoint()
     endpoint.changes = {"expires_in": lifetime}
     source = new_source(jitter, transport=endpoint.transport)
     source.token()
@@ -532,6 +507,228 @@ def test_the_unforeseen_is_logged_without_its_text(source, transport, caplog):
     assert [record.event for record in caplog.records] == ["unforeseen_error", "token_fetch_failed"]
 
 
+# ---- A secret in a file ----
+
+
+@pytest.fixture
+def secret_file(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n")
+    return file
+
+
+@pytest.fixture
+def filed(new_source, secret_file):
+    """Return a token source whose secret is in a file."""
+    return new_source(client_secret=None, client_secret_file=secret_file)
+
+
+def test_a_secret_may_be_in_a_file(filed, transport):
+    filed.token()
+
+    assert transport.requests[0].form["client_secret"] == SECRET
+
+
+def test_a_new_secret_needs_no_restart(filed, transport, clock, secret_file):
+    filed.token()
+    secret_file.write_text("another")
+    clock.advance(240)
+    filed.token()
+
+    assert [request.form["client_secret"] for request in transport.requests] == [SECRET, "another"]
+
+
+@pytest.mark.parametrize("harm", [lambda file: file.unlink(), lambda file: file.write_text(" \n")])
+def test_a_file_without_a_secret_is_named_at_once(new_source, secret_file, harm):
+    harm(secret_file)
+
+    with pytest.raises(ConfigError, match=r"^client_secret_file: '.*/secret' (cannot be read|is empty)$"):
+        new_source(client_secret=None, client_secret_file=secret_file)
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda file: file.unlink(), lambda file: file.write_text(""), lambda file: file.write_bytes(b"\xff\xfe")]
+)
+def test_while_the_file_cannot_be_read_the_old_token_serves(filed, transport, clock, secret_file, harm):
+    filed.token()
+    harm(secret_file)
+    clock.advance(240)
+    assert filed.token() == filed.token() == "token-1"
+    clock.advance(55)
+    failure = refusal(filed)
+    assert f"{secret_file}" in str(failure)
+    assert not failure.is_permanent
+
+    secret_file.write_text("another")
+    clock.advance(60)
+    assert (filed.token(), transport.fetches) == ("token-2", 2)
+
+
+def test_a_new_secret_is_tried_at_once_after_a_refusal(filed, endpoint, transport, secret_file):
+    endpoint.refuses(401, {"error": "invalid_client"})
+    refusal(filed)
+    refusal(filed)
+    assert transport.fetches == 1
+    secret_file.write_text("another")
+    endpoint.works()
+
+    assert (filed.token(), transport.fetches) == ("token-1", 2)
+
+
+def test_a_new_secret_that_is_refused_as_well_pauses_again(filed, endpoint, transport, secret_file):
+    endpoint.refuses(401, {"error": "invalid_client"})
+    refusal(filed)
+    secret_file.write_text("another")
+    refusal(filed)
+    refusal(filed)
+
+    assert transport.fetches == 2
+
+
+def test_a_file_that_is_gone_is_no_new_secret(filed, endpoint, transport, secret_file):
+    endpoint.refuses(401, {"error": "invalid_client"})
+    refusal(filed)
+    secret_file.unlink()
+    refusal(filed)
+
+    assert transport.fetches == 1
+
+
+def test_an_outage_is_not_ended_by_a_new_secret(filed, endpoint, transport, secret_file):
+    endpoint.refuses(503)
+    refusal(filed)
+    secret_file.write_text("another")
+    refusal(filed)
+
+    assert transport.fetches == 1
+
+
+# ---- The environment ----
+
+
+@pytest.fixture
+def environment(monkeypatch, no_settings):  # noqa: ARG001 - it empties the environment first
+    """Return a function that sets ``AUTHZ_`` variables."""
+    return lambda **values: [monkeypatch.setenv(f"AUTHZ_{name.upper()}", value) for name, value in values.items()]
+
+
+def test_the_environment_says_all_that_is_needed(environment, transport):
+    environment(issuer=ISSUER, client_id="client_a", client_secret=SECRET, scope="ledger:read")
+    ClientCredentials.from_env(transport=transport).token()
+
+    assert transport.requests[0].url == f"{ISSUER}/oauth2/token"
+    assert transport.requests[0].form == {
+        "grant_type": "client_credentials",
+        "client_id": "client_a",
+        "client_secret": SECRET,
+        "scope": "ledger:read",
+    }
+
+
+def test_an_endpoint_and_a_file_in_the_environment_come_first(environment, transport, secret_file):
+    environment(issuer=ISSUER, token_url="https://tokens.example/t", client_id="client_a")
+    environment(client_secret="of another", client_secret_file=str(secret_file), scope="")
+    ClientCredentials.from_env(transport=transport).token()
+
+    assert transport.requests[0].url == "https://tokens.example/t"
+    assert transport.requests[0].form["client_secret"] == SECRET
+    assert "scope" not in transport.requests[0].form
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("issuer", "^issuer: missing; set AUTHZ_ISSUER or AUTHZ_TOKEN_URL$"),
+        ("client_id", "^client_id: missing; set AUTHZ_CLIENT_ID$"),
+        ("client_secret", "^client_secret: missing; set AUTHZ_CLIENT_SECRET or AUTHZ_CLIENT_SECRET_FILE$"),
+    ],
+)
+def test_what_the_environment_lacks_is_named(environment, missing, message):
+    environment(**{"issuer": ISSUER, "client_id": "client_a", "client_secret": SECRET, missing: ""})
+
+    with pytest.raises(ConfigError, match=message):
+        ClientCredentials.from_env()
+
+
+# ---- Tokens that a server refused ----
+
+
+def test_a_refused_token_is_replaced(source, transport):
+    """I6."""
+    source.invalidate(source.token())
+
+    assert (source.token(), transport.fetches) == ("token-2", 2)
+
+
+@pytest.mark.parametrize("token", ["token-0", "", "TOKEN-1"])
+def test_another_token_than_the_current_one_is_not_dropped(source, transport, token):
+    """I6: by then it has been replaced."""
+    source.token()
+    source.invalidate(token)
+
+    assert (source.token(), transport.fetches) == ("token-1", 1)
+
+
+def test_a_token_may_be_refused_before_there_is_any(source):
+    source.invalidate("token-1")
+
+    assert source.token() == "token-1"
+
+
+def test_twenty_calls_with_one_refused_token_make_one_request(source, transport):
+    """I6."""
+    refused = source.token()
+    transport.hang()
+    flows = [replace_token(source, refused) for _ in range(20)]
+    waits = [next(flow) for flow in flows]
+    transport.release()
+    late = replace_token(source, refused)
+
+    assert {run(flow, waiting=wait) for flow, wait in zip(flows, waits, strict=True)} == {run(late)} == {"token-2"}
+    assert transport.fetches == 2
+
+
+@pytest.mark.parametrize(("seconds", "fetches"), [(29, 3), (30, 4)])
+def test_two_tokens_are_dropped_in_half_a_minute(source, transport, clock, seconds, fetches):
+    """I6: a server that refuses every token does not have us ask for one per call."""
+    for _ in range(10):
+        source.invalidate(source.token())
+    assert transport.fetches == 3
+    clock.advance(seconds)
+    source.invalidate(source.token())
+    source.token()
+
+    assert transport.fetches == fetches
+
+
+def test_a_token_that_is_still_the_best_replaces_nothing(source):
+    for _ in range(2):
+        source.invalidate(source.token())
+
+    assert run(replace_token(source, source.token())) is None
+
+
+def test_an_endpoint_that_fails_replaces_nothing(source, transport):
+    token = source.token()
+    transport.down()
+
+    assert run(replace_token(source, token)) is None
+
+
+def test_a_source_that_fails_as_nobody_foresaw_replaces_nothing(caplog):
+    class Broken:
+        def token_flow(self):
+            raise ZeroDivisionError(SECRET)
+            yield
+
+        def invalidate(self, token):
+            """Do nothing."""
+
+    assert run(replace_token(Broken(), "token-1")) is None
+    assert [record.event for record in caplog.records] == ["unforeseen_error"]
+    assert SECRET not in caplog.text
+
+
 # ---- The rest ----
 
 
@@ -573,6 +770,8 @@ def test_closing_closes_the_transport(source, transport):
         pytest.param({"token_url": "https://user:pw@a/t"}, "^token_url: ", id="I1-password-in-url"),
         pytest.param({"client_id": ""}, "^client_id: must not be empty", id="no-client-id"),
         pytest.param({"client_secret": ""}, "^client_secret: must not be empty", id="no-secret"),
+        pytest.param({"client_secret": None}, "^client_secret and client_secret_file: give one", id="neither-secret"),
+        pytest.param({"client_secret_file": "x"}, "^client_secret and client_secret_file: give one", id="two-secrets"),
         pytest.param({"auth_method": "private_key_jwt"}, "^auth_method: 'private_key_jwt' must be", id="method"),
     ],
 )

@@ -1,5 +1,7 @@
-"""Interceptors for ``grpc.aio`` servers; those for ``grpc`` are in :mod:`interceptors`."""
+"""Interceptors for ``grpc.aio`` servers and channels; those for ``grpc`` are in :mod:`interceptors`."""
 
+from interceptors.aio.client import bearer_interceptors
+from interceptors.aio.forwarding import forward_principal_interceptors
 from interceptors.aio.server import AuthzInterceptor
 
-__all__ = ["AuthzInterceptor"]
+__all__ = ["AuthzInterceptor", "bearer_interceptors", "forward_principal_interceptors"]

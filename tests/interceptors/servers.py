@@ -69,16 +69,21 @@ def _register(server: Any, handlers: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def sync_server(
-    handlers: Mapping[str, Any], interceptors: Sequence[Any] = (), *, pool: ThreadPoolExecutor | None = None
+    handlers: Mapping[str, Any],
+    interceptors: Sequence[Any] = (),
+    *,
+    pool: ThreadPoolExecutor | None = None,
+    address: str = "127.0.0.1:0",
+    credentials: grpc.ServerCredentials | None = None,
 ) -> Iterator[str]:
     """Serve ``handlers`` with ``grpc.server``; yield the address."""
     pool = pool or ThreadPoolExecutor(8)
     server = grpc.server(pool, interceptors=interceptors, options=_OPTIONS)
     _register(server, handlers)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     try:
-        yield f"127.0.0.1:{port}"
+        yield address.replace(":0", f":{port}")
     finally:
         # Not None, which would wait without end for a server that is dead.
         stopped = server.stop(0).wait(PATIENCE)

@@ -1,0 +1,104 @@
+"""Bearer tokens on the outgoing RPCs of a ``grpc.aio`` channel."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from authz.credentials import unavailable
+from authz.errors import TokenEndpointError
+from authz.flow import Flow, arun
+from authz.token_source import TokenSource
+from interceptors.aio.calls import RepeatableStream, when_ended
+from interceptors.aio.kinds import Continuation, Intercept, changed, every_kind
+from interceptors.bearer import Bearer, has_authorization
+
+T = TypeVar("T")
+
+
+def bearer_interceptors(
+    source: TokenSource, *, insecure_channel: bool = False
+) -> tuple[grpc.aio.ClientInterceptor, ...]:
+    """Return what puts a token of ``source`` on every call; see :func:`interceptors.bearer_interceptors`.
+
+    For the ``interceptors`` of ``grpc.aio.secure_channel``: all of them, for each serves one kind of RPC.
+
+    Args:
+        source: where the tokens come from.
+        insecure_channel: send them on any channel, one without TLS included, which gives them to whoever
+            listens. By default gRPC itself refuses all but TLS and ``grpc.local_channel_credentials()``: with
+            ``grpc.aio.UsageError`` on a ``grpc.aio.insecure_channel``, else with UNAUTHENTICATED.
+
+    """
+
+    def intercept(begin: Callable[["_Rpc"], Awaitable[Any]], *, is_repeatable: bool) -> Intercept:
+        async def begin_rpc(continuation: Continuation, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+            if has_authorization(details.metadata):
+                return await continuation(details, request)
+            rpc = _Rpc(source, details, is_repeatable=is_repeatable, insecure_channel=insecure_channel)
+            await rpc.prepare(continuation, request)
+            return await begin(rpc)
+
+        return begin_rpc
+
+    return every_kind(
+        unary_unary=intercept(_unary_unary, is_repeatable=True),
+        unary_stream=intercept(_unary_stream, is_repeatable=True),
+        stream_unary=intercept(_streaming, is_repeatable=False),
+        stream_stream=intercept(_streaming, is_repeatable=False),
+    )
+
+
+class _Rpc(Bearer):
+    async def prepare(self, continuation: Continuation, request: Any) -> None:
+        """Get ready for the first attempt."""
+        self._continuation, self._request = continuation, request
+        try:
+            await self._in_time(self.begin())
+        except Exception as error:  # noqa: BLE001 - whatever a source raises, gRPC's callers expect this
+            nothing = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(self.failure_code(), nothing, nothing, str(unavailable(error))) from None
+
+    async def send(self) -> Any:
+        """Begin an attempt."""
+        return await self._continuation(changed(self._details, **self.attempt()._asdict()), self._request)
+
+    async def has_replaced_token(self) -> bool:
+        """Get another token; say whether there is one, and time to use it."""
+        try:
+            return await self._in_time(self.begin_again())
+        except TokenEndpointError:
+            return False
+
+    async def _in_time(self, flow: Flow[T]) -> T:
+        try:
+            async with asyncio.timeout(self.time_remaining()):
+                return await arun(flow)
+        except TimeoutError:
+            raise TokenEndpointError("the deadline has passed before there was a token") from None
+
+
+async def _unary_unary(rpc: _Rpc) -> Any:
+    call = await rpc.send()
+    try:
+        code = await call.code()
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+    return await rpc.send() if rpc.is_refusal(code) and await rpc.has_replaced_token() else call
+
+
+async def _unary_stream(rpc: _Rpc) -> Any:
+    return RepeatableStream(await rpc.send(), rpc)
+
+
+async def _streaming(rpc: _Rpc) -> Any:
+    call = await rpc.send()
+
+    async def look() -> None:
+        if rpc.is_refusal(await call.code()):
+            rpc.drop_token()
+
+    when_ended(call, look)
+    return call

@@ -1,0 +1,87 @@
+"""One outgoing RPC and the token that it bears: what both colours know of them."""
+
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import grpc
+
+from authz.credentials import BearerPlugin, bearer_metadata
+from authz.flow import Flow
+from authz.token_source import TokenSource, replace_token
+
+Entries = tuple[tuple[str, str | bytes], ...]
+
+
+def has_authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+    """Say whether the caller of an RPC brings an ``authorization`` of its own."""
+    return any(key.lower() == "authorization" for key, _ in metadata or ())
+
+
+class Attempt(NamedTuple):
+    """What an attempt has that is not as the caller gave it."""
+
+    timeout: float | None
+    metadata: Entries | None
+    credentials: grpc.CallCredentials | None
+
+
+class Bearer:
+    """An outgoing RPC, of one attempt or two.
+
+    Args:
+        source: where its token comes from.
+        details: the RPC as its caller wants it.
+        is_repeatable: whether the request is still there to be sent again; a stream of them is not.
+        insecure_channel: whether the token is plain metadata; by default it is call
+            credentials, which gRPC does not send on a channel that anybody could listen to.
+
+    """
+
+    def __init__(self, source: TokenSource, details: Any, *, is_repeatable: bool, insecure_channel: bool) -> None:
+        self._source, self._details, self._insecure = source, details, insecure_channel
+        self.is_repeatable = is_repeatable
+        # Asks for the token when gRPC does, and tells afterwards which one went out, if any did.
+        self._plugin = BearerPlugin(source)
+        self._ends_at = None if details.timeout is None else time.monotonic() + details.timeout
+
+    def begin(self) -> Flow[None]:
+        """Get what the first attempt needs."""
+        if self._insecure:
+            self._plugin.token = yield from self._source.token_flow()
+
+    def begin_again(self) -> Flow[bool]:
+        """Get what a second attempt needs; say whether one makes sense."""
+        token = yield from replace_token(self._source, self._plugin.token or "")
+        if token is None or self.time_remaining() == 0:
+            return False
+        self._plugin.token = token
+        return True
+
+    def attempt(self) -> Attempt:
+        """Return what to change about the RPC for the attempt that has begun."""
+        metadata, credentials = self._details.metadata, self._details.credentials
+        if self._insecure:
+            metadata = (*(metadata or ()), *bearer_metadata(self._plugin.token or ""))
+        elif credentials is None:
+            credentials = self._plugin.credentials()
+        else:
+            credentials = grpc.composite_call_credentials(credentials, self._plugin.credentials())
+        return Attempt(self.time_remaining(), metadata, credentials)
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the caller's deadline, or ``None`` where it has none."""
+        return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+
+    def is_refusal(self, code: grpc.StatusCode | None) -> bool:
+        """Say whether a server has refused our token, rather than gRPC to send it."""
+        return code is grpc.StatusCode.UNAUTHENTICATED and self._plugin.token is not None
+
+    def drop_token(self) -> None:
+        """Have the next RPC bear another token."""
+        if self._plugin.token is not None:
+            self._source.invalidate(self._plugin.token)
+
+    def failure_code(self) -> grpc.StatusCode:
+        """Return how the RPC ends where no token can be had."""
+        return grpc.StatusCode.DEADLINE_EXCEEDED if self.time_remaining() == 0 else grpc.StatusCode.UNAVAILABLE

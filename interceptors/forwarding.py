@@ -1,0 +1,40 @@
+"""The verified caller of the RPC that is being served, told to the next service by a ``grpc`` channel."""
+
+from typing import Any
+
+import grpc
+
+from authz.call import ANONYMOUS, Principal, current_principal
+from authz.metadata import TrustedMetadata
+from interceptors.details import changed
+from interceptors.kinds import Continuation, EveryKind
+
+
+def forward_principal_interceptors(*, trusted: TrustedMetadata | None = None) -> tuple[EveryKind, ...]:
+    """Return what tells the next service who calls this one: ``grpc.intercept_channel(channel, *these)``.
+
+    Every call that is made while an RPC is served carries its verified caller, :func:`authz.current_principal`, as
+    trusted metadata. Elsewhere, and on public methods, there is none; what the calling code itself puts
+    under a trusted name never goes out.
+    The next service must take such metadata from its own kind only, such as over mTLS;
+    ``AuthzInterceptor`` takes it from nobody.
+
+    Args:
+        trusted: the names of the metadata, as the next service reads them.
+
+    """
+    names = trusted or TrustedMetadata()
+
+    def intercept(continuation: Continuation, details: grpc.ClientCallDetails, request: Any) -> Any:
+        metadata = names.believed(details.metadata or (), principal_served())
+        return continuation(changed(details, metadata=metadata), request)
+
+    return (EveryKind(unary_unary=intercept, unary_stream=intercept, stream_unary=intercept, stream_stream=intercept),)
+
+
+def principal_served() -> Principal:
+    """Return who makes the RPC that this code serves; outside of one, nobody in particular."""
+    try:
+        return current_principal()
+    except LookupError:
+        return ANONYMOUS

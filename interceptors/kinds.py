@@ -1,0 +1,53 @@
+"""Client interceptors of every RPC kind, made of functions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+Continuation = Callable[[grpc.ClientCallDetails, Any], Any]
+Intercept = Callable[[Continuation, grpc.ClientCallDetails, Any], Any]
+
+
+class EveryKind(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """An interceptor that does as it is told, for each kind of RPC.
+
+    Args:
+        unary_unary: what to do with an RPC of this kind; and so on.
+
+    """
+
+    def __init__(
+        self, *, unary_unary: Intercept, unary_stream: Intercept, stream_unary: Intercept, stream_stream: Intercept
+    ) -> None:
+        self._unary_unary, self._unary_stream = unary_unary, unary_stream
+        self._stream_unary, self._stream_stream = stream_unary, stream_stream
+
+    def intercept_unary_unary(
+        self, continuation: Continuation, client_call_details: grpc.ClientCallDetails, request: Any
+    ) -> Any:
+        """See ``grpc.UnaryUnaryClientInterceptor``."""
+        return self._unary_unary(continuation, client_call_details, request)
+
+    def intercept_unary_stream(
+        self, continuation: Continuation, client_call_details: grpc.ClientCallDetails, request: Any
+    ) -> Any:
+        """See ``grpc.UnaryStreamClientInterceptor``."""
+        return self._unary_stream(continuation, client_call_details, request)
+
+    def intercept_stream_unary(
+        self, continuation: Continuation, client_call_details: grpc.ClientCallDetails, request_iterator: Any
+    ) -> Any:
+        """See ``grpc.StreamUnaryClientInterceptor``."""
+        return self._stream_unary(continuation, client_call_details, request_iterator)
+
+    def intercept_stream_stream(
+        self, continuation: Continuation, client_call_details: grpc.ClientCallDetails, request_iterator: Any
+    ) -> Any:
+        """See ``grpc.StreamStreamClientInterceptor``."""
+        return self._stream_stream(continuation, client_call_details, request_iterator)
