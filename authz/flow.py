@@ -7,12 +7,18 @@ Most flows finish without yielding: then nobody waits for anything.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from authz.alarms import Alarms
+
 T = TypeVar("T")
+
+# What keeps the time where neither a thread nor a task waits.
+_patience = Alarms("authz-patience")
 
 
 class Wait(NamedTuple):
@@ -133,7 +139,8 @@ def _go_on_after(wait: Wait, flow: Flow[T], done: Callable[[T | None, Exception 
     def go_on(step: Callable[[], Wait]) -> None:
         # The future and the end of patience may come at once; the first one wins.
         if untouched.acquire(blocking=False):
-            patience.cancel()
+            if patience is not None:
+                _patience.cancel(patience)
             _advance(flow, done, step)
 
     def arrived(future: Future[Any]) -> None:
@@ -144,10 +151,9 @@ def _go_on_after(wait: Wait, flow: Flow[T], done: Callable[[T | None, Exception 
         else:
             go_on(partial(flow.send, value))
 
-    patience = threading.Timer(wait.seconds, go_on, [partial(flow.throw, TimeoutError())])
-    patience.daemon = True
+    patience = None
     if not wait.future.done():
-        patience.start()
+        patience = _patience.set(time.monotonic() + wait.seconds, partial(go_on, partial(flow.throw, TimeoutError())))
     wait.future.add_done_callback(arrived)
 
 

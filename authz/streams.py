@@ -2,28 +2,21 @@
 
 A door opens an entry for every streaming RPC and closes it when the RPC is
 over. In between the stream is told to end when its token expires, or when its
-organization, application, token or key is withdrawn. One thread keeps the time
-for all of them; it sleeps until the earliest stream is due, and costs nothing per stream.
+organization, application, token or key is withdrawn.
 """
 
-import heapq
 import math
 import threading
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, Protocol
 
 from authz import fork, telemetry
+from authz.alarms import Alarm, Alarms
 from authz.call import Principal, check_methods
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.errors import AuthzError, ConfigError, TokenExpiredError
 
 StreamExpiry = Literal["token", "never"]
-
-# How long the thread stays without work: long enough not to start one for every stream.
-_LINGER = 10.0
-# Below this many, entries of streams that are over are not worth sweeping.
-_FEW = 64
 
 
 class Stream(Protocol):
@@ -38,10 +31,9 @@ class Stream(Protocol):
         """
 
 
-@dataclass(order=True, slots=True)
-class _Due:
-    at: float
-    stream: Stream | None = field(compare=False)
+class _Open(NamedTuple):
+    principal: Principal
+    alarm: Alarm | None
 
 
 class OpenStreams:
@@ -54,107 +46,65 @@ class OpenStreams:
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
+        self._alarms = Alarms("authz-streams", monotonic=clock.monotonic)
         self.after_fork()
         fork.register(self)
 
     def __len__(self) -> int:
         """Return how many streams are open."""
-        return len(self._principals)
+        return len(self._open)
 
     def open(self, stream: Stream, principal: Principal, until: float) -> None:
-        """Take in a stream, and end it at ``until``, in POSIX seconds or infinite."""
-        with self._changed:
-            self._principals[stream] = principal
-            if until < math.inf:
-                self._schedule(stream, self._clock.monotonic() + until - self._clock.time())
+        """Take in a stream, and end it at ``until``, in POSIX seconds or infinite; at once if that is over."""
+        left = until - self._clock.time()
+        with self._lock:
+            alarm = self._alarm(stream, left) if 0 < left < math.inf else None
+            self._open[stream] = _Open(principal, alarm)
+        if left <= 0:
+            self._end(stream, TokenExpiredError())
 
     def close(self, stream: Stream) -> None:
         """Forget a stream, which is over."""
-        with self._changed:
-            self._principals.pop(stream, None)
-            self._cancel(stream)
+        with self._lock:
+            opened = self._open.pop(stream, None)
+        if opened is not None and opened.alarm is not None:
+            self._alarms.cancel(opened.alarm)
 
     def end(self, error: AuthzError, concerns: Callable[[Principal], bool]) -> int:
         """End every stream whose principal ``concerns`` says yes to; return how many those are."""
-        with self._changed:
-            ended = [stream for stream, principal in self._principals.items() if concerns(principal)]
-        self._end(ended, error)
+        with self._lock:
+            ended = [stream for stream, opened in self._open.items() if concerns(opened.principal)]
+        for stream in ended:
+            self._end(stream, error)
         return len(ended)
 
     def expire(self) -> None:
-        """End every stream that is due by now."""
-        with self._changed:
-            now = self._clock.monotonic()
-            due = []
-            while self._heap and self._heap[0].at <= now:
-                stream = heapq.heappop(self._heap).stream
-                if stream is None:
-                    self._cancelled -= 1
-                else:
-                    del self._due[stream]
-                    due.append(stream)
-        self._end(due, TokenExpiredError())
+        """End every stream that is due by now; a thread does it at the time."""
+        self._alarms.ring()
 
     def after_fork(self) -> None:
-        """Forget the streams and the thread, which are the parent's."""
-        self._changed = threading.Condition(threading.Lock())
-        self._principals: dict[Stream, Principal] = {}
-        self._heap: list[_Due] = []
-        self._due: dict[Stream, _Due] = {}
-        self._cancelled = 0
-        self._thread: threading.Thread | None = None
-        self._wakes_at = math.inf
+        """Forget the streams, which are the parent's."""
+        self._lock = threading.Lock()
+        self._open: dict[Stream, _Open] = {}
 
-    def _end(self, streams: Collection[Stream], error: AuthzError) -> None:
-        for stream in streams:
-            try:
-                seconds = stream.end(error)
-            except Exception as failure:  # noqa: BLE001 - the others must end all the same
-                telemetry.unforeseen("stream", failure)
-                continue
-            if seconds is not None:
-                with self._changed:
-                    if stream in self._principals:
-                        self._schedule(stream, self._clock.monotonic() + seconds)
+    def _alarm(self, stream: Stream, seconds: float) -> Alarm:
+        at = self._clock.monotonic() + seconds
+        return self._alarms.set(at, lambda: self._end(stream, TokenExpiredError()))
 
-    def _schedule(self, stream: Stream, at: float) -> None:
-        self._cancel(stream)
-        due = self._due[stream] = _Due(at, stream)
-        heapq.heappush(self._heap, due)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._keep_time, name="authz-streams", daemon=True)
-            self._thread.start()
-        elif at < self._wakes_at:
-            self._changed.notify()
-
-    def _cancel(self, stream: Stream) -> None:
-        due = self._due.pop(stream, None)
-        if due is None:
+    def _end(self, stream: Stream, error: AuthzError) -> None:
+        try:
+            seconds = stream.end(error)
+        except Exception as failure:  # noqa: BLE001 - the others must end all the same
+            telemetry.unforeseen("stream", failure)
             return
-        # Left in the heap, for taking it out would mean a search; swept when it is mostly such.
-        due.stream = None
-        self._cancelled += 1
-        if self._cancelled > max(_FEW, len(self._heap) // 2):
-            self._heap = [due for due in self._heap if due.stream is not None]
-            heapq.heapify(self._heap)
-            self._cancelled = 0
-
-    def _keep_time(self) -> None:
-        is_idle = False
-        while True:
-            with self._changed:
-                now = self._clock.monotonic()
-                if self._heap:
-                    self._wakes_at = self._heap[0].at
-                elif is_idle:
-                    self._thread = None
-                    return
-                else:
-                    self._wakes_at = now + _LINGER
-                is_idle = not self._heap
-                if self._wakes_at > now:
-                    self._changed.wait(min(self._wakes_at - now, threading.TIMEOUT_MAX))
-            self.expire()
+        if seconds is None:
+            return
+        with self._lock:
+            opened = self._open.get(stream)
+            if opened is not None:
+                if opened.alarm is not None:
+                    self._alarms.cancel(opened.alarm)
+                self._open[stream] = opened._replace(alarm=self._alarm(stream, seconds))
 
 
 class StreamRules:
