@@ -18,7 +18,7 @@ import interceptors
 import interceptors.aio
 from authz import Authorizer
 from authz.demo.signing import SigningKey
-from authz.envoy.server import AuthorizationServicer
+from authz.envoy.servicer import AuthorizationServicer
 from benchmarks.material import verifier
 
 SERVICE = "benchmark.Service"
@@ -62,15 +62,20 @@ def _methods(call: Any, stream: Any) -> dict[str, Any]:
     }
 
 
+def _serve(server: grpc.aio.Server, method: str, handler: Any) -> None:
+    _, service, name = method.split("/")
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
+
+
 async def _aio(kind: str, key: SigningKey) -> None:
     server = grpc.aio.server(
         interceptors=[interceptors.aio.AuthzInterceptor(verifier(key))] if kind == "aio-authz" else []
     )
     if kind == "ext_authz":
-        AuthorizationServicer(Authorizer(verifier(key))).add_to(server)
+        check = AuthorizationServicer(Authorizer(verifier(key))).check
+        _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(check))
     elif kind == "constant":
-        service = CHECK.split("/")[1]
-        server.add_registered_method_handlers(service, {"Check": grpc.unary_unary_rpc_method_handler(_answer)})
+        _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(_answer))
     else:
         server.add_registered_method_handlers(SERVICE, _methods(_answer, _stream))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from authz.authorizer import Authorizer
-from authz.envoy.server import AuthorizationServicer
+from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse, HeaderValue
 from fuzz.subjects import ED, STRANGER, TOKEN, Mutate, new_verifier
 from tests.doubles import NOW, ORG, m2m_claims

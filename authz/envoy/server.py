@@ -12,13 +12,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from authz import telemetry
 from authz.authorizer import Authorizer
-from authz.envoy import check
 from authz.envoy.config import check_address
+from authz.envoy.servicer import SERVICE, AuthorizationServicer
 from authz.errors import ConfigError, UnavailableError
-from authz.flow import arun, is_given_up
+from authz.flow import arun
 from authz.transport import is_loopback
-
-SERVICE = "envoy.service.auth.v3.Authorization"
 
 _SOCKETS = ("unix:", "unix-abstract:")
 
@@ -26,42 +24,6 @@ _SOCKETS = ("unix:", "unix-abstract:")
 # error, which failure_mode_allow lets through: leave room for all headers (60 KiB) and a buffered body.
 _MAX_REQUEST_BYTES = 16 * 1024 * 1024
 _HEALTH_SECONDS = 1.0
-
-
-class AuthorizationServicer:
-    """Answer Envoy's ``Check``.
-
-    Args:
-        authorizer: the judge.
-
-    """
-
-    def __init__(self, authorizer: Authorizer) -> None:
-        self._authorizer = authorizer
-
-    async def check(self, body: bytes, _context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        """Return a serialized ``CheckResponse`` for a serialized ``CheckRequest``, whatever is in it."""
-        call, grpc_client = check.UNREADABLE, False
-        try:
-            call = check.call_from(check.parse(body))
-            grpc_client = check.is_grpc(call.metadata)
-            principal = await arun(self._authorizer.authorize(call))
-            check.check_path(call, grpc=grpc_client)
-            response = check.allow(principal, self._authorizer.trusted)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and is_given_up():
-                raise
-            response = check.deny(self._authorizer.refusal(call, error), grpc=grpc_client)
-        return response.SerializeToString()
-
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Register with ``server`` under Envoy's service name; the messages are ours, the wire is the same."""
-        # Bytes in, bytes out: a request that does not parse must be denied, not fail as an RPC.
-        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self.check)
-        # Not add_registered_method_handlers: for aio it does nothing before grpcio 1.77.
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Check": handler}),))
 
 
 async def serve(
@@ -87,7 +49,12 @@ async def serve(
     """
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES)]
     server = grpc.aio.server(options=options)
-    AuthorizationServicer(authorizer).add_to(server)
+    # Bytes in, bytes out: a request that does not parse must be denied, not fail as an RPC.
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        AuthorizationServicer(authorizer).check
+    )
+    # Not add_registered_method_handlers: for aio it does nothing before grpcio 1.77.
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Check": handler}),))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     addresses = [_bind(server, address) for address in listen]

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
 from authz.demo.signing import SigningKey
-from authz.envoy.server import SERVICE
+from authz.envoy.servicer import SERVICE
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.errors import ConfigError
 from authz.flow import Flow

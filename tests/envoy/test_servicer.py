@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
 from authz.demo.signing import SigningKey
-from authz.envoy.server import AuthorizationServicer
+from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.flow import Flow
 from authz.verifier import Verifier

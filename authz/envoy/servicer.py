@@ -1,0 +1,45 @@
+"""Envoy's ``Check``, whatever serves it: bytes in, bytes out."""
+
+from authz.authorizer import Authorizer
+from authz.envoy import check
+from authz.flow import Flow, arun
+
+SERVICE = "envoy.service.auth.v3.Authorization"
+
+
+class AuthorizationServicer:
+    """Answer Envoy's ``Check``; the messages are ours, the wire is the same.
+
+    Args:
+        authorizer: the judge.
+
+    """
+
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+
+    async def check(self, body: bytes, _context: object) -> bytes:
+        """Return the answer, as a handler of ``grpc.aio``; see :meth:`check_flow`."""
+        try:
+            return await arun(self.check_flow(body))
+        except GeneratorExit as error:
+            # A rule has raised it: whoever closes a flow does not see it again.
+            return self.unforeseen(error)
+
+    def check_flow(self, body: bytes) -> Flow[bytes]:
+        """Return a serialized ``CheckResponse`` for a serialized ``CheckRequest``, whatever is in it."""
+        call, grpc_client = check.UNREADABLE, False
+        try:
+            call = check.call_from(check.parse(body))
+            grpc_client = check.is_grpc(call.metadata)
+            principal = yield from self._authorizer.authorize(call)
+            check.check_path(call, grpc=grpc_client)
+            return check.allowed(principal, self._authorizer.trusted)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
+            return check.deny(self._authorizer.refusal(call, error), grpc=grpc_client).SerializeToString()
+
+    def unforeseen(self, error: BaseException) -> bytes:
+        """Return the answer to a request of which nothing is known but that ``error`` came up."""
+        return check.deny(self._authorizer.refusal(check.UNREADABLE, error), grpc=True).SerializeToString()
