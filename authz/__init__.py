@@ -13,6 +13,9 @@ from authz.errors import (
     IntrospectionUnavailableError,
     KeyNotFoundError,
     KeySetUnavailableError,
+    MeshMetadataError,
+    MeshUndecidedError,
+    PeerUnknownError,
     PermissionDeniedError,
     TokenEndpointError,
     TokenExpiredError,
@@ -23,7 +26,9 @@ from authz.errors import (
     UnavailableError,
 )
 from authz.introspection import Assurance, Introspector
+from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.peer import Peer
 from authz.token_source import ClientCredentials
 from authz.transport import Transport
 from authz.verifier import Verifier
@@ -46,6 +51,11 @@ __all__ = [
     "Introspector",
     "KeyNotFoundError",
     "KeySetUnavailableError",
+    "MeshMetadataError",
+    "MeshPeers",
+    "MeshUndecidedError",
+    "Peer",
+    "PeerUnknownError",
     "PermissionDeniedError",
     "Principal",
     "TokenEndpointError",

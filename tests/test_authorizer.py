@@ -455,7 +455,7 @@ def test_an_authorizer_stays_itself(authorizer):
 
 
 def test_an_authorizer_has_its_own_public_methods(authorizer):
-    with pytest.raises(ConfigError, match="public_methods: give them to the Authorizer"):
+    with pytest.raises(ConfigError, match="public_methods and trust: give them to the Authorizer"):
         as_authorizer(authorizer, [METHOD])
 
 

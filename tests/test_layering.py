@@ -12,11 +12,11 @@ ROOT = Path(__file__).parent.parent
 
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy.
 FLOORS = (
-    ("clock", "encoding", "errors", "fork", "logs", "signature", "telemetry"),
+    ("clock", "encoding", "errors", "fork", "logs", "peer", "signature", "telemetry"),
     ("backoff", "call", "jwk", "transport"),
-    ("flow", "metadata", "refusal"),
+    ("flow", "metadata", "refusal", "streams"),
     ("claims", "discovery", "jws", "keys", "revocation", "token_source"),
-    ("introspection", "policy", "remote_keys"),
+    ("introspection", "mesh", "policy", "remote_keys"),
     ("verifier",),
     ("verifiers",),
     ("authorizer",),
