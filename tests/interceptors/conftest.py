@@ -12,6 +12,7 @@ from authz import Authorizer, Call, Principal, Verifier
 from authz.demo.signing import SigningKey
 from authz.flow import Flow
 from authz.transport import HttpResponse
+from tests.certificates import Authority
 from tests.doubles import AUDIENCE, ISSUER, NOW, FakeTransport, ManualClock, json_response, jwks, m2m_claims
 from tests.interceptors.client import Outcome, Silence, call, finish, start
 from tests.interceptors.servers import DOORS, PATIENCE, Door, Loop
@@ -23,6 +24,11 @@ def loop() -> Iterator[Loop]:
     loop = Loop()
     yield loop
     loop.close()
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
 
 
 @pytest.fixture(scope="session", params=DOORS, ids=lambda door: door.name)

@@ -36,6 +36,13 @@ _OPTIONS = (
 
 T = TypeVar("T")
 
+Bind = Callable[[Any], str]
+"""Gives a server its ports, and returns the address of the one that matters."""
+
+
+def on_loopback(server: Any) -> str:
+    return f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+
 
 class Loop:
     """An event loop on a thread of its own."""
@@ -69,16 +76,20 @@ def _register(server: Any, handlers: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def sync_server(
-    handlers: Mapping[str, Any], interceptors: Sequence[Any] = (), *, pool: ThreadPoolExecutor | None = None
+    handlers: Mapping[str, Any],
+    interceptors: Sequence[Any] = (),
+    *,
+    pool: ThreadPoolExecutor | None = None,
+    bind: Bind = on_loopback,
 ) -> Iterator[str]:
     """Serve ``handlers`` with ``grpc.server``; yield the address."""
     pool = pool or ThreadPoolExecutor(8)
     server = grpc.server(pool, interceptors=interceptors, options=_OPTIONS)
     _register(server, handlers)
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = bind(server)
     server.start()
     try:
-        yield f"127.0.0.1:{port}"
+        yield address
     finally:
         # Not None, which would wait without end for a server that is dead.
         stopped = server.stop(0).wait(PATIENCE)
@@ -88,21 +99,26 @@ def sync_server(
 
 @contextlib.contextmanager
 def aio_server(
-    loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = (), *, pool: ThreadPoolExecutor | None = None
+    loop: Loop,
+    handlers: Mapping[str, Any],
+    interceptors: Sequence[Any] = (),
+    *,
+    pool: ThreadPoolExecutor | None = None,
+    bind: Bind = on_loopback,
 ) -> Iterator[str]:
     """Serve ``handlers`` with ``grpc.aio.server``, synchronous ones in ``pool``; yield the address."""
     pool = pool or ThreadPoolExecutor(8)
 
-    async def start() -> tuple[grpc.aio.Server, int]:
+    async def start() -> tuple[grpc.aio.Server, str]:
         server = grpc.aio.server(pool, interceptors=interceptors, options=_OPTIONS)
         _register(server, handlers)
-        port = server.add_insecure_port("127.0.0.1:0")
+        address = bind(server)
         await server.start()
-        return server, port
+        return server, address
 
-    server, port = loop.run(start())
+    server, address = loop.run(start())
     try:
-        yield f"127.0.0.1:{port}"
+        yield address
     finally:
         loop.run(server.stop(None))
         pool.shutdown()
@@ -122,9 +138,14 @@ class Door:
         return interceptors.aio.AuthzInterceptor if self.is_aio else interceptors.AuthzInterceptor
 
     @contextlib.contextmanager
-    def listen(self, loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = ()) -> Iterator[str]:
-        """Serve ``handlers``; yield the address."""
-        serving = aio_server(loop, handlers, interceptors) if self.is_aio else sync_server(handlers, interceptors)
+    def listen(
+        self, loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = (), **options: Any
+    ) -> Iterator[str]:
+        """Serve ``handlers``; yield the address. The options are those of the servers."""
+        if self.is_aio:
+            serving = aio_server(loop, handlers, interceptors, **options)
+        else:
+            serving = sync_server(handlers, interceptors, **options)
         with serving as address:
             yield address
 
