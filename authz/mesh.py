@@ -62,10 +62,10 @@ class MeshPeers:
                 raise ConfigError(f"mesh peers: {setting} needs a list of names, not a single one")
             object.__setattr__(self, setting, frozenset(names))
         for name in self.spiffe_ids:
-            if not isinstance(name, str) or not _SPIFFE_ID.fullmatch(name):
+            if not _is_like(_SPIFFE_ID, name):
                 raise ConfigError(f"mesh peers: {name!a} is not a SPIFFE ID such as spiffe://cluster.local/ns/a/sa/b")
         for name in self.dns_names:
-            if not isinstance(name, str) or not _DNS_NAME.fullmatch(name):
+            if not _is_like(_DNS_NAME, name):
                 raise ConfigError(f"mesh peers: {name!a} is not a DNS name in lower case, without wildcards")
         if not isinstance(self.unix_socket, bool):
             # A path, or the "false" of a variable, must not stand for every socket.
@@ -108,6 +108,10 @@ class MeshPeers:
         if said[trusted.org_id] != [principal.org_id]:
             raise MeshMetadataError(f"{trusted.org_id} is not the organization of {trusted.principal}")
         return principal
+
+
+def _is_like(pattern: re.Pattern[str], name: object) -> bool:
+    return isinstance(name, str) and pattern.fullmatch(name) is not None
 
 
 # A proxy says the same of every call with one token.

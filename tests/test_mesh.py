@@ -174,8 +174,14 @@ def test_a_common_name_never_counts(authority):
         *(({"spiffe_ids": [name]}, "is not a SPIFFE ID") for name in ("spiffe://a/", "spiffe://a/*", "spiffe://*/b")),
         *(({"spiffe_ids": [name]}, "is not a SPIFFE ID") for name in ("https://a/b", "SPIFFE://a/b", "spiffe://A/b")),
         *(({"spiffe_ids": [name]}, "is not a SPIFFE ID") for name in ("spiffe://a/b/", "spiffe://a//b", "a/b", None)),
-        *(({"spiffe_ids": [name]}, "is not a SPIFFE ID") for name in ("spiffe://a/b\n", "spiffe://a/.", " spiffe://a/b")),
-        *(({"spiffe_ids": [name]}, "is not a SPIFFE ID") for name in ("spiffe://a/../b", "spiffe://a/b?c", b"spiffe://a/b")),
+        *(
+            ({"spiffe_ids": [name]}, "is not a SPIFFE ID")
+            for name in ("spiffe://a/b\n", "spiffe://a/.", " spiffe://a/b")
+        ),
+        *(
+            ({"spiffe_ids": [name]}, "is not a SPIFFE ID")
+            for name in ("spiffe://a/../b", "spiffe://a/b?c", b"spiffe://a/b")
+        ),
         *(({"dns_names": [name]}, "is not a DNS name") for name in ("", "*", "*.edge.svc", "Gateway", "a:443", "a.")),
         *(({"dns_names": [name]}, "is not a DNS name") for name in (".a", "a..b", "a b", "a\n", "a/b", "\u212a", None)),
         *(({"dns_names": [name]}, "is not a DNS name") for name in (b"gateway", GATEWAY)),
@@ -313,7 +319,20 @@ def test_what_is_no_message_is_refused(data):
     assert reason_of(*principal(data)) == "mesh_metadata_invalid"
 
 
-NO_IDENTIFIERS = ["a b", "a,b", "a\nb", "a\r\nx-org-id: b", "a\0", "é", 'a"b', "a\\b", "\u202eb", "x" * 257, " ", "a\x7f"]
+NO_IDENTIFIERS = [
+    "a b",
+    "a,b",
+    "a\nb",
+    "a\r\nx-org-id: b",
+    "a\0",
+    "é",
+    'a"b',
+    "a\\b",
+    "\u202eb",
+    "x" * 257,
+    " ",
+    "a\x7f",
+]
 LATEST = 253_402_300_799
 
 
@@ -336,7 +355,9 @@ LATEST = 253_402_300_799
 def test_fields_that_no_token_can_give_are_refused(changes):
     org_id = changes.get("org_id", ORG)
 
-    assert reason_of(("x-org-id", org_id or ""), ("x-authz-principal-bin", message(**changes))) == "mesh_metadata_invalid"
+    assert (
+        reason_of(("x-org-id", org_id or ""), ("x-authz-principal-bin", message(**changes))) == "mesh_metadata_invalid"
+    )
 
 
 @pytest.mark.parametrize(
@@ -554,7 +575,7 @@ def test_without_a_verifier_there_must_be_peers_to_believe():
 
 def test_without_a_verifier_there_is_no_token_to_ask_about():
     introspector = Introspector(ISSUER, client_id="c", client_secret="s", transport=FakeTransport(dict))
-    with pytest.raises(ConfigError, match="^introspector: "):
+    with pytest.raises(ConfigError, match=r"^introspector: "):
         Authorizer(None, introspector=introspector, assurance=Assurance(), trust=PEERS)
 
 

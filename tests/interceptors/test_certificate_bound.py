@@ -1,6 +1,6 @@
 """Tokens that are bound to a client's certificate (RFC 8705): good for whoever has it, and for nobody else."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +10,10 @@ import pytest
 
 from authz import MeshPeers, Verifier
 from authz.demo.signing import SigningKey
-from tests.certificates import Authority, Certificate
+from tests.certificates import Authority, Certificate, dns
 from tests.doubles import AUDIENCE, ISSUER, NOW, ORG, ManualClock, jwks, m2m_claims
 from tests.interceptors.client import Outcome, bearer, finish, start
-from tests.interceptors.conftest import WatchedTransport
-from tests.interceptors.servers import Door, Loop
+from tests.interceptors.conftest import Reach, WatchedTransport
 from tests.interceptors.service import PUBLIC_METHODS, expected_replies, public_method
 from tests.interceptors.ways import PLAIN, TLS, UNIX, Client, Reachable, Way
 
@@ -22,16 +21,6 @@ OTHER_ORG = "org_01JYGLOBEX0000000000000000"
 
 WRONG = ("other", "tls", "plain", "unix")
 wrong = pytest.mark.parametrize("name", WRONG)
-
-
-@pytest.fixture(scope="session")
-def owner(authority: Authority) -> Certificate:
-    return authority.issue(common_name="owner")
-
-
-@pytest.fixture(scope="session")
-def other(authority: Authority) -> Certificate:
-    return authority.issue(common_name="owner")
 
 
 @dataclass(frozen=True)
@@ -60,20 +49,16 @@ class Bound:
 
 
 @pytest.fixture(scope="session")
-def shared_bound(
-    door: Door,
-    loop: Loop,
-    authority: Authority,
-    owner: Certificate,
-    other: Certificate,
-    ec_key: SigningKey,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Bound]:
+def certificates(authority: Authority) -> dict[str, Certificate]:
+    """Return two that differ in nothing but their keys."""
+    return {name: authority.issue(common_name="owner") for name in ("owner", "other")}
+
+
+@pytest.fixture(scope="session")
+def shared_bound(reach_for_long: Reach, certificates: dict[str, Certificate], ec_key: SigningKey) -> Bound:
     clock = ManualClock()
     verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(ec_key), algorithms=["ES256"], clock=clock.clock)
-    interceptor = door.interceptor(verifier, public_methods=PUBLIC_METHODS)
-    with Reachable.serving(door, loop, authority, tmp_path_factory.mktemp("b"), interceptor) as server:
-        yield Bound(server, {"owner": owner, "other": other}, clock, ec_key)
+    return Bound(reach_for_long(verifier, public_methods=PUBLIC_METHODS), certificates, clock, ec_key)
 
 
 @pytest.fixture
@@ -201,9 +186,7 @@ def test_unknown_methods_cannot_be_told_from_known_ones(
 
 
 def test_unknown_method_is_unimplemented_to_the_owner(bound: Bound, kind: str, least: Iterable[bytes]) -> None:
-    outcome = bound.call(
-        "owner", kind, "/tests.Guarded/unknown", metadata=bearer(bound.token()), requests=least
-    )
+    outcome = bound.call("owner", kind, "/tests.Guarded/unknown", metadata=bearer(bound.token()), requests=least)
 
     assert (outcome.code, outcome.details) == (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
@@ -240,57 +223,56 @@ def test_owners_at_the_same_time_are_not_mistaken_for_each_other(bound: Bound, k
 # ---- Before the keys are there, and in a mesh ----
 
 
-@pytest.mark.parametrize("name", ["owner", *WRONG])
-def test_binding_is_checked_when_the_keys_arrive(
-    door: Door,
-    loop: Loop,
-    authority: Authority,
-    owner: Certificate,
-    other: Certificate,
-    ec_key: SigningKey,
-    kind: str,
-    cold_verifier: Verifier,
-    transport: WatchedTransport,
-    name: str,
-    least: Iterable[bytes],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    interceptor = door.interceptor(cold_verifier)
-    requests = [b""] if name == "owner" else least
-    with Reachable.serving(door, loop, authority, tmp_path_factory.mktemp("b"), interceptor) as server:
-        bound = Bound(server, {"owner": owner, "other": other}, ManualClock(), ec_key)
-        begun = start(
-            server.channel(bound.client(name)), kind, metadata=bearer(bound.token()), requests=requests
-        )
-        transport.await_request()
-        transport.release()
-        outcome = finish(kind, begun)
+@pytest.fixture
+def serve_bound(reach: Reach, certificates: dict[str, Certificate], ec_key: SigningKey) -> Callable[..., Bound]:
+    """Return a function that starts a server for one test."""
+    return lambda *judge, **options: Bound(reach(*judge, **options), certificates, ManualClock(), ec_key)
 
-    if name == "owner":
-        assert outcome.messages == expected_replies(kind, ORG.encode())
-    else:
-        assert outcome.reason == "CLAIM_INVALID"
-        assert bound.is_untouched()
+
+def begun(bound: Bound, name: str, kind: str, requests: Iterable[bytes]) -> Any:
+    channel = bound.server.channel(bound.client(name))
+    return start(channel, kind, metadata=bearer(bound.token()), requests=requests)
+
+
+def test_owner_gets_in_when_the_keys_arrive(
+    serve_bound: Callable[..., Bound], kind: str, cold_verifier: Verifier, transport: WatchedTransport
+) -> None:
+    call = begun(serve_bound(cold_verifier), "owner", kind, [b""])
+    transport.await_request()
+    transport.release()
+
+    assert finish(kind, call).messages == expected_replies(kind, ORG.encode())
     assert transport.fetches == 1
 
 
+@pytest.fixture
+def cold_bound(serve_bound: Callable[..., Bound], cold_verifier: Verifier) -> Bound:
+    return serve_bound(cold_verifier)
+
+
+@wrong
+def test_silent_client_without_the_certificate_is_refused_when_the_keys_arrive(
+    cold_bound: Bound, kind: str, transport: WatchedTransport, name: str, least: Iterable[bytes]
+) -> None:
+    call = begun(cold_bound, name, kind, least)
+    transport.await_request()
+    transport.release()
+
+    assert finish(kind, call).reason == "CLAIM_INVALID"
+    assert cold_bound.is_untouched()
+
+
 def test_proxy_that_is_believed_does_not_lend_its_certificate(
-    door: Door,
-    loop: Loop,
-    authority: Authority,
-    owner: Certificate,
-    other: Certificate,
-    ec_key: SigningKey,
-    kind: str,
-    verifier: Verifier,
-    tmp_path_factory: pytest.TempPathFactory,
+    serve_bound: Callable[..., Bound], kind: str, verifier: Verifier
 ) -> None:
     """What comes through a proxy has the proxy's certificate."""
-    interceptor = door.interceptor(verifier, trust=MeshPeers(unix_socket=True, dns_names=["nobody"]))
-    with Reachable.serving(door, loop, authority, tmp_path_factory.mktemp("b"), interceptor) as server:
-        bound = Bound(server, {"owner": owner, "other": other}, ManualClock(), ec_key)
-        through_proxies = [bound.call(name, kind, metadata=bearer(bound.token())).reason for name in ("unix", "other")]
-        direct = bound.call("owner", kind, metadata=bearer(bound.token()))
+    bound = serve_bound(verifier, trust=MeshPeers(unix_socket=True, dns_names=["proxy"]))
+    proxy = bound.server.authority.issue(*dns("proxy"))
+    token = bearer(bound.token())
+
+    through_proxies = [
+        bound.server.call(client, kind, metadata=token).reason for client in (UNIX, Client(Way.MUTUAL_TLS, proxy))
+    ]
 
     assert through_proxies == ["CLAIM_INVALID"] * 2
-    assert direct.messages == expected_replies(kind, ORG.encode())
+    assert bound.call("owner", kind, metadata=token).messages == expected_replies(kind, ORG.encode())

@@ -1,6 +1,5 @@
 """Who is believed when it says who calls: proxies that have proven who they are, and nobody else."""
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from authz.v1.principal_pb2 import Principal as PrincipalMessage
 from tests.certificates import Authority, Certificate, dns, uris
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, NOW, ORG, ManualClock, jwks
 from tests.interceptors.client import Metadata, Outcome, Silence, bearer, finish, start
-from tests.interceptors.conftest import WatchedTransport
-from tests.interceptors.servers import DOORS, Door, Loop
+from tests.interceptors.conftest import Reach, WatchedTransport
+from tests.interceptors.servers import DOORS
 from tests.interceptors.service import PUBLIC_METHODS, expected_replies, method, public_method
 from tests.interceptors.ways import PLAIN, TLS, UNIX, Client, Reachable, Way
 
@@ -76,21 +75,11 @@ class Mesh:
 
 
 @pytest.fixture(scope="session")
-def shared_mesh(
-    door: Door,
-    loop: Loop,
-    authority: Authority,
-    certificates: dict[str, Certificate],
-    ec_key: SigningKey,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Mesh]:
+def shared_mesh(reach_for_long: Reach, certificates: dict[str, Certificate], ec_key: SigningKey) -> Mesh:
     clock = ManualClock()
     verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(ec_key), algorithms=["ES256"], clock=clock.clock)
     authorizer = Authorizer(verifier, public_methods=PUBLIC_METHODS, trust=PEERS)
-    with Reachable.serving(
-        door, loop, authority, tmp_path_factory.mktemp("m"), door.interceptor(authorizer)
-    ) as server:
-        yield Mesh(server, certificates, authorizer, clock)
+    return Mesh(reach_for_long(authorizer), certificates, authorizer, clock)
 
 
 @pytest.fixture
@@ -383,70 +372,36 @@ def who() -> str:
 
 
 @pytest.mark.parametrize("door", [DOORS[0], DOORS[3]], indirect=True, ids=lambda door: door.name)
-def test_threads_of_the_pool_remember_no_caller(
-    door: Door,
-    loop: Loop,
-    authority: Authority,
-    kind: str,
-    verifier: Verifier,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+def test_threads_of_the_pool_remember_no_caller(reach: Reach, kind: str, verifier: Verifier) -> None:
     pool = ThreadPoolExecutor(1)
-    interceptor = door.interceptor(verifier, trust=PEERS)
-    folder = tmp_path_factory.mktemp("m")
-    with Reachable.serving(door, loop, authority, folder, interceptor, pool=pool) as server:
-        outcome = server.call(UNIX, kind, metadata=word())
-        left = pool.submit(who).result()
+    server = reach(verifier, trust=PEERS, pool=pool)
+
+    outcome = server.call(UNIX, kind, metadata=word())
 
     assert outcome.messages == expected_replies(kind, ORG.encode())
-    assert left == "nobody"
+    assert pool.submit(who).result() == "nobody"
 
 
 # ---- Without keys, and without any verifier ----
 
 
-@contextlib.contextmanager
-def serving(door: Door, loop: Loop, authority: Authority, factory: Any, *judge: Any) -> Iterator[Reachable]:
-    interceptor = door.interceptor(*judge, trust=PEERS, public_methods=PUBLIC_METHODS)
-    with Reachable.serving(door, loop, authority, factory.mktemp("m"), interceptor) as server:
-        yield server
-
-
 def test_neither_callers_of_the_mesh_nor_forgers_wait_for_keys(
-    door: Door,
-    loop: Loop,
-    authority: Authority,
-    kind: str,
-    cold_verifier: Verifier,
-    transport: WatchedTransport,
-    least: Iterable[bytes],
-    tmp_path_factory: pytest.TempPathFactory,
+    reach: Reach, kind: str, cold_verifier: Verifier, transport: WatchedTransport, least: Iterable[bytes]
 ) -> None:
-    with serving(door, loop, authority, tmp_path_factory, cold_verifier) as server:
-        believed = server.call(UNIX, kind, metadata=word())
-        forger = server.call(PLAIN, kind, metadata=word(), requests=least)
+    server = reach(cold_verifier, trust=PEERS)
+
+    believed = server.call(UNIX, kind, metadata=word())
+    forger = server.call(PLAIN, kind, metadata=word(), requests=least)
 
     assert (believed.messages, forger.reason) == (expected_replies(kind, ORG.encode()), "TOKEN_MISSING")
     assert transport.fetches == 0
 
 
-@pytest.fixture(scope="session")
-def shared_tokenless(
-    door: Door, loop: Loop, authority: Authority, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Reachable]:
-    with serving(door, loop, authority, tmp_path_factory) as server:
-        yield server
-
-
-@pytest.fixture
-def tokenless(shared_tokenless: Reachable) -> Reachable:
-    shared_tokenless.witness.forget()
-    return shared_tokenless
-
-
 def test_without_a_judge_only_believed_peers_get_in(
-    tokenless: Reachable, kind: str, token: str, least: Iterable[bytes]
+    reach: Reach, kind: str, token: str, least: Iterable[bytes]
 ) -> None:
+    tokenless = reach(trust=PEERS, public_methods=PUBLIC_METHODS)
+
     believed = tokenless.call(UNIX, kind, metadata=word(expires_at=FOREVER))
     public = tokenless.call(PLAIN, kind, public_method(kind))
     tokenless.witness.forget()

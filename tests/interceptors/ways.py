@@ -1,4 +1,4 @@
-"""A server that can be reached in several ways, and clients that come by each of them, with a certificate or without."""
+"""A server that can be reached in several ways, and clients that come by each, with a certificate or without."""
 
 import contextlib
 import enum
