@@ -30,6 +30,9 @@ _DNS_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
 # A token, which is longer than what is said of it, may have as many.
 _MAX_MESSAGE_BYTES = 8192
 
+_SECOND = 1_000_000_000
+"""In nanoseconds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeshPeers:
@@ -145,6 +148,6 @@ def _principal(data: str | bytes) -> Principal:
 
 
 def _seconds(time: Timestamp) -> float:
-    if not (0 <= time.seconds <= MAX_TIME and 0 <= time.nanos < 1_000_000_000):
+    if not (0 <= time.seconds <= MAX_TIME and 0 <= time.nanos < _SECOND):
         raise MeshMetadataError("an authz.v1.Principal with a time that no token can have")
-    return time.seconds + time.nanos / 1e9
+    return time.seconds + time.nanos / _SECOND
