@@ -14,6 +14,9 @@ from authz.errors import (
     IntrospectionUnavailableError,
     KeyNotFoundError,
     KeySetUnavailableError,
+    MeshMetadataError,
+    MeshUndecidedError,
+    PeerUnknownError,
     PermissionDeniedError,
     TokenEndpointError,
     TokenExpiredError,
@@ -24,7 +27,9 @@ from authz.errors import (
     UnavailableError,
 )
 from authz.introspection import Assurance, Introspector
+from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.peer import Peer
 from authz.token_source import ClientCredentials, TokenSource
 from authz.transport import Transport
 from authz.verifier import Verifier
@@ -47,6 +52,11 @@ __all__ = [
     "Introspector",
     "KeyNotFoundError",
     "KeySetUnavailableError",
+    "MeshMetadataError",
+    "MeshPeers",
+    "MeshUndecidedError",
+    "Peer",
+    "PeerUnknownError",
     "PermissionDeniedError",
     "Principal",
     "TokenEndpointError",

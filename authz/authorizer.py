@@ -247,6 +247,8 @@ def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 def _by_issuer(
     introspector: Introspector | Mapping[str, Introspector], issuers: Collection[str]
 ) -> dict[str, Introspector]:
+    if not issuers:
+        raise ConfigError("introspector: without a verifier there is no token to ask an issuer about")
     if isinstance(introspector, Mapping):
         introspectors = dict(introspector)
     else:

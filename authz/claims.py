@@ -29,8 +29,8 @@ _ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash")
 # RFC 8705 section 3.1: SHA-256 in base64url, whose last character has two unused bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)
 
-# The end of the year 9999, where google.protobuf.Timestamp ends too.
-_MAX_TIME = 253_402_300_799
+MAX_TIME = 253_402_300_799
+"""The end of the year 9999, where google.protobuf.Timestamp ends too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +115,11 @@ def is_identifier(value: str) -> bool:
     return _IDENTIFIER.fullmatch(value) is not None
 
 
+def is_scope(value: str) -> bool:
+    """Say whether ``value`` is one scope (RFC 6749 section 3.3), which can be a word of a header."""
+    return value != "" and " " not in value and _SCOPES.fullmatch(value) is not None
+
+
 def is_expired(expires_at: float, leeway: float, now: float) -> bool:
     """Say whether a token has passed its ``exp``: "on or after" is too late (RFC 7519 section 4.1.4)."""
     return expires_at <= now - leeway
@@ -151,7 +156,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     value = claims[name]
     # bool is an int in Python and no time; JSON's null is a value, and no time either. NaN lies in no range.
-    if type(value) not in (int, float) or not 0 <= value <= _MAX_TIME:
+    if type(value) not in (int, float) or not 0 <= value <= MAX_TIME:
         raise ClaimError(name)
     return float(value)
 

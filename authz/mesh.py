@@ -6,13 +6,15 @@ is the proxy, by the certificate of the connection or by its Unix socket.
 """
 
 import functools
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz.call import Call, Principal
-from authz.claims import is_identifier
+from authz.claims import MAX_TIME, is_identifier, is_scope
 from authz.errors import ConfigError, MeshMetadataError, MeshUndecidedError, PeerUnknownError
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
@@ -21,7 +23,15 @@ from authz.v1.principal_pb2 import Principal as PrincipalMessage
 UNDECIDED = "x-envoy-auth-failure-mode-allowed"
 """What Envoy adds to a request that it lets pass although nobody has decided it (``failure_mode_allow_header_add``)."""
 
-_SPIFFE = "spiffe://"
+# The SPIFFE ID standard, section 2, with the path that every X.509-SVID has (section 5.2 there).
+_SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+", re.ASCII)
+_DNS_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
+
+# A token, which is longer than what is said of it, may have as many.
+_MAX_MESSAGE_BYTES = 8192
+
+_SECOND = 1_000_000_000
+"""In nanoseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +65,14 @@ class MeshPeers:
                 raise ConfigError(f"mesh peers: {setting} needs a list of names, not a single one")
             object.__setattr__(self, setting, frozenset(names))
         for name in self.spiffe_ids:
-            if not name.startswith(_SPIFFE) or name == _SPIFFE or "*" in name:
+            if not _is_like(_SPIFFE_ID, name):
                 raise ConfigError(f"mesh peers: {name!a} is not a SPIFFE ID such as spiffe://cluster.local/ns/a/sa/b")
         for name in self.dns_names:
-            if not name or "*" in name or ":" in name or name != name.lower():
+            if not _is_like(_DNS_NAME, name):
                 raise ConfigError(f"mesh peers: {name!a} is not a DNS name in lower case, without wildcards")
+        if not isinstance(self.unix_socket, bool):
+            # A path, or the "false" of a variable, must not stand for every socket.
+            raise ConfigError("mesh peers: unix_socket must be True or False")
         if not (self.spiffe_ids or self.dns_names or self.unix_socket):
             raise ConfigError("mesh peers: name at least one of spiffe_ids, dns_names and unix_socket")
 
@@ -100,15 +113,26 @@ class MeshPeers:
         return principal
 
 
+def _is_like(pattern: re.Pattern[str], name: object) -> bool:
+    return isinstance(name, str) and pattern.fullmatch(name) is not None
+
+
 # A proxy says the same of every call with one token.
 @functools.lru_cache(4096)
 def _principal(data: str | bytes) -> Principal:
+    if not isinstance(data, bytes) or len(data) > _MAX_MESSAGE_BYTES:
+        raise MeshMetadataError("not an authz.v1.Principal, or one that is too long")
     try:
-        message = PrincipalMessage.FromString(data)  # type: ignore[arg-type]
-    except (DecodeError, TypeError) as error:
+        message = PrincipalMessage.FromString(data)
+    except DecodeError as error:
         raise MeshMetadataError("not an authz.v1.Principal") from error
     if not is_identifier(message.org_id) or not message.HasField("expires_at"):
         raise MeshMetadataError("an authz.v1.Principal without org_id or expires_at")
+    # These become headers, as those of tokens do, so their rules are the same.
+    if not all(value == "" or is_identifier(value) for value in (message.client_id, message.subject)):
+        raise MeshMetadataError("an authz.v1.Principal whose client_id or subject is no identifier")
+    if not all(map(is_scope, message.scopes)):
+        raise MeshMetadataError("an authz.v1.Principal with a scope that is not one word")
     return Principal(
         org_id=message.org_id,
         client_id=message.client_id,
@@ -117,7 +141,13 @@ def _principal(data: str | bytes) -> Principal:
         issuer=message.issuer,
         audience=tuple(message.audience),
         token_id=message.token_id,
-        issued_at=message.issued_at.ToNanoseconds() / 1e9 if message.HasField("issued_at") else None,
-        expires_at=message.expires_at.ToNanoseconds() / 1e9,
+        issued_at=_seconds(message.issued_at) if message.HasField("issued_at") else None,
+        expires_at=_seconds(message.expires_at),
         key_id=message.key_id,
     )
+
+
+def _seconds(time: Timestamp) -> float:
+    if not (0 <= time.seconds <= MAX_TIME and 0 <= time.nanos < _SECOND):
+        raise MeshMetadataError("an authz.v1.Principal with a time that no token can have")
+    return time.seconds + time.nanos / _SECOND

@@ -41,10 +41,11 @@ class Peer:
             ValueError: a certificate that cannot be read.
 
         """
+        is_unix_socket = address.startswith("unix:")
         certificates = auth_context.get("x509_pem_cert")
         if certificates:
-            return _certified(next(iter(certificates)))
-        return _UNIX_SOCKET if address.startswith("unix:") else _UNKNOWN
+            return _certified(next(iter(certificates)), is_unix_socket)
+        return _UNIX_SOCKET if is_unix_socket else _UNKNOWN
 
 
 _UNKNOWN = Peer()
@@ -53,7 +54,7 @@ _UNIX_SOCKET = Peer(is_unix_socket=True)
 
 # Few peers, many calls: a proxy has one certificate for an hour or more.
 @functools.lru_cache(1024)
-def _certified(pem: bytes) -> Peer:
+def _certified(pem: bytes, is_unix_socket: bool) -> Peer:  # noqa: FBT001 - by position, as the cache wants it
     # Slow to load, and for servers with mutual TLS only.
     from cryptography import x509  # noqa: PLC0415
     from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
@@ -70,4 +71,4 @@ def _certified(pem: bytes) -> Peer:
         dns_names = frozenset(name.lower() for name in names.get_values_for_type(x509.DNSName))
     spiffe_id = uris[0] if len(uris) == 1 and uris[0].startswith(_SPIFFE) else ""
     thumbprint = base64url_encode(certificate.fingerprint(SHA256()))
-    return Peer(certificate=thumbprint, spiffe_id=spiffe_id, dns_names=dns_names)
+    return Peer(certificate=thumbprint, spiffe_id=spiffe_id, dns_names=dns_names, is_unix_socket=is_unix_socket)

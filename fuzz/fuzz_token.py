@@ -122,6 +122,7 @@ _HEADER_VALUES = ("EdDSA", "ES256", "none", "HS256", "ed", "es", "JWT", "at+jwt"
 _CLAIMS = ("iss", "aud", "sub", "client_id", "org_id", "exp", "iat", "nbf", "jti", "scope", "scp", "sid", "cnf", "x")
 _CLAIM_VALUES = (
     *(ISSUER, AUDIENCE, [AUDIENCE], ["x", AUDIENCE], CLIENT, "user_1", ORG, [ISSUER], "a b", ["a", "b"]),
+    {"x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"},
     *(NOW, NOW - 10, NOW - 9.5, NOW + 10, NOW + 11, int(NOW) + 300),
 )
 _CHARACTERS = b'=+/-_.,: \t\n\0\r"{}[]eyA\xff'

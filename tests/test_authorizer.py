@@ -10,6 +10,7 @@ from authz.call import ANONYMOUS, Call, Entry
 from authz.errors import (
     AuthzError,
     BadSignatureError,
+    ClaimError,
     Code,
     ConfigError,
     KeySetUnavailableError,
@@ -19,6 +20,7 @@ from authz.errors import (
 from authz.flow import arun, run
 from authz.introspection import Assurance, Introspector
 from authz.metadata import TrustedMetadata
+from authz.peer import Peer
 from authz.verifiers import Verifiers
 from tests.doubles import ISSUER, ORG, FakeIssuer, FakeTransport, json_response, m2m_claims
 
@@ -281,6 +283,17 @@ def test_a_token_that_fails_here_is_never_sent_to_the_issuer(assured, endpoint, 
     assert endpoint.fetches == 0
 
 
+@pytest.mark.parametrize("peer", [None, Peer(), Peer(certificate="another")], ids=["unknown", "without", "another"])
+def test_a_stolen_bound_token_is_never_sent_to_the_issuer(assured, endpoint, ec_key, peer):
+    """F5, H1."""
+    bound = ec_key.sign(m2m_claims(cnf={"x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"}))
+    stolen = Call(method=METHOD, metadata=[("authorization", f"Bearer {bound}")], peer=peer)
+
+    with pytest.raises(ClaimError) as caught:
+        run(assured(Assurance()).authorize(stolen))
+    assert (caught.value.claim, endpoint.fetches) == ("cnf", 0)
+
+
 def test_what_the_operator_revoked_is_never_sent_to_the_issuer(assured, token, endpoint):
     authorizer = assured(Assurance())
     authorizer.revoke(org_id=ORG)
@@ -455,7 +468,7 @@ def test_an_authorizer_stays_itself(authorizer):
 
 
 def test_an_authorizer_has_its_own_public_methods(authorizer):
-    with pytest.raises(ConfigError, match="public_methods: give them to the Authorizer"):
+    with pytest.raises(ConfigError, match="public_methods and trust: give them to the Authorizer"):
         as_authorizer(authorizer, [METHOD])
 
 

@@ -38,6 +38,7 @@ def test_a_good_token_names_its_principal():
     assert caller.scopes == {"ledger:read", "ledger:write"}
 
 
+THUMBPRINT = "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"
 NO_STRINGS = [5, 1.5, True, None, [], {}, ["x"], {"x": 1}]
 NO_TIMES = ["1800000000", "", True, False, None, [], {}, [1_800_000_000], -1, -0.5]
 
@@ -77,7 +78,13 @@ def rows(row, claim, values, reason="claim_invalid"):
         *rows("D9", "s_hash", ["h"]),
         *rows("D10", "scope", [5, None, True, {}, {"read": 1}, [5], [["read"]], [None], "a\tb", "a\nb", 'a"b', "a\\b"]),
         *rows("D10", "scope", ["\u00e9", "a\u00a0b", "x" * 2049]),
-        *rows("H2", "cnf", [{"jkt": "thumb"}, {"x5t#S256": "hash"}, {}, None, "x"]),
+        *rows("H2", "cnf", [{"jkt": THUMBPRINT}, {"jkt": THUMBPRINT, "x5t#S256": THUMBPRINT}]),
+        *rows("H3", "cnf", [{}, [], None, "x", 5, True, THUMBPRINT, [THUMBPRINT], {"kid": "rsa-1"}, {"jwk": {}}]),
+        *rows("H3", "cnf", [{"x5t": THUMBPRINT}, {"X5T#S256": THUMBPRINT}, {"x5t#s256": THUMBPRINT}]),
+        *rows("H1", "cnf", [{"x5t#S256": value} for value in (None, 5, [THUMBPRINT], {}, "", "hash")]),
+        *rows("H1", "cnf", [{"x5t#S256": f"{THUMBPRINT}{more}"} for more in ("=", "A", "\n", " ")]),
+        # Bits that are set beyond the 256th, and the other alphabet of base64.
+        *rows("H1", "cnf", [{"x5t#S256": f"{THUMBPRINT[:-1]}B"}, {"x5t#S256": f"+{THUMBPRINT[1:]}"}]),
     ],
 )
 def test_wrong_claims_are_refused(changes, claim, reason):
@@ -114,6 +121,8 @@ def test_an_id_token_is_refused_by_its_audience():
         pytest.param({"org_id": "org_" + "a" * 64}, "org_id", "org_" + "a" * 64, id="D7-longest"),
         pytest.param({"jti": ABSENT}, "token_id", "", id="D8-jti-optional"),
         pytest.param({"jti": "\r\n"}, "token_id", "\r\n", id="D8-jti-any-text"),
+        pytest.param({"cnf": {"x5t#S256": THUMBPRINT}}, "certificate", THUMBPRINT, id="H1-certificate"),
+        pytest.param({}, "certificate", "", id="H1-bearer"),
         pytest.param({"scope": ABSENT}, "scopes", set(), id="D10-no-scopes"),
         pytest.param({"scope": ""}, "scopes", set(), id="D10-empty"),
         pytest.param({"scope": "a  b "}, "scopes", {"a", "b"}, id="D10-double-spaces"),

@@ -12,7 +12,7 @@ from authz.credentials import BearerPlugin
 from authz.token_source import ClientCredentials
 from tests.doubles import ISSUER, FakeTokenEndpoint, ManualClock
 from tests.interceptors.gate import Gate
-from tests.interceptors.servers import sync_server
+from tests.interceptors.servers import bound, sync_server
 from tests.interceptors.service import KINDS, is_request_streaming, is_response_streaming, method
 from tests.loopback import certificate
 
@@ -79,7 +79,7 @@ BOTH = pytest.mark.parametrize("call", [call, acall])
 def test_a_channel_can_bear_tokens(source, gate, tls, call, kind):
     """I8."""
     server, channel = tls
-    with sync_server(gate.handlers(), credentials=server) as address:
+    with sync_server(gate.handlers(), bind=bound(server)) as address:
         credentials = grpc.composite_channel_credentials(channel, call_credentials(source))
         code, _ = call(address, credentials, kind)
 
@@ -89,7 +89,7 @@ def test_a_channel_can_bear_tokens(source, gate, tls, call, kind):
 @BOTH
 def test_a_single_call_can_bear_a_token(source, gate, tls, call):
     server, channel = tls
-    with sync_server(gate.handlers(), credentials=server) as address:
+    with sync_server(gate.handlers(), bind=bound(server)) as address:
         code, _ = call(address, channel, credentials=call_credentials(source))
 
     assert (code, gate.tokens) == (grpc.StatusCode.OK, [["token-1"]])
@@ -110,7 +110,7 @@ def test_a_channel_without_tls_is_refused(source, gate, transport, call):
 def test_without_a_token_there_is_no_call(source, gate, transport, tls, call):
     transport.down(ZeroDivisionError(SECRET))
     server, channel = tls
-    with sync_server(gate.handlers(), credentials=server) as address:
+    with sync_server(gate.handlers(), bind=bound(server)) as address:
         code, details = call(address, channel, credentials=call_credentials(source))
 
     assert (code, gate.visits) == (grpc.StatusCode.UNAVAILABLE, [])
@@ -132,7 +132,7 @@ class Broken:
 def test_the_failure_of_a_source_is_not_told(gate, tls, caplog):
     caplog.set_level(logging.DEBUG)
     server, channel = tls
-    with sync_server(gate.handlers(), credentials=server) as address:
+    with sync_server(gate.handlers(), bind=bound(server)) as address:
         code, details = call(address, channel, credentials=call_credentials(Broken()))
 
     assert (code, gate.visits) == (grpc.StatusCode.UNAVAILABLE, [])

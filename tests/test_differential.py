@@ -187,6 +187,8 @@ GOOD = {
     "an unknown parameter": header(unknown={"a": 1}),
 }
 
+BOUND = {"x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"}
+
 # Rule -> the reason here, and tokens which PyJWT or joserfc accepts.
 STRICTER = {
     "A5: a token has at most 8192 characters": ("token_malformed", {"9000 more": claims(more="a" * 9000)}),
@@ -311,9 +313,14 @@ STRICTER = {
         "claim_invalid",
         {"an object": claims(scope={}), "a quote": claims(scope='a"b'), "a number": claims(scope=[5])},
     ),
-    "H2, H3: no token bound to a key (RFC 7800 section 3.1)": (
+    "H1, H2, H3: no token bound to a key (RFC 7800 section 3.1)": (
         "claim_invalid",
-        {"jkt": claims(cnf={"jkt": "t"}), "unknown": claims(cnf={"unknown": 1}), "empty": claims(cnf={})},
+        {
+            "jkt": claims(cnf={"jkt": "t"}),
+            "unknown": claims(cnf={"unknown": 1}),
+            "empty": claims(cnf={}),
+            "x5t": claims(cnf=BOUND),
+        },
     ),
 }
 

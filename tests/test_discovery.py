@@ -380,8 +380,12 @@ def test_discovery_leaves_no_thread_behind_when_it_fails():
     assert [thread for thread in threading.enumerate() if thread not in before] == []
 
 
-def test_no_resource_metadata_is_ever_published(verifier):
-    """G6: there is no such setting, so no challenge names any."""
-    refusal = Authorizer(verifier).refusal(Call(method="/a.B/C", metadata=()), TokenMissingError())
+def test_resource_metadata_is_pointed_to_by_choice_only(verifier):
+    """G6."""
+    pointer = "https://api.acme.example/.well-known/oauth-protected-resource"
+    challenges = [
+        authorizer.refusal(Call(method="/a.B/C", metadata=()), TokenMissingError()).headers[0].value
+        for authorizer in (Authorizer(verifier), Authorizer(verifier, resource_metadata=pointer))
+    ]
 
-    assert refusal.headers == (("www-authenticate", 'Bearer realm="api"'),)
+    assert challenges == ['Bearer realm="api"', f'Bearer realm="api", resource_metadata="{pointer}"']

@@ -17,9 +17,12 @@ LEAVES = [
     pytest.param(errors.ClaimError("aud", missing=True), Code.UNAUTHENTICATED, "claim_missing", id="claim-missing"),
     pytest.param(errors.TokenExpiredError(), Code.UNAUTHENTICATED, "token_expired", id="expired"),
     pytest.param(errors.TokenInactiveError(), Code.UNAUTHENTICATED, "token_inactive", id="inactive"),
+    pytest.param(errors.PeerUnknownError("cnf"), Code.UNAUTHENTICATED, "claim_invalid", id="peer"),
+    pytest.param(errors.MeshMetadataError(), Code.UNAUTHENTICATED, "mesh_metadata_invalid", id="mesh-metadata"),
     pytest.param(errors.PermissionDeniedError(), Code.PERMISSION_DENIED, "permission_denied", id="permission"),
     pytest.param(errors.PermissionDeniedError(reason="night"), Code.PERMISSION_DENIED, "night", id="rule"),
     pytest.param(errors.KeySetUnavailableError(), Code.UNAVAILABLE, "key_set_unavailable", id="keys"),
+    pytest.param(errors.MeshUndecidedError(), Code.UNAVAILABLE, "mesh_undecided", id="mesh-undecided"),
     pytest.param(errors.TokenEndpointError(), Code.UNAVAILABLE, "token_endpoint_unavailable", id="endpoint"),
     pytest.param(errors.InternalError(), Code.INTERNAL, "internal", id="internal"),
 ]

@@ -17,12 +17,15 @@ from joserfc.jwk import import_key
 from authz.demo.signing import SigningKey
 from authz.errors import (
     AuthzError,
+    BadSignatureError,
     ClaimError,
     ConfigError,
     KeySetUnavailableError,
+    PeerUnknownError,
     TokenExpiredError,
     TokenMalformedError,
 )
+from authz.peer import Peer
 from authz.remote_keys import STALE
 from authz.verifier import CACHE_SECONDS, Verifier
 from tests.doubles import (
@@ -279,6 +282,65 @@ def test_a_deeply_nested_well_signed_token_is_read(verifier, ec_key):
     payload = json.dumps(m2m_claims())[:-1] + f',"deep":{deep}}}'
 
     assert verdict(verifier, ec_key.sign(payload.encode())) == "allowed"
+
+
+# ---- Tokens that are bound to a certificate ----
+
+
+THUMBPRINT = "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"
+OWNER = Peer(certificate=THUMBPRINT)
+OTHERS = [
+    pytest.param(Peer(), id="no-certificate"),
+    pytest.param(Peer(certificate=THUMBPRINT[::-1]), id="another"),
+    pytest.param(Peer(certificate=THUMBPRINT.swapcase()), id="another-case"),
+    pytest.param(Peer(certificate=THUMBPRINT[:-1]), id="a-part"),
+    pytest.param(Peer(spiffe_id=THUMBPRINT, dns_names=frozenset({THUMBPRINT})), id="another-name"),
+    pytest.param(Peer(is_unix_socket=True), id="unix-socket"),
+]
+
+
+@pytest.fixture
+def bound(ec_key, claims):
+    return ec_key.sign(claims(cnf={"x5t#S256": THUMBPRINT}))
+
+
+def test_a_bound_token_is_good_for_the_owner_of_its_certificate(verifier, bound):
+    """H1."""
+    assert verifier.verify(bound, OWNER).certificate == THUMBPRINT
+    assert asyncio.run(verifier.averify(bound, OWNER)).certificate == THUMBPRINT
+
+
+@pytest.mark.parametrize("peer", OTHERS)
+def test_a_bound_token_is_good_for_nobody_else(verifier, bound, peer):
+    """H1: remembered or not."""
+    for _ in range(2):
+        with pytest.raises(ClaimError) as caught:
+            verifier.verify(bound, peer)
+        assert (caught.value.claim, caught.value.reason) == ("cnf", "claim_invalid")
+        assert verifier.verify(bound, OWNER).org_id == ORG
+
+
+def test_a_bound_token_is_refused_where_nobody_can_tell_the_peer(verifier, bound):
+    """H1: remembered or not."""
+    for _ in range(2):
+        with pytest.raises(PeerUnknownError):
+            verifier.verify(bound)
+        with pytest.raises(PeerUnknownError):
+            asyncio.run(verifier.averify(bound))
+        verifier.verify(bound, OWNER)
+
+
+@pytest.mark.parametrize("peer", [None, OWNER, Peer()])
+def test_a_bearer_token_is_good_for_whoever_brings_it(verifier, token, peer):
+    assert verifier.verify(token, peer).certificate == ""
+
+
+def test_a_bound_token_that_is_forged_is_said_to_be_forged(verifier, other_key, ec_key, claims):
+    """Whoever the peer is: what nobody has signed is not reported as a fact."""
+    forged = other_key.sign(claims(cnf={"x5t#S256": THUMBPRINT}), {"kid": ec_key.kid})
+    for peer in (None, OWNER, Peer()):
+        with pytest.raises(BadSignatureError):
+            verifier.verify(forged, peer)
 
 
 # ---- Keys ----

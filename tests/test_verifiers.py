@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from authz.demo.signing import SigningKey
-from authz.errors import AuthzError, ConfigError, KeySetUnavailableError
+from authz.errors import AuthzError, ClaimError, ConfigError, KeySetUnavailableError, PeerUnknownError
+from authz.peer import Peer
 from authz.verifier import Verifier
 from authz.verifiers import Verifiers
 from tests.doubles import ABSENT, AUDIENCE, ISSUER, FakeIssuer, drive, m2m_claims
@@ -67,6 +68,20 @@ def test_no_issuer_speaks_for_another_with_the_same_kid(verifiers, keys, signer,
     verifiers.warm_up()
 
     assert (cold, verdict(verifiers, forged)) == ("signature_invalid", "signature_invalid")
+
+
+@pytest.mark.parametrize("url", [ISSUER, OTHER])
+def test_a_bound_token_of_any_issuer_is_good_for_its_owner_only(verifiers, keys, url):
+    """H1, with tokens not yet remembered and remembered."""
+    thumbprint = "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"
+    bound = keys[url].sign(m2m_claims(iss=url, cnf={"x5t#S256": thumbprint}))
+    for _ in range(2):
+        with pytest.raises(PeerUnknownError):
+            verifiers.verify(bound)
+        with pytest.raises(ClaimError, match="another certificate"):
+            verifiers.verify(bound, Peer())
+        assert verifiers.verify(bound, Peer(certificate=thumbprint)).issuer == url
+        assert asyncio.run(verifiers.averify(bound, Peer(certificate=thumbprint))).issuer == url
 
 
 @pytest.mark.parametrize("url", [ISSUER, OTHER])

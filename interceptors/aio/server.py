@@ -138,12 +138,13 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         variables = contextvars.copy_context()
 
         def admitted(principal: Principal) -> Behaviour:
-            set_current_principal(principal)
             return trusted(behaviour_of(handler), sort, self._admission(call, principal, stream, variables))
 
         async def decide(context: Any) -> Behaviour:
             try:
-                return admitted(await arun(self._authorizer.authorize(_with_peer(call, context))))
+                principal = await arun(self._authorizer.authorize(_with_peer(call, context)))
+                set_current_principal(principal)
+                return admitted(principal)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
@@ -154,6 +155,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
         def decide_on_thread(context: Any) -> Behaviour:
             try:
+                # Not in this thread's own variables, which outlive the RPC: behaviours on threads bring theirs.
                 return admitted(run(self._authorizer.authorize(_with_peer(call, context)), context.time_remaining()))
             except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
                 refusal = self._authorizer.refusal(call, error)

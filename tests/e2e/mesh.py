@@ -17,8 +17,12 @@ import grpc
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
+from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from interceptors import AuthzInterceptor
 from tests.doubles import AUDIENCE, ISSUER, jwks
+from tests.interceptors.servers import on_loopback, sync_server
+from tests.interceptors.service import Witness, handlers, sync_behaviours
 from tests.programs import Program
 
 PUBLIC = "/public"
@@ -83,6 +87,9 @@ class Mesh:
     Attributes (while it runs):
         target: ``HOST:PORT`` of Envoy.
         lenient: the same of a listener with ``failure_mode_allow``, whose server cannot get any keys.
+        tokenless: the same of one that keeps tokens from its upstream, which has nobody's word but Envoy's.
+        undecided: the same, with ``failure_mode_allow``, and without any server to ask.
+        backend: ``HOST:PORT`` by which that upstream can be reached without Envoy.
 
     """
 
@@ -95,6 +102,7 @@ class Mesh:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
             upstreams = starting.enter_context(_grpc_echo()), starting.enter_context(_http_echo())
+            self.backend = starting.enter_context(_believer(self._folder / "believer.sock"))
             self._keyless = starting.enter_context(self._serve("keyless", "--jwks-url", "http://127.0.0.1:9/jwks"))
             envoy = Envoy(self._config(*upstreams), self._folder)
             starting.callback(envoy.stop)
@@ -102,6 +110,7 @@ class Mesh:
             starting.callback(self.kill_server)
             addresses = envoy.addresses()
             self.target, self.lenient = addresses["main"], addresses["lenient"]
+            self.tokenless, self.undecided = addresses["tokenless"], addresses["undecided"]
             self._running = starting.pop_all()
         return self
 
@@ -140,12 +149,21 @@ class Mesh:
         }
         routes = [without_check, grpc_route("grpc"), http_route("http")]
         lenient = listener("lenient", "127.0.0.1:0", routes, authz="keyless", trusted=trusted)
-        [chain] = lenient["filter_chains"]
-        [manager] = chain["filters"]
-        manager["typed_config"]["http_filters"][0]["typed_config"]["failure_mode_allow"] = True
+        _ext_authz_of(lenient)["failure_mode_allow"] = True
+        without_token = {**grpc_route("believer"), "request_headers_to_remove": ["authorization"]}
+        tokenless = listener("tokenless", "127.0.0.1:0", [without_token], authz="authz", trusted=trusted)
+        undecided = listener("undecided", "127.0.0.1:0", [without_token], authz="nobody", trusted=trusted)
+        _ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
         return bootstrap(
-            [listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted), lenient],
             [
+                listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted),
+                lenient,
+                tokenless,
+                undecided,
+            ],
+            [
+                cluster("nobody", [f"unix:{self._folder}/nobody.sock"], http2=True),
+                cluster("believer", [f"unix:{self._folder}/believer.sock"], http2=True),
                 cluster("authz", [f"unix:{self._folder}/authz.sock"], http2=True),
                 cluster("keyless", [f"unix:{self._folder}/keyless.sock"], http2=True),
                 cluster("grpc", [grpc_upstream], http2=True),
@@ -153,6 +171,27 @@ class Mesh:
             ],
             admin="127.0.0.1:0",
         )
+
+
+def _ext_authz_of(listening: dict[str, Any]) -> dict[str, Any]:
+    [chain] = listening["filter_chains"]
+    [manager] = chain["filters"]
+    config: dict[str, Any] = manager["typed_config"]["http_filters"][0]["typed_config"]
+    return config
+
+
+@contextlib.contextmanager
+def _believer(socket: Path) -> Iterator[str]:
+    """Serve every kind of call to whoever comes by ``socket`` and says who calls."""
+
+    def bind(server: grpc.Server) -> str:
+        server.add_insecure_port(f"unix:{socket}")
+        return on_loopback(server)
+
+    witness = Witness()
+    interceptor = AuthzInterceptor(trust=MeshPeers(unix_socket=True))
+    with sync_server(handlers(sync_behaviours(witness), witness), [interceptor], bind=bind) as address:
+        yield address
 
 
 @contextlib.contextmanager

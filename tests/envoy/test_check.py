@@ -21,6 +21,9 @@ from authz.errors import (
     IntrospectionUnavailableError,
     KeyNotFoundError,
     KeySetUnavailableError,
+    MeshMetadataError,
+    MeshUndecidedError,
+    PeerUnknownError,
     PermissionDeniedError,
     TokenEndpointError,
     TokenExpiredError,
@@ -31,7 +34,7 @@ from authz.errors import (
     UnavailableError,
 )
 from authz.metadata import TrustedMetadata
-from authz.refusal import Refusal, refusal_of
+from authz.refusal import Challenge, Refusal, refusal_of
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 from tests.envoy.messages import FORMS, GRPC, GRPC_PATH, STATUSES, Denial, Form, in_header_map, in_headers, is_sound
 
@@ -49,6 +52,7 @@ PRINCIPAL = Principal(
 WITHOUT_SCOPES = Principal(org_id="org_01JYACME", client_id="client_01JYPARTNER", subject="client_01JYPARTNER")
 
 TRUSTED = TrustedMetadata()
+CHALLENGE = Challenge(realm="api")
 RENAMED = TrustedMetadata(
     org_id="x-acme-org", client_id="x-acme-client", scopes="x-acme-scopes", principal="x-acme-principal-bin"
 )
@@ -62,6 +66,9 @@ ERRORS = [
     IntrospectionUnavailableError(),
     KeyNotFoundError(),
     KeySetUnavailableError(retry_after=2.5),
+    MeshMetadataError(),
+    MeshUndecidedError(),
+    PeerUnknownError("cnf"),
     PermissionDeniedError(),
     PermissionDeniedError(reason="request_malformed"),
     TokenEndpointError(is_permanent=True),
@@ -305,7 +312,7 @@ def test_every_kind_of_error_is_among_those_tried() -> None:
 @each_error
 @each_client
 def test_denials_have_a_code_and_its_http_status(error: AuthzError, *, grpc: bool) -> None:
-    response = deny(refusal_of(error, "api"), grpc=grpc)
+    response = deny(refusal_of(error, CHALLENGE), grpc=grpc)
 
     assert (response.status.code, response.denied_response.status.code) in STATUSES
     assert response.status.code == error.code.value
@@ -314,7 +321,7 @@ def test_denials_have_a_code_and_its_http_status(error: AuthzError, *, grpc: boo
 
 @each_error
 def test_grpc_clients_get_a_sentence_and_the_details(error: AuthzError) -> None:
-    refusal = refusal_of(error, "api")
+    refusal = refusal_of(error, CHALLENGE)
     denial = Denial(deny(refusal, grpc=True))
 
     assert denial.body == refusal.message
@@ -325,7 +332,7 @@ def test_grpc_clients_get_a_sentence_and_the_details(error: AuthzError) -> None:
 
 @each_error
 def test_http_clients_get_json_and_no_trailers(error: AuthzError) -> None:
-    refusal = refusal_of(error, "api")
+    refusal = refusal_of(error, CHALLENGE)
     denial = Denial(deny(refusal, grpc=False))
 
     assert denial.json == {"error": refusal.message}
@@ -336,7 +343,7 @@ def test_http_clients_get_json_and_no_trailers(error: AuthzError) -> None:
 @each_error
 @each_client
 def test_headers_of_denials_are_clean(error: AuthzError, *, grpc: bool) -> None:
-    for option in deny(refusal_of(error, "api"), grpc=grpc).denied_response.headers:
+    for option in deny(refusal_of(error, CHALLENGE), grpc=grpc).denied_response.headers:
         assert re.fullmatch(r"[a-z][a-z-]*", option.header.key)
         assert re.fullmatch(r"[ -~]{1,16384}", option.header.value)
         assert option.append_action == 2
@@ -345,7 +352,7 @@ def test_headers_of_denials_are_clean(error: AuthzError, *, grpc: bool) -> None:
 @each_error
 @each_client
 def test_messages_of_errors_stay_inside(error: AuthzError, *, grpc: bool) -> None:
-    assert b"a secret detail" not in deny(refusal_of(error, "api"), grpc=grpc).SerializeToString()
+    assert b"a secret detail" not in deny(refusal_of(error, CHALLENGE), grpc=grpc).SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -360,7 +367,7 @@ def test_messages_of_errors_stay_inside(error: AuthzError, *, grpc: bool) -> Non
     ids=["missing", "expired", "forbidden", "unavailable", "internal"],
 )
 def test_bodies_are_worded_as_workos_does(error: AuthzError, body: bytes) -> None:
-    assert Denial(deny(refusal_of(error, "api"), grpc=False)).body == body
+    assert Denial(deny(refusal_of(error, CHALLENGE), grpc=False)).body == body
 
 
 # ---- Whatever may come ----

@@ -241,10 +241,11 @@ class UnluckyVerifier(Verifier):
 
     faults = 1
 
-    async def awarm_up(self, *_: object, **__: object) -> None:
+    def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:
         if self.faults:
             self.faults -= 1
             raise RuntimeError("secret")
+        return super().warm_up_flow(timeout)
 
 
 def test_fault_while_warming_up_does_not_freeze_the_health(

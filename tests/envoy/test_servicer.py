@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,10 @@ from authz.demo.signing import SigningKey
 from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.flow import Flow
+from authz.mesh import MeshPeers
+from authz.metadata import TrustedMetadata
 from authz.verifier import Verifier
+from tests.certificates import Authority, uris
 from tests.doubles import AUDIENCE, ISSUER, ORG, ManualClock, jwks, m2m_claims
 from tests.envoy.messages import FORMS, GRPC, GRPC_PATH, Denial, Form, bearer, in_header_map, in_headers, is_sound
 
@@ -85,6 +89,34 @@ def test_second_token_is_refused_however_it_arrives(ask: Ask, token: str, form: 
     denial = Denial(ask(form(GRPC, bearer(token), bearer(token))))
 
     assert (denial.code, denial.reason) == (16, "TOKEN_MALFORMED")
+
+
+@each_form
+@pytest.mark.parametrize("header", ["x-forwarded-client-cert", "client-cert", "x-request-id"])
+def test_bound_token_is_refused_whatever_is_told_of_a_certificate(
+    ask: Ask, ec_key: SigningKey, form: Form, header: str
+) -> None:
+    owner = Authority().issue(*uris("spiffe://cluster.local/ns/a/sa/owner"))
+    bound = ec_key.sign(m2m_claims(cnf={"x5t#S256": owner.thumbprint}))
+    question = form(GRPC, bearer(bound), (header, f"Hash={owner.thumbprint}"))
+    question.attributes.source.certificate = quote(owner.chain)
+    question.attributes.source.principal = "spiffe://cluster.local/ns/a/sa/owner"
+
+    denial = Denial(ask(question))
+
+    assert (denial.code, denial.reason) == (16, "CLAIM_INVALID")
+
+
+@each_form
+def test_envoy_is_asked_for_a_token_and_not_believed(known_keys: Verifier, token: str, form: Form) -> None:
+    """It asks about what callers sent, and that may be anything."""
+    ask = asker(Authorizer(known_keys, trust=MeshPeers(unix_socket=True)))
+    principal = Principal(org_id="org_forged", client_id="c", subject="c", expires_at=253_402_300_799.0)
+    forged = [(entry.key, entry.value) for entry in TrustedMetadata().entries(principal)][:2]
+
+    assert Denial(ask(form(GRPC, *forged))).reason == "CLAIM_INVALID"
+    assert Denial(ask(form(GRPC, *forged, bearer(token)))).reason == "CLAIM_INVALID"
+    assert ask(form(GRPC, bearer(token))).status.code == 0
 
 
 @each_form

@@ -1,7 +1,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,12 @@ from authz import Authorizer, Call, Principal, Verifier
 from authz.demo.signing import SigningKey
 from authz.flow import Flow
 from authz.transport import HttpResponse
+from tests.certificates import Authority
 from tests.doubles import AUDIENCE, ISSUER, NOW, FakeTransport, ManualClock, json_response, jwks, m2m_claims
 from tests.interceptors.client import Outcome, Silence, call, finish, start
 from tests.interceptors.servers import DOORS, PATIENCE, Door, Loop
 from tests.interceptors.service import KINDS, PUBLIC_METHODS, Witness, handlers, is_request_streaming
+from tests.interceptors.ways import Reachable
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +25,11 @@ def loop() -> Iterator[Loop]:
     loop = Loop()
     yield loop
     loop.close()
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
 
 
 @pytest.fixture(scope="session", params=DOORS, ids=lambda door: door.name)
@@ -120,6 +127,37 @@ def serve_all(door: Door, serve: Serve, verifier: Verifier) -> ServeAll:
         return Served(channel, witness)
 
     return begin
+
+
+Reach = Callable[..., Reachable]
+
+
+@contextlib.contextmanager
+def reaching(door: Door, loop: Loop, authority: Authority, factory: pytest.TempPathFactory) -> Iterator[Reach]:
+    with contextlib.ExitStack() as stack:
+
+        def begin(*judge: Any, pool: ThreadPoolExecutor | None = None, **options: Any) -> Reachable:
+            interceptor = door.interceptor(*judge, **options)
+            folder = factory.mktemp("r")
+            return stack.enter_context(Reachable.serving(door, loop, authority, folder, interceptor, pool=pool))
+
+        yield begin
+
+
+@pytest.fixture
+def reach(door: Door, loop: Loop, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reach]:
+    """Return a function that starts a server which can be reached in every way: ``reach(verifier, trust=…)``."""
+    with reaching(door, loop, authority, tmp_path_factory) as begin:
+        yield begin
+
+
+@pytest.fixture(scope="session")
+def reach_for_long(
+    door: Door, loop: Loop, authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Reach]:
+    """Return the same function for servers that many tests share."""
+    with reaching(door, loop, authority, tmp_path_factory) as begin:
+        yield begin
 
 
 class WatchedTransport(FakeTransport):

@@ -36,6 +36,23 @@ _OPTIONS = (
 
 T = TypeVar("T")
 
+Bind = Callable[[Any], str]
+"""Gives a server its ports, and returns the address of the one that matters."""
+
+
+def on_loopback(server: Any) -> str:
+    return f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+
+
+def bound(credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0") -> Bind:
+    """Return what binds a server to ``address``, with ``credentials`` if there are any."""
+
+    def bind(server: Any) -> str:
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        return address.replace(":0", f":{port}")
+
+    return bind
+
 
 class Loop:
     """An event loop on a thread of its own."""
@@ -73,17 +90,16 @@ def sync_server(
     interceptors: Sequence[Any] = (),
     *,
     pool: ThreadPoolExecutor | None = None,
-    address: str = "127.0.0.1:0",
-    credentials: grpc.ServerCredentials | None = None,
+    bind: Bind = on_loopback,
 ) -> Iterator[str]:
     """Serve ``handlers`` with ``grpc.server``; yield the address."""
     pool = pool or ThreadPoolExecutor(8)
     server = grpc.server(pool, interceptors=interceptors, options=_OPTIONS)
     _register(server, handlers)
-    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    address = bind(server)
     server.start()
     try:
-        yield address.replace(":0", f":{port}")
+        yield address
     finally:
         # Not None, which would wait without end for a server that is dead.
         stopped = server.stop(0).wait(PATIENCE)
@@ -93,21 +109,26 @@ def sync_server(
 
 @contextlib.contextmanager
 def aio_server(
-    loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = (), *, pool: ThreadPoolExecutor | None = None
+    loop: Loop,
+    handlers: Mapping[str, Any],
+    interceptors: Sequence[Any] = (),
+    *,
+    pool: ThreadPoolExecutor | None = None,
+    bind: Bind = on_loopback,
 ) -> Iterator[str]:
     """Serve ``handlers`` with ``grpc.aio.server``, synchronous ones in ``pool``; yield the address."""
     pool = pool or ThreadPoolExecutor(8)
 
-    async def start() -> tuple[grpc.aio.Server, int]:
+    async def start() -> tuple[grpc.aio.Server, str]:
         server = grpc.aio.server(pool, interceptors=interceptors, options=_OPTIONS)
         _register(server, handlers)
-        port = server.add_insecure_port("127.0.0.1:0")
+        address = bind(server)
         await server.start()
-        return server, port
+        return server, address
 
-    server, port = loop.run(start())
+    server, address = loop.run(start())
     try:
-        yield f"127.0.0.1:{port}"
+        yield address
     finally:
         loop.run(server.stop(None))
         pool.shutdown()
@@ -127,9 +148,14 @@ class Door:
         return interceptors.aio.AuthzInterceptor if self.is_aio else interceptors.AuthzInterceptor
 
     @contextlib.contextmanager
-    def listen(self, loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = ()) -> Iterator[str]:
-        """Serve ``handlers``; yield the address."""
-        serving = aio_server(loop, handlers, interceptors) if self.is_aio else sync_server(handlers, interceptors)
+    def listen(
+        self, loop: Loop, handlers: Mapping[str, Any], interceptors: Sequence[Any] = (), **options: Any
+    ) -> Iterator[str]:
+        """Serve ``handlers``; yield the address. The options are those of the servers."""
+        if self.is_aio:
+            serving = aio_server(loop, handlers, interceptors, **options)
+        else:
+            serving = sync_server(handlers, interceptors, **options)
         with serving as address:
             yield address
 

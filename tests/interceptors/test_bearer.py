@@ -19,7 +19,7 @@ from tests.doubles import ISSUER, FakeTokenEndpoint, ManualClock
 from tests.interceptors.callers import CALLERS
 from tests.interceptors.client import DEADLINE
 from tests.interceptors.gate import REFUSAL, Gate
-from tests.interceptors.servers import PATIENCE, sync_server
+from tests.interceptors.servers import PATIENCE, bound, sync_server
 from tests.interceptors.service import KINDS, is_request_streaming, is_response_streaming, method
 from tests.loopback import certificate
 
@@ -79,7 +79,7 @@ def dial(caller, gate, loop):
 
         def begin(interceptors, channel=None, *, server=None, address="127.0.0.1:0"):
             pool = ThreadPoolExecutor(24)
-            target = stack.enter_context(sync_server(gate.handlers(), pool=pool, credentials=server, address=address))
+            target = stack.enter_context(sync_server(gate.handlers(), pool=pool, bind=bound(server, address)))
             return stack.enter_context(caller.connect(loop, target, channel, interceptors))
 
         yield begin
@@ -473,7 +473,7 @@ def channel(gate, source):
     credentials = grpc.local_channel_credentials()
     options = [("grpc.use_local_subchannel_pool", 1)]
     with (
-        sync_server(gate.handlers(), credentials=grpc.local_server_credentials()) as address,
+        sync_server(gate.handlers(), bind=bound(grpc.local_server_credentials())) as address,
         grpc.intercept_channel(grpc.secure_channel(address, credentials, options), *ours) as channel,
     ):
         yield channel
@@ -589,7 +589,7 @@ def test_streams_that_nobody_drives_work_too(gate, source):
     gate.refuses = is_one_of("token-1")
     options = [("SingleThreadedUnaryStream", 1), ("grpc.use_local_subchannel_pool", 1)]
     with (
-        sync_server(gate.handlers(), credentials=grpc.local_server_credentials()) as address,
+        sync_server(gate.handlers(), bind=bound(grpc.local_server_credentials())) as address,
         grpc.secure_channel(address, grpc.local_channel_credentials(), options) as plain,
     ):
         call = begin(grpc.intercept_channel(plain, *interceptors.bearer_interceptors(source)), "unary_stream")
@@ -664,7 +664,7 @@ def test_other_interceptors_work_as_without_ours(source, gate, kind, where, refu
         gate.refuses = is_one_of(*refused)
     all_of_them = chained(interceptors.bearer_interceptors(source), Passing(codes), where)
     with (
-        sync_server(gate.handlers(), credentials=grpc.local_server_credentials()) as address,
+        sync_server(gate.handlers(), bind=bound(grpc.local_server_credentials())) as address,
         grpc.secure_channel(address, grpc.local_channel_credentials()) as plain,
     ):
         stub = getattr(grpc.intercept_channel(plain, *all_of_them), kind)(method(kind))
@@ -680,7 +680,7 @@ def test_a_bare_iterator_that_is_refused_drops_the_token_as_well(source, gate, w
     gate.refuses, gate.is_late = is_one_of("token-1"), True
     all_of_them = chained(interceptors.bearer_interceptors(source), Passing([]), where)
     with (
-        sync_server(gate.handlers(), credentials=grpc.local_server_credentials()) as address,
+        sync_server(gate.handlers(), bind=bound(grpc.local_server_credentials())) as address,
         grpc.secure_channel(address, grpc.local_channel_credentials()) as plain,
     ):
         stub = grpc.intercept_channel(plain, *all_of_them).unary_stream(method("unary_stream"))
@@ -701,7 +701,7 @@ def test_other_interceptors_of_aio_work_as_without_ours(source, gate, loop, kind
     ours, theirs = interceptors.aio.bearer_interceptors(source), passing_in_tasks(codes)
     all_of_them = [*theirs, *ours] if where == "outer" else [*ours, *theirs]
     with (
-        sync_server(gate.handlers(), credentials=grpc.local_server_credentials()) as address,
+        sync_server(gate.handlers(), bind=bound(grpc.local_server_credentials())) as address,
         CALLERS[-1].connect(loop, address, grpc.local_channel_credentials(), all_of_them) as connection,
     ):
         outcome = connection.call(kind)
