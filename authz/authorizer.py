@@ -230,11 +230,12 @@ def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
         TokenMalformedError: there are several, or the one is not ``Bearer`` and a token.
 
     """
-    values = [value for key, value in metadata if key.lower() == "authorization"]
-    if not values:
+    # gRPC refuses capitals, but may have begun the RPC: such a copy is no token, and not to be overlooked either.
+    entries = [entry for entry in metadata if entry[0].lower() == "authorization"]
+    if not any(key == "authorization" for key, _ in entries):
         raise TokenMissingError
-    value = values[0]
-    if len(values) > 1 or len(value) > _MAX_CREDENTIALS or not isinstance(value, str):
+    value = entries[0][1]
+    if len(entries) > 1 or len(value) > _MAX_CREDENTIALS or not isinstance(value, str):
         raise TokenMalformedError("more than one authorization, or one that is too long")
     # RFC 9110 section 11.1: the scheme in any case; RFC 6750 section 2.1: exactly one space.
     scheme, _, token = value.partition(" ")

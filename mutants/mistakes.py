@@ -59,7 +59,7 @@ MISTAKES = (
     Mistake(
         "one of two tokens is taken",
         "authz/authorizer.py",
-        "len(values) > 1 or ",
+        "len(entries) > 1 or ",
         "",
         f"{_DOORS}test_server.py -k told_at_once",
     ),

@@ -94,7 +94,10 @@ def test_the_scheme_may_be_in_any_case(value):
         pytest.param([("authorization", "Bearer " + "a" * 8193)], "token_malformed", id="A5-8193"),
         pytest.param([("authorization", "Bearer " + "a" * 10_000_000)], "token_malformed", id="A5-huge"),
         pytest.param([("authorization-bin", b"Bearer a")], "token_missing", id="A6-binary"),
-        pytest.param([("Authorization", "Bearer a")], "token_missing", id="A6-upper-case-cannot-arrive"),
+        pytest.param([("Authorization", "Bearer a")], "token_missing", id="A6-upper-case"),
+        pytest.param(
+            [("authorization", "Bearer a"), ("Authorization", "Bearer b")], "token_malformed", id="A2-capitals"
+        ),
         pytest.param([("authorization", "Basic dXNlcjpwYXNz")], "token_malformed", id="A7-basic"),
         pytest.param([("authorization", "DPoP a.b.c")], "token_malformed", id="A7-dpop"),
         pytest.param([("authorization", "Negotiate abc")], "token_malformed", id="A7-negotiate"),

@@ -104,7 +104,7 @@ def test_the_anonymous_caller_cannot_be_refused(revocations):
     ids=str,
 )
 def test_exactly_one_thing_is_named(revocations, change, what):
-    with pytest.raises(ConfigError, match=r"^revoke and reinstate: give one of token_id, client_id and org_id"):
+    with pytest.raises(ConfigError, match=r"^revoke and reinstate: give one of token_id, client_id, org_id and key_id"):
         getattr(revocations, change)(**what)
 
 
