@@ -20,8 +20,9 @@ def call_credentials(source: TokenSource) -> "grpc.CallCredentials":
     """Return credentials that give every call a token of ``source``; for ``grpc`` and ``grpc.aio`` alike.
 
     gRPC sends them over TLS and ``grpc.local_channel_credentials()``; on other channels a call ends with
-    UNAUTHENTICATED (``grpc.aio`` may raise ``UsageError``) before a token is asked for. Where none can be had, it
-    ends with UNAVAILABLE. A token that a server refuses is not replaced: that takes ``bearer_interceptors``.
+    UNAUTHENTICATED, or ``grpc.aio`` raises ``UsageError``, before a token is asked for.
+    Where none can be had, a call ends with UNAVAILABLE.
+    A token that a server refuses is not replaced: that takes ``bearer_interceptors``.
 
     Args:
         source: where the tokens come from.

@@ -79,8 +79,7 @@ class Bearer:
 
     def drop_token(self) -> None:
         """Have the next RPC bear another token."""
-        if self._plugin.token is not None:
-            self._source.invalidate(self._plugin.token)
+        self._source.invalidate(self._plugin.token or "")
 
     def failure_code(self) -> grpc.StatusCode:
         """Return how the RPC ends where no token can be had."""

@@ -63,6 +63,10 @@ class RepeatableStream(_UnaryStreamCall):  # type: ignore[misc]
         self._messages: AsyncIterator[Any] | None = None
         when_ended(first, self._first_ended)
 
+    def __getattr__(self, name: str) -> Any:
+        # Older grpcio looks for its calls among the tasks when a channel closes, and knows them by a private name.
+        return getattr(self._call, name)
+
     async def _first_ended(self) -> None:
         first = self._call
         try:

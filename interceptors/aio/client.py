@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import grpc
 import grpc.aio
 
 from authz.credentials import unavailable
@@ -27,8 +28,8 @@ def bearer_interceptors(
     Args:
         source: where the tokens come from.
         insecure_channel: send them on any channel, one without TLS included, which gives them to whoever
-            listens. By default gRPC itself refuses all but TLS and ``grpc.local_channel_credentials()``: with
-            ``grpc.aio.UsageError`` on a ``grpc.aio.insecure_channel``, else with UNAUTHENTICATED.
+            listens. By default gRPC itself refuses, with UNAUTHENTICATED, all but TLS and
+            ``grpc.local_channel_credentials()``.
 
     """
 
@@ -57,12 +58,15 @@ class _Rpc(Bearer):
         try:
             await self._in_time(self.begin())
         except Exception as error:  # noqa: BLE001 - whatever a source raises, gRPC's callers expect this
-            nothing = grpc.aio.Metadata()
-            raise grpc.aio.AioRpcError(self.failure_code(), nothing, nothing, str(unavailable(error))) from None
+            raise _failed(self.failure_code(), unavailable(error)) from None
 
     async def send(self) -> Any:
         """Begin an attempt."""
-        return await self._continuation(changed(self._details, **self.attempt()._asdict()), self._request)
+        try:
+            return await self._continuation(changed(self._details, **self.attempt()._asdict()), self._request)
+        except grpc.aio.UsageError as error:
+            # Thus grpc.aio.insecure_channel meets call credentials; all other channels end the RPC, as here.
+            raise _failed(grpc.StatusCode.UNAUTHENTICATED, error) from None
 
     async def has_replaced_token(self) -> bool:
         """Get another token; say whether there is one, and time to use it."""
@@ -77,6 +81,11 @@ class _Rpc(Bearer):
                 return await arun(flow)
         except TimeoutError:
             raise TokenEndpointError("the deadline has passed before there was a token") from None
+
+
+def _failed(code: grpc.StatusCode, error: Exception) -> grpc.aio.AioRpcError:
+    nothing = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(code, nothing, nothing, str(error))
 
 
 async def _unary_unary(rpc: _Rpc) -> Any:

@@ -129,7 +129,8 @@ def _tasks(
                     messages.append(message)  # noqa: PERF401 - what came before an error counts
             else:
                 messages.append(await call)
-        trailers = dict(await call.trailing_metadata() or ())
+        # dict() alone misreads a Metadata of some grpcio.
+        trailers = dict(tuple(await call.trailing_metadata() or ()))
         return Outcome(await call.code(), await call.details(), messages, trailers)
 
     async def cancel(call: Any) -> bool:

@@ -1,5 +1,6 @@
 """Tokens on outgoing RPCs: every kind, every way of calling, and what follows a refusal."""
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -106,6 +107,11 @@ def is_one_of(*tokens):
     return lambda token: token in tokens
 
 
+def entries(metadata):
+    """Return metadata of aio as a dictionary, which dict() does not with every grpcio."""
+    return {key: value for key, value in metadata}  # noqa: C416 - see above
+
+
 def replies(kind, token):
     return [token] * 2 if kind == "unary_stream" else [token]
 
@@ -157,32 +163,18 @@ def test_tokens_go_over_tls_and_unix_sockets(dial, ours, kind, tmp_path, secured
     assert connection.call(kind).messages == replies(kind, b"token-1")
 
 
-@pytest.fixture
-def untouched(gate, transport):
-    """Return a function that says whether neither the gate nor the token endpoint has heard of anybody."""
-    return lambda: (gate.visits, transport.fetches) == ([], 0)
+@pytest.fixture(params=["insecure_channel", "insecure_channel_credentials"])
+def without_tls(request, dial, ours):
+    """Return a plaintext channel, made in either way."""
+    return dial(ours, None if request.param == "insecure_channel" else grpc.experimental.insecure_channel_credentials())
 
 
-def test_without_tls_no_token_is_even_asked_for(dial, ours, untouched, caller, kind):
+def test_without_tls_no_token_is_even_asked_for(without_tls, caller, gate, transport, kind):
     """I8."""
-    connection = dial(ours, grpc.experimental.insecure_channel_credentials())
-    outcome = connection.call(kind, **least(kind))
+    outcome = without_tls.call(kind, **least(kind))
 
     assert outcome.code in ends(caller, kind, UNAUTHENTICATED)
-    assert untouched()
-
-
-def test_without_any_credentials_no_token_is_even_asked_for(dial, ours, untouched, caller, kind):
-    """I8: grpc.aio takes it for a mistake in the program."""
-    connection = dial(ours)
-    if caller.name == "aio":
-        with pytest.raises(grpc.aio.UsageError, match="only valid on secure channels"):
-            connection.call(kind, **least(kind))
-    else:
-        outcome = connection.call(kind, **least(kind))
-        assert (outcome.code, "security level" in outcome.details) == (UNAUTHENTICATED, True)
-
-    assert untouched()
+    assert (gate.visits, transport.fetches) == ([], 0)
 
 
 def test_a_channel_without_tls_can_be_allowed(plain, gate, kind):
@@ -598,6 +590,142 @@ def test_streams_that_nobody_drives_work_too(gate, source):
     assert (messages, call.code()) == ([b"token-2"] * 2, grpc.StatusCode.OK)
 
 
+def test_a_call_that_never_began_is_over(source, gate, kind, transport):
+    transport.down()
+    ours = interceptors.bearer_interceptors(source, insecure_channel=True)
+    ends = []
+    with sync_server(gate.handlers()) as address, grpc.insecure_channel(address) as plain:
+        call = begin(grpc.intercept_channel(plain, *ours), kind)
+        call.add_done_callback(ends.append)
+
+    assert (call.code(), gate.visits) == (grpc.StatusCode.UNAVAILABLE, [])
+    assert call.details() in str(call)
+    assert call.details() in call.debug_error_string()
+    assert (call.initial_metadata(), call.trailing_metadata()) == ((), ())
+    assert (call.done(), call.running(), call.is_active(), call.cancelled()) == (True, False, False, False)
+    assert (ends, call.add_callback(ends.clear), call.cancel(), call.time_remaining()) == ([call], False, False, 0.0)
+    assert call.exception() is call
+    assert call.traceback() is not None
+    with pytest.raises(grpc.RpcError):
+        call.result()
+    with pytest.raises(grpc.RpcError):
+        next(iter(call))
+
+
+# ---- The streams that callers of grpc.aio get ----
+
+
+@pytest.fixture
+def in_channel(loop, gate, source):
+    """Return a function that runs a scenario with a channel of grpc.aio, with our interceptors and others inside."""
+
+    def run(scenario, *inner):
+        ours = interceptors.aio.bearer_interceptors(source)
+
+        async def with_channel(address):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            credentials = grpc.local_channel_credentials()
+            async with grpc.aio.secure_channel(address, credentials, options, interceptors=[*ours, *inner]) as channel:
+                return await scenario(channel.unary_stream(method("unary_stream")))
+
+        with sync_server(gate.handlers(), credentials=grpc.local_server_credentials()) as address:
+            return loop.run(with_channel(address))
+
+    return run
+
+
+@pytest.mark.parametrize("refused", [(), ("token-1",)])
+def test_a_stream_can_be_read_and_looked_at(in_channel, gate, refused):
+    gate.refuses = is_one_of(*refused)
+    token = f"token-{1 + len(refused)}".encode()
+
+    async def scenario(stub):
+        over = asyncio.Event()
+        call = stub(b"", timeout=DEADLINE)
+        call.add_done_callback(lambda _call: over.set())
+        assert not call.done()
+        messages = [await call.read() for _ in range(3)]
+        await asyncio.wait_for(over.wait(), PATIENCE)
+        late = []
+        call.add_done_callback(late.append)
+
+        assert messages == [token, token, grpc.aio.EOF]
+        assert entries(await call.initial_metadata()) == {"x-begun": "yes"}
+        assert (await call.code(), await call.details()) == (grpc.StatusCode.OK, "")
+        assert (await call.trailing_metadata(), await call.debug_error_string()) == (grpc.aio.Metadata(), "")
+        assert (call.done(), call.cancelled(), call.cancel(), len(late)) == (True, False, False, 1)
+
+    in_channel(scenario)
+
+
+def test_the_initial_metadata_of_an_aio_stream_comes_before_its_end(in_channel, gate):
+    never = threading.Event()
+    gate.during = lambda: never.wait(PATIENCE)
+
+    async def scenario(stub):
+        call = stub(b"", timeout=DEADLINE)
+        await call.wait_for_connection()
+        metadata = entries(await call.initial_metadata())
+        is_done = call.done()
+        call.cancel()
+        never.set()
+        return metadata, is_done, call.cancelled(), await call.code()
+
+    assert in_channel(scenario) == ({"x-begun": "yes"}, False, True, grpc.StatusCode.CANCELLED)
+
+
+@pytest.mark.parametrize("refused", [("token-1",), ("token-1", "token-2")])
+def test_a_refused_stream_connects_when_its_second_attempt_does(in_channel, gate, refused):
+    gate.refuses = is_one_of(*refused)
+
+    async def scenario(stub):
+        call = stub(b"", timeout=DEADLINE)
+        await call.code() if len(refused) == 2 else await call.read()
+        try:
+            await call.wait_for_connection()
+        except grpc.RpcError as error:
+            return error.code()
+        return await call.initial_metadata()
+
+    outcome = in_channel(scenario)
+    assert outcome is UNAUTHENTICATED if len(refused) == 2 else entries(outcome) == {"x-begun": "yes"}
+
+
+def test_a_reader_that_gives_up_between_two_attempts_ends_the_call(in_channel, gate, source, transport):
+    source.token()
+    transport.hang()
+    gate.refuses = lambda _token: True
+
+    async def scenario(stub):
+        call = stub(b"", timeout=DEADLINE)
+        reading = asyncio.create_task(call.read())
+        await asyncio.to_thread(lambda: [transport.asked.acquire(timeout=PATIENCE) for _ in range(2)])
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        code = await call.code()
+        transport.release()
+        return reading.cancelled(), code
+
+    assert in_channel(scenario) == (True, UNAUTHENTICATED)
+    assert len(gate.visits) == 1
+
+
+def test_the_refusal_stands_when_the_second_attempt_cannot_be_made(in_channel, gate, caplog):
+    class Flaky(grpc.aio.UnaryStreamClientInterceptor):
+        async def intercept_unary_stream(self, continuation, details, request):
+            if gate.visits:
+                raise ZeroDivisionError(SECRET)
+            return await continuation(details, request)
+
+    async def scenario(stub):
+        call = stub(b"", timeout=DEADLINE)
+        return await call.code(), await call.details()
+
+    gate.refuses = is_one_of("token-1")
+    assert in_channel(scenario, Flaky()) == (UNAUTHENTICATED, REFUSAL)
+    assert SECRET not in caplog.text
+
+
 # ---- Among other interceptors ----
 
 
@@ -693,7 +821,24 @@ def test_a_bare_iterator_that_is_refused_drops_the_token_as_well(source, gate, w
     assert (messages, len(gate.visits), again) == ([b"token-1"], 2, [b"token-2"] * 2)
 
 
-@pytest.mark.parametrize("where", ["outer", "inner"])
+@WHERE
+def test_a_bare_iterator_has_no_second_attempt_without_a_token(source, gate, where, transport):
+    gate.refuses = is_one_of("token-1")
+    source.token()
+    transport.down()
+    all_of_them = chained(interceptors.bearer_interceptors(source), Passing([]), where)
+    with (
+        sync_server(gate.handlers(), credentials=grpc.local_server_credentials()) as address,
+        grpc.secure_channel(address, grpc.local_channel_credentials()) as plain,
+    ):
+        stub = grpc.intercept_channel(plain, *all_of_them).unary_stream(method("unary_stream"))
+        with pytest.raises(grpc.RpcError, match=REFUSAL):
+            list(stub(b""))
+
+    assert len(gate.visits) == 1
+
+
+@WHERE
 def test_other_interceptors_of_aio_work_as_without_ours(source, gate, loop, kind, where):
     codes = []
     if not is_request_streaming(kind):
