@@ -8,7 +8,7 @@ never gets to see. What a later grpcio adds, it does.
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import grpc.aio
@@ -35,6 +35,15 @@ def _forward(*names: str) -> Callable[[_Class], _Class]:
         return cls
 
     return decorate
+
+
+class _CallDetails(NamedTuple):
+    method: str
+    invocation_metadata: Metadata
+
+
+class TrustedCallDetails(_CallDetails, grpc.HandlerCallDetails):
+    """What interceptors after ours and generic handlers get, in the shape of grpc's own: details to be believed."""
 
 
 class _Trusted:

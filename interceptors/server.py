@@ -19,10 +19,12 @@ from authz.refusal import Refusal
 from authz.streams import StreamExpiry, StreamRules
 from authz.verifier import Verifier
 from authz.verifiers import Verifiers
-from interceptors.context import TrustedContext
+from interceptors.context import Metadata, TrustedCallDetails, TrustedContext
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
 from interceptors.relay import Relay
 from interceptors.streams import Requests, Stream, abort, watched
+
+Continuation = Callable[[grpc.HandlerCallDetails], Handler | None]
 
 
 class AuthzInterceptor(grpc.ServerInterceptor):
@@ -71,7 +73,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        continuation: Continuation,
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """See ``grpc.ServerInterceptor``."""
@@ -84,11 +86,12 @@ class AuthzInterceptor(grpc.ServerInterceptor):
                 flow = self._authorizer.authorize(call)
                 begun = flow, next(flow)
             except StopIteration as done:
-                return self._admitted(continuation(handler_call_details), call, done.value)
+                return self._admitted(continuation, call, done.value)
             except PeerUnknownError:
                 # Who is at the other end is to be read from the handler's context only.
                 pass
-            return self._undecided(continuation(handler_call_details), call, begun)
+            # Nobody has been found out yet, so others are told of nobody.
+            return self._undecided(continuation(self._details(call, ANONYMOUS)), call, begun)
         except BaseException as error:  # noqa: BLE001 - see above
             return self._refused(self._authorizer.refusal(call, error))
 
@@ -96,14 +99,18 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         """Forget the thread that refuses, which is the parent's."""
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="authz-refusal")
 
-    def _admitted(self, handler: Handler | None, call: Call, principal: Principal) -> Handler | None:
+    def _details(self, call: Call, principal: Principal) -> Any:
+        return TrustedCallDetails(call.method, self._authorizer.trusted.believed(call.metadata, principal))
+
+    def _admitted(self, continuation: Continuation, call: Call, principal: Principal) -> Handler | None:
+        details = self._details(call, principal)
+        handler = continuation(details)
         if handler is None:
             return None
-        return with_behaviour(handler, self._trusted(handler, call, principal))
+        return with_behaviour(handler, self._trusted(handler, call, principal, details.invocation_metadata))
 
-    def _trusted(self, handler: Handler, call: Call, principal: Principal) -> Behaviour:
+    def _trusted(self, handler: Handler, call: Call, principal: Principal, metadata: Metadata) -> Behaviour:
         behaviour = behaviour_of(handler)
-        metadata = self._authorizer.trusted.believed(call.metadata, principal)
 
         # grpc gives non-blocking handlers, which it knows by an attribute, one more argument to send replies with.
         def serve(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
@@ -137,7 +144,9 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         # The behaviour runs on a thread of the server's pool, which may wait.
         def decide(context: grpc.ServicerContext) -> Behaviour:
             try:
-                return self._trusted(handler or _UNKNOWN, call, self._decide(call, begun, context))
+                principal = self._decide(call, begun, context)
+                metadata = self._authorizer.trusted.believed(call.metadata, principal)
+                return self._trusted(handler or _UNKNOWN, call, principal, metadata)
             except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
                 refusal = self._authorizer.refusal(call, error)
             return abort(context, refusal)

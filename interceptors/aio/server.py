@@ -22,6 +22,7 @@ from authz.verifier import Verifier
 from authz.verifiers import Verifiers
 from interceptors.aio.behaviours import Admission, Sort, decided, sort_of, trusted
 from interceptors.aio.streams import Stream, StreamOnThreads
+from interceptors.context import Metadata
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
 
 if TYPE_CHECKING:
@@ -94,13 +95,16 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
                 principal = await arun(self._authorizer.authorize(call))
             except PeerUnknownError:
                 # Who is at the other end is to be read from the handler's context only.
-                return self._undecided(await continuation(details) or _UNKNOWN, call)
+                # Nobody has been found out yet, so others are told of nobody.
+                metadata = self._authorizer.trusted.believed(call.metadata, ANONYMOUS)
+                return self._undecided(await continuation(_told(details, metadata)) or _UNKNOWN, call)
             set_current_principal(principal)
-            handler = await continuation(details)
+            metadata = self._authorizer.trusted.believed(call.metadata, principal)
+            handler = await continuation(_told(details, metadata))
             if handler is None:
                 return None
             sort = sort_of(handler)
-            admission = self._admission(call, principal, self._new_stream(handler, sort, call))
+            admission = self._admission(call, principal, metadata, self._new_stream(handler, sort, call))
             return with_behaviour(handler, trusted(behaviour_of(handler), sort, admission))
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -119,9 +123,13 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         return stream
 
     def _admission(
-        self, call: Call, principal: Principal, stream: Stream | None, variables: contextvars.Context | None = None
+        self,
+        call: Call,
+        principal: Principal,
+        metadata: Metadata,
+        stream: Stream | None,
+        variables: contextvars.Context | None = None,
     ) -> Admission:
-        metadata = self._authorizer.trusted.believed(call.metadata, principal)
         if principal is ANONYMOUS:
             stream = None
         if stream is not None:
@@ -138,7 +146,8 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         variables = contextvars.copy_context()
 
         def admitted(principal: Principal) -> Behaviour:
-            return trusted(behaviour_of(handler), sort, self._admission(call, principal, stream, variables))
+            metadata = self._authorizer.trusted.believed(call.metadata, principal)
+            return trusted(behaviour_of(handler), sort, self._admission(call, principal, metadata, stream, variables))
 
         async def decide(context: Any) -> Behaviour:
             try:
@@ -163,6 +172,11 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             raise AssertionError("an abort ends by raising")
 
         return with_behaviour(handler, decided(handler, sort, decide, decide_on_thread), request_streaming=True)
+
+
+def _told(details: grpc.HandlerCallDetails, metadata: Metadata) -> Any:
+    # What interceptors after ours are told. grpc.aio takes no other class than its own, which has no public name.
+    return type(details)(details.method, metadata)  # type: ignore[call-arg]
 
 
 def _with_peer(call: Call, context: Any) -> Call:

@@ -136,10 +136,11 @@ Reach = Callable[..., Reachable]
 def reaching(door: Door, loop: Loop, authority: Authority, factory: pytest.TempPathFactory) -> Iterator[Reach]:
     with contextlib.ExitStack() as stack:
 
-        def begin(*judge: Any, pool: ThreadPoolExecutor | None = None, **options: Any) -> Reachable:
-            interceptor = door.interceptor(*judge, **options)
-            folder = factory.mktemp("r")
-            return stack.enter_context(Reachable.serving(door, loop, authority, folder, interceptor, pool=pool))
+        def begin(
+            *judge: Any, inner: Iterable[Any] = (), pool: ThreadPoolExecutor | None = None, **options: Any
+        ) -> Reachable:
+            chain = [door.interceptor(*judge, **options), *inner]
+            return stack.enter_context(Reachable.serving(door, loop, authority, factory.mktemp("r"), *chain, pool=pool))
 
         yield begin
 

@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import grpc
+import grpc.aio
 import pytest
 
-from authz import ANONYMOUS
+from authz import ANONYMOUS, Authorizer, MeshPeers, Verifier
 from authz.demo.signing import SigningKey
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 from tests.doubles import CLIENT, ORG, m2m_claims
 from tests.interceptors.client import Metadata, bearer
-from tests.interceptors.conftest import Guarded
-from tests.interceptors.service import expected_replies, is_request_streaming, method, public_method
+from tests.interceptors.conftest import Guarded, Reach, ServeAll
+from tests.interceptors.service import PUBLIC_METHODS, expected_replies, is_request_streaming, method, public_method
+from tests.interceptors.ways import PLAIN
 
 OTHER_ORG = "org_01JYGLOBEX0000000000000000"
 SECRET = "a-value-that-nobody-may-see-again"
@@ -285,3 +287,46 @@ def test_base64_of_a_token_is_no_token(guarded: Guarded, kind: str, token: str) 
     outcome = guarded.call(kind, method(kind), metadata=bearer(encoded))
 
     assert outcome.reason == "TOKEN_MALFORMED"
+
+
+class Nosy(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):
+    """Another's interceptor, for either server, which notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        self.told.append(handler_call_details)
+        return continuation(handler_call_details)
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_forged_metadata_never_reaches_another_interceptor(
+    serve_all: ServeAll, verifier: Verifier, kind: str, token: str, forged: list[tuple[str, str | bytes]]
+) -> None:
+    nosy = Nosy()
+    served = serve_all(nosy, judge=Authorizer(verifier, public_methods=PUBLIC_METHODS))
+    sent = [*forged[:1], *bearer(token), ("x-request-id", "1"), *forged[1:]]
+
+    outcomes = [served.call(kind, name, metadata=sent) for name in (method(kind), public_method(kind))]
+
+    assert [outcome.code for outcome in outcomes] == [grpc.StatusCode.OK] * 2
+    guarded, public = nosy.told
+    assert isinstance(guarded, grpc.HandlerCallDetails)
+    assert (guarded.method, public.method) == (method(kind), public_method(kind))
+    assert [value for key, value in guarded.invocation_metadata if key == "x-org-id"] == [ORG]
+    assert [key for key, _ in public.invocation_metadata if key.startswith("x")] == ["x-request-id"]
+    assert OTHER_ORG not in repr(nosy.told)
+
+
+def test_another_interceptor_is_told_of_nobody_before_the_verdict(
+    reach: Reach, kind: str, verifier: Verifier, token: str
+) -> None:
+    nosy = Nosy()
+    server = reach(verifier, trust=MeshPeers(unix_socket=True), inner=[nosy])
+
+    outcome = server.call(PLAIN, kind, metadata=[("x-org-id", OTHER_ORG), *bearer(token), ("x-request-id", "1")])
+
+    assert outcome.messages == expected_replies(kind, ORG.encode())
+    [told] = nosy.told
+    assert [key for key, _ in told.invocation_metadata if key.startswith("x")] == ["x-request-id"]

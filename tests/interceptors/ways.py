@@ -84,13 +84,13 @@ class Reachable:
         loop: Loop,
         authority: Authority,
         folder: Path,
-        interceptor: Any,
+        *interceptors: Any,
         **options: Any,
     ) -> Iterator[Self]:
-        """Serve every method behind ``interceptor``."""
+        """Serve every method behind ``interceptors``."""
         reachable = cls(authority, folder / "s")
         served = handlers(door.behaviours(reachable.witness), reachable.witness)
-        with door.listen(loop, served, [interceptor], bind=reachable.bind, **options):
+        with door.listen(loop, served, interceptors, bind=reachable.bind, **options):
             try:
                 yield reachable
             finally:
