@@ -102,11 +102,8 @@ def test_an_organization_sees_its_entries_and_no_others(issuer: IssuerServer, ta
         for one in channels:
             post(one)
         seen = [
-            {
-                reply.entry.org_id
-                for reply in ledger_pb2_grpc.LedgerServiceStub(one).ListEntries(ledger_pb2.ListEntriesRequest())
-            }
-            for one in channels
+            {reply.entry.org_id for reply in ledger.ListEntries(ledger_pb2.ListEntriesRequest())}
+            for ledger in map(ledger_pb2_grpc.LedgerServiceStub, channels)
         ]
 
     assert seen == [{ACME}, {GLOBEX}]

@@ -175,8 +175,12 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _told(details: grpc.HandlerCallDetails, metadata: Metadata) -> Any:
-    # What interceptors after ours are told. grpc.aio takes no other class than its own, which has no public name.
-    return type(details)(details.method, metadata)  # type: ignore[call-arg]
+    # What interceptors after ours are told. grpc.aio takes no other class than its own, which has no public name;
+    # should it be built differently one day, they are told what the caller sent, and handlers still are not.
+    try:
+        return type(details)(details.method, metadata)  # type: ignore[call-arg]
+    except TypeError:
+        return details
 
 
 def _with_peer(call: Call, context: Any) -> Call:
