@@ -628,7 +628,7 @@ def in_channel(loop, gate, source):
             async with grpc.aio.secure_channel(address, credentials, options, interceptors=[*ours, *inner]) as channel:
                 return await scenario(channel.unary_stream(method("unary_stream")))
 
-        with sync_server(gate.handlers(), credentials=grpc.local_server_credentials()) as address:
+        with sync_server(gate.handlers(), bind=bound(grpc.local_server_credentials())) as address:
             return loop.run(with_channel(address))
 
     return run
@@ -828,7 +828,7 @@ def test_a_bare_iterator_has_no_second_attempt_without_a_token(source, gate, whe
     transport.down()
     all_of_them = chained(interceptors.bearer_interceptors(source), Passing([]), where)
     with (
-        sync_server(gate.handlers(), credentials=grpc.local_server_credentials()) as address,
+        sync_server(gate.handlers(), bind=bound(grpc.local_server_credentials())) as address,
         grpc.secure_channel(address, grpc.local_channel_credentials()) as plain,
     ):
         stub = grpc.intercept_channel(plain, *all_of_them).unary_stream(method("unary_stream"))
