@@ -22,7 +22,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-lowest fuzz check fmt bench protos build constraints clean
+.PHONY: help demo test test-lowest fuzz mutants check fmt bench protos build constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=36
 			-timeout=10 -print_final_stats=1 -artifact_prefix=.cache/fuzz/$$target- $(ARGS) \
 			.cache/fuzz/$$target fuzz/corpus/$$target; \
 	done
+
+mutants: .venv/.ready ## Seed mistakes and see that the tests catch each (ARGS=stream for a few)
+	@.venv/bin/python -m mutants $(ARGS)
 
 check: .venv/.ready ## Lint, format, types, spelling, .proto files
 	.venv/bin/ruff check

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from mutants.mistakes import MISTAKES, ROOT, Mistake
@@ -23,11 +25,15 @@ _COPIED = ("authz", "interceptors", "tests", "protos", "pyproject.toml", "README
 def main(words: list[str]) -> int:
     """Try the mistakes whose name contains one of ``words``, or all; return how many were not caught."""
     chosen = [mistake for mistake in MISTAKES if not words or any(word in mistake.name for word in words)]
-    tests = sorted({test for mistake in chosen for test in mistake.tests.split()} - {"-k"})
-    print(f"{len(chosen)} mistakes, {len(tests)} selections of tests", flush=True)
-    # Two at a time: the tests wait for each other's servers more than they compute.
+    selections = sorted({mistake.tests for mistake in chosen})
+    print(f"{len(chosen)} mistakes, {len(selections)} selections of tests", flush=True)
+    survivors = 0
+    # Two at a time: the tests wait for their servers more than they compute.
     with ThreadPoolExecutor(2) as pool:
-        survivors = 0
+        for selection, status in zip(selections, pool.map(_pass_without_mistakes, selections), strict=True):
+            if status != _PASSED:
+                print(f"FAIL without a mistake: {selection}", flush=True)
+                return 1
         for mistake, verdict in zip(chosen, pool.map(_try, chosen), strict=True):
             survivors += verdict != "caught"
             print(f"{verdict:10} {mistake.name}", flush=True)
@@ -35,7 +41,20 @@ def main(words: list[str]) -> int:
     return survivors
 
 
+def _pass_without_mistakes(tests: str) -> int:
+    with _copy() as tree:
+        return _run(tree, tests)
+
+
 def _try(mistake: Mistake) -> str:
+    with _copy() as tree:
+        changed = tree / mistake.file
+        changed.write_text(mistake.made_in(changed.read_text(encoding="utf-8")), encoding="utf-8")
+        return {_FAILED: "caught", _PASSED: "SURVIVED"}.get(_run(tree, mistake.tests), "BROKEN")
+
+
+@contextmanager
+def _copy() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         tree = Path(folder)
         for name in _COPIED:
@@ -44,19 +63,15 @@ def _try(mistake: Mistake) -> str:
                 shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, tree / name)
-        if _run(tree, mistake) != _PASSED:
-            return "NO BASE"
-        changed = tree / mistake.file
-        changed.write_text(mistake.made_in(changed.read_text(encoding="utf-8")), encoding="utf-8")
-        return {_FAILED: "caught", _PASSED: "SURVIVED"}.get(_run(tree, mistake), "BROKEN")
+        yield tree
 
 
-def _run(tree: Path, mistake: Mistake) -> int:
+def _run(tree: Path, tests: str) -> int:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", "-p", "no:xdist"]
     try:
         # The working directory comes first in the path, before the package that is installed.
         return subprocess.run(  # noqa: S603 - ours
-            [*command, *mistake.tests.split(" ")], cwd=tree, capture_output=True, timeout=_SECONDS, check=False
+            [*command, *tests.split()], cwd=tree, capture_output=True, timeout=_SECONDS, check=False
         ).returncode
     except subprocess.TimeoutExpired:
         # A call that hangs is what several of the mistakes lead to.
