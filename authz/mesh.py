@@ -94,7 +94,9 @@ class MeshPeers:
 
         """
         said: dict[str, list[str | bytes]] = {trusted.org_id: [], trusted.principal: []}
-        for key, value in call.metadata:
+        for name, value in call.metadata:
+            # grpc lets capitals through on some calls.
+            key = name.lower()
             if key == UNDECIDED:
                 raise MeshUndecidedError
             if key in said:

@@ -247,7 +247,7 @@ def test_for_any_word_the_peer_must_be_known(entry):
 
 
 @pytest.mark.parametrize(
-    "name", ["x-org-id-bin", "x_org_id", "x-org_id", "x-authz-principal", "x_authz_principal_bin", "X-Org-Id", "tenant"]
+    "name", ["x-org-id-bin", "x_org_id", "x-org_id", "x-authz-principal", "x_authz_principal_bin", "tenant"]
 )
 def test_names_that_resemble_the_trusted_ones_are_no_word(name):
     assert said((name, OTHER_ORG)) is None
@@ -270,6 +270,8 @@ SEVERAL = {
     "principal-twice": [ORG_ENTRY, PRINCIPAL_ENTRY, PRINCIPAL_ENTRY],
     "two-orgs": [ORG_ENTRY, OTHER_ENTRY, PRINCIPAL_ENTRY],
     "two-orgs-the-other-way": [OTHER_ENTRY, ORG_ENTRY, PRINCIPAL_ENTRY],
+    "another-org-in-capitals": [*word(), ("X-Org-Id", OTHER_ORG)],
+    "another-principal-in-capitals": [*word(), ("X-Authz-Principal-Bin", OTHER_PRINCIPAL_ENTRY[1])],
     "two-principals": [ORG_ENTRY, PRINCIPAL_ENTRY, OTHER_PRINCIPAL_ENTRY],
     "two-of-each": [ORG_ENTRY, PRINCIPAL_ENTRY, OTHER_ENTRY, OTHER_PRINCIPAL_ENTRY],
     "an-empty-principal-too": [ORG_ENTRY, PRINCIPAL_ENTRY, ("x-authz-principal-bin", b"")],
@@ -442,6 +444,7 @@ def test_what_nobody_has_decided_is_undecided_whoever_brings_it(value, peer):
     assert reason_of(*word(), (UNDECIDED, value), peer=peer) == "mesh_undecided"
     assert reason_of((UNDECIDED, value), *word(), peer=peer) == "mesh_undecided"
     assert reason_of((UNDECIDED, value), peer=peer) == "mesh_undecided"
+    assert reason_of((UNDECIDED.title(), value), peer=peer) == "mesh_undecided"
 
 
 # ---- The judge ----
