@@ -56,6 +56,7 @@ def serve(*, flags: ServeFlags = None) -> int:
     serving = server.serve(
         settings.authorizer(),
         settings.listen,
+        engine=settings.engine,
         grace=settings.grace,
         started=lambda addresses: telemetry.event(
             telemetry.INFO, "listening", addresses=list(addresses), issuer=settings.issuer, audience=settings.audience

@@ -109,15 +109,19 @@ async def arun(flow: Flow[T]) -> T:
         flow.close()
 
 
-def start(flow: Flow[T], done: Callable[[T | None, Exception | None], None]) -> None:
+def start(flow: Flow[T], done: Callable[[T | None, Exception | None], None], *, waiting: Wait | None = None) -> None:
     """Begin ``flow`` and return without waiting; whichever thread brings what it waits for goes on with it.
 
     Args:
-        flow: the flow.
+        flow: the flow, fresh, or one that has already yielded ``waiting``.
         done: called exactly once, perhaps before this returns, with the result, or with ``None`` and the error.
+        waiting: what the flow yielded when somebody else took its first step.
 
     """
-    _advance(flow, done, partial(next, flow))
+    if waiting is None:
+        _advance(flow, done, partial(next, flow))
+    else:
+        _go_on_after(waiting, flow, done)
 
 
 def _advance(flow: Flow[T], done: Callable[[T | None, Exception | None], None], step: Callable[[], Wait]) -> None:

@@ -1,23 +1,28 @@
 """The server of one measurement, as a process of its own; it says its port and ends with its standard input.
 
 Its kinds: ``aio`` and ``sync``, each bare or ``-authz`` behind the interceptor;
-``ext_authz``, and ``constant``, which answers the same without looking.
+``ext_authz``, and ``constant``, which answers the same without looking;
+``native``, and ``native-constant``, which only parses the question.
 """
 
 import asyncio
 import json
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import grpc.aio
+from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 import interceptors
 import interceptors.aio
 from authz import Authorizer
 from authz.demo.signing import SigningKey
+from authz.envoy.check import parse
+from authz.envoy.native_engine import NativeEngine
 from authz.envoy.servicer import AuthorizationServicer
 from benchmarks.material import verifier
 
@@ -85,6 +90,37 @@ async def _aio(kind: str, key: SigningKey) -> None:
     await server.stop(None)
 
 
+def _native(kind: str, key: SigningKey) -> None:
+    if kind == "native":
+        asyncio.run(_native_engine(key))
+        return
+    # What the library and reading the question cost, without any verdict.
+    answer = AuthorizationServicer(Authorizer(verifier(key))).unforeseen(RuntimeError())
+    front = NativeGrpcFront("127.0.0.1:0", [(CHECK, False)])
+    front.start()
+    print(front.bound_port, flush=True)
+
+    def serve() -> None:
+        while (events := front.recv_batch(64)) is not None:
+            for event, call_id, _, body, _ in events:
+                if event == EVENT_CALL:
+                    parse(body or b"")
+                    front.respond(call_id, answer)
+
+    threading.Thread(target=serve, daemon=True).start()
+    sys.stdin.read()
+    front.close()
+
+
+async def _native_engine(key: SigningKey) -> None:
+    engine = NativeEngine(AuthorizationServicer(Authorizer(verifier(key))))
+    port = engine.bind("127.0.0.1:0")
+    await engine.start()
+    print(port, flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await engine.stop(0)
+
+
 def _sync(kind: str, key: SigningKey) -> None:
     server = grpc.server(
         ThreadPoolExecutor(8),
@@ -102,6 +138,8 @@ def _main(kind: str, jwk: str) -> None:
     key = SigningKey.from_jwk(json.loads(jwk))
     if kind.startswith("sync"):
         _sync(kind, key)
+    elif kind.startswith("native"):
+        _native(kind, key)
     else:
         asyncio.run(_aio(kind, key))
 

@@ -111,7 +111,8 @@ MISTAKES = (
         "aio: an exception reaches the client",
         _AIO,
         "exception's text.\n            return _refused",
-        "exception's text.\n            if isinstance(error, Exception):\n                raise\n            return _refused",
+        "exception's text.\n"
+        "            if isinstance(error, Exception):\n                raise\n            return _refused",
         f"{_DOORS}test_unforeseen.py",
     ),
     Mistake(

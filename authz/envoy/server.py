@@ -1,35 +1,55 @@
-"""The external authorization server on ``grpc.aio``."""
+"""The external authorization server, from its addresses to its end."""
 
 import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Literal, Protocol
 
-import grpc
-import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from authz import telemetry
 from authz.authorizer import Authorizer
 from authz.envoy.config import check_address
-from authz.envoy.servicer import SERVICE, AuthorizationServicer
+from authz.envoy.grpcio_engine import GrpcioEngine
+from authz.envoy.servicer import AuthorizationServicer
 from authz.errors import ConfigError, UnavailableError
 from authz.flow import arun
 from authz.transport import is_loopback
 
 _SOCKETS = ("unix:", "unix-abstract:")
 
-# A request is a message here, so gRPC's metadata limits do not bound it. One that is too large is an RPC
-# error, which failure_mode_allow lets through: leave room for all headers (60 KiB) and a buffered body.
-_MAX_REQUEST_BYTES = 16 * 1024 * 1024
 _HEALTH_SECONDS = 1.0
+
+EngineName = Literal["grpcio", "native"]
+
+
+class Engine(Protocol):
+    """What speaks gRPC: it gives every ``Check`` to a servicer, and answers ``grpc.health.v1``."""
+
+    def bind(self, address: str) -> int:
+        """Listen on ``HOST:PORT`` or ``unix:PATH``, and return the port.
+
+        Raises:
+            ConfigError: that cannot be had.
+
+        """
+
+    async def start(self) -> None:
+        """Begin to serve, NOT_SERVING at first."""
+
+    async def set_health(self, status: int) -> None:
+        """Tell ``status``, a ``HealthCheckResponse.ServingStatus``, to whoever asks or watches."""
+
+    async def stop(self, grace: float) -> None:
+        """Tell watchers, give what runs ``grace`` seconds, and stop."""
 
 
 async def serve(
     authorizer: Authorizer,
     listen: Sequence[str],
     *,
+    engine: EngineName = "grpcio",
     grace: float = 5.0,
     started: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> None:
@@ -40,55 +60,49 @@ async def serve(
     Args:
         authorizer: the judge.
         listen: ``HOST:PORT`` or ``unix:PATH``, at least one; port 0 is any free one.
+        engine: ``grpcio``, or ``native`` for loopback and Unix sockets at a fifth of the CPU time (extra ``native``).
         grace: seconds that running checks get at the end.
         started: is called with the addresses in force.
 
     Raises:
-        ConfigError: an address cannot be bound.
+        ConfigError: an address cannot be bound, or the engine is not installed.
 
     """
-    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES)]
-    server = grpc.aio.server(options=options)
-    # Bytes in, bytes out: a request that does not parse must be denied, not fail as an RPC.
-    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
-        AuthorizationServicer(authorizer).check
-    )
-    # Not add_registered_method_handlers: for aio it does nothing before grpcio 1.77.
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Check": handler}),))
-    servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    addresses = [_bind(server, address) for address in listen]
+    serving = _engine(engine)(AuthorizationServicer(authorizer))
+    addresses = [_bind(serving, address) for address in listen]
     stopping = asyncio.Event()
     with _on_signal(stopping.set):
-        # Else the whole server counts as SERVING until the first keys, or their absence, are known.
-        await _set_health(servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
-        await server.start()
-        keeping = asyncio.create_task(_keep_health(servicer, authorizer))
+        await serving.start()
+        keeping = asyncio.create_task(_keep_health(serving, authorizer))
         started(addresses)
         try:
             await stopping.wait()
         finally:
             keeping.cancel()
-            # Watchers learn it before connections close.
-            await servicer.enter_graceful_shutdown()
-            await server.stop(grace)
+            await serving.stop(grace)
             authorizer.close()
             telemetry.event(telemetry.INFO, "stopped")
 
 
-def _bind(server: grpc.aio.Server, address: str) -> str:
-    if not address.startswith(_SOCKETS):
+def _engine(name: EngineName) -> Callable[[AuthorizationServicer], Engine]:
+    if name == "grpcio":
+        return GrpcioEngine
+    try:
+        from authz.envoy.native_engine import NativeEngine  # noqa: PLC0415 - the extra's
+    except ModuleNotFoundError as error:
+        if error.name != "pygrpc_native":
+            raise
+        raise ConfigError("engine: native needs the extra: pip install 'grpc-org-authz[native]'") from None
+    return NativeEngine
+
+
+def _bind(engine: Engine, address: str) -> str:
+    is_socket = address.startswith(_SOCKETS)
+    if not is_socket:
         # Without a port grpc takes that of https.
         check_address("listen", address)
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError:
-        port = 0
-    if not port:
-        raise ConfigError(
-            f"listen: {address!a} cannot be bound: it is in use or not an address of this machine; choose another"
-        )
-    if address.startswith(_SOCKETS):
+    port = engine.bind(address)
+    if is_socket:
         return address
     host = address.rpartition(":")[0]
     if not is_loopback(host.strip("[]")):
@@ -97,7 +111,7 @@ def _bind(server: grpc.aio.Server, address: str) -> str:
     return f"{host}:{port}"
 
 
-async def _keep_health(servicer: Any, authorizer: Authorizer) -> None:
+async def _keep_health(engine: Engine, authorizer: Authorizer) -> None:
     status: int | None = None
     while True:
         pause, new = _HEALTH_SECONDS, int(health_pb2.HealthCheckResponse.SERVING)
@@ -110,14 +124,9 @@ async def _keep_health(servicer: Any, authorizer: Authorizer) -> None:
             new = int(health_pb2.HealthCheckResponse.NOT_SERVING)
         if new != status:
             status = new
-            await _set_health(servicer, status)
+            await engine.set_health(status)
             telemetry.event(telemetry.INFO, "health", status=health_pb2.HealthCheckResponse.ServingStatus.Name(status))
         await asyncio.sleep(pause)
-
-
-async def _set_health(servicer: Any, status: int) -> None:
-    for name in ("", SERVICE):
-        await servicer.set(name, status)
 
 
 @contextlib.contextmanager
