@@ -78,6 +78,8 @@ class Authorizer:
         self.verifier = verifier or _Nobody()
         self.trusted = trusted or TrustedMetadata()
         self.streams = OpenStreams(clock=self.verifier.clock)
+        # The keys that an issuer took back last, by issuer.
+        self._withdrawn: dict[str, frozenset[str]] = {}
         self.verifier.watch_keys(self._end_streams_of_keys)
         self._revocations = Revocations(clock=self.verifier.clock)
         self._trust = trust
@@ -129,9 +131,11 @@ class Authorizer:
 
         """
         self.streams.open(stream, principal, until)
-        # It may have been withdrawn after the verdict and before the line above.
+        # What admitted it may have been withdrawn after the verdict and before the line above.
         if self._revocations.concerns(principal):
             self.streams.end(TokenInactiveError(), lambda other: other is principal)
+        elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self.verifier.knows_key(principal):
+            self.streams.end(KeyNotFoundError(), lambda other: other is principal)
 
     def revoke(self, **what: str) -> None:
         """Refuse every call of a token, an application, an organization or a key, and end its open streams.
@@ -174,6 +178,7 @@ class Authorizer:
         return refusal_of(error, self._challenge)
 
     def _end_streams_of_keys(self, issuer: str, kids: frozenset[str]) -> None:
+        self._withdrawn[issuer] = kids
         self.streams.end(KeyNotFoundError(), lambda principal: principal.issuer == issuer and principal.key_id in kids)
 
 
@@ -191,6 +196,9 @@ class _Nobody:
 
     def watch_keys(self, _withdrawn: object) -> None:
         pass
+
+    def knows_key(self, _principal: Principal) -> bool:
+        return True
 
     def health(self) -> Mapping[str, KeySetHealth]:
         return {}

@@ -104,6 +104,9 @@ class KeySet(Protocol):
     def holds(self, key: VerificationKey) -> bool:
         """Say whether ``key`` is one of the issuer's at this moment."""
 
+    def knows(self, key_id: str) -> bool:
+        """Say whether a key of that ``kid``, or without one for an empty string, is among those last published."""
+
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """Have ``withdrawn`` called with the ``kid`` of every key that the issuer takes back, or changes."""
 
@@ -140,6 +143,10 @@ class StaticKeySet:
     def holds(self, key: VerificationKey) -> bool:
         """See :class:`KeySet`."""
         return self._ring.keys.get(key.kid) is key
+
+    def knows(self, key_id: str) -> bool:
+        """See :class:`KeySet`."""
+        return (key_id or None) in self._ring.keys
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """Do nothing: no key is ever taken back."""

@@ -119,6 +119,10 @@ class RemoteKeySet:
             self._refresh_ahead()
         return self._current().keys.get(key.kid) is key
 
+    def knows(self, key_id: str) -> bool:
+        """See :class:`authz.keys.KeySet`."""
+        return (key_id or None) in self._ring.keys
+
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """See :class:`authz.keys.KeySet`; called on the thread that fetches."""
         self._watchers.append(withdrawn)

@@ -198,6 +198,10 @@ class Verifier:
         """Have ``withdrawn(issuer, kids)`` called when the issuer takes back keys; on the thread that fetches."""
         self._keys.watch(lambda kids: withdrawn(self.issuer, kids))
 
+    def knows_key(self, principal: Principal) -> bool:
+        """Say whether the issuer still has the key that ``principal`` was verified by; yes for another issuer's."""
+        return principal.issuer != self.issuer or self._keys.knows(principal.key_id)
+
     def _checked(self, token: str, digest: bytes) -> Flow[Principal]:
         jws = parse_compact(token, self._algorithms, require_kid=self._require_kid, require_at_jwt=self._require_at_jwt)
         try:

@@ -68,6 +68,11 @@ class Verifiers:
         for verifier in self._by_issuer.values():
             verifier.watch_keys(withdrawn)
 
+    def knows_key(self, principal: Principal) -> bool:
+        """Say whether the issuer of ``principal`` still has the key that it was verified by."""
+        verifier = self._by_issuer.get(principal.issuer)
+        return verifier is None or verifier.knows_key(principal)
+
     def warm_up(self, timeout: float = 5.0) -> None:
         """Have every issuer's keys; see :meth:`authz.Verifier.warm_up`.
 

@@ -63,6 +63,8 @@ class Relay:
         self._asked.release()
 
     def _start(self, work: Callable[[], Any]) -> None:
+        # It may have been ended before there was anybody to wake.
+        self._stream.check()
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._run, work), name="authz-relay", daemon=True).start()
 

@@ -128,11 +128,14 @@ class AuthzInterceptor(grpc.ServerInterceptor):
                 request = Requests(request, stream)
             if self._relay and not send:
                 relay = Relay(stream, functools.partial(serve, request, context))
-                context.add_callback(relay.stop)
+                if not context.add_callback(relay.stop):
+                    relay.stop()
                 replies = relay.replies() if handler.response_streaming else relay.reply()
+            elif send:
+                return None if stream.refusal is not None else serve(request, context, stream.send)
             else:
-                replies = serve(request, context, *send)
-            if handler.response_streaming and not send:
+                replies = serve(request, context)
+            if handler.response_streaming:
                 return watched(replies, stream)
             stream.check()
             return replies

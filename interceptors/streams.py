@@ -44,6 +44,7 @@ class Stream:
         self._context = context
         self._refuse = refuse
         self._send = send
+        self._is_finished = False
         self._ending = threading.Lock()
         self.wake: Callable[[], None] = _nothing
         """Called when the RPC must end, to fetch a thread of its own that waits."""
@@ -59,7 +60,7 @@ class Stream:
             if self._context.is_active():
                 self._context.cancel()
             return None
-        if self._send is not None and self._context.is_active():
+        if self._send is not None and not self._is_finished:
             # No thread waits in such a handler, so this one may end it.
             self._context.set_trailing_metadata(refusal.trailers)
             self._context.set_code(grpc.StatusCode[refusal.code.name])
@@ -68,9 +69,18 @@ class Stream:
         self.wake()
         return COURTESY
 
+    def send(self, reply: Any) -> None:
+        """Send a message of a non-blocking handler, or ``None`` for the end, unless the RPC has been ended."""
+        with self._ending:
+            # grpc would send a second status, which fails.
+            if self.refusal is not None or self._is_finished or self._send is None:
+                return
+            self._is_finished = reply is None
+        self._send(reply)
+
     def check(self) -> None:
-        """Abort the RPC, on the handler's own thread, if it must end."""
-        if self.refusal is not None:
+        """Abort the RPC, on the handler's own thread, if it must end and has not been ended."""
+        if self.refusal is not None and self._send is None:
             abort(self._context, self.refusal)
 
 
@@ -91,6 +101,8 @@ class Requests:
     def __next__(self) -> Any:
         request = next(self._requests)
         self._stream.check()
+        if self._stream.refusal is not None:
+            raise StopIteration
         return request
 
     def __getattr__(self, name: str) -> Any:

@@ -14,6 +14,7 @@ from authz.revocation import MAX_TOKENS, TOKEN_SECONDS, Revocations
 from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims
 
 JTI = m2m_claims()["jti"]
+KID = "ec-1"
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
@@ -22,8 +23,8 @@ def revocations(clock):
     return Revocations(clock=clock.clock)
 
 
-def principal(token_id=JTI, client_id=CLIENT, org_id=ORG):
-    return Principal(org_id=org_id, client_id=client_id, subject=client_id, token_id=token_id)
+def principal(token_id=JTI, client_id=CLIENT, org_id=ORG, key_id=KID):
+    return Principal(org_id=org_id, client_id=client_id, subject=client_id, token_id=token_id, key_id=key_id)
 
 
 def is_refused(revocations, who):
@@ -42,6 +43,7 @@ KINDS = [
     pytest.param({"token_id": JTI}, {"token_id": "another"}, id="D8-jti"),
     pytest.param({"client_id": CLIENT}, {"client_id": "client_other"}, id="application"),
     pytest.param({"org_id": ORG}, {"org_id": "org_other"}, id="organization"),
+    pytest.param({"key_id": KID}, {"key_id": "another"}, id="key"),
 ]
 
 
@@ -71,7 +73,16 @@ def test_reinstating_what_was_never_revoked_changes_nothing(revocations, what, _
     assert not is_refused(revocations, principal())
 
 
-@pytest.mark.parametrize("what", [{"client_id": JTI}, {"org_id": JTI}, {"token_id": CLIENT}, {"token_id": ORG}])
+@pytest.mark.parametrize(
+    "what",
+    [
+        *({"client_id": value} for value in (JTI, ORG, KID)),
+        *({"org_id": value} for value in (JTI, KID)),
+        *({"token_id": value} for value in (CLIENT, ORG, KID)),
+        *({"key_id": value} for value in (JTI, CLIENT, ORG)),
+    ],
+    ids=str,
+)
 def test_the_kinds_are_not_mixed_up(revocations, what):
     revocations.revoke(**what)
 
@@ -100,7 +111,13 @@ def test_the_anonymous_caller_cannot_be_refused(revocations):
 @pytest.mark.parametrize("change", ["revoke", "reinstate"])
 @pytest.mark.parametrize(
     "what",
-    [{}, {"token_id": ""}, {"client_id": ""}, {"org_id": ""}, {"token_id": "a", "org_id": "b"}, {"token_id": None}],
+    [
+        {},
+        *({name: ""} for name in ("token_id", "client_id", "org_id", "key_id")),
+        {"token_id": "a", "org_id": "b"},
+        {"org_id": "a", "key_id": "b"},
+        {"token_id": None},
+    ],
     ids=str,
 )
 def test_exactly_one_thing_is_named(revocations, change, what):
@@ -120,8 +137,8 @@ def test_a_token_is_refused_for_a_day(revocations, clock):
     assert not is_refused(revocations, principal())
 
 
-@pytest.mark.parametrize("what", [{"client_id": CLIENT}, {"org_id": ORG}])
-def test_applications_and_organizations_are_refused_until_they_are_reinstated(revocations, clock, what):
+@pytest.mark.parametrize("what", [{"client_id": CLIENT}, {"org_id": ORG}, {"key_id": KID}])
+def test_applications_organizations_and_keys_are_refused_until_they_are_reinstated(revocations, clock, what):
     revocations.revoke(**what)
     clock.advance(365 * TOKEN_SECONDS)
 
@@ -192,7 +209,7 @@ def verdict(authorizer, token):
     return "allowed"
 
 
-@pytest.mark.parametrize("what", [{"token_id": JTI}, {"client_id": CLIENT}, {"org_id": ORG}], ids=str)
+@pytest.mark.parametrize("what", [{"token_id": JTI}, {"client_id": CLIENT}, {"org_id": ORG}, {"key_id": KID}], ids=str)
 def test_a_remembered_token_is_refused_by_the_next_call(authorizer, ec_key, what):
     token = ec_key.sign(m2m_claims())
     before = verdict(authorizer, token)

@@ -10,7 +10,7 @@ import enum
 import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import grpc
 
@@ -75,6 +75,28 @@ def trusted(behaviour: Behaviour, sort: Sort, admission: Admission) -> Behaviour
     return _TRUSTED[sort](behaviour, admission)
 
 
+class _StreamContext(TrustedAioContext):
+    """The context of a stream, which takes no more messages when it must end."""
+
+    def __init__(self, context: Any, metadata: Metadata, stream: Stream) -> None:
+        super().__init__(context, metadata)
+        self._stream = stream
+        self._has_begun = False
+
+    def send_initial_metadata(self, metadata: Any) -> Awaitable[None]:
+        """See ``grpc.aio.ServicerContext``."""
+        return self._stream.begin_reply(self._context.send_initial_metadata(metadata))
+
+    def write(self, message: Any) -> Awaitable[None]:
+        """See ``grpc.aio.ServicerContext``."""
+        if self._stream.is_waiting:
+            return self._stream.never()
+        if not self._has_begun:
+            self._has_begun = True
+            return self._stream.begin_reply(self._context.write(message))
+        return cast("Awaitable[None]", self._context.write(message))
+
+
 class _Asynchronous(functools.partial[Any]):
     """An asynchronous behaviour, called with a context that can be believed.
 
@@ -91,9 +113,11 @@ class _Asynchronous(functools.partial[Any]):
 
     def __call__(self, request: Any, context: Any) -> Any:
         stream = self._admission.stream
-        if stream is not None:
-            stream.begin(context)
-        return self.func(request, TrustedAioContext(context, self._admission.metadata))
+        if stream is None:
+            return self.func(request, TrustedAioContext(context, self._admission.metadata))
+        stream.begin(context)
+        result = self.func(request, _StreamContext(context, self._admission.metadata, stream))
+        return stream.watched(result) if inspect.isasyncgen(result) else result
 
 
 def _function(behaviour: Behaviour, admission: Admission) -> Behaviour:
@@ -104,36 +128,48 @@ def _function(behaviour: Behaviour, admission: Admission) -> Behaviour:
     def trusted(request: Any, context: Any) -> Any:
         if not isinstance(stream, StreamOnThreads):
             return run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
-        stream.begin_on_thread(context)
-        reply = run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
-        stream.check()
+        try:
+            stream.begin_on_thread(context)
+            stream.check()
+            reply = run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
+            stream.check()
+        finally:
+            stream.finish()
         return reply
 
     return trusted
 
 
 def _generator(behaviour: Behaviour, admission: Admission) -> Behaviour:
-    metadata, stream = admission.metadata, admission.stream
+    metadata = admission.metadata
+    stream = admission.stream if isinstance(admission.stream, StreamOnThreads) else None
     run = _run_of(admission)
-    check = stream.check if isinstance(stream, StreamOnThreads) else _nothing
 
     # A generator function: grpc calls the function on the loop's thread, and iterates on another.
     @functools.wraps(behaviour)
     def trusted(request: Any, context: Any) -> Iterator[Any]:
-        if isinstance(stream, StreamOnThreads):
-            stream.begin_on_thread(context)
-        replies = run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
-        iterator = iter(replies)
+        replies = None
         try:
-            while True:
+            if stream is not None:
+                stream.begin_on_thread(context)
+                # Not by raising: grpc knows of the abort, looks at nothing more, and asyncio would complain of that.
+                if not stream.goes_on(is_making=True):
+                    return
+            replies = run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
+            iterator = iter(replies)
+            while stream is None or stream.goes_on(is_making=True):
                 try:
                     reply = run(next, iterator)
                 except StopIteration:
-                    check()
-                    return
-                check()
+                    break
+                if stream is not None and not stream.goes_on(is_making=False):
+                    break
                 yield reply
+            if stream is not None:
+                stream.goes_on(is_making=False)
         finally:
+            if stream is not None:
+                stream.finish()
             if inspect.isgenerator(replies):
                 run(replies.close)
 
@@ -153,10 +189,6 @@ def _run_of(admission: Admission) -> Callable[..., Any]:
     variables = admission.variables or contextvars.copy_context()
     variables.run(set_current_principal, admission.principal)
     return variables.run
-
-
-def _nothing() -> None:
-    pass
 
 
 def decided(

@@ -134,7 +134,8 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             stream = None
         if stream is not None:
             until = self._streams.until(call.method, self._authorizer.ends_at(principal))
-            self._authorizer.open_stream(stream, principal, until)
+            stream.reopen = functools.partial(self._authorizer.open_stream, stream, principal, until)
+            stream.reopen()
             if stream.is_over:
                 # While a thread was deciding; whoever closes streams has been here before.
                 self._authorizer.streams.close(stream)

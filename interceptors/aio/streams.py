@@ -9,10 +9,12 @@ comes free when it comes by for the next message, or returns.
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import grpc
+import grpc.aio
 
 from authz.errors import AuthzError
 from authz.refusal import Refusal
@@ -20,8 +22,11 @@ from authz.refusal import Refusal
 # An abort waits for a client that does not read. The handler must not wait with it.
 _PATIENCE = 0.2
 
+# How often to see whether the first message of a synchronous handler has been taken.
+_PAUSE = 0.05
+
 # The loop holds tasks by weak references only.
-_aborting: "set[asyncio.Task[None]]" = set()
+_ending: "set[asyncio.Task[None]]" = set()
 
 
 class Stream:
@@ -39,12 +44,24 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         self._task: Any = asyncio.current_task()
         self._context: Any = None
-        self._refusal: Refusal | None = None
+        self._replies: Replies | None = None
+        self._ending = threading.Lock()
+        self._is_ending = False
+        self._beginning: asyncio.Future[None] | None = None
+        self._when_over = _nothing
+        self.refusal: Refusal | None = None
+        """Why the RPC must end, or ``None`` as long as it may go on."""
+        self.reopen = _nothing
+        """Takes in the stream once more."""
 
     def end(self, error: AuthzError) -> float | None:
         """See :class:`authz.streams.Stream`."""
+        with self._ending:
+            if self.refusal is not None:
+                return None
+            self.refusal = self._refuse(error)
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._end, error)
+            self._loop.call_soon_threadsafe(self._end)
         return None
 
     @property
@@ -54,42 +71,128 @@ class Stream:
 
     def when_over(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called on the loop's thread when the RPC is over."""
-        self._task.add_done_callback(lambda _task: callback())
+        self._when_over = callback
+        self._task.add_done_callback(self._over)
 
     def begin(self, context: Any) -> None:
         """Note grpc's context, with which the RPC can be ended from now on, and end it if it must end already."""
         self._context = context
-        if self._refusal is not None:
-            self._interrupt(self._refusal)
+        task = asyncio.current_task()
+        if task is not self._task:
+            # An outer interceptor had the verdict found in a task of its own, which is over before the RPC is.
+            self._task = task
+            self.when_over(self._when_over)
+            self.reopen()
+        if self.refusal is not None:
+            self._end()
 
-    def _end(self, error: AuthzError) -> None:
-        if self._refusal is None and not self._task.done():
-            self._refusal = self._refuse(error)
-            if self._context is not None:
-                self._interrupt(self._refusal)
+    async def begin_reply(self, sending: Awaitable[None]) -> None:
+        """Wait until initial metadata has been sent, or the first message with it, and keep aborts waiting.
 
-    def _interrupt(self, refusal: Refusal) -> None:
-        if not self._context.done():
-            task = self._loop.create_task(self._abort_and_cancel(refusal))
-            _aborting.add(task)
-            task.add_done_callback(_aborting.discard)
+        An abort while that is under way sends initial metadata once more: it fails, and the client gets no status.
+        """
+        beginning = self._beginning = self._loop.create_future()
+        try:
+            await sending
+        finally:
+            beginning.set_result(None)
+        if self.is_waiting:
+            await self.never()
 
-    async def _abort_and_cancel(self, refusal: Refusal) -> None:
-        abort = self._loop.create_task(self._abort(refusal))
-        _aborting.add(abort)
-        # It ends by raising, and whoever looked at that would find nothing new.
-        abort.add_done_callback(_forget)
-        await asyncio.wait({abort}, timeout=_PATIENCE)
-        self._task.cancel()
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the RPC must end, and has not been aborted yet."""
+        return self.refusal is not None and not self._context.done()
 
-    async def _abort(self, refusal: Refusal) -> None:
-        await self._context.abort(grpc.StatusCode[refusal.code.name], refusal.message, refusal.trailers)
+    def watched(self, replies: Any) -> "Replies":
+        """Return the replies of an async generator, until its RPC must end."""
+        self._replies = watched = Replies(replies, self)
+        return watched
+
+    async def never(self) -> None:
+        """Wait until the handler is cancelled."""
+        await self._loop.create_future()
+
+    async def abort(self) -> None:
+        """End the RPC, in any task."""
+        # The handler may have been faster: then grpc is sending the status that it ended with.
+        if self.refusal is not None and not self._context.done():
+            await self._context.abort(
+                grpc.StatusCode[self.refusal.code.name], self.refusal.message, self.refusal.trailers
+            )
+
+    def _end(self) -> None:
+        if self._context is not None and not self._is_ending:
+            self._is_ending = True
+            self._interrupt()
+
+    def _over(self, task: object) -> None:
+        if task is not self._task:
+            return
+        # What refers to one another would be left to the garbage collector, and with it the handler's cleanup.
+        self._replies = None
+        self._when_over()
+
+    def _interrupt(self) -> None:
+        task = self._loop.create_task(self._abort_and_cancel())
+        _ending.add(task)
+        task.add_done_callback(_forget)
+
+    async def _abort_and_cancel(self) -> None:
+        if self._beginning is not None:
+            await asyncio.wait({self._beginning})
+        # From here to the abort nothing else runs.
+        if self._replies is not None and not self._replies.is_making:
+            # grpc is sending a message, and comes by for the next when the client has taken it.
+            await self._replies.aclose()
+            return
+        if self._context.done():
+            return
+        late = self._loop.call_later(_PATIENCE, self._task.cancel)
+        try:
+            await self.abort()
+        finally:
+            late.cancel()
+            self._task.cancel()
 
 
-def _forget(abort: "asyncio.Task[None]") -> None:
-    _aborting.discard(abort)
-    if not abort.cancelled():
-        abort.exception()
+class Replies:
+    """The replies of an async generator, until its stream must end.
+
+    No generator itself: it hands out what the other makes, so that a message costs nothing more.
+    """
+
+    def __init__(self, replies: Any, stream: Stream) -> None:
+        self._replies = replies
+        self._stream = stream
+
+    @property
+    def is_making(self) -> bool:
+        """Whether the handler is at work, and not grpc at sending what it has made."""
+        return bool(getattr(self._replies, "ag_running", True))
+
+    def __aiter__(self) -> "Replies":
+        return self
+
+    def __anext__(self) -> Awaitable[Any]:
+        if self._stream.refusal is not None:
+            return self._stream.abort()
+        return cast("Awaitable[Any]", self._replies.__anext__())
+
+    async def aclose(self) -> None:
+        """Close the generator."""
+        await self._replies.aclose()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _forget(task: "asyncio.Task[None]") -> None:
+    _ending.discard(task)
+    if not task.cancelled():
+        # An abort ends by raising, and whoever looked at that would find nothing new.
+        task.exception()
 
 
 class StreamOnThreads(Stream):
@@ -99,34 +202,73 @@ class StreamOnThreads(Stream):
         super().__init__(refuse)
         self._aborting = threading.Lock()
         self._aborted: BaseException | None = None
+        self._is_making = False
+        self._has_replied = False
 
     def begin_on_thread(self, context: Any) -> None:
         """Note the context of the synchronous handler, with which the RPC can be ended from now on."""
         with self._aborting:
             self._context = context
-        self.check()
+        if self.is_over:
+            # So is a task that an outer interceptor had the verdict found in; or the client has left.
+            self._task = asyncio.Future(loop=self._loop)
+            self.reopen()
+        self._is_making = True
+
+    def goes_on(self, *, is_making: bool) -> bool:
+        """Say whether a handler may make its next message, or pass on what it has made; abort the RPC if not."""
+        self._is_making = is_making
+        if self.refusal is None:
+            self._has_replied = self._has_replied or not is_making
+            return True
+        self._abort_quietly()
+        return False
+
+    def finish(self) -> None:
+        """Say that the handler is through."""
+        self._is_making = False
+        self._when_over()
 
     def check(self) -> None:
         """Abort the RPC, on a thread of the handler's, if it must end."""
-        if self._refusal is not None:
-            self._abort_on_thread(self._refusal)
+        if self.refusal is not None:
+            self._abort_on_thread()
 
-    def _interrupt(self, refusal: Refusal) -> None:
-        # The abort of such a context blocks its thread until the loop has done it, so it cannot be the loop's.
-        threading.Thread(target=self._abort_quietly, args=(refusal,), name="authz-abort", daemon=True).start()
+    def _interrupt(self) -> None:
+        # A thread that waits for grpc to take its message will come by, and abort by itself. For after an abort grpc
+        # takes no more messages, and never lets go of a thread that brings one.
+        if self._is_making:
+            # The abort of such a context blocks its thread until the loop has done it, so it cannot be the loop's.
+            threading.Thread(target=self._abort_quietly, name="authz-abort", daemon=True).start()
 
-    def _abort_quietly(self, refusal: Refusal) -> None:
+    def _abort_quietly(self) -> None:
         # An abort ends by raising, and nobody is here to be told.
         with contextlib.suppress(BaseException):
-            self._abort_on_thread(refusal)
+            self._abort_on_thread()
 
-    def _abort_on_thread(self, refusal: Refusal) -> None:
+    def _abort_on_thread(self) -> None:
         # Whoever comes second raises what the first one's abort has raised, by which grpc knows it.
         with self._aborting:
-            if self._aborted is None:
+            if self._aborted is None and self.refusal is not None:
                 try:
-                    self._context.abort(grpc.StatusCode[refusal.code.name], refusal.message, refusal.trailers)
+                    if self._has_replied:
+                        self._await_first_message()
+                    self._context.abort(
+                        grpc.StatusCode[self.refusal.code.name], self.refusal.message, self.refusal.trailers
+                    )
                 except BaseException as error:  # noqa: BLE001 - raised below
                     self._aborted = error
         if self._aborted is not None:
             raise self._aborted
+
+    def _await_first_message(self) -> None:
+        # It takes the initial metadata along, and an abort meanwhile would send that once more, and fail.
+        while not self.is_over:
+            try:
+                self._context.send_initial_metadata(())
+            except grpc.aio.UsageError:
+                return
+            except grpc.aio.InternalError:
+                time.sleep(_PAUSE)
+            else:
+                return
