@@ -87,11 +87,11 @@ def test_streams_end_in_the_order_of_their_ends(streams, clock):
             order.append(self)
             return super().end(error)
 
-    due_times = [number * 37 % 101 for number in range(1, 101)]
-    streams_of = {until: opened(streams, NOW + until, stream=Ordered()) for until in due_times}
+    ends = [number * 37 % 101 for number in range(1, 101)]
+    streams_of = {end: opened(streams, NOW + end, stream=Ordered()) for end in ends}
     after(streams, clock, 200)
 
-    assert order == [streams_of[until] for until in sorted(due_times)]
+    assert order == [streams_of[end] for end in sorted(ends)]
 
 
 def test_only_what_is_due_ends(streams, clock):

@@ -114,8 +114,11 @@ class Stage:
     """Set when a test is over, for handlers that nothing else wakes."""
     interruptions: list[BaseException] = field(default_factory=list)
     thread: threading.Thread | None = None
+    made: int = 0
+    """How many messages a flood has had so far."""
 
     def begin(self) -> None:
+        self.made += 1
         self.thread = threading.current_thread()
         self.started.set()
 
