@@ -43,6 +43,7 @@ class Alarms:
     def after_fork(self) -> None:
         """Forget the alarms and the thread, which are the parent's."""
         self._changed = threading.Condition(threading.Lock())
+        self._ringing = threading.Lock()
         self._heap: list[Alarm] = []
         self._cancelled = 0
         self._thread: threading.Thread | None = None
@@ -77,6 +78,15 @@ class Alarms:
 
     def ring(self) -> None:
         """Call back what is due by now, on this thread."""
+        # One at a time: whoever has rung knows that all that was due has been called.
+        with self._ringing:
+            for callback in self._due():
+                try:
+                    callback()
+                except Exception as error:  # noqa: BLE001 - the others must be called all the same
+                    telemetry.unforeseen(self._name, error)
+
+    def _due(self) -> list[Callable[[], object]]:
         due = []
         with self._changed:
             now = self._monotonic()
@@ -87,11 +97,7 @@ class Alarms:
                 else:
                     due.append(alarm.callback)
                     alarm.callback = None
-        for callback in due:
-            try:
-                callback()
-            except Exception as error:  # noqa: BLE001 - the others must be called all the same
-                telemetry.unforeseen(self._name, error)
+        return due
 
     def _keep_time(self) -> None:
         is_idle = False

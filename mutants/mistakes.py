@@ -221,14 +221,14 @@ MISTAKES = (
         "authz/authorizer.py",
         "        self.streams.end(TokenInactiveError(), self._revocations.concerns)",
         "        pass",
-        f"{_DOORS}test_streams.py",
+        f"{_DOORS}test_stream_revocation.py",
     ),
     Mistake(
         "a key that is withdrawn goes on vouching for its streams",
         "authz/remote_keys.py",
         "                watcher(withdrawn)",
         "                pass",
-        f"{_DOORS}test_streams.py",
+        f"{_DOORS}test_stream_revocation.py",
     ),
     # ---- The peer of the connection ----
     Mistake(
@@ -279,7 +279,7 @@ MISTAKES = (
         "authz/token_source.py",
         "if self._token is None or self._token.text != token:",
         "if self._token is None:",
-        "tests/test_token_source.py -k invalid",
+        "tests/test_token_source.py",
     ),
     Mistake(
         "a server that refuses every token makes us ask for ever more",
