@@ -128,13 +128,15 @@ def _function(behaviour: Behaviour, admission: Admission) -> Behaviour:
     def trusted(request: Any, context: Any) -> Any:
         if not isinstance(stream, StreamOnThreads):
             return run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
+        reply = None
         try:
             stream.begin_on_thread(context)
-            stream.check()
-            reply = run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
-            stream.check()
+            if stream.goes_on(is_making=True):
+                reply = run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
+                stream.goes_on(is_making=False)
         finally:
             stream.finish()
+        # Where the RPC has been aborted, grpc discards it.
         return reply
 
     return trusted
@@ -152,7 +154,6 @@ def _generator(behaviour: Behaviour, admission: Admission) -> Behaviour:
         try:
             if stream is not None:
                 stream.begin_on_thread(context)
-                # Not by raising: grpc knows of the abort, looks at nothing more, and asyncio would complain of that.
                 if not stream.goes_on(is_making=True):
                     return
             replies = run(behaviour, request, TrustedSyncContextOnAio(context, metadata))
@@ -195,7 +196,7 @@ def decided(
     handler: Handler,
     sort: Sort,
     decide: Callable[[Any], Awaitable[Behaviour]],
-    decide_on_thread: Callable[[Any], Behaviour],
+    decide_on_thread: Callable[[Any], Behaviour | None],
 ) -> Behaviour:
     """Return a behaviour that decides first, and then does as the one that the verdict gives.
 
@@ -205,41 +206,51 @@ def decided(
         handler: whose behaviour it stands in for.
         sort: the sort of that behaviour.
         decide: decides in the RPC's task; aborts the RPC or returns the behaviour for it.
-        decide_on_thread: the same for synchronous handlers.
+        decide_on_thread: the same for synchronous handlers; ``None`` where an abort has not raised anything.
 
     """
-    is_stream = handler.request_streaming
-    if sort is Sort.COROUTINE:
+    if sort.is_async:
+        return _decided(sort, decide, is_stream=bool(handler.request_streaming))
+    return _decided_on_thread(sort, decide_on_thread, is_stream=bool(handler.request_streaming))
 
-        async def coroutine(requests: Any, context: Any) -> Any:
-            behaviour = await decide(context)
-            return await behaviour(requests if is_stream else await _only(requests, context), context)
 
-        return coroutine
-    if sort is Sort.ASYNC_GENERATOR:
+def _decided(sort: Sort, decide: Callable[[Any], Awaitable[Behaviour]], *, is_stream: bool) -> Behaviour:
+    async def coroutine(requests: Any, context: Any) -> Any:
+        behaviour = await decide(context)
+        return await behaviour(requests if is_stream else await _only(requests, context), context)
 
-        async def async_generator(requests: Any, context: Any) -> AsyncIterator[Any]:
-            behaviour = await decide(context)
-            request = requests if is_stream else await _only(requests, context)
-            async with contextlib.aclosing(behaviour(request, context)) as replies:
-                async for reply in replies:
-                    yield reply
+    async def async_generator(requests: Any, context: Any) -> AsyncIterator[Any]:
+        behaviour = await decide(context)
+        request = requests if is_stream else await _only(requests, context)
+        async with contextlib.aclosing(behaviour(request, context)) as replies:
+            async for reply in replies:
+                yield reply
 
-        return async_generator
-    if sort is Sort.FUNCTION:
+    return coroutine if sort is Sort.COROUTINE else async_generator
 
-        def function(requests: Any, context: Any) -> Any:
-            behaviour = decide_on_thread(context)
-            return behaviour(requests if is_stream else _only_on_thread(requests, context), context)
 
-        return function
+def _decided_on_thread(sort: Sort, decide: Callable[[Any], Behaviour | None], *, is_stream: bool) -> Behaviour:
+    def prepared(requests: Any, context: Any) -> Callable[[], Any] | None:
+        behaviour = decide(context)
+        if behaviour is None:
+            return None
+        request = requests if is_stream else _only_on_thread(requests, context)
+        return None if request is _NO_REQUEST else functools.partial(behaviour, request, context)
+
+    def function(requests: Any, context: Any) -> Any:
+        serve = prepared(requests, context)
+        return None if serve is None else serve()
 
     def generator(requests: Any, context: Any) -> Iterator[Any]:
-        behaviour = decide_on_thread(context)
-        yield from behaviour(requests if is_stream else _only_on_thread(requests, context), context)
+        serve = prepared(requests, context)
+        if serve is not None:
+            yield from serve()
 
-    return generator
+    return function if sort is Sort.FUNCTION else generator
 
+
+# On such a thread an abort raises nothing in the oldest releases of grpcio, so whoever has called it must stop.
+_NO_REQUEST = object()
 
 _ONE_REQUEST = (grpc.StatusCode.UNIMPLEMENTED, "The method requires exactly one request message.")
 
@@ -254,4 +265,5 @@ async def _only(requests: Any, context: Any) -> Any:
 def _only_on_thread(requests: Iterator[Any], context: Any) -> Any:
     for request in requests:
         return request
-    return context.abort(*_ONE_REQUEST)
+    context.abort(*_ONE_REQUEST)
+    return _NO_REQUEST
