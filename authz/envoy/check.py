@@ -11,6 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
+from urllib.parse import unquote_to_bytes
 
 from authz.call import Call, Entry, Principal
 from authz.envoy.v3.external_auth_pb2 import (
@@ -25,6 +26,7 @@ from authz.envoy.v3.external_auth_pb2 import (
 )
 from authz.errors import PermissionDeniedError
 from authz.metadata import TrustedMetadata
+from authz.peer import Peer
 from authz.refusal import Refusal
 
 # Envoy 1.36 and older know no append_action and overwrite when `append` is absent;
@@ -60,7 +62,8 @@ def call_from(request: CheckRequest) -> Call:
     """Return the call that Envoy asks about; its ``method`` is the path without the query.
 
     Reads ``header_map`` (``encode_raw_headers``, and gRFC A92) or else ``headers``, which never both are filled.
-    Bytes that are not ASCII become Latin-1 characters, which no token has.
+    Bytes that are not ASCII become Latin-1 characters, which no token has. The peer is the caller whose certificate
+    Envoy has seen in its handshake (``include_peer_certificate``); headers about certificates are only headers.
     """
     http = request.attributes.request.http
     if http.header_map.headers:
@@ -70,7 +73,18 @@ def call_from(request: CheckRequest) -> Call:
         ]
     else:
         metadata = [(key.lower(), value) for key, value in http.headers.items()]
-    return Call(method=http.path.partition("?")[0], metadata=metadata)
+    certificate = request.attributes.source.certificate
+    peer = _peer(certificate) if certificate else None
+    return Call(method=http.path.partition("?")[0], metadata=metadata, peer=peer)
+
+
+# Few clients, many calls.
+@functools.lru_cache(1024)
+def _peer(certificate: str) -> Peer | None:
+    try:
+        return Peer.known_by_certificate(unquote_to_bytes(certificate))
+    except Exception:  # noqa: BLE001 - what cannot be read proves nothing, and an extension fails in ways of its own
+        return None
 
 
 def is_grpc(metadata: Iterable[tuple[str, str | bytes]]) -> bool:

@@ -111,6 +111,8 @@ def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
             "validate_mutations": True,
             # The bytes that the caller sent, duplicates apart.
             "encode_raw_headers": True,
+            # On a listener with mutual TLS it is what a token may be bound to.
+            "include_peer_certificate": True,
         },
     }
 

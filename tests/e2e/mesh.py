@@ -20,26 +20,38 @@ from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, liste
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from interceptors import AuthzInterceptor
+from tests.certificates import Authority, Certificate
 from tests.doubles import AUDIENCE, ISSUER, jwks
 from tests.interceptors.servers import on_loopback, sync_server
 from tests.interceptors.service import Witness, handlers, sync_behaviours
 from tests.programs import Program
 
 PUBLIC = "/public"
+PUBLIC_CALL = "/tests.Public/Call"
 OPEN = "/tests.Open/Call"
 """A method on a route without any check."""
+UNSERVED = "/tests.Guarded/Unserved"
+"""A method that the upstream does not have."""
+
+
+def echo(method: str) -> grpc.RpcMethodHandler:
+    """Return a handler that answers with the method and the metadata that it saw."""
+
+    def behave(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        seen = [
+            (key, value if isinstance(value, str) else base64.b64encode(value).decode())
+            for key, value in context.invocation_metadata()
+        ]
+        return json.dumps({"path": method, "headers": seen}).encode()
+
+    return grpc.unary_unary_rpc_method_handler(behave)
 
 
 class Echo(grpc.GenericRpcHandler):
-    """Answers every unary call with the method and the metadata that it saw."""
+    """Answers every unary call with an echo, as if it had every method but one."""
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        seen = [
-            (key, value if isinstance(value, str) else base64.b64encode(value).decode())
-            for key, value in details.invocation_metadata
-        ]
-        answer = json.dumps({"path": details.method, "headers": seen}).encode()
-        return grpc.unary_unary_rpc_method_handler(lambda _request, _context: answer)
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return None if details.method == UNSERVED else echo(details.method)
 
 
 class _HttpEcho(BaseHTTPRequestHandler):
@@ -90,11 +102,13 @@ class Mesh:
         tokenless: the same of one that keeps tokens from its upstream, which has nobody's word but Envoy's.
         undecided: the same, with ``failure_mode_allow``, and without any server to ask.
         backend: ``HOST:PORT`` by which that upstream can be reached without Envoy.
+        mutual: ``HOST:PORT`` of a listener with TLS, where clients may show a certificate of ``authority``.
 
     """
 
     def __init__(self, folder: Path, key: SigningKey) -> None:
         self._folder = folder
+        self.authority = Authority()
         self._running = contextlib.ExitStack()
         self._jwks = folder / "jwks.json"
         self._jwks.write_text(json.dumps(jwks(key)), encoding="utf-8")
@@ -111,6 +125,7 @@ class Mesh:
             addresses = envoy.addresses()
             self.target, self.lenient = addresses["main"], addresses["lenient"]
             self.tokenless, self.undecided = addresses["tokenless"], addresses["undecided"]
+            self.mutual = addresses["mutual"]
             self._running = starting.pop_all()
         return self
 
@@ -119,7 +134,7 @@ class Mesh:
 
     def start_server(self) -> None:
         """Start the authorization server, with its keys."""
-        self._server = self._serve("authz", "--jwks", str(self._jwks), "--public-methods", PUBLIC)
+        self._server = self._serve("authz", "--jwks", str(self._jwks), "--public-methods", f"{PUBLIC},{PUBLIC_CALL}")
 
     def kill_server(self) -> None:
         """End it at once."""
@@ -154,12 +169,15 @@ class Mesh:
         tokenless = listener("tokenless", "127.0.0.1:0", [without_token], authz="authz", trusted=trusted)
         undecided = listener("undecided", "127.0.0.1:0", [without_token], authz="nobody", trusted=trusted)
         _ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
+        mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
+        mutual["filter_chains"][0]["transport_socket"] = _mutual_tls(self.authority)
         return bootstrap(
             [
                 listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted),
                 lenient,
                 tokenless,
                 undecided,
+                mutual,
             ],
             [
                 cluster("nobody", [f"unix:{self._folder}/nobody.sock"], http2=True),
@@ -178,6 +196,27 @@ def _ext_authz_of(listening: dict[str, Any]) -> dict[str, Any]:
     [manager] = chain["filters"]
     config: dict[str, Any] = manager["typed_config"]["http_filters"][0]["typed_config"]
     return config
+
+
+def _mutual_tls(authority: Authority) -> dict[str, Any]:
+    own = authority.issue_for_loopback()
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "require_client_certificate": False,
+            "common_tls_context": {
+                "alpn_protocols": ["h2"],
+                "tls_certificates": [
+                    {
+                        "certificate_chain": {"inline_string": own.chain.decode()},
+                        "private_key": {"inline_string": own.key.decode()},
+                    }
+                ],
+                "validation_context": {"trusted_ca": {"inline_string": authority.root.decode()}},
+            },
+        },
+    }
 
 
 @contextlib.contextmanager
@@ -224,3 +263,10 @@ def seen_by_upstream(
 ) -> Seen:
     """Make a unary call and return what the upstream saw."""
     return Seen.of(channel.unary_unary(path)(b"", metadata=metadata, timeout=timeout))
+
+
+def tls_channel(mesh: Mesh, certificate: Certificate | None) -> grpc.Channel:
+    """Return a channel to the listener with TLS that shows ``certificate``."""
+    pair = (certificate.key, certificate.chain) if certificate else (None, None)
+    credentials = grpc.ssl_channel_credentials(mesh.authority.root, *pair)
+    return grpc.secure_channel(mesh.mutual, credentials, [("grpc.use_local_subchannel_pool", 1)])

@@ -86,6 +86,7 @@ def test_check_never_lets_through_what_could_not_be_decided() -> None:
             "status_on_error": {"code": "ServiceUnavailable"},
             "validate_mutations": True,
             "encode_raw_headers": True,
+            "include_peer_certificate": True,
         },
     }
 
