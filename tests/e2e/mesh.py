@@ -14,15 +14,22 @@ from typing import Any, Self
 
 import grpc
 
+from authz.authorizer import Authorizer
+from authz.call import Call, Principal
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
+from authz.envoy.grpcio_engine import GrpcioEngine
+from authz.envoy.servicer import AuthorizationServicer
+from authz.errors import InternalError
+from authz.flow import Flow
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.verifier import Verifier
 from interceptors import AuthzInterceptor
 from tests.certificates import Authority, Certificate
 from tests.doubles import AUDIENCE, ISSUER, jwks
-from tests.interceptors.servers import on_loopback, sync_server
+from tests.interceptors.servers import Loop, on_loopback, sync_server
 from tests.interceptors.service import Witness, handlers, sync_behaviours
 from tests.programs import Program
 
@@ -89,6 +96,18 @@ class Seen:
         return {key for key, _ in self.headers}
 
 
+class Told(Authorizer):
+    """A judge that refuses every call for the reason that a test gives it."""
+
+    def __init__(self, key: SigningKey) -> None:
+        super().__init__(Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(key), algorithms=["ES256"]))
+        self.error: BaseException = InternalError()
+
+    def authorize(self, _call: Call) -> Flow[Principal]:
+        raise self.error
+        yield
+
+
 class Mesh:
     """Envoy in front of the echoes, and the authorization server that it asks.
 
@@ -103,12 +122,16 @@ class Mesh:
         undecided: the same, with ``failure_mode_allow``, and without any server to ask.
         backend: ``HOST:PORT`` by which that upstream can be reached without Envoy.
         mutual: ``HOST:PORT`` of a listener with TLS, where clients may show a certificate of ``authority``.
+        joined: the same as ``target``, without ``encode_raw_headers``.
+        told: the same as ``target``, with ``judge`` to ask.
+        told_lenient: the same as ``told``, with ``failure_mode_allow``.
 
     """
 
     def __init__(self, folder: Path, key: SigningKey) -> None:
         self._folder = folder
         self.authority = Authority()
+        self.judge = Told(key)
         self._running = contextlib.ExitStack()
         self._jwks = folder / "jwks.json"
         self._jwks.write_text(json.dumps(jwks(key)), encoding="utf-8")
@@ -117,6 +140,7 @@ class Mesh:
         with contextlib.ExitStack() as starting:
             upstreams = starting.enter_context(_grpc_echo()), starting.enter_context(_http_echo())
             self.backend = starting.enter_context(_believer(self._folder / "believer.sock"))
+            starting.enter_context(_serve_here(self.judge, f"unix:{self._folder}/told.sock"))
             self._keyless = starting.enter_context(self._serve("keyless", "--jwks-url", "http://127.0.0.1:9/jwks"))
             envoy = Envoy(self._config(*upstreams), self._folder)
             starting.callback(envoy.stop)
@@ -125,7 +149,8 @@ class Mesh:
             addresses = envoy.addresses()
             self.target, self.lenient = addresses["main"], addresses["lenient"]
             self.tokenless, self.undecided = addresses["tokenless"], addresses["undecided"]
-            self.mutual = addresses["mutual"]
+            self.mutual, self.joined = addresses["mutual"], addresses["joined"]
+            self.told, self.told_lenient = addresses["told"], addresses["told-lenient"]
             self._running = starting.pop_all()
         return self
 
@@ -134,7 +159,9 @@ class Mesh:
 
     def start_server(self) -> None:
         """Start the authorization server, with its keys."""
-        self._server = self._serve("authz", "--jwks", str(self._jwks), "--public-methods", f"{PUBLIC},{PUBLIC_CALL}")
+        self._server = self._serve(
+            "authz", "--jwks", str(self._jwks), *[f"--public-methods={name}" for name in (PUBLIC, PUBLIC_CALL)]
+        )
 
     def kill_server(self) -> None:
         """End it at once."""
@@ -171,6 +198,10 @@ class Mesh:
         _ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
         mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
         mutual["filter_chains"][0]["transport_socket"] = _mutual_tls(self.authority)
+        joined = listener("joined", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
+        _ext_authz_of(joined)["encode_raw_headers"] = False
+        told_lenient = listener("told-lenient", "127.0.0.1:0", routes, authz="told", trusted=trusted)
+        _ext_authz_of(told_lenient)["failure_mode_allow"] = True
         return bootstrap(
             [
                 listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted),
@@ -178,8 +209,12 @@ class Mesh:
                 tokenless,
                 undecided,
                 mutual,
+                joined,
+                listener("told", "127.0.0.1:0", routes, authz="told", trusted=trusted),
+                told_lenient,
             ],
             [
+                cluster("told", [f"unix:{self._folder}/told.sock"], http2=True),
                 cluster("nobody", [f"unix:{self._folder}/nobody.sock"], http2=True),
                 cluster("believer", [f"unix:{self._folder}/believer.sock"], http2=True),
                 cluster("authz", [f"unix:{self._folder}/authz.sock"], http2=True),
@@ -217,6 +252,25 @@ def _mutual_tls(authority: Authority) -> dict[str, Any]:
             },
         },
     }
+
+
+@contextlib.contextmanager
+def _serve_here(judge: Authorizer, address: str) -> Iterator[None]:
+    """Serve Envoy's checks in this process."""
+    loop = Loop()
+
+    async def start() -> GrpcioEngine:
+        engine = GrpcioEngine(AuthorizationServicer(judge))
+        engine.bind(address)
+        await engine.start()
+        return engine
+
+    try:
+        engine = loop.run(start())
+        yield
+        loop.run(engine.stop(0))
+    finally:
+        loop.close()
 
 
 @contextlib.contextmanager
