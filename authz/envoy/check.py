@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import unquote_to_bytes
 
+from google.protobuf.struct_pb2 import Struct, Value
+
 from authz.call import Call, Entry, Principal
 from authz.envoy.v3.external_auth_pb2 import (
     CheckRequest,
@@ -117,6 +119,7 @@ def allow(principal: Principal, trusted: TrustedMetadata) -> CheckResponse:
             headers=_headers(entries),
             headers_to_remove=[name for name in trusted.removed if name not in given],
         ),
+        dynamic_metadata=_told(organization=principal.org_id, client=principal.client_id),
     )
 
 
@@ -149,7 +152,21 @@ def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
             headers=_headers(headers),
             body=body,
         ),
+        dynamic_metadata=_told(reason=refusal.reason),
     )
+
+
+# Few reasons, and whoever is refused may ask often.
+@functools.lru_cache(256)
+def denied(refusal: Refusal, *, grpc: bool) -> bytes:
+    """Return :func:`deny`, serialized."""
+    return deny(refusal, grpc=grpc).SerializeToString()
+
+
+def _told(**facts: str) -> Struct | None:
+    """Return what Envoy's access log may tell of a verdict."""
+    known = {name: Value(string_value=fact) for name, fact in facts.items() if fact}
+    return Struct(fields=known) if known else None
 
 
 def _headers(entries: Sequence[Entry]) -> list[HeaderValueOption]:

@@ -38,8 +38,8 @@ class AuthorizationServicer:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
-            return check.deny(self._authorizer.refusal(call, error), grpc=grpc_client).SerializeToString()
+            return check.denied(self._authorizer.refusal(call, error), grpc=grpc_client)
 
     def unforeseen(self, error: BaseException) -> bytes:
         """Return the answer to a request of which nothing is known but that ``error`` came up."""
-        return check.deny(self._authorizer.refusal(check.UNREADABLE, error), grpc=True).SerializeToString()
+        return check.denied(self._authorizer.refusal(check.UNREADABLE, error), grpc=True)

@@ -142,11 +142,12 @@ class Mesh:
             self.backend = starting.enter_context(_believer(self._folder / "believer.sock"))
             starting.enter_context(_serve_here(self.judge, f"unix:{self._folder}/told.sock"))
             self._keyless = starting.enter_context(self._serve("keyless", "--jwks-url", "http://127.0.0.1:9/jwks"))
-            envoy = Envoy(self._config(*upstreams), self._folder)
-            starting.callback(envoy.stop)
+            # By default a line waits ten seconds for others.
+            self._envoy = Envoy(self._config(*upstreams), self._folder, "--file-flush-interval-msec", "20")
+            starting.callback(self._envoy.stop)
             self.start_server()
             starting.callback(self.kill_server)
-            addresses = envoy.addresses()
+            addresses = self._envoy.addresses()
             self.target, self.lenient = addresses["main"], addresses["lenient"]
             self.tokenless, self.undecided = addresses["tokenless"], addresses["undecided"]
             self.mutual, self.joined = addresses["mutual"], addresses["joined"]
@@ -168,6 +169,13 @@ class Mesh:
         self._server.send(signal.SIGKILL)
         self._server.wait()
         self._server.__exit__(None, None, None)
+
+    def logged(self, path: str) -> dict[str, Any]:
+        """Return what Envoy's access log says of the one request for ``path``, once it says it."""
+        log = self._folder / "access.log"
+        [line] = self._envoy.wait_for(lambda: [line for line in _json_lines(log) if line["path"] == path])
+        found: dict[str, Any] = line
+        return found
 
     def _serve(self, name: str, *flags: str) -> Program:
         folder = self._folder / name
@@ -198,13 +206,15 @@ class Mesh:
         _ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
         mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
         mutual["filter_chains"][0]["transport_socket"] = _mutual_tls(self.authority)
+        main = listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
+        _manager_of(main)["access_log"] = [_access_log(self._folder / "access.log")]
         joined = listener("joined", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
         _ext_authz_of(joined)["encode_raw_headers"] = False
         told_lenient = listener("told-lenient", "127.0.0.1:0", routes, authz="told", trusted=trusted)
         _ext_authz_of(told_lenient)["failure_mode_allow"] = True
         return bootstrap(
             [
-                listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted),
+                main,
                 lenient,
                 tokenless,
                 undecided,
@@ -226,11 +236,34 @@ class Mesh:
         )
 
 
-def _ext_authz_of(listening: dict[str, Any]) -> dict[str, Any]:
+def _manager_of(listening: dict[str, Any]) -> dict[str, Any]:
     [chain] = listening["filter_chains"]
     [manager] = chain["filters"]
-    config: dict[str, Any] = manager["typed_config"]["http_filters"][0]["typed_config"]
+    config: dict[str, Any] = manager["typed_config"]
     return config
+
+
+def _ext_authz_of(listening: dict[str, Any]) -> dict[str, Any]:
+    config: dict[str, Any] = _manager_of(listening)["http_filters"][0]["typed_config"]
+    return config
+
+
+def _access_log(path: Path) -> dict[str, Any]:
+    told = "%DYNAMIC_METADATA(envoy.filters.http.ext_authz{})%"
+    fields = {name: told.format(f":{name}") for name in ("organization", "client", "reason")}
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(path),
+            "log_format": {"json_format": {"path": "%REQ(:PATH)%", "all": told.format(""), **fields}},
+        },
+    }
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _mutual_tls(authority: Authority) -> dict[str, Any]:

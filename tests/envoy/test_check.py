@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.call import ANONYMOUS, Call, Principal
-from authz.envoy.check import allow, call_from, check_path, deny, is_grpc, parse
+from authz.envoy.check import allow, allowed, call_from, check_path, denied, deny, is_grpc, parse
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse, HeaderValueOption
 from authz.errors import (
     AlgorithmNotAllowedError,
@@ -294,6 +294,27 @@ def test_text_has_no_raw_value() -> None:
     assert not any(option.header.raw_value for option in headers if not option.header.key.endswith("-bin"))
 
 
+@pytest.mark.parametrize(
+    ("principal", "told"),
+    [
+        (PRINCIPAL, {"organization": "org_01JYACME", "client": "client_01JYPARTNER"}),
+        (WITHOUT_SCOPES, {"organization": "org_01JYACME", "client": "client_01JYPARTNER"}),
+        (ANONYMOUS, {}),
+    ],
+    ids=["full", "without-scopes", "anonymous"],
+)
+def test_envoy_is_told_whose_request_passes_and_nothing_else(principal: Principal, told: dict[str, str]) -> None:
+    assert dict(allow(principal, TRUSTED).dynamic_metadata) == told
+
+
+@each_principal
+def test_response_that_is_remembered_is_the_same(principal: Principal) -> None:
+    first, second = (allowed(principal, TRUSTED) for _ in range(2))
+
+    assert first is second
+    assert CheckResponse.FromString(first) == allow(principal, TRUSTED)
+
+
 # ---- Deny ----
 
 
@@ -338,6 +359,21 @@ def test_http_clients_get_json_and_no_trailers(error: AuthzError) -> None:
     assert denial.json == {"error": refusal.message}
     assert denial.headers["content-type"] == "application/json"
     assert "grpc-status-details-bin" not in denial.headers
+
+
+@each_error
+@each_client
+def test_envoy_is_told_why_a_request_is_denied_and_nothing_else(error: AuthzError, *, grpc: bool) -> None:
+    assert dict(deny(refusal_of(error, CHALLENGE), grpc=grpc).dynamic_metadata) == {"reason": error.reason}
+
+
+@each_error
+@each_client
+def test_denial_that_is_remembered_is_the_same(error: AuthzError, *, grpc: bool) -> None:
+    refusal = refusal_of(error, CHALLENGE)
+
+    assert denied(refusal, grpc=grpc) is denied(refusal, grpc=grpc)
+    assert CheckResponse.FromString(denied(refusal, grpc=grpc)) == deny(refusal, grpc=grpc)
 
 
 @each_error
