@@ -106,18 +106,27 @@ def check_path(call: Call, *, grpc: bool) -> None:
         raise malformed()
 
 
-def allow(principal: Principal, trusted: TrustedMetadata) -> CheckResponse:
+def allow(principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool = False) -> CheckResponse:
     """Return the response that lets a request pass and tells its upstream who makes it.
 
     Every trusted name is either set or removed, so a caller's own copy never gets through.
+
+    Args:
+        principal: who makes it.
+        trusted: the names.
+        remove_authorization: whether the upstream, which then has nobody's word but Envoy's, does without the token.
+
     """
     entries = trusted.entries(principal)
     given = {entry.key for entry in entries}
+    removed = [name for name in trusted.removed if name not in given]
+    if remove_authorization:
+        removed.append("authorization")
     return CheckResponse(
         status=Status(code=0),
         ok_response=OkHttpResponse(
             headers=_headers(entries),
-            headers_to_remove=[name for name in trusted.removed if name not in given],
+            headers_to_remove=removed,
         ),
         dynamic_metadata=_told(organization=principal.org_id, client=principal.client_id),
     )
@@ -125,9 +134,9 @@ def allow(principal: Principal, trusted: TrustedMetadata) -> CheckResponse:
 
 # One for every token that a verifier remembers: what is allowed is mostly allowed again.
 @functools.lru_cache(10_000)
-def allowed(principal: Principal, trusted: TrustedMetadata) -> bytes:
+def allowed(principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool = False) -> bytes:
     """Return :func:`allow`, serialized."""
-    return allow(principal, trusted).SerializeToString()
+    return allow(principal, trusted, remove_authorization=remove_authorization).SerializeToString()
 
 
 def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:

@@ -123,6 +123,7 @@ class Mesh:
         backend: ``HOST:PORT`` by which that upstream can be reached without Envoy.
         mutual: ``HOST:PORT`` of a listener with TLS, where clients may show a certificate of ``authority``.
         joined: the same as ``target``, without ``encode_raw_headers``.
+        removing: the same as ``target``, whose server has Envoy keep the token from the upstream.
         told: the same as ``target``, with ``judge`` to ask.
         told_lenient: the same as ``told``, with ``failure_mode_allow``.
 
@@ -141,6 +142,7 @@ class Mesh:
             upstreams = starting.enter_context(_grpc_echo()), starting.enter_context(_http_echo())
             self.backend = starting.enter_context(_believer(self._folder / "believer.sock"))
             starting.enter_context(_serve_here(self.judge, f"unix:{self._folder}/told.sock"))
+            starting.enter_context(self._serve("removing", *self._known(), "--remove-authorization"))
             self._keyless = starting.enter_context(self._serve("keyless", "--jwks-url", "http://127.0.0.1:9/jwks"))
             # By default a line waits ten seconds for others.
             self._envoy = Envoy(self._config(*upstreams), self._folder, "--file-flush-interval-msec", "20")
@@ -150,6 +152,7 @@ class Mesh:
             addresses = self._envoy.addresses()
             self.target, self.lenient = addresses["main"], addresses["lenient"]
             self.tokenless, self.undecided = addresses["tokenless"], addresses["undecided"]
+            self.removing = addresses["removing"]
             self.mutual, self.joined = addresses["mutual"], addresses["joined"]
             self.told, self.told_lenient = addresses["told"], addresses["told-lenient"]
             self._running = starting.pop_all()
@@ -160,15 +163,16 @@ class Mesh:
 
     def start_server(self) -> None:
         """Start the authorization server, with its keys."""
-        self._server = self._serve(
-            "authz", "--jwks", str(self._jwks), *[f"--public-methods={name}" for name in (PUBLIC, PUBLIC_CALL)]
-        )
+        self._server = self._serve("authz", *self._known())
 
     def kill_server(self) -> None:
         """End it at once."""
         self._server.send(signal.SIGKILL)
         self._server.wait()
         self._server.__exit__(None, None, None)
+
+    def _known(self) -> list[str]:
+        return ["--jwks", str(self._jwks), *[f"--public-methods={name}" for name in (PUBLIC, PUBLIC_CALL)]]
 
     def logged(self, path: str) -> dict[str, Any]:
         """Return what Envoy's access log says of the one request for ``path``, once it says it."""
@@ -202,6 +206,7 @@ class Mesh:
         _ext_authz_of(lenient)["failure_mode_allow"] = True
         without_token = {**grpc_route("believer"), "request_headers_to_remove": ["authorization"]}
         tokenless = listener("tokenless", "127.0.0.1:0", [without_token], authz="authz", trusted=trusted)
+        removing = listener("removing", "127.0.0.1:0", routes, authz="removing", trusted=trusted)
         undecided = listener("undecided", "127.0.0.1:0", [without_token], authz="nobody", trusted=trusted)
         _ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
         mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
@@ -220,11 +225,13 @@ class Mesh:
                 undecided,
                 mutual,
                 joined,
+                removing,
                 listener("told", "127.0.0.1:0", routes, authz="told", trusted=trusted),
                 told_lenient,
             ],
             [
                 cluster("told", [f"unix:{self._folder}/told.sock"], http2=True),
+                cluster("removing", [f"unix:{self._folder}/removing.sock"], http2=True),
                 cluster("nobody", [f"unix:{self._folder}/nobody.sock"], http2=True),
                 cluster("believer", [f"unix:{self._folder}/believer.sock"], http2=True),
                 cluster("authz", [f"unix:{self._folder}/authz.sock"], http2=True),

@@ -248,6 +248,18 @@ def test_twins_of_the_trusted_names_are_removed() -> None:
     assert list(removed) == ["x-org-id-bin", "x-client-id-bin", "x-scopes-bin"]
 
 
+@each_principal
+def test_token_is_kept_from_the_upstream_only_where_that_is_wanted(principal: Principal) -> None:
+    kept, passed = (allow(principal, TRUSTED, remove_authorization=wanted) for wanted in (True, False))
+
+    assert [*passed.ok_response.headers_to_remove, "authorization"] == list(kept.ok_response.headers_to_remove)
+    assert "authorization" not in passed.ok_response.headers_to_remove
+    assert kept.ok_response.headers == passed.ok_response.headers
+    # Each is remembered for itself.
+    assert allowed(principal, TRUSTED, remove_authorization=True) == kept.SerializeToString()
+    assert allowed(principal, TRUSTED) == passed.SerializeToString()
+
+
 def test_anonymous_callers_have_no_trusted_name() -> None:
     response = allow(ANONYMOUS, TRUSTED)
 
