@@ -26,7 +26,7 @@ from authz.envoy.v3.external_auth_pb2 import (
     OkHttpResponse,
     Status,
 )
-from authz.errors import PermissionDeniedError
+from authz.errors import InternalError, PermissionDeniedError
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
 from authz.refusal import Refusal
@@ -37,6 +37,12 @@ _OVERWRITE = HeaderValueOption.HEADER_APPEND_ACTION_OVERWRITE_IF_EXISTS_OR_ADD
 
 _GRPC_PATH = re.compile(r"/[^/?#\s]+/[^/?#\s]+")
 _HTTP_PATH = re.compile(r"/[^?#\s]*")
+
+# What gRFC A92 lets through: a client of ext_authz without a proxy drops any other header. `host` it drops as well.
+_MAX_HEADER_BYTES = 16384
+_KEY = re.compile(r"(?!host$)[a-z0-9_.-]+")
+# No CR and no LF either, which Envoy would write to the wire unless it validates mutations.
+_VALUE = re.compile(r"[ -~]+")
 
 UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
@@ -116,8 +122,14 @@ def allow(principal: Principal, trusted: TrustedMetadata, *, remove_authorizatio
         trusted: the names.
         remove_authorization: whether the upstream, which then has nobody's word but Envoy's, does without the token.
 
+    Raises:
+        InternalError: something of the principal fits into no header, so that its upstream would not learn it.
+
     """
     entries = trusted.entries(principal)
+    headers = _headers(entries)
+    if len(headers) != len(entries):
+        raise InternalError
     given = {entry.key for entry in entries}
     removed = [name for name in trusted.removed if name not in given]
     if remove_authorization:
@@ -125,7 +137,7 @@ def allow(principal: Principal, trusted: TrustedMetadata, *, remove_authorizatio
     return CheckResponse(
         status=Status(code=0),
         ok_response=OkHttpResponse(
-            headers=_headers(entries),
+            headers=headers,
             headers_to_remove=removed,
         ),
         dynamic_metadata=_told(organization=principal.org_id, client=principal.client_id),
@@ -143,6 +155,7 @@ def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
     """Return the response that stops a request.
 
     Also a 503 is a ``denied_response``: what else says "cannot decide" is let through by ``failure_mode_allow``.
+    A header that some client would not take is left out; the denial stands without it.
 
     Args:
         refusal: what the caller gets.
@@ -178,8 +191,23 @@ def _told(**facts: str) -> Struct | None:
     return Struct(fields=known) if known else None
 
 
+def is_fit(header: HeaderValue) -> bool:
+    """Say whether every client of ext_authz takes ``header`` as it is: Envoy, and gRPC without a proxy (gRFC A92)."""
+    return (
+        len(header.key) <= _MAX_HEADER_BYTES
+        and _KEY.fullmatch(header.key) is not None
+        and len(header.value) <= _MAX_HEADER_BYTES
+        and _VALUE.fullmatch(header.value) is not None
+        and len(header.raw_value) <= _MAX_HEADER_BYTES
+        # One of the two reads `value` there, and the other `raw_value`.
+        and bool(header.raw_value) is header.key.endswith("-bin")
+    )
+
+
 def _headers(entries: Sequence[Entry]) -> list[HeaderValueOption]:
-    return [HeaderValueOption(header=_header(entry), append_action=_OVERWRITE) for entry in entries]
+    # Every header of every response comes by here.
+    headers = [_header(entry) for entry in entries]
+    return [HeaderValueOption(header=header, append_action=_OVERWRITE) for header in headers if is_fit(header)]
 
 
 def _header(entry: Entry) -> HeaderValue:

@@ -278,6 +278,22 @@ def test_the_unforeseen_is_an_internal_error_without_its_text(
     assert b"secret" not in response.SerializeToString()
 
 
+class Generous(Authorizer):
+    """A judge that lets pass whom no header can name."""
+
+    def authorize(self, _call: Call) -> Flow[Principal]:
+        yield from ()
+        return Principal(org_id="org_1\r\nx-org-id: org_2", client_id="c", subject="c")
+
+
+@each_form
+def test_caller_whom_no_header_can_name_is_denied(known_keys: Verifier, form: Form) -> None:
+    response = asker(Generous(known_keys))(form(GRPC))
+
+    assert (Denial(response).code, Denial(response).http_status) == (13, 500)
+    assert b"org_2" not in response.SerializeToString()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["interrupt", "exit"])
 def test_end_of_the_process_is_no_verdict(known_keys: Verifier, error: BaseException) -> None:
     # By hand: a loop would end with it.
