@@ -177,6 +177,18 @@ HTTP_TRICKS = [
     f"{PUBLIC}#/../accounts",
     f"http://public.example{PUBLIC}/../accounts",
     f"{PUBLIC}/../accounts?{PUBLIC}",
+    "/./accounts",
+    "//accounts",
+    "///public/../accounts",
+    f"{PUBLIC}/.%2e/accounts",
+    f"{PUBLIC}/..%2faccounts",
+    "/accounts?/../public",
+    "/accounts;/../public;x",
+    f"{PUBLIC}/",
+    PUBLIC.upper(),
+    f"{PUBLIC}%00",
+    f"{PUBLIC}%20",
+    f"{PUBLIC}/%2e%2e%5caccounts",
 ]
 
 
