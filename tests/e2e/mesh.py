@@ -37,6 +37,8 @@ PUBLIC = "/public"
 PUBLIC_CALL = "/tests.Public/Call"
 OPEN = "/tests.Open/Call"
 """A method on a route without any check."""
+OPEN_PREFIX = "/open/"
+"""Beginning of the paths on another such route."""
 UNSERVED = "/tests.Guarded/Unserved"
 """A method that the upstream does not have."""
 
@@ -191,17 +193,11 @@ class Mesh:
 
     def _config(self, grpc_upstream: str, http_upstream: str) -> dict[str, Any]:
         trusted = TrustedMetadata()
-        without_check = {
-            "match": {"path": OPEN},
-            "route": {"cluster": "grpc"},
-            "typed_per_filter_config": {
-                "envoy.filters.http.ext_authz": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
-                    "disabled": True,
-                }
-            },
-        }
-        routes = [without_check, grpc_route("grpc"), http_route("http")]
+        unchecked = [
+            {"match": {"path": OPEN}, "route": {"cluster": "grpc"}, **_NO_CHECK},
+            {**http_route("http", prefix=OPEN_PREFIX), **_NO_CHECK},
+        ]
+        routes = [*unchecked, grpc_route("grpc"), http_route("http")]
         lenient = listener("lenient", "127.0.0.1:0", routes, authz="keyless", trusted=trusted)
         _ext_authz_of(lenient)["failure_mode_allow"] = True
         without_token = {**grpc_route("believer"), "request_headers_to_remove": ["authorization"]}
@@ -241,6 +237,16 @@ class Mesh:
             ],
             admin="127.0.0.1:0",
         )
+
+
+_NO_CHECK = {
+    "typed_per_filter_config": {
+        "envoy.filters.http.ext_authz": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+            "disabled": True,
+        }
+    }
+}
 
 
 def _manager_of(listening: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import grpc
 import pytest
@@ -12,7 +13,7 @@ from authz.errors import AuthzError, InternalError, KeySetUnavailableError, Perm
 from authz.metadata import TrustedMetadata
 from tests.doubles import ORG, m2m_claims
 from tests.e2e import http1
-from tests.e2e.mesh import PUBLIC, PUBLIC_CALL, Mesh, Seen
+from tests.e2e.mesh import OPEN_PREFIX, PUBLIC, PUBLIC_CALL, Mesh, Seen
 from tests.interceptors.client import Outcome, bearer, call
 from tests.interceptors.servers import channel_to
 
@@ -200,6 +201,54 @@ def test_without_a_token_only_the_public_path_itself_is_served(asking: Asking, p
         assert answer.status in {200, 307, 400, 401}
         if answer.status == 200:
             assert Seen.of(answer.body).path.partition("?")[0] == PUBLIC
+
+
+WAYS_OUT = [
+    "..",
+    "%2e%2e",
+    ".%2e",
+    "%2E.",
+    "..;",
+    "..;x=1",
+    "%2e%2e;",
+    "%2e%2e;x=1",
+    "..%3b",
+    "..%3Bx",
+    ".%2E;",
+    "./..",
+    ".;/..",
+    "/..",
+    "x/../..",
+    "%252e%252e",
+    "..%2f",
+    "..%5c",
+    "..\\",
+]
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+def test_route_without_a_check_leads_nowhere_else(asking: Asking, way: str) -> None:
+    for target in asking:
+        answer = http1.get(target, f"{OPEN_PREFIX}{way}/accounts")
+
+        assert answer.status in {200, 307, 400, 401}
+        if answer.status == 200:
+            served = Seen.of(answer.body).path
+            # As an upstream may read it that decodes once, and one that knows parameters of segments.
+            segments = [segment.partition(";")[0] for segment in unquote(served).replace("\\", "/").split("/")]
+            assert served.startswith(OPEN_PREFIX)
+            assert not {".", ".."} & set(segments)
+
+
+@pytest.mark.parametrize("way", ["%2e%2e;", "..%3b"])
+def test_step_upwards_in_disguise_leads_nowhere_even_with_a_token(asking: Asking, sign: Sign, way: str) -> None:
+    for target in asking:
+        answers = [
+            http1.get(target, f"/{first}/{way}/accounts", headers=bearer(sign())) for first in ("open", "guarded")
+        ]
+
+        assert [answer.status for answer in answers] == [403, 403]
+        assert not any(answer.body for answer in answers)
 
 
 GRPC_TRICKS = [
