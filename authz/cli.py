@@ -57,6 +57,7 @@ def serve(*, flags: ServeFlags = None) -> int:
         settings.authorizer(),
         settings.listen,
         engine=settings.engine,
+        remove_authorization=settings.remove_authorization,
         grace=settings.grace,
         started=lambda addresses: telemetry.event(
             telemetry.INFO, "listening", addresses=list(addresses), issuer=settings.issuer, audience=settings.audience

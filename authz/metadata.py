@@ -15,6 +15,8 @@ from authz.errors import ConfigError
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*[a-z0-9]")
+# Names that mean something to HTTP, to gRPC or to us already.
+_TAKEN = frozenset({"authorization", "connection", "content-length", "content-type", "host", "te", "transfer-encoding"})
 _REMEMBERED = 1024
 
 _Entry = TypeVar("_Entry", bound=tuple[str, str | bytes])
@@ -43,6 +45,8 @@ class TrustedMetadata:
     def __post_init__(self) -> None:
         """Check the names."""
         for name in self.names:
+            if name in _TAKEN:
+                raise ConfigError(f"trusted metadata: {name!a} has a meaning already; choose a name like x-org-id")
             binary = name == self.principal
             if not _NAME.fullmatch(name) or name.startswith("grpc-") or name.endswith("-bin") is not binary:
                 rule = "end in -bin" if binary else "not end in -bin"

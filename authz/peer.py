@@ -47,6 +47,18 @@ class Peer:
             return _certified(next(iter(certificates)), is_unix_socket)
         return _UNIX_SOCKET if is_unix_socket else _UNKNOWN
 
+    @classmethod
+    def known_by_certificate(cls, pem: bytes) -> "Peer":
+        """Return a peer of which only the certificate counts, and none of the names in it.
+
+        For what somebody else says of a handshake: it proves the key, and perhaps no authority vouches for the names.
+
+        Raises:
+            ValueError: a certificate that cannot be read.
+
+        """
+        return cls(certificate=_certified(pem, False).certificate)  # noqa: FBT003 - by position, as the cache wants it
+
 
 _UNKNOWN = Peer()
 _UNIX_SOCKET = Peer(is_unix_socket=True)

@@ -46,6 +46,7 @@ class Refusal:
 
     Args:
         code: the gRPC status.
+        reason: the error's, as it is logged.
         http_status: its HTTP twin, from which Envoy makes the same gRPC status.
         message: one fixed sentence per outcome.
         headers: ``www-authenticate`` (RFC 6750 section 3) or ``retry-after``, for HTTP and as trailing metadata.
@@ -54,6 +55,7 @@ class Refusal:
     """
 
     code: Code
+    reason: str
     http_status: int
     message: str
     headers: tuple[Entry, ...]
@@ -120,6 +122,7 @@ def _refusal(code: Code, reason: str, challenge: Challenge, retry_after: int) ->
     status = Status(code=code.value, message=message, details=map(_packed, details))
     return Refusal(
         code=code,
+        reason=reason,
         http_status=_HTTP_STATUS[code],
         message=message,
         headers=headers,

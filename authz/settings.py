@@ -124,6 +124,9 @@ class Settings(VerifierSettings):
         "grpcio", description="native takes a fifth of the CPU time, on loopback and Unix sockets only (extra native)."
     )
     public_methods: Strings = Field([], description="Full method names or HTTP paths that need no token.")
+    remove_authorization: bool = Field(
+        default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
+    )
     introspect_max_age: float | None = Field(
         None,
         ge=0,

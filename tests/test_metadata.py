@@ -145,6 +145,12 @@ def test_a_name_must_be_one_that_grpc_carries(name):
         TrustedMetadata(org_id=name)
 
 
+@pytest.mark.parametrize("name", ["authorization", "host", "content-type", "te", "connection"])
+def test_a_name_that_has_a_meaning_already_is_refused(name):
+    with pytest.raises(ConfigError, match=rf"^trusted metadata: '{name}' has a meaning already"):
+        TrustedMetadata(client_id=name)
+
+
 def test_text_is_no_binary_entry():
     with pytest.raises(ConfigError, match="not end in -bin"):
         TrustedMetadata(client_id="x-client-bin")

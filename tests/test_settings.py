@@ -52,6 +52,16 @@ def test_values_go_before_variables_and_those_before_the_file(folder: Path, monk
     assert (settings.realm, settings.grace, settings.log_level) == ("value", 2.0, "error")
 
 
+@pytest.mark.parametrize(("text", "expected"), [("true", True), ("1", True), ("false", False), ("", False)])
+@pytest.mark.usefixtures("folder")
+def test_token_reaches_the_upstream_unless_it_is_to_be_removed(
+    monkeypatch: pytest.MonkeyPatch, text: str, *, expected: bool
+) -> None:
+    monkeypatch.setenv("AUTHZ_REMOVE_AUTHORIZATION", text)
+
+    assert Settings.load().remove_authorization is expected
+
+
 def test_settings_that_are_given_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Settings.load(realm="given")
     monkeypatch.setenv("AUTHZ_REALM", "variable")

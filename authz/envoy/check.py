@@ -11,6 +11,9 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
+from urllib.parse import unquote_to_bytes
+
+from google.protobuf.struct_pb2 import Struct, Value
 
 from authz.call import Call, Entry, Principal
 from authz.envoy.v3.external_auth_pb2 import (
@@ -23,8 +26,9 @@ from authz.envoy.v3.external_auth_pb2 import (
     OkHttpResponse,
     Status,
 )
-from authz.errors import PermissionDeniedError
+from authz.errors import InternalError, PermissionDeniedError
 from authz.metadata import TrustedMetadata
+from authz.peer import Peer
 from authz.refusal import Refusal
 
 # Envoy 1.36 and older know no append_action and overwrite when `append` is absent;
@@ -33,6 +37,12 @@ _OVERWRITE = HeaderValueOption.HEADER_APPEND_ACTION_OVERWRITE_IF_EXISTS_OR_ADD
 
 _GRPC_PATH = re.compile(r"/[^/?#\s]+/[^/?#\s]+")
 _HTTP_PATH = re.compile(r"/[^?#\s]*")
+
+# What gRFC A92 lets through: a client of ext_authz without a proxy drops any other header. `host` it drops as well.
+_MAX_HEADER_BYTES = 16384
+_KEY = re.compile(r"(?!host$)[a-z0-9_.-]+")
+# No CR and no LF either, which Envoy would write to the wire unless it validates mutations.
+_VALUE = re.compile(r"[ -~]+")
 
 UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
@@ -60,7 +70,8 @@ def call_from(request: CheckRequest) -> Call:
     """Return the call that Envoy asks about; its ``method`` is the path without the query.
 
     Reads ``header_map`` (``encode_raw_headers``, and gRFC A92) or else ``headers``, which never both are filled.
-    Bytes that are not ASCII become Latin-1 characters, which no token has.
+    Bytes that are not ASCII become Latin-1 characters, which no token has. The peer is the caller whose certificate
+    Envoy has seen in its handshake (``include_peer_certificate``); headers about certificates are only headers.
     """
     http = request.attributes.request.http
     if http.header_map.headers:
@@ -70,7 +81,18 @@ def call_from(request: CheckRequest) -> Call:
         ]
     else:
         metadata = [(key.lower(), value) for key, value in http.headers.items()]
-    return Call(method=http.path.partition("?")[0], metadata=metadata)
+    certificate = request.attributes.source.certificate
+    peer = _peer(certificate) if certificate else None
+    return Call(method=http.path.partition("?")[0], metadata=metadata, peer=peer)
+
+
+# Few clients, many calls.
+@functools.lru_cache(1024)
+def _peer(certificate: str) -> Peer | None:
+    try:
+        return Peer.known_by_certificate(unquote_to_bytes(certificate))
+    except Exception:  # noqa: BLE001 - what cannot be read proves nothing, and an extension fails in ways of its own
+        return None
 
 
 def is_grpc(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
@@ -90,33 +112,50 @@ def check_path(call: Call, *, grpc: bool) -> None:
         raise malformed()
 
 
-def allow(principal: Principal, trusted: TrustedMetadata) -> CheckResponse:
+def allow(principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool = False) -> CheckResponse:
     """Return the response that lets a request pass and tells its upstream who makes it.
 
     Every trusted name is either set or removed, so a caller's own copy never gets through.
+
+    Args:
+        principal: who makes it.
+        trusted: the names.
+        remove_authorization: whether the upstream, which then has nobody's word but Envoy's, does without the token.
+
+    Raises:
+        InternalError: something of the principal fits into no header, so that its upstream would not learn it.
+
     """
     entries = trusted.entries(principal)
+    headers = _headers(entries)
+    if len(headers) != len(entries):
+        raise InternalError
     given = {entry.key for entry in entries}
+    removed = [name for name in trusted.removed if name not in given]
+    if remove_authorization:
+        removed.append("authorization")
     return CheckResponse(
         status=Status(code=0),
         ok_response=OkHttpResponse(
-            headers=_headers(entries),
-            headers_to_remove=[name for name in trusted.removed if name not in given],
+            headers=headers,
+            headers_to_remove=removed,
         ),
+        dynamic_metadata=_told(organization=principal.org_id, client=principal.client_id),
     )
 
 
 # One for every token that a verifier remembers: what is allowed is mostly allowed again.
 @functools.lru_cache(10_000)
-def allowed(principal: Principal, trusted: TrustedMetadata) -> bytes:
+def allowed(principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool = False) -> bytes:
     """Return :func:`allow`, serialized."""
-    return allow(principal, trusted).SerializeToString()
+    return allow(principal, trusted, remove_authorization=remove_authorization).SerializeToString()
 
 
 def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
     """Return the response that stops a request.
 
     Also a 503 is a ``denied_response``: what else says "cannot decide" is let through by ``failure_mode_allow``.
+    A header that some client would not take is left out; the denial stands without it.
 
     Args:
         refusal: what the caller gets.
@@ -135,11 +174,40 @@ def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
             headers=_headers(headers),
             body=body,
         ),
+        dynamic_metadata=_told(reason=refusal.reason),
+    )
+
+
+# Few reasons, and whoever is refused may ask often.
+@functools.lru_cache(256)
+def denied(refusal: Refusal, *, grpc: bool) -> bytes:
+    """Return :func:`deny`, serialized."""
+    return deny(refusal, grpc=grpc).SerializeToString()
+
+
+def _told(**facts: str) -> Struct | None:
+    """Return what Envoy's access log may tell of a verdict."""
+    known = {name: Value(string_value=fact) for name, fact in facts.items() if fact}
+    return Struct(fields=known) if known else None
+
+
+def is_fit(header: HeaderValue) -> bool:
+    """Say whether every client of ext_authz takes ``header`` as it is: Envoy, and gRPC without a proxy (gRFC A92)."""
+    return (
+        len(header.key) <= _MAX_HEADER_BYTES
+        and _KEY.fullmatch(header.key) is not None
+        and len(header.value) <= _MAX_HEADER_BYTES
+        and _VALUE.fullmatch(header.value) is not None
+        and len(header.raw_value) <= _MAX_HEADER_BYTES
+        # One of the two reads `value` there, and the other `raw_value`.
+        and bool(header.raw_value) is header.key.endswith("-bin")
     )
 
 
 def _headers(entries: Sequence[Entry]) -> list[HeaderValueOption]:
-    return [HeaderValueOption(header=_header(entry), append_action=_OVERWRITE) for entry in entries]
+    # Every header of every response comes by here.
+    headers = [_header(entry) for entry in entries]
+    return [HeaderValueOption(header=header, append_action=_OVERWRITE) for header in headers if is_fit(header)]
 
 
 def _header(entry: Entry) -> HeaderValue:

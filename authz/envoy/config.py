@@ -16,6 +16,10 @@ _HTTP_OPTIONS = _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
 
 _MAX_PORT = 65535
 
+# A step upwards in words that Envoy leaves to the upstream, where servers that know parameters of segments take it:
+# /open/%2e%2e;/private would come by the route of /open/, which may have no check, and be served as /private.
+_STEP_IN_DISGUISE = r".*/(\.|%2[eE]){1,2}(;|%3[bB]).*"
+
 # Set by Envoy where a failed check was let through; a caller's own copy must not look like it.
 _FAILURE_MODE_HEADER = "x-envoy-auth-failure-mode-allowed"
 
@@ -78,7 +82,7 @@ def listener(
         "early_header_mutation_extensions": [_early_removal(trusted)],
         "route_config": {
             "name": name,
-            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": list(routes)}],
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [_dead_end(), *routes]}],
         },
         "http_filters": [ext_authz(authz), _router()],
     }
@@ -111,6 +115,8 @@ def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
             "validate_mutations": True,
             # The bytes that the caller sent, duplicates apart.
             "encode_raw_headers": True,
+            # On a listener with mutual TLS it is what a token may be bound to.
+            "include_peer_certificate": True,
         },
     }
 
@@ -166,6 +172,10 @@ def _early_removal(trusted: TrustedMetadata) -> dict[str, Any]:
             "mutations": [{"remove": name} for name in names],
         },
     }
+
+
+def _dead_end() -> dict[str, Any]:
+    return {"match": {"safe_regex": {"regex": _STEP_IN_DISGUISE}}, "direct_response": {"status": 403}}
 
 
 def _router() -> dict[str, Any]:

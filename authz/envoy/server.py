@@ -50,6 +50,7 @@ async def serve(
     listen: Sequence[str],
     *,
     engine: EngineName = "grpcio",
+    remove_authorization: bool = False,
     grace: float = 5.0,
     started: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> None:
@@ -61,6 +62,7 @@ async def serve(
         authorizer: the judge.
         listen: ``HOST:PORT`` or ``unix:PATH``, at least one; port 0 is any free one.
         engine: ``grpcio``, or ``native`` for loopback and Unix sockets at a fifth of the CPU time (extra ``native``).
+        remove_authorization: whether Envoy keeps the token from the upstream.
         grace: seconds that running checks get at the end.
         started: is called with the addresses in force.
 
@@ -68,7 +70,7 @@ async def serve(
         ConfigError: an address cannot be bound, or the engine is not installed.
 
     """
-    serving = _engine(engine)(AuthorizationServicer(authorizer))
+    serving = _engine(engine)(AuthorizationServicer(authorizer, remove_authorization=remove_authorization))
     addresses = [_bind(serving, address) for address in listen]
     stopping = asyncio.Event()
     with _on_signal(stopping.set):

@@ -12,11 +12,13 @@ class AuthorizationServicer:
 
     Args:
         authorizer: the judge.
+        remove_authorization: whether Envoy keeps the token from the upstream.
 
     """
 
-    def __init__(self, authorizer: Authorizer) -> None:
+    def __init__(self, authorizer: Authorizer, *, remove_authorization: bool = False) -> None:
         self._authorizer = authorizer
+        self._remove_authorization = remove_authorization
 
     async def check(self, body: bytes, _context: object) -> bytes:
         """Return the answer, as a handler of ``grpc.aio``; see :meth:`check_flow`."""
@@ -34,12 +36,12 @@ class AuthorizationServicer:
             grpc_client = check.is_grpc(call.metadata)
             principal = yield from self._authorizer.authorize(call)
             check.check_path(call, grpc=grpc_client)
-            return check.allowed(principal, self._authorizer.trusted)
+            return check.allowed(principal, self._authorizer.trusted, remove_authorization=self._remove_authorization)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
-            return check.deny(self._authorizer.refusal(call, error), grpc=grpc_client).SerializeToString()
+            return check.denied(self._authorizer.refusal(call, error), grpc=grpc_client)
 
     def unforeseen(self, error: BaseException) -> bytes:
         """Return the answer to a request of which nothing is known but that ``error`` came up."""
-        return check.deny(self._authorizer.refusal(check.UNREADABLE, error), grpc=True).SerializeToString()
+        return check.denied(self._authorizer.refusal(check.UNREADABLE, error), grpc=True)

@@ -14,32 +14,53 @@ from typing import Any, Self
 
 import grpc
 
+from authz.authorizer import Authorizer
+from authz.call import Call, Principal
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
+from authz.envoy.grpcio_engine import GrpcioEngine
+from authz.envoy.servicer import AuthorizationServicer
+from authz.errors import InternalError
+from authz.flow import Flow
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.verifier import Verifier
 from interceptors import AuthzInterceptor
+from tests.certificates import Authority, Certificate
 from tests.doubles import AUDIENCE, ISSUER, jwks
-from tests.interceptors.servers import on_loopback, sync_server
+from tests.interceptors.servers import Loop, on_loopback, sync_server
 from tests.interceptors.service import Witness, handlers, sync_behaviours
 from tests.programs import Program
 
 PUBLIC = "/public"
+PUBLIC_CALL = "/tests.Public/Call"
 OPEN = "/tests.Open/Call"
 """A method on a route without any check."""
+OPEN_PREFIX = "/open/"
+"""Beginning of the paths on another such route."""
+UNSERVED = "/tests.Guarded/Unserved"
+"""A method that the upstream does not have."""
+
+
+def echo(method: str) -> grpc.RpcMethodHandler:
+    """Return a handler that answers with the method and the metadata that it saw."""
+
+    def behave(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        seen = [
+            (key, value if isinstance(value, str) else base64.b64encode(value).decode())
+            for key, value in context.invocation_metadata()
+        ]
+        return json.dumps({"path": method, "headers": seen}).encode()
+
+    return grpc.unary_unary_rpc_method_handler(behave)
 
 
 class Echo(grpc.GenericRpcHandler):
-    """Answers every unary call with the method and the metadata that it saw."""
+    """Answers every unary call with an echo, as if it had every method but one."""
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        seen = [
-            (key, value if isinstance(value, str) else base64.b64encode(value).decode())
-            for key, value in details.invocation_metadata
-        ]
-        answer = json.dumps({"path": details.method, "headers": seen}).encode()
-        return grpc.unary_unary_rpc_method_handler(lambda _request, _context: answer)
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return None if details.method == UNSERVED else echo(details.method)
 
 
 class _HttpEcho(BaseHTTPRequestHandler):
@@ -77,6 +98,18 @@ class Seen:
         return {key for key, _ in self.headers}
 
 
+class Told(Authorizer):
+    """A judge that refuses every call for the reason that a test gives it."""
+
+    def __init__(self, key: SigningKey) -> None:
+        super().__init__(Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(key), algorithms=["ES256"]))
+        self.error: BaseException = InternalError()
+
+    def authorize(self, _call: Call) -> Flow[Principal]:
+        raise self.error
+        yield
+
+
 class Mesh:
     """Envoy in front of the echoes, and the authorization server that it asks.
 
@@ -90,11 +123,18 @@ class Mesh:
         tokenless: the same of one that keeps tokens from its upstream, which has nobody's word but Envoy's.
         undecided: the same, with ``failure_mode_allow``, and without any server to ask.
         backend: ``HOST:PORT`` by which that upstream can be reached without Envoy.
+        mutual: ``HOST:PORT`` of a listener with TLS, where clients may show a certificate of ``authority``.
+        joined: the same as ``target``, without ``encode_raw_headers``.
+        removing: the same as ``target``, whose server has Envoy keep the token from the upstream.
+        told: the same as ``target``, with ``judge`` to ask.
+        told_lenient: the same as ``told``, with ``failure_mode_allow``.
 
     """
 
     def __init__(self, folder: Path, key: SigningKey) -> None:
         self._folder = folder
+        self.authority = Authority()
+        self.judge = Told(key)
         self._running = contextlib.ExitStack()
         self._jwks = folder / "jwks.json"
         self._jwks.write_text(json.dumps(jwks(key)), encoding="utf-8")
@@ -103,14 +143,20 @@ class Mesh:
         with contextlib.ExitStack() as starting:
             upstreams = starting.enter_context(_grpc_echo()), starting.enter_context(_http_echo())
             self.backend = starting.enter_context(_believer(self._folder / "believer.sock"))
+            starting.enter_context(_serve_here(self.judge, f"unix:{self._folder}/told.sock"))
+            starting.enter_context(self._serve("removing", *self._known(), "--remove-authorization"))
             self._keyless = starting.enter_context(self._serve("keyless", "--jwks-url", "http://127.0.0.1:9/jwks"))
-            envoy = Envoy(self._config(*upstreams), self._folder)
-            starting.callback(envoy.stop)
+            # By default a line waits ten seconds for others.
+            self._envoy = Envoy(self._config(*upstreams), self._folder, "--file-flush-interval-msec", "20")
+            starting.callback(self._envoy.stop)
             self.start_server()
             starting.callback(self.kill_server)
-            addresses = envoy.addresses()
+            addresses = self._envoy.addresses()
             self.target, self.lenient = addresses["main"], addresses["lenient"]
             self.tokenless, self.undecided = addresses["tokenless"], addresses["undecided"]
+            self.removing = addresses["removing"]
+            self.mutual, self.joined = addresses["mutual"], addresses["joined"]
+            self.told, self.told_lenient = addresses["told"], addresses["told-lenient"]
             self._running = starting.pop_all()
         return self
 
@@ -119,13 +165,23 @@ class Mesh:
 
     def start_server(self) -> None:
         """Start the authorization server, with its keys."""
-        self._server = self._serve("authz", "--jwks", str(self._jwks), "--public-methods", PUBLIC)
+        self._server = self._serve("authz", *self._known())
 
     def kill_server(self) -> None:
         """End it at once."""
         self._server.send(signal.SIGKILL)
         self._server.wait()
         self._server.__exit__(None, None, None)
+
+    def _known(self) -> list[str]:
+        return ["--jwks", str(self._jwks), *[f"--public-methods={name}" for name in (PUBLIC, PUBLIC_CALL)]]
+
+    def logged(self, path: str) -> dict[str, Any]:
+        """Return what Envoy's access log says of the one request for ``path``, once it says it."""
+        log = self._folder / "access.log"
+        [line] = self._envoy.wait_for(lambda: [line for line in _json_lines(log) if line["path"] == path])
+        found: dict[str, Any] = line
+        return found
 
     def _serve(self, name: str, *flags: str) -> Program:
         folder = self._folder / name
@@ -137,31 +193,41 @@ class Mesh:
 
     def _config(self, grpc_upstream: str, http_upstream: str) -> dict[str, Any]:
         trusted = TrustedMetadata()
-        without_check = {
-            "match": {"path": OPEN},
-            "route": {"cluster": "grpc"},
-            "typed_per_filter_config": {
-                "envoy.filters.http.ext_authz": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
-                    "disabled": True,
-                }
-            },
-        }
-        routes = [without_check, grpc_route("grpc"), http_route("http")]
+        unchecked = [
+            {"match": {"path": OPEN}, "route": {"cluster": "grpc"}, **_NO_CHECK},
+            {**http_route("http", prefix=OPEN_PREFIX), **_NO_CHECK},
+        ]
+        routes = [*unchecked, grpc_route("grpc"), http_route("http")]
         lenient = listener("lenient", "127.0.0.1:0", routes, authz="keyless", trusted=trusted)
         _ext_authz_of(lenient)["failure_mode_allow"] = True
         without_token = {**grpc_route("believer"), "request_headers_to_remove": ["authorization"]}
         tokenless = listener("tokenless", "127.0.0.1:0", [without_token], authz="authz", trusted=trusted)
+        removing = listener("removing", "127.0.0.1:0", routes, authz="removing", trusted=trusted)
         undecided = listener("undecided", "127.0.0.1:0", [without_token], authz="nobody", trusted=trusted)
         _ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
+        mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
+        mutual["filter_chains"][0]["transport_socket"] = _mutual_tls(self.authority)
+        main = listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
+        _manager_of(main)["access_log"] = [_access_log(self._folder / "access.log")]
+        joined = listener("joined", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
+        _ext_authz_of(joined)["encode_raw_headers"] = False
+        told_lenient = listener("told-lenient", "127.0.0.1:0", routes, authz="told", trusted=trusted)
+        _ext_authz_of(told_lenient)["failure_mode_allow"] = True
         return bootstrap(
             [
-                listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted),
+                main,
                 lenient,
                 tokenless,
                 undecided,
+                mutual,
+                joined,
+                removing,
+                listener("told", "127.0.0.1:0", routes, authz="told", trusted=trusted),
+                told_lenient,
             ],
             [
+                cluster("told", [f"unix:{self._folder}/told.sock"], http2=True),
+                cluster("removing", [f"unix:{self._folder}/removing.sock"], http2=True),
                 cluster("nobody", [f"unix:{self._folder}/nobody.sock"], http2=True),
                 cluster("believer", [f"unix:{self._folder}/believer.sock"], http2=True),
                 cluster("authz", [f"unix:{self._folder}/authz.sock"], http2=True),
@@ -173,11 +239,84 @@ class Mesh:
         )
 
 
-def _ext_authz_of(listening: dict[str, Any]) -> dict[str, Any]:
+_NO_CHECK = {
+    "typed_per_filter_config": {
+        "envoy.filters.http.ext_authz": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+            "disabled": True,
+        }
+    }
+}
+
+
+def _manager_of(listening: dict[str, Any]) -> dict[str, Any]:
     [chain] = listening["filter_chains"]
     [manager] = chain["filters"]
-    config: dict[str, Any] = manager["typed_config"]["http_filters"][0]["typed_config"]
+    config: dict[str, Any] = manager["typed_config"]
     return config
+
+
+def _ext_authz_of(listening: dict[str, Any]) -> dict[str, Any]:
+    config: dict[str, Any] = _manager_of(listening)["http_filters"][0]["typed_config"]
+    return config
+
+
+def _access_log(path: Path) -> dict[str, Any]:
+    told = "%DYNAMIC_METADATA(envoy.filters.http.ext_authz{})%"
+    fields = {name: told.format(f":{name}") for name in ("organization", "client", "reason")}
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(path),
+            "log_format": {"json_format": {"path": "%REQ(:PATH)%", "all": told.format(""), **fields}},
+        },
+    }
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _mutual_tls(authority: Authority) -> dict[str, Any]:
+    own = authority.issue_for_loopback()
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "require_client_certificate": False,
+            "common_tls_context": {
+                "alpn_protocols": ["h2"],
+                "tls_certificates": [
+                    {
+                        "certificate_chain": {"inline_string": own.chain.decode()},
+                        "private_key": {"inline_string": own.key.decode()},
+                    }
+                ],
+                "validation_context": {"trusted_ca": {"inline_string": authority.root.decode()}},
+            },
+        },
+    }
+
+
+@contextlib.contextmanager
+def _serve_here(judge: Authorizer, address: str) -> Iterator[None]:
+    """Serve Envoy's checks in this process."""
+    loop = Loop()
+
+    async def start() -> GrpcioEngine:
+        engine = GrpcioEngine(AuthorizationServicer(judge))
+        engine.bind(address)
+        await engine.start()
+        return engine
+
+    try:
+        engine = loop.run(start())
+        yield
+        loop.run(engine.stop(0))
+    finally:
+        loop.close()
 
 
 @contextlib.contextmanager
@@ -224,3 +363,10 @@ def seen_by_upstream(
 ) -> Seen:
     """Make a unary call and return what the upstream saw."""
     return Seen.of(channel.unary_unary(path)(b"", metadata=metadata, timeout=timeout))
+
+
+def tls_channel(mesh: Mesh, certificate: Certificate | None) -> grpc.Channel:
+    """Return a channel to the listener with TLS that shows ``certificate``."""
+    pair = (certificate.key, certificate.chain) if certificate else (None, None)
+    credentials = grpc.ssl_channel_credentials(mesh.authority.root, *pair)
+    return grpc.secure_channel(mesh.mutual, credentials, [("grpc.use_local_subchannel_pool", 1)])

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import string
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.call import ANONYMOUS, Call, Principal
-from authz.envoy.check import allow, call_from, check_path, deny, is_grpc, parse
-from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse, HeaderValueOption
+from authz.envoy.check import allow, allowed, call_from, check_path, denied, deny, is_fit, is_grpc, parse
+from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse, HeaderValue, HeaderValueOption
 from authz.errors import (
     AlgorithmNotAllowedError,
     AuthzError,
@@ -248,6 +249,18 @@ def test_twins_of_the_trusted_names_are_removed() -> None:
     assert list(removed) == ["x-org-id-bin", "x-client-id-bin", "x-scopes-bin"]
 
 
+@each_principal
+def test_token_is_kept_from_the_upstream_only_where_that_is_wanted(principal: Principal) -> None:
+    kept, passed = (allow(principal, TRUSTED, remove_authorization=wanted) for wanted in (True, False))
+
+    assert [*passed.ok_response.headers_to_remove, "authorization"] == list(kept.ok_response.headers_to_remove)
+    assert "authorization" not in passed.ok_response.headers_to_remove
+    assert kept.ok_response.headers == passed.ok_response.headers
+    # Each is remembered for itself.
+    assert allowed(principal, TRUSTED, remove_authorization=True) == kept.SerializeToString()
+    assert allowed(principal, TRUSTED) == passed.SerializeToString()
+
+
 def test_anonymous_callers_have_no_trusted_name() -> None:
     response = allow(ANONYMOUS, TRUSTED)
 
@@ -294,6 +307,27 @@ def test_text_has_no_raw_value() -> None:
     assert not any(option.header.raw_value for option in headers if not option.header.key.endswith("-bin"))
 
 
+@pytest.mark.parametrize(
+    ("principal", "told"),
+    [
+        (PRINCIPAL, {"organization": "org_01JYACME", "client": "client_01JYPARTNER"}),
+        (WITHOUT_SCOPES, {"organization": "org_01JYACME", "client": "client_01JYPARTNER"}),
+        (ANONYMOUS, {}),
+    ],
+    ids=["full", "without-scopes", "anonymous"],
+)
+def test_envoy_is_told_whose_request_passes_and_nothing_else(principal: Principal, told: dict[str, str]) -> None:
+    assert dict(allow(principal, TRUSTED).dynamic_metadata) == told
+
+
+@each_principal
+def test_response_that_is_remembered_is_the_same(principal: Principal) -> None:
+    first, second = (allowed(principal, TRUSTED) for _ in range(2))
+
+    assert first is second
+    assert CheckResponse.FromString(first) == allow(principal, TRUSTED)
+
+
 # ---- Deny ----
 
 
@@ -338,6 +372,21 @@ def test_http_clients_get_json_and_no_trailers(error: AuthzError) -> None:
     assert denial.json == {"error": refusal.message}
     assert denial.headers["content-type"] == "application/json"
     assert "grpc-status-details-bin" not in denial.headers
+
+
+@each_error
+@each_client
+def test_envoy_is_told_why_a_request_is_denied_and_nothing_else(error: AuthzError, *, grpc: bool) -> None:
+    assert dict(deny(refusal_of(error, CHALLENGE), grpc=grpc).dynamic_metadata) == {"reason": error.reason}
+
+
+@each_error
+@each_client
+def test_denial_that_is_remembered_is_the_same(error: AuthzError, *, grpc: bool) -> None:
+    refusal = refusal_of(error, CHALLENGE)
+
+    assert denied(refusal, grpc=grpc) is denied(refusal, grpc=grpc)
+    assert CheckResponse.FromString(denied(refusal, grpc=grpc)) == deny(refusal, grpc=grpc)
 
 
 @each_error
@@ -410,3 +459,124 @@ def test_nothing_we_deny_can_be_read_as_allowed(refusal: Refusal, *, grpc: bool)
     assert is_sound(response)
     assert response.status.code != 0
     assert grpc or json.loads(response.denied_response.body) == {"error": refusal.message}
+
+
+# ---- What clients of ext_authz take (gRFC A92) ----
+
+wild = st.one_of(
+    st.text(max_size=30),
+    identifiers,
+    st.sampled_from(["", "a\r\nx-org-id: b", "\u00e9", "x" * 16384, "x" * 16385, "\x00", "a b"]),
+)
+wild_principals = st.builds(
+    Principal,
+    org_id=wild,
+    client_id=wild,
+    subject=wild,
+    scopes=st.frozensets(wild, max_size=3),
+    issuer=wild,
+    audience=st.lists(wild, max_size=2).map(tuple),
+    token_id=wild,
+    expires_at=st.floats(0, 1e10),
+)
+wild_refusals = st.builds(
+    refusal_of,
+    st.sampled_from(ERRORS),
+    st.builds(
+        Challenge,
+        realm=st.sampled_from(["api", "a" * 16384, "a" * 20_000]),
+        resource_metadata=st.sampled_from(["", "https://api.example/m", f"https://api.example/{'m' * 16384}"]),
+    ),
+)
+
+
+def complaints(response: CheckResponse) -> list[str]:
+    """Return what a strict client has against the headers of ``response``, by other means than ours."""
+    found = []
+    for option in (*response.ok_response.headers, *response.denied_response.headers):
+        header = option.header
+        name = header.key.encode()
+        is_binary = name.endswith(b"-bin")
+        rules = {
+            "key is empty, too long, has capitals or is no name": name
+            and len(name) <= 16384
+            and not name.translate(None, string.ascii_lowercase.encode() + string.digits.encode() + b"_.-"),
+            "key is not ours to set": name != b"host" and name[:1] != b":",
+            "value is empty": header.value,
+            "value is too long": len(header.value.encode()) <= 16384 and len(header.raw_value) <= 16384,
+            "value is not printable": header.value.isascii() and header.value.isprintable(),
+            "binary in one form only": bool(header.raw_value) is is_binary,
+            "two forms that differ": not is_binary
+            or base64.b64decode(header.value + "=" * (-len(header.value) % 4), validate=True) == header.raw_value,
+            "append, or none of the two": option.append_action == 2 and not option.HasField("append"),
+        }
+        found += [f"{rule}: {header.key!a}" for rule, holds in rules.items() if not holds]
+    found += [name for name in response.ok_response.headers_to_remove if not re.fullmatch(r"(?!host$)[a-z-]+", name)]
+    return found
+
+
+@given(principal=wild_principals, remove=st.booleans())
+def test_headers_of_every_allow_are_taken_by_every_client(principal: Principal, *, remove: bool) -> None:
+    try:
+        response = allow(principal, TRUSTED, remove_authorization=remove)
+    except InternalError:
+        # Whoever asked gets a denial: the upstream must learn all of it, or nothing happens.
+        return
+    assert complaints(response) == []
+    assert len(response.ok_response.headers) == len(TRUSTED.entries(principal))
+
+
+@given(principal=principals, remove=st.booleans())
+def test_no_principal_that_a_token_gives_is_too_much_for_headers(principal: Principal, *, remove: bool) -> None:
+    assert complaints(allow(principal, TRUSTED, remove_authorization=remove)) == []
+
+
+@given(refusal=wild_refusals, grpc=st.booleans())
+def test_headers_of_every_denial_are_taken_by_every_client(refusal: Refusal, *, grpc: bool) -> None:
+    response = deny(refusal, grpc=grpc)
+
+    assert is_sound(response)
+    assert complaints(response) == []
+
+
+@pytest.mark.parametrize("grpc", CLIENTS)
+def test_challenge_that_is_too_long_is_left_out_and_the_denial_stands(*, grpc: bool) -> None:
+    challenge = Challenge(realm="a" * 16384)
+    denial = Denial(deny(refusal_of(TokenExpiredError(), challenge), grpc=grpc))
+
+    assert (denial.code, denial.http_status) == (16, 401)
+    assert "www-authenticate" not in denial.headers
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "raw"),
+    [
+        ("", "a", b""),
+        ("X-Org-Id", "a", b""),
+        (":path", "/", b""),
+        ("host", "a", b""),
+        ("x-org id", "a", b""),
+        ("x-\u00e9", "a", b""),
+        ("x-org-id", "", b""),
+        ("x-org-id", "a\r\nb: c", b""),
+        ("x-org-id", "a\n", b""),
+        ("x-org-id", "\u00e9", b""),
+        ("x-org-id", "a" * 16385, b""),
+        ("x-org-id", "", b"a"),
+        ("x-org-id", "YQ", b"a"),
+        ("x-org-bin", "YQ", b""),
+        ("x-org-bin", "", b"a"),
+        ("x-org-bin", "YQ", b"a" * 16385),
+        ("a" * 16385, "a", b""),
+    ],
+)
+def test_header_that_some_client_would_not_take_is_unfit(key: str, value: str, raw: bytes) -> None:
+    assert not is_fit(HeaderValue(key=key, value=value, raw_value=raw))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "raw"),
+    [("x-org-id", "a" * 16384, b""), ("a" * 16384, "a", b""), ("x-org-bin", "YQ", b"a"), ("hostess", "a b", b"")],
+)
+def test_header_that_every_client_takes_is_fit(key: str, value: str, raw: bytes) -> None:
+    assert is_fit(HeaderValue(key=key, value=value, raw_value=raw))

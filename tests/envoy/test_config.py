@@ -1,6 +1,7 @@
 """Envoy's configuration: what it must say, and that the real Envoy accepts it."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def test_check_never_lets_through_what_could_not_be_decided() -> None:
             "status_on_error": {"code": "ServiceUnavailable"},
             "validate_mutations": True,
             "encode_raw_headers": True,
+            "include_peer_certificate": True,
         },
     }
 
@@ -127,8 +129,30 @@ def test_grpc_calls_may_last() -> None:
 
 def test_routes_keep_their_order(manager: dict[str, Any]) -> None:
     [host] = manager["route_config"]["virtual_hosts"]
+    dead_end, *routes = host.pop("routes")
 
-    assert host == {"name": "all", "domains": ["*"], "routes": ROUTES}
+    assert (host, routes) == ({"name": "all", "domains": ["*"]}, ROUTES)
+    assert dead_end["direct_response"] == {"status": 403}
+
+
+@pytest.mark.parametrize(
+    ("path", "is_one"),
+    [
+        ("/open/..;/accounts", True),
+        ("/open/..%3b/accounts", True),
+        ("/open/.%2E%3Bx=1/accounts", True),
+        ("/open/.;/accounts", True),
+        ("/open/%2e%2e;", True),
+        ("/open/...;/accounts", False),
+        ("/open/a..;/accounts", False),
+        ("/open;x=1/accounts", False),
+        ("/authz.demo.v1.LedgerService/PostEntry", False),
+    ],
+)
+def test_steps_upwards_in_disguise_have_no_route(manager: dict[str, Any], path: str, *, is_one: bool) -> None:
+    match = manager["route_config"]["virtual_hosts"][0]["routes"][0]["match"]
+
+    assert (re.fullmatch(match["safe_regex"]["regex"], path) is not None) is is_one
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from authz.flow import Flow
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.verifier import Verifier
-from tests.certificates import Authority, uris
+from tests.certificates import Authority, dns, uris
 from tests.doubles import AUDIENCE, ISSUER, ORG, ManualClock, jwks, m2m_claims
 from tests.envoy.messages import FORMS, GRPC, GRPC_PATH, Denial, Form, bearer, in_header_map, in_headers, is_sound
 
@@ -98,13 +98,90 @@ def test_bound_token_is_refused_whatever_is_told_of_a_certificate(
 ) -> None:
     owner = Authority().issue(*uris("spiffe://cluster.local/ns/a/sa/owner"))
     bound = ec_key.sign(m2m_claims(cnf={"x5t#S256": owner.thumbprint}))
-    question = form(GRPC, bearer(bound), (header, f"Hash={owner.thumbprint}"))
-    question.attributes.source.certificate = quote(owner.chain)
+    question = form(GRPC, bearer(bound), (header, f"Hash={owner.thumbprint}"), (header, quote(owner.chain)))
     question.attributes.source.principal = "spiffe://cluster.local/ns/a/sa/owner"
+    question.attributes.destination.certificate = quote(owner.chain)
 
     denial = Denial(ask(question))
 
     assert (denial.code, denial.reason) == (16, "CLAIM_INVALID")
+
+
+def with_certificate(question: CheckRequest, certificate: str) -> CheckRequest:
+    question.attributes.source.certificate = certificate
+    return question
+
+
+@each_form
+@pytest.mark.parametrize("safe", ["/", "", "/+="], ids=["as-python", "as-envoy", "half"])
+def test_bound_token_is_good_with_the_certificate_that_envoy_has_seen(
+    ask: Ask, ec_key: SigningKey, form: Form, safe: str
+) -> None:
+    owner, other = (Authority().issue(*uris("spiffe://cluster.local/ns/a/sa/owner")) for _ in range(2))
+    bound = bearer(ec_key.sign(m2m_claims(cnf={"x5t#S256": owner.thumbprint})))
+    # In turns: a verdict that is remembered is good for its owner only.
+    owners, others = (
+        [ask(with_certificate(form(GRPC, bound), quote(certificate.chain, safe=safe))) for _ in range(2)]
+        for certificate in (owner, other)
+    )
+
+    assert [is_sound(response) and response.status.code for response in owners] == [0, 0]
+    assert [Denial(response).reason for response in others] == ["CLAIM_INVALID"] * 2
+
+
+def broken_certificates(pem: str) -> list[str]:
+    lines = pem.splitlines()
+    return [
+        "garbage",
+        "%",
+        "%ff%fe%00",
+        "\u0661",
+        quote("\n".join([lines[0], *lines[2:]])),
+        quote("\n".join(lines[:-1])),
+        quote("".join(lines[1:-1])),
+        quote(pem.replace("CERTIFICATE", "PRIVATE KEY")),
+        quote("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"),
+        quote(quote(pem)),
+    ]
+
+
+@each_form
+@pytest.mark.parametrize("number", range(10))
+def test_certificate_that_cannot_be_read_is_none(
+    ask: Ask, ec_key: SigningKey, token: str, form: Form, number: int
+) -> None:
+    owner = Authority().issue()
+    bound = ec_key.sign(m2m_claims(cnf={"x5t#S256": owner.thumbprint}))
+    broken = broken_certificates(owner.chain.decode())[number]
+
+    denial = Denial(ask(with_certificate(form(GRPC, bearer(bound)), broken)))
+
+    assert (denial.code, denial.reason) == (16, "CLAIM_INVALID")
+    assert ask(with_certificate(form(GRPC, bearer(token)), broken)).status.code == 0
+
+
+@given(st.text())
+def test_no_certificate_frees_a_token_from_its_binding(ask: Ask, ec_key: SigningKey, certificate: str) -> None:
+    bound = ec_key.sign(m2m_claims(cnf={"x5t#S256": "A" * 43}))
+
+    assert Denial(ask(with_certificate(in_headers(GRPC, bearer(bound)), certificate))).reason == "CLAIM_INVALID"
+
+
+def test_names_in_a_certificate_that_envoy_tells_of_make_nobody_believed(known_keys: Verifier) -> None:
+    """Envoy may be told to accept certificates that no authority vouches for."""
+    gateway = "spiffe://cluster.local/ns/edge/sa/gateway"
+    certificate = Authority().issue(*uris(gateway), *dns("gateway"))
+    ask = asker(Authorizer(known_keys, trust=MeshPeers(spiffe_ids=[gateway], dns_names=["gateway"])))
+    principal = Principal(org_id="org_forged", client_id="c", subject="c", expires_at=253_402_300_799.0)
+    question = in_header_map(GRPC)
+    for key, value in TrustedMetadata().entries(principal):
+        question.attributes.request.http.header_map.headers.add(key=key, raw_value=as_bytes(value))
+
+    assert Denial(ask(with_certificate(question, quote(certificate.chain)))).reason == "TOKEN_MISSING"
+
+
+def as_bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
 
 
 @each_form
@@ -199,6 +276,22 @@ def test_the_unforeseen_is_an_internal_error_without_its_text(
 
     assert (denial.code, denial.http_status, denial.body, denial.reason) == (13, 500, "Internal error", "INTERNAL")
     assert b"secret" not in response.SerializeToString()
+
+
+class Generous(Authorizer):
+    """A judge that lets pass whom no header can name."""
+
+    def authorize(self, _call: Call) -> Flow[Principal]:
+        yield from ()
+        return Principal(org_id="org_1\r\nx-org-id: org_2", client_id="c", subject="c")
+
+
+@each_form
+def test_caller_whom_no_header_can_name_is_denied(known_keys: Verifier, form: Form) -> None:
+    response = asker(Generous(known_keys))(form(GRPC))
+
+    assert (Denial(response).code, Denial(response).http_status) == (13, 500)
+    assert b"org_2" not in response.SerializeToString()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["interrupt", "exit"])

@@ -73,6 +73,11 @@ class Reachable:
                 self._channels[client] = grpc.secure_channel(address, credentials, options)
         return self._channels[client]
 
+    def close(self) -> None:
+        """Close every channel."""
+        for channel in self._channels.values():
+            channel.close()
+
     def call(self, client: Client, kind: str, name: str | None = None, **options: Any) -> Outcome:
         return call(self.channel(client), kind, name, **options)
 
@@ -94,5 +99,4 @@ class Reachable:
             try:
                 yield reachable
             finally:
-                for channel in reachable._channels.values():
-                    channel.close()
+                reachable.close()

@@ -1,0 +1,256 @@
+"""One table of calls at every door: both interceptors, and a real Envoy that asks ``authz serve``."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+import interceptors
+import interceptors.aio
+from authz.authorizer import Authorizer
+from authz.call import Principal
+from authz.demo.signing import SigningKey
+from authz.errors import (
+    IntrospectionUnavailableError,
+    KeySetUnavailableError,
+    PermissionDeniedError,
+    TokenInactiveError,
+)
+from authz.metadata import TrustedMetadata
+from authz.verifier import Verifier
+from tests.certificates import Certificate
+from tests.doubles import ABSENT, AUDIENCE, ISSUER, ORG, jwks, m2m_claims
+from tests.e2e.mesh import PUBLIC_CALL, UNSERVED, Mesh, Seen, echo, tls_channel
+from tests.interceptors.client import Outcome, bearer, call
+from tests.interceptors.servers import Loop, aio_server, channel_to, sync_server
+from tests.interceptors.ways import Client, Reachable, Way
+
+GUARDED = "/tests.Guarded/Call"
+HANDLERS = {name: echo(name) for name in (GUARDED, PUBLIC_CALL)}
+
+GLOBEX = "org_01JYGLOBEX0000000000000000"
+FORGED = "org_01JYFORGED0000000000000000"
+TRUSTED = TrustedMetadata()
+
+METADATA: dict[str, list[tuple[str, str | bytes]]] = {
+    "plain": [("x-trace", "1")],
+    "forged": [
+        *TRUSTED.entries(Principal(org_id=FORGED, client_id="c", subject="c", expires_at=253_402_300_799.0)),
+        ("x-org-id", FORGED),
+        ("x-scopes", "admin"),
+        *[(name, FORGED.encode() if name.endswith("-bin") else FORGED) for name in sorted(TRUSTED.reserved)],
+    ],
+}
+
+Verdict = tuple[str, str]
+"""A status code and either the reason, or whose call the backend takes it for."""
+
+REFUSED: dict[str, str] = {
+    "missing": "TOKEN_MISSING",
+    "malformed": "TOKEN_MALFORMED",
+    "two-tokens": "TOKEN_MALFORMED",
+    "expired": "TOKEN_EXPIRED",
+    "forged-signature": "SIGNATURE_INVALID",
+    "unknown-key": "KEY_NOT_FOUND",
+    "algorithm-none": "ALGORITHM_NOT_ALLOWED",
+    "other-audience": "CLAIM_INVALID",
+    "other-issuer": "CLAIM_INVALID",
+    "user-token": "CLAIM_INVALID",
+    "no-organization": "CLAIM_MISSING",
+    "bound-and-stolen": "CLAIM_INVALID",
+    "bound-and-unproven": "CLAIM_INVALID",
+}
+ADMITTED: dict[str, str] = {"acme": ORG, "globex": GLOBEX, "without-scopes": ORG, "bound-and-proven": ORG}
+
+
+def expected(case: str, method: str) -> Verdict:
+    if method == PUBLIC_CALL:
+        return "OK", "anonymous"
+    if case in REFUSED:
+        return "UNAUTHENTICATED", REFUSED[case]
+    return ("OK", ADMITTED[case]) if method == GUARDED else ("UNIMPLEMENTED", "")
+
+
+# ---- Three doors, each of which a client reaches by TLS, with or without its certificate ----
+
+
+@pytest.fixture(scope="module")
+def certificates(mesh: Mesh) -> dict[str, Certificate]:
+    return {name: mesh.authority.issue(common_name=name) for name in ("owner", "other")}
+
+
+Door = Callable[[str], grpc.Channel]
+"""Returns the channel of a client, by the name of its certificate; the empty name has none."""
+
+
+def judge(key: SigningKey) -> Authorizer:
+    verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(key), algorithms=["ES256"])
+    return Authorizer(verifier, public_methods=[PUBLIC_CALL])
+
+
+@pytest.fixture(scope="module")
+def doors(
+    mesh: Mesh, certificates: dict[str, Certificate], ec_key: SigningKey, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Door]]:
+    def in_process(name: str) -> Reachable:
+        folder: Path = tmp_path_factory.mktemp(name)
+        return Reachable(mesh.authority, folder / "s")
+
+    def reach(server: Reachable) -> Door:
+        return lambda name: server.channel(
+            Client(Way.MUTUAL_TLS, certificates[name]) if name else Client(Way.TLS),
+        )
+
+    with contextlib.ExitStack() as running:
+        loop = Loop()
+        running.callback(loop.close)
+        sync, aio = in_process("sync"), in_process("aio")
+        behind_sync, behind_aio = (
+            [interceptors.AuthzInterceptor(judge(ec_key))],
+            [interceptors.aio.AuthzInterceptor(judge(ec_key))],
+        )
+        running.enter_context(sync_server(HANDLERS, behind_sync, bind=sync.bind))
+        running.enter_context(aio_server(loop, HANDLERS, behind_aio, bind=aio.bind))
+        through_envoy = {
+            name: running.enter_context(tls_channel(mesh, certificates.get(name))) for name in ("", *certificates)
+        }
+        yield {"grpc": reach(sync), "aio": reach(aio), "envoy": through_envoy.__getitem__}
+        for server in (sync, aio):
+            server.close()
+
+
+@pytest.fixture(scope="module")
+def credentials(
+    ec_key: SigningKey, other_key: SigningKey, certificates: dict[str, Certificate]
+) -> dict[str, tuple[list[str], str]]:
+    """Return by case what is sent as tokens, and with whose certificate; the same at every door."""
+
+    def claims(**changes: Any) -> dict[str, Any]:
+        return m2m_claims(time.time(), **changes)
+
+    def sign(**changes: Any) -> str:
+        return ec_key.sign(claims(**changes))
+
+    good = sign()
+    bound = sign(cnf={"x5t#S256": certificates["owner"].thumbprint})
+    return {
+        "acme": ([good], ""),
+        "globex": ([sign(org_id=GLOBEX)], ""),
+        "without-scopes": ([sign(scope="")], ""),
+        "missing": ([], ""),
+        "malformed": (["opaque-token"], ""),
+        "two-tokens": ([good, good], ""),
+        "expired": ([sign(iat=int(time.time()) - 900, exp=int(time.time()) - 600)], ""),
+        "forged-signature": ([other_key.sign(claims(), {"kid": ec_key.kid})], ""),
+        "unknown-key": ([other_key.sign(claims())], ""),
+        "algorithm-none": ([ec_key.sign(claims(), {"alg": "none"})], ""),
+        "other-audience": ([sign(aud="client_01JYOTHER")], ""),
+        "other-issuer": ([sign(iss="https://evil.authkit.app")], ""),
+        "user-token": ([sign(sub="user_01JYPERSON", sid="session_01JY")], ""),
+        "no-organization": ([sign(org_id=ABSENT)], ""),
+        "bound-and-proven": ([bound], "owner"),
+        "bound-and-stolen": ([bound], "other"),
+        "bound-and-unproven": ([bound], ""),
+    }
+
+
+def told_to_backend(outcome: Outcome) -> dict[str, list[str]]:
+    """Return everything that the backend saw under a name that only we may use."""
+    seen = Seen.of(outcome.messages[0])
+    return {name: seen.values(name) for name in seen.names if name in TRUSTED.reserved}
+
+
+def verdict(outcome: Outcome) -> Verdict:
+    if outcome.code is grpc.StatusCode.OK:
+        return "OK", ",".join(told_to_backend(outcome).get("x-org-id", ["anonymous"]))
+    return outcome.code.name, outcome.reason if "grpc-status-details-bin" in outcome.trailers else ""
+
+
+def what_the_caller_gets(outcome: Outcome) -> Any:
+    """Return all of it that is ours, byte for byte, and what the backend was told."""
+    names = ("www-authenticate", "retry-after", "grpc-status-details-bin")
+    trailers = {name: outcome.trailers[name] for name in names if name in outcome.trailers}
+    return outcome.details, trailers, [told_to_backend(outcome)] if outcome.messages else []
+
+
+@pytest.mark.parametrize("metadata", METADATA)
+@pytest.mark.parametrize("method", [GUARDED, PUBLIC_CALL, UNSERVED])
+@pytest.mark.parametrize("case", [*ADMITTED, *REFUSED])
+def test_every_door_has_the_same_verdict(
+    doors: dict[str, Door], credentials: dict[str, tuple[list[str], str]], *, case: str, method: str, metadata: str
+) -> None:
+    tokens, client = credentials[case]
+    extra = METADATA[metadata]
+    entries = [*extra, *[entry for token in tokens for entry in bearer(token)], *extra]
+
+    outcomes = {name: call(door(client), "unary_unary", method, metadata=entries) for name, door in doors.items()}
+
+    assert {name: verdict(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(
+        doors, expected(case, method)
+    )
+    first, *others = map(what_the_caller_gets, outcomes.values())
+    assert others == [first, first]
+    assert not any(outcome.leaks(FORGED) for outcome in outcomes.values())
+
+
+# ---- What no token brings about ----
+
+
+@pytest.fixture(scope="module")
+def told_doors(mesh: Mesh) -> Iterator[dict[str, grpc.Channel]]:
+    """Return the doors in front of one judge, which says what a test wants."""
+    with contextlib.ExitStack() as running:
+        loop = Loop()
+        running.callback(loop.close)
+        sync = sync_server(HANDLERS, [interceptors.AuthzInterceptor(mesh.judge)])
+        aio = aio_server(loop, HANDLERS, [interceptors.aio.AuthzInterceptor(mesh.judge)])
+        addresses = {
+            "grpc": running.enter_context(sync),
+            "aio": running.enter_context(aio),
+            "envoy": mesh.told,
+            "envoy-lenient": mesh.told_lenient,
+        }
+        yield {name: running.enter_context(channel_to(address)) for name, address in addresses.items()}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (TokenInactiveError(), "UNAUTHENTICATED", "TOKEN_INACTIVE"),
+        (PermissionDeniedError(), "PERMISSION_DENIED", "PERMISSION_DENIED"),
+        (KeySetUnavailableError(retry_after=7), "UNAVAILABLE", "KEY_SET_UNAVAILABLE"),
+        (IntrospectionUnavailableError(), "UNAVAILABLE", "INTROSPECTION_UNAVAILABLE"),
+    ],
+    ids=["unauthenticated", "forbidden", "no-keys", "no-introspection"],
+)
+def test_every_door_refuses_alike_whatever_the_reason(
+    mesh: Mesh, told_doors: dict[str, grpc.Channel], error: BaseException, code: str, reason: str
+) -> None:
+    mesh.judge.error = error
+    outcomes = {name: call(channel, "unary_unary", GUARDED) for name, channel in told_doors.items()}
+
+    assert {name: verdict(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(told_doors, (code, reason))
+    first, *others = map(what_the_caller_gets, outcomes.values())
+    assert others == [first] * 3
+
+
+def test_internal_errors_are_unknown_through_envoy_and_otherwise_the_same(
+    mesh: Mesh, told_doors: dict[str, grpc.Channel]
+) -> None:
+    """The one difference: Envoy makes UNKNOWN of a 500, and has no HTTP status that it makes INTERNAL of but 400."""
+    mesh.judge.error = RuntimeError("a secret detail")
+    outcomes = {name: call(channel, "unary_unary", GUARDED) for name, channel in told_doors.items()}
+
+    assert {name: verdict(outcome) for name, outcome in outcomes.items()} == {
+        "grpc": ("INTERNAL", "INTERNAL"),
+        "aio": ("INTERNAL", "INTERNAL"),
+        "envoy": ("UNKNOWN", "INTERNAL"),
+        "envoy-lenient": ("UNKNOWN", "INTERNAL"),
+    }
+    first, *others = map(what_the_caller_gets, outcomes.values())
+    assert others == [first] * 3
+    assert not any(outcome.leaks("a secret detail") for outcome in outcomes.values())
