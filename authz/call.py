@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from authz.errors import ConfigError
 from authz.peer import Peer
 
-_METHOD = re.compile(r"/[^\s?#]+")
+# No comma: a list of names is not one of them.
+_METHOD = re.compile(r"/[^\s?#,]+")
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
