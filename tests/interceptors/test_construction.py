@@ -26,7 +26,9 @@ def test_judge_must_be_one(interceptor: Any, judge: Any) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("name", ["Check", "", "/a b", "/a.B/C,/a.B/D", "grpc.health.v1.Health/Check", "/Check?x", "/a#b", "/a\n"])
+@pytest.mark.parametrize(
+    "name", ["Check", "", "/a b", "/a.B/C,/a.B/D", "grpc.health.v1.Health/Check", "/Check?x", "/a#b", "/a\n"]
+)
 def test_public_method_must_be_a_full_name(interceptor: Any, verifier: Verifier, name: str) -> None:
     with pytest.raises(ConfigError, match="public_methods"):
         interceptor(verifier, public_methods=[name])
