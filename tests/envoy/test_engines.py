@@ -17,7 +17,7 @@ import h2.config
 import h2.connection
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame
+from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, WindowUpdateFrame
 
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
@@ -306,6 +306,7 @@ class RawClient:
     def __init__(self, address: str, *, window: int = 65535) -> None:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
+        self._incoming = self._socket.makefile("rb")
         self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
         self._connection.initiate_connection()
         self._connection.update_settings({4: window})
@@ -315,6 +316,7 @@ class RawClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._incoming.close()
         self._socket.close()
 
     def open(self, number: int, path: str, *, padding: int = 0) -> None:
@@ -338,12 +340,23 @@ class RawClient:
 
     def await_answer(self, number: int) -> None:
         """Return when a frame of that stream has come back."""
-        stream = 0
-        with self._socket.makefile("rb") as incoming:
-            while stream != number:
-                header = incoming.read(9)
-                stream = int.from_bytes(header[5:])
-                incoming.read(int.from_bytes(header[:3]))
+        while self._frame()[1] != number:
+            pass
+
+    def await_message(self, number: int, wanted: bytes) -> None:
+        """Give that stream room, and return when the message has come on it."""
+        room = WindowUpdateFrame(number, window_increment=1000)
+        self._socket.sendall(room.serialize())
+        data = b""
+        while wanted not in _messages(data):
+            kind, stream, body = self._frame()
+            if (kind, stream) == (0, number):
+                data += body
+
+    def _frame(self) -> tuple[int, int, bytes]:
+        header = self._incoming.read(9)
+        assert len(header) == 9, "the connection has ended"
+        return header[3], int.from_bytes(header[5:]), self._incoming.read(int.from_bytes(header[:3]))
 
     def until_it_is_cut_off(self, work: Callable[[], None]) -> None:
         try:
@@ -352,8 +365,20 @@ class RawClient:
             return
 
 
-def test_watcher_that_reads_nothing_holds_up_nobody_and_no_end(authorizer: Authorizer, engine: EngineName) -> None:
-    statuses = [SERVING, NOT_SERVING] * 3
+def _messages(data: bytes) -> list[bytes]:
+    """Return the messages of gRPC that are complete."""
+    found = []
+    while len(data) >= 5 and len(data) >= (end := 5 + int.from_bytes(data[1:5])):
+        found.append(data[5:end])
+        data = data[end:]
+    return found
+
+
+def test_watcher_that_does_not_read_holds_up_nobody_and_is_told_later(
+    authorizer: Authorizer, engine: EngineName
+) -> None:
+    # The last one is like none before it, and on the wire it is nothing.
+    statuses, last = [SERVING, NOT_SERVING] * 3 + [health_pb2.HealthCheckResponse.UNKNOWN], b""
 
     def watch(address: str) -> RawClient:
         client = RawClient(address, window=0)
@@ -366,13 +391,14 @@ def test_watcher_that_reads_nothing_holds_up_nobody_and_no_end(authorizer: Autho
         serving = ENGINES[engine](AuthorizationServicer(authorizer))
         address = f"127.0.0.1:{serving.bind(LOOPBACK)}"
         await serving.start()
-        with await asyncio.to_thread(watch, address):
+        with await asyncio.to_thread(watch, address), await asyncio.to_thread(watch, address) as slow:
             async with grpc.aio.insecure_channel(address) as channel:
                 reading = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
                 seen = [(await reading.read()).status]
                 for status in statuses:
                     await serving.set_health(status)
                     seen.append((await reading.read()).status)
+            await asyncio.to_thread(slow.await_message, 1, last)
             await serving.stop(0.2)
         return seen
 
