@@ -51,7 +51,7 @@ class BearerPlugin:
         """See ``grpc.AuthMetadataPlugin``."""
         start(self._source.token_flow(), partial(self._give, callback))
 
-    def _give(self, callback: _Callback, token: str | None, error: Exception | None) -> None:
+    def _give(self, callback: _Callback, token: str | None, error: BaseException | None) -> None:
         if token is not None:
             self.token = token
             callback(bearer_metadata(token), None)
@@ -64,7 +64,7 @@ def bearer_metadata(token: str) -> _Metadata:
     return (("authorization", f"Bearer {token}"),)
 
 
-def unavailable(error: Exception | None) -> Exception:
+def unavailable(error: BaseException | None) -> Exception:
     """Return why there is no token, as the caller of an RPC may read it."""
     if isinstance(error, AuthzError):
         return error

@@ -38,6 +38,7 @@ class Wait(NamedTuple):
 
 
 Flow = Generator[Wait, Any, T]
+Done = Callable[[T | None, BaseException | None], None]
 
 
 def pause(seconds: float) -> Flow[None]:
@@ -109,12 +110,13 @@ async def arun(flow: Flow[T]) -> T:
         flow.close()
 
 
-def start(flow: Flow[T], done: Callable[[T | None, Exception | None], None], *, waiting: Wait | None = None) -> None:
+def start(flow: Flow[T], done: Done[T], *, waiting: Wait | None = None) -> None:
     """Begin ``flow`` and return without waiting; whichever thread brings what it waits for goes on with it.
 
     Args:
         flow: the flow, fresh, or one that has already yielded ``waiting``.
-        done: called exactly once, perhaps before this returns, with the result, or with ``None`` and the error.
+        done: called exactly once, perhaps before this returns, with the result, or with ``None`` and the error,
+            of whatever kind: the thread that goes on with a flow has other things to do than to end with it.
         waiting: what the flow yielded when somebody else took its first step.
 
     """
@@ -124,12 +126,12 @@ def start(flow: Flow[T], done: Callable[[T | None, Exception | None], None], *, 
         _go_on_after(waiting, flow, done)
 
 
-def _advance(flow: Flow[T], done: Callable[[T | None, Exception | None], None], step: Callable[[], Wait]) -> None:
+def _advance(flow: Flow[T], done: Done[T], step: Callable[[], Wait]) -> None:
     try:
         wait = step()
     except StopIteration as end:
         result, error = end.value, None
-    except Exception as raised:  # noqa: BLE001 - what else raised would never be told
+    except BaseException as raised:  # noqa: BLE001 - see start: nobody else would be told, and a thread would end
         result, error = None, raised
     else:
         _go_on_after(wait, flow, done)
@@ -137,7 +139,7 @@ def _advance(flow: Flow[T], done: Callable[[T | None, Exception | None], None], 
     done(result, error)
 
 
-def _go_on_after(wait: Wait, flow: Flow[T], done: Callable[[T | None, Exception | None], None]) -> None:
+def _go_on_after(wait: Wait, flow: Flow[T], done: Done[T]) -> None:
     untouched = threading.Lock()
 
     def go_on(step: Callable[[], Wait]) -> None:

@@ -366,4 +366,26 @@ MISTAKES = (
         "return _certified(pem, False)",
         "tests/envoy/test_servicer.py",
     ),
+    # ---- The engines ----
+    Mistake(
+        "the native engine closes before it has answered",
+        "authz/envoy/native_engine.py",
+        "quiet = 0 if self._unanswered else quiet + 1",
+        "quiet += 1",
+        "tests/envoy/test_engines.py -k deciding",
+    ),
+    Mistake(
+        "a watcher that has not read is told nothing later",
+        "authz/envoy/native_engine.py",
+        "if not all(told):",
+        "if not told:",
+        "tests/envoy/test_engines.py -k does_not_read",
+    ),
+    Mistake(
+        "a flow that was started keeps to itself what it raises",
+        "authz/flow.py",
+        "except BaseException as raised:",
+        "except Exception as raised:",
+        "tests/test_flow.py -k whatever_a_started",
+    ),
 )

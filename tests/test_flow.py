@@ -321,3 +321,16 @@ def test_started_flows_share_one_future():
     future.set_result(1)
 
     assert [ending.outcomes for ending in endings] == [[(1, None)]] * 20
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), GeneratorExit(), SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_whatever_a_started_flow_raises_is_told_and_ends_no_thread_of_others(error):
+    def raising():
+        yield Wait(future, 600.0)
+        raise error
+
+    future = Future()
+    ending = Ending(raising())
+    future.set_result(1)
+
+    assert ending.outcomes == [(None, error)]

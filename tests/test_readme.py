@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import metadata
 from pathlib import Path
+from typing import get_args
 
 import grpc
 import pytest
@@ -18,6 +20,7 @@ from authz import Authorizer, Principal, TrustedMetadata
 from authz.cli import app
 from authz.demo.issuer import IssuerServer
 from authz.envoy.config import ext_authz
+from authz.envoy.server import EngineName
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PROGRAMS = {match[1]: match[0] for match in re.findall(r"```python\n((?:# (\S+\.py)\n).*?)```", README, re.DOTALL)}
@@ -105,3 +108,11 @@ def test_every_command_is_listed() -> None:
     listed = set(re.findall(r"^\| `authz (\S+)` \|", README, re.MULTILINE))
 
     assert listed == {name for name in app if not name.startswith("-")}
+
+
+def test_every_extra_and_engine_that_is_named_is_there() -> None:
+    extras = set(re.findall(r"grpc-org-authz\[(\w+)\]", README))
+    engines = set(re.findall(r"--engine (\w+)", README))
+
+    assert {"demo", "native"} <= extras <= set(metadata("grpc-org-authz").get_all("Provides-Extra", []))
+    assert {"native"} <= engines <= set(get_args(EngineName))

@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.demo.directory import load_directory
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
+from authz.envoy.server import EngineName
 from authz.metadata import TrustedMetadata
 
 _START_SECONDS = 30.0
@@ -120,6 +121,9 @@ class Envoy(Process):
 class Stack:
     """Issuer, backend, authorization server and Envoy, and a second listener whose server has no keys yet.
 
+    Args:
+        engine: what speaks gRPC in the authorization servers.
+
     Attributes (while it runs):
         issuer_url: the development issuer.
         backend: addresses of the backend: ``grpc`` and ``http``.
@@ -128,8 +132,9 @@ class Stack:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, engine: EngineName = "grpcio") -> None:
         self.directory = load_directory()
+        self._engine = engine
         self._processes: list[Process] = []
         self._folder = tempfile.TemporaryDirectory(prefix="authz-demo-", ignore_cleanup_errors=True)
         self._path = Path(self._folder.name)
@@ -192,9 +197,8 @@ class Stack:
 
     def _start_authz(self, name: str) -> Process:
         listen = f"unix:{self._path}/{name}.sock"
-        server = self._start_module(
-            name, "authz", "serve", "--listen", listen, "--log-format", "json", *self._verifier_flags()
-        )
+        flags = ("--listen", listen, "--engine", self._engine, "--log-format", "json", *self._verifier_flags())
+        server = self._start_module(name, "authz", "serve", *flags)
         server.wait_for(lambda: any(line.get("event") == "listening" for line in server.lines()))
         return server
 

@@ -1,8 +1,12 @@
 """The authorization server on ``grpc.aio``: every kind of address, in one event loop."""
 
+import asyncio
+from typing import Any
+
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from authz.envoy.servicer import SERVICE, AuthorizationServicer
 from authz.errors import ConfigError
@@ -22,7 +26,7 @@ class GrpcioEngine:
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(servicer.check)
         # Not add_registered_method_handlers: for aio it does nothing before grpcio 1.77.
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Check": handler}),))
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def bind(self, address: str) -> int:
@@ -39,17 +43,57 @@ class GrpcioEngine:
 
     async def start(self) -> None:
         """See :class:`authz.envoy.server.Engine`."""
-        # Else the whole server counts as SERVING until the first keys, or their absence, are known.
-        await self.set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.start()
 
     async def set_health(self, status: int) -> None:
         """See :class:`authz.envoy.server.Engine`."""
-        for name in ("", SERVICE):
-            await self._health.set(name, status)
+        self._health.set(status)
 
     async def stop(self, grace: float) -> None:
         """See :class:`authz.envoy.server.Engine`."""
         # Watchers learn it before connections close.
-        await self._health.enter_graceful_shutdown()
+        self._health.set(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.stop(grace)
+
+
+class _Health(health_pb2_grpc.HealthServicer):
+    """``grpc.health.v1`` for the server and its one service, NOT_SERVING at first.
+
+    Not ``grpc_health.v1.health.aio``, which writes under a lock: one watcher
+    that does not read would freeze the health for all, and the server's end.
+    """
+
+    def __init__(self) -> None:
+        self._status = int(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._changed = asyncio.Event()
+
+    def set(self, status: int) -> None:
+        """Tell ``status`` to whoever asks or watches."""
+        self._status = status
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def Check(self, request: HealthCheckRequest, context: Any) -> HealthCheckResponse:  # noqa: N802 - gRPC's name
+        status = self._status_of(request)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return _response(status)
+
+    async def Watch(self, request: HealthCheckRequest, context: Any) -> None:  # noqa: N802 - as above
+        told = None
+        while True:
+            changed, status = self._changed, self._status_of(request)
+            if status is None:
+                # As gRPC's health checking protocol wants it: a service may come to be known later.
+                status = int(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            if status != told:
+                told = status
+                await context.write(_response(status))
+            await changed.wait()
+
+    def _status_of(self, request: HealthCheckRequest) -> int | None:
+        return self._status if request.service in ("", SERVICE) else None
+
+
+def _response(status: int | None) -> HealthCheckResponse:
+    return HealthCheckResponse(status=status)

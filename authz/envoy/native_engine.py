@@ -10,9 +10,8 @@ import asyncio
 import threading
 from functools import partial
 
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
-from pygrpc_native import EVENT_CALL, NativeGrpcFront
+from pygrpc_native import EVENT_CALL, STREAM_FULL, STREAM_SENT, NativeGrpcFront
 
 from authz.envoy.servicer import SERVICE, AuthorizationServicer
 from authz.errors import ConfigError
@@ -24,7 +23,20 @@ _METHODS = ((f"/{SERVICE}/Check", False), (f"{_HEALTH}/Check", False), (f"{_HEAL
 _CHECK, _HEALTH_CHECK, _WATCH = range(3)
 
 _BATCH = 64
-_NOT_FOUND = 5
+_UNKNOWN, _NOT_FOUND = 2, 5
+
+_NOT_SERVING = int(health_pb2.HealthCheckResponse.NOT_SERVING)
+_SERVICE_UNKNOWN = int(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+_UNTOLD = -1
+
+# How long a watcher without room for a status is left alone, at first and at the most.
+_SOON, _LATER = 0.01, 1.0
+
+# close() forgets answers that are not on the wire yet, and nothing says when they are. A tenth of a second of
+# nothing to do is a hundred times what that takes.
+_TICK, _QUIET_TICKS = 0.02, 5
+
+_JOIN_SECONDS = 1.0
 
 
 class NativeEngine:
@@ -35,12 +47,18 @@ class NativeEngine:
         self._fronts: list[NativeGrpcFront] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._status = int(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._status = _NOT_SERVING
         self._is_stopping = False
-        self._watchers: set[tuple[NativeGrpcFront, int]] = set()
-        # Requests that have begun to wait, less those that have been answered.
-        self._waiting = 0
-        self._answered = threading.Event()
+        # By call, what each has been told last.
+        self._watchers: dict[tuple[NativeGrpcFront, int], int] = {}
+        self._reminder: asyncio.TimerHandle | None = None
+        # Batches that are being decided, and requests that wait.
+        self._unanswered = 0
+
+    @property
+    def watchers(self) -> int:
+        """How many calls follow the health now."""
+        return len(self._watchers)
 
     def bind(self, address: str) -> int:
         """See :class:`authz.envoy.server.Engine`.
@@ -49,6 +67,8 @@ class NativeEngine:
             ConfigError: an address that other machines can reach, or one that cannot be bound.
 
         """
+        if address.startswith("unix-abstract:"):
+            raise ConfigError(f"listen: {address!a} is for --engine grpcio only; use unix:PATH")
         if not address.startswith("unix:") and not is_loopback(address.rpartition(":")[0].strip("[]")):
             raise ConfigError(
                 f"listen: {address!a} can be reached by other machines, and the native engine has no TLS; "
@@ -77,32 +97,52 @@ class NativeEngine:
             if self._is_stopping:
                 return
             self._status = status
-            self._tell_watchers()
+        self._tell_watchers()
 
     async def stop(self, grace: float) -> None:
         """See :class:`authz.envoy.server.Engine`."""
         with self._lock:
             self._is_stopping = True
-            self._status = int(health_pb2.HealthCheckResponse.NOT_SERVING)
-            self._tell_watchers()
-            if not self._waiting:
-                self._answered.set()
-        await asyncio.to_thread(self._answered.wait, grace)
+            self._status = _NOT_SERVING
+        self._tell_watchers()
+        await self._finish(grace)
+        if self._reminder is not None:
+            self._reminder.cancel()
         for front in self._fronts:
             front.close()
         for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+            # Not for ever: the process must end even if a rule does not.
+            await asyncio.to_thread(thread.join, _JOIN_SECONDS)
+
+    async def _finish(self, grace: float) -> None:
+        """Return when there has been nothing to do for a while, or when ``grace`` seconds are over."""
+        loop = asyncio.get_running_loop()
+        end, quiet = loop.time() + grace, 0
+        while quiet < _QUIET_TICKS and (left := end - loop.time()) > 0:
+            await asyncio.sleep(min(_TICK, left))
+            quiet = 0 if self._unanswered else quiet + 1
 
     def _serve(self, front: NativeGrpcFront) -> None:
         while (events := front.recv_batch(_BATCH)) is not None:
+            self._count(1)
             for kind, call_id, method, payload, _ in events:
-                if kind != EVENT_CALL:
-                    with self._lock:
-                        self._watchers.discard((front, call_id))
-                elif method == _CHECK:
-                    self._check(front, call_id, payload or b"")
-                else:
-                    self._tell_health(front, call_id, payload or b"", is_watching=method == _WATCH)
+                try:
+                    if kind != EVENT_CALL:
+                        self._forget(front, call_id)
+                    elif method == _CHECK:
+                        self._check(front, call_id, payload or b"")
+                    else:
+                        self._tell_health(front, call_id, payload or b"", is_watching=method == _WATCH)
+                except BaseException as error:  # noqa: BLE001 - without this thread nobody is answered any more
+                    if method == _CHECK:
+                        front.respond(call_id, self._servicer.unforeseen(error))
+                    else:
+                        front.fail(call_id, _UNKNOWN, "")
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._unanswered += change
 
     def _check(self, front: NativeGrpcFront, call_id: int, body: bytes) -> None:
         flow = self._servicer.check_flow(body)
@@ -110,40 +150,52 @@ class NativeEngine:
             wait = next(flow)
         except StopIteration as done:
             front.respond(call_id, done.value)
-        except BaseException as error:  # noqa: BLE001 - the thread must live, and an answer is owed
-            front.respond(call_id, self._servicer.unforeseen(error))
         else:
-            with self._lock:
-                self._waiting += 1
             start(flow, partial(self._answer, front, call_id), waiting=wait)
+            self._count(1)
 
-    def _answer(self, front: NativeGrpcFront, call_id: int, answer: bytes | None, error: Exception | None) -> None:
+    def _answer(self, front: NativeGrpcFront, call_id: int, answer: bytes | None, error: BaseException | None) -> None:
         front.respond(call_id, answer if answer is not None else self._servicer.unforeseen(error or RuntimeError()))
-        with self._lock:
-            self._waiting -= 1
-            if self._is_stopping and not self._waiting:
-                self._answered.set()
+        self._count(-1)
 
     def _tell_health(self, front: NativeGrpcFront, call_id: int, body: bytes, *, is_watching: bool) -> None:
-        try:
-            is_known = health_pb2.HealthCheckRequest.FromString(body).service in ("", SERVICE)
-        except DecodeError:
-            is_known = False
+        is_known = health_pb2.HealthCheckRequest.FromString(body).service in ("", SERVICE)
         with self._lock:
-            if is_watching:
+            if is_watching and is_known:
+                self._watchers[front, call_id] = _UNTOLD
+                self._tell(front, call_id)
+            elif is_watching:
                 # As gRPC's health checking protocol wants it: a service may come to be known later.
-                unknown = int(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
-                front.stream_send(call_id, _health(self._status if is_known else unknown))
-                if is_known:
-                    self._watchers.add((front, call_id))
+                front.stream_try_send(call_id, _health(_SERVICE_UNKNOWN))
             elif is_known:
                 front.respond(call_id, _health(self._status))
             else:
                 front.fail(call_id, _NOT_FOUND, "")
 
-    def _tell_watchers(self) -> None:
-        for front, call_id in self._watchers:
-            front.stream_send(call_id, _health(self._status))
+    def _forget(self, front: NativeGrpcFront, call_id: int) -> None:
+        with self._lock:
+            self._watchers.pop((front, call_id), None)
+
+    def _tell_watchers(self, pause: float = _SOON) -> None:
+        """Tell the status to whoever has been told another, later to those who do not read; on the event loop."""
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder = None
+        with self._lock:
+            told = [self._tell(front, call_id) for front, call_id in self._watchers]
+        if not all(told):
+            next_pause = min(2 * pause, _LATER)
+            self._reminder = asyncio.get_running_loop().call_later(pause, self._tell_watchers, next_pause)
+
+    def _tell(self, front: NativeGrpcFront, call_id: int) -> bool:
+        """Say whether a watcher need not be told again. Never waits: it may not read for ever."""
+        watcher = front, call_id
+        if self._watchers[watcher] == self._status:
+            return True
+        sent = front.stream_try_send(call_id, _health(self._status))
+        if sent == STREAM_SENT:
+            self._watchers[watcher] = self._status
+        return sent != STREAM_FULL
 
 
 def _health(status: int) -> bytes:

@@ -2,9 +2,13 @@
 
 from authz.authorizer import Authorizer
 from authz.envoy import check
+from authz.errors import InternalError
 from authz.flow import Flow, arun
+from authz.refusal import Challenge, refusal_of
 
 SERVICE = "envoy.service.auth.v3.Authorization"
+
+_LAST_WORD = check.deny(refusal_of(InternalError(), Challenge()), grpc=True).SerializeToString()
 
 
 class AuthorizationServicer:
@@ -24,8 +28,8 @@ class AuthorizationServicer:
         """Return the answer, as a handler of ``grpc.aio``; see :meth:`check_flow`."""
         try:
             return await arun(self.check_flow(body))
-        except GeneratorExit as error:
-            # A rule has raised it: whoever closes a flow does not see it again.
+        except (Exception, GeneratorExit) as error:  # noqa: BLE001 - see check_flow
+            # Our log is out of order, or a rule has raised GeneratorExit: whoever closes a flow does not see it again.
             return self.unforeseen(error)
 
     def check_flow(self, body: bytes) -> Flow[bytes]:
@@ -44,4 +48,7 @@ class AuthorizationServicer:
 
     def unforeseen(self, error: BaseException) -> bytes:
         """Return the answer to a request of which nothing is known but that ``error`` came up."""
-        return check.denied(self._authorizer.refusal(check.UNREADABLE, error), grpc=True)
+        try:
+            return check.denied(self._authorizer.refusal(check.UNREADABLE, error), grpc=True)
+        except BaseException:  # noqa: BLE001 - not even the log works
+            return _LAST_WORD

@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import grpc
 import httpx2
@@ -9,6 +9,7 @@ import pytest
 from authz.demo.directory import Application
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Stack
+from authz.envoy.server import EngineName
 from tests.e2e.mesh import Mesh
 from tests.interceptors.client import Silence
 from tests.interceptors.servers import channel_to
@@ -31,9 +32,16 @@ def silence() -> Iterator[Silence]:
 # ---- The demonstration: issuer, authorization server, Envoy, and a backend with our interceptor ----
 
 
+@pytest.fixture(scope="session", params=get_args(EngineName))
+def engine(request: pytest.FixtureRequest) -> EngineName:
+    """Return each engine of the authorization servers in turn."""
+    engine: EngineName = request.param
+    return engine
+
+
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    with Stack() as stack:
+def stack(engine: EngineName) -> Iterator[Stack]:
+    with Stack(engine) as stack:
         yield stack
 
 
@@ -76,10 +84,10 @@ def doors(stack: Stack) -> Iterator[Doors]:
 
 
 @pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory, ec_key: SigningKey) -> Iterator[Mesh]:
+def mesh(tmp_path_factory: pytest.TempPathFactory, ec_key: SigningKey, engine: EngineName) -> Iterator[Mesh]:
     # A short path: that of a Unix socket has 107 characters at the most.
     folder: Path = tmp_path_factory.mktemp("mesh")
-    with Mesh(folder, ec_key) as mesh:
+    with Mesh(folder, ec_key, engine) as mesh:
         yield mesh
 
 

@@ -20,6 +20,7 @@ from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
 from authz.envoy.grpcio_engine import GrpcioEngine
+from authz.envoy.server import EngineName
 from authz.envoy.servicer import AuthorizationServicer
 from authz.errors import InternalError
 from authz.flow import Flow
@@ -116,6 +117,7 @@ class Mesh:
     Args:
         folder: for sockets and logs.
         key: signs good tokens.
+        engine: what speaks gRPC in the authorization servers.
 
     Attributes (while it runs):
         target: ``HOST:PORT`` of Envoy.
@@ -131,10 +133,11 @@ class Mesh:
 
     """
 
-    def __init__(self, folder: Path, key: SigningKey) -> None:
+    def __init__(self, folder: Path, key: SigningKey, engine: EngineName) -> None:
         self._folder = folder
         self.authority = Authority()
         self.judge = Told(key)
+        self._engine = engine
         self._running = contextlib.ExitStack()
         self._jwks = folder / "jwks.json"
         self._jwks.write_text(json.dumps(jwks(key)), encoding="utf-8")
@@ -187,7 +190,8 @@ class Mesh:
         folder = self._folder / name
         folder.mkdir(exist_ok=True)
         verifier = ("--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256")
-        program = Program("serve", "--listen", f"unix:{self._folder}/{name}.sock", *verifier, *flags, folder=folder)
+        served = ("--engine", self._engine, "--listen", f"unix:{self._folder}/{name}.sock")
+        program = Program("serve", *served, *verifier, *flags, folder=folder)
         program.await_event("listening")
         return program
 

@@ -16,10 +16,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.authorizer import Authorizer
 from authz.demo.signing import SigningKey
-from authz.envoy.server import serve
+from authz.envoy.server import EngineName, serve
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
-from tests.doubles import jwks
+from tests.doubles import FakeIssuer, jwks, m2m_claims
+from tests.envoy.messages import GRPC, bearer, in_headers
 
+LOOPBACK = "127.0.0.1:0"
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -113,12 +115,14 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(authorizer: Authorizer, *listen: str, grace: float = 5.0) -> Iterator[Served]:
+def serving(
+    authorizer: Authorizer, *listen: str, engine: EngineName = "grpcio", grace: float = 5.0
+) -> Iterator[Served]:
     """Serve until the end of the block."""
 
     async def start() -> tuple[Sequence[str], "asyncio.Task[None]"]:
         started = asyncio.get_running_loop().create_future()
-        ended = asyncio.create_task(serve(authorizer, listen, grace=grace, started=started.set_result))
+        ended = asyncio.create_task(serve(authorizer, listen, engine=engine, grace=grace, started=started.set_result))
         await asyncio.wait((started, ended), return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
             await ended
@@ -133,6 +137,23 @@ def serving(authorizer: Authorizer, *listen: str, grace: float = 5.0) -> Iterato
             runner.run(server.channel.close())
             if not ended.done():
                 server.stop()
+
+
+class BeginWaiting:
+    """Begins a check, and returns when it waits for a key which the server does not have yet."""
+
+    def __init__(self, issuer: FakeIssuer, key: SigningKey) -> None:
+        self.question = in_headers(GRPC, bearer(key.sign(m2m_claims())))
+        self._issuer, self._key = issuer, key
+
+    def __call__(self, server: Served) -> Any:
+        transport = self._issuer.transport
+        server.until(lambda: transport.fetches == 1 and server.health() == SERVING)
+        transport.hang()
+        running = server.begin(self.question)
+        server.until(lambda: transport.fetches == 2)
+        self._issuer.keys.append(self._key)
+        return running
 
 
 class KeyServer:

@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -15,56 +14,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
 from authz.demo.signing import SigningKey
+from authz.envoy.server import EngineName
 from authz.envoy.servicer import SERVICE
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.errors import ConfigError
 from authz.flow import Flow
 from authz.verifier import Verifier
-from tests.doubles import AUDIENCE, ISSUER, ORG, FakeIssuer, FakeTransport, ManualClock, m2m_claims
+from tests.doubles import AUDIENCE, ISSUER, ORG, FakeTransport, ManualClock, m2m_claims
 from tests.envoy.messages import GRPC, Denial, bearer, in_header_map, in_headers
-from tests.envoy.serving import CHECK, NOT_SERVING, SERVING, KeyServer, Served, serving
+from tests.envoy.serving import CHECK, LOOPBACK, NOT_SERVING, SERVING, BeginWaiting, KeyServer, Served, serving
 from tests.programs import Program
-
-LOOPBACK = "127.0.0.1:0"
-
-
-@pytest.fixture
-def authorizer(verifier: Verifier) -> Authorizer:
-    return Authorizer(verifier)
-
-
-@pytest.fixture
-def server(authorizer: Authorizer) -> Iterator[Served]:
-    with serving(authorizer, LOOPBACK) as server:
-        yield server
-
-
-@pytest.fixture
-def question(ec_key: SigningKey) -> CheckRequest:
-    return in_headers(GRPC, bearer(ec_key.sign(m2m_claims())))
-
-
-@pytest.fixture
-def begin_waiting(issuer: FakeIssuer, other_key: SigningKey) -> "BeginWaiting":
-    return BeginWaiting(issuer, other_key)
-
-
-class BeginWaiting:
-    """Begins a check, and returns when it waits for a key which the server does not have yet."""
-
-    def __init__(self, issuer: FakeIssuer, key: SigningKey) -> None:
-        self.question = in_headers(GRPC, bearer(key.sign(m2m_claims())))
-        self._issuer, self._key = issuer, key
-
-    def __call__(self, server: Served) -> Any:
-        transport = self._issuer.transport
-        server.until(lambda: transport.fetches == 1 and server.health() == SERVING)
-        transport.hang()
-        running = server.begin(self.question)
-        server.until(lambda: transport.fetches == 2)
-        self._issuer.keys.append(self._key)
-        return running
-
 
 # ---- Check ----
 
@@ -85,7 +44,7 @@ def test_garbage_is_denied_and_no_rpc_error(server: Served, body: bytes) -> None
 
 def test_largest_headers_and_body_are_denied_and_no_rpc_error(server: Served) -> None:
     question = in_header_map(GRPC, ("authorization", "Bearer " + "a" * 61_000))
-    question.attributes.request.http.raw_body = b"b" * 5_000_000
+    question.attributes.request.http.raw_body = b"b" * 15_000_000
 
     assert Denial(server.check(question)).reason == "TOKEN_MALFORMED"
 
@@ -100,18 +59,20 @@ class StrangeError(BaseException):
     """Nothing that ``except Exception`` would catch."""
 
 
-def test_fault_of_ours_is_a_denial_and_the_server_goes_on(verifier: Verifier, question: CheckRequest) -> None:
-    with serving(Faulty(verifier), LOOPBACK) as server:
+def test_fault_of_ours_is_a_denial_and_the_server_goes_on(
+    verifier: Verifier, question: CheckRequest, engine: EngineName
+) -> None:
+    with serving(Faulty(verifier), LOOPBACK, engine=engine) as server:
         denials = [Denial(server.check(question)) for _ in range(2)]
 
     assert [(denial.code, denial.http_status, denial.body) for denial in denials] == [(13, 500, "Internal error")] * 2
 
 
 def test_outage_of_the_keys_is_a_denial_with_a_hint(
-    authorizer: Authorizer, question: CheckRequest, transport: FakeTransport
+    authorizer: Authorizer, question: CheckRequest, transport: FakeTransport, engine: EngineName
 ) -> None:
     transport.down()
-    with serving(authorizer, LOOPBACK) as server:
+    with serving(authorizer, LOOPBACK, engine=engine) as server:
         denial = Denial(server.check(question))
 
     assert (denial.code, denial.http_status, denial.reason) == (14, 503, "KEY_SET_UNAVAILABLE")
@@ -120,10 +81,10 @@ def test_outage_of_the_keys_is_a_denial_with_a_hint(
 
 
 def test_outage_over_http_has_the_hint_too(
-    authorizer: Authorizer, ec_key: SigningKey, transport: FakeTransport
+    authorizer: Authorizer, ec_key: SigningKey, transport: FakeTransport, engine: EngineName
 ) -> None:
     transport.down()
-    with serving(authorizer, LOOPBACK) as server:
+    with serving(authorizer, LOOPBACK, engine=engine) as server:
         denial = Denial(server.check(in_headers(bearer(ec_key.sign(m2m_claims())), path="/whoami")))
 
     assert (denial.http_status, denial.json) == (503, {"error": "Authorization is unavailable"})
@@ -146,9 +107,11 @@ def test_client_that_gives_up_takes_no_keys_from_others(
 # ---- Where it listens ----
 
 
-def test_unix_socket_and_tcp_serve_together(authorizer: Authorizer, question: CheckRequest, tmp_path: Path) -> None:
+def test_unix_socket_and_tcp_serve_together(
+    authorizer: Authorizer, question: CheckRequest, tmp_path: Path, engine: EngineName
+) -> None:
     socket_address = f"unix:{tmp_path}/authz.sock"
-    with serving(authorizer, LOOPBACK, socket_address) as server:
+    with serving(authorizer, LOOPBACK, socket_address, engine=engine) as server:
         tcp, unix = server.addresses
         other = server.connect(unix)
         answers = [server.check(question), server.check(question, other)]
@@ -159,37 +122,45 @@ def test_unix_socket_and_tcp_serve_together(authorizer: Authorizer, question: Ch
     assert int(tcp.removeprefix("127.0.0.1:")) > 0
 
 
-def test_ipv6_address_keeps_its_brackets(authorizer: Authorizer) -> None:
-    with serving(authorizer, "[::1]:0") as server:
+def test_ipv6_address_keeps_its_brackets(authorizer: Authorizer, engine: EngineName) -> None:
+    with serving(authorizer, "[::1]:0", engine=engine) as server:
         assert server.addresses[0].startswith("[::1]:")
 
 
 @pytest.mark.parametrize("address", ["localhost", "9191", "127.0.0.1:", "127.0.0.1:http", ":9191", "127.0.0.1:65536"])
-def test_address_needs_host_and_port(authorizer: Authorizer, address: str) -> None:
+def test_address_needs_host_and_port(authorizer: Authorizer, address: str, engine: EngineName) -> None:
     with (
         pytest.raises(ConfigError, match=r"^listen: '.*' is neither HOST:PORT nor unix:PATH$"),
-        serving(authorizer, address),
+        serving(authorizer, address, engine=engine),
     ):
         pass
 
 
-def test_port_in_use_is_a_wrong_setting(authorizer: Authorizer) -> None:
+def test_port_in_use_is_a_wrong_setting(authorizer: Authorizer, engine: EngineName) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=rf"^listen: '{address}' cannot be bound"), serving(authorizer, address):
+        with (
+            pytest.raises(ConfigError, match=rf"^listen: '{address}' cannot be bound"),
+            serving(authorizer, address, engine=engine),
+        ):
             pass
 
 
-def test_port_of_another_server_of_ours_is_not_shared(server: Served, authorizer: Authorizer) -> None:
+def test_port_of_another_server_of_ours_is_not_shared(
+    server: Served, authorizer: Authorizer, engine: EngineName
+) -> None:
     [address] = server.addresses
-    with pytest.raises(ConfigError, match=rf"^listen: '{address}' cannot be bound"), serving(authorizer, address):
+    with (
+        pytest.raises(ConfigError, match=rf"^listen: '{address}' cannot be bound"),
+        serving(authorizer, address, engine=engine),
+    ):
         pass
 
 
-def test_socket_in_no_folder_is_a_wrong_setting(authorizer: Authorizer, tmp_path: Path) -> None:
+def test_socket_in_no_folder_is_a_wrong_setting(authorizer: Authorizer, tmp_path: Path, engine: EngineName) -> None:
     with (
         pytest.raises(ConfigError, match=r"^listen: .* cannot be bound"),
-        serving(authorizer, f"unix:{tmp_path}/no/a.sock"),
+        serving(authorizer, f"unix:{tmp_path}/no/a.sock", engine=engine),
     ):
         pass
 
@@ -210,10 +181,10 @@ def test_address_that_others_can_reach_is_warned_about(
 
 @pytest.mark.parametrize("service", ["", SERVICE])
 def test_server_without_keys_is_not_serving_until_it_has_them(
-    authorizer: Authorizer, transport: FakeTransport, service: str
+    authorizer: Authorizer, transport: FakeTransport, service: str, engine: EngineName
 ) -> None:
     transport.hang()
-    with serving(authorizer, LOOPBACK) as server:
+    with serving(authorizer, LOOPBACK, engine=engine) as server:
         before, watching = server.health(service), server.watch(service)
         seen = [next(watching)]
         transport.release()
@@ -249,10 +220,10 @@ class UnluckyVerifier(Verifier):
 
 
 def test_fault_while_warming_up_does_not_freeze_the_health(
-    transport: FakeTransport, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    transport: FakeTransport, clock: ManualClock, caplog: pytest.LogCaptureFixture, engine: EngineName
 ) -> None:
     verifier = UnluckyVerifier(issuer=ISSUER, audience=AUDIENCE, transport=transport, clock=clock.clock)
-    with serving(Authorizer(verifier), LOOPBACK) as server:
+    with serving(Authorizer(verifier), LOOPBACK, engine=engine) as server:
         watching = server.watch()
         seen = [next(watching), next(watching)]
 
@@ -277,9 +248,11 @@ def test_signal_lets_running_checks_finish(
     transport: FakeTransport,
     number: int,
     caplog: pytest.LogCaptureFixture,
+    *,
+    engine: EngineName,
 ) -> None:
     caplog.set_level("INFO", "authz")
-    with serving(authorizer, LOOPBACK) as server:
+    with serving(authorizer, LOOPBACK, engine=engine) as server:
         running = begin_waiting(server)
         watching = server.watch()
         assert next(watching) == SERVING
@@ -295,8 +268,10 @@ def test_signal_lets_running_checks_finish(
     assert caplog.records[-1].event == "stopped"
 
 
-def test_grace_ends_what_does_not_finish(authorizer: Authorizer, begin_waiting: BeginWaiting) -> None:
-    with serving(authorizer, LOOPBACK, grace=0.1) as server:
+def test_grace_ends_what_does_not_finish(
+    authorizer: Authorizer, begin_waiting: BeginWaiting, engine: EngineName
+) -> None:
+    with serving(authorizer, LOOPBACK, grace=0.1, engine=engine) as server:
         running = begin_waiting(server)
         server.stop()
 
@@ -310,12 +285,12 @@ Serve = Callable[..., Program]
 
 
 @pytest.fixture
-def serve_command(tmp_path: Path) -> Iterator[Serve]:
+def serve_command(tmp_path: Path, engine: EngineName) -> Iterator[Serve]:
     programs: list[Program] = []
 
     def start(*flags: str) -> Program:
         verifier = ("--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256")
-        program = Program("serve", "--log-level", "debug", *verifier, *flags, folder=tmp_path)
+        program = Program("serve", "--engine", engine, "--log-level", "debug", *verifier, *flags, folder=tmp_path)
         programs.append(program)
         return program
 

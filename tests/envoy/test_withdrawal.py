@@ -8,6 +8,7 @@ import pytest
 from authz import Assurance, Authorizer, Introspector, Transport, Verifier
 from authz.demo.issuer import Issuer, IssuerServer
 from authz.demo.signing import SigningKey
+from authz.envoy.server import EngineName
 from tests.doubles import ManualClock
 from tests.envoy.messages import GRPC, GRPC_PATH, Denial, bearer, in_headers
 from tests.envoy.serving import Served, serving
@@ -33,7 +34,7 @@ class Live:
 
 
 @pytest.fixture
-def live(rsa_key: SigningKey, clock: ManualClock) -> Iterator[Live]:
+def live(rsa_key: SigningKey, clock: ManualClock, engine: EngineName) -> Iterator[Live]:
     with IssuerServer(Issuer(keys=[rsa_key], clock=lambda: clock.now)) as server:
         directory, transport = server.issuer.directory, Transport()
         verifier = Verifier(issuer=server.url, audience=directory.audience, transport=transport, clock=clock.clock)
@@ -47,7 +48,7 @@ def live(rsa_key: SigningKey, clock: ManualClock) -> Iterator[Live]:
         assurance = {GRPC_PATH: Assurance(), OTHER_PATH: Assurance(max_age=LATELY)}
         authorizer = Authorizer(verifier, introspector=introspector, assurance=assurance)
         token = server.issuer.mint(directory.applications[0].client_id)
-        with serving(authorizer, "127.0.0.1:0") as served:
+        with serving(authorizer, "127.0.0.1:0", engine=engine) as served:
             yield Live(served, server.issuer, server, authorizer, clock, token)
 
 

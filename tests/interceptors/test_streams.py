@@ -55,9 +55,7 @@ def quiet(capsys: pytest.CaptureFixture) -> Iterator[None]:
 
     class Complaints(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            # grpc.aio's own, where a process has more than one loop.
-            if record.exc_info is None or record.exc_info[0] is not BlockingIOError:
-                complaints.append(self.format(record))
+            complaints.append(self.format(record))
 
     listener = Complaints(logging.WARNING)
     logging.getLogger("grpc").addHandler(listener)
