@@ -99,7 +99,7 @@ def _engine(name: EngineName) -> Callable[[AuthorizationServicer], Engine]:
 
 
 def _bind(engine: Engine, address: str) -> str:
-    is_socket = address.startswith(_SOCKETS)
+    is_socket = address.startswith(_SOCKETS) and address not in _SOCKETS
     if not is_socket:
         # Without a port grpc takes that of https.
         check_address("listen", address)

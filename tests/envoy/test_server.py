@@ -127,7 +127,9 @@ def test_ipv6_address_keeps_its_brackets(authorizer: Authorizer, engine: EngineN
         assert server.addresses[0].startswith("[::1]:")
 
 
-@pytest.mark.parametrize("address", ["localhost", "9191", "127.0.0.1:", "127.0.0.1:http", ":9191", "127.0.0.1:65536"])
+@pytest.mark.parametrize(
+    "address", ["localhost", "9191", "127.0.0.1:", "127.0.0.1:http", ":9191", "127.0.0.1:65536", "unix:"]
+)
 def test_address_needs_host_and_port(authorizer: Authorizer, address: str, engine: EngineName) -> None:
     with (
         pytest.raises(ConfigError, match=r"^listen: '.*' is neither HOST:PORT nor unix:PATH$"),
