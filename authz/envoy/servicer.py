@@ -8,7 +8,7 @@ from authz.refusal import Challenge, refusal_of
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 
-_LAST_WORD = check.deny(refusal_of(InternalError(), Challenge()), grpc=True).SerializeToString()
+_LAST_WORD = check.denied(refusal_of(InternalError(), Challenge()), grpc=True)
 
 
 class AuthorizationServicer:
