@@ -48,6 +48,15 @@ from tests.interceptors.streams import (
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def only_what_is_new() -> Iterator[None]:
+    """Spare the collections below whatever was there before."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def quiet(capsys: pytest.CaptureFixture) -> Iterator[None]:
     """Fail what makes grpc or asyncio complain."""
