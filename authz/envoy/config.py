@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from authz.errors import ConfigError
+from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
 
 _TYPE = "type.googleapis.com/envoy."
@@ -19,9 +20,6 @@ _MAX_PORT = 65535
 # A step upwards in words that Envoy leaves to the upstream, where servers that know parameters of segments take it:
 # /open/%2e%2e;/private would come by the route of /open/, which may have no check, and be served as /private.
 _STEP_IN_DISGUISE = r".*/(\.|%2[eE]){1,2}(;|%3[bB]).*"
-
-# Set by Envoy where a failed check was let through; a caller's own copy must not look like it.
-_FAILURE_MODE_HEADER = "x-envoy-auth-failure-mode-allowed"
 
 
 def check_address(setting: str, address: str) -> str:
@@ -164,7 +162,8 @@ def cluster(name: str, addresses: Sequence[str], *, http2: bool) -> dict[str, An
 
 
 def _early_removal(trusted: TrustedMetadata) -> dict[str, Any]:
-    names = [*sorted(trusted.reserved), _FAILURE_MODE_HEADER]
+    # A caller must not look like one whom Envoy let pass undecided either.
+    names = [*sorted(trusted.reserved), UNDECIDED]
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
