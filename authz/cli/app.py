@@ -1,0 +1,66 @@
+"""The command itself: its exit codes, and how it says what is wrong."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+import cyclopts
+from cyclopts import Parameter
+from pydantic import ValidationError
+
+from authz.errors import ConfigError, TokenEndpointError, UnavailableError
+from authz.settings import config_error
+
+ALLOWED, DENIED, MISUSED, UNDECIDED = 0, 1, 2, 3
+
+app = cyclopts.App(
+    name="authz",
+    help="Verified organizations for gRPC: WorkOS Connect M2M tokens, in process and behind Envoy.",
+    version=lambda: version("grpc-org-authz"),
+    version_flags="--version",
+    help_on_error=False,
+    default_parameter=Parameter(negative_iterable=()),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and end the process with its exit code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code; what is wrong is said in one line on standard error."""
+    try:
+        status = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        return _complain(_usage(error), MISUSED)
+    except ConfigError as error:
+        return _complain(error, MISUSED)
+    except UnavailableError as error:
+        refused = isinstance(error, TokenEndpointError) and error.is_permanent
+        return _complain(error, DENIED if refused else UNDECIDED)
+    except KeyboardInterrupt:
+        return 128 + 2
+    return status if isinstance(status, int) else ALLOWED
+
+
+def _complain(error: object, status: int) -> int:
+    print(f"authz: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def _usage(error: cyclopts.CycloptsError) -> object:
+    # These two would repeat the words, and one of them may be a token.
+    if isinstance(error, cyclopts.UnknownCommandError):
+        return f"no such command; there are {', '.join(name for name in app if not name.startswith('-'))}"
+    if isinstance(error, cyclopts.UnusedCliTokensError):
+        return f"words too many: {len(error.unused_tokens or ())}; options begin with --, see --help"
+    cause = error.__cause__ or error.__context__
+    return config_error(cause) if isinstance(cause, ValidationError) else error
+
+
+def standard_input() -> str:
+    """Return all of standard input."""
+    # Bytes, for the locale must not decide what is read; whatever is no text is no token either.
+    return sys.stdin.buffer.read().decode("utf-8", "replace")

@@ -1,0 +1,71 @@
+"""What a developer's own machine needs: ``authz issuer``, ``authz demo`` and ``authz protos``."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from authz.cli.app import ALLOWED, app
+from authz.errors import ConfigError
+
+
+@app.command
+def issuer(
+    *,
+    listen: str = "127.0.0.1:9190",
+    issuer_url: str | None = None,
+    config: Path | None = None,
+    keys: Path | None = None,
+    allow_remote: bool = False,
+) -> int:
+    """Run a local WorkOS Connect for development. Never use it in production.
+
+    Parameters
+    ----------
+    listen
+        HOST:PORT; port 0 takes a free one.
+    issuer_url
+        The issuer that tokens name, where it differs from the address.
+    config
+        YAML file of organizations and applications; there is a built-in one.
+    keys
+        File of private keys, kept from run to run; made if it is not there.
+    allow_remote
+        Permit an address that other machines can reach.
+
+    """
+    with _extra("demo"):
+        from authz.demo.issuer import serve_issuer  # noqa: PLC0415 - the extra's
+    serve_issuer(listen=listen, issuer_url=issuer_url, config=config, keys=keys, allow_remote=allow_remote)
+    return ALLOWED
+
+
+@app.command
+def demo(*, keep: bool = False) -> int:
+    """Show the main job: two organizations, a real Envoy, and everything that must not get through.
+
+    Parameters
+    ----------
+    keep
+        Leave everything running, and print commands to play with.
+
+    """
+    with _extra("demo"):
+        from authz.demo import demo as show  # noqa: PLC0415 - the extra's
+    return show.run(keep=keep)
+
+
+@app.command
+def protos() -> int:
+    """Print the folder of the .proto files, for protoc -I and buf."""
+    here = Path(__file__).parent.parent
+    # In a wheel they lie inside the package, in a checkout beside it.
+    print(next(folder for folder in (here / "protos", here.parent / "protos") if folder.is_dir()))
+    return ALLOWED
+
+
+@contextlib.contextmanager
+def _extra(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"this command needs the extra {name!r}: pip install 'grpc-org-authz[{name}]'") from error

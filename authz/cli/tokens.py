@@ -1,0 +1,143 @@
+"""``authz token`` and ``authz verify``."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, standard_input
+from authz.encoding import EncodingError, base64url_decode, json_object
+from authz.errors import AuthzError, ConfigError, UnavailableError
+from authz.secret import read_secret
+from authz.settings import VerifierSettings
+from authz.token_source import AuthMethod, ClientCredentials
+from authz.transport import Transport
+
+VerifierFlags = Annotated[VerifierSettings | None, Parameter(name="*")]
+
+
+@app.command
+def token(
+    *,
+    issuer: str | None = None,
+    token_url: str | None = None,
+    client_id: str,
+    client_secret_file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    scope: list[str] | None = None,
+    auth_method: AuthMethod = "client_secret_post",
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Get an access token by client_credentials and print it.
+
+    The secret is read from AUTHZ_CLIENT_SECRET or from a file, so that it shows in no list of processes.
+
+    Parameters
+    ----------
+    issuer
+        The AuthKit domain, such as https://acme.authkit.app; or AUTHZ_ISSUER.
+    token_url
+        The token endpoint itself, instead.
+    client_id
+        The M2M application.
+    client_secret_file
+        A file that holds the secret; - is standard input.
+    scope
+        A scope to ask for; may be repeated.
+    auth_method
+        client_secret_post or client_secret_basic.
+    as_json
+        Print an object with the token and its claims, which are not verified.
+
+    """
+    if issuer is None and token_url is None:
+        issuer = os.environ.get("AUTHZ_ISSUER")
+    source = ClientCredentials(
+        issuer,
+        token_url=token_url,
+        client_id=client_id,
+        client_secret=_secret(client_secret_file),
+        scope=scope,
+        auth_method=auth_method,
+        transport=Transport(),
+    )
+    try:
+        access_token = source.token()
+    finally:
+        source.close()
+    print(json.dumps({"access_token": access_token, "claims": _claims(access_token)}) if as_json else access_token)
+    return ALLOWED
+
+
+@app.command
+def verify(
+    token: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",  # noqa: S107 - standard input
+    /,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+    flags: VerifierFlags = None,
+) -> int:
+    """Verify one token and say the verdict, the reason and the claims; never the signature.
+
+    Parameters
+    ----------
+    token
+        The token; - is standard input.
+    as_json
+        Print one JSON object.
+
+    """
+    if token.startswith("--"):
+        # A leading hyphen is allowed for the sake of "-" alone.
+        raise ConfigError(f"Unknown option: {token.partition('=')[0]}")
+    verifier = VerifierSettings.load(flags).verifier()
+    text = (standard_input() if token == "-" else token).strip()  # noqa: S105 - standard input
+    report: dict[str, Any] = {"verdict": "allowed", "reason": "", "claims_verified": True}
+    status = ALLOWED
+    try:
+        principal = verifier.verify(text)
+        report |= {"org_id": principal.org_id, "client_id": principal.client_id, "scopes": sorted(principal.scopes)}
+    except AuthzError as error:
+        undecided = isinstance(error, UnavailableError)
+        status = UNDECIDED if undecided else DENIED
+        report |= {"verdict": "undecided" if undecided else "denied", "reason": error.reason, "message": str(error)}
+        report["claims_verified"] = False
+    finally:
+        verifier.close()
+    report["claims"] = _claims(text)
+    print(json.dumps(report) if as_json else _text(report))
+    return status
+
+
+def _secret(file: Path | None) -> str:
+    if file is None:
+        secret = os.environ.get("AUTHZ_CLIENT_SECRET", "")
+    elif str(file) == "-":
+        secret = standard_input().strip()
+    else:
+        secret = read_secret(file, "client_secret_file")
+    if not secret:
+        raise ConfigError("client_secret: missing; set AUTHZ_CLIENT_SECRET or --client-secret-file")
+    return secret
+
+
+def _claims(token: str) -> dict[str, Any] | None:
+    parts = token.split(".")
+    try:
+        return json_object(base64url_decode(parts[1]))
+    except (EncodingError, IndexError):
+        return None
+
+
+def _text(report: dict[str, Any]) -> str:
+    lines = [report["verdict"] + (f": {report['reason']} ({report['message']})" if report["reason"] else "")]
+    lines += [
+        f"  {name}: {value if isinstance(value, str) else ' '.join(value)}"
+        for name, value in report.items()
+        if name in ("org_id", "client_id", "scopes")
+    ]
+    if report["claims"] is not None:
+        lines.append("claims:" if report["claims_verified"] else "claims (NOT verified):")
+        lines += [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in report["claims"].items()]
+    return "\n".join(lines)
