@@ -7,6 +7,7 @@ from authz import telemetry
 from authz.call import ANONYMOUS, Call, Principal, check_methods
 from authz.claims import is_expired
 from authz.clock import SYSTEM_CLOCK, Clock
+from authz.decision import Evidence
 from authz.errors import (
     AuthzError,
     ConfigError,
@@ -90,8 +91,12 @@ class Authorizer:
         check_methods(self._assurance, "assurance")
         self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, evidence: Evidence | None = None) -> Flow[Principal]:
         """Return who makes ``call`` if it may be made; ``ANONYMOUS`` on a public method.
+
+        Args:
+            call: the call.
+            evidence: is told what the verdict rests on, whatever it is.
 
         Raises:
             PeerUnknownError: the verdict depends on ``call.peer``, which is ``None``: a door that can find it out
@@ -99,21 +104,25 @@ class Authorizer:
             AuthzError: it may not, or nobody can say.
 
         """
+        evidence = evidence or Evidence()
         if call.method in self._public:
+            evidence.source = "public"
             return ANONYMOUS
         if self._trust is not None:
             principal_of_mesh = self._trust.principal_of(call, self.trusted)
             if principal_of_mesh is not None:
+                evidence.principal, evidence.source = principal_of_mesh, "proxy"
                 if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
                     raise TokenExpiredError
                 self._revocations.check(principal_of_mesh)
                 return principal_of_mesh
         token = bearer_token(call.metadata)
-        principal = yield from self.verifier.verify_flow(token, call.peer)
+        principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
         self._revocations.check(principal)
         if self._introspectors:
             assurance = self._assurance.get(call.method, self._default_assurance)
             if assurance is not None:
+                evidence.source = "introspection"
                 yield from self._introspectors[principal.issuer].introspect(token, principal, assurance)
         return principal
 
@@ -187,7 +196,7 @@ class _Nobody:
 
     clock: Clock = SYSTEM_CLOCK
 
-    def verify_flow(self, _token: str, _peer: Peer | None = None) -> Flow[Principal]:
+    def verify_flow(self, _token: str, _peer: Peer | None = None, _evidence: Evidence | None = None) -> Flow[Principal]:
         raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
         yield  # a flow that never waits
 

@@ -12,6 +12,7 @@ from authz import fork
 from authz.call import Principal
 from authz.claims import ORG_ID_PATTERN, ClaimRules, check_issuer, principal_from
 from authz.clock import SYSTEM_CLOCK, Clock
+from authz.decision import Evidence, Source
 from authz.discovery import discover
 from authz.encoding import EncodingError, json_object
 from authz.errors import ClaimError, ConfigError, KeySetUnavailableError, PeerUnknownError, TokenMalformedError
@@ -175,17 +176,26 @@ class Verifier:
         """Return whom ``token`` names; see :meth:`verify`."""
         return await arun(self.verify_flow(token, peer))
 
-    def verify_flow(self, token: str, peer: Peer | None = None) -> Flow[Principal]:
+    def verify_flow(self, token: str, peer: Peer | None = None, evidence: Evidence | None = None) -> Flow[Principal]:
         """Return whom ``token`` names, as a flow; see :meth:`verify`.
+
+        Args:
+            token: a compact JWS.
+            peer: who sent it.
+            evidence: is told whom the token names, and how that is known.
 
         Raises:
             PeerUnknownError: the token is bound to a certificate, and ``peer`` is ``None``.
 
         """
         digest = digest_of(token)
+        source: Source = "cache"
         principal = self.remembered(digest)
         if principal is None:
+            source = "signature"
             principal = yield from self._checked(token, digest)
+        if evidence is not None:
+            evidence.principal, evidence.source = principal, source
         if principal.certificate:
             _check_certificate(principal, peer)
         return principal

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from authz.call import Principal
 from authz.clock import Clock
+from authz.decision import Evidence
 from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.errors import ClaimError, ConfigError, TokenMalformedError, UnavailableError
 from authz.flow import Flow, arun, run
@@ -40,23 +41,23 @@ class Verifiers:
 
     def verify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
-        return run(self.verify_flow(token, peer))
+        return run(self.verify_flow(token, peer, evidence))
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
-        return await arun(self.verify_flow(token, peer))
+        return await arun(self.verify_flow(token, peer, evidence))
 
-    def verify_flow(self, token: str, peer: Peer | None = None) -> Flow[Principal]:
+    def verify_flow(self, token: str, peer: Peer | None = None, evidence: Evidence | None = None) -> Flow[Principal]:
         """Return whom ``token`` names, as a flow; see :meth:`authz.Verifier.verify_flow`."""
         digest = digest_of(token)
         for verifier in self._by_issuer.values():
             if verifier.remembered(digest) is not None:
-                return (yield from verifier.verify_flow(token, peer))
+                return (yield from verifier.verify_flow(token, peer, evidence))
         issuer = _claimed_issuer(token)
         verifier_of_issuer = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
         if verifier_of_issuer is None:
             raise ClaimError("iss", "the token is from an issuer that is not configured")
-        return (yield from verifier_of_issuer.verify_flow(token, peer))
+        return (yield from verifier_of_issuer.verify_flow(token, peer, evidence))
 
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which the token of ``principal`` is refused, by its issuer's rules."""

@@ -15,7 +15,7 @@ FLOORS = (
     ("clock", "encoding", "errors", "fork", "logs", "peer", "signature", "telemetry"),
     ("alarms", "backoff", "call", "jwk", "secret", "transport"),
     ("flow", "metadata", "refusal", "streams"),
-    ("claims", "discovery", "jws", "keys", "revocation", "token_source"),
+    ("claims", "decision", "discovery", "jws", "keys", "revocation", "token_source"),
     ("credentials", "introspection", "mesh", "policy", "remote_keys"),
     ("verifier",),
     ("verifiers",),
