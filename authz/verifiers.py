@@ -41,11 +41,11 @@ class Verifiers:
 
     def verify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
-        return run(self.verify_flow(token, peer, evidence))
+        return run(self.verify_flow(token, peer))
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
-        return await arun(self.verify_flow(token, peer, evidence))
+        return await arun(self.verify_flow(token, peer))
 
     def verify_flow(self, token: str, peer: Peer | None = None, evidence: Evidence | None = None) -> Flow[Principal]:
         """Return whom ``token`` names, as a flow; see :meth:`authz.Verifier.verify_flow`."""

@@ -16,6 +16,7 @@ import grpc
 
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
+from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
@@ -106,7 +107,7 @@ class Told(Authorizer):
         super().__init__(Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(key), algorithms=["ES256"]))
         self.error: BaseException = InternalError()
 
-    def authorize(self, _call: Call) -> Flow[Principal]:
+    def authorize(self, _call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         raise self.error
         yield
 

@@ -21,6 +21,7 @@ from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, WindowU
 
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
+from authz.decision import Evidence
 from authz.envoy.grpcio_engine import GrpcioEngine
 from authz.envoy.native_engine import NativeEngine
 from authz.envoy.server import EngineName
@@ -114,7 +115,7 @@ class Blocking(Authorizer):
         super().__init__(verifier)
         self.begun, self.may_end = threading.Event(), threading.Event()
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         self.begun.set()
         self.may_end.wait(PATIENCE)
         return super().authorize(call)
@@ -166,7 +167,7 @@ class Breaking(Authorizer):
         self.held: list[Future[None]] = []
         self._error = error
 
-    def authorize(self, _call: Call) -> Flow[Principal]:
+    def authorize(self, _call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         future: Future[None] = Future()
         self.held.append(future)
         yield Wait(future, PATIENCE)
@@ -202,7 +203,7 @@ def test_native_engine_ends_for_no_rule_that_wants_to_exit(
     verifier: Verifier, question: CheckRequest, error: BaseException
 ) -> None:
     class Exiting(Authorizer):
-        def authorize(self, _call: Call) -> Flow[Principal]:
+        def authorize(self, _call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
             raise error
             yield
 

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
+from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.envoy.server import EngineName
 from authz.envoy.servicer import SERVICE
@@ -50,7 +51,7 @@ def test_largest_headers_and_body_are_denied_and_no_rpc_error(server: Served) ->
 
 
 class Faulty(Authorizer):
-    def authorize(self, _call: Call) -> Flow[Principal]:
+    def authorize(self, _call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         raise StrangeError("secret")
         yield
 

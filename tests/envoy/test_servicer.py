@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
+from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
@@ -243,7 +244,7 @@ class Hostile(Authorizer):
         super().__init__(verifier)
         self._error = error
 
-    def authorize(self, _call: Call) -> Flow[Principal]:
+    def authorize(self, _call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         raise self._error
         yield
 
@@ -281,7 +282,7 @@ def test_the_unforeseen_is_an_internal_error_without_its_text(
 class Generous(Authorizer):
     """A judge that lets pass whom no header can name."""
 
-    def authorize(self, _call: Call) -> Flow[Principal]:
+    def authorize(self, _call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         yield from ()
         return Principal(org_id="org_1\r\nx-org-id: org_2", client_id="c", subject="c")
 

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from authz import Authorizer, Call, Principal, Verifier
+from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.flow import Flow
 from authz.transport import HttpResponse
@@ -185,7 +186,7 @@ class WatchedAuthorizer(Authorizer):
         super().__init__(*args, **options)
         self.given_up = threading.Semaphore(0)
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         try:
             return (yield from super().authorize(call))
         except GeneratorExit:

@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from authz import Authorizer, Call, Principal, Verifier
+from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.flow import Flow
 from tests.doubles import ORG, ManualClock, json_response, jwks, m2m_claims
@@ -162,7 +163,7 @@ def test_deadline_that_passes_during_the_fetch_harms_nobody_else(cold: Cold, kin
 class ImpatientAuthorizer(Authorizer):
     """Waits next to no time."""
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         flow = super().authorize(call)
         try:
             yield next(flow)._replace(seconds=0.001)

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from authz import Authorizer, Call, Principal, Verifier
+from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.flow import Flow
 from tests.doubles import CLIENT, ORG, FakeIssuer, ManualClock, m2m_claims
@@ -131,7 +132,7 @@ class Hasty(Authorizer):
 
     meanwhile: Callable[[], None] | None = None
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         principal = yield from super().authorize(call)
         if self.meanwhile is not None:
             self.meanwhile()

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from authz import ANONYMOUS, Authorizer, Call, Principal, Verifier, current_principal
+from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.flow import Flow, Wait
 from interceptors import AuthzInterceptor
@@ -150,7 +151,7 @@ def test_threads_of_a_handler_must_be_told_the_caller(verifier: Verifier, token:
 class PatientAuthorizer(Authorizer):
     """Waits for what never comes, longer than any client of these tests."""
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         if call.method not in PUBLIC_METHODS:
             yield Wait(Future(), PATIENCE)
         return ANONYMOUS

@@ -12,6 +12,7 @@ import pytest
 
 import interceptors.aio
 from authz import Authorizer, Call, Principal, Verifier
+from authz.decision import Evidence
 from authz.flow import Flow, Wait
 from interceptors import AuthzInterceptor
 from tests.interceptors.client import Outcome, bearer, call
@@ -56,7 +57,7 @@ def done() -> Wait:
 class AtOnce(Authorizer):
     """Raises before there is a flow, where the caller says so."""
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         error = wanted(call)
         if error is not None:
             raise error
@@ -66,7 +67,7 @@ class AtOnce(Authorizer):
 class FirstStep(Authorizer):
     """Raises as the flow begins."""
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         error = wanted(call)
         if error is not None:
             raise error
@@ -76,7 +77,7 @@ class FirstStep(Authorizer):
 class AfterWaiting(Authorizer):
     """Raises when the flow has waited, so on another thread of a ``grpc.server``."""
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         yield done()
         error = wanted(call)
         if error is not None:
@@ -87,7 +88,7 @@ class AfterWaiting(Authorizer):
 class Nobody(Authorizer):
     """Names no principal at all, where the caller says so."""
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         if wanted(call) is not None:
             return None
         return (yield from super().authorize(call))
@@ -96,7 +97,7 @@ class Nobody(Authorizer):
 class NobodyAfterWaiting(Authorizer):
     """Names no principal at all after it has waited, where the caller says so."""
 
-    def authorize(self, call: Call) -> Flow[Principal]:
+    def authorize(self, call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         yield done()
         if wanted(call) is not None:
             return None
