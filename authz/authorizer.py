@@ -1,7 +1,7 @@
 """The judge behind every door: says whether a call may be made, and who makes it."""
 
 import string
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from authz import telemetry
 from authz.call import ANONYMOUS, Call, Principal, check_methods
@@ -116,7 +116,8 @@ class Authorizer:
                     raise TokenExpiredError
                 self._revocations.check(principal_of_mesh)
                 return principal_of_mesh
-        token = bearer_token(call.metadata)
+        credentials = call.credentials
+        token = _bearer_token(_credentials(call.metadata) if credentials is None else credentials)
         principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
         self._revocations.check(principal)
         if self._introspectors:
@@ -247,12 +248,20 @@ def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
         TokenMalformedError: there are several, or the one is not ``Bearer`` and a token.
 
     """
+    return _bearer_token(_credentials(metadata))
+
+
+def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> list[str | bytes]:
     # gRPC refuses capitals, but may have begun the RPC: such a copy is no token, and not to be overlooked either.
     entries = [entry for entry in metadata if entry[0].lower() == "authorization"]
-    if not any(key == "authorization" for key, _ in entries):
+    return [value for _, value in entries] if any(key == "authorization" for key, _ in entries) else []
+
+
+def _bearer_token(credentials: Sequence[str | bytes]) -> str:
+    if not credentials:
         raise TokenMissingError
-    value = entries[0][1]
-    if len(entries) > 1 or len(value) > _MAX_CREDENTIALS or not isinstance(value, str):
+    value = credentials[0]
+    if len(credentials) > 1 or len(value) > _MAX_CREDENTIALS or not isinstance(value, str):
         raise TokenMalformedError("more than one authorization, or one that is too long")
     # RFC 9110 section 11.1: the scheme in any case; RFC 6750 section 2.1: exactly one space.
     scheme, _, token = value.partition(" ")

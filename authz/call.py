@@ -1,7 +1,7 @@
 """A call before its handler runs, and who makes it."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,20 +25,21 @@ class Entry(NamedTuple):
     value: str | bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(NamedTuple):
     """An RPC, or a plain HTTP request, before anybody has looked at it.
 
     Args:
         method: the full method name, ``/package.Service/Method``, or an HTTP path without its query.
         metadata: every entry that the caller sent, in order, duplicates included.
         peer: the other end of the connection, or ``None`` where the door cannot tell, or not yet.
+        credentials: the values of every ``authorization`` of ``metadata``, where the door has looked them up already.
 
     """
 
     method: str
     metadata: Iterable[tuple[str, str | bytes]]
     peer: Peer | None = None
+    credentials: Sequence[str | bytes] | None = None
 
 
 def check_methods(names: Collection[str], setting: str) -> frozenset[str]:

@@ -37,8 +37,10 @@ def check(data: bytes) -> None:
 
 def tokens_of(http: "CheckRequest.DESCRIPTOR") -> list[str]:  # type: ignore[valid-type,name-defined]
     """Return the credentials of every ``authorization`` there is."""
+    if not http.header_map.headers:
+        # The keys of this map are in lower case, Envoy says.
+        return [value[len("Bearer ") :] for key, value in http.headers.items() if key == "authorization"]
     headers = [(header.key, header.raw_value or header.value.encode()) for header in http.header_map.headers]
-    headers = headers or [(key, value.encode()) for key, value in http.headers.items()]
     return [value.decode("latin-1")[len("Bearer ") :] for key, value in headers if key.lower() == "authorization"]
 
 

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import grpc
@@ -177,7 +176,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             except PeerUnknownError:
                 pass
         peer = Peer.of(context.peer(), context.auth_context())
-        return run(self._authorizer.authorize(replace(call, peer=peer)), patience)
+        return run(self._authorizer.authorize(call._replace(peer=peer)), patience)
 
     def _refused(self, refusal: Refusal) -> Handler:
         def refuse(_requests: Any, context: grpc.ServicerContext) -> NoReturn:

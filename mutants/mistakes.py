@@ -59,7 +59,7 @@ MISTAKES = (
     Mistake(
         "one of two tokens is taken",
         "authz/authorizer.py",
-        "len(entries) > 1 or ",
+        "len(credentials) > 1 or ",
         "",
         f"{_DOORS}test_server.py -k told_at_once",
     ),
@@ -341,7 +341,7 @@ MISTAKES = (
     Mistake(
         "envoy: odd paths are allowed",
         "authz/envoy/servicer.py",
-        "            check.check_path(call, grpc=grpc_client)\n",
+        "            check.check_path(call.method, grpc=is_grpc)\n",
         "",
         "tests/envoy/test_servicer.py",
     ),

@@ -10,13 +10,14 @@ import base64
 import functools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from urllib.parse import unquote_to_bytes
 
 from google.protobuf.struct_pb2 import Struct, Value
 
 from authz.call import Call, Entry, Principal
 from authz.envoy.v3.external_auth_pb2 import (
+    AttributeContext,
     CheckRequest,
     CheckResponse,
     DeniedHttpResponse,
@@ -48,17 +49,28 @@ UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
 
 
-def parse(body: bytes) -> CheckRequest:
-    """Return the message in ``body``.
+def read(body: bytes) -> tuple[Call, bool]:
+    """Return the call that Envoy asks about, and whether Envoy takes it for gRPC and turns a denial into a gRPC status.
+
+    The call's ``method`` is the path without the query. The peer is the caller whose certificate Envoy has seen in
+    its handshake (``include_peer_certificate``); headers about certificates are only headers.
+
+    Args:
+        body: a serialized ``CheckRequest``.
 
     Raises:
         PermissionDeniedError: it is none. Not an RPC error: those are let through by ``failure_mode_allow``.
 
     """
     try:
-        return CheckRequest.FromString(body)
+        attributes = CheckRequest.FromString(body).attributes
     except Exception as error:
         raise malformed() from error
+    http = attributes.request.http
+    certificate = attributes.source.certificate
+    credentials, kinds = _credentials_and_kinds(http)
+    method = http.path.partition("?")[0]
+    return Call(method, _Headers(http), _peer(certificate) if certificate else None, credentials), is_grpc(kinds)
 
 
 def malformed() -> PermissionDeniedError:
@@ -66,24 +78,45 @@ def malformed() -> PermissionDeniedError:
     return PermissionDeniedError("not a request that can be authorized", reason="request_malformed")
 
 
-def call_from(request: CheckRequest) -> Call:
-    """Return the call that Envoy asks about; its ``method`` is the path without the query.
+class _Headers:
+    """Every header of a request, brought into one form when somebody asks for all of them, which few rules do.
 
-    Reads ``header_map`` (``encode_raw_headers``, and gRFC A92) or else ``headers``, which never both are filled.
-    Bytes that are not ASCII become Latin-1 characters, which no token has. The peer is the caller whose certificate
-    Envoy has seen in its handshake (``include_peer_certificate``); headers about certificates are only headers.
+    From ``header_map`` (``encode_raw_headers``, and gRFC A92) or else ``headers``, which never both are filled.
+    Bytes that are not ASCII become Latin-1 characters, which no token has.
     """
-    http = request.attributes.request.http
-    if http.header_map.headers:
-        metadata = [
-            (header.key.lower(), header.raw_value.decode("latin-1") or header.value)
-            for header in http.header_map.headers
-        ]
-    else:
-        metadata = [(key.lower(), value) for key, value in http.headers.items()]
-    certificate = request.attributes.source.certificate
-    peer = _peer(certificate) if certificate else None
-    return Call(method=http.path.partition("?")[0], metadata=metadata, peer=peer)
+
+    __slots__ = ("_http",)
+
+    def __init__(self, http: AttributeContext.HttpRequest) -> None:
+        self._http = http
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        if self._http.header_map.headers:
+            return ((header.key.lower(), _value(header)) for header in self._http.header_map.headers)
+        return ((key.lower(), value) for key, value in self._http.headers.items())
+
+
+def _credentials_and_kinds(http: AttributeContext.HttpRequest) -> tuple[list[str], list[str]]:
+    """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""
+    raw = http.header_map.headers
+    if not raw:
+        # Keys are in lower case there, as HTTP/2 wants them, and copies are joined.
+        headers = http.headers
+        credential, kind = headers.get("authorization"), headers.get("content-type")
+        return [] if credential is None else [credential], [] if kind is None else [kind]
+    credentials: list[str] = []
+    kinds: list[str] = []
+    for header in raw:
+        key = header.key.lower()
+        if key == "authorization":
+            credentials.append(_value(header))
+        elif key == "content-type":
+            kinds.append(_value(header))
+    return credentials, kinds
+
+
+def _value(header: HeaderValue) -> str:
+    return header.raw_value.decode("latin-1") or header.value
 
 
 # Few clients, many calls.
@@ -95,20 +128,19 @@ def _peer(certificate: str) -> Peer | None:
         return None
 
 
-def is_grpc(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
-    """Say whether Envoy takes the request for gRPC, and so turns a denial into a gRPC status."""
-    kinds = [str(value) for key, value in metadata if key == "content-type"]
+def is_grpc(kinds: Sequence[str]) -> bool:
+    """Say whether Envoy takes a request for gRPC that has these values of ``content-type``."""
     return len(kinds) == 1 and (kinds[0] == "application/grpc" or kinds[0].startswith("application/grpc+"))
 
 
-def check_path(call: Call, *, grpc: bool) -> None:
+def check_path(path: str, *, grpc: bool) -> None:
     """Check that the path is one that every server reads alike.
 
     Raises:
         PermissionDeniedError: it is not ``/package.Service/Method``, or for plain HTTP no absolute path.
 
     """
-    if not (_GRPC_PATH if grpc else _HTTP_PATH).fullmatch(call.method):
+    if not (_GRPC_PATH if grpc else _HTTP_PATH).fullmatch(path):
         raise malformed()
 
 

@@ -48,19 +48,18 @@ class AuthorizationServicer:
     def check_flow(self, body: bytes) -> Flow[bytes]:
         """Return a serialized ``CheckResponse`` for a serialized ``CheckRequest``, whatever is in it."""
         began = perf_counter()
-        call, grpc_client = check.UNREADABLE, False
+        call, is_grpc = check.UNREADABLE, False
         evidence, refusal = Evidence(), None
         try:
-            call = check.call_from(check.parse(body))
-            grpc_client = check.is_grpc(call.metadata)
+            call, is_grpc = check.read(body)
             principal = yield from self._authorizer.authorize(call, evidence)
-            check.check_path(call, grpc=grpc_client)
+            check.check_path(call.method, grpc=is_grpc)
             answer = check.allowed(principal, self._authorizer.trusted, remove_authorization=self._remove_authorization)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
             refusal = self._authorizer.refusal(call, error)
-            answer = check.denied(refusal, grpc=grpc_client)
+            answer = check.denied(refusal, grpc=is_grpc)
         if self._observers:
             self._tell(call, evidence, refusal, perf_counter() - began)
         return answer

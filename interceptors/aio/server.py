@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import functools
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
@@ -185,7 +184,7 @@ def _told(details: grpc.HandlerCallDetails, metadata: Metadata) -> Any:
 
 
 def _with_peer(call: Call, context: Any) -> Call:
-    return replace(call, peer=Peer.of(context.peer(), context.auth_context()))
+    return call._replace(peer=Peer.of(context.peer(), context.auth_context()))
 
 
 def _refused(refusal: Refusal) -> Handler:
