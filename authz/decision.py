@@ -1,5 +1,6 @@
 """What was decided about a call and on what grounds, for whoever counts or records decisions."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from authz.call import ANONYMOUS, Call, Principal
@@ -58,3 +59,7 @@ class Decision(NamedTuple):
     def verdict(self) -> Verdict:
         """The outcome, in a word."""
         return "allowed" if self.refusal is None else _VERDICTS[self.refusal.code]
+
+
+Observer = Callable[[Decision], None]
+"""Is told of every decision before it is answered, so it must not wait for anything."""

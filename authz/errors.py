@@ -19,6 +19,7 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── KeySetUnavailableError        key_set_unavailable
     │   ├── IntrospectionUnavailableError introspection_unavailable
     │   ├── MeshUndecidedError            mesh_undecided
+    │   ├── OverloadedError               overloaded
     │   └── TokenEndpointError            token_endpoint_unavailable
     └── InternalError                 INTERNAL, HTTP 500: the unforeseen, closed
     ConfigError(ValueError)           raised while an object is built, never per call
@@ -169,6 +170,12 @@ class MeshUndecidedError(UnavailableError):
     """A proxy let the call pass although nobody had decided it (``failure_mode_allow``)."""
 
     reason = "mesh_undecided"
+
+
+class OverloadedError(UnavailableError):
+    """As many calls wait for a verdict already as may."""
+
+    reason = "overloaded"
 
 
 class TokenEndpointError(UnavailableError):

@@ -146,6 +146,13 @@ class Settings(VerifierSettings):
     introspection_url: str | None = Field(
         None, description="Where the issuer is asked, if not at {issuer}/oauth2/introspection."
     )
+    max_pending: int = Field(
+        1024, ge=1, description="Checks that may wait, for keys or for the issuer; one more is refused at once."
+    )
+    decision_log: Literal["off", "denied", "all"] = Field(
+        "off", description="Write each decision, or each that is not to allow, as a JSON line."
+    )
+    decision_log_file: str | None = Field(None, description="Where to, if not to standard output.")
     realm: str = Field("api", description="What www-authenticate calls this API.")
     resource_metadata: str = Field(
         "", description="The https URL of this API's protected resource metadata (RFC 9728), for www-authenticate."

@@ -346,10 +346,31 @@ MISTAKES = (
         "tests/envoy/test_servicer.py",
     ),
     Mistake(
+        "envoy: any number of checks may wait",
+        "authz/envoy/servicer.py",
+        "has_room = self.pending < self._max_pending",
+        "has_room = True",
+        "tests/envoy/test_servicer.py -k beyond_what_may_wait",
+    ),
+    Mistake(
+        "envoy: an observer that fails denies the call",
+        "authz/envoy/servicer.py",
+        "except Exception as error:  # noqa: BLE001 - whoever counts decisions has no say in them",
+        "except KeyError as error:",
+        "tests/envoy/test_servicer.py -k observer",
+    ),
+    Mistake(
+        "the decision log waits for whoever reads it",
+        "authz/decision_log.py",
+        "if len(self._waiting) >= self._capacity:",
+        "if False:",
+        "tests/test_decision_log.py -k nobody_reads",
+    ),
+    Mistake(
         "envoy: the certificate is that of the server",
         "authz/envoy/check.py",
-        "request.attributes.source.certificate",
-        "request.attributes.destination.certificate",
+        "attributes.source.certificate",
+        "attributes.destination.certificate",
         "tests/envoy/test_servicer.py",
     ),
     Mistake(
@@ -370,7 +391,7 @@ MISTAKES = (
     Mistake(
         "the native engine closes before it has answered",
         "authz/envoy/native_engine.py",
-        "quiet = 0 if self._unanswered else quiet + 1",
+        "quiet = 0 if self._busy or self._servicer.pending else quiet + 1",
         "quiet += 1",
         "tests/envoy/test_engines.py -k deciding",
     ),

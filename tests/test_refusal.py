@@ -36,6 +36,7 @@ ROWS = [
     ),
     pytest.param(errors.KeySetUnavailableError(WORDS), 503, "Authorization is unavailable", None, id="E5-keys"),
     pytest.param(errors.MeshUndecidedError(WORDS), 503, "Authorization is unavailable", None, id="J6-mesh-undecided"),
+    pytest.param(errors.OverloadedError(WORDS), 503, "Authorization is unavailable", None, id="overloaded"),
     pytest.param(errors.TokenEndpointError(WORDS), 503, "Authorization is unavailable", None, id="E5-endpoint"),
     pytest.param(errors.InternalError(WORDS), 500, "Internal error", None, id="E6-internal"),
 ]

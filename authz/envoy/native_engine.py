@@ -52,8 +52,8 @@ class NativeEngine:
         # By call, what each has been told last.
         self._watchers: dict[tuple[NativeGrpcFront, int], int] = {}
         self._reminder: asyncio.TimerHandle | None = None
-        # Batches that are being decided, and requests that wait.
-        self._unanswered = 0
+        # Those with a batch that is being decided; each is added and taken out by its own thread.
+        self._busy: set[NativeGrpcFront] = set()
 
     @property
     def watchers(self) -> int:
@@ -120,11 +120,11 @@ class NativeEngine:
         end, quiet = loop.time() + grace, 0
         while quiet < _QUIET_TICKS and (left := end - loop.time()) > 0:
             await asyncio.sleep(min(_TICK, left))
-            quiet = 0 if self._unanswered else quiet + 1
+            quiet = 0 if self._busy or self._servicer.pending else quiet + 1
 
     def _serve(self, front: NativeGrpcFront) -> None:
         while (events := front.recv_batch(_BATCH)) is not None:
-            self._count(1)
+            self._busy.add(front)
             for kind, call_id, method, payload, _ in events:
                 try:
                     if kind != EVENT_CALL:
@@ -138,25 +138,19 @@ class NativeEngine:
                         front.respond(call_id, self._servicer.unforeseen(error))
                     else:
                         front.fail(call_id, _UNKNOWN, "")
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self._unanswered += change
+            self._busy.discard(front)
 
     def _check(self, front: NativeGrpcFront, call_id: int, body: bytes) -> None:
-        flow = self._servicer.check_flow(body)
-        try:
-            wait = next(flow)
-        except StopIteration as done:
-            front.respond(call_id, done.value)
+        begun = self._servicer.begin(body)
+        if isinstance(begun, bytes):
+            front.respond(call_id, begun)
         else:
+            flow, wait = begun
             start(flow, partial(self._answer, front, call_id), waiting=wait)
-            self._count(1)
 
     def _answer(self, front: NativeGrpcFront, call_id: int, answer: bytes | None, error: BaseException | None) -> None:
         front.respond(call_id, answer if answer is not None else self._servicer.unforeseen(error or RuntimeError()))
-        self._count(-1)
+        self._servicer.end()
 
     def _tell_health(self, front: NativeGrpcFront, call_id: int, body: bytes, *, is_watching: bool) -> None:
         is_known = health_pb2.HealthCheckRequest.FromString(body).service in ("", SERVICE)

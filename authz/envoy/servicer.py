@@ -1,23 +1,23 @@
 """Envoy's ``Check``, whatever serves it: bytes in, bytes out."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from time import perf_counter
 
 from authz import telemetry
 from authz.authorizer import Authorizer
 from authz.call import Call
-from authz.decision import Decision, Evidence
+from authz.decision import Decision, Evidence, Observer
 from authz.envoy import check
-from authz.errors import InternalError
-from authz.flow import Flow, arun
+from authz.errors import InternalError, OverloadedError
+from authz.flow import Flow, Wait, arun
 from authz.refusal import Challenge, Refusal, refusal_of
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 
 _LAST_WORD = check.denied(refusal_of(InternalError(), Challenge()), grpc=True)
 
-Observer = Callable[[Decision], None]
-"""Is told of every decision before it is answered, so it must not wait for anything."""
+MAX_PENDING = 1024
 
 
 class AuthorizationServicer:
@@ -27,26 +27,68 @@ class AuthorizationServicer:
         authorizer: the judge.
         remove_authorization: whether Envoy keeps the token from the upstream.
         observers: who is told of every decision.
+        max_pending: how many checks may wait at a time, for keys or for the issuer's word. One more is answered
+            UNAVAILABLE at once: Envoy's patience is short, and what waits costs memory.
 
     """
 
     def __init__(
-        self, authorizer: Authorizer, *, remove_authorization: bool = False, observers: Sequence[Observer] = ()
+        self,
+        authorizer: Authorizer,
+        *,
+        remove_authorization: bool = False,
+        observers: Sequence[Observer] = (),
+        max_pending: int = MAX_PENDING,
     ) -> None:
         self._authorizer = authorizer
         self._remove_authorization = remove_authorization
         self._observers = tuple(observers)
+        self._max_pending = max_pending
+        self._lock = threading.Lock()
+        self.pending = 0
+        """How many checks wait now."""
 
     async def check(self, body: bytes, _context: object) -> bytes:
-        """Return the answer, as a handler of ``grpc.aio``; see :meth:`check_flow`."""
+        """Return the answer, as a handler of ``grpc.aio``; see :meth:`begin`."""
         try:
-            return await arun(self.check_flow(body))
-        except (Exception, GeneratorExit) as error:  # noqa: BLE001 - see check_flow
+            begun = self.begin(body)
+            if isinstance(begun, bytes):
+                return begun
+            flow, wait = begun
+            try:
+                return await arun(flow, waiting=wait)
+            finally:
+                self.end()
+        except (Exception, GeneratorExit) as error:  # noqa: BLE001 - see _check_flow
             # Our log is out of order, or a rule has raised GeneratorExit: whoever closes a flow does not see it again.
             return self.unforeseen(error)
 
-    def check_flow(self, body: bytes) -> Flow[bytes]:
-        """Return a serialized ``CheckResponse`` for a serialized ``CheckRequest``, whatever is in it."""
+    def begin(self, body: bytes) -> bytes | tuple[Flow[bytes], Wait]:
+        """Return a serialized ``CheckResponse`` for a serialized ``CheckRequest``, whatever is in it.
+
+        Mostly that takes no waiting. Else it returns the flow that will return the response, and what that has yielded
+        already; whoever has driven it to its end calls :meth:`end`.
+        """
+        flow = self._check_flow(body)
+        try:
+            wait = next(flow)
+            with self._lock:
+                has_room = self.pending < self._max_pending
+                self.pending += has_room
+            if has_room:
+                return flow, wait
+            flow.throw(OverloadedError())
+        except StopIteration as done:
+            answer: bytes = done.value
+            return answer
+        raise RuntimeError("a flow must not go on after it has been told to end")
+
+    def end(self) -> None:
+        """Say that a check which had to wait is over."""
+        with self._lock:
+            self.pending -= 1
+
+    def _check_flow(self, body: bytes) -> Flow[bytes]:
         began = perf_counter()
         call, is_grpc = check.UNREADABLE, False
         evidence, refusal = Evidence(), None
