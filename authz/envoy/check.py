@@ -91,22 +91,21 @@ class _Headers:
         self._http = http
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        if self._http.header_map.headers:
+        if self._http.HasField("header_map"):
             return ((header.key.lower(), _value(header)) for header in self._http.header_map.headers)
         return ((key.lower(), value) for key, value in self._http.headers.items())
 
 
 def _credentials_and_kinds(http: AttributeContext.HttpRequest) -> tuple[list[str], list[str]]:
     """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""
-    raw = http.header_map.headers
-    if not raw:
+    if not http.HasField("header_map"):
         # Keys are in lower case there, as HTTP/2 wants them, and copies are joined.
         headers = http.headers
         credential, kind = headers.get("authorization"), headers.get("content-type")
         return [] if credential is None else [credential], [] if kind is None else [kind]
     credentials: list[str] = []
     kinds: list[str] = []
-    for header in raw:
+    for header in http.header_map.headers:
         key = header.key.lower()
         if key == "authorization":
             credentials.append(_value(header))
