@@ -118,7 +118,8 @@ def authz_serve(engine: str, *flags: str, listen: str = "127.0.0.1:0") -> Iterat
                 event = json.loads(line)
                 if event["event"] == "listening":
                     address = str(event["addresses"][0])
-                    yield Server(pid=process.pid, port=int(address.rpartition(":")[2]) if ":" in address else 0)
+                    port = 0 if address.startswith("unix:") else int(address.rpartition(":")[2])
+                    yield Server(pid=process.pid, port=port)
                     break
         finally:
             process.terminate()
