@@ -13,6 +13,7 @@ HTTP = {
     "*/grpc_service/timeout": "For all tries together. The default, 0.2 s, is short for a server that fetches keys.",
     "*/retry_policy": "A check has no effects, so one that got no answer is repeated. This is the policy of "
     "grpc_service; that of envoy_grpc is not used for checks.",
+    "*/max_interval": "Envoy takes it for the timeout of a try as well: a shorter one would repeat every slow check.",
     "*/retry_host_predicate": "Elsewhere: without it most repetitions may go to the server that is gone.",
     "*/failure_mode_allow": "What cannot be decided is refused.",
     "*/status_on_error": "Without it an authorization server that is down looks like a caller who is forbidden.",

@@ -131,7 +131,7 @@ def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
             "grpc_service": {
                 "envoy_grpc": {"cluster_name": cluster_name},
                 "timeout": f"{timeout:g}s",
-                "retry_policy": retry_policy(),
+                "retry_policy": retry_policy(timeout),
             },
             "failure_mode_allow": False,
             "status_on_error": {"code": "ServiceUnavailable"},
@@ -142,12 +142,18 @@ def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
     }
 
 
-def retry_policy() -> dict[str, Any]:
-    """Return when a check that got no answer is repeated; one that was answered is not."""
+def retry_policy(timeout: float) -> dict[str, Any]:
+    """Return when a check that got no answer is repeated; one that was answered is not, nor one that takes long.
+
+    Args:
+        timeout: seconds for all tries.
+
+    """
     return {
         "retry_on": "connect-failure,refused-stream,reset,unavailable",
         "num_retries": 2,
-        "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.05s"},
+        # Envoy takes the longest pause for the timeout of a try as well, or none if that of all is not longer.
+        "retry_back_off": {"base_interval": "0.01s", "max_interval": f"{timeout:g}s"},
         "retry_host_predicate": [
             {
                 "name": "envoy.retry_host_predicates.previous_hosts",

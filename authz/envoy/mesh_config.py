@@ -9,7 +9,7 @@ from authz.errors import ConfigError
 from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
 
-_TIMEOUT = "1s"
+_TIMEOUT = 1.0
 _MANAGER = "envoy.filters.network.http_connection_manager"
 _GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway"}
 
@@ -52,7 +52,7 @@ def _mesh_config(service: Service) -> Document:
     provider = {
         "service": service.host,
         "port": service.port,
-        "timeout": _TIMEOUT,
+        "timeout": f"{_TIMEOUT:g}s",
         "failOpen": False,
         "statusOnError": "503",
     }
@@ -114,7 +114,7 @@ def _envoy_filter() -> Document:
                 "name": "envoy.filters.http.ext_authz",
                 "typed_config": {
                     "@type": config.EXT_AUTHZ,
-                    "grpc_service": {"retry_policy": config.retry_policy()},
+                    "grpc_service": {"retry_policy": config.retry_policy(_TIMEOUT)},
                     "validate_mutations": True,
                     "encode_raw_headers": True,
                     "include_peer_certificate": True,
@@ -171,10 +171,16 @@ def _security_policy(service: Service) -> Document:
                 "extAuth": {
                     "grpc": {
                         "backendRefs": [reference],
-                        "backendSettings": {"retry": {"numRetries": 2, "retryOn": {"triggers": _TRIGGERS}}},
+                        "backendSettings": {
+                            "retry": {
+                                "numRetries": 2,
+                                "retryOn": {"triggers": _TRIGGERS},
+                                "perRetry": {"backOff": {"baseInterval": "10ms", "maxInterval": f"{_TIMEOUT:g}s"}},
+                            }
+                        },
                     },
                     "failOpen": False,
-                    "timeout": _TIMEOUT,
+                    "timeout": f"{_TIMEOUT:g}s",
                 },
             },
         },
@@ -182,6 +188,7 @@ def _security_policy(service: Service) -> Document:
         "Replace: the service, and name and namespace of the Gateway.",
         comments={
             "*/extAuth": "All headers go to the server (no headersToExtAuth), and no bodies, which would stop streams.",
+            "*/maxInterval": comments.HTTP["*/max_interval"],
             "*/retry": "A check has no effects, so one that got no answer is asked again.",
             "*/failOpen": "What cannot be decided is refused; if true, a mistake in here would let all pass, too.",
             "*/timeout": "10 s by default, for which every request would wait.",

@@ -141,29 +141,44 @@ def test_sick_worker_is_not_asked(tmp_path: Path, upstream: str, static_keys: Se
     assert codes == {grpc.StatusCode.OK}
 
 
-class _Allow(grpc.GenericRpcHandler):
-    """An authorization server that says yes."""
+class Allow(grpc.GenericRpcHandler):
+    """An authorization server that says yes, and takes its time; ``asked`` counts how often."""
+
+    def __init__(self, seconds: float = 0) -> None:
+        self.asked = 0
+        self._seconds = seconds
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        if details.method != CHECK:
-            return None
-        return grpc.unary_unary_rpc_method_handler(lambda _request, _context: CheckResponse().SerializeToString())
+        return grpc.unary_unary_rpc_method_handler(self._check) if details.method == CHECK else None
+
+    def _check(self, _request: bytes, _context: grpc.ServicerContext) -> bytes:
+        self.asked += 1
+        time.sleep(self._seconds)
+        return CheckResponse().SerializeToString()
 
 
 @contextmanager
-def allowing_by_mutual_tls(authority: Authority) -> Iterator[str]:
-    own = authority.issue_for_loopback()
-    credentials = grpc.ssl_server_credentials(
-        [(own.key, own.chain)], root_certificates=authority.root, require_client_auth=True
-    )
-    with ThreadPoolExecutor(2) as pool:
-        server = grpc.server(pool, handlers=[_Allow()])
+def allowing(allow: Allow, credentials: grpc.ServerCredentials) -> Iterator[str]:
+    with ThreadPoolExecutor(4) as pool:
+        server = grpc.server(pool, handlers=[allow])
         port = server.add_secure_port("127.0.0.1:0", credentials)
         server.start()
         try:
-            yield f"tls:127.0.0.1:{port}"
+            yield f"127.0.0.1:{port}"
         finally:
             server.stop(None).wait()
+
+
+def test_slow_check_is_not_repeated(tmp_path: Path, upstream: str) -> None:
+    # Longer than any pause, and well below the timeout of all.
+    allow = Allow(seconds=0.4)
+    with (
+        allowing(allow, grpc.insecure_server_credentials()) as address,
+        envoy(tmp_path, printed(tmp_path, upstream, "--authz", address)) as (_, channel),
+    ):
+        channel.unary_unary(CALL).future(b"", timeout=20).code()
+
+    assert allow.asked == 1
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -175,9 +190,11 @@ def test_server_is_believed_by_its_certificate(tmp_path: Path, upstream: str, *,
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     flags = [f"--authz-{name}-file={tmp_path / name}" for name in files]
+    loopback = authority.issue_for_loopback()
+    mutual = grpc.ssl_server_credentials([(loopback.key, loopback.chain)], authority.root, require_client_auth=True)
     with (
-        allowing_by_mutual_tls(authority) as address,
-        envoy(tmp_path, printed(tmp_path, upstream, "--authz", address, *flags)) as (_, channel),
+        allowing(Allow(), mutual) as address,
+        envoy(tmp_path, printed(tmp_path, upstream, "--authz", f"tls:{address}", *flags)) as (_, channel),
     ):
         answer = channel.unary_unary(CALL).future(b"", timeout=20)
         code = answer.code()

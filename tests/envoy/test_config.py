@@ -73,7 +73,7 @@ def test_check_never_lets_through_what_could_not_be_decided() -> None:
             "grpc_service": {
                 "envoy_grpc": {"cluster_name": "authz"},
                 "timeout": "1s",
-                "retry_policy": retry_policy(),
+                "retry_policy": retry_policy(1),
             },
             "failure_mode_allow": False,
             "status_on_error": {"code": "ServiceUnavailable"},
@@ -85,11 +85,13 @@ def test_check_never_lets_through_what_could_not_be_decided() -> None:
 
 
 def test_check_without_an_answer_is_repeated_elsewhere() -> None:
-    policy = retry_policy()
+    policy = retry_policy(0.5)
     [predicate] = policy["retry_host_predicate"]
 
     assert policy["retry_on"] == "connect-failure,refused-stream,reset,unavailable"
     assert policy["num_retries"] == 2
+    # Else Envoy gives up a try before its time, and repeats it.
+    assert policy["retry_back_off"]["max_interval"] == "0.5s"
     assert predicate["name"] == "envoy.retry_host_predicates.previous_hosts"
 
 
