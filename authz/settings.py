@@ -120,6 +120,7 @@ class Settings(VerifierSettings):
     listen: Strings = Field(
         ["127.0.0.1:9191"], min_length=1, description="HOST:PORT or unix:PATH; may be given several times."
     )
+    workers: int = Field(1, ge=1, le=64, description="Processes that share the addresses.")
     engine: Literal["grpcio", "native"] = Field(
         "grpcio", description="native takes a fifth of the CPU time, on loopback and Unix sockets only (extra native)."
     )

@@ -19,6 +19,7 @@ from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
+from authz.envoy.authz_cluster import authz_cluster
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
 from authz.envoy.grpcio_engine import GrpcioEngine
 from authz.envoy.server import EngineName
@@ -145,7 +146,7 @@ class Mesh:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
-            upstreams = starting.enter_context(_grpc_echo()), starting.enter_context(_http_echo())
+            upstreams = starting.enter_context(grpc_echo()), starting.enter_context(_http_echo())
             self.backend = starting.enter_context(_believer(self._folder / "believer.sock"))
             starting.enter_context(_serve_here(self.judge, f"unix:{self._folder}/told.sock"))
             starting.enter_context(self._serve("removing", *self._known(), "--remove-authorization"))
@@ -231,12 +232,12 @@ class Mesh:
                 told_lenient,
             ],
             [
-                cluster("told", [f"unix:{self._folder}/told.sock"], http2=True),
-                cluster("removing", [f"unix:{self._folder}/removing.sock"], http2=True),
-                cluster("nobody", [f"unix:{self._folder}/nobody.sock"], http2=True),
+                authz_cluster("told", [f"unix:{self._folder}/told.sock"]),
+                authz_cluster("removing", [f"unix:{self._folder}/removing.sock"]),
+                authz_cluster("nobody", [f"unix:{self._folder}/nobody.sock"]),
                 cluster("believer", [f"unix:{self._folder}/believer.sock"], http2=True),
-                cluster("authz", [f"unix:{self._folder}/authz.sock"], http2=True),
-                cluster("keyless", [f"unix:{self._folder}/keyless.sock"], http2=True),
+                authz_cluster("authz", [f"unix:{self._folder}/authz.sock"]),
+                authz_cluster("keyless", [f"unix:{self._folder}/keyless.sock"]),
                 cluster("grpc", [grpc_upstream], http2=True),
                 cluster("http", [http_upstream], http2=False),
             ],
@@ -339,7 +340,7 @@ def _believer(socket: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _grpc_echo() -> Iterator[str]:
+def grpc_echo() -> Iterator[str]:
     with ThreadPoolExecutor(8) as pool:
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
         server.add_generic_rpc_handlers([Echo()])
