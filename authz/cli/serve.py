@@ -1,18 +1,13 @@
 """``authz serve``."""
 
 import asyncio
-import contextlib
-import gc
 import os
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from authz import logs, telemetry
+from authz import logs
 from authz.cli.app import ALLOWED, app
-from authz.decision import Observer
-from authz.decision_log import DecisionLog
 from authz.settings import Settings
 
 ServeFlags = Annotated[Settings | None, Parameter(name="*")]
@@ -26,41 +21,16 @@ def serve(*, flags: ServeFlags = None) -> int:
     """
     # The core of gRPC logs in a format of its own what comes back as an error anyway.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from authz.envoy import server  # noqa: PLC0415 - grpc, which the other commands need not load
+    from authz.envoy import process  # noqa: PLC0415 - grpc, which the other commands need not load
 
     settings = Settings.load(flags)
-    with contextlib.ExitStack() as ending:
-        ending.callback(logs.configure(settings.log_level, settings.log_format))
-        observers: list[Observer] = []
-        if settings.decision_log != "off":
-            decision_log = DecisionLog(settings.decision_log, settings.decision_log_file)
-            ending.callback(decision_log.close)
-            observers.append(decision_log)
-        serving = server.serve(
-            settings.authorizer(),
-            settings.listen,
-            engine=settings.engine,
-            remove_authorization=settings.remove_authorization,
-            observers=observers,
-            max_pending=settings.max_pending,
-            grace=settings.grace,
-            started=lambda addresses: _started(settings, addresses),
-        )
+    write_the_rest = logs.configure(settings.log_level, settings.log_format)
+    try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(serving)
+            runner.run(process.run(settings))
+    finally:
+        write_the_rest()
     return ALLOWED
-
-
-def _started(settings: Settings, addresses: Sequence[str]) -> None:
-    # What has been built by now stays until the end: nobody need look through it for garbage again.
-    gc.freeze()
-    telemetry.event(
-        telemetry.INFO,
-        "listening",
-        addresses=list(addresses),
-        issuer=settings.issuer,
-        audience=settings.audience,
-    )
 
 
 def _loop_factory() -> Any:
