@@ -157,6 +157,13 @@ class Settings(VerifierSettings):
     resource_metadata: str = Field(
         "", description="The https URL of this API's protected resource metadata (RFC 9728), for www-authenticate."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes to serve with. They share TCP ports; unix:PATH becomes PATH.0, PATH.1 and so on. "
+        "SIGHUP then replaces them one by one.",
+    )
     http_listen: str | None = Field(
         None, description="HOST:PORT of /healthz, /readyz and /metrics, such as 127.0.0.1:9192."
     )

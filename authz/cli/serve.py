@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from authz import logs
-from authz.cli.app import ALLOWED, app
+from authz.cli.app import ALLOWED, MISUSED, app
+from authz.envoy.worker import Worker
+from authz.errors import ConfigError
 from authz.settings import Settings
 
 ServeFlags = Annotated[Settings | None, Parameter(name="*")]
@@ -19,18 +22,41 @@ def serve(*, flags: ServeFlags = None) -> int:
 
     Every option may also be given as a variable, such as AUTHZ_JWKS_URL for --jwks-url, or in .env.
     """
-    # The core of gRPC logs in a format of its own what comes back as an error anyway.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from authz.envoy import process  # noqa: PLC0415 - grpc, which the other commands need not load
+    worker = Worker.of_environment()
+    if worker is None:
+        _serve(Settings.load(flags), None)
+        return ALLOWED
+    with worker:
+        try:
+            _serve(Settings.load(flags), worker)
+        except ConfigError as error:
+            # All workers would say the same, so the supervisor says it once.
+            worker.say(error=str(error))
+            return MISUSED
+    return ALLOWED
 
-    settings = Settings.load(flags)
-    write_the_rest = logs.configure(settings.log_level, settings.log_format)
+
+def _serve(settings: Settings, worker: Worker | None) -> None:
+    always = {} if worker is None else {"worker": worker.number}
+    write_the_rest = logs.configure(settings.log_level, settings.log_format, **always)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(process.run(settings))
+        if worker is None and settings.workers > 1:
+            from authz.envoy import workers  # noqa: PLC0415 - only here, as below
+
+            _run(workers.run(settings))
+        else:
+            # The core of gRPC logs in a format of its own what comes back as an error anyway.
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+            from authz.envoy import process  # noqa: PLC0415 - grpc, which nobody else need load
+
+            _run(process.run(settings, worker))
     finally:
         write_the_rest()
-    return ALLOWED
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serving)
 
 
 def _loop_factory() -> Any:

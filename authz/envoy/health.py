@@ -18,7 +18,6 @@ class Health:
 
     Args:
         authorizer: the judge.
-        tell: is called with the reason, and awaited, whenever that changes.
 
     Attributes:
         reason: why checks cannot be decided: ``starting``, ``stopping``, ``internal``, or the reason of callers who
@@ -26,10 +25,14 @@ class Health:
 
     """
 
-    def __init__(self, authorizer: Authorizer, tell: Callable[[str], Awaitable[object]]) -> None:
+    def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
-        self._tell = tell
+        self._watchers: list[Callable[[str], Awaitable[object]]] = []
         self.reason = STARTING
+
+    def watch(self, changed: Callable[[str], Awaitable[object]]) -> None:
+        """Have ``changed`` called with the reason, and awaited, whenever that changes."""
+        self._watchers.append(changed)
 
     async def keep(self) -> None:
         """Look again and again, until cancelled."""
@@ -52,4 +55,5 @@ class Health:
     async def _change(self, reason: str) -> None:
         if reason != self.reason:
             self.reason = reason
-            await self._tell(reason)
+            for changed in self._watchers:
+                await changed(reason)

@@ -3,16 +3,20 @@
 Every label comes from the configuration or from a closed set: nothing that a caller chooses becomes one.
 """
 
+import asyncio
+import contextlib
 import tempfile
 import threading
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.metadata import version
 from typing import Literal, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from authz.authorizer import Authorizer
 from authz.decision import Decision, Source, Verdict
@@ -24,6 +28,9 @@ _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 # Of several workers: the highest or the lowest figure, or the sum; "live", for the dead do not count.
 GaugeMode = Literal["livemax", "livemin", "livesum"]
+
+# How old the figures of a worker are at the most; those of one process are read when somebody asks.
+_REFRESH_SECONDS = 1.0
 
 # From a token that is remembered (50 µs) to one that waits for keys as long as anything does (5 s).
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -79,7 +86,7 @@ class Metrics:
         build = self._gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
         build.labels(version("grpc-org-authz"), engine).set(1)
         if worker is None:
-            WorkerFigures(registry).running.set(1)
+            registry.register(_Workers(running=1, restarts=0))
 
     def __call__(self, decision: Decision) -> None:
         """Count one decision."""
@@ -109,9 +116,8 @@ class Metrics:
             if self._dropped is not None:
                 self._count_up(self._lost, self._dropped(), "decision log")
 
-    def text(self, *, is_ready: bool, pending: int) -> bytes:
-        """Return all figures of this process, up to date, as Prometheus reads them; see :meth:`refresh`."""
-        self.refresh(is_ready=is_ready, pending=pending)
+    def text(self) -> bytes:
+        """Return all figures of this process, as Prometheus reads them."""
         return generate_latest(self._registry)
 
     def _count_decisions(self) -> None:
@@ -148,21 +154,31 @@ class Metrics:
         return Gauge(name, meaning, labels, registry=self._registry, multiprocess_mode=mode)
 
 
-class WorkerFigures:
-    """What is known of the workers themselves.
+@contextlib.asynccontextmanager
+async def kept_fresh(refresh: Callable[[], None]) -> AsyncIterator[None]:
+    """Have ``refresh`` called every second, and once more at the end of the block."""
+    refreshing = asyncio.create_task(_again_and_again(refresh))
+    try:
+        yield
+    finally:
+        refreshing.cancel()
+        refresh()
 
-    Args:
-        registry: where they are asked for.
 
-    Attributes:
-        running: how many run.
-        restarts: how many have been started again after they had died.
+async def _again_and_again(refresh: Callable[[], None]) -> None:
+    while True:
+        refresh()
+        await asyncio.sleep(_REFRESH_SECONDS)
 
-    """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.running = Gauge("authz_workers", "Workers that run.", registry=registry)
-        self.restarts = Counter("authz_worker_restarts", "Workers started anew after a death.", registry=registry)
+class _Workers(Collector):
+    def __init__(self, running: int, restarts: int) -> None:
+        self._running, self._restarts = running, restarts
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell how many workers run, and how many were started because another had died."""
+        yield GaugeMetricFamily("authz_workers", "Workers that run.", value=self._running)
+        yield CounterMetricFamily("authz_worker_restarts", "Workers started after a death.", value=self._restarts)
 
 
 class SharedMetrics:
@@ -171,22 +187,28 @@ class SharedMetrics:
     def __init__(self) -> None:
         disable_created_metrics()
         self._folder = tempfile.TemporaryDirectory(prefix="authz-metrics-", ignore_cleanup_errors=True)
-        self._registry = CollectorRegistry()
-        MultiProcessCollector(self._registry, self._folder.name)
-        self.workers = WorkerFigures(self._registry)
 
     @property
     def variables(self) -> dict[str, str]:
         """What a worker must find in its environment."""
         return {_FOLDER_VARIABLE: self._folder.name}
 
-    def forget(self, worker: int) -> None:
-        """Note that a worker has died: it has no state any more, only what it has counted stays."""
+    def ended(self, worker: int) -> None:
+        """Note that a worker has ended: it has no state any more, but what it has counted stays."""
         mark_process_dead(worker, self._folder.name)
 
-    def text(self) -> bytes:
-        """Return all figures, as Prometheus reads them."""
-        return generate_latest(self._registry)
+    def text(self, *, running: int, restarts: int) -> bytes:
+        """Return all figures, as Prometheus reads them.
+
+        Args:
+            running: how many workers there are.
+            restarts: how many have been started because another had died.
+
+        """
+        registry = CollectorRegistry()
+        registry.register(MultiProcessCollector(None, self._folder.name))
+        registry.register(_Workers(running, restarts))
+        return generate_latest(registry)
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 from grpc_health.v1 import health_pb2
 
@@ -16,6 +16,7 @@ from authz.envoy.config import check_address
 from authz.envoy.grpcio_engine import GrpcioEngine
 from authz.envoy.health import Health
 from authz.envoy.servicer import MAX_PENDING, AuthorizationServicer
+from authz.envoy.signals import on_signals
 from authz.errors import ConfigError
 from authz.transport import is_loopback
 
@@ -91,11 +92,14 @@ async def serve(
     )
     serving = _engine(engine)(servicer, reuse_port=reuse_port)
     addresses = [_bind(serving, address) for address in listen]
-    health = Health(authorizer, partial(_tell_health, serving))
+    health = Health(authorizer)
+    health.watch(partial(_tell_health, serving))
     async with contextlib.AsyncExitStack() as ending:
         for companion in beside:
             await ending.enter_async_context(companion(health, servicer))
-        stop = ending.enter_context(_Stop(hung_up))
+        stop = _Stop()
+        handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.hurry, signal.SIGHUP: hung_up}
+        ending.enter_context(on_signals(handlers))
         await serving.start()
         keeping = asyncio.create_task(health.keep())
         started(addresses)
@@ -145,11 +149,19 @@ async def _tell_health(engine: Engine, reason: str) -> None:
 
 
 class _Stop:
-    """The signals that end a server, while in its block; SIGHUP, which would end it too, only calls ``hung_up``."""
+    """Whether the server is to end, and how fast."""
 
-    def __init__(self, hung_up: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self._asked, self._hurried = asyncio.Event(), asyncio.Event()
-        self._handlers = {signal.SIGTERM: self._asked.set, signal.SIGINT: self._hurry, signal.SIGHUP: hung_up}
+
+    def ask(self) -> None:
+        """Have the server end."""
+        self._asked.set()
+
+    def hurry(self) -> None:
+        """Have it end without draining."""
+        self._asked.set()
+        self._hurried.set()
 
     async def wait(self) -> None:
         """Return when the server is to end."""
@@ -159,16 +171,3 @@ class _Stop:
         """Return after that time, or when there is no more patience."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurried.wait(), seconds)
-
-    def _hurry(self) -> None:
-        self._asked.set()
-        self._hurried.set()
-
-    def __enter__(self) -> Self:
-        for number, handler in self._handlers.items():
-            asyncio.get_running_loop().add_signal_handler(number, handler)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number in self._handlers:
-            asyncio.get_running_loop().remove_signal_handler(number)

@@ -31,6 +31,11 @@ def figures(text: bytes) -> Figures:
     }
 
 
+def read_from(metrics: Metrics, *, is_ready: bool = True, pending: int = 0) -> Figures:
+    metrics.refresh(is_ready=is_ready, pending=pending)
+    return figures(metrics.text())
+
+
 @pytest.fixture
 def metrics(authorizer: Authorizer) -> Metrics:
     return Metrics(authorizer, engine="native")
@@ -38,7 +43,7 @@ def metrics(authorizer: Authorizer) -> Metrics:
 
 @pytest.fixture
 def read(metrics: Metrics) -> Callable[[], Figures]:
-    return lambda: figures(metrics.text(is_ready=True, pending=0))
+    return lambda: read_from(metrics)
 
 
 @pytest.fixture
@@ -104,7 +109,9 @@ def test_no_label_comes_from_a_caller(
     for token in (ec_key.sign(claims), ec_key.sign(m2m_claims(), {"kid": mark}), mark, f"{mark}.{mark}.{mark}"):
         decide(in_headers(GRPC, bearer(token), path=f"/{mark}/{mark}"))
 
-    assert mark not in metrics.text(is_ready=True, pending=0).decode()
+    metrics.refresh(is_ready=True, pending=0)
+
+    assert mark not in metrics.text().decode()
 
 
 def test_state_is_what_it_is_when_somebody_asks(
@@ -114,7 +121,7 @@ def test_state_is_what_it_is_when_somebody_asks(
     question: CheckRequest,
     clock: ManualClock,
 ) -> None:
-    cold = figures(metrics.text(is_ready=False, pending=7))
+    cold = read_from(metrics, is_ready=False, pending=7)
     decide(question)
     clock.advance(12)
     warm = read()
@@ -132,7 +139,7 @@ def test_questions_to_the_issuer_are_counted(verifier: Verifier, transport: Fake
     metrics = Metrics(Authorizer(verifier, introspector=introspector, assurance=Assurance()), engine="grpcio")
     counters = introspector.counters
     counters.active, counters.inactive, counters.failures, counters.refused = 4, 3, 2, 1
-    counted = figures(metrics.text(is_ready=True, pending=0))
+    counted = read_from(metrics)
 
     results = {name[1]: value for name, value in counted.items() if name[0] == "authz_introspection_requests_total"}
     assert results == {"active": 4, "inactive": 3, "failed": 2, "refused": 1}
@@ -141,7 +148,7 @@ def test_questions_to_the_issuer_are_counted(verifier: Verifier, transport: Fake
 def test_dropped_lines_of_the_decision_log_are_counted(authorizer: Authorizer) -> None:
     metrics = Metrics(authorizer, engine="grpcio", dropped=lambda: 5)
 
-    assert figures(metrics.text(is_ready=True, pending=0))["authz_decision_log_dropped_total",] == 5
+    assert read_from(metrics)["authz_decision_log_dropped_total",] == 5
 
 
 # ---- Of several workers ----
@@ -176,7 +183,7 @@ def let_decide(shared: SharedMetrics, worker: int, decisions: int) -> None:
 def test_figures_of_workers_are_added_up(shared: SharedMetrics) -> None:
     let_decide(shared, 0, 3)
     let_decide(shared, 1, 4)
-    counted = figures(shared.text())
+    counted = figures(shared.text(running=2, restarts=1))
 
     assert counted["authz_checks_total", "", "allowed"] == counted["authz_check_seconds_count",] == 7
     assert (counted["authz_ready", "0"], counted["authz_ready", "1"], counted["authz_pending_checks",]) == (1, 1, 4)
@@ -185,11 +192,12 @@ def test_figures_of_workers_are_added_up(shared: SharedMetrics) -> None:
 
 def test_successor_of_a_dead_worker_counts_on(shared: SharedMetrics) -> None:
     let_decide(shared, 0, 3)
-    shared.forget(0)
-    between = figures(shared.text())
+    shared.ended(0)
+    between = figures(shared.text(running=2, restarts=1))
     let_decide(shared, 0, 4)
-    after = figures(shared.text())
+    after = figures(shared.text(running=2, restarts=1))
 
     assert between["authz_checks_total", "", "allowed"] == 3
     assert ("authz_ready", "0") not in between
     assert (after["authz_checks_total", "", "allowed"], after["authz_ready", "0"]) == (7, 1)
+    assert (after["authz_workers",], after["authz_worker_restarts_total",]) == (2, 1)
