@@ -49,6 +49,11 @@ class Process:
                 command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True
             )
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._child.pid
+
     def text(self) -> str:
         """Return all output so far."""
         return self.output.read_text(encoding="utf-8", errors="replace")

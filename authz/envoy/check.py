@@ -6,14 +6,12 @@ the only way to a 0, and :func:`deny` takes a :class:`~authz.refusal.Refusal`,
 which has none.
 """
 
-import base64
+import binascii
 import functools
 import json
 import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import unquote_to_bytes
-
-from google.protobuf.struct_pb2 import Struct, Value
 
 from authz.call import Call, Entry, Principal
 from authz.envoy.v3.external_auth_pb2 import (
@@ -91,22 +89,21 @@ class _Headers:
         self._http = http
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        if self._http.header_map.headers:
+        if self._http.HasField("header_map"):
             return ((header.key.lower(), _value(header)) for header in self._http.header_map.headers)
         return ((key.lower(), value) for key, value in self._http.headers.items())
 
 
 def _credentials_and_kinds(http: AttributeContext.HttpRequest) -> tuple[list[str], list[str]]:
     """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""
-    raw = http.header_map.headers
-    if not raw:
+    if not http.HasField("header_map"):
         # Keys are in lower case there, as HTTP/2 wants them, and copies are joined.
         headers = http.headers
         credential, kind = headers.get("authorization"), headers.get("content-type")
         return [] if credential is None else [credential], [] if kind is None else [kind]
     credentials: list[str] = []
     kinds: list[str] = []
-    for header in raw:
+    for header in http.header_map.headers:
         key = header.key.lower()
         if key == "authorization":
             credentials.append(_value(header))
@@ -159,21 +156,24 @@ def allow(principal: Principal, trusted: TrustedMetadata, *, remove_authorizatio
 
     """
     entries = trusted.entries(principal)
-    headers = _headers(entries)
-    if len(headers) != len(entries):
-        raise InternalError
-    given = {entry.key for entry in entries}
-    removed = [name for name in trusted.removed if name not in given]
+    response = CheckResponse()
+    response.CopyFrom(_frame(trusted, tuple([entry.key for entry in entries]), remove_authorization))
+    for option, entry in zip(response.ok_response.headers, entries, strict=True):
+        _fill(option.header, entry.value)
+        if not is_fit(option.header):
+            raise InternalError
+    _tell(response, organization=principal.org_id, client=principal.client_id)
+    return response
+
+
+# Few sets of names; to copy a response is cheaper than to build one, and most tokens are new at some time.
+@functools.lru_cache(64)
+def _frame(trusted: TrustedMetadata, names: tuple[str, ...], remove_authorization: bool) -> CheckResponse:  # noqa: FBT001 - of a cache
+    removed = [name for name in trusted.removed if name not in names]
     if remove_authorization:
         removed.append("authorization")
-    return CheckResponse(
-        status=Status(code=0),
-        ok_response=OkHttpResponse(
-            headers=headers,
-            headers_to_remove=removed,
-        ),
-        dynamic_metadata=_told(organization=principal.org_id, client=principal.client_id),
-    )
+    headers = [HeaderValueOption(header=HeaderValue(key=name), append_action=_OVERWRITE) for name in names]
+    return CheckResponse(status=Status(code=0), ok_response=OkHttpResponse(headers=headers, headers_to_remove=removed))
 
 
 # One for every token that a verifier remembers: what is allowed is mostly allowed again.
@@ -199,15 +199,16 @@ def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
     else:
         body = json.dumps({"error": refusal.message})
         headers = (*refusal.headers, Entry("content-type", "application/json"))
-    return CheckResponse(
+    response = CheckResponse(
         status=Status(code=refusal.code.value, message=refusal.message),
         denied_response=DeniedHttpResponse(
             status=HttpStatus(code=refusal.http_status),  # type: ignore[arg-type]
             headers=_headers(headers),
             body=body,
         ),
-        dynamic_metadata=_told(reason=refusal.reason),
     )
+    _tell(response, reason=refusal.reason)
+    return response
 
 
 # Few reasons, and whoever is refused may ask often.
@@ -217,10 +218,11 @@ def denied(refusal: Refusal, *, grpc: bool) -> bytes:
     return deny(refusal, grpc=grpc).SerializeToString()
 
 
-def _told(**facts: str) -> Struct | None:
-    """Return what Envoy's access log may tell of a verdict."""
-    known = {name: Value(string_value=fact) for name, fact in facts.items() if fact}
-    return Struct(fields=known) if known else None
+def _tell(response: CheckResponse, **facts: str) -> None:
+    """Add what Envoy's access log and its later filters may know of a verdict."""
+    for name, fact in facts.items():
+        if fact:
+            response.dynamic_metadata.fields[name].string_value = fact
 
 
 def is_fit(header: HeaderValue) -> bool:
@@ -237,14 +239,19 @@ def is_fit(header: HeaderValue) -> bool:
 
 
 def _headers(entries: Sequence[Entry]) -> list[HeaderValueOption]:
-    # Every header of every response comes by here.
-    headers = [_header(entry) for entry in entries]
-    return [HeaderValueOption(header=header, append_action=_OVERWRITE) for header in headers if is_fit(header)]
+    headers = []
+    for entry in entries:
+        option = HeaderValueOption(header=HeaderValue(key=entry.key), append_action=_OVERWRITE)
+        _fill(option.header, entry.value)
+        if is_fit(option.header):
+            headers.append(option)
+    return headers
 
 
-def _header(entry: Entry) -> HeaderValue:
-    if isinstance(entry.value, str):
-        return HeaderValue(key=entry.key, value=entry.value)
-    # Envoy writes `value` to the wire as it is, where gRPC wants base64 without padding; A92 takes `raw_value`.
-    text = base64.b64encode(entry.value).decode("ascii").rstrip("=")
-    return HeaderValue(key=entry.key, value=text, raw_value=entry.value)
+def _fill(header: HeaderValue, value: str | bytes) -> None:
+    if isinstance(value, str):
+        header.value = value
+    else:
+        # Envoy writes `value` to the wire as it is, where gRPC wants base64 without padding; A92 takes `raw_value`.
+        header.value = binascii.b2a_base64(value, newline=False).decode("ascii").rstrip("=")
+        header.raw_value = value

@@ -22,7 +22,10 @@ _HEALTH = "/grpc.health.v1.Health"
 _METHODS = ((f"/{SERVICE}/Check", False), (f"{_HEALTH}/Check", False), (f"{_HEALTH}/Watch", True))
 _CHECK, _HEALTH_CHECK, _WATCH = range(3)
 
-_BATCH = 64
+# So few that the first of them does not wait long for the last.
+_BATCH = 16
+# Verdicts need the interpreter, which is one thread at a time; another for HTTP/2 is enough to keep it busy.
+_IO_THREADS = 1
 _UNKNOWN, _NOT_FOUND = 2, 5
 
 _NOT_SERVING = int(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -82,7 +85,7 @@ class NativeEngine:
                 "use a loopback address, unix:PATH, or --engine grpcio"
             )
         try:
-            front = NativeGrpcFront(address, _METHODS, reuse_port=self._reuse_port)
+            front = NativeGrpcFront(address, _METHODS, io_threads=_IO_THREADS, reuse_port=self._reuse_port)
         except (OSError, ValueError):
             raise ConfigError(
                 f"listen: {address!a} cannot be bound: it is in use or not an address of this machine; choose another"
@@ -132,25 +135,29 @@ class NativeEngine:
     def _serve(self, front: NativeGrpcFront) -> None:
         while (events := front.recv_batch(_BATCH)) is not None:
             self._busy.add(front)
+            answers: list[tuple[int, bytes]] = []
             for kind, call_id, method, payload, _ in events:
                 try:
                     if kind != EVENT_CALL:
                         self._forget(front, call_id)
                     elif method == _CHECK:
-                        self._check(front, call_id, payload or b"")
+                        self._check(front, call_id, payload or b"", answers)
                     else:
                         self._tell_health(front, call_id, payload or b"", is_watching=method == _WATCH)
                 except BaseException as error:  # noqa: BLE001 - without this thread nobody is answered any more
                     if method == _CHECK:
-                        front.respond(call_id, self._servicer.unforeseen(error))
+                        answers.append((call_id, self._servicer.unforeseen(error)))
                     else:
                         front.fail(call_id, _UNKNOWN, "")
+            # Together, so that they leave in one piece: to wake the threads of the library costs as much as a verdict.
+            for call_id, answer in answers:
+                front.respond(call_id, answer)
             self._busy.discard(front)
 
-    def _check(self, front: NativeGrpcFront, call_id: int, body: bytes) -> None:
+    def _check(self, front: NativeGrpcFront, call_id: int, body: bytes, answers: list[tuple[int, bytes]]) -> None:
         begun = self._servicer.begin(body)
         if isinstance(begun, bytes):
-            front.respond(call_id, begun)
+            answers.append((call_id, begun))
         else:
             flow, wait = begun
             start(flow, partial(self._answer, front, call_id), waiting=wait)
