@@ -85,7 +85,7 @@ class Authorizer:
         self._revocations = Revocations(clock=self.verifier.clock)
         self._trust = trust
         self._public = check_methods(public_methods, "public_methods")
-        self._introspectors = _by_issuer(introspector, self.verifier.health()) if introspector is not None else {}
+        self.introspectors = _by_issuer(introspector, self.verifier.health()) if introspector is not None else {}
         self._assurance = {"*": assurance} if isinstance(assurance, Assurance) else dict(assurance or {})
         self._default_assurance = self._assurance.pop("*", None)
         check_methods(self._assurance, "assurance")
@@ -120,11 +120,11 @@ class Authorizer:
         token = _bearer_token(_credentials(call.metadata) if credentials is None else credentials)
         principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
         self._revocations.check(principal)
-        if self._introspectors:
+        if self.introspectors:
             assurance = self._assurance.get(call.method, self._default_assurance)
             if assurance is not None:
                 evidence.source = "introspection"
-                yield from self._introspectors[principal.issuer].introspect(token, principal, assurance)
+                yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
         return principal
 
     def ends_at(self, principal: Principal) -> float:
@@ -176,7 +176,7 @@ class Authorizer:
     def close(self) -> None:
         """Stop every request to an issuer."""
         self.verifier.close()
-        for introspector in self._introspectors.values():
+        for introspector in self.introspectors.values():
             introspector.close()
 
     def refusal(self, call: Call, error: BaseException, *, event: str = "call_refused") -> Refusal:

@@ -70,6 +70,8 @@ class KeySetHealth:
         lasts: until the keys are no longer believed, if no fetch succeeds.
         error: why the last fetch failed; empty if it did not.
         retry_in: until a failed fetch may be tried again.
+        fetches: how many have brought keys so far.
+        failures: how many have not.
 
     """
 
@@ -79,6 +81,8 @@ class KeySetHealth:
     lasts: float = math.inf
     error: str = ""
     retry_in: float = 0.0
+    fetches: int = 0
+    failures: int = 0
 
 
 class KeySet(Protocol):

@@ -11,7 +11,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import structlog
@@ -27,12 +28,13 @@ _BURST, _PERIOD = 20, 10.0
 _END_SECONDS = 2.0
 
 
-def configure(level: str, log_format: LogFormat = "auto") -> Callable[[], None]:
+def configure(level: str, log_format: LogFormat = "auto", **always: object) -> Callable[[], None]:
     """Send every log record of this process to standard error.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
         log_format: ``json``, ``text``, or ``auto`` for text on a terminal and JSON elsewhere.
+        always: fields of every record.
 
     Returns:
         What to call at the end, to have the rest written; it takes two seconds at the most.
@@ -45,7 +47,7 @@ def configure(level: str, log_format: LogFormat = "auto") -> Callable[[], None]:
     writer = logging.StreamHandler(sys.stderr)
     writer.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_log_level, _time, _fields],
+            foreign_pre_chain=[structlog.stdlib.add_log_level, _time, partial(_fields, always)],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -144,8 +146,9 @@ def _time(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return event
 
 
-def _fields(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def _fields(always: Mapping[str, object], _logger: Any, _method: str, event: EventDict) -> EventDict:
     record: logging.LogRecord = event["_record"]
     event["event"] = getattr(record, "event", event["event"])
+    event.update(always)
     event.update(getattr(record, "fields", {}))
     return event

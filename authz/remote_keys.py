@@ -79,6 +79,7 @@ class RemoteKeySet:
         self._error = ""
         self._watchers: list[Callable[[frozenset[str]], None]] = []
         self._backoff = Backoff(jitter)
+        self._fetches = self._failures = 0
         self._forced: deque[float] = deque(maxlen=_FORCED_FETCHES)
         self.after_fork()
         fork.register(self)
@@ -139,6 +140,8 @@ class RemoteKeySet:
                 lasts=max(0.0, self._stale_at - now),
                 error=self._error,
                 retry_in=max(0.0, self._backoff.retry_at - now),
+                fetches=self._fetches,
+                failures=self._failures,
             )
 
     def close(self) -> None:
@@ -213,8 +216,10 @@ class RemoteKeySet:
             now = self._now()
             self._error = error
             if ring is None:
+                self._failures += 1
                 self._backoff.failed(now)
             else:
+                self._fetches += 1
                 self._backoff.succeeded()
                 withdrawn = self._replace(ring, now, fresh)
         if ring is None:

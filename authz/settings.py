@@ -158,6 +158,22 @@ class Settings(VerifierSettings):
     resource_metadata: str = Field(
         "", description="The https URL of this API's protected resource metadata (RFC 9728), for www-authenticate."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes to serve with. They share TCP ports; unix:PATH becomes PATH.0, PATH.1 and so on. "
+        "SIGHUP then replaces them one by one.",
+    )
+    http_listen: str | None = Field(
+        None, description="HOST:PORT of /healthz, /readyz and /metrics, such as 127.0.0.1:9192."
+    )
+    drain: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds from saying NOT_SERVING to the end, in which load balancers can go elsewhere.",
+    )
     grace: float = Field(5.0, ge=0, le=3600, description="Seconds that running checks get when the server stops.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto is text on a terminal, else JSON.")

@@ -511,7 +511,7 @@ def test_serve_ends_in_peace(run: Run, ec_key: SigningKey, tmp_path: Path, numbe
     events = [json.loads(line) for line in done.err.splitlines() if "PollerCompletionQueue" not in line]
 
     assert (done.status, done.out) == (0, "")
-    assert [event["event"] for event in events] == ["listening", "health", "stopped"]
+    assert [event["event"] for event in events] == ["listening", "health", "health", "stopped"]
     assert events[0]["addresses"] == [address]
 
 

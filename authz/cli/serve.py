@@ -1,18 +1,16 @@
 """``authz serve``."""
 
 import asyncio
-import contextlib
-import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from authz import logs, telemetry
-from authz.cli.app import ALLOWED, app
-from authz.decision import Observer
-from authz.decision_log import DecisionLog
+from authz import logs
+from authz.cli.app import ALLOWED, MISUSED, app
+from authz.envoy.worker import Worker
+from authz.errors import ConfigError
 from authz.settings import Settings
 
 ServeFlags = Annotated[Settings | None, Parameter(name="*")]
@@ -24,43 +22,41 @@ def serve(*, flags: ServeFlags = None) -> int:
 
     Every option may also be given as a variable, such as AUTHZ_JWKS_URL for --jwks-url, or in .env.
     """
-    # The core of gRPC logs in a format of its own what comes back as an error anyway.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from authz.envoy import server  # noqa: PLC0415 - grpc, which the other commands need not load
-
-    settings = Settings.load(flags)
-    with contextlib.ExitStack() as ending:
-        ending.callback(logs.configure(settings.log_level, settings.log_format))
-        observers: list[Observer] = []
-        if settings.decision_log != "off":
-            decision_log = DecisionLog(settings.decision_log, settings.decision_log_file)
-            ending.callback(decision_log.close)
-            observers.append(decision_log)
-        serving = server.serve(
-            settings.authorizer(),
-            settings.listen,
-            engine=settings.engine,
-            remove_authorization=settings.remove_authorization,
-            observers=observers,
-            max_pending=settings.max_pending,
-            grace=settings.grace,
-            started=lambda addresses: _started(settings, addresses),
-        )
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(serving)
+    worker = Worker.of_environment()
+    if worker is None:
+        _serve(Settings.load(flags), None)
+        return ALLOWED
+    with worker:
+        try:
+            _serve(Settings.load(flags), worker)
+        except ConfigError as error:
+            # All workers would say the same, so the supervisor says it once.
+            worker.say(error=str(error))
+            return MISUSED
     return ALLOWED
 
 
-def _started(settings: Settings, addresses: Sequence[str]) -> None:
-    # What has been built by now stays until the end: nobody need look through it for garbage again.
-    gc.freeze()
-    telemetry.event(
-        telemetry.INFO,
-        "listening",
-        addresses=list(addresses),
-        issuer=settings.issuer,
-        audience=settings.audience,
-    )
+def _serve(settings: Settings, worker: Worker | None) -> None:
+    always = {} if worker is None else {"worker": worker.number}
+    write_the_rest = logs.configure(settings.log_level, settings.log_format, **always)
+    try:
+        if worker is None and settings.workers > 1:
+            from authz.envoy import workers  # noqa: PLC0415 - only here, as below
+
+            _run(workers.run(settings))
+        else:
+            # The core of gRPC logs in a format of its own what comes back as an error anyway.
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+            from authz.envoy import process  # noqa: PLC0415 - grpc, which nobody else need load
+
+            _run(process.run(settings, worker))
+    finally:
+        write_the_rest()
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serving)
 
 
 def _loop_factory() -> Any:

@@ -17,10 +17,16 @@ _MAX_REQUEST_BYTES = 16 * 1024 * 1024
 
 
 class GrpcioEngine:
-    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.server.Engine`."""
+    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.server.Engine`.
 
-    def __init__(self, servicer: AuthorizationServicer) -> None:
-        options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES)]
+    Args:
+        servicer: what answers.
+        reuse_port: whether other processes of this user listen on the same TCP ports.
+
+    """
+
+    def __init__(self, servicer: AuthorizationServicer, *, reuse_port: bool = False) -> None:
+        options = [("grpc.so_reuseport", int(reuse_port)), ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES)]
         self._server = grpc.aio.server(options=options)
         # Bytes in, bytes out: a request that does not parse must be denied, not fail as an RPC.
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(servicer.check)

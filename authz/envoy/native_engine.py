@@ -43,10 +43,17 @@ _JOIN_SECONDS = 1.0
 
 
 class NativeEngine:
-    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.server.Engine`."""
+    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.server.Engine`.
 
-    def __init__(self, servicer: AuthorizationServicer) -> None:
+    Args:
+        servicer: what answers.
+        reuse_port: whether other processes of this user listen on the same TCP ports.
+
+    """
+
+    def __init__(self, servicer: AuthorizationServicer, *, reuse_port: bool = False) -> None:
         self._servicer = servicer
+        self._reuse_port = reuse_port
         self._fronts: list[NativeGrpcFront] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -78,7 +85,7 @@ class NativeEngine:
                 "use a loopback address, unix:PATH, or --engine grpcio"
             )
         try:
-            front = NativeGrpcFront(address, _METHODS, io_threads=_IO_THREADS)
+            front = NativeGrpcFront(address, _METHODS, io_threads=_IO_THREADS, reuse_port=self._reuse_port)
         except (OSError, ValueError):
             raise ConfigError(
                 f"listen: {address!a} cannot be bound: it is in use or not an address of this machine; choose another"

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, Protocol
 
 from grpc_health.v1 import health_pb2
@@ -13,16 +14,18 @@ from authz.authorizer import Authorizer
 from authz.decision import Observer
 from authz.envoy.config import check_address
 from authz.envoy.grpcio_engine import GrpcioEngine
+from authz.envoy.health import Health
 from authz.envoy.servicer import MAX_PENDING, AuthorizationServicer
-from authz.errors import ConfigError, UnavailableError
-from authz.flow import arun
+from authz.envoy.signals import on_signals
+from authz.errors import ConfigError
 from authz.transport import is_loopback
 
 _SOCKETS = ("unix:", "unix-abstract:")
 
-_HEALTH_SECONDS = 1.0
-
 EngineName = Literal["grpcio", "native"]
+
+Companion = Callable[[Health, AuthorizationServicer], contextlib.AbstractAsyncContextManager[object]]
+"""What runs beside a server, from before it starts until it has stopped."""
 
 
 class Engine(Protocol):
@@ -51,11 +54,15 @@ async def serve(
     listen: Sequence[str],
     *,
     engine: EngineName = "grpcio",
+    reuse_port: bool = False,
     remove_authorization: bool = False,
     observers: Sequence[Observer] = (),
     max_pending: int = MAX_PENDING,
+    drain: float = 0.0,
     grace: float = 5.0,
+    beside: Sequence[Companion] = (),
     started: Callable[[Sequence[str]], None] = lambda _: None,
+    hung_up: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what runs.
 
@@ -65,11 +72,16 @@ async def serve(
         authorizer: the judge.
         listen: ``HOST:PORT`` or ``unix:PATH``, at least one; port 0 is any free one.
         engine: ``grpcio``, or ``native`` for loopback and Unix sockets at a fifth of the CPU time (extra ``native``).
+        reuse_port: whether other processes of this user listen on the same TCP ports.
         remove_authorization: whether Envoy keeps the token from the upstream.
         observers: who is told of every decision.
         max_pending: how many checks may wait for keys or for the issuer; one more is answered UNAVAILABLE at once.
+        drain: seconds from saying NOT_SERVING to the end, in which everything is still answered, for load balancers
+            to go elsewhere. SIGINT cuts them short.
         grace: seconds that running checks get at the end.
+        beside: what else runs meanwhile.
         started: is called with the addresses in force.
+        hung_up: is called at SIGHUP.
 
     Raises:
         ConfigError: an address cannot be bound, or the engine is not installed.
@@ -78,23 +90,31 @@ async def serve(
     servicer = AuthorizationServicer(
         authorizer, remove_authorization=remove_authorization, observers=observers, max_pending=max_pending
     )
-    serving = _engine(engine)(servicer)
+    serving = _engine(engine)(servicer, reuse_port=reuse_port)
     addresses = [_bind(serving, address) for address in listen]
-    stopping = asyncio.Event()
-    with _on_signal(stopping.set):
+    health = Health(authorizer)
+    health.watch(partial(_tell_health, serving))
+    async with contextlib.AsyncExitStack() as ending:
+        for companion in beside:
+            await ending.enter_async_context(companion(health, servicer))
+        stop = _Stop()
+        handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.hurry, signal.SIGHUP: hung_up}
+        ending.enter_context(on_signals(handlers))
         await serving.start()
-        keeping = asyncio.create_task(_keep_health(serving, authorizer))
+        keeping = asyncio.create_task(health.keep())
         started(addresses)
         try:
-            await stopping.wait()
+            await stop.wait()
         finally:
             keeping.cancel()
+            await health.end()
+            await stop.drain(drain)
             await serving.stop(grace)
             authorizer.close()
             telemetry.event(telemetry.INFO, "stopped")
 
 
-def _engine(name: EngineName) -> Callable[[AuthorizationServicer], Engine]:
+def _engine(name: EngineName) -> Callable[..., Engine]:
     if name == "grpcio":
         return GrpcioEngine
     try:
@@ -121,32 +141,33 @@ def _bind(engine: Engine, address: str) -> str:
     return f"{host}:{port}"
 
 
-async def _keep_health(engine: Engine, authorizer: Authorizer) -> None:
-    status: int | None = None
-    while True:
-        pause, new = _HEALTH_SECONDS, int(health_pb2.HealthCheckResponse.SERVING)
-        try:
-            await arun(authorizer.verifier.warm_up_flow(timeout=0))
-        except UnavailableError as error:
-            pause, new = error.retry_after, int(health_pb2.HealthCheckResponse.NOT_SERVING)
-        except Exception as error:  # noqa: BLE001 - without this task the last status would stay for ever
-            telemetry.unforeseen("health", error)
-            new = int(health_pb2.HealthCheckResponse.NOT_SERVING)
-        if new != status:
-            status = new
-            await engine.set_health(status)
-            telemetry.event(telemetry.INFO, "health", status=health_pb2.HealthCheckResponse.ServingStatus.Name(status))
-        await asyncio.sleep(pause)
+async def _tell_health(engine: Engine, reason: str) -> None:
+    status = health_pb2.HealthCheckResponse.NOT_SERVING if reason else health_pb2.HealthCheckResponse.SERVING
+    await engine.set_health(int(status))
+    name = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+    telemetry.event(telemetry.INFO, "health", status=name, reason=reason)
 
 
-@contextlib.contextmanager
-def _on_signal(stop: Callable[[], object]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+class _Stop:
+    """Whether the server is to end, and how fast."""
+
+    def __init__(self) -> None:
+        self._asked, self._hurried = asyncio.Event(), asyncio.Event()
+
+    def ask(self) -> None:
+        """Have the server end."""
+        self._asked.set()
+
+    def hurry(self) -> None:
+        """Have it end without draining."""
+        self._asked.set()
+        self._hurried.set()
+
+    async def wait(self) -> None:
+        """Return when the server is to end."""
+        await self._asked.wait()
+
+    async def drain(self, seconds: float) -> None:
+        """Return after that time, or when there is no more patience."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurried.wait(), seconds)

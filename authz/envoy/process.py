@@ -1,0 +1,108 @@
+"""One server process, put together as the settings say."""
+
+import contextlib
+import gc
+from collections.abc import Sequence
+from functools import partial
+
+from authz import telemetry
+from authz.authorizer import Authorizer
+from authz.decision import Observer
+from authz.decision_log import DecisionLog
+from authz.envoy.health import Health
+from authz.envoy.server import Companion, serve
+from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.worker import Worker
+from authz.settings import Settings
+
+
+async def run(settings: Settings, worker: Worker | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP opens the decision log anew.
+
+    Args:
+        settings: the settings.
+        worker: which of several processes this is.
+
+    Raises:
+        ConfigError: a setting is missing or cannot work.
+
+    """
+    observers: list[Observer] = []
+    beside: list[Companion] = []
+    with contextlib.ExitStack() as ending:
+        log: DecisionLog | None = None
+        if settings.decision_log != "off":
+            log = DecisionLog(settings.decision_log, settings.decision_log_file)
+            ending.callback(log.close)
+            observers.append(log)
+        authorizer = settings.authorizer()
+        if worker is not None:
+            # Before anything that only one process at a time may do.
+            await worker.turn(authorizer)
+            beside.append(worker.reporting)
+        if settings.http_listen is not None:
+            observe, answer = _counting(settings, authorizer, log, worker)
+            observers.append(observe)
+            beside.append(answer)
+        await serve(
+            authorizer,
+            settings.listen if worker is None else worker.listen,
+            engine=settings.engine,
+            reuse_port=worker is not None,
+            remove_authorization=settings.remove_authorization,
+            observers=observers,
+            max_pending=settings.max_pending,
+            drain=settings.drain,
+            grace=settings.grace,
+            beside=beside,
+            started=partial(_started, settings, worker),
+            hung_up=partial(_hung_up, log),
+        )
+
+
+def _counting(
+    settings: Settings, authorizer: Authorizer, log: DecisionLog | None, worker: Worker | None
+) -> tuple[Observer, Companion]:
+    # Late: it takes a fifth of a second to load, which not everybody needs.
+    from authz.envoy import metrics  # noqa: PLC0415
+
+    figures = metrics.Metrics(
+        authorizer,
+        engine=settings.engine,
+        dropped=None if log is None else lambda: log.dropped,
+        worker=None if worker is None else worker.number,
+    )
+
+    def answer(health: Health, servicer: AuthorizationServicer) -> contextlib.AbstractAsyncContextManager[object]:
+        def refresh() -> None:
+            figures.refresh(is_ready=not health.reason, pending=servicer.pending)
+
+        def text() -> bytes:
+            refresh()
+            return figures.text()
+
+        if worker is not None or settings.http_listen is None:
+            return metrics.kept_fresh(refresh)
+        from authz.envoy import probes  # noqa: PLC0415
+
+        return probes.answering(settings.http_listen, lambda: health.reason, text)
+
+    return figures, answer
+
+
+def _started(settings: Settings, worker: Worker | None, addresses: Sequence[str]) -> None:
+    # What has been built by now stays until the end: nobody need look through it for garbage again.
+    gc.freeze()
+    if worker is not None:
+        # The supervisor says it once for all.
+        worker.say(listening=True)
+        return
+    telemetry.event(
+        telemetry.INFO, "listening", addresses=list(addresses), issuer=settings.issuer, audience=settings.audience
+    )
+
+
+def _hung_up(log: DecisionLog | None) -> None:
+    telemetry.event(telemetry.INFO, "hung_up")
+    if log is not None:
+        log.reopen()
