@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from authz.envoy.listeners import is_host_and_port
 from authz.errors import ConfigError
 from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
@@ -14,8 +15,6 @@ from authz.metadata import TrustedMetadata
 _TYPE = "type.googleapis.com/envoy."
 _HTTP_MANAGER = _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _HTTP_OPTIONS = _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
-
-_MAX_PORT = 65535
 
 # A step upwards in words that Envoy leaves to the upstream, where servers that know parameters of segments take it:
 # /open/%2e%2e;/private would come by the route of /open/, which may have no check, and be served as /private.
@@ -29,10 +28,7 @@ def check_address(setting: str, address: str) -> str:
         ConfigError: it is neither; the message names ``setting``.
 
     """
-    host, _, port = address.rpartition(":")
-    if address.startswith("unix:") and address != "unix:":
-        return address
-    if host and host != "unix" and port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT:
+    if is_host_and_port(address) or (address.startswith("unix:") and address != "unix:"):
         return address
     raise ConfigError(f"{setting}: {address!a} is neither HOST:PORT nor unix:PATH")
 
