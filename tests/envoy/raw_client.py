@@ -31,7 +31,7 @@ class RawClient:
         self._socket.close()
 
     def open(self, number: int, path: str, *, padding: int = 0) -> None:
-        """Send the headers of one stream, in as many frames as they need."""
+        """Send the headers of one stream, in as many frames as they need; ``padding`` is in kilobytes."""
         headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "authz")]
         headers += [("content-type", "application/grpc"), ("te", "trailers")]
         headers += [(f"x-{index}", "a" * 1000) for index in range(padding)]
