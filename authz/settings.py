@@ -118,12 +118,25 @@ class Settings(VerifierSettings):
     """What an authorization server needs besides."""
 
     listen: Strings = Field(
-        ["127.0.0.1:9191"], min_length=1, description="HOST:PORT or unix:PATH; may be given several times."
+        ["127.0.0.1:9191"],
+        min_length=1,
+        description="HOST:PORT, tls:HOST:PORT or unix:PATH; may be given several times.",
     )
-    workers: int = Field(1, ge=1, le=64, description="Processes that share the addresses.")
+    tls_cert_file: str | None = Field(
+        None, description="PEM file of the certificate for tls: addresses; read again when it changes."
+    )
+    tls_key_file: str | None = Field(None, description="PEM file of its private key.")
+    tls_client_ca_file: str | None = Field(
+        None, description="PEM file of the authorities of clients, which then must show a certificate (mutual TLS)."
+    )
+    socket_mode: str | None = Field(
+        None, description="Octal permissions of Unix sockets, by default 0600, or 0660 if socket_owner names a group."
+    )
+    socket_owner: str | None = Field(None, description="user, user:group or :group to whom Unix sockets are given.")
     engine: Literal["grpcio", "native"] = Field(
         "grpcio", description="native takes a fifth of the CPU time, on loopback and Unix sockets only (extra native)."
     )
+    reflection: bool = Field(default=False, description="Describe the services to clients such as grpcurl.")
     public_methods: Strings = Field([], description="Full method names or HTTP paths that need no token.")
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
@@ -198,6 +211,10 @@ class Settings(VerifierSettings):
             resource_metadata=self.resource_metadata,
         )
 
+    def masked(self) -> dict[str, Any]:
+        """Return all settings as plain data for people to read, without what could be a secret."""
+        return {name: _masked(value) for name, value in self.model_dump(mode="json").items()}
+
     def _introspector(self) -> Introspector:
         url = self.introspection_url
         return Introspector(
@@ -218,6 +235,18 @@ class Settings(VerifierSettings):
         if not secret:
             raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
         return secret
+
+
+def _masked(value: Any) -> Any:
+    # pydantic has taken care of what is a secret as a whole.
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        # A key set of one's own making may have private parts.
+        return "{…}"
+    if value.startswith(("https://", "http://")) and "?" in value:
+        return f"{value.partition('?')[0]}?…"
+    return value
 
 
 def _flag(name: str) -> str:

@@ -320,7 +320,7 @@ MISTAKES = (
     Mistake(
         "envoy: a trusted name that is not set is not removed either",
         "authz/envoy/check.py",
-        "removed = [name for name in trusted.removed if name not in given]",
+        "removed = [name for name in trusted.removed if name not in names]",
         "removed = list[str]()",
         "tests/envoy/test_check.py",
     ),
@@ -334,7 +334,7 @@ MISTAKES = (
     Mistake(
         "envoy: an upstream may miss what headers cannot hold",
         "authz/envoy/check.py",
-        "    if len(headers) != len(entries):\n        raise InternalError\n",
+        "        if not is_fit(option.header):\n            raise InternalError\n",
         "",
         "tests/envoy/test_servicer.py",
     ),

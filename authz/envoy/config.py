@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from authz.envoy.listeners import is_host_and_port
 from authz.errors import ConfigError
 from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
@@ -17,7 +18,6 @@ EXT_AUTHZ = TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthz"
 HTTP_MANAGER = TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _HTTP_OPTIONS = TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
 
-_MAX_PORT = 65535
 UNIX = "unix:"
 
 # A step upwards in words that Envoy leaves to the upstream, where servers that know parameters of segments take it:
@@ -32,10 +32,7 @@ def check_address(setting: str, address: str) -> str:
         ConfigError: it is neither; the message names ``setting``.
 
     """
-    host, _, port = address.rpartition(":")
-    if address.startswith(UNIX) and address != UNIX:
-        return address
-    if host and host != "unix" and port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT:
+    if is_host_and_port(address) or (address.startswith(UNIX) and address != UNIX):
         return address
     raise ConfigError(f"{setting}: {address!a} is neither HOST:PORT nor unix:PATH")
 

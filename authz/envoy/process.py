@@ -9,11 +9,26 @@ from authz import telemetry
 from authz.authorizer import Authorizer
 from authz.decision import Observer
 from authz.decision_log import DecisionLog
+from authz.envoy import banner, server
+from authz.envoy.certificates import Certificates
 from authz.envoy.health import Health
-from authz.envoy.server import Companion, serve
+from authz.envoy.listeners import Address
+from authz.envoy.server import Companion
 from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.unix_sockets import Permissions, check_nobody_answers
 from authz.envoy.worker import Worker
 from authz.settings import Settings
+
+
+def check(settings: Settings) -> None:
+    """Check all settings as far as can be done without binding or fetching anything.
+
+    Raises:
+        ConfigError: a setting is missing or cannot work.
+
+    """
+    _listening(settings, settings.listen)
+    settings.authorizer().close()
 
 
 async def run(settings: Settings, worker: Worker | None = None) -> None:
@@ -36,7 +51,12 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             ending.callback(log.close)
             observers.append(log)
         authorizer = settings.authorizer()
-        if worker is not None:
+        listen = settings.listen if worker is None else worker.listen
+        addresses, certificates, permissions = _listening(settings, listen)
+        if worker is None:
+            # The supervisor has asked for all its workers, and a successor is to take over.
+            check_nobody_answers(addresses)
+        else:
             # Before anything that only one process at a time may do.
             await worker.turn(authorizer)
             beside.append(worker.reporting)
@@ -44,10 +64,13 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             observe, answer = _counting(settings, authorizer, log, worker)
             observers.append(observe)
             beside.append(answer)
-        await serve(
+        await server.serve(
             authorizer,
-            settings.listen if worker is None else worker.listen,
+            listen,
             engine=settings.engine,
+            certificates=certificates,
+            permissions=permissions,
+            reflection=settings.reflection,
             reuse_port=worker is not None,
             remove_authorization=settings.remove_authorization,
             observers=observers,
@@ -55,9 +78,16 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             drain=settings.drain,
             grace=settings.grace,
             beside=beside,
-            started=partial(_started, settings, worker),
+            started=partial(_started, settings, worker, authorizer),
             hung_up=partial(_hung_up, log),
         )
+
+
+def _listening(settings: Settings, listen: Sequence[str]) -> tuple[Sequence[Address], Certificates | None, Permissions]:
+    certificates = Certificates.configured(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    permissions = Permissions.parse(settings.socket_mode, settings.socket_owner)
+    addresses = server.check(listen, engine=settings.engine, certificates=certificates, reflection=settings.reflection)
+    return addresses, certificates, permissions
 
 
 def _counting(
@@ -90,16 +120,14 @@ def _counting(
     return figures, answer
 
 
-def _started(settings: Settings, worker: Worker | None, addresses: Sequence[str]) -> None:
+def _started(settings: Settings, worker: Worker | None, authorizer: Authorizer, addresses: Sequence[str]) -> None:
     # What has been built by now stays until the end: nobody need look through it for garbage again.
     gc.freeze()
     if worker is not None:
         # The supervisor says it once for all.
         worker.say(listening=True)
-        return
-    telemetry.event(
-        telemetry.INFO, "listening", addresses=list(addresses), issuer=settings.issuer, audience=settings.audience
-    )
+    else:
+        banner.announce(settings, addresses, authorizer.verifier.health())
 
 
 def _hung_up(log: DecisionLog | None) -> None:

@@ -61,7 +61,7 @@ def test_variables_say_what_the_settings_said(monkeypatch: pytest.MonkeyPatch) -
     for entry in environment(given, SERVICE):
         monkeypatch.setenv(entry["name"], entry["value"])
 
-    assert Settings.load() == given.model_copy(update={"listen": ["0.0.0.0:9191"]})
+    assert Settings.load() == given.model_copy(update={"listen": ["0.0.0.0:9191"], "http_listen": "0.0.0.0:9192"})
 
 
 def test_addresses_are_those_of_the_pod() -> None:
