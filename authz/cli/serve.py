@@ -30,6 +30,7 @@ def serve(*, flags: ServeFlags = None) -> int:
         settings.listen,
         engine=settings.engine,
         remove_authorization=settings.remove_authorization,
+        jwt_authn_payload=settings.jwt_authn_payload,
         grace=settings.grace,
         started=lambda addresses: telemetry.event(
             telemetry.INFO, "listening", addresses=list(addresses), issuer=settings.issuer, audience=settings.audience

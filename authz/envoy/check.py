@@ -10,9 +10,11 @@ import base64
 import functools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct, Value
 
 from authz.call import Call, Entry, Principal
@@ -30,6 +32,7 @@ from authz.errors import InternalError, PermissionDeniedError
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
 from authz.refusal import Refusal
+from authz.requirements import requirements_from
 
 # Envoy 1.36 and older know no append_action and overwrite when `append` is absent;
 # proxyless gRPC (gRFC A92) reads append_action only, and appends when it is absent.
@@ -43,6 +46,8 @@ _MAX_HEADER_BYTES = 16384
 _KEY = re.compile(r"(?!host$)[a-z0-9_.-]+")
 # No CR and no LF either, which Envoy would write to the wire unless it validates mutations.
 _VALUE = re.compile(r"[ -~]+")
+
+_JWT_AUTHN = "envoy.filters.http.jwt_authn"
 
 UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
@@ -66,12 +71,18 @@ def malformed() -> PermissionDeniedError:
     return PermissionDeniedError("not a request that can be authorized", reason="request_malformed")
 
 
-def call_from(request: CheckRequest) -> Call:
+def call_from(request: CheckRequest, *, jwt_authn_payload: str = "") -> Call:
     """Return the call that Envoy asks about; its ``method`` is the path without the query.
 
     Reads ``header_map`` (``encode_raw_headers``, and gRFC A92) or else ``headers``, which never both are filled.
     Bytes that are not ASCII become Latin-1 characters, which no token has. The peer is the caller whose certificate
     Envoy has seen in its handshake (``include_peer_certificate``); headers about certificates are only headers.
+
+    Args:
+        request: the question.
+        jwt_authn_payload: where Envoy's filter jwt_authn leaves the claims that it has verified, or an empty string
+            to believe nothing of the kind.
+
     """
     http = request.attributes.request.http
     if http.header_map.headers:
@@ -83,7 +94,25 @@ def call_from(request: CheckRequest) -> Call:
         metadata = [(key.lower(), value) for key, value in http.headers.items()]
     certificate = request.attributes.source.certificate
     peer = _peer(certificate) if certificate else None
-    return Call(method=http.path.partition("?")[0], metadata=metadata, peer=peer)
+    extensions = request.attributes.context_extensions
+    return Call(
+        method=http.path.partition("?")[0],
+        metadata=metadata,
+        peer=peer,
+        requirements=requirements_from(extensions) if extensions else None,
+        verified_claims=_verified_claims(request, jwt_authn_payload) if jwt_authn_payload else None,
+    )
+
+
+def _verified_claims(request: CheckRequest, key: str) -> Mapping[str, Any] | None:
+    stored = request.attributes.metadata_context.filter_metadata.get(_JWT_AUTHN)
+    value = stored.fields.get(key) if stored is not None else None
+    if value is None or not value.HasField("struct_value"):
+        return None
+    try:
+        return MessageToDict(value.struct_value)
+    except Exception:  # noqa: BLE001 - a number that JSON does not have: there are claims, and none can be read
+        return {}
 
 
 # Few clients, many calls.

@@ -51,6 +51,7 @@ async def serve(
     *,
     engine: EngineName = "grpcio",
     remove_authorization: bool = False,
+    jwt_authn_payload: str = "",
     grace: float = 5.0,
     started: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> None:
@@ -63,6 +64,7 @@ async def serve(
         listen: ``HOST:PORT`` or ``unix:PATH``, at least one; port 0 is any free one.
         engine: ``grpcio``, or ``native`` for loopback and Unix sockets at a fifth of the CPU time (extra ``native``).
         remove_authorization: whether Envoy keeps the token from the upstream.
+        jwt_authn_payload: where Envoy's jwt_authn leaves claims that are believed; see :class:`AuthorizationServicer`.
         grace: seconds that running checks get at the end.
         started: is called with the addresses in force.
 
@@ -70,7 +72,10 @@ async def serve(
         ConfigError: an address cannot be bound, or the engine is not installed.
 
     """
-    serving = _engine(engine)(AuthorizationServicer(authorizer, remove_authorization=remove_authorization))
+    servicer = AuthorizationServicer(
+        authorizer, remove_authorization=remove_authorization, jwt_authn_payload=jwt_authn_payload
+    )
+    serving = _engine(engine)(servicer)
     addresses = [_bind(serving, address) for address in listen]
     stopping = asyncio.Event()
     with _on_signal(stopping.set):

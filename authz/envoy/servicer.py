@@ -26,15 +26,25 @@ class AuthorizationServicer:
     Args:
         authorizer: the judge.
         remove_authorization: whether Envoy keeps the token from the upstream.
+        jwt_authn_payload: the ``payload_in_metadata`` of Envoy's filter jwt_authn, whose word is then taken for
+            the signature of a token that the request no longer carries. Every rule about claims still applies.
+            Whoever else reaches the server could write anything there, though all that it gets is a verdict:
+            only Envoy may reach it. Empty to believe nothing of the kind.
         observers: who is told of every decision.
 
     """
 
     def __init__(
-        self, authorizer: Authorizer, *, remove_authorization: bool = False, observers: Sequence[Observer] = ()
+        self,
+        authorizer: Authorizer,
+        *,
+        remove_authorization: bool = False,
+        jwt_authn_payload: str = "",
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._authorizer = authorizer
         self._remove_authorization = remove_authorization
+        self._jwt_authn_payload = jwt_authn_payload
         self._observers = tuple(observers)
 
     async def check(self, body: bytes, _context: object) -> bytes:
@@ -51,7 +61,7 @@ class AuthorizationServicer:
         call, grpc_client = check.UNREADABLE, False
         evidence, refusal = Evidence(), None
         try:
-            call = check.call_from(check.parse(body))
+            call = check.call_from(check.parse(body), jwt_authn_payload=self._jwt_authn_payload)
             grpc_client = check.is_grpc(call.metadata)
             principal = yield from self._authorizer.authorize(call, evidence)
             check.check_path(call, grpc=grpc_client)
