@@ -168,6 +168,8 @@ class Settings(VerifierSettings):
         """
         if self.jwt_authn_payload and self.require_at_jwt:
             raise ConfigError("jwt_authn_payload: a payload has no typ, so this does not go with require_at_jwt")
+        if self.jwt_authn_payload and self.introspect_max_age is not None:
+            raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
         verifier, introspector, assurance = self.verifier(), None, None
         if self.introspect_max_age is not None:
             introspector = self._introspector()
