@@ -404,10 +404,10 @@ MISTAKES = (
     ),
     Mistake(
         "envoy payload: believed though nobody wants that",
-        "authz/envoy/check.py",
-        "if jwt_authn_payload else None",
-        "if True else None",
-        "tests/e2e/test_variants.py -k in_vain",
+        "authz/envoy/servicer.py",
+        "self._jwt_authn_payload = jwt_authn_payload\n",
+        'self._jwt_authn_payload = jwt_authn_payload or "verified"\n',
+        "tests/envoy/test_context.py -k by_default",
     ),
     Mistake(
         "envoy payload: counts beside a token that is not good",
