@@ -1,7 +1,7 @@
 """Verified organizations for gRPC: the judge, its rules, and what it needs of the world."""
 
 from authz.authorizer import Authorizer
-from authz.call import ANONYMOUS, Call, Principal, current_principal
+from authz.call import ANONYMOUS, Call, Principal, Requirements, current_principal
 from authz.credentials import call_credentials
 from authz.errors import (
     AlgorithmNotAllowedError,
@@ -10,6 +10,7 @@ from authz.errors import (
     ClaimError,
     Code,
     ConfigError,
+    InsufficientScopeError,
     InternalError,
     IntrospectionUnavailableError,
     KeyNotFoundError,
@@ -47,6 +48,7 @@ __all__ = [
     "ClientCredentials",
     "Code",
     "ConfigError",
+    "InsufficientScopeError",
     "InternalError",
     "IntrospectionUnavailableError",
     "Introspector",
@@ -59,6 +61,7 @@ __all__ = [
     "PeerUnknownError",
     "PermissionDeniedError",
     "Principal",
+    "Requirements",
     "TokenEndpointError",
     "TokenExpiredError",
     "TokenInactiveError",

@@ -141,6 +141,11 @@ class Settings(VerifierSettings):
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
     )
+    jwt_authn_payload: str = Field(
+        "",
+        description="payload_in_metadata of Envoy's jwt_authn, to believe what it has verified where a request has no "
+        "token any more; nobody but Envoy may then reach this server. By default nothing of the kind is believed.",
+    )
     introspect_max_age: float | None = Field(
         None,
         ge=0,
@@ -198,6 +203,10 @@ class Settings(VerifierSettings):
             ConfigError: a setting is missing or cannot work.
 
         """
+        if self.jwt_authn_payload and self.require_at_jwt:
+            raise ConfigError("jwt_authn_payload: a payload has no typ, so this does not go with require_at_jwt")
+        if self.jwt_authn_payload and self.introspect_max_age is not None:
+            raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
         verifier, introspector, assurance = self.verifier(), None, None
         if self.introspect_max_age is not None:
             introspector = self._introspector()

@@ -200,6 +200,26 @@ class Verifier:
             _check_certificate(principal, peer)
         return principal
 
+    def principal_of(self, claims: Mapping[str, Any], peer: Peer | None = None) -> Principal:
+        """Return whom the payload of a token names whose signature somebody else has checked.
+
+        Every rule about claims is the same as for a token; those about its header are not checked.
+
+        Args:
+            claims: the payload.
+            peer: who sent the token.
+
+        Raises:
+            UnauthenticatedError: a claim is not what it must be, or a rule about headers is in force.
+
+        """
+        if self._require_at_jwt:
+            raise TokenMalformedError("typ must be at+jwt, and a payload has no header that could say so")
+        principal = principal_from(claims, self._rules, self._time())
+        if principal.certificate:
+            _check_certificate(principal, peer)
+        return principal
+
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which the token of ``principal`` is refused: ``exp`` and the leeway."""
         return principal.expires_at + self._rules.leeway

@@ -66,8 +66,8 @@ MISTAKES = (
     Mistake(
         "methods that begin like a public one are public",
         "authz/authorizer.py",
-        "if call.method in self._public:",
-        "if call.method.startswith(tuple(self._public)):",
+        "if call.method in self._public and",
+        "if call.method.startswith(tuple(self._public)) and",
         f"{_DOORS}test_server.py -k resembles",
     ),
     # ---- Refusals ----
@@ -241,8 +241,8 @@ MISTAKES = (
     Mistake(
         "a bound token that is remembered is good for everybody",
         "authz/verifier.py",
-        "        if principal.certificate:\n",
-        "        if principal.certificate and self.remembered(digest) is None:\n",
+        "principal, source\n        if principal.certificate:\n",
+        "principal, source\n        if principal.certificate and self.remembered(digest) is None:\n",
         f"{_DOORS}test_certificate_bound.py",
     ),
     Mistake(
@@ -386,6 +386,77 @@ MISTAKES = (
         "return cls(certificate=_certified(pem, False).certificate)",
         "return _certified(pem, False)",
         "tests/envoy/test_servicer.py",
+    ),
+    # ---- What Envoy says besides the request ----
+    Mistake(
+        "envoy route: one of several scopes is enough",
+        "authz/requirements.py",
+        "if not requirements.scopes <= principal.scopes:",
+        "if requirements.scopes and not requirements.scopes & principal.scopes:",
+        "tests/test_requirements.py",
+    ),
+    Mistake(
+        "envoy route: any audience of the verifier is good",
+        "authz/requirements.py",
+        "if requirements.audience and requirements.audience not in principal.audience:",
+        "if not principal.audience:",
+        "tests/test_requirements.py",
+    ),
+    Mistake(
+        "envoy route: an unknown policy asks nothing",
+        "authz/requirements.py",
+        "    if requirements.policy:\n",
+        "    if not requirements:\n",
+        "tests/test_requirements.py",
+    ),
+    Mistake(
+        "envoy route: a misspelt name is somebody else's",
+        "authz/requirements.py",
+        "if _LIKE_OURS.fullmatch(name)}",
+        "if name in _NAMES}",
+        "tests/test_requirements.py",
+    ),
+    Mistake(
+        "envoy route: a public path stays public whatever is asked",
+        "authz/authorizer.py",
+        "if call.method in self._public and call.requirements is None:",
+        "if call.method in self._public:",
+        "tests/test_requirements.py tests/envoy/test_context.py",
+    ),
+    Mistake(
+        "envoy payload: believed though nobody wants that",
+        "authz/envoy/servicer.py",
+        "self._jwt_authn_payload = jwt_authn_payload\n",
+        'self._jwt_authn_payload = jwt_authn_payload or "verified"\n',
+        "tests/envoy/test_context.py -k by_default",
+    ),
+    Mistake(
+        "envoy payload: counts beside a token that is not good",
+        "authz/authorizer.py",
+        "if not credentials and call.verified_claims is not None",
+        "if call.verified_claims is not None",
+        "tests/test_verified_claims.py tests/envoy/test_context.py",
+    ),
+    Mistake(
+        "envoy payload: its time is not checked",
+        "authz/verifier.py",
+        "principal_from(claims, self._rules, self._time())",
+        "principal_from(claims, self._rules, 0.0)",
+        "tests/test_verified_claims.py",
+    ),
+    Mistake(
+        "envoy payload: a stolen bound token is good",
+        "authz/verifier.py",
+        "self._rules, self._time())\n        if principal.certificate:\n",
+        "self._rules, self._time())\n        if False:\n",
+        "tests/test_verified_claims.py",
+    ),
+    Mistake(
+        "envoy payload: introspection is left out",
+        "authz/authorizer.py",
+        "call.verified_claims is not None and self._assurance_of(call) is None:",
+        "call.verified_claims is not None:",
+        "tests/test_verified_claims.py",
     ),
     # ---- The engines ----
     Mistake(

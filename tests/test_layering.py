@@ -16,7 +16,7 @@ FLOORS = (
     ("alarms", "backoff", "call", "jwk", "secret", "transport"),
     ("flow", "metadata", "refusal", "streams"),
     ("claims", "decision", "discovery", "jws", "keys", "revocation", "token_source"),
-    ("credentials", "decision_log", "introspection", "mesh", "policy", "remote_keys"),
+    ("credentials", "decision_log", "introspection", "mesh", "policy", "remote_keys", "requirements"),
     ("verifier",),
     ("verifiers",),
     ("authorizer",),

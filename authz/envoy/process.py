@@ -4,6 +4,7 @@ import contextlib
 import gc
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from authz import telemetry
 from authz.authorizer import Authorizer
@@ -18,6 +19,9 @@ from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.unix_sockets import Permissions, check_nobody_answers
 from authz.envoy.worker import Worker
 from authz.settings import Settings
+
+if TYPE_CHECKING:
+    from authz.envoy.metrics import Metrics
 
 
 def check(settings: Settings) -> None:
@@ -60,21 +64,27 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             # Before anything that only one process at a time may do.
             await worker.turn(authorizer)
             beside.append(worker.reporting)
+        figures: Metrics | None = None
         if settings.http_listen is not None:
-            observe, answer = _counting(settings, authorizer, log, worker)
-            observers.append(observe)
-            beside.append(answer)
-        await server.serve(
+            figures = _figures(settings, authorizer, log, worker)
+            observers.append(figures)
+        servicer = AuthorizationServicer(
             authorizer,
+            remove_authorization=settings.remove_authorization,
+            jwt_authn_payload=settings.jwt_authn_payload,
+            observers=observers,
+            max_pending=settings.max_pending,
+        )
+        if figures is not None:
+            beside.append(partial(_telling, settings, figures, servicer, worker))
+        await server.serve(
+            servicer,
             listen,
             engine=settings.engine,
             certificates=certificates,
             permissions=permissions,
             reflection=settings.reflection,
             reuse_port=worker is not None,
-            remove_authorization=settings.remove_authorization,
-            observers=observers,
-            max_pending=settings.max_pending,
             drain=settings.drain,
             grace=settings.grace,
             beside=beside,
@@ -90,34 +100,33 @@ def _listening(settings: Settings, listen: Sequence[str]) -> tuple[Sequence[Addr
     return addresses, certificates, permissions
 
 
-def _counting(
-    settings: Settings, authorizer: Authorizer, log: DecisionLog | None, worker: Worker | None
-) -> tuple[Observer, Companion]:
+def _figures(settings: Settings, authorizer: Authorizer, log: DecisionLog | None, worker: Worker | None) -> "Metrics":
     # Late: it takes a fifth of a second to load, which not everybody needs.
     from authz.envoy import metrics  # noqa: PLC0415
 
-    figures = metrics.Metrics(
+    return metrics.Metrics(
         authorizer,
         engine=settings.engine,
         dropped=None if log is None else lambda: log.dropped,
         worker=None if worker is None else worker.number,
     )
 
-    def answer(health: Health, servicer: AuthorizationServicer) -> contextlib.AbstractAsyncContextManager[object]:
-        def refresh() -> None:
-            figures.refresh(is_ready=not health.reason, pending=servicer.pending)
 
-        def text() -> bytes:
-            refresh()
-            return figures.text()
+def _telling(
+    settings: Settings, figures: "Metrics", servicer: AuthorizationServicer, worker: Worker | None, health: Health
+) -> contextlib.AbstractAsyncContextManager[object]:
+    from authz.envoy import metrics, probes  # noqa: PLC0415 - as above
 
-        if worker is not None or settings.http_listen is None:
-            return metrics.kept_fresh(refresh)
-        from authz.envoy import probes  # noqa: PLC0415
+    def refresh() -> None:
+        figures.refresh(is_ready=not health.reason, pending=servicer.pending)
 
-        return probes.answering(settings.http_listen, lambda: health.reason, text)
+    def text() -> bytes:
+        refresh()
+        return figures.text()
 
-    return figures, answer
+    if worker is not None or settings.http_listen is None:
+        return metrics.kept_fresh(refresh)
+    return probes.answering(settings.http_listen, lambda: health.reason, text)
 
 
 def _started(settings: Settings, worker: Worker | None, authorizer: Authorizer, addresses: Sequence[str]) -> None:

@@ -11,14 +11,12 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from authz import telemetry
-from authz.authorizer import Authorizer
-from authz.decision import Observer
 from authz.envoy import listeners, unix_sockets
 from authz.envoy.certificates import Certificates
 from authz.envoy.grpcio_engine import GrpcioEngine
 from authz.envoy.health import Health
 from authz.envoy.listeners import Address
-from authz.envoy.servicer import MAX_PENDING, AuthorizationServicer
+from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.signals import on_signals
 from authz.envoy.unix_sockets import Permissions
 from authz.errors import ConfigError
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 EngineName = Literal["grpcio", "native"]
 
-Companion = Callable[[Health, AuthorizationServicer], contextlib.AbstractAsyncContextManager[object]]
+Companion = Callable[[Health], contextlib.AbstractAsyncContextManager[object]]
 """What runs beside a server, from before it starts until it has stopped."""
 
 
@@ -63,7 +61,7 @@ class Engine(Protocol):
 
 
 async def serve(
-    authorizer: Authorizer,
+    servicer: AuthorizationServicer,
     listen: Sequence[str],
     *,
     engine: EngineName = "grpcio",
@@ -71,9 +69,6 @@ async def serve(
     certificates: Certificates | None = None,
     permissions: Permissions | None = None,
     reflection: bool = False,
-    remove_authorization: bool = False,
-    observers: Sequence[Observer] = (),
-    max_pending: int = MAX_PENDING,
     drain: float = 0.0,
     grace: float = 5.0,
     beside: Sequence[Companion] = (),
@@ -85,16 +80,13 @@ async def serve(
     ``grpc.health.v1`` says SERVING while calls can be decided, which needs the issuer's keys.
 
     Args:
-        authorizer: the judge.
+        servicer: answers checks.
         listen: ``HOST:PORT``, ``tls:HOST:PORT`` or ``unix:PATH``, at least one; port 0 is any free one.
         engine: ``grpcio``, or ``native`` for loopback and Unix sockets at a fifth of the CPU time (extra ``native``).
         reuse_port: whether other processes of this user listen on the same TCP ports.
         certificates: of the addresses with TLS.
         permissions: of the Unix sockets; by default nobody but their owner may connect.
         reflection: whether clients may ask what services there are; for ``grpcio``.
-        remove_authorization: whether Envoy keeps the token from the upstream.
-        observers: who is told of every decision.
-        max_pending: how many checks may wait for keys or for the issuer; one more is answered UNAVAILABLE at once.
         drain: seconds from saying NOT_SERVING to the end, in which everything is still answered, for load balancers
             to go elsewhere. SIGINT cuts them short.
         grace: seconds that running checks get at the end.
@@ -107,9 +99,6 @@ async def serve(
 
     """
     addresses = check(listen, engine=engine, certificates=certificates, reflection=reflection)
-    servicer = AuthorizationServicer(
-        authorizer, remove_authorization=remove_authorization, observers=observers, max_pending=max_pending
-    )
     serving: Engine = (
         GrpcioEngine(servicer, reflection=reflection, reuse_port=reuse_port)
         if engine == "grpcio"
@@ -123,10 +112,10 @@ async def serve(
             else _bind(serving, address, certificates)
             for address in addresses
         ]
-        health = Health(authorizer)
+        health = Health(servicer.authorizer)
         health.watch(partial(_tell_health, serving))
         for companion in beside:
-            await ending.enter_async_context(companion(health, servicer))
+            await ending.enter_async_context(companion(health))
         stop = _Stop()
         handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.hurry, signal.SIGHUP: hung_up}
         ending.enter_context(on_signals(handlers))
@@ -141,7 +130,7 @@ async def serve(
             await stop.drain(drain)
             sockets.close()
             await serving.stop(grace)
-            authorizer.close()
+            servicer.authorizer.close()
             telemetry.event(telemetry.INFO, "stopped")
 
 

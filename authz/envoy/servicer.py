@@ -26,6 +26,10 @@ class AuthorizationServicer:
     Args:
         authorizer: the judge.
         remove_authorization: whether Envoy keeps the token from the upstream.
+        jwt_authn_payload: the ``payload_in_metadata`` of Envoy's filter jwt_authn, whose word is then taken for
+            the signature of a token that the request no longer carries. Every rule about claims still applies.
+            Whoever else reaches the server could write anything there, though all that it gets is a verdict:
+            only Envoy may reach it. Empty to believe nothing of the kind.
         observers: who is told of every decision.
         max_pending: how many checks may wait at a time, for keys or for the issuer's word. One more is answered
             UNAVAILABLE at once: Envoy's patience is short, and what waits costs memory.
@@ -37,11 +41,13 @@ class AuthorizationServicer:
         authorizer: Authorizer,
         *,
         remove_authorization: bool = False,
+        jwt_authn_payload: str = "",
         observers: Sequence[Observer] = (),
         max_pending: int = MAX_PENDING,
     ) -> None:
-        self._authorizer = authorizer
+        self.authorizer = authorizer
         self._remove_authorization = remove_authorization
+        self._jwt_authn_payload = jwt_authn_payload
         self._observers = tuple(observers)
         self._max_pending = max_pending
         self._lock = threading.Lock()
@@ -93,14 +99,14 @@ class AuthorizationServicer:
         call, is_grpc = check.UNREADABLE, False
         evidence, refusal = Evidence(), None
         try:
-            call, is_grpc = check.read(body)
-            principal = yield from self._authorizer.authorize(call, evidence)
+            call, is_grpc = check.read(body, jwt_authn_payload=self._jwt_authn_payload)
+            principal = yield from self.authorizer.authorize(call, evidence)
             check.check_path(call.method, grpc=is_grpc)
-            answer = check.allowed(principal, self._authorizer.trusted, remove_authorization=self._remove_authorization)
+            answer = check.allowed(principal, self.authorizer.trusted, remove_authorization=self._remove_authorization)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
-            refusal = self._authorizer.refusal(call, error)
+            refusal = self.authorizer.refusal(call, error)
             answer = check.denied(refusal, grpc=is_grpc)
         if self._observers:
             self._tell(call, evidence, refusal, perf_counter() - began)
@@ -109,7 +115,7 @@ class AuthorizationServicer:
     def unforeseen(self, error: BaseException) -> bytes:
         """Return the answer to a request of which nothing is known but that ``error`` came up."""
         try:
-            return check.denied(self._authorizer.refusal(check.UNREADABLE, error), grpc=True)
+            return check.denied(self.authorizer.refusal(check.UNREADABLE, error), grpc=True)
         except BaseException:  # noqa: BLE001 - not even the log works
             return _LAST_WORD
 

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from authz.authorizer import Authorizer
 from authz.demo.signing import SigningKey
 from authz.envoy.server import EngineName, serve
+from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from tests.doubles import FakeIssuer, jwks, m2m_claims
 from tests.envoy.messages import GRPC, bearer, in_headers
@@ -123,7 +124,8 @@ def serving(authorizer: Authorizer, *listen: str, engine: EngineName = "grpcio",
 
     async def start() -> tuple[Sequence[str], "asyncio.Task[None]"]:
         started = asyncio.get_running_loop().create_future()
-        ended = asyncio.create_task(serve(authorizer, listen, engine=engine, started=started.set_result, **options))
+        servicer = AuthorizationServicer(authorizer)
+        ended = asyncio.create_task(serve(servicer, listen, engine=engine, started=started.set_result, **options))
         await asyncio.wait((started, ended), return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
             await ended

@@ -27,8 +27,8 @@ Ask = Callable[[CheckRequest | bytes], CheckResponse]
 PUBLIC = "/grpc.health.v1.Health/Check"
 
 
-def asker(authorizer: Authorizer, *observers: Observer) -> Ask:
-    servicer = AuthorizationServicer(authorizer, observers=observers)
+def asker(authorizer: Authorizer, *observers: Observer, jwt_authn_payload: str = "") -> Ask:
+    servicer = AuthorizationServicer(authorizer, jwt_authn_payload=jwt_authn_payload, observers=observers)
 
     def ask(question: CheckRequest | bytes) -> CheckResponse:
         body = question if isinstance(question, bytes) else question.SerializeToString()
