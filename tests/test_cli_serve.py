@@ -105,7 +105,7 @@ def test_good_configuration_is_said_to_be_good_and_nothing_is_bound_or_fetched(r
         sockets = ("--listen", listen, "--listen", "unix:a.sock", "--socket-mode", "0660")
         status, out, err = run("--check-config", *sockets, "--jwks-url", f"http://{listen}/jwks")
         lines = out.splitlines()
-        taken.setblocking(False)
+        taken.settimeout(0)
         with pytest.raises(BlockingIOError):
             taken.accept()
 
