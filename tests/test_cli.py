@@ -94,7 +94,9 @@ def test_help_names_every_command(run: Run, arguments: Sequence[str]) -> None:
     done = run(*arguments)
 
     assert done.status == 0
-    assert all(name in done.out for name in ("serve", "issuer", "demo", "token", "verify", "protos", "envoy-config"))
+    assert all(
+        name in done.out for name in ("serve", "check", "issuer", "demo", "token", "verify", "protos", "envoy-config")
+    )
 
 
 def test_proto_files_are_where_it_says(run: Run) -> None:

@@ -13,6 +13,7 @@ from authz.envoy.bounds import (
     KEEPALIVE_TIMEOUT_MS,
     MAX_CONCURRENT_STREAMS,
     MAX_METADATA_BYTES,
+    MAX_REQUEST_BYTES,
     MIN_PING_INTERVAL_MS,
 )
 from authz.envoy.listeners import Address
@@ -20,13 +21,8 @@ from authz.envoy.reflection import add_reflection
 from authz.envoy.servicer import SERVICE, AuthorizationServicer
 from authz.errors import ConfigError
 
-# The caller's headers come as a message, which the limits of metadata do not bound. One that is too large is an
-# RPC error, which failure_mode_allow lets through: leave room for all that an Envoy may be told to take, 8 MiB
-# of headers (60 KiB by default), and a buffered body.
-_MAX_REQUEST_BYTES = 16 * 1024 * 1024
-
 _OPTIONS = (
-    ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
     # Both, for between the two numbers gRPC refuses calls at random.
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
