@@ -212,6 +212,10 @@ class Verifier:
         """Say whether the issuer still has the key that ``principal`` was verified by; yes for another issuer's."""
         return principal.issuer != self.issuer or self._keys.knows(principal.key_id)
 
+    def key_age(self, principal: Principal) -> float | None:
+        """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` for another issuer's."""
+        return self._keys.age() if principal.issuer == self.issuer else None
+
     def _checked(self, token: str, digest: bytes) -> Flow[Principal]:
         jws = parse_compact(token, self._algorithms, require_kid=self._require_kid, require_at_jwt=self._require_at_jwt)
         try:

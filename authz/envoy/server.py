@@ -10,7 +10,6 @@ from grpc_health.v1 import health_pb2
 
 from authz import telemetry
 from authz.authorizer import Authorizer
-from authz.decision import Observer
 from authz.envoy.config import check_address
 from authz.envoy.grpcio_engine import GrpcioEngine
 from authz.envoy.servicer import MAX_PENDING, AuthorizationServicer
@@ -52,7 +51,6 @@ async def serve(
     *,
     engine: EngineName = "grpcio",
     remove_authorization: bool = False,
-    observers: Sequence[Observer] = (),
     max_pending: int = MAX_PENDING,
     grace: float = 5.0,
     started: Callable[[Sequence[str]], None] = lambda _: None,
@@ -66,7 +64,6 @@ async def serve(
         listen: ``HOST:PORT`` or ``unix:PATH``, at least one; port 0 is any free one.
         engine: ``grpcio``, or ``native`` for loopback and Unix sockets at a fifth of the CPU time (extra ``native``).
         remove_authorization: whether Envoy keeps the token from the upstream.
-        observers: who is told of every decision.
         max_pending: how many checks may wait for keys or for the issuer; one more is answered UNAVAILABLE at once.
         grace: seconds that running checks get at the end.
         started: is called with the addresses in force.
@@ -76,7 +73,7 @@ async def serve(
 
     """
     servicer = AuthorizationServicer(
-        authorizer, remove_authorization=remove_authorization, observers=observers, max_pending=max_pending
+        authorizer, remove_authorization=remove_authorization, max_pending=max_pending
     )
     serving = _engine(engine)(servicer)
     addresses = [_bind(serving, address) for address in listen]

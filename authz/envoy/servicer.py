@@ -1,17 +1,15 @@
 """Envoy's ``Check``, whatever serves it: bytes in, bytes out."""
 
 import threading
-from collections.abc import Sequence
 from time import perf_counter
 
-from authz import telemetry
 from authz.authorizer import Authorizer
 from authz.call import Call
-from authz.decision import Decision, Evidence, Observer
+from authz.decision import Evidence
 from authz.envoy import check
 from authz.errors import InternalError, OverloadedError
 from authz.flow import Flow, Wait, arun
-from authz.refusal import Challenge, Refusal, refusal_of
+from authz.refusal import Challenge, refusal_of
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 
@@ -26,7 +24,6 @@ class AuthorizationServicer:
     Args:
         authorizer: the judge.
         remove_authorization: whether Envoy keeps the token from the upstream.
-        observers: who is told of every decision.
         max_pending: how many checks may wait at a time, for keys or for the issuer's word. One more is answered
             UNAVAILABLE at once: Envoy's patience is short, and what waits costs memory.
 
@@ -37,12 +34,10 @@ class AuthorizationServicer:
         authorizer: Authorizer,
         *,
         remove_authorization: bool = False,
-        observers: Sequence[Observer] = (),
         max_pending: int = MAX_PENDING,
     ) -> None:
         self._authorizer = authorizer
         self._remove_authorization = remove_authorization
-        self._observers = tuple(observers)
         self._max_pending = max_pending
         self._lock = threading.Lock()
         self.pending = 0
@@ -102,8 +97,7 @@ class AuthorizationServicer:
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
             refusal = self._authorizer.refusal(call, error)
             answer = check.denied(refusal, grpc=is_grpc)
-        if self._observers:
-            self._tell(call, evidence, refusal, perf_counter() - began)
+        self._authorizer.decided(call, evidence, refusal, perf_counter() - began, door="envoy")
         return answer
 
     def unforeseen(self, error: BaseException) -> bytes:
@@ -112,11 +106,3 @@ class AuthorizationServicer:
             return check.denied(self._authorizer.refusal(check.UNREADABLE, error), grpc=True)
         except BaseException:  # noqa: BLE001 - not even the log works
             return _LAST_WORD
-
-    def _tell(self, call: Call, evidence: Evidence, refusal: Refusal | None, seconds: float) -> None:
-        decision = Decision(call, evidence, refusal, seconds)
-        for observe in self._observers:
-            try:
-                observe(decision)
-            except Exception as error:  # noqa: BLE001 - whoever counts decisions has no say in them
-                telemetry.unforeseen("observer", error)
