@@ -218,7 +218,7 @@ class Authorizer:
         for observe in self._observers:
             try:
                 observe(decision)
-            except (KeyboardInterrupt, SystemExit):
+            except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001 - whoever looks on has no say
                 telemetry.unforeseen("observer", error)

@@ -195,7 +195,10 @@ class Verifier:
             source = "signature"
             principal = yield from self._checked(token, digest)
         if evidence is not None:
-            evidence.principal, evidence.source = principal, source
+            evidence.principal = principal
+            # A call that is asked about again, with its peer, finds in the cache what has just been checked for it.
+            if evidence.source != "signature":
+                evidence.source = source
         if principal.certificate:
             _check_certificate(principal, peer)
         return principal

@@ -26,7 +26,8 @@ def serve(*, flags: ServeFlags = None) -> int:
     """
     # The core of gRPC logs in a format of its own what comes back as an error anyway.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from authz.envoy import server  # noqa: PLC0415 - grpc, which the other commands need not load
+    from authz.audit_service import Audit, serve_audit  # noqa: PLC0415 - grpc, which the other commands need not load
+    from authz.envoy import server  # noqa: PLC0415 - as above
 
     settings = Settings.load(flags)
     with contextlib.ExitStack() as ending:
@@ -36,18 +37,28 @@ def serve(*, flags: ServeFlags = None) -> int:
             decision_log = DecisionLog(settings.decision_log, settings.decision_log_file)
             ending.callback(decision_log.close)
             observers.append(decision_log)
-        serving = server.serve(
-            settings.authorizer(),
-            settings.listen,
-            engine=settings.engine,
-            remove_authorization=settings.remove_authorization,
-            observers=observers,
-            max_pending=settings.max_pending,
-            grace=settings.grace,
-            started=lambda addresses: _started(settings, addresses),
-        )
+        audit = Audit()
+        if settings.audit_listen is not None:
+            observers.append(audit)
+        authorizer = settings.authorizer(observers)
+
+        async def serving() -> None:
+            async with contextlib.AsyncExitStack() as beside:
+                if settings.audit_listen is not None:
+                    address = await beside.enter_async_context(serve_audit(audit, settings.audit_listen))
+                    telemetry.event(telemetry.INFO, "audit_listening", address=address)
+                await server.serve(
+                    authorizer,
+                    settings.listen,
+                    engine=settings.engine,
+                    remove_authorization=settings.remove_authorization,
+                    max_pending=settings.max_pending,
+                    grace=settings.grace,
+                    started=lambda addresses: _started(settings, addresses),
+                )
+
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(serving)
+            runner.run(serving())
     return ALLOWED
 
 

@@ -72,9 +72,7 @@ async def serve(
         ConfigError: an address cannot be bound, or the engine is not installed.
 
     """
-    servicer = AuthorizationServicer(
-        authorizer, remove_authorization=remove_authorization, max_pending=max_pending
-    )
+    servicer = AuthorizationServicer(authorizer, remove_authorization=remove_authorization, max_pending=max_pending)
     serving = _engine(engine)(servicer)
     addresses = [_bind(serving, address) for address in listen]
     stopping = asyncio.Event()

@@ -4,7 +4,6 @@ import threading
 from time import perf_counter
 
 from authz.authorizer import Authorizer
-from authz.call import Call
 from authz.decision import Evidence
 from authz.envoy import check
 from authz.errors import InternalError, OverloadedError
