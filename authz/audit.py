@@ -1,7 +1,6 @@
 """A decision as a message: ``authz.v1.Decision``."""
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz import decision as decisions
 from authz.v1.decision_pb2 import Decision
@@ -13,7 +12,6 @@ def decision_message(decision: decisions.Decision) -> Decision:
     """Return ``decision`` as a message, which says the same as :meth:`authz.decision.Decision.fields`."""
     fields, refusal = decision.fields(), decision.refusal
     message = Decision(
-        time=Timestamp(),
         event=Decision.Event.Value(_name("EVENT", fields["event"])),
         door=Decision.Door.Value(_name("DOOR", fields["door"])),
         rpc_method=fields["method"],
@@ -33,7 +31,8 @@ def decision_message(decision: decisions.Decision) -> Decision:
         source=Decision.Source.Value(_name("SOURCE", fields["source"])),
         latency=_duration(decision.seconds) if decision.event == "decision" else None,
     )
-    message.time.FromNanoseconds(round(decision.time * 1e9))
+    # A float does not tell nanoseconds of our days apart.
+    message.time.FromMicroseconds(round(decision.time * 1e6))
     return message
 
 

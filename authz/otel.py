@@ -47,7 +47,7 @@ class OpenTelemetryLog:
     def __call__(self, decision: Decision) -> None:
         """Emit one decision."""
         self._logger.emit(
-            timestamp=round(decision.time * 1e9),
+            timestamp=round(decision.time * 1e6) * 1000,
             context=self._context(decision),
             severity_number=self._severities[decision.verdict],
             severity_text=_SEVERITIES[decision.verdict],
