@@ -3,6 +3,7 @@
 from authz.authorizer import Authorizer
 from authz.call import ANONYMOUS, Call, Principal, current_principal
 from authz.credentials import call_credentials
+from authz.decision import Decision
 from authz.errors import (
     AlgorithmNotAllowedError,
     AuthzError,
@@ -47,6 +48,7 @@ __all__ = [
     "ClientCredentials",
     "Code",
     "ConfigError",
+    "Decision",
     "InternalError",
     "IntrospectionUnavailableError",
     "Introspector",

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import re
+import runpy
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
@@ -225,7 +228,8 @@ def test_audit_beside_the_api_shows_its_callers_nothing(
             stub: Any = AuditStub(channel)
             metadata = (("authorization", f"Bearer {ec_key.sign(m2m_claims())}"),)
 
-            assert await code_of(stub.Watch(WatchRequest(), metadata=metadata)) is grpc.StatusCode.PERMISSION_DENIED
+            watching = stub.Watch(WatchRequest(), metadata=metadata, timeout=5)
+            assert await code_of(watching) is grpc.StatusCode.PERMISSION_DENIED
         await server.stop(None)
 
     run(work())
@@ -269,3 +273,40 @@ def test_address_that_is_taken_is_named() -> None:
 
     with pytest.raises(ConfigError, match=r"audit_listen: .* cannot be bound"):
         run(work())
+
+
+# ---- What docs/audit.md shows ----
+
+DOCUMENT = (Path(__file__).parent.parent / "docs" / "audit.md").read_text(encoding="utf-8")
+PROGRAMS = {match[1]: match[0] for match in re.findall(r"```python\n(# (\S+\.py)\n.*?)```", DOCUMENT, re.DOTALL)}
+
+
+def test_observers_of_the_document_are_observers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "observers.py").write_text(PROGRAMS["observers.py"], encoding="utf-8")
+
+    assert isinstance(runpy.run_path("observers.py")["authorizer"], Authorizer)
+    assert (tmp_path / "denied.jsonl").exists()
+
+
+def test_watcher_of_the_document_watches(tmp_path: Path) -> None:
+    async def work() -> None:
+        audit = Audit()
+        async with serve_audit(audit, LOOPBACK) as address:
+            (tmp_path / "watch.py").write_text(PROGRAMS["watch.py"].replace("127.0.0.1:9903", address))
+            watcher = await asyncio.create_subprocess_exec(
+                sys.executable, tmp_path / "watch.py", stdout=asyncio.subprocess.PIPE
+            )
+            try:
+                await until(lambda: audit.watchers == 1)
+                audit(decision())
+                audit(decision(TokenExpiredError(), method="/authz.demo.v1.LedgerService/PostEntry"))
+                assert watcher.stdout is not None
+                line = await watcher.stdout.readline()
+            finally:
+                watcher.kill()
+                await watcher.communicate()
+
+            assert line == b"org_01JYACME /authz.demo.v1.LedgerService/PostEntry token_expired 0\n"
+
+    run(work())
