@@ -277,23 +277,29 @@ def test_address_that_is_taken_is_named() -> None:
 
 # ---- What docs/audit.md shows ----
 
-DOCUMENT = (Path(__file__).parent.parent / "docs" / "audit.md").read_text(encoding="utf-8")
-PROGRAMS = {match[1]: match[0] for match in re.findall(r"```python\n(# (\S+\.py)\n.*?)```", DOCUMENT, re.DOTALL)}
+
+@pytest.fixture
+def programs() -> dict[str, str]:
+    """Return the programs of the document, by name."""
+    text = (Path(__file__).parent.parent / "docs" / "audit.md").read_text(encoding="utf-8")
+    return {match[1]: match[0] for match in re.findall(r"```python\n(# (\S+\.py)\n.*?)```", text, re.DOTALL)}
 
 
-def test_observers_of_the_document_are_observers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_observers_of_the_document_are_observers(
+    programs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "observers.py").write_text(PROGRAMS["observers.py"], encoding="utf-8")
+    (tmp_path / "observers.py").write_text(programs["observers.py"], encoding="utf-8")
 
     assert isinstance(runpy.run_path("observers.py")["authorizer"], Authorizer)
     assert (tmp_path / "denied.jsonl").exists()
 
 
-def test_watcher_of_the_document_watches(tmp_path: Path) -> None:
+def test_watcher_of_the_document_watches(programs: dict[str, str], tmp_path: Path) -> None:
     async def work() -> None:
         audit = Audit()
         async with serve_audit(audit, LOOPBACK) as address:
-            (tmp_path / "watch.py").write_text(PROGRAMS["watch.py"].replace("127.0.0.1:9903", address))
+            (tmp_path / "watch.py").write_text(programs["watch.py"].replace("127.0.0.1:9903", address))
             watcher = await asyncio.create_subprocess_exec(
                 sys.executable, tmp_path / "watch.py", stdout=asyncio.subprocess.PIPE
             )

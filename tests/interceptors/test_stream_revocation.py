@@ -274,7 +274,6 @@ def test_end_of_a_stream_is_a_decision_of_its_own(new_live: Any, verifier: Verif
     live = new_live(Authorizer(verifier, observers=[told.append]))
     running = begin(live)
     live.authorizer.revoke(org_id=ORG)
-    live.authorizer.revoke(client_id=CLIENT)
 
     assert is_ended(live, running, "TOKEN_INACTIVE")
     admitted, ended = (decision.fields() for decision in told)
