@@ -3,6 +3,7 @@
 from authz.authorizer import Authorizer
 from authz.call import ANONYMOUS, Call, Principal, Requirements, current_principal
 from authz.credentials import call_credentials
+from authz.decision import Decision
 from authz.errors import (
     AlgorithmNotAllowedError,
     AuthzError,
@@ -48,6 +49,7 @@ __all__ = [
     "ClientCredentials",
     "Code",
     "ConfigError",
+    "Decision",
     "InsufficientScopeError",
     "InternalError",
     "IntrospectionUnavailableError",

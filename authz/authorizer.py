@@ -8,7 +8,7 @@ from authz import telemetry
 from authz.call import ANONYMOUS, Call, Principal, check_methods
 from authz.claims import is_expired
 from authz.clock import SYSTEM_CLOCK, Clock
-from authz.decision import Evidence
+from authz.decision import Decision, Door, Event, Evidence, Observer
 from authz.errors import (
     AuthzError,
     ConfigError,
@@ -56,6 +56,7 @@ class Authorizer:
         resource_metadata: where this API says which issuer its tokens come from (RFC 9728): an https URL that
             ``www-authenticate`` points to.
         trusted: under which names backends find the caller.
+        observers: who is told of every decision at every door.
 
     Raises:
         ConfigError: an argument that cannot work; the message names it.
@@ -73,6 +74,7 @@ class Authorizer:
         realm: str = "api",
         resource_metadata: str = "",
         trusted: TrustedMetadata | None = None,
+        observers: Collection[Observer] = (),
     ) -> None:
         if (assurance is None) != (introspector is None):
             raise ConfigError("introspector and assurance: give both or neither, or nothing would ever be asked")
@@ -92,6 +94,7 @@ class Authorizer:
         self._default_assurance = self._assurance.pop("*", None)
         check_methods(self._assurance, "assurance")
         self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
+        self._observers = tuple(observers)
 
     def authorize(self, call: Call, evidence: Evidence | None = None) -> Flow[Principal]:
         """Return who makes ``call`` if it may be made; ``ANONYMOUS`` on a public method.
@@ -195,6 +198,39 @@ class Authorizer:
         telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason)
         return refusal_of(error, self._challenge)
 
+    def decided(
+        self,
+        call: Call,
+        evidence: Evidence,
+        refusal: Refusal | None,
+        seconds: float,
+        *,
+        door: Door,
+        event: Event = "decision",
+    ) -> None:
+        """Tell the observers what was decided about ``call``; for the doors, once for every call.
+
+        Args:
+            call: the call.
+            evidence: what :meth:`authorize` was given with it.
+            refusal: what its caller gets, or ``None`` if it is allowed.
+            seconds: how long that took.
+            door: where it came in.
+            event: what was decided.
+
+        """
+        if not self._observers:
+            return
+        time, key_age = self.verifier.clock.time(), self.verifier.key_age(evidence.principal)
+        decision = Decision(call, evidence, refusal, seconds, door, event, time, key_age)
+        for observe in self._observers:
+            try:
+                observe(decision)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whoever looks on has no say
+                telemetry.unforeseen("observer", error)
+
     def _assurance_of(self, call: Call) -> Assurance | None:
         return self._assurance.get(call.method, self._default_assurance)
 
@@ -229,6 +265,9 @@ class _Nobody:
 
     def knows_key(self, _principal: Principal) -> bool:
         return True
+
+    def key_age(self, _principal: Principal) -> None:
+        return None
 
     def health(self) -> Mapping[str, KeySetHealth]:
         return {}

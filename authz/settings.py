@@ -4,6 +4,7 @@ A flag goes before a variable, a variable before the same line in ``.env``.
 Lists may be given as ``a,b`` in variables and by repeating the flag.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from cyclopts import Parameter
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from authz.authorizer import Authorizer
 from authz.claims import ORG_ID_PATTERN
+from authz.decision import Observer
 from authz.errors import ConfigError
 from authz.introspection import ACTIVE_SECONDS, Assurance, Introspector
 from authz.secret import read_secret
@@ -172,6 +174,9 @@ class Settings(VerifierSettings):
         "off", description="Write each decision, or each that is not to allow, as a JSON line."
     )
     decision_log_file: str | None = Field(None, description="Where to, if not to standard output.")
+    audit_listen: str | None = Field(
+        None, description="Where decisions can be watched (authz.v1.Audit): HOST:PORT of loopback, or unix:PATH."
+    )
     realm: str = Field("api", description="What www-authenticate calls this API.")
     resource_metadata: str = Field(
         "", description="The https URL of this API's protected resource metadata (RFC 9728), for www-authenticate."
@@ -196,8 +201,11 @@ class Settings(VerifierSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto is text on a terminal, else JSON.")
 
-    def authorizer(self) -> Authorizer:
+    def authorizer(self, observers: Collection[Observer] = ()) -> Authorizer:
         """Build the authorizer.
+
+        Args:
+            observers: who is told of every decision.
 
         Raises:
             ConfigError: a setting is missing or cannot work.
@@ -218,6 +226,7 @@ class Settings(VerifierSettings):
             assurance=assurance,
             realm=self.realm,
             resource_metadata=self.resource_metadata,
+            observers=observers,
         )
 
     def masked(self) -> dict[str, Any]:

@@ -75,6 +75,11 @@ class Verifiers:
         verifier = self._by_issuer.get(principal.issuer)
         return verifier is None or verifier.knows_key(principal)
 
+    def key_age(self, principal: Principal) -> float | None:
+        """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` if they were not."""
+        verifier = self._by_issuer.get(principal.issuer)
+        return None if verifier is None else verifier.key_age(principal)
+
     def warm_up(self, timeout: float = 5.0) -> None:
         """Have every issuer's keys; see :meth:`authz.Verifier.warm_up`.
 

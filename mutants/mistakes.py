@@ -241,8 +241,8 @@ MISTAKES = (
     Mistake(
         "a bound token that is remembered is good for everybody",
         "authz/verifier.py",
-        "principal, source\n        if principal.certificate:\n",
-        "principal, source\n        if principal.certificate and self.remembered(digest) is None:\n",
+        "evidence.source = source\n        if principal.certificate:\n",
+        'evidence.source = source\n        if principal.certificate and source != "cache":\n',
         f"{_DOORS}test_certificate_bound.py",
     ),
     Mistake(
@@ -353,11 +353,11 @@ MISTAKES = (
         "tests/envoy/test_servicer.py -k beyond_what_may_wait",
     ),
     Mistake(
-        "envoy: an observer that fails denies the call",
-        "authz/envoy/servicer.py",
-        "except Exception as error:  # noqa: BLE001 - whoever counts decisions has no say in them",
+        "an observer that fails denies the call",
+        "authz/authorizer.py",
+        "except BaseException as error:  # noqa: BLE001 - whoever looks on has no say",
         "except KeyError as error:",
-        "tests/envoy/test_servicer.py -k observer",
+        "tests/interceptors/test_decisions.py -k observer_that_fails",
     ),
     Mistake(
         "the decision log waits for whoever reads it",
@@ -365,6 +365,27 @@ MISTAKES = (
         "if len(self._waiting) >= self._capacity:",
         "if False:",
         "tests/test_decision_log.py -k nobody_reads",
+    ),
+    Mistake(
+        "the end of a stream is told as if it were allowed",
+        "authz/hearing.py",
+        'refusal, 0.0, door=self._door, event="stream_ended")',
+        'None, 0.0, door=self._door, event="stream_ended")',
+        "tests/interceptors/test_stream_revocation.py -k decision_of_its_own",
+    ),
+    Mistake(
+        "what waits for a slow watcher has no bound",
+        "authz/audit_service.py",
+        "if len(self._waiting) >= self._capacity:",
+        "if False:",
+        "tests/test_audit_service.py -k loses_the_oldest",
+    ),
+    Mistake(
+        "callers of the API may watch all others",
+        "authz/audit_service.py",
+        "if _has_been_admitted():",
+        "if False:",
+        "tests/test_audit_service.py -k beside_the_api",
     ),
     Mistake(
         "envoy: the certificate is that of the server",

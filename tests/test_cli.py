@@ -22,6 +22,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from authz import cli
 from authz.demo.issuer import Issuer, IssuerServer, SigningKey
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
+from authz.v1.audit_pb2 import WatchRequest
+from authz.v1.audit_pb2_grpc import AuditStub
+from authz.v1.decision_pb2 import Decision
 from tests import programs
 from tests.certificates import Authority
 from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
@@ -127,6 +130,9 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         pytest.param([*SERVE, "--leeway", "301"], "leeway: 301.0 is not", id="leeway-301"),
         pytest.param([*SERVE, "--grace", "-1"], "grace: ", id="negative-grace"),
         pytest.param([*SERVE, "--listen", "9191"], "listen: '9191' is neither HOST:PORT, tls:", id="listen"),
+        pytest.param(
+            [*SERVE, "--jwks", "keys.json", "--audit-listen", "0.0.0.0:1"], "audit_listen: '0.0.0.0:1' is", id="audit"
+        ),
         pytest.param([*SERVE, "--bogus", "1"], "Unknown option: --bogus", id="flag"),
         pytest.param([*SERVE, "--issue", "x"], "Unknown option: --issue. Did you mean --issuer?", id="abbreviation"),
         pytest.param(["srve"], "no such command; there are ", id="command"),
@@ -165,10 +171,13 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(run: Run, tmp_path: Path, arguments: Sequence[str], names: str) -> None:
+def test_what_is_wrong_is_said_in_one_line(
+    run: Run, tmp_path: Path, ec_key: SigningKey, *, arguments: Sequence[str], names: str
+) -> None:
     (tmp_path / "text.json").write_text("{ no JSON and: no: YAML")
     (tmp_path / "empty.json").write_text('{"keys": []}')
     (tmp_path / "bytes").write_bytes(b"\xff")
+    (tmp_path / "keys.json").write_text(json.dumps(jwks(ec_key)))
     done = run(*arguments)
 
     assert (done.status, done.out) == (2, "")
@@ -537,6 +546,26 @@ def test_serve_announces_the_port_that_it_took(tmp_path: Path, ec_key: SigningKe
         assert program.wait() == 0
     assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", event["addresses"][0])
     assert (event["issuer"], event["audience"]) == (ISSUER, [AUDIENCE])
+
+
+@pytest.mark.parametrize("engine", ["grpcio", "native"])
+def test_decisions_of_serve_can_be_watched(tmp_path: Path, ec_key: SigningKey, engine: str) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
+    options = ("--jwks", "jwks.json", "--listen", LOOPBACK, "--engine", engine, "--audit-listen", LOOPBACK)
+    with Program(*SERVE, *options, folder=tmp_path) as program:
+        audit_address = program.await_event("audit_listening")["address"]
+        [address] = program.await_event("listening")["addresses"]
+        with grpc.insecure_channel(audit_address) as audit_channel, grpc.insecure_channel(address) as channel:
+            watching = AuditStub(audit_channel).Watch(WatchRequest(), timeout=programs.PATIENCE)
+            watching.initial_metadata()
+            check = channel.unary_unary(CHECK, CheckRequest.SerializeToString, CheckResponse.FromString)
+            check(in_headers(), timeout=programs.PATIENCE)
+            told = next(watching).decision
+            # Whoever still watches does not keep it from ending.
+            program.send(signal.SIGTERM)
+
+            assert program.wait() == 0
+    assert (told.door, told.verdict, told.reason) == (Decision.DOOR_ENVOY, Decision.VERDICT_DENIED, "token_missing")
 
 
 def test_serve_asks_the_issuer_whether_a_token_was_withdrawn(tmp_path: Path, rsa_key: SigningKey) -> None:

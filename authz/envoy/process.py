@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from authz import telemetry
+from authz.audit_service import Audit, serve_audit
 from authz.authorizer import Authorizer
 from authz.decision import Observer
 from authz.decision_log import DecisionLog
@@ -46,15 +47,16 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         ConfigError: a setting is missing or cannot work.
 
     """
-    observers: list[Observer] = []
     beside: list[Companion] = []
-    with contextlib.ExitStack() as ending:
+    async with contextlib.AsyncExitStack() as ending:
         log: DecisionLog | None = None
         if settings.decision_log != "off":
             log = DecisionLog(settings.decision_log, settings.decision_log_file)
             ending.callback(log.close)
-            observers.append(log)
-        authorizer = settings.authorizer()
+        figures = None if settings.http_listen is None else _figures(settings, log, worker)
+        audit = None if settings.audit_listen is None else Audit()
+        observers: list[Observer | None] = [log, figures, audit]
+        authorizer = settings.authorizer([observer for observer in observers if observer is not None])
         listen = settings.listen if worker is None else worker.listen
         addresses, certificates, permissions = _listening(settings, listen)
         if worker is None:
@@ -64,15 +66,13 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             # Before anything that only one process at a time may do.
             await worker.turn(authorizer)
             beside.append(worker.reporting)
-        figures: Metrics | None = None
-        if settings.http_listen is not None:
-            figures = _figures(settings, authorizer, log, worker)
-            observers.append(figures)
+        if audit is not None and settings.audit_listen is not None:
+            address = await ending.enter_async_context(serve_audit(audit, _of(worker, settings.audit_listen)))
+            telemetry.event(telemetry.INFO, "audit_listening", address=address)
         servicer = AuthorizationServicer(
             authorizer,
             remove_authorization=settings.remove_authorization,
             jwt_authn_payload=settings.jwt_authn_payload,
-            observers=observers,
             max_pending=settings.max_pending,
         )
         if figures is not None:
@@ -100,12 +100,16 @@ def _listening(settings: Settings, listen: Sequence[str]) -> tuple[Sequence[Addr
     return addresses, certificates, permissions
 
 
-def _figures(settings: Settings, authorizer: Authorizer, log: DecisionLog | None, worker: Worker | None) -> "Metrics":
+def _of(worker: Worker | None, address: str) -> str:
+    """Return the address of one worker, as those of the server."""
+    return address if worker is None else f"{address}.{worker.number}"
+
+
+def _figures(settings: Settings, log: DecisionLog | None, worker: Worker | None) -> "Metrics":
     # Late: it takes a fifth of a second to load, which not everybody needs.
     from authz.envoy import metrics  # noqa: PLC0415
 
     return metrics.Metrics(
-        authorizer,
         engine=settings.engine,
         dropped=None if log is None else lambda: log.dropped,
         worker=None if worker is None else worker.number,
@@ -118,7 +122,7 @@ def _telling(
     from authz.envoy import metrics, probes  # noqa: PLC0415 - as above
 
     def refresh() -> None:
-        figures.refresh(is_ready=not health.reason, pending=servicer.pending)
+        figures.refresh(servicer.authorizer, is_ready=not health.reason, pending=servicer.pending)
 
     def text() -> bytes:
         refresh()
