@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import httpx2
 import pytest
 import yaml
 
 from authz.decision import Source, Verdict
+from authz.demo.signing import SigningKey
 from authz.remote_keys import STALE
 from authz.settings import Settings
+from tests.doubles import AUDIENCE, ISSUER, jwks
+from tests.programs import PATIENCE, Program
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +39,7 @@ METRICS = {
 }
 """What ``/metrics`` says, with its labels."""
 
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
 ADDED_BY_PROMETHEUS = {"job", "instance", "alertname", "alertstate"}
 WORDS = {"verdict": get_args(Verdict), "source": get_args(Source)}
 
@@ -68,6 +73,18 @@ def expressions() -> Iterator[str]:
 def threshold(name: str) -> float:
     [expression] = [alert["expr"] for alert in alerts() if alert["alert"] == name]
     return float(re.findall(r"> (\d+)", expression)[0])
+
+
+def test_the_figures_are_those_of_the_program(tmp_path: Path, ec_key: SigningKey) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)), encoding="utf-8")
+    issuer = ("--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--jwks", "jwks.json")
+    with Program(
+        "serve", *issuer, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", folder=tmp_path
+    ) as program:
+        address = program.await_event("probes")["address"]
+        answer = httpx2.get(f"http://{address}/metrics", timeout=PATIENCE, trust_env=False).text
+    told = re.findall(r"^# TYPE (\w+) (\w+)$", answer, re.MULTILINE)
+    assert {name + suffix for name, kind in told for suffix in SUFFIXES.get(kind, ("",))} == set(METRICS)
 
 
 def test_every_figure_that_is_asked_for_exists() -> None:
