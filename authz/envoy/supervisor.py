@@ -23,6 +23,7 @@ class Supervisor:
     Args:
         workers: how many.
         addresses: where they listen.
+        drain: seconds that load balancers need to notice that one goes or has come.
         patience: seconds that one may take to end before it is killed.
         started: is called once, when all of them listen.
         ended: is called whenever one has ended, with its number.
@@ -36,6 +37,7 @@ class Supervisor:
         workers: int,
         addresses: SharedAddresses,
         *,
+        drain: float,
         patience: float,
         started: Callable[[], None],
         ended: Callable[[int], object] = lambda _: None,
@@ -44,6 +46,7 @@ class Supervisor:
     ) -> None:
         self._addresses = addresses
         self._started, self._has_started = started, False
+        self._drain = drain
         self._variables = variables or {}
         self._command = command or (sys.executable, *sys.orig_argv[1:])
         self._places = [Place(number, self._start, patience, ended) for number in range(workers)]
@@ -109,6 +112,8 @@ class Supervisor:
             for place in self._places:
                 if not await place.replace():
                     break
+                # Nobody is to go before it is known that somebody has come.
+                await asyncio.sleep(self._drain)
             else:
                 telemetry.event(telemetry.INFO, "workers_replaced")
 

@@ -32,6 +32,7 @@ async def run(settings: Settings) -> None:
             Supervisor,
             settings.workers,
             addresses,
+            drain=settings.drain,
             patience=settings.drain + settings.grace + _REST_SECONDS,
             started=partial(_started, settings, addresses),
         )
