@@ -13,6 +13,7 @@ from authz.errors import (
     ConfigError,
     InternalError,
     KeyNotFoundError,
+    PermissionDeniedError,
     TokenExpiredError,
     TokenInactiveError,
     TokenMalformedError,
@@ -26,6 +27,8 @@ from authz.keys import KeySetHealth
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
+from authz.policy import Policy
+from authz.policy.policy import suspended
 from authz.refusal import Challenge, Refusal, refusal_of
 from authz.revocation import Revocations
 from authz.streams import OpenStreams, Stream
@@ -50,6 +53,9 @@ class Authorizer:
         assurance: how sure every method must be of that; or by full method name, where ``*`` names all others;
             a method without one believes the signature until the token expires.
         trust: the proxies whose word is taken for who calls; by default nobody's.
+        policy: what each organization may do; by default whoever has a good token may call everything. Its ``public``
+            methods are added to ``public_methods``; where its ``introspect`` names a method it goes before
+            ``assurance``.
         realm: what ``www-authenticate`` calls this API (RFC 9110 section 11.5).
         resource_metadata: where this API says which issuer its tokens come from (RFC 9728): an https URL that
             ``www-authenticate`` points to.
@@ -68,11 +74,13 @@ class Authorizer:
         introspector: Introspector | Mapping[str, Introspector] | None = None,
         assurance: Assurance | Mapping[str, Assurance] | None = None,
         trust: MeshPeers | None = None,
+        policy: Policy | None = None,
         realm: str = "api",
         resource_metadata: str = "",
         trusted: TrustedMetadata | None = None,
     ) -> None:
-        if (assurance is None) != (introspector is None):
+        is_asked = assurance is not None or (policy is not None and policy.has_assurances)
+        if (introspector is None and assurance is not None) or (introspector is not None and not is_asked):
             raise ConfigError("introspector and assurance: give both or neither, or nothing would ever be asked")
         if verifier is None and trust is None:
             raise ConfigError("verifier: missing; only where the peers of trust are believed can there be none")
@@ -90,6 +98,7 @@ class Authorizer:
         self._default_assurance = self._assurance.pop("*", None)
         check_methods(self._assurance, "assurance")
         self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
+        self.policy = self._checked(policy)
 
     def authorize(self, call: Call, evidence: Evidence | None = None) -> Flow[Principal]:
         """Return who makes ``call`` if it may be made; ``ANONYMOUS`` on a public method.
@@ -104,8 +113,8 @@ class Authorizer:
             AuthzError: it may not, or nobody can say.
 
         """
-        evidence = evidence or Evidence()
-        if call.method in self._public:
+        evidence, policy = evidence or Evidence(), self.policy
+        if call.method in self._public or (policy is not None and call.method in policy.public):
             evidence.source = "public"
             return ANONYMOUS
         if self._trust is not None:
@@ -115,12 +124,15 @@ class Authorizer:
                 if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
                     raise TokenExpiredError
                 self._revocations.check(principal_of_mesh)
-                return principal_of_mesh
+                return principal_of_mesh if policy is None else policy.admit(call, principal_of_mesh, evidence)
         token = bearer_token(call.metadata)
         principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
         self._revocations.check(principal)
+        if policy is not None:
+            principal = policy.admit(call, principal, evidence)
+        # Last, so that nobody is asked about calls that may not be made.
         if self._introspectors:
-            assurance = self._assurance.get(call.method, self._default_assurance)
+            assurance = self._assurance_of(call.method, policy)
             if assurance is not None:
                 evidence.source = "introspection"
                 yield from self._introspectors[principal.issuer].introspect(token, principal, assurance)
@@ -143,6 +155,8 @@ class Authorizer:
         # What admitted it may have been withdrawn after the verdict and before the line above.
         if self._revocations.concerns(principal):
             self.streams.end(TokenInactiveError(), lambda other: other is principal)
+        elif self.policy is not None and self.policy.is_suspended(principal):
+            self.streams.end(suspended(), lambda other: other is principal)
         elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self.verifier.knows_key(principal):
             self.streams.end(KeyNotFoundError(), lambda other: other is principal)
 
@@ -172,6 +186,18 @@ class Authorizer:
         self._revocations.reinstate(**what)
         telemetry.event(telemetry.WARNING, "reinstated", **what)
 
+    def replace_policy(self, policy: Policy | None) -> None:
+        """Decide by another policy from the next call on, and end the open streams of organizations it suspends.
+
+        Raises:
+            ConfigError: it cannot work here; the one before stays in force.
+
+        """
+        self.policy = policy = self._checked(policy)
+        telemetry.event(telemetry.INFO, "policy_replaced", policy="" if policy is None else policy.name)
+        if policy is not None:
+            self.streams.end(suspended(), policy.is_suspended)
+
     def close(self) -> None:
         """Stop every request to an issuer."""
         self.verifier.close()
@@ -183,8 +209,23 @@ class Authorizer:
         if not isinstance(error, AuthzError):
             telemetry.unforeseen("authorize", error)
             error = InternalError()
-        telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason)
+        rule = error.rule if isinstance(error, PermissionDeniedError) else ""
+        told = {"rule": rule} if rule else {}
+        telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason, **told)
         return refusal_of(error, self._challenge)
+
+    def _checked(self, policy: Policy | None) -> Policy | None:
+        if policy is not None:
+            policy.check_headers(self.trusted.reserved)
+            if policy.has_assurances and not self._introspectors:
+                raise ConfigError(
+                    f"policy {policy.name!a}: introspect needs an introspector (introspection_client_id and its secret)"
+                )
+        return policy
+
+    def _assurance_of(self, method: str, policy: Policy | None) -> Assurance | None:
+        assurance = policy.assurance(method) if policy is not None else None
+        return assurance or self._assurance.get(method, self._default_assurance)
 
     def _end_streams_of_keys(self, issuer: str, kids: frozenset[str]) -> None:
         self._withdrawn[issuer] = kids

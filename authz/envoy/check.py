@@ -11,12 +11,14 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 from google.protobuf.struct_pb2 import Struct, Value
 
 from authz.call import Call, Entry, Principal
 from authz.envoy.v3.external_auth_pb2 import (
+    AttributeContext,
     CheckRequest,
     CheckResponse,
     DeniedHttpResponse,
@@ -44,6 +46,8 @@ _KEY = re.compile(r"(?!host$)[a-z0-9_.-]+")
 # No CR and no LF either, which Envoy would write to the wire unless it validates mutations.
 _VALUE = re.compile(r"[ -~]+")
 
+_NOBODY, _NOBODY_BY_TLS = Peer(), Peer(principals=("",))
+
 UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
 
@@ -70,8 +74,9 @@ def call_from(request: CheckRequest) -> Call:
     """Return the call that Envoy asks about; its ``method`` is the path without the query.
 
     Reads ``header_map`` (``encode_raw_headers``, and gRFC A92) or else ``headers``, which never both are filled.
-    Bytes that are not ASCII become Latin-1 characters, which no token has. The peer is the caller whose certificate
-    Envoy has seen in its handshake (``include_peer_certificate``); headers about certificates are only headers.
+    Bytes that are not ASCII become Latin-1 characters, which no token has. The peer is the caller as Envoy
+    has seen it in its handshake (``include_peer_certificate``, ``include_tls_session``); headers about certificates are
+    only headers.
     """
     http = request.attributes.request.http
     if http.header_map.headers:
@@ -81,18 +86,24 @@ def call_from(request: CheckRequest) -> Call:
         ]
     else:
         metadata = [(key.lower(), value) for key, value in http.headers.items()]
-    certificate = request.attributes.source.certificate
-    peer = _peer(certificate) if certificate else None
-    return Call(method=http.path.partition("?")[0], metadata=metadata, peer=peer)
+    return Call(method=http.path.partition("?")[0], metadata=metadata, peer=_peer_of(request.attributes))
+
+
+def _peer_of(attributes: AttributeContext) -> Peer:
+    source = attributes.source
+    peer = _peer(source.certificate, source.principal) if source.certificate or source.principal else _NOBODY
+    return _NOBODY_BY_TLS if peer is _NOBODY and attributes.HasField("tls_session") else peer
 
 
 # Few clients, many calls.
 @functools.lru_cache(1024)
-def _peer(certificate: str) -> Peer | None:
+def _peer(certificate: str, principal: str) -> Peer:
+    # What Envoy calls the principal is the first of the names that a policy compares.
+    principals = (principal,) if principal else ()
     try:
-        return Peer.known_by_certificate(unquote_to_bytes(certificate))
+        return replace(Peer.known_by_certificate(unquote_to_bytes(certificate)), principals=principals)
     except Exception:  # noqa: BLE001 - what cannot be read proves nothing, and an extension fails in ways of its own
-        return None
+        return Peer(principals=principals)
 
 
 def is_grpc(metadata: Iterable[tuple[str, str | bytes]]) -> bool:

@@ -115,6 +115,8 @@ def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
             "encode_raw_headers": True,
             # On a listener with mutual TLS it is what a token may be bound to.
             "include_peer_certificate": True,
+            # Whether there is TLS at all, which a policy may ask for.
+            "include_tls_session": True,
         },
     }
 
