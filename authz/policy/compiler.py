@@ -93,4 +93,5 @@ class _Names:
 def _check_known(kind: str, known: Collection[str], source: Mapping[str, Any], key: str) -> None:
     for index, name in enumerate(source.get(key, ())):
         if name not in known:
-            raise Fault(f"unknown {kind} {name!a}{did_you_mean(name, known)}", "source", key, index)
+            hint = did_you_mean(name, known) or f"; organizations has none {'in' if kind == 'group' else 'of'} it"
+            raise Fault(f"unknown {kind} {name!a}{hint}", "source", key, index)

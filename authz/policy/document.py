@@ -6,7 +6,6 @@ YAML 1.2 as far as JSON goes: no anchors, no aliases, no tags, and ``no`` is a w
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,9 +116,8 @@ def _yaml(text: str, source: str) -> Any:
         import yaml  # noqa: PLC0415 - the extra's
     except ModuleNotFoundError as error:
         raise ConfigError(f"{source}: YAML needs the extra 'policy': pip install 'grpc-org-authz[policy]'") from error
-    events = yaml.parse(text, Loader=_loader(yaml))
     try:
-        return _Builder(yaml, events).document()
+        return _Builder(yaml, text).document()
     except _Misplaced as error:
         raise ConfigError(f"{source}:{error.line}: {error}") from error
     except yaml.MarkedYAMLError as error:
@@ -143,8 +141,8 @@ class _Misplaced(Exception):  # noqa: N818 - it never leaves this module
 class _Builder:
     """Plain data from the events of a parser: nothing is built that was not written out."""
 
-    def __init__(self, yaml: Any, events: Iterator[Any]) -> None:
-        self._next = events.__next__
+    def __init__(self, yaml: Any, text: str) -> None:
+        self._next = _loader(yaml)(text).get_event
         self._scalar, self._alias = yaml.ScalarEvent, yaml.AliasEvent
         self._list, self._list_end = yaml.SequenceStartEvent, yaml.SequenceEndEvent
         self._mapping_end = yaml.MappingEndEvent

@@ -13,6 +13,7 @@ from authz.introspection import Assurance
 from authz.policy import compiler, schema
 from authz.policy.document import Document, Fault, read
 from authz.policy.index import Index
+from authz.policy.memory import Memory
 from authz.policy.organizations import Organization, organizations_from
 from authz.policy.rules import Rule, Words, headers_of
 
@@ -50,9 +51,8 @@ class Policy:
         self.public: frozenset[str] = frozenset(document.data.get("public", ()))
         self._index = Index(self.rules)
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
-        # Plain dictionaries: one operation of them needs no lock. Whoever fills them up empties them.
-        self._remembered: dict[tuple[str, str, str, Words], tuple[Rule, ...]] = {}
-        self._identified: dict[int, tuple[Principal, Principal]] = {}
+        self._remembered = Memory[tuple[str, str, str, Words], tuple[Rule, ...]](_REMEMBERED)
+        self._identified = Memory[int, tuple[Principal, Principal]](_REMEMBERED)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Policy":
@@ -164,9 +164,7 @@ class Policy:
             candidates = tuple(_up_to_certainty(self._index.find(method, principal, groups)))
             # A caller chooses the method, and must not fill the memory with long ones.
             if len(method) <= _LONGEST_REMEMBERED:
-                if len(self._remembered) >= _REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[key] = candidates
+                self._remembered.remember(key, candidates)
         return candidates
 
     def _identify(self, principal: Principal, tenant: str) -> Principal:
@@ -175,9 +173,7 @@ class Policy:
         if remembered is not None:
             return remembered[1]
         identified = replace(principal, tenant=tenant)
-        if len(self._identified) >= _REMEMBERED:
-            self._identified.clear()
-        self._identified[id(principal)] = principal, identified
+        self._identified.remember(id(principal), (principal, identified))
         return identified
 
 
