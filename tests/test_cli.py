@@ -93,7 +93,9 @@ def test_help_names_every_command(run: Run, arguments: Sequence[str]) -> None:
     done = run(*arguments)
 
     assert done.status == 0
-    assert all(name in done.out for name in ("serve", "issuer", "demo", "token", "verify", "protos", "envoy-config"))
+    assert all(
+        name in done.out for name in ("serve", "issuer", "demo", "token", "verify", "protos", "envoy-config", "policy")
+    )
 
 
 def test_proto_files_are_where_it_says(run: Run) -> None:
@@ -146,6 +148,11 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
             [*TOKEN, "--client-secret-file", "text.json"], "issuer and token_url: give one", id="token-issuer"
         ),
         pytest.param([*TOKEN, "--client-secret", SECRET], "Unknown option: --client-secret.", id="secret-as-flag"),
+        pytest.param(["policy", "check", "empty.json"], "empty.json:1: unknown key 'keys'", id="policy"),
+        pytest.param(["policy", "check", "nowhere"], "nowhere: cannot be read", id="no-policy"),
+        pytest.param(["policy", "check"], 'Command "policy check" parameter --file requires', id="no-policy-file"),
+        pytest.param(["policy", "chek"], "no such command; there are ", id="policy-command"),
+        pytest.param([*SERVE, "--policy", "empty.json"], "empty.json:1: unknown key 'keys'", id="serve-policy"),
         pytest.param(["envoy-config"], 'Command "envoy-config" parameter --upstream requires', id="no-upstream"),
         pytest.param(["envoy-config", "--upstream", "ledger"], "upstream: 'ledger' is neither", id="upstream"),
         pytest.param(["envoy-config", "--upstream", "a:1", "--admin", "b"], "admin: 'b' is neither", id="admin"),
@@ -591,3 +598,23 @@ def test_envoy_accepts_the_configuration_that_is_printed(run: Run, tmp_path: Pat
     assert (done.status, done.err, validated.returncode) == (0, "", 0)
     assert len(config["static_resources"]["clusters"]) == (3 if more else 2)
     assert ("admin" in config) == bool(more)
+
+
+# ---- The policy ----
+
+
+def test_good_policy_is_said_to_be_good(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(
+        "{name: ledger, allow_rules: [{name: r}], organizations: {org_a: {}, org_b: {}}}"
+    )
+
+    done = run("policy", "check", "policy.yaml")
+
+    assert done == Done(0, "policy.yaml: ledger: 0 deny rules, 1 allow rules, 2 organizations\n", "")
+
+
+def test_schema_of_policies_is_printed(run: Run) -> None:
+    done = run("policy", "schema")
+
+    assert (done.status, done.err) == (0, "")
+    assert json.loads(done.out)["required"] == ["name", "allow_rules"]
