@@ -348,8 +348,8 @@ MISTAKES = (
     Mistake(
         "envoy: the certificate is that of the server",
         "authz/envoy/check.py",
-        "request.attributes.source.certificate",
-        "request.attributes.destination.certificate",
+        "source = attributes.source",
+        "source = attributes.destination",
         "tests/envoy/test_servicer.py",
     ),
     Mistake(
@@ -365,6 +365,63 @@ MISTAKES = (
         "return cls(certificate=_certified(pem, False).certificate)",
         "return _certified(pem, False)",
         "tests/envoy/test_servicer.py",
+    ),
+    # ---- The policy ----
+    Mistake(
+        "a deny rule that matches is passed over",
+        "authz/policy/policy.py",
+        "        if rule.is_deny:\n",
+        "        if rule.is_deny and not rule.is_conditional:\n",
+        "tests/policy/test_properties.py",
+    ),
+    Mistake(
+        "a suspended organization is admitted",
+        "authz/policy/policy.py",
+        "        if organization.is_suspended:\n",
+        "        if organization.is_suspended and not organization.tenant:\n",
+        "tests/policy/test_enforcement.py",
+    ),
+    Mistake(
+        "one verdict is remembered for every set of scopes",
+        "authz/policy/policy.py",
+        "key = (method, principal.org_id, principal.client_id, principal.scopes)",
+        "key = (method, principal.org_id, principal.client_id, frozenset())",
+        "tests/policy/test_properties.py",
+    ),
+    Mistake(
+        "only the first of several headers counts",
+        "authz/policy/rules.py",
+        'f"{headers[key]},{value}" if key in headers else value',
+        "headers.get(key, value)",
+        "tests/policy/test_a43.py",
+    ),
+    Mistake(
+        "a set of scopes is held by whoever holds one of them",
+        "authz/policy/rules.py",
+        "any(needed <= scopes for needed in self.scopes)",
+        "any(needed & scopes for needed in self.scopes)",
+        "tests/policy/test_enforcement.py -k wholly",
+    ),
+    Mistake(
+        "suspending leaves streams open",
+        "authz/authorizer.py",
+        "            self.streams.end(suspended(), policy.is_suspended)\n",
+        "            policy.is_suspended  # noqa: B018\n",
+        "tests/policy/test_enforcement.py -k streams",
+    ),
+    Mistake(
+        "callers whom a proxy names are under no policy",
+        "authz/authorizer.py",
+        "return principal_of_mesh if policy is None else policy.admit(call, principal_of_mesh, evidence)",
+        "return principal_of_mesh",
+        "tests/policy/test_enforcement.py -k proxy",
+    ),
+    Mistake(
+        "a rule may ask for headers that callers forge",
+        "authz/authorizer.py",
+        "            policy.check_headers(self.trusted.reserved)\n",
+        "",
+        "tests/policy/test_enforcement.py -k removed_from_every_call",
     ),
     # ---- The engines ----
     Mistake(

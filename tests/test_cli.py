@@ -150,8 +150,8 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         pytest.param([*TOKEN, "--client-secret", SECRET], "Unknown option: --client-secret.", id="secret-as-flag"),
         pytest.param(["policy", "check", "empty.json"], "empty.json:1: unknown key 'keys'", id="policy"),
         pytest.param(["policy", "check", "nowhere"], "nowhere: cannot be read", id="no-policy"),
-        pytest.param(["policy", "check"], 'Command "policy check" parameter --file requires', id="no-policy-file"),
-        pytest.param(["policy", "chek"], "no such command; there are ", id="policy-command"),
+        pytest.param(["policy", "check"], 'Command "policy check" parameter FILE requires', id="no-policy-file"),
+        pytest.param(["policy", "test"], "no such command; there are check, schema", id="policy-command"),
         pytest.param([*SERVE, "--policy", "empty.json"], "empty.json:1: unknown key 'keys'", id="serve-policy"),
         pytest.param(["envoy-config"], 'Command "envoy-config" parameter --upstream requires', id="no-upstream"),
         pytest.param(["envoy-config", "--upstream", "ledger"], "upstream: 'ledger' is neither", id="upstream"),
@@ -604,9 +604,8 @@ def test_envoy_accepts_the_configuration_that_is_printed(run: Run, tmp_path: Pat
 
 
 def test_good_policy_is_said_to_be_good(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "policy.yaml").write_text(
-        "{name: ledger, allow_rules: [{name: r}], organizations: {org_a: {}, org_b: {}}}"
-    )
+    text = "{name: ledger, allow_rules: [{name: r}], organizations: {org_a: {}, org_b: {}}}"
+    (tmp_path / "policy.yaml").write_text(text)
 
     done = run("policy", "check", "policy.yaml")
 

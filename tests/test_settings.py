@@ -175,7 +175,7 @@ def test_policy_that_has_the_issuer_asked_needs_credentials(folder: Path, verdic
     asks = {**ASKS, "introspect_max_age": None, "policy": "policy.yaml"}
 
     assert verdict(**asks, introspection_client_secret=SECRET) == "introspection_unavailable"
-    with pytest.raises(ConfigError, match="^introspection_client_secret: missing"):
+    with pytest.raises(ConfigError, match=r"^introspection_client_secret: missing"):
         verdict(**asks)
 
 

@@ -105,8 +105,8 @@ def test_the_line_and_the_remedy_are_named(tmp_path: Path, old: str, new: str, e
     ("text", "error"),
     [
         (
-            '{\n\t"name": "p",\n\t"allow_rules": [\n\t\t{"nam": "a"}\n\t]\n}',
-            ":4: unknown key 'nam'; did you mean 'name'?",
+            '{\n\t"name": "p",\n\t"allow_rules": [\n\t\t{"nme": "a"}\n\t]\n}',
+            ":4: unknown key 'nme'; did you mean 'name'?",
         ),
         ('{\n"name": "p"\n"allow_rules": []}', ":3: not JSON: Expecting ',' delimiter"),
         ('{"name": "p", "name": "q"}', ": the key 'name' stands twice"),
@@ -242,7 +242,7 @@ except ValueError as error:
     ("name", "key", "said"),
     [
         ("p.json", "name", "<Policy 'a': 1 rules, 0 organizations>"),
-        ("p.json", "nam", "p.json: nam: unknown key 'nam'; did you mean 'name'?"),
+        ("p.json", "nme", "p.json: nme: unknown key 'nme'; did you mean 'name'?"),
         ("p.yaml", "name", "p.yaml: YAML needs the extra 'policy': pip install 'grpc-org-authz[policy]'"),
     ],
 )
