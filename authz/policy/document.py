@@ -207,8 +207,8 @@ def _line_of(text: str, path: tuple[Step, ...]) -> int | None:
         return None
     try:
         node: Any = yaml.compose(text, Loader=_loader(yaml))
-    except yaml.YAMLError:
-        # JSON that is no YAML: a line is not worth a second error.
+    except (yaml.YAMLError, RecursionError):
+        # JSON that is no YAML, or too deep for it: a line is not worth a second error.
         return None
     line = node.start_mark.line if node is not None else 0
     for step in path:
