@@ -163,6 +163,12 @@ def test_all_headers_must_match_and_one_value_of_each():
     assert not allows(policy, "/s/m", ("a", "3"), ("b", "3"))
 
 
+def test_binary_headers_are_passed_over():
+    assert allows(
+        policy_of(request={"headers": [{"key": "a", "values": ["1"]}]}), "/s/m", ("b-bin", b"\xff"), ("a", "1")
+    )
+
+
 def test_a_header_in_capitals_is_not_overlooked():
     assert allows(policy_of(request={"headers": [{"key": "a", "values": ["1"]}]}), "/s/m", ("A", "1"))
 
