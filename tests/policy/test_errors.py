@@ -114,7 +114,7 @@ def test_the_line_and_the_remedy_are_named(tmp_path: Path, old: str, new: str, e
         ('{"name": ' + "9" * 5000 + "}", ": nested too deeply, or a number too long"),
         ('{"name": "\\ud83d", "x": 1}', ": x: unknown key 'x'"),
         ("", ":1: not JSON: Expecting value"),
-        ('{"n\\u0061me": "p",\n"allow_rules": [{"n\\u0061me": "a",\n"sourc\\u0065": 1}]}', ":3: must be a mapping"),
+        ('{"n\\u0061me": "p",\n"allow_rules": [{"n\\u0061me": "a",\n"\\u0073ource": 1}]}', ":3: must be a mapping"),
         ("[" * 500 + "]" * 500, ":1: must be a mapping, not a list"),
         ("[]", ":1: must be a mapping, not a list"),
     ],
