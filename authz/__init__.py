@@ -32,6 +32,7 @@ from authz.introspection import Assurance, Introspector
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
+from authz.policy import Policy
 from authz.token_source import ClientCredentials, TokenSource
 from authz.transport import Transport
 from authz.verifier import Verifier
@@ -62,6 +63,7 @@ __all__ = [
     "Peer",
     "PeerUnknownError",
     "PermissionDeniedError",
+    "Policy",
     "Principal",
     "Requirements",
     "TokenEndpointError",

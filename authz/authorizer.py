@@ -14,6 +14,7 @@ from authz.errors import (
     ConfigError,
     InternalError,
     KeyNotFoundError,
+    PermissionDeniedError,
     TokenExpiredError,
     TokenInactiveError,
     TokenMalformedError,
@@ -27,6 +28,8 @@ from authz.keys import KeySetHealth
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
+from authz.policy import Policy
+from authz.policy.policy import suspended
 from authz.refusal import Challenge, Refusal, refusal_of
 from authz.requirements import check_requirements
 from authz.revocation import Revocations
@@ -52,6 +55,9 @@ class Authorizer:
         assurance: how sure every method must be of that; or by full method name, where ``*`` names all others;
             a method without one believes the signature until the token expires.
         trust: the proxies whose word is taken for who calls; by default nobody's.
+        policy: what each organization may do; by default whoever has a good token may call everything. Its ``public``
+            methods are added to ``public_methods``; where its ``introspect`` names a method it goes before
+            ``assurance``.
         realm: what ``www-authenticate`` calls this API (RFC 9110 section 11.5).
         resource_metadata: where this API says which issuer its tokens come from (RFC 9728): an https URL that
             ``www-authenticate`` points to.
@@ -71,12 +77,14 @@ class Authorizer:
         introspector: Introspector | Mapping[str, Introspector] | None = None,
         assurance: Assurance | Mapping[str, Assurance] | None = None,
         trust: MeshPeers | None = None,
+        policy: Policy | None = None,
         realm: str = "api",
         resource_metadata: str = "",
         trusted: TrustedMetadata | None = None,
         observers: Collection[Observer] = (),
     ) -> None:
-        if (assurance is None) != (introspector is None):
+        is_asked = assurance is not None or (policy is not None and policy.has_assurances)
+        if (introspector is None and assurance is not None) or (introspector is not None and not is_asked):
             raise ConfigError("introspector and assurance: give both or neither, or nothing would ever be asked")
         if verifier is None and trust is None:
             raise ConfigError("verifier: missing; only where the peers of trust are believed can there be none")
@@ -95,6 +103,7 @@ class Authorizer:
         check_methods(self._assurance, "assurance")
         self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
         self._observers = tuple(observers)
+        self.policy = self._checked(policy)
 
     def authorize(self, call: Call, evidence: Evidence | None = None) -> Flow[Principal]:
         """Return who makes ``call`` if it may be made; ``ANONYMOUS`` on a public method.
@@ -109,8 +118,9 @@ class Authorizer:
             AuthzError: it may not, or nobody can say.
 
         """
-        evidence = evidence or Evidence()
-        if call.method in self._public and call.requirements is None:
+        evidence, policy = evidence or Evidence(), self.policy
+        is_public = call.method in self._public or (policy is not None and call.method in policy.public)
+        if is_public and call.requirements is None:
             evidence.source = "public"
             return ANONYMOUS
         if self._trust is not None:
@@ -119,20 +129,19 @@ class Authorizer:
                 evidence.principal, evidence.source = principal_of_mesh, "proxy"
                 if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
                     raise TokenExpiredError
-                self._check(principal_of_mesh, call)
-                return principal_of_mesh
+                return self._admit(call, principal_of_mesh, policy, evidence)
         credentials = _credentials(call.metadata) if call.credentials is None else call.credentials
-        if not credentials and call.verified_claims is not None and self._assurance_of(call) is None:
+        if not credentials and call.verified_claims is not None and self._assurance_of(call.method, policy) is None:
             # Where the issuer is to be asked, there is nothing to ask it about.
             principal = self.verifier.principal_of(call.verified_claims, call.peer)
             evidence.principal, evidence.source = principal, "proxy"
-            self._check(principal, call)
-            return principal
+            return self._admit(call, principal, policy, evidence)
         token = _bearer_token(credentials)
         principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
-        self._check(principal, call)
+        principal = self._admit(call, principal, policy, evidence)
+        # Last, so that nobody is asked about calls that may not be made.
         if self.introspectors:
-            assurance = self._assurance_of(call)
+            assurance = self._assurance_of(call.method, policy)
             if assurance is not None:
                 evidence.source = "introspection"
                 yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
@@ -155,6 +164,8 @@ class Authorizer:
         # What admitted it may have been withdrawn after the verdict and before the line above.
         if self._revocations.concerns(principal):
             self.streams.end(TokenInactiveError(), lambda other: other is principal)
+        elif self.policy is not None and self.policy.is_suspended(principal):
+            self.streams.end(suspended(), lambda other: other is principal)
         elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self.verifier.knows_key(principal):
             self.streams.end(KeyNotFoundError(), lambda other: other is principal)
 
@@ -184,6 +195,18 @@ class Authorizer:
         self._revocations.reinstate(**what)
         telemetry.event(telemetry.WARNING, "reinstated", **what)
 
+    def replace_policy(self, policy: Policy | None) -> None:
+        """Decide by another policy from the next call on, and end the open streams of organizations it suspends.
+
+        Raises:
+            ConfigError: it cannot work here; the one before stays in force.
+
+        """
+        self.policy = policy = self._checked(policy)
+        telemetry.event(telemetry.INFO, "policy_replaced", policy="" if policy is None else policy.name)
+        if policy is not None:
+            self.streams.end(suspended(), policy.is_suspended)
+
     def close(self) -> None:
         """Stop every request to an issuer."""
         self.verifier.close()
@@ -195,7 +218,9 @@ class Authorizer:
         if not isinstance(error, AuthzError):
             telemetry.unforeseen("authorize", error)
             error = InternalError()
-        telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason)
+        rule = error.rule if isinstance(error, PermissionDeniedError) else ""
+        told = {"rule": rule} if rule else {}
+        telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason, **told)
         return refusal_of(error, self._challenge)
 
     def decided(
@@ -231,14 +256,25 @@ class Authorizer:
             except BaseException as error:  # noqa: BLE001 - whoever looks on has no say
                 telemetry.unforeseen("observer", error)
 
-    def _assurance_of(self, call: Call) -> Assurance | None:
-        return self._assurance.get(call.method, self._default_assurance)
-
-    def _check(self, principal: Principal, call: Call) -> None:
-        """Check what can change while a caller stays the same: what is withdrawn, and what the route asks."""
+    def _admit(self, call: Call, principal: Principal, policy: Policy | None, evidence: Evidence) -> Principal:
+        """Check what can change while a caller stays the same: what is withdrawn, what the route and the policy ask."""
         self._revocations.check(principal)
         if call.requirements is not None:
-            check_requirements(call.requirements, principal)
+            check_requirements(call.requirements, principal, "" if policy is None else policy.name)
+        return principal if policy is None else policy.admit(call, principal, evidence)
+
+    def _checked(self, policy: Policy | None) -> Policy | None:
+        if policy is not None:
+            policy.check_headers(self.trusted.reserved)
+            if policy.has_assurances and not self.introspectors:
+                raise ConfigError(
+                    f"policy {policy.name!a}: introspect needs an introspector (introspection_client_id and its secret)"
+                )
+        return policy
+
+    def _assurance_of(self, method: str, policy: Policy | None) -> Assurance | None:
+        assurance = policy.assurance(method) if policy is not None else None
+        return assurance or self._assurance.get(method, self._default_assurance)
 
     def _end_streams_of_keys(self, issuer: str, kids: frozenset[str]) -> None:
         self._withdrawn[issuer] = kids

@@ -18,8 +18,10 @@ from authz.errors import ClaimError, TokenExpiredError
 ORG_ID_PATTERN = r"org_[A-Za-z0-9]{1,64}"
 
 # Identifiers that become headers or log fields: visible ASCII, no comma (a list in HTTP), no quote or backslash.
-_IDENTIFIER = re.compile(r"[!#-+\--\[\]-~]{1,256}", re.ASCII)
+IDENTIFIER = r"[!#-+\--\[\]-~]{1,256}"
+_IDENTIFIER = re.compile(IDENTIFIER, re.ASCII)
 # RFC 6749 section 3.3, several with blanks between them; all of it becomes one header.
+SCOPE = r"[!#-\[\]-~]+"
 _SCOPES = re.compile(r"[ !#-\[\]-~]{0,2048}", re.ASCII)
 
 _REPEATED = frozenset(("iss", "aud", "sub", "client_id", "org_id", "scope"))

@@ -15,6 +15,7 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── TokenInactiveError            token_inactive
     │   └── MeshMetadataError             mesh_metadata_invalid
     ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
+    │   │                                 also policy_denied, organization_suspended
     │   └── InsufficientScopeError        insufficient_scope
     ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
     │   ├── KeySetUnavailableError        key_set_unavailable
@@ -135,13 +136,13 @@ class MeshMetadataError(UnauthenticatedError):
 
 
 class PermissionDeniedError(AuthzError):
-    """The caller is known and may not do this; ``reason`` names the rule."""
+    """The caller is known and may not do this; ``rule`` is the name of the policy's rule that says so, if one does."""
 
     code = Code.PERMISSION_DENIED
     reason = "permission_denied"
 
-    def __init__(self, message: str = "", *, reason: str = "permission_denied") -> None:
-        self.reason = reason
+    def __init__(self, message: str = "", *, reason: str = "permission_denied", rule: str = "") -> None:
+        self.reason, self.rule = reason, rule
         super().__init__(message)
 
 

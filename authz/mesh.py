@@ -131,8 +131,8 @@ def _principal(data: str | bytes) -> Principal:
     if not is_identifier(message.org_id) or not message.HasField("expires_at"):
         raise MeshMetadataError("an authz.v1.Principal without org_id or expires_at")
     # These become headers, as those of tokens do, so their rules are the same.
-    if not all(value == "" or is_identifier(value) for value in (message.client_id, message.subject)):
-        raise MeshMetadataError("an authz.v1.Principal whose client_id or subject is no identifier")
+    if not all(value == "" or is_identifier(value) for value in (message.client_id, message.subject, message.tenant)):
+        raise MeshMetadataError("an authz.v1.Principal whose client_id, subject or tenant is no identifier")
     if not all(map(is_scope, message.scopes)):
         raise MeshMetadataError("an authz.v1.Principal with a scope that is not one word")
     return Principal(
@@ -146,6 +146,7 @@ def _principal(data: str | bytes) -> Principal:
         issued_at=_seconds(message.issued_at) if message.HasField("issued_at") else None,
         expires_at=_seconds(message.expires_at),
         key_id=message.key_id,
+        tenant=message.tenant,
     )
 
 

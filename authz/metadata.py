@@ -30,6 +30,7 @@ class TrustedMetadata:
         org_id: the organization; on every call that is not anonymous.
         client_id: the M2M application.
         scopes: the granted scopes, sorted, with one space between them; left out where there are none.
+        tenant: the API owner's own id for the organization; left out where the policy knows none.
         principal: a serialized ``authz.v1.Principal``; its name must end in ``-bin``.
 
     Raises:
@@ -40,6 +41,7 @@ class TrustedMetadata:
     org_id: str = "x-org-id"
     client_id: str = "x-client-id"
     scopes: str = "x-scopes"
+    tenant: str = "x-org-tenant"
     principal: str = "x-authz-principal-bin"
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ def _entries(names: TrustedMetadata, principal: Principal) -> tuple[Entry, ...]:
         Entry(names.org_id, principal.org_id),
         Entry(names.client_id, principal.client_id),
         Entry(names.scopes, " ".join(sorted(principal.scopes))),
+        Entry(names.tenant, principal.tenant),
         Entry(names.principal, principal_message(principal).SerializeToString()),
     )
     return tuple(entry for entry in entries if entry.value)
@@ -109,6 +112,7 @@ def principal_message(principal: Principal) -> PrincipalMessage:
         issued_at=None if principal.issued_at is None else _timestamp(principal.issued_at),
         expires_at=_timestamp(principal.expires_at),
         key_id=principal.key_id,
+        tenant=principal.tenant,
     )
 
 

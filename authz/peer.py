@@ -8,6 +8,7 @@ from typing import Any
 from jwcrypto.common import base64url_encode
 
 _SPIFFE = "spiffe://"
+_TLS = frozenset({b"ssl", b"tls"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,9 @@ class Peer:
         spiffe_id: the SPIFFE ID of that certificate, or ``""``. A certificate with several URIs has none
             (X.509-SVID section 2).
         dns_names: the DNS names of that certificate.
+        principals: what a policy's ``source.principals`` is compared with (gRFC A43): the certificate's URIs, or if it
+            has none its DNS names, or if it has neither its subject (RFC 4514); ``""`` over TLS without a certificate;
+            none where there is no TLS.
         is_unix_socket: whether the connection came by a Unix socket.
 
     """
@@ -26,6 +30,7 @@ class Peer:
     certificate: str = ""
     spiffe_id: str = ""
     dns_names: frozenset[str] = frozenset()
+    principals: tuple[str, ...] = ()
     is_unix_socket: bool = False
 
     @classmethod
@@ -45,7 +50,9 @@ class Peer:
         certificates = auth_context.get("x509_pem_cert")
         if certificates:
             return _certified(next(iter(certificates)), is_unix_socket)
-        return _UNIX_SOCKET if is_unix_socket else _UNKNOWN
+        if _TLS.isdisjoint(auth_context.get("transport_security_type", ())):
+            return _UNIX_SOCKET if is_unix_socket else _UNKNOWN
+        return cls(principals=("",), is_unix_socket=is_unix_socket)
 
     @classmethod
     def known_by_certificate(cls, pem: bytes) -> "Peer":
@@ -73,14 +80,20 @@ def _certified(pem: bytes, is_unix_socket: bool) -> Peer:  # noqa: FBT001 - by p
 
     certificate = x509.load_pem_x509_certificate(pem)
     uris: list[str] = []
-    dns_names = frozenset[str]()
+    names: list[str] = []
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         pass
     else:
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-        dns_names = frozenset(name.lower() for name in names.get_values_for_type(x509.DNSName))
-    spiffe_id = uris[0] if len(uris) == 1 and uris[0].startswith(_SPIFFE) else ""
-    thumbprint = base64url_encode(certificate.fingerprint(SHA256()))
-    return Peer(certificate=thumbprint, spiffe_id=spiffe_id, dns_names=dns_names, is_unix_socket=is_unix_socket)
+        uris = alternatives.get_values_for_type(x509.UniformResourceIdentifier)
+        names = alternatives.get_values_for_type(x509.DNSName)
+    return Peer(
+        certificate=base64url_encode(certificate.fingerprint(SHA256())),
+        spiffe_id=uris[0] if len(uris) == 1 and uris[0].startswith(_SPIFFE) else "",
+        dns_names=frozenset(name.lower() for name in names),
+        # One kind only, as gRFC A41, Envoy and grpc-go 1.81 have it: whoever vouches for a URI need not vouch for the
+        # subject. A43 reads as if all were compared.
+        principals=tuple(filter(None, uris)) or tuple(filter(None, names)) or (certificate.subject.rfc4514_string(),),
+        is_unix_socket=is_unix_socket,
+    )

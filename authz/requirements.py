@@ -31,8 +31,13 @@ def requirements_from(extensions: Mapping[str, str]) -> Requirements | None:
     return _requirements(frozenset(extensions.items()))
 
 
-def check_requirements(requirements: Requirements, principal: Principal) -> None:
+def check_requirements(requirements: Requirements, principal: Principal, policy: str = "") -> None:
     """Check that ``principal`` meets ``requirements``.
+
+    Args:
+        requirements: what is asked.
+        principal: who calls.
+        policy: the name of the policy that decides besides, or an empty string where there is none.
 
     Raises:
         ClaimError: the token is for another audience.
@@ -44,7 +49,7 @@ def check_requirements(requirements: Requirements, principal: Principal) -> None
     if requirements.mistake:
         telemetry.event(telemetry.ERROR, "requirements_invalid", key=requirements.mistake)
         raise InternalError
-    if requirements.policy:
+    if requirements.policy not in ("", policy):
         telemetry.event(telemetry.ERROR, "policy_unknown", policy=requirements.policy)
         raise InternalError
     if requirements.audience and requirements.audience not in principal.audience:

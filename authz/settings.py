@@ -16,6 +16,7 @@ from authz.claims import ORG_ID_PATTERN
 from authz.decision import Observer
 from authz.errors import ConfigError
 from authz.introspection import ACTIVE_SECONDS, Assurance, Introspector
+from authz.policy import Policy
 from authz.secret import read_secret
 from authz.transport import Transport, check_url
 from authz.verifier import Verifier
@@ -140,6 +141,9 @@ class Settings(VerifierSettings):
     )
     reflection: bool = Field(default=False, description="Describe the services to clients such as grpcurl.")
     public_methods: Strings = Field([], description="Full method names or HTTP paths that need no token.")
+    policy: str | None = Field(
+        None, description="A file that says what each organization may do (YAML or JSON). By default everything."
+    )
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
     )
@@ -216,14 +220,17 @@ class Settings(VerifierSettings):
         if self.jwt_authn_payload and self.introspect_max_age is not None:
             raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
         verifier, introspector, assurance = self.verifier(), None, None
+        policy = None if self.policy is None else Policy.from_file(self.policy)
         if self.introspect_max_age is not None:
-            introspector = self._introspector()
             assurance = Assurance(max_age=self.introspect_max_age, if_unavailable=self.introspect_if_unavailable)
+        if assurance is not None or (policy is not None and policy.has_assurances):
+            introspector = self._introspector()
         return Authorizer(
             verifier,
             public_methods=self.public_methods,
             introspector=introspector,
             assurance=assurance,
+            policy=policy,
             realm=self.realm,
             resource_metadata=self.resource_metadata,
             observers=observers,

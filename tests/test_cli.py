@@ -98,7 +98,8 @@ def test_help_names_every_command(run: Run, arguments: Sequence[str]) -> None:
 
     assert done.status == 0
     assert all(
-        name in done.out for name in ("serve", "check", "issuer", "demo", "token", "verify", "protos", "envoy-config")
+        name in done.out
+        for name in ("serve", "check", "issuer", "demo", "token", "verify", "protos", "envoy-config", "policy")
     )
 
 
@@ -164,6 +165,11 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
             "authz: '127.0.0.1:1' is not NAME.NAMESPACE.svc",
             id="service",
         ),
+        pytest.param(["policy", "check", "empty.json"], "empty.json:1: unknown key 'keys'", id="policy"),
+        pytest.param(["policy", "check", "nowhere"], "nowhere: cannot be read", id="no-policy"),
+        pytest.param(["policy", "check"], 'Command "policy check" parameter FILE requires', id="no-policy-file"),
+        pytest.param(["policy", "test"], "no such command; there are check, schema", id="policy-command"),
+        pytest.param([*SERVE, "--policy", "empty.json"], "empty.json:1: unknown key 'keys'", id="serve-policy"),
         pytest.param(["envoy-config", "--upstream", "ledger"], "upstream: 'ledger' is neither", id="upstream"),
         pytest.param(["envoy-config", "--upstream", "a:1", "--admin", "b"], "admin: 'b' is neither", id="admin"),
         pytest.param(
@@ -684,3 +690,22 @@ def test_other_formats_are_resources(run: Run, name: str, kinds: Sequence[str | 
 
     assert [document.get("kind") for document in yaml.safe_load_all(done.out)] == kinds
     assert "9000" in done.out
+
+
+# ---- The policy ----
+
+
+def test_good_policy_is_said_to_be_good(run: Run, tmp_path: Path) -> None:
+    text = "{name: ledger, allow_rules: [{name: r}], organizations: {org_a: {}, org_b: {}}}"
+    (tmp_path / "policy.yaml").write_text(text)
+
+    done = run("policy", "check", "policy.yaml")
+
+    assert done == Done(0, "policy.yaml: ledger: 0 deny rules, 1 allow rules, 2 organizations\n", "")
+
+
+def test_schema_of_policies_is_printed(run: Run) -> None:
+    done = run("policy", "schema")
+
+    assert (done.status, done.err) == (0, "")
+    assert json.loads(done.out)["required"] == ["name", "allow_rules"]

@@ -345,6 +345,7 @@ LATEST = 253_402_300_799
         *({"org_id": value} for value in NO_IDENTIFIERS),
         *({"client_id": value} for value in NO_IDENTIFIERS),
         *({"subject": value} for value in NO_IDENTIFIERS),
+        *({"tenant": value} for value in NO_IDENTIFIERS),
         *({"scopes": ["a", value]} for value in ("", " ", "b admin", "b\tc", "b\n", "é", 'b"', "b\\", "x" * 2049)),
         {"expires_at": None},
         *({"expires_at": Timestamp(seconds=value)} for value in (-1, LATEST + 1, 2**62, -(2**63))),
@@ -375,6 +376,8 @@ def test_fields_that_no_token_can_give_are_refused(changes):
         ({"expires_at": Timestamp(seconds=5, nanos=250_000_000)}, "expires_at", 5.25),
         ({"token_id": "\r\n"}, "token_id", "\r\n"),
         ({"key_id": None}, "key_id", ""),
+        ({"tenant": "tenant-7"}, "tenant", "tenant-7"),
+        ({"tenant": None}, "tenant", ""),
     ],
 )
 def test_fields_are_read(changes, field, value):
@@ -429,6 +432,7 @@ WORDS = st.text("abc:/.-", min_size=1, max_size=20)
         issued_at=st.none() | st.integers(0, LATEST).map(float),
         expires_at=st.integers(0, LATEST).map(float),
         key_id=WORDS | st.just(""),
+        tenant=WORDS | st.just(""),
     )
 )
 def test_what_one_door_says_another_reads(caller):

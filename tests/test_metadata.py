@@ -19,19 +19,21 @@ CALLER = Principal(
     token_id="token",
     issued_at=1_800_000_000.0,
     expires_at=1_800_000_300.25,
+    tenant="tenant-7",
 )
-OURS = {"x-org-id", "x-client-id", "x-scopes", "x-authz-principal-bin"}
+OURS = {"x-org-id", "x-client-id", "x-scopes", "x-org-tenant", "x-authz-principal-bin"}
 
 
 def believed(*metadata, principal=CALLER, trusted=TRUSTED):
     return trusted.believed(metadata, principal)
 
 
-def test_the_caller_is_written_under_four_names():
+def test_the_caller_is_written_under_five_names():
     entries = dict(TRUSTED.entries(CALLER))
 
     assert set(entries) == OURS
     assert (entries["x-org-id"], entries["x-client-id"]) == ("org_a", "client_a")
+    assert entries["x-org-tenant"] == "tenant-7"
 
 
 def test_scopes_are_sorted_words():
@@ -51,6 +53,7 @@ def test_the_principal_crosses_as_a_message():
         token_id="token",
         issued_at=Timestamp(seconds=1_800_000_000),
         expires_at=Timestamp(seconds=1_800_000_300, nanos=250_000_000),
+        tenant="tenant-7",
     )
 
 
@@ -89,8 +92,8 @@ def test_what_a_caller_sends_stays_in_its_order():
 
 
 FORGED = [
-    *("x-org-id", "x-client-id", "x-scopes", "x-authz-principal-bin"),
-    *("x-org-id-bin", "x-client-id-bin", "x-scopes-bin"),
+    *("x-org-id", "x-client-id", "x-scopes", "x-org-tenant", "x-authz-principal-bin"),
+    *("x-org-id-bin", "x-client-id-bin", "x-scopes-bin", "x-org-tenant-bin", "x_org_tenant", "x_org-tenant"),
     *("x_org_id", "x-org_id", "x_org-id", "x_client_id", "x_scopes", "x_authz_principal_bin", "x-authz-principal_bin"),
     *("x_org_id_bin", "x_org_id-bin", "x-org-id_bin"),
 ]
@@ -114,7 +117,7 @@ def test_other_names_are_the_callers_own(key):
 
 def test_a_proxy_removes_the_names_and_their_binary_twins():
     """A9: Envoy knows headers by exact name."""
-    assert set(TRUSTED.removed) == OURS | {"x-org-id-bin", "x-client-id-bin", "x-scopes-bin"}
+    assert set(TRUSTED.removed) == OURS | {"x-org-id-bin", "x-client-id-bin", "x-scopes-bin", "x-org-tenant-bin"}
 
 
 def test_whatever_is_written_is_reserved():
@@ -125,7 +128,7 @@ def test_whatever_is_written_is_reserved():
 def test_other_names_can_be_chosen():
     trusted = TrustedMetadata(org_id="tenant", principal="who-bin")
 
-    assert dict(trusted.entries(CALLER)).keys() == {"tenant", "x-client-id", "x-scopes", "who-bin"}
+    assert dict(trusted.entries(CALLER)).keys() == {"tenant", "x-client-id", "x-scopes", "x-org-tenant", "who-bin"}
     assert ("tenant", "forged") not in believed(("tenant", "forged"), trusted=trusted)
     assert ("x-org-id", "1") in believed(("x-org-id", "1"), trusted=trusted)
 

@@ -50,7 +50,7 @@ def test_other_addresses_are_no_unix_socket(address):
 def test_a_certificate_has_a_thumbprint(authority):
     certificate = authority.issue()
 
-    assert peer_with(certificate) == Peer(certificate=certificate.thumbprint)
+    assert peer_with(certificate) == Peer(certificate=certificate.thumbprint, principals=("CN=somebody",))
 
 
 def test_only_the_first_certificate_is_the_peers(authority):
@@ -64,7 +64,7 @@ def test_a_certificate_on_a_unix_socket_counts_beside_it(authority):
     certificate = authority.issue(*uris(GATEWAY))
 
     assert peer_with(certificate, "unix:") == Peer(
-        certificate=certificate.thumbprint, spiffe_id=GATEWAY, is_unix_socket=True
+        certificate=certificate.thumbprint, spiffe_id=GATEWAY, principals=(GATEWAY,), is_unix_socket=True
     )
 
 
@@ -118,6 +118,32 @@ def test_dns_names_are_in_lower_case(authority):
 def test_other_names_are_no_dns_names(authority, names):
     """Nor ever is the common name."""
     assert peer_with(authority.issue(*names, common_name="gateway.example")).dns_names == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("names", "principals"),
+    [
+        pytest.param([*uris(GATEWAY, "https://b/"), *dns("c")], (GATEWAY, "https://b/"), id="uris"),
+        pytest.param([*uris(""), *dns("Gateway.Example", "b")], ("Gateway.Example", "b"), id="dns-names"),
+        pytest.param(dns(""), ("CN=somebody",), id="empty-names"),
+        pytest.param([x509.RFC822Name("gateway.example")], ("CN=somebody",), id="subject"),
+    ],
+)
+def test_policies_compare_one_kind_of_name(authority, names, principals):
+    """The first that is there: gRFC A41."""
+    assert peer_with(authority.issue(*names)).principals == principals
+
+
+@pytest.mark.parametrize("security", [b"ssl", b"tls"])
+def test_without_a_certificate_tls_has_a_principal_without_a_name(security):
+    """A43: the empty string matches."""
+    assert Peer.of(TCP, {"transport_security_type": [security]}) == Peer(principals=("",))
+
+
+@pytest.mark.parametrize("security", [b"local", b"insecure", b"alts"])
+def test_without_tls_there_is_no_principal(security):
+    """A43: matching fails."""
+    assert Peer.of(TCP, {"transport_security_type": [security]}) == Peer()
 
 
 @pytest.mark.parametrize("pem", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", b"\xff"])

@@ -16,7 +16,7 @@ import grpc
 import pytest
 import yaml
 
-from authz import Authorizer, Principal, TrustedMetadata
+from authz import Authorizer, Policy, Principal, TrustedMetadata
 from authz.cli import app
 from authz.demo.issuer import IssuerServer
 from authz.envoy.config import ext_authz
@@ -102,6 +102,13 @@ def test_envoy_filter_is_the_one_that_is_generated() -> None:
     assert block is not None
 
     assert yaml.safe_load(block[1]) == [ext_authz("authz")]
+
+
+def test_policy_is_one() -> None:
+    block = re.search(r"```yaml\n(name: ledger\n.*?)```", README, re.DOTALL)
+    assert block is not None
+
+    assert len(Policy.from_document(yaml.safe_load(block[1])).rules) == 2
 
 
 def test_every_command_is_listed() -> None:

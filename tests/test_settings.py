@@ -153,6 +153,33 @@ def test_seed_may_stand_in_a_file(folder: Path, ec_key: SigningKey, monkeypatch:
     verifier.close()
 
 
+# ---- The policy ----
+
+
+def policy_file(folder: Path, **rule: Any) -> str:
+    policy = {"name": "p", "allow_rules": [{"name": "r", **rule}], "introspect": {}}
+    (folder / "policy.json").write_text(json.dumps(policy), encoding="utf-8")
+    return "policy.json"
+
+
+@pytest.mark.parametrize(("path", "expected"), [("/a.B/*", "allowed"), ("/a.C/*", "policy_denied")])
+def test_policy_is_read_from_a_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, verdict: Callable[..., str], path: str, expected: str
+) -> None:
+    monkeypatch.setenv("AUTHZ_POLICY", policy_file(folder, request={"paths": [path]}))
+
+    assert verdict() == expected
+
+
+def test_policy_that_has_the_issuer_asked_needs_credentials(folder: Path, verdict: Callable[..., str]) -> None:
+    (folder / "policy.yaml").write_text("{name: p, allow_rules: [{name: r}], introspect: {/a.B/*: {}}}")
+    asks = {**ASKS, "introspect_max_age": None, "policy": "policy.yaml"}
+
+    assert verdict(**asks, introspection_client_secret=SECRET) == "introspection_unavailable"
+    with pytest.raises(ConfigError, match=r"^introspection_client_secret: missing"):
+        verdict(**asks)
+
+
 # ---- Introspection ----
 
 
@@ -296,6 +323,7 @@ def test_secret_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(
             ASKS | {"jwt_authn_payload": "payload"}, "jwt_authn_payload: the issuer is asked about tokens", id="payload"
         ),
+        pytest.param({"policy": "nowhere.yaml"}, "nowhere.yaml: cannot be read (No such file", id="no-policy"),
         pytest.param({"public_methods": ["Check"]}, "public_methods: 'Check' is not a full method name", id="method"),
     ],
 )

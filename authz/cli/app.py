@@ -53,7 +53,8 @@ def _complain(error: object, status: int) -> int:
 def _usage(error: cyclopts.CycloptsError) -> object:
     # These two would repeat the words, and one of them may be a token.
     if isinstance(error, cyclopts.UnknownCommandError):
-        return f"no such command; there are {', '.join(name for name in app if not name.startswith('-'))}"
+        commands = (name for name in error.app or app if not name.startswith("-"))
+        return f"no such command; there are {', '.join(commands)}"
     if isinstance(error, cyclopts.UnusedCliTokensError):
         return f"words too many: {len(error.unused_tokens or ())}; options begin with --, see --help"
     cause = error.__cause__ or error.__context__

@@ -19,6 +19,9 @@ MEANINGS = {
     "mesh_metadata_invalid": "A proxy that is believed said who calls in a way that nobody can believe. "
     "Check what the proxy sends.",
     "permission_denied": "The caller is known and may not do this. Ask whoever wrote the rules.",
+    "policy_denied": "The policy has no rule that allows this, or one that denies it. "
+    "The server's decision log names the rule; `authz policy check` reads the file.",
+    "organization_suspended": "The policy suspends the caller's organization. Ask whoever keeps the policy file.",
     "request_malformed": "The path is none that every server reads alike. "
     "Give /package.Service/Method, or with --http an absolute path.",
     "unavailable": "No verdict can be had now. Try again, and look into the server's log.",
@@ -27,6 +30,8 @@ MEANINGS = {
     "introspection_unavailable": "The server cannot ask the issuer whether the token was withdrawn. "
     "Check --introspection-url, the credentials and the network; its log names the error.",
     "mesh_undecided": "A proxy let the call pass although nobody had decided it. Set failure_mode_allow to false.",
+    "overloaded": "As many checks wait for the issuer already as may. "
+    "Try again; if it lasts, look into the server's log, and only then raise --max-pending.",
     "token_endpoint_unavailable": "The token endpoint gave no token. Try again, and check the client's credentials.",
     "internal": "Something unforeseen happened, so the door stayed shut. "
     "The server's log tells where; please report it.",

@@ -11,6 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -48,6 +49,7 @@ _KEY = re.compile(r"(?!host$)[a-z0-9_.-]+")
 _VALUE = re.compile(r"[ -~]+")
 
 _JWT_AUTHN = "envoy.filters.http.jwt_authn"
+_NOBODY, _NOBODY_BY_TLS = Peer(), Peer(principals=("",))
 
 UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
@@ -56,8 +58,8 @@ UNREADABLE = Call(method="", metadata=())
 def read(body: bytes, *, jwt_authn_payload: str = "") -> tuple[Call, bool]:
     """Return the call that Envoy asks about, and whether Envoy takes it for gRPC and turns a denial into a gRPC status.
 
-    The call's ``method`` is the path without the query. The peer is the caller whose certificate Envoy has seen in
-    its handshake (``include_peer_certificate``); headers about certificates are only headers.
+    The call's ``method`` is the path without the query. The peer is the caller as Envoy has seen it in its handshake
+    (``include_peer_certificate``, ``include_tls_session``); headers about certificates are only headers.
 
     Args:
         body: a serialized ``CheckRequest``.
@@ -73,13 +75,13 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> tuple[Call, bool]:
     except Exception as error:
         raise malformed() from error
     http = attributes.request.http
-    certificate, extensions = attributes.source.certificate, attributes.context_extensions
+    extensions = attributes.context_extensions
     credentials, kinds = _credentials_and_kinds(http)
     claims = _verified_claims(attributes, jwt_authn_payload) if jwt_authn_payload else None
     call = Call(
         method=http.path.partition("?")[0],
         metadata=_Headers(http),
-        peer=_peer(certificate) if certificate else None,
+        peer=_peer_of(attributes),
         # Where claims count in its absence, whatever could be a token is looked for in any spelling.
         credentials=credentials if claims is None else None,
         requirements=requirements_from(extensions) if extensions else None,
@@ -144,13 +146,23 @@ def _verified_claims(attributes: AttributeContext, key: str) -> Mapping[str, Any
         return {}
 
 
+def _peer_of(attributes: AttributeContext) -> Peer:
+    source = attributes.source
+    certificate, principal = source.certificate, source.principal
+    if certificate or principal:
+        return _peer(certificate, principal)
+    return _NOBODY_BY_TLS if attributes.HasField("tls_session") else _NOBODY
+
+
 # Few clients, many calls.
 @functools.lru_cache(1024)
-def _peer(certificate: str) -> Peer | None:
+def _peer(certificate: str, principal: str) -> Peer:
+    # What Envoy calls the principal is the first of the names that a policy compares.
+    principals = (principal,) if principal else ()
     try:
-        return Peer.known_by_certificate(unquote_to_bytes(certificate))
+        return replace(Peer.known_by_certificate(unquote_to_bytes(certificate)), principals=principals)
     except Exception:  # noqa: BLE001 - what cannot be read proves nothing, and an extension fails in ways of its own
-        return None
+        return Peer(principals=principals)
 
 
 def is_grpc(kinds: Sequence[str]) -> bool:

@@ -20,6 +20,7 @@ HTTP = {
     "*/validate_mutations": "An answer that is no header is an error, and never sent on.",
     "*/encode_raw_headers": "The bytes that the caller sent, duplicates apart.",
     "*/include_peer_certificate": "With mutual TLS it is what a token may be bound to.",
+    "*/include_tls_session": "Whether there is TLS at all, which a policy may ask for.",
 }
 
 CLUSTERS = {

@@ -135,6 +135,7 @@ def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
             "validate_mutations": True,
             "encode_raw_headers": True,
             "include_peer_certificate": True,
+            "include_tls_session": True,
         },
     }
 

@@ -118,6 +118,7 @@ def _envoy_filter() -> Document:
                     "validate_mutations": True,
                     "encode_raw_headers": True,
                     "include_peer_certificate": True,
+                    "include_tls_session": True,
                 },
             },
         ),

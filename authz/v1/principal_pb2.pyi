@@ -49,6 +49,7 @@ class Principal(_message.Message):
     ISSUED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """The organization the caller acts for. Never empty. Use this, and only this,
     to decide whose data a request may touch.
@@ -63,6 +64,10 @@ class Principal(_message.Message):
     """The token's `jti` claim: names the token in logs without revealing it."""
     key_id: _builtins.str
     """The `kid` of the issuer's key that signed the token."""
+    tenant: _builtins.str
+    """The API owner's own id for the organization. Not from the token: the
+    verifier's policy knows it.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the token was granted, one scope per element, in the token's order."""
@@ -94,10 +99,11 @@ class Principal(_message.Message):
         issued_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         key_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "issued_at", b"issued_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "client_id", b"client_id", "expires_at", b"expires_at", "issued_at", b"issued_at", "issuer", b"issuer", "key_id", b"key_id", "org_id", b"org_id", "scopes", b"scopes", "subject", b"subject", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "client_id", b"client_id", "expires_at", b"expires_at", "issued_at", b"issued_at", "issuer", b"issuer", "key_id", b"key_id", "org_id", b"org_id", "scopes", b"scopes", "subject", b"subject", "tenant", b"tenant", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

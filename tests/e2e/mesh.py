@@ -45,6 +45,19 @@ OPEN_PREFIX = "/open/"
 """Beginning of the paths on another such route."""
 UNSERVED = "/tests.Guarded/Unserved"
 """A method that the upstream does not have."""
+DENIED = "/tests.Guarded/Denied"
+"""A method that the policy denies."""
+SUSPENDED, TENANT = "org_01JYSUSPENDED00000000000000", "org_01JYTENANT000000000000000"
+POLICY: dict[str, Any] = {
+    "name": "mesh",
+    "deny_rules": [
+        {"name": "denied", "request": {"paths": [DENIED]}},
+        {"name": "slow", "request": {"headers": [{"key": "x-mode", "values": ["slow"]}]}},
+    ],
+    "allow_rules": [{"name": "everything-else"}],
+    "public": [PUBLIC_CALL],
+    "organizations": {SUSPENDED: {"status": "suspended"}, TENANT: {"tenant": "tenant-7"}},
+}
 
 
 def echo(method: str) -> grpc.RpcMethodHandler:
@@ -147,6 +160,8 @@ class Mesh:
         self._keys = jwks(key)
         self._jwks = folder / "jwks.json"
         self._jwks.write_text(json.dumps(self._keys), encoding="utf-8")
+        self._policy = folder / "policy.yaml"
+        self._policy.write_text(json.dumps(POLICY), encoding="utf-8")
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
@@ -184,7 +199,7 @@ class Mesh:
         self._server.__exit__(None, None, None)
 
     def _known(self) -> list[str]:
-        return ["--jwks", str(self._jwks), *[f"--public-methods={name}" for name in (PUBLIC, PUBLIC_CALL)]]
+        return ["--jwks", str(self._jwks), "--policy", str(self._policy), "--public-methods", PUBLIC]
 
     def logged(self, path: str) -> dict[str, Any]:
         """Return what Envoy's access log says of the one request for ``path``, once it says it."""

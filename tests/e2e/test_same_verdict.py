@@ -21,16 +21,17 @@ from authz.errors import (
     TokenInactiveError,
 )
 from authz.metadata import TrustedMetadata
+from authz.policy import Policy
 from authz.verifier import Verifier
 from tests.certificates import Certificate
 from tests.doubles import ABSENT, AUDIENCE, ISSUER, ORG, jwks, m2m_claims
-from tests.e2e.mesh import PUBLIC_CALL, UNSERVED, Mesh, Seen, echo, tls_channel
+from tests.e2e.mesh import DENIED, POLICY, PUBLIC_CALL, SUSPENDED, TENANT, UNSERVED, Mesh, Seen, echo, tls_channel
 from tests.interceptors.client import Outcome, bearer, call
 from tests.interceptors.servers import Loop, aio_server, channel_to, sync_server
 from tests.interceptors.ways import Client, Reachable, Way
 
 GUARDED = "/tests.Guarded/Call"
-HANDLERS = {name: echo(name) for name in (GUARDED, PUBLIC_CALL)}
+HANDLERS = {name: echo(name) for name in (GUARDED, DENIED, PUBLIC_CALL)}
 
 GLOBEX = "org_01JYGLOBEX0000000000000000"
 FORGED = "org_01JYFORGED0000000000000000"
@@ -45,6 +46,8 @@ METADATA: dict[str, list[tuple[str, str | bytes]]] = {
         *[(name, FORGED.encode() if name.endswith("-bin") else FORGED) for name in sorted(TRUSTED.reserved)],
     ],
 }
+# Envoy takes a hundred headers, so not all of them can stand on both sides.
+AFTERWARDS = 8
 
 Verdict = tuple[str, str]
 """A status code and either the reason, or whose call the backend takes it for."""
@@ -64,7 +67,13 @@ REFUSED: dict[str, str] = {
     "bound-and-stolen": "CLAIM_INVALID",
     "bound-and-unproven": "CLAIM_INVALID",
 }
-ADMITTED: dict[str, str] = {"acme": ORG, "globex": GLOBEX, "without-scopes": ORG, "bound-and-proven": ORG}
+ADMITTED: dict[str, str] = {
+    "acme": ORG,
+    "globex": GLOBEX,
+    "without-scopes": ORG,
+    "bound-and-proven": ORG,
+    "with-tenant": TENANT,
+}
 
 
 def expected(case: str, method: str) -> Verdict:
@@ -72,6 +81,10 @@ def expected(case: str, method: str) -> Verdict:
         return "OK", "anonymous"
     if case in REFUSED:
         return "UNAUTHENTICATED", REFUSED[case]
+    if case == "suspended":
+        return "PERMISSION_DENIED", "ORGANIZATION_SUSPENDED"
+    if method == DENIED:
+        return "PERMISSION_DENIED", "POLICY_DENIED"
     return ("OK", ADMITTED[case]) if method == GUARDED else ("UNIMPLEMENTED", "")
 
 
@@ -89,7 +102,7 @@ Door = Callable[[str], grpc.Channel]
 
 def judge(key: SigningKey) -> Authorizer:
     verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(key), algorithms=["ES256"])
-    return Authorizer(verifier, public_methods=[PUBLIC_CALL])
+    return Authorizer(verifier, policy=Policy.from_document(POLICY))
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +153,8 @@ def credentials(
     return {
         "acme": ([good], ""),
         "globex": ([sign(org_id=GLOBEX)], ""),
+        "with-tenant": ([sign(org_id=TENANT)], ""),
+        "suspended": ([sign(org_id=SUSPENDED)], ""),
         "without-scopes": ([sign(scope="")], ""),
         "missing": ([], ""),
         "malformed": (["opaque-token"], ""),
@@ -178,14 +193,14 @@ def what_the_caller_gets(outcome: Outcome) -> Any:
 
 
 @pytest.mark.parametrize("metadata", METADATA)
-@pytest.mark.parametrize("method", [GUARDED, PUBLIC_CALL, UNSERVED])
-@pytest.mark.parametrize("case", [*ADMITTED, *REFUSED])
+@pytest.mark.parametrize("method", [GUARDED, DENIED, PUBLIC_CALL, UNSERVED])
+@pytest.mark.parametrize("case", [*ADMITTED, *REFUSED, "suspended"])
 def test_every_door_has_the_same_verdict(
     doors: dict[str, Door], credentials: dict[str, tuple[list[str], str]], *, case: str, method: str, metadata: str
 ) -> None:
     tokens, client = credentials[case]
     extra = METADATA[metadata]
-    entries = [*extra, *[entry for token in tokens for entry in bearer(token)], *extra]
+    entries = [*extra, *[entry for token in tokens for entry in bearer(token)], *extra[:AFTERWARDS]]
 
     outcomes = {name: call(door(client), "unary_unary", method, metadata=entries) for name, door in doors.items()}
 
@@ -195,6 +210,19 @@ def test_every_door_has_the_same_verdict(
     first, *others = map(what_the_caller_gets, outcomes.values())
     assert others == [first, first]
     assert not any(outcome.leaks(FORGED) for outcome in outcomes.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "code"), [(["slow"], "PERMISSION_DENIED"), (["fast"], "OK"), (["slow", "fast"], "OK")], ids=str
+)
+def test_every_door_compares_the_same_headers(
+    doors: dict[str, Door], credentials: dict[str, tuple[list[str], str]], values: list[str], code: str
+) -> None:
+    entries = [*bearer(credentials["acme"][0][0]), *[("x-mode", value) for value in values]]
+
+    codes = {name: call(door(""), "unary_unary", GUARDED, metadata=entries).code for name, door in doors.items()}
+
+    assert {name: found.name for name, found in codes.items()} == dict.fromkeys(doors, code)
 
 
 # ---- What no token brings about ----

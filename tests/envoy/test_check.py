@@ -5,6 +5,7 @@ import json
 import re
 import string
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,13 @@ from hypothesis import strategies as st
 
 from authz.call import ANONYMOUS, Call, Principal
 from authz.envoy.check import allow, allowed, check_path, denied, deny, is_fit, is_grpc, read
-from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse, HeaderValue, HeaderValueOption
+from authz.envoy.v3.external_auth_pb2 import (
+    AttributeContext,
+    CheckRequest,
+    CheckResponse,
+    HeaderValue,
+    HeaderValueOption,
+)
 from authz.errors import (
     AlgorithmNotAllowedError,
     AuthzError,
@@ -37,6 +44,7 @@ from authz.errors import (
     UnavailableError,
 )
 from authz.metadata import TrustedMetadata
+from authz.peer import Peer
 from authz.refusal import Challenge, Refusal, refusal_of
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 from tests.envoy.messages import (
@@ -169,8 +177,26 @@ def test_query_is_no_part_of_the_method(form: Form, path: str, method: str) -> N
 def test_question_without_content_is_a_call_of_nothing() -> None:
     call, is_grpc_client = read(b"")
 
-    assert (call.method, list(call.metadata), call.peer, call.credentials) == ("", [], None, [])
+    assert (call.method, list(call.metadata), call.peer, call.credentials) == ("", [], Peer(), [])
     assert not is_grpc_client
+
+
+@pytest.mark.parametrize(
+    ("attributes", "principals"),
+    [
+        pytest.param(AttributeContext(), (), id="no-tls"),
+        pytest.param(AttributeContext(tls_session={}), ("",), id="tls"),
+        pytest.param(
+            AttributeContext(tls_session={}, source={"principal": "spiffe://a/b"}), ("spiffe://a/b",), id="mutual-tls"
+        ),
+        pytest.param(AttributeContext(source={"principal": "CN=a"}), ("CN=a",), id="without-include-tls-session"),
+        pytest.param(AttributeContext(source={"certificate": "nonsense"}), (), id="unreadable-certificate"),
+    ],
+)
+def test_peer_has_the_principal_that_envoy_names(attributes: AttributeContext, principals: tuple[str, ...]) -> None:
+    call, _ = read(CheckRequest(attributes=attributes).SerializeToString())
+
+    assert call.peer == Peer(principals=principals)
 
 
 @pytest.mark.parametrize("body", [b"\xff", b"\x0a\xff\xff", b"GET / HTTP/1.1", b"\x0a\x02\x22\xff"])
@@ -283,7 +309,14 @@ def test_every_trusted_name_is_either_set_or_removed(principal: Principal, trust
 def test_twins_of_the_trusted_names_are_removed() -> None:
     removed = allow(PRINCIPAL, TRUSTED).ok_response.headers_to_remove
 
-    assert list(removed) == ["x-org-id-bin", "x-client-id-bin", "x-scopes-bin"]
+    assert list(removed) == ["x-org-tenant", "x-org-id-bin", "x-client-id-bin", "x-scopes-bin", "x-org-tenant-bin"]
+
+
+def test_tenant_is_told_where_it_is_known() -> None:
+    response = allow(replace(PRINCIPAL, tenant="tenant-7"), TRUSTED).ok_response
+
+    assert {option.header.key: option.header.value for option in response.headers}["x-org-tenant"] == "tenant-7"
+    assert "x-org-tenant" not in response.headers_to_remove
 
 
 @each_principal
@@ -302,7 +335,7 @@ def test_anonymous_callers_have_no_trusted_name() -> None:
     response = allow(ANONYMOUS, TRUSTED)
 
     assert is_sound(response)
-    assert (list(response.ok_response.headers), len(response.ok_response.headers_to_remove)) == ([], 7)
+    assert (list(response.ok_response.headers), len(response.ok_response.headers_to_remove)) == ([], 9)
 
 
 def test_values_are_those_of_the_principal() -> None:

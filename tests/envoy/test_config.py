@@ -80,6 +80,7 @@ def test_check_never_lets_through_what_could_not_be_decided() -> None:
             "validate_mutations": True,
             "encode_raw_headers": True,
             "include_peer_certificate": True,
+            "include_tls_session": True,
         },
     }
 

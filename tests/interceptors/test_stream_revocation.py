@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from authz import Authorizer, Call, Principal, Verifier
+from authz import Authorizer, Call, Policy, Principal, Verifier
 from authz.decision import Decision, Evidence
 from authz.demo.signing import SigningKey
 from authz.flow import Flow
@@ -63,13 +63,15 @@ def is_served(running: Running) -> bool:
     return running.read() == b"still"
 
 
-def is_ended(live: Live, running: Running, reason: str) -> bool:
+def is_ended(
+    live: Live, running: Running, reason: str, code: grpc.StatusCode = grpc.StatusCode.UNAUTHENTICATED
+) -> bool:
     """Say whether a stream whose handler waits has been ended for that reason."""
     if live.door is GRPC:
         live.lose_patience()
         return running.end().code is grpc.StatusCode.CANCELLED
     outcome = running.end()
-    return (outcome.code, outcome.reason) == (grpc.StatusCode.UNAUTHENTICATED, reason)
+    return (outcome.code, outcome.reason) == (code, reason)
 
 
 def other_organization(ec_key: SigningKey) -> str:
@@ -125,6 +127,22 @@ def test_what_is_reinstated_is_served_and_what_was_ended_stays_ended(live: Live)
 
     assert is_ended(live, running, "TOKEN_INACTIVE")
     assert is_served(again)
+
+
+def policy(status: str) -> Policy:
+    rules = [{"name": "everything"}]
+    return Policy.from_document({"name": "p", "allow_rules": rules, "organizations": {ORG: {"status": status}}})
+
+
+def test_suspending_an_organization_ends_its_streams_only(
+    new_live: Any, verifier: Verifier, ec_key: SigningKey
+) -> None:
+    live = new_live(Authorizer(verifier, policy=policy("active")))
+    running, other = begin(live), begin(live, other_organization(ec_key))
+    live.authorizer.replace_policy(policy("suspended"))
+
+    assert is_ended(live, running, "ORGANIZATION_SUSPENDED", grpc.StatusCode.PERMISSION_DENIED)
+    assert is_served(other)
 
 
 class Hasty(Authorizer):

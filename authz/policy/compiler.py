@@ -1,0 +1,97 @@
+"""From a document that has been checked against the schema to rules that make sense together."""
+
+import itertools
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from authz.introspection import Assurance
+from authz.policy.document import Fault
+from authz.policy.index import Index
+from authz.policy.organizations import Organization
+from authz.policy.patterns import Patterns
+from authz.policy.rules import Rule, rule_from
+from authz.policy.schema import did_you_mean
+
+# The only one that grpc-go brings along; what it would print, the decision log has.
+_KNOWN_LOGGERS = frozenset({"stdout_logger"})
+
+
+def rules_from(data: Mapping[str, Any], organizations: Mapping[str, Organization]) -> tuple[Rule, ...]:
+    """Return the rules, in the order in which they are asked.
+
+    Raises:
+        Fault: a rule names something that there is not, or never decides anything.
+
+    """
+    names = _Names(organizations)
+    return tuple(
+        itertools.chain.from_iterable(
+            _section(section, data.get(section, ()), names, is_deny=section == "deny_rules")
+            for section in ("deny_rules", "allow_rules")
+        )
+    )
+
+
+def assurances_from(data: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Patterns, Assurance], ...]:
+    """Return what ``introspect`` says, what names a method most closely first."""
+    patterns = sorted(data, key=lambda pattern: (pattern.startswith("*") or pattern.endswith("*"), -len(pattern)))
+    return tuple((Patterns.of([pattern]), Assurance(**data[pattern])) for pattern in patterns)
+
+
+def check_loggers(data: Mapping[str, Any]) -> None:
+    """Check that every audit logger is known, or optional (gRFC A59).
+
+    Raises:
+        Fault: one is neither.
+
+    """
+    loggers = data.get("audit_logging_options", {}).get("audit_loggers", ())
+    for index, logger in enumerate(loggers):
+        if logger["name"] not in _KNOWN_LOGGERS and not logger.get("is_optional", False):
+            raise Fault(
+                f"unknown audit logger {logger['name']!a}; say is_optional: true to pass it over",
+                *("audit_logging_options", "audit_loggers", index, "name"),
+            )
+
+
+def _section(section: str, given: Collection[Mapping[str, Any]], names: "_Names", *, is_deny: bool) -> list[Rule]:
+    rules: dict[str, Rule] = {}
+    earlier = Index()
+    for number, data in enumerate(given):
+        try:
+            rule = rule_from(data, is_deny=is_deny)
+            names.check(data.get("source", {}))
+            _check_use(rule, rules, earlier.covering(rule))
+        except Fault as fault:
+            raise fault.within(section, number) from None
+        rules[rule.name] = rule
+        earlier.add(rule)
+    return list(rules.values())
+
+
+def _check_use(rule: Rule, earlier: Collection[str], covering: Rule | None) -> None:
+    if rule.name in earlier:
+        raise Fault(f"a second rule of the name {rule.name!a}", "name")
+    if covering is not None:
+        raise Fault(f"rule {rule.name!a} never decides: rule {covering.name!a} before it matches all that it does")
+
+
+class _Names:
+    """The organizations and groups that rules may name."""
+
+    def __init__(self, organizations: Mapping[str, Organization]) -> None:
+        self._organizations = organizations
+        self._groups = frozenset(itertools.chain.from_iterable(each.groups for each in organizations.values()))
+
+    def check(self, source: Mapping[str, Any]) -> None:
+        # A file that lists no organizations does not say which there are; groups are nowhere else.
+        if self._organizations:
+            _check_known("organization", self._organizations, source, "organizations")
+        _check_known("group", self._groups, source, "groups")
+
+
+def _check_known(kind: str, known: Collection[str], source: Mapping[str, Any], key: str) -> None:
+    for index, name in enumerate(source.get(key, ())):
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; organizations has none {'in' if kind == 'group' else 'of'} it"
+            raise Fault(f"unknown {kind} {name!a}{hint}", "source", key, index)

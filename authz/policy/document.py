@@ -1,0 +1,221 @@
+"""A policy's text, read into plain data, and where in the text each part of it stands.
+
+YAML 1.2 as far as JSON goes: no anchors, no aliases, no tags, and ``no`` is a word.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from authz.errors import ConfigError
+
+MAX_BYTES = 16 * 2**20
+MAX_DEPTH = 32
+
+_WORDS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]{1,18}(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?", re.ASCII)
+
+Step = str | int
+"""A key of a mapping, or an index of a list."""
+
+
+class Fault(Exception):  # noqa: N818 - it never leaves this package
+    """Something is wrong with a document.
+
+    Args:
+        message: what is.
+        path: where: the steps that lead there.
+
+    """
+
+    def __init__(self, message: str, *path: Step) -> None:
+        super().__init__(message)
+        self.message, self.path = message, path
+
+    def within(self, *outer: Step) -> "Fault":
+        """Return the same fault, seen from outside."""
+        self.path = (*outer, *self.path)
+        return self
+
+
+class Document(NamedTuple):
+    """A policy as plain data.
+
+    Args:
+        data: mappings, lists, text, numbers, booleans and null.
+        source: what to call it in an error.
+        text: what it was read from, or ``""``.
+
+    """
+
+    data: Any
+    source: str = "policy"
+    text: str = ""
+
+    def error(self, fault: Fault) -> ConfigError:
+        """Return what is wrong with this document, and in which line."""
+        line = _line_of(self.text, fault.path) if self.text else None
+        if line is not None:
+            return ConfigError(f"{self.source}:{line}: {fault.message}")
+        where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.path).lstrip(".")
+        return ConfigError(f"{self.source}: {f'{where}: ' if where else ''}{fault.message}")
+
+
+def read(path: str | os.PathLike[str]) -> Document:
+    """Read a file: JSON where its name ends in ``.json``, else YAML, which JSON is too.
+
+    Raises:
+        ConfigError: it cannot be read, or is neither.
+
+    """
+    source = os.fspath(path)
+    try:
+        with Path(source).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{source}: cannot be read ({error.strerror or 'no such file'})") from error
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{source}: longer than {MAX_BYTES // 2**20} MiB")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: is not UTF-8 text") from error
+    if source.endswith(".json"):
+        # Only tabs between values can be left in JSON, and YAML knows no such tabs.
+        return Document(_json(text, source), source, text.replace("\t", " "))
+    return Document(_yaml(text, source), source, text)
+
+
+def _json(text: str, source: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{source}:{error.lineno}: not JSON: {error.msg}") from error
+    except Fault as fault:
+        raise ConfigError(f"{source}: {fault.message}") from fault
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"{source}: nested too deeply, or a number too long") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise Fault(f"the key {next(key for key in keys if keys.count(key) > 1)!a} stands twice")
+    return found
+
+
+def _yaml(text: str, source: str) -> Any:
+    try:
+        import yaml  # noqa: PLC0415 - the extra's
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{source}: YAML needs the extra 'policy': pip install 'grpc-org-authz[policy]'") from error
+    try:
+        return _Builder(yaml, text).document()
+    except _Misplaced as error:
+        raise ConfigError(f"{source}:{error.line}: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not YAML: it has characters that no text has") from error
+
+
+def _loader(yaml: Any) -> Any:
+    # That in C is ten times as fast; a wheel without it is rare.
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Misplaced(Exception):  # noqa: N818 - it never leaves this module
+    def __init__(self, message: str, event: Any) -> None:
+        super().__init__(message)
+        self.line = event.start_mark.line + 1
+
+
+class _Builder:
+    """Plain data from the events of a parser: nothing is built that was not written out."""
+
+    def __init__(self, yaml: Any, text: str) -> None:
+        self._next = _loader(yaml)(text).get_event
+        self._scalar, self._alias = yaml.ScalarEvent, yaml.AliasEvent
+        self._list, self._list_end = yaml.SequenceStartEvent, yaml.SequenceEndEvent
+        self._mapping_end = yaml.MappingEndEvent
+        self._document, self._end = yaml.DocumentStartEvent, yaml.StreamEndEvent
+
+    def document(self) -> Any:
+        self._next()
+        event = self._next()
+        if type(event) is self._end:
+            return None
+        value = self._value(self._next(), 0)
+        self._next()
+        event = self._next()
+        if type(event) is self._document:
+            raise _Misplaced("a second document; a policy is one", event)
+        return value
+
+    def _value(self, event: Any, depth: int) -> Any:
+        kind = type(event)
+        if kind is self._alias or event.anchor is not None:
+            raise _Misplaced("anchors and aliases are not supported; write it out", event)
+        if event.tag is not None:
+            raise _Misplaced(f"tags such as {event.tag!a} are not supported", event)
+        if kind is self._scalar:
+            return _plain(event.value) if event.implicit[0] else event.value
+        if depth == MAX_DEPTH:
+            raise _Misplaced("nested too deeply", event)
+        return self._items(depth + 1) if kind is self._list else self._entries(depth + 1)
+
+    def _items(self, depth: int) -> list[Any]:
+        items: list[Any] = []
+        while type(event := self._next()) is not self._list_end:
+            items.append(self._value(event, depth))
+        return items
+
+    def _entries(self, depth: int) -> dict[str, Any]:
+        entries: dict[str, Any] = {}
+        while type(event := self._next()) is not self._mapping_end:
+            if type(event) is not self._scalar or event.anchor is not None or event.tag is not None:
+                raise _Misplaced("a key must be plain text", event)
+            key = event.value
+            if key in entries:
+                raise _Misplaced(f"the key {key!a} stands twice", event)
+            entries[key] = self._value(self._next(), depth)
+        return entries
+
+
+def _plain(text: str) -> Any:
+    """Return what a scalar without quotes stands for (YAML 1.2.2 section 10.3)."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] in "+-.0123456789" and _NUMBER.fullmatch(text):
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
+    return text
+
+
+def _line_of(text: str, path: tuple[Step, ...]) -> int | None:
+    """Return the line of what ``path`` leads to; ``None`` without the library that knows."""
+    try:
+        import yaml  # noqa: PLC0415 - the extra's
+    except ModuleNotFoundError:
+        return None
+    try:
+        node: Any = yaml.compose(text, Loader=_loader(yaml))
+    except (yaml.YAMLError, RecursionError):
+        # JSON that is no YAML, or too deep for it: a line is not worth a second error.
+        return None
+    line = node.start_mark.line if node is not None else 0
+    for step in path:
+        if isinstance(node, yaml.MappingNode):
+            key, node = next((key, value) for key, value in node.value if key.value == step)
+            line = key.start_mark.line
+        else:
+            node = node.value[step]
+            line = node.start_mark.line
+    return line + 1

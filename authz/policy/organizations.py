@@ -1,0 +1,41 @@
+"""What the owner of an API knows of the organizations that call it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+# There may be ten thousand of them, and no other immutable class is built as fast.
+class Organization(NamedTuple):
+    """One organization.
+
+    Args:
+        tenant: the owner's own id for it, or ``""``.
+        groups: what it belongs to.
+        is_suspended: whether every call of it is refused.
+        labels: anything else.
+
+    """
+
+    tenant: str = ""
+    groups: frozenset[str] = frozenset()
+    is_suspended: bool = False
+    labels: Mapping[str, str] = _NO_LABELS
+
+
+def organizations_from(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Organization]:
+    """Return what a document says of organizations, by id; it has been checked against the schema."""
+    # Many organizations, few groups: equal sets are one.
+    groups: dict[tuple[str, ...], frozenset[str]] = {}
+    organizations = {}
+    for org_id, given in data.items():
+        names = tuple(given.get("groups", ()))
+        organizations[org_id] = Organization(
+            given.get("tenant", ""),
+            groups.setdefault(names, frozenset(names)),
+            given.get("status") == "suspended",
+            MappingProxyType(dict(given["labels"])) if "labels" in given else _NO_LABELS,
+        )
+    return organizations

@@ -1,0 +1,142 @@
+"""One rule: what it asks of a call, and when it makes another one pointless."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from authz.call import Call
+from authz.errors import PeerUnknownError
+from authz.policy.document import Fault
+from authz.policy.patterns import Patterns
+
+Words = frozenset[str]
+
+# gRFC A43 names the kinds, grpc-go the headers: of one hop only (RFC 9110 section 7.6.1), or no header of a call.
+_UNSUPPORTED = frozenset(
+    {
+        *("connection", "host", "keep-alive", "proxy-authenticate", "proxy-authorization"),
+        *("te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule of a policy; ``None`` and empty mean that it does not ask.
+
+    Args:
+        name: what logs call it.
+        is_deny: whether it refuses what it matches, or else allows it.
+        paths: full method names.
+        headers: names in lower case, each with what the header's value must match.
+        principals: identities of the peer's certificate.
+        organizations: by id.
+        groups: of which the organization must be in one.
+        clients: by id.
+        scopes: sets, of which the token must hold one wholly.
+
+    """
+
+    name: str
+    is_deny: bool
+    paths: Patterns | None = None
+    headers: tuple[tuple[str, Patterns], ...] = ()
+    principals: Patterns | None = None
+    organizations: Words | None = None
+    groups: Words | None = None
+    clients: Words | None = None
+    scopes: tuple[Words, ...] = ()
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether it asks for more than who calls what: calls of one caller to one method may differ."""
+        return bool(self.headers) or self.principals is not None
+
+    def has_scopes(self, scopes: Words) -> bool:
+        """Say whether a token with ``scopes`` has what it asks for."""
+        return not self.scopes or any(needed <= scopes for needed in self.scopes)
+
+    def matches_rest(self, call: Call, headers: Mapping[str, str]) -> bool:
+        """Say whether ``call`` has the headers, and the peer, that it asks for.
+
+        Args:
+            call: the call.
+            headers: :func:`headers_of` it.
+
+        Raises:
+            PeerUnknownError: that depends on ``call.peer``, which is ``None``.
+
+        """
+        if not all(key in headers and values.matches(headers[key]) for key, values in self.headers):
+            return False
+        if self.principals is None:
+            return True
+        if call.peer is None:
+            raise PeerUnknownError("peer")
+        return any(map(self.principals.matches, call.peer.principals))
+
+    def covers_rest(self, other: "Rule") -> bool:
+        """Say whether it asks for nothing, of scopes, headers and peer, that ``other`` does not ask for too."""
+        return (
+            (not self.scopes or (bool(other.scopes) and all(map(self.has_scopes, other.scopes))))
+            and all(
+                any(key == name and values.covers(others) for name, others in other.headers)
+                for key, values in self.headers
+            )
+            and (self.principals is None or (other.principals is not None and self.principals.covers(other.principals)))
+        )
+
+
+def headers_of(call: Call) -> dict[str, str]:
+    """Return the headers that a caller sent, in lower case; several of one name are one, with commas (A43)."""
+    headers: dict[str, str] = {}
+    for name, value in call.metadata:
+        # Binary ones are bytes here and base64 there, so no rule may ask for them.
+        if isinstance(value, str):
+            key = name.lower()
+            headers[key] = f"{headers[key]},{value}" if key in headers else value
+    return headers
+
+
+def rule_from(data: Mapping[str, Any], *, is_deny: bool) -> Rule:
+    """Return the rule that a document describes; it has been checked against the schema.
+
+    Raises:
+        Fault: a header that cannot be compared.
+
+    """
+    source, request = data.get("source", {}), data.get("request", {})
+    return Rule(
+        name=data["name"],
+        is_deny=is_deny,
+        paths=_patterns(request.get("paths")),
+        headers=tuple(
+            (_header_name(header["key"], index), Patterns.of(header["values"]))
+            for index, header in enumerate(request.get("headers", ()))
+        ),
+        principals=_patterns(source.get("principals")),
+        organizations=_words(source.get("organizations")),
+        groups=_words(source.get("groups")),
+        clients=_words(source.get("clients")),
+        scopes=tuple(frozenset(words.split(" ")) for words in source.get("scopes", ())),
+    )
+
+
+def _header_name(key: str, index: int) -> str:
+    name = key.lower()
+    if name.startswith((":", "grpc-")) or name in _UNSUPPORTED:
+        reason = "it belongs to the connection or to gRPC, and no rule may ask for it"
+    elif name.endswith("-bin"):
+        reason = "it is binary, and cannot be compared with text"
+    else:
+        return name
+    raise Fault(f"the header {key!a}: {reason}", "request", "headers", index, "key")
+
+
+def _patterns(texts: list[str] | None) -> Patterns | None:
+    # As A43 has it, an empty list asks for nothing.
+    return Patterns.of(texts) if texts else None
+
+
+def _words(words: list[str] | None) -> Words | None:
+    return frozenset(words) if words else None

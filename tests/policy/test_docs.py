@@ -1,0 +1,53 @@
+"""docs/policy.md is true: its example decides as its table says, and its reference names every key."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.call import Call, Principal
+from authz.decision import Evidence
+from authz.errors import PermissionDeniedError
+from authz.policy import Policy
+from authz.policy.schema import SCHEMA
+
+TEXT = (Path(__file__).parents[2] / "docs/policy.md").read_text(encoding="utf-8")
+ROWS = [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in re.findall(r"(?m)^\| `org_.*\|$", TEXT)]
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Policy:
+    example = re.search(r"```yaml\n(# policy\.yaml\n.*?)```", TEXT, re.DOTALL)
+    assert example is not None
+    (tmp_path / "policy.yaml").write_text(example[1], encoding="utf-8")
+    return Policy.from_file(tmp_path / "policy.yaml")
+
+
+@pytest.mark.parametrize(("org_id", "scopes", "method", "verdict", "rule"), ROWS)
+def test_the_example_decides_as_the_table_says(
+    policy: Policy, org_id: str, scopes: str, *, method: str, verdict: str, rule: str
+) -> None:
+    caller = Principal(org_id=org_id, client_id="c", subject="c", scopes=frozenset(scopes.split()))
+    evidence, found = Evidence(), "allowed"
+
+    try:
+        policy.admit(Call(method=method, metadata=()), caller, evidence)
+    except PermissionDeniedError as error:
+        found = error.reason.upper()
+
+    assert (found, evidence.rule) == (verdict, rule)
+
+
+def test_the_table_has_rows() -> None:
+    assert len(ROWS) == 8
+
+
+def test_the_reference_names_every_key() -> None:
+    def keys(schema: Any) -> set[str]:
+        parts = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+        return set(schema.get("properties", {})).union(*(keys(part) for part in parts if isinstance(part, dict)))
+
+    # Those of loggers, which are A59's own.
+    others = {"config", "audit_condition", "audit_loggers"}
+    assert {key for key in keys(SCHEMA) - others if not re.search(rf"`(\w+\.)?{key}`", TEXT)} == {"source", "request"}

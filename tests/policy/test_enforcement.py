@@ -1,0 +1,415 @@
+"""The judge keeps to the policy: after the token, before the issuer is asked."""
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from authz.authorizer import Authorizer
+from authz.call import ANONYMOUS, Call, Principal, Requirements
+from authz.decision import Evidence
+from authz.demo.signing import SigningKey
+from authz.errors import AuthzError, ConfigError, PeerUnknownError, PermissionDeniedError, TokenMissingError
+from authz.flow import run
+from authz.introspection import Assurance, Introspector
+from authz.mesh import MeshPeers
+from authz.metadata import TrustedMetadata
+from authz.peer import Peer
+from authz.policy import Policy
+from authz.policy.memory import Memory
+from authz.verifier import Verifier
+from tests.doubles import CLIENT, ISSUER, ORG, FakeTransport, json_response
+
+READ, WRITE, OTHER, HEALTH = "/ledger.Ledger/Read", "/ledger.Ledger/Write", "/other.Other/Do", "/health.Health/Check"
+STRANGER = "org_01JYSTRANGER00000000000000"
+
+DOCUMENT: dict[str, Any] = {
+    "name": "ledger",
+    "deny_rules": [
+        {"name": "no-writes-for-trials", "source": {"groups": ["trial"]}, "request": {"paths": ["*/Write"]}}
+    ],
+    "allow_rules": [
+        {"name": "ledger", "source": {"groups": ["trial", "paying"]}, "request": {"paths": ["/ledger.Ledger/*"]}},
+        {"name": "other", "source": {"scopes": ["admin other"]}, "request": {"paths": [OTHER]}},
+    ],
+    "public": [HEALTH],
+    "organizations": {ORG: {"tenant": "tenant-7", "groups": ["trial"]}, "org_payer": {"groups": ["trial", "paying"]}},
+}
+
+
+def policy(**changes: Any) -> Policy:
+    return Policy.from_document({**DOCUMENT, **changes})
+
+
+def organization(**changes: Any) -> Any:
+    """Return the organizations, with changes to that of the token."""
+    organizations = DOCUMENT["organizations"]
+    return {"organizations": {**organizations, ORG: {**organizations[ORG], **changes}}}
+
+
+class Asked:
+    """An authorizer, and what it found out about the last call."""
+
+    def __init__(self, authorizer: Authorizer, token: str) -> None:
+        self.authorizer, self._token, self.evidence = authorizer, token, Evidence()
+
+    def ask(self, method: str, *metadata: Any, token: str | None = None, **more: Any) -> Principal:
+        self.evidence = Evidence()
+        entries = [("authorization", f"Bearer {token or self._token}"), *metadata]
+        return run(self.authorizer.authorize(Call(method=method, metadata=entries, **more), self.evidence))
+
+    def reason(self, method: str, *metadata: Any, **options: Any) -> str:
+        with pytest.raises(AuthzError) as caught:
+            self.ask(method, *metadata, **options)
+        return caught.value.reason
+
+
+@pytest.fixture
+def sign(ec_key: SigningKey, claims: Callable[..., Any]) -> Callable[..., str]:
+    return lambda **changes: ec_key.sign(claims(**changes))
+
+
+@pytest.fixture
+def new_asked(verifier: Verifier, sign: Callable[..., str]) -> Callable[..., Asked]:
+    return lambda policy, **options: Asked(Authorizer(verifier, policy=policy, **options), sign())
+
+
+@pytest.fixture
+def asked(new_asked: Callable[..., Asked]) -> Asked:
+    return new_asked(policy())
+
+
+def test_an_allow_rule_admits_with_the_tenant(asked: Asked) -> None:
+    principal = asked.ask(READ)
+
+    assert (principal.org_id, principal.client_id, principal.tenant) == (ORG, CLIENT, "tenant-7")
+    assert asked.evidence.principal is principal
+    assert (asked.evidence.source, asked.evidence.policy, asked.evidence.rule) == ("signature", "ledger", "ledger")
+
+
+def test_a_caller_without_a_tenant_has_none(asked: Asked, sign: Callable[..., str]) -> None:
+    other = sign(org_id=STRANGER, scope="admin other")
+
+    assert asked.ask(OTHER, token=other).tenant == ""
+    assert asked.evidence.rule == "other"
+
+
+def test_the_same_token_is_the_same_caller(asked: Asked) -> None:
+    assert asked.ask(READ) is asked.ask(READ)
+
+
+def test_a_deny_rule_refuses_and_is_named(asked: Asked) -> None:
+    with pytest.raises(PermissionDeniedError) as caught:
+        asked.ask(WRITE)
+
+    assert (caught.value.reason, caught.value.rule) == ("policy_denied", "no-writes-for-trials")
+    assert (asked.evidence.policy, asked.evidence.rule) == ("ledger", "no-writes-for-trials")
+    assert (asked.evidence.principal.org_id, asked.evidence.principal.tenant) == (ORG, "tenant-7")
+
+
+def test_what_no_rule_allows_is_refused(asked: Asked) -> None:
+    assert asked.reason(OTHER) == "policy_denied"
+    assert (asked.evidence.principal.org_id, asked.evidence.rule) == (ORG, "")
+
+
+def test_scopes_are_held_wholly_or_not_at_all(asked: Asked, sign: Callable[..., str]) -> None:
+    assert asked.reason(OTHER, token=sign(scope="admin")) == "policy_denied"
+    assert asked.ask(OTHER, token=sign(scope="x other admin")).org_id == ORG
+
+
+def test_public_methods_of_both_need_no_token_and_no_rule(new_asked: Callable[..., Asked]) -> None:
+    asked = new_asked(policy(), public_methods=["/a.B/C"])
+
+    assert [asked.ask(method, token="nonsense") for method in (HEALTH, "/a.B/C")] == [ANONYMOUS, ANONYMOUS]
+
+
+def test_who_you_are_comes_before_what_you_may(asked: Asked) -> None:
+    assert asked.reason(WRITE, token="nonsense") == "token_malformed"
+
+
+def test_a_withdrawn_token_is_refused_as_such(asked: Asked) -> None:
+    asked.authorizer.revoke(org_id=ORG)
+
+    assert asked.reason(WRITE) == "token_inactive"
+
+
+def test_a_suspended_organization_is_refused_everywhere_but_in_public(new_asked: Callable[..., Asked]) -> None:
+    asked = new_asked(policy(**organization(status="suspended")))
+
+    assert [asked.reason(method) for method in (READ, WRITE, OTHER)] == ["organization_suspended"] * 3
+    assert (asked.evidence.principal.org_id, asked.evidence.rule) == (ORG, "")
+    assert asked.ask(HEALTH) is ANONYMOUS
+
+
+def test_without_a_policy_every_good_token_is_admitted(new_asked: Callable[..., Asked]) -> None:
+    asked = new_asked(None)
+
+    assert [asked.ask(method).tenant for method in (READ, WRITE, OTHER)] == ["", "", ""]
+    assert asked.evidence.rule == ""
+
+
+def test_headers_and_peers_are_asked_for_on_every_call(new_asked: Callable[..., Asked]) -> None:
+    condition = {
+        "source": {"principals": ["spiffe://a/b"]},
+        "request": {"headers": [{"key": "x-mode", "values": ["fast"]}]},
+    }
+    asked = new_asked(policy(allow_rules=[{"name": "conditional", **condition}], deny_rules=[]))
+    right, wrong = Peer(principals=("spiffe://a/b",)), Peer(principals=("spiffe://a/c",))
+
+    for _ in range(2):
+        assert asked.ask(READ, ("x-mode", "fast"), peer=right).org_id == ORG
+        assert asked.reason(READ, ("x-mode", "fast"), peer=wrong) == "policy_denied"
+        assert asked.reason(READ, ("x-mode", "slow"), peer=right) == "policy_denied"
+        with pytest.raises(PeerUnknownError):
+            asked.ask(READ, ("x-mode", "fast"))
+
+
+def test_a_rule_may_not_ask_for_what_is_removed_from_every_call(verifier: Verifier) -> None:
+    """A caller could send it."""
+    rule = {"name": "forgeable", "request": {"headers": [{"key": "X-Org-Id", "values": [ORG]}]}}
+
+    with pytest.raises(ConfigError, match=r"^policy 'ledger': rule 'forgeable' asks for the header 'x-org-id'"):
+        Authorizer(verifier, policy=policy(allow_rules=[rule]))
+
+
+# ---- Another policy ----
+
+
+def test_another_policy_counts_from_the_next_call_on(asked: Asked) -> None:
+    asked.ask(READ)
+    asked.authorizer.replace_policy(policy(**organization(status="suspended")))
+    suspended = asked.reason(READ)
+    asked.authorizer.replace_policy(
+        policy(**organization(tenant="tenant-8", groups=["paying"]), deny_rules=[], name="n")
+    )
+    written = asked.ask(WRITE)
+    asked.authorizer.replace_policy(None)
+
+    assert (suspended, written.tenant) == ("organization_suspended", "tenant-8")
+    assert asked.ask(OTHER).tenant == ""
+
+
+def test_a_policy_that_cannot_work_leaves_the_one_before(asked: Asked) -> None:
+    before = asked.authorizer.policy
+
+    with pytest.raises(ConfigError, match="introspect needs an introspector"):
+        asked.authorizer.replace_policy(policy(introspect={"*": {}}))
+
+    assert asked.authorizer.policy is before
+
+
+class OpenStream:
+    def __init__(self) -> None:
+        self.error: AuthzError | None = None
+
+    def end(self, error: AuthzError) -> None:
+        self.error = error
+
+
+def test_suspending_ends_the_streams_of_that_organization_only(asked: Asked, sign: Callable[..., str]) -> None:
+    theirs, others = OpenStream(), OpenStream()
+    asked.authorizer.open_stream(theirs, asked.ask(READ), float("inf"))
+    other = asked.ask(OTHER, token=sign(org_id=STRANGER, scope="admin other"))
+    asked.authorizer.open_stream(others, other, float("inf"))
+
+    asked.authorizer.replace_policy(policy(**organization(status="suspended")))
+
+    assert theirs.error is not None
+    assert (theirs.error.code.name, theirs.error.reason) == ("PERMISSION_DENIED", "organization_suspended")
+    assert others.error is None
+
+
+def test_a_stream_that_opens_after_its_organization_was_suspended_ends(asked: Asked) -> None:
+    """Admitted before, and opened after."""
+    principal, stream = asked.ask(READ), OpenStream()
+    asked.authorizer.replace_policy(policy(**organization(status="suspended")))
+
+    asked.authorizer.open_stream(stream, principal, float("inf"))
+
+    assert stream.error is not None
+    assert stream.error.reason == "organization_suspended"
+
+
+# ---- Introspection ----
+
+
+@pytest.fixture
+def endpoint() -> FakeTransport:
+    return FakeTransport(lambda: json_response({"active": True}))
+
+
+@pytest.fixture
+def introspector(endpoint: FakeTransport, verifier: Verifier) -> Introspector:
+    return Introspector(
+        ISSUER, client_id="client_api", client_secret="secret", transport=endpoint, clock=verifier.clock
+    )
+
+
+@pytest.mark.parametrize(
+    ("introspect", "method", "asks"),
+    [
+        ({READ: {}}, READ, True),
+        ({"/other*": {}}, READ, False),
+        ({"/ledger.Ledger/*": {}}, READ, True),
+        ({"*/Read": {}}, READ, True),
+        ({"*": {}}, READ, True),
+    ],
+)
+def test_the_issuer_is_asked_where_the_policy_says_so(
+    new_asked: Callable[..., Asked],
+    introspector: Introspector,
+    endpoint: FakeTransport,
+    introspect: Any,
+    method: str,
+    *,
+    asks: bool,
+) -> None:
+    asked = new_asked(policy(introspect=introspect), introspector=introspector)
+
+    asked.ask(method)
+
+    assert (endpoint.fetches == 1) is asks
+    assert (asked.evidence.source == "introspection") is asks
+
+
+def test_the_closest_word_counts(new_asked: Callable[..., Asked], introspector: Introspector) -> None:
+    introspect = {
+        "*": {"max_age": 1},
+        "/ledger*": {"max_age": 2},
+        "/ledger.Ledger/*": {"max_age": 3, "if_unavailable": "local"},
+        READ: {"max_age": 4},
+    }
+    found = policy(introspect=introspect)
+    new_asked(found, introspector=introspector, assurance=Assurance(max_age=5))
+
+    ages = [found.assurance(method) for method in (READ, WRITE, "/ledgers/x", OTHER)]
+
+    assert [age.max_age for age in ages if age] == [4, 3, 2, 1]
+    assert found.assurance(WRITE) == Assurance(max_age=3, if_unavailable="local")
+    assert policy(introspect={READ: {}}).assurance(WRITE) is None
+
+
+def test_methods_that_the_policy_does_not_name_keep_their_assurance(
+    new_asked: Callable[..., Asked], introspector: Introspector, endpoint: FakeTransport
+) -> None:
+    asked = new_asked(policy(introspect={WRITE: {}}), introspector=introspector, assurance=Assurance())
+
+    asked.ask(READ)
+
+    assert endpoint.fetches == 1
+
+
+def test_nobody_is_asked_about_calls_that_are_refused(
+    new_asked: Callable[..., Asked], introspector: Introspector, endpoint: FakeTransport
+) -> None:
+    asked = new_asked(policy(introspect={"*": {}}), introspector=introspector)
+
+    assert asked.reason(WRITE) == "policy_denied"
+    assert endpoint.fetches == 0
+
+
+def test_introspection_needs_somebody_to_ask(verifier: Verifier, introspector: Introspector) -> None:
+    with pytest.raises(ConfigError, match=r"^policy 'ledger': introspect needs an introspector"):
+        Authorizer(verifier, policy=policy(introspect={"*": {}}))
+    with pytest.raises(ConfigError, match="give both or neither"):
+        Authorizer(verifier, policy=policy(), introspector=introspector)
+
+
+# ---- Behind a proxy ----
+
+
+def test_callers_that_a_proxy_names_are_under_the_policy_too(verifier: Verifier) -> None:
+    authorizer = Authorizer(verifier, policy=policy(), trust=MeshPeers(unix_socket=True))
+    caller = Principal(org_id=ORG, client_id="c", subject="c", expires_at=253_402_300_799.0, tenant="theirs")
+    peer = Peer(is_unix_socket=True)
+
+    def ask(method: str, who: Principal = caller) -> Principal:
+        return run(authorizer.authorize(Call(method=method, metadata=TrustedMetadata().entries(who), peer=peer)))
+
+    assert ask(READ).tenant == "tenant-7"
+    with pytest.raises(PermissionDeniedError):
+        ask(WRITE)
+    stranger = Principal(
+        org_id=STRANGER,
+        client_id="c",
+        subject="c",
+        expires_at=253_402_300_799.0,
+        tenant="theirs",
+        scopes=frozenset({"admin", "other"}),
+    )
+    assert ask(OTHER, stranger).tenant == "theirs"
+
+
+def test_callers_whose_payload_a_proxy_has_verified_are_under_the_policy_too(
+    verifier: Verifier, claims: Callable[..., Any]
+) -> None:
+    authorizer, evidence = Authorizer(verifier, policy=policy()), Evidence()
+
+    def ask(method: str) -> Principal:
+        return run(authorizer.authorize(Call(method=method, metadata=(), verified_claims=claims()), evidence))
+
+    assert ask(READ).tenant == "tenant-7"
+    with pytest.raises(PermissionDeniedError):
+        ask(WRITE)
+    assert (evidence.principal.tenant, evidence.rule) == ("tenant-7", "no-writes-for-trials")
+
+
+def test_a_payload_is_refused_where_the_policy_has_the_issuer_asked(
+    verifier: Verifier, introspector: Introspector, claims: Callable[..., Any]
+) -> None:
+    authorizer = Authorizer(verifier, policy=policy(introspect={READ: {}}), introspector=introspector)
+
+    with pytest.raises(TokenMissingError):
+        run(authorizer.authorize(Call(method=READ, metadata=(), verified_claims=claims())))
+
+
+# ---- What a route asks ----
+
+
+def test_a_route_may_name_the_policy_in_force_and_no_other(asked: Asked) -> None:
+    assert asked.ask(READ, requirements=Requirements(policy="ledger")).tenant == "tenant-7"
+    assert asked.reason(READ, requirements=Requirements(policy="partners")) == "internal"
+    assert asked.reason(WRITE, requirements=Requirements(policy="ledger")) == "policy_denied"
+
+
+def test_a_method_that_the_policy_opens_is_shut_where_a_route_asks_something(asked: Asked) -> None:
+    assert asked.ask(HEALTH) is ANONYMOUS
+    assert asked.reason(HEALTH, requirements=Requirements(policy="ledger")) == "policy_denied"
+
+
+# ---- What is remembered ----
+
+
+def test_callers_are_not_mixed_up() -> None:
+    """They are remembered by what they are in memory, which another may be after them."""
+    found = policy(**organization(tenant="tenant-7"))
+
+    for number in range(10_500):
+        caller = Principal(org_id=ORG, client_id="c", subject="c", token_id=str(number))
+        admitted = found.admit(Call(method=READ, metadata=()), caller, Evidence())
+        assert (admitted.token_id, admitted.tenant) == (str(number), "tenant-7")
+
+
+def test_long_methods_are_not_remembered(asked: Asked) -> None:
+    """A caller chooses them freely."""
+    found, caller = policy(), asked.ask(READ)
+    tracemalloc.start()
+    try:
+        for number in range(2_000):
+            found.rule_for(Call(method=f"/{number:08192d}/m", metadata=()), caller)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 2 * 2**20
+
+
+def test_memory_forgets_when_it_is_full() -> None:
+    memory = Memory[int, str](3)
+
+    for number in range(10):
+        memory.remember(number, "x")
+        assert len(memory) <= 3
+
+    assert memory == {9: "x"}

@@ -1,0 +1,134 @@
+"""The JSON Schema that is shipped is the one that is enforced."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
+import pytest
+
+from authz.errors import ConfigError
+from authz.policy import Policy
+from authz.policy.schema import SCHEMA, as_json
+from tests.policy.test_a43 import EXAMPLE
+
+RULE = {"name": "r"}
+SOURCE = {
+    "principals": ["spiffe://a/*"],
+    "organizations": ["org_a"],
+    "groups": ["g"],
+    "clients": ["client_a"],
+    "scopes": ["a b", "c"],
+}
+REQUEST = {"paths": ["/s/*"], "headers": [{"key": "x", "values": ["1"]}]}
+ORGANIZATION = {"tenant": "t", "groups": ["g"], "status": "active", "labels": {"plan": "pro"}}
+FULL = {
+    "name": "full",
+    "deny_rules": [],
+    "allow_rules": [{"name": "r", "source": SOURCE, "request": REQUEST}],
+    "audit_logging_options": {
+        "audit_condition": "ON_DENY",
+        "audit_loggers": [{"name": "stdout_logger", "config": {"a": [1]}, "is_optional": True}],
+    },
+    "public": ["/s/m"],
+    "introspect": {"/s/m": {"max_age": 1.5, "if_unavailable": "local"}, "*": {}},
+    "organizations": {"org_a": ORGANIZATION, "org_b": {}},
+}
+
+
+def policy(**changes: Any) -> Any:
+    return {**FULL, **changes}
+
+
+def with_rule(**changes: Any) -> Any:
+    return policy(allow_rules=[{**RULE, **changes}])
+
+
+def with_organization(**changes: Any) -> Any:
+    return policy(organizations={"org_a": {**ORGANIZATION, **changes}})
+
+
+ACCEPTED = {
+    "example": EXAMPLE,
+    "full": FULL,
+    "least": {"name": "p", "allow_rules": [RULE]},
+    "empty-lists": {"name": "p", "allow_rules": [{**RULE, "source": {"principals": []}, "request": {"paths": []}}]},
+    "no-conditions": {"name": "p", "allow_rules": [{**RULE, "source": {}, "request": {}}]},
+}
+REJECTED = {
+    "list": [],
+    "null": None,
+    "no-rules": policy(allow_rules=[]),
+    "rules-missing": {"name": "p"},
+    "empty-name": policy(name=""),
+    "number-as-name": policy(name=1),
+    "unknown-key": policy(rules=[]),
+    "unknown-key-of-rule": with_rule(scopes=["a"]),
+    "unknown-key-of-source": with_rule(source={"scope": ["a"]}),
+    "unknown-key-of-request": with_rule(request={"path": ["/a"]}),
+    "rule-without-a-name": policy(allow_rules=[{}]),
+    "null-as-list": with_rule(source={"organizations": None}),
+    "text-as-list": with_rule(source={"organizations": "org_a"}),
+    **{f"empty-{key}": with_rule(source={key: []}) for key in ("organizations", "groups", "clients", "scopes")},
+    "item-twice": with_rule(request={"paths": ["/a", "/a"]}),
+    "header-without-values": with_rule(request={"headers": [{"key": "a", "values": []}]}),
+    "header-without-a-key": with_rule(request={"headers": [{"values": ["a"]}]}),
+    "header-with-an-empty-key": with_rule(request={"headers": [{"key": "", "values": ["a"]}]}),
+    "two-blanks-between-scopes": with_rule(source={"scopes": ["a  b"]}),
+    "blank-in-organization": with_rule(source={"organizations": ["org a"]}),
+    "pattern-in-public": policy(public=["/s/*"]),
+    "no-method-in-public": policy(public=["s"]),
+    "no-pattern-in-introspect": policy(introspect={"s": {}}),
+    "max-age-below": policy(introspect={"*": {"max_age": -1}}),
+    "max-age-above": policy(introspect={"*": {"max_age": 30.5}}),
+    "max-age-boolean": policy(introspect={"*": {"max_age": True}}),
+    "unknown-fallback": policy(introspect={"*": {"if_unavailable": "allow"}}),
+    "unknown-status": with_organization(status="deleted"),
+    "comma-in-tenant": with_organization(tenant="a,b"),
+    "empty-tenant": with_organization(tenant=""),
+    "number-as-label": with_organization(labels={"a": 1}),
+    "empty-label": with_organization(labels={"": "a"}),
+    "blank-in-group": with_organization(groups=["a b"]),
+    "odd-organization": policy(organizations={"org a": {}}),
+    "unknown-condition": policy(audit_logging_options={"audit_condition": "ALWAYS"}),
+    "logger-without-a-name": policy(audit_logging_options={"audit_loggers": [{}]}),
+    "logger-is-perhaps-optional": policy(
+        audit_logging_options={"audit_loggers": [{"name": "stdout_logger", "is_optional": "no"}]}
+    ),
+}
+
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_the_schema_that_is_shipped_is_up_to_date() -> None:
+    """Renew it with: authz policy schema > authz/policy/policy.schema.json."""
+    assert files("authz.policy").joinpath("policy.schema.json").read_text(encoding="utf-8") == as_json()
+
+
+@pytest.mark.parametrize("document", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_both_accept_the_same(document: Any) -> None:
+    VALIDATOR.validate(document)
+
+    assert Policy.from_document(document).name == document["name"]
+
+
+@pytest.mark.parametrize("document", REJECTED.values(), ids=REJECTED.keys())
+def test_both_reject_the_same(document: Any) -> None:
+    assert not VALIDATOR.is_valid(document)
+    with pytest.raises(ConfigError):
+        Policy.from_document(document)
+
+
+def test_every_key_is_described() -> None:
+    def undescribed(schema: Any, name: str) -> list[str]:
+        found = [] if "description" in schema else [name]
+        for key, value in schema.get("properties", {}).items():
+            found += undescribed(value, f"{name}.{key}")
+        items = schema.get("items", {})
+        return found + (undescribed(items, f"{name}[]") if items.get("type") == "object" else [])
+
+    assert undescribed(json.loads(as_json()), "policy") == []
