@@ -1,6 +1,7 @@
 """The door of a ``grpc.server``."""
 
 import functools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ from authz.verifier import Verifier
 from authz.verifiers import Verifiers
 from interceptors.context import Metadata, TrustedCallDetails, TrustedContext
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
+from interceptors.isolation import Check, check_of
 from interceptors.relay import Relay
 from interceptors.streams import Requests, Stream, abort, watched
 
@@ -110,6 +112,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
 
     def _trusted(self, handler: Handler, call: Call, principal: Principal, metadata: Metadata) -> Behaviour:
         behaviour = behaviour_of(handler)
+        check = check_of(handler, principal)
 
         # grpc gives non-blocking handlers, which it knows by an attribute, one more argument to send replies with.
         def serve(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
@@ -120,11 +123,10 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             stream = Stream(context, functools.partial(self._authorizer.refusal, call, event="stream_ended"), *send)
             close = functools.partial(self._authorizer.streams.close, stream)
             if context.add_callback(close):
-                until = self._streams.until(call.method, self._authorizer.ends_at(principal))
-                self._authorizer.open_stream(stream, principal, until)
+                self._authorizer.open_stream(stream, principal, self._until(call, principal))
             stream.check()
             if handler.request_streaming:
-                request = Requests(request, stream)
+                request = Requests(request, stream, check, functools.partial(self._authorizer.streams.end_one, stream))
             if self._relay and not send:
                 relay = Relay(stream, functools.partial(serve, request, context))
                 if not context.add_callback(relay.stop):
@@ -140,7 +142,27 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             return replies
 
         is_stream = handler.request_streaming or handler.response_streaming
-        return functools.update_wrapper(serve_stream if is_stream and principal is not ANONYMOUS else serve, behaviour)
+        may_end = is_stream and (principal is not ANONYMOUS or check is not None)
+        trusted = functools.update_wrapper(serve_stream if may_end else serve, behaviour)
+        return trusted if check is None or handler.request_streaming else self._checked(trusted, check, call)
+
+    def _checked(self, behaviour: Behaviour, check: Check, call: Call) -> Behaviour:
+        @functools.wraps(behaviour)
+        def checked(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
+            try:
+                check(request)
+            except Exception as error:  # noqa: BLE001 - whatever happened, the handler must not see it
+                refusal = self._authorizer.refusal(call, error)
+            else:
+                return behaviour(request, context, *args)
+            return abort(context, refusal)
+
+        return checked
+
+    def _until(self, call: Call, principal: Principal) -> float:
+        if principal is ANONYMOUS:
+            return math.inf
+        return self._streams.until(call.method, self._authorizer.ends_at(principal))
 
     def _undecided(self, handler: Handler | None, call: Call, begun: tuple[Flow[Principal], Wait] | None) -> Handler:
         # The behaviour runs on a thread of the server's pool, which may wait.

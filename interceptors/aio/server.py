@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import math
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -20,9 +21,11 @@ from authz.streams import StreamExpiry, StreamRules
 from authz.verifier import Verifier
 from authz.verifiers import Verifiers
 from interceptors.aio.behaviours import Admission, Sort, decided, sort_of, trusted
+from interceptors.aio.requests import RequestRule
 from interceptors.aio.streams import Stream, StreamOnThreads
 from interceptors.context import Metadata
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
+from interceptors.isolation import check_of
 
 if TYPE_CHECKING:
     Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -103,7 +106,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             if handler is None:
                 return None
             sort = sort_of(handler)
-            admission = self._admission(call, principal, metadata, self._new_stream(handler, sort, call))
+            admission = self._admission(handler, call, principal, metadata, self._new_stream(handler, sort, call))
             return with_behaviour(handler, trusted(behaviour_of(handler), sort, admission))
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -123,22 +126,41 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
     def _admission(
         self,
+        handler: Handler,
         call: Call,
         principal: Principal,
         metadata: Metadata,
         stream: Stream | None,
+        *,
         variables: contextvars.Context | None = None,
     ) -> Admission:
-        if principal is ANONYMOUS:
+        rule = self._rule(handler, call, principal)
+        if principal is ANONYMOUS and rule is None:
             stream = None
         if stream is not None:
-            until = self._streams.until(call.method, self._authorizer.ends_at(principal))
+            until = self._until(call, principal)
             stream.reopen = functools.partial(self._authorizer.open_stream, stream, principal, until)
             stream.reopen()
             if stream.is_over:
                 # While a thread was deciding; whoever closes streams has been here before.
                 self._authorizer.streams.close(stream)
-        return Admission(principal, metadata, stream, variables)
+        return Admission(principal, metadata, stream, rule, variables)
+
+    def _until(self, call: Call, principal: Principal) -> float:
+        if principal is ANONYMOUS:
+            return math.inf
+        return self._streams.until(call.method, self._authorizer.ends_at(principal))
+
+    def _rule(self, handler: Handler, call: Call, principal: Principal) -> RequestRule | None:
+        check = check_of(handler, principal)
+        if check is None:
+            return None
+        return RequestRule(
+            check,
+            is_stream=bool(handler.request_streaming),
+            refuse=functools.partial(self._authorizer.refusal, call),
+            end=self._authorizer.streams.end_one,
+        )
 
     def _undecided(self, handler: Handler, call: Call) -> Handler:
         sort = sort_of(handler)
@@ -147,7 +169,8 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
         def admitted(principal: Principal) -> Behaviour:
             metadata = self._authorizer.trusted.believed(call.metadata, principal)
-            return trusted(behaviour_of(handler), sort, self._admission(call, principal, metadata, stream, variables))
+            admission = self._admission(handler, call, principal, metadata, stream, variables=variables)
+            return trusted(behaviour_of(handler), sort, admission)
 
         async def decide(context: Any) -> Behaviour:
             try:
