@@ -1,5 +1,6 @@
 """The requests of a ``grpc.aio.server`` that are checked before their handler sees them."""
 
+import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, cast
@@ -13,6 +14,10 @@ from interceptors.handlers import Behaviour
 from interceptors.isolation import Check
 
 _NO_REQUEST = object()
+
+
+class _EndedError(grpc.aio.AbortError):
+    """Takes a handler out of its requests; grpc knows already how the RPC ends."""
 
 
 class RequestRule:
@@ -108,7 +113,7 @@ class RequestsOnThread:
             self._rule.end(self._stream, error)
             self._stream.goes_on(is_making=True)
             # Not the end of the requests, which a handler would take for all there are.
-            raise grpc.aio.AbortError("the RPC has been ended") from None
+            raise _EndedError from None
         return request
 
     def __getattr__(self, name: str) -> Any:
@@ -146,13 +151,15 @@ def checked_on_thread(
     @functools.wraps(behaviour)
     def function(request: Any, context: Any) -> Any:
         request = seen(request, context)
-        return None if request is _NO_REQUEST else behaviour(request, context)
+        with contextlib.suppress(_EndedError):
+            return None if request is _NO_REQUEST else behaviour(request, context)
 
     @functools.wraps(behaviour)
     def generator(request: Any, context: Any) -> Iterator[Any]:
         request = seen(request, context)
         if request is not _NO_REQUEST:
-            yield from behaviour(request, context)
+            with contextlib.suppress(_EndedError):
+                yield from behaviour(request, context)
 
     return generator if is_generator else function
 

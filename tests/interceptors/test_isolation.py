@@ -1,5 +1,9 @@
 """A request that names another organization is refused before its handler sees it, at every door and of every kind."""
 
+import contextlib
+import functools
+import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +14,15 @@ import pytest
 from google.protobuf.message import Message
 
 from authz import Authorizer, Verifier
+from authz.clock import SYSTEM_CLOCK
+from authz.demo.signing import SigningKey
 from authz.demo.v1 import ledger_pb2 as pb
-from tests.doubles import ORG
-from tests.interceptors.client import Outcome, bearer, call
-from tests.interceptors.conftest import Reach, Serve
-from tests.interceptors.servers import Door
+from authz.mesh import MeshPeers
+from tests.doubles import ORG, jwks, m2m_claims
+from tests.interceptors.client import Metadata, Outcome, bearer, call
+from tests.interceptors.conftest import Serve
+from tests.interceptors.servers import PATIENCE, Door
 from tests.interceptors.service import (
-    KINDS,
     Behaviour,
     handler,
     is_request_streaming,
@@ -24,7 +30,8 @@ from tests.interceptors.service import (
     method,
     public_method,
 )
-from tests.interceptors.streams import AIO_READ_WRITE, DOORS_OF_STREAMS, RELAY
+from tests.interceptors.streams import AIO_READ_WRITE, DOORS_OF_STREAMS, GRPC
+from tests.marked import TYPES as MARKED
 
 OTHER = "org_01JYGLOBEX0000000000000000"
 REPLY = b"served"
@@ -67,49 +74,49 @@ class Seen:
 
 def behaviour(door: Door, kind: str, seen: Seen) -> Behaviour:
     """Return a behaviour of the door's sort that notes every request, and then answers once."""
-    is_stream = is_request_streaming(kind)
+    is_stream, answers = is_request_streaming(kind), is_response_streaming(kind)
+    if door.has_sync_handlers:
+        return _sync(seen, is_stream=is_stream, answers=answers)
+    return _async(door, seen, is_stream=is_stream, answers=answers)
 
-    def note(request: Any) -> None:
+
+def _sync(seen: Seen, *, is_stream: bool, answers: bool) -> Behaviour:
+    def function(request: Any, _context: Any) -> bytes:
         for one in request if is_stream else [request]:
             seen.take(one)
         seen.completed += 1
-
-    def function(request: Any, _context: Any) -> bytes:
-        note(request)
         return REPLY
 
-    def generator(request: Any, _context: Any) -> Iterator[bytes]:
-        note(request)
-        yield REPLY
+    def generator(request: Any, context: Any) -> Iterator[bytes]:
+        yield function(request, context)
 
-    async def note_async(request: Any, context: Any) -> None:
+    return generator if answers else function
+
+
+def _async(door: Door, seen: Seen, *, is_stream: bool, answers: bool) -> Behaviour:
+    is_read_write = door is AIO_READ_WRITE
+
+    async def coroutine(request: Any, context: Any) -> bytes:
         if not is_stream:
             seen.take(request)
-        elif door is AIO_READ_WRITE:
+        elif is_read_write:
             while (one := await context.read()) is not grpc.aio.EOF:
                 seen.take(one)
         else:
             async for one in request:
                 seen.take(one)
         seen.completed += 1
-
-    async def coroutine(request: Any, context: Any) -> bytes:
-        await note_async(request, context)
         return REPLY
 
     async def async_generator(request: Any, context: Any) -> AsyncIterator[bytes]:
-        await note_async(request, context)
-        yield REPLY
+        yield await coroutine(request, context)
 
     async def writer(request: Any, context: Any) -> None:
-        await note_async(request, context)
-        await context.write(REPLY)
+        await context.write(await coroutine(request, context))
 
-    if door.has_sync_handlers:
-        return generator if is_response_streaming(kind) else function
-    if not is_response_streaming(kind):
+    if not answers:
         return coroutine
-    return writer if door is AIO_READ_WRITE else async_generator
+    return writer if is_read_write else async_generator
 
 
 @pytest.fixture(params=DOORS_OF_STREAMS, ids=lambda door: door.name)
@@ -117,30 +124,49 @@ def door(request: pytest.FixtureRequest) -> Door:
     return request.param
 
 
+@dataclass(frozen=True)
+class Served:
+    """Methods behind an interceptor, what their handlers have seen, and a client of them."""
+
+    channel: grpc.Channel
+    kind: str
+    token: str
+    seen: Seen
+
+    def ask(self, *org_ids: str, name: str | None = None, more: Metadata = ()) -> Outcome:
+        """Make a call with requests that name organizations."""
+        requests = [naming(self.kind, org_id) for org_id in org_ids]
+        return call(self.channel, self.kind, name, metadata=[*bearer(self.token), *more], requests=requests)
+
+
+ServeKind = Callable[..., Served]
+
+
 @pytest.fixture
-def seen() -> Seen:
-    return Seen()
+def serve_kind(door: Door, kind: str, serve: Serve, verifier: Verifier, token: str) -> ServeKind:
+    """Return a function that serves a method that takes what ``parse`` makes of requests."""
 
+    def begin(parse: Callable[[bytes], Any] | None, behave: Behaviour | None = None) -> Served:
+        seen = Seen()
+        served = handler(kind, behave or behaviour(door, kind, seen), parse)
+        public = public_method(kind)
+        # Whoever says who calls has the verdict wait for the peer of the connection.
+        judge = Authorizer(verifier, public_methods=[public], trust=MeshPeers(unix_socket=True))
+        return Served(serve({method(kind): served, public: served}, door.interceptor(judge)), kind, token, seen)
 
-Ask = Callable[..., Outcome]
+    return begin
 
 
 @pytest.fixture
-def channel(door: Door, kind: str, seen: Seen, serve: Serve, verifier: Verifier) -> grpc.Channel:
-    served = handler(kind, behaviour(door, kind, seen), TYPES[kind].FromString)
-    judge = Authorizer(verifier, public_methods=[public_method(kind)])
-    return serve({method(kind): served, public_method(kind): served}, door.interceptor(judge))
+def served(serve_kind: ServeKind, kind: str) -> Served:
+    return serve_kind(TYPES[kind].FromString)
 
 
-@pytest.fixture
-def ask(channel: grpc.Channel, kind: str, token: str) -> Ask:
-    """Return a function that makes a call with requests that name organizations."""
-
-    def ask(*org_ids: str, name: str | None = None) -> Outcome:
-        requests = [naming(kind, org_id) for org_id in org_ids]
-        return call(channel, kind, name, metadata=bearer(token), requests=requests)
-
-    return ask
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail what makes grpc or asyncio complain."""
+    yield
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def is_refused(outcome: Outcome) -> bool:
@@ -154,25 +180,101 @@ def is_refused(outcome: Outcome) -> bool:
 
 
 @pytest.mark.parametrize("org_id", [ORG, ""], ids=["own", "none"])
-def test_requests_of_the_own_organization_are_served(ask: Ask, kind: str, seen: Seen, org_id: str) -> None:
-    outcome = ask(org_id, org_id) if is_request_streaming(kind) else ask(org_id)
+def test_requests_of_the_own_organization_are_served(served: Served, kind: str, org_id: str) -> None:
+    outcome = served.ask(*[org_id] * 2)
 
     assert (outcome.code, outcome.messages) == (grpc.StatusCode.OK, [REPLY])
-    assert set(seen.bytes) == {naming(kind, org_id)}
+    assert set(served.seen.bytes) == {naming(kind, org_id)}
 
 
-def test_request_of_another_organization_is_not_seen(ask: Ask, seen: Seen) -> None:
-    assert is_refused(ask(OTHER))
-    assert (seen.requests, seen.completed) == ([], 0)
+def test_request_of_another_organization_is_not_seen(served: Served) -> None:
+    assert is_refused(served.ask(OTHER))
+    assert (served.seen.requests, served.seen.completed) == ([], 0)
 
 
-@pytest.mark.parametrize("kind", ["stream_unary", "stream_stream"], indirect=True)
-def test_second_message_of_a_stream_is_checked_as_well(ask: Ask, kind: str, seen: Seen) -> None:
-    assert is_refused(ask(ORG, OTHER, ORG))
-    assert (seen.bytes, seen.completed) == ([naming(kind, ORG)], 0)
+@pytest.mark.parametrize("kind", ["stream_unary", "stream_stream"])
+def test_second_message_of_a_stream_is_checked_as_well(served: Served, kind: str) -> None:
+    assert is_refused(served.ask(ORG, OTHER, ORG))
+    assert (served.seen.bytes, served.seen.completed) == ([naming(kind, ORG)], 0)
 
 
-def test_nobody_may_name_an_organization(ask: Ask, kind: str, seen: Seen) -> None:
-    assert is_refused(ask(OTHER, name=public_method(kind)))
-    assert not seen.requests
-    assert ask("", name=public_method(kind)).code is grpc.StatusCode.OK
+def test_verdict_that_waits_for_the_peer_changes_nothing(served: Served, kind: str) -> None:
+    more = [("x-org-id", OTHER)]
+
+    assert is_refused(served.ask(OTHER, more=more))
+    assert not served.seen.requests
+    assert served.ask(ORG, more=more).code is grpc.StatusCode.OK
+    assert served.seen.bytes == [naming(kind, ORG)]
+
+
+def test_nobody_may_name_an_organization(served: Served, kind: str) -> None:
+    assert is_refused(served.ask(OTHER, name=public_method(kind)))
+    assert not served.seen.requests
+    assert served.ask("", name=public_method(kind)).code is grpc.StatusCode.OK
+
+
+def test_requests_that_another_function_parses_are_checked_as_well(serve_kind: ServeKind, kind: str) -> None:
+    served = serve_kind(functools.partial(TYPES[kind].FromString))
+
+    assert is_refused(served.ask(OTHER))
+    assert not served.seen.requests
+
+
+def test_requests_that_stay_bytes_are_let_through(serve_kind: ServeKind, kind: str) -> None:
+    served = serve_kind(None)
+
+    assert served.ask(OTHER).messages == [REPLY]
+    assert served.seen.requests == [naming(kind, OTHER)]
+
+
+def test_type_that_is_marked_wrongly_is_not_served(serve_kind: ServeKind) -> None:
+    served = serve_kind(MARKED["Wrong"].FromString)
+
+    assert served.ask("").code is grpc.StatusCode.INTERNAL
+    assert not served.seen.requests
+
+
+only_grpc = pytest.mark.parametrize("door", [GRPC], ids=["grpc"])
+
+
+@only_grpc
+@pytest.mark.parametrize("kind", ["unary_stream"])
+def test_non_blocking_handler_does_not_see_it_either(serve_kind: ServeKind, kind: str) -> None:
+    def send_all(_request: Any, _context: Any, send: Callable[[Any], None]) -> None:
+        send(REPLY)
+        send(None)
+
+    send_all.experimental_non_blocking = True
+    served = serve_kind(TYPES[kind].FromString, send_all)
+
+    assert is_refused(served.ask(OTHER))
+    assert served.ask(ORG).messages == [REPLY]
+
+
+@only_grpc
+def test_handler_that_reads_on_another_thread_keeps_no_stream_open(
+    door: Door, serve: Serve, new_verifier: Callable[..., Verifier], ec_key: SigningKey
+) -> None:
+    """Nobody is there to send the status, so the client sees CANCELLED, a second later."""
+    over = threading.Event()
+
+    def stream(requests: Any, context: Any) -> Iterator[bytes]:
+        def read() -> None:
+            with contextlib.suppress(Exception):
+                list(requests)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        context.add_callback(over.set)
+        assert over.wait(PATIENCE)
+        reader.join()
+        yield b"late"
+
+    kind = "stream_stream"
+    verifier = new_verifier(jwks=jwks(ec_key), clock=SYSTEM_CLOCK)
+    channel = serve({method(kind): handler(kind, stream, TYPES[kind].FromString)}, door.interceptor(verifier))
+    metadata = bearer(ec_key.sign(m2m_claims(SYSTEM_CLOCK.time())))
+
+    outcome = call(channel, kind, metadata=metadata, requests=[naming(kind, OTHER)])
+
+    assert (outcome.code, outcome.messages) == (grpc.StatusCode.CANCELLED, [])
