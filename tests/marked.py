@@ -1,9 +1,11 @@
 """Messages with fields that are marked ``(authz.v1.organization)``, declared by hand: tests have no protoc."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import any_pb2, descriptor_pool, message_factory
-from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import Message
 
 from authz.v1 import policy_pb2
@@ -87,3 +89,40 @@ def _types() -> dict[str, type[Message]]:
 
 
 TYPES = _types()
+
+
+def descriptor_set(*files: FileDescriptor) -> bytes:
+    """Return a descriptor set of ``files`` and all that they import, as buf writes it."""
+    made, waiting = FileDescriptorSet(), list(files)
+    seen: set[str] = set()
+    while waiting:
+        file = waiting.pop()
+        if file.name not in seen:
+            seen.add(file.name)
+            file.CopyToProto(made.file.add())
+            waiting.extend(file.dependencies)
+    return made.SerializeToString()
+
+
+def service_file(
+    methods: Mapping[str, Mapping[str, Any]], default: Mapping[str, Any] | None = None, *, request: str = ".tests.Plain"
+) -> FileDescriptorProto:
+    """Return a file with a service ``tests.Api``, whose methods have ``(authz.v1.access)`` as given."""
+    file = FileDescriptorProto(name="tests/api.proto", package="tests", syntax="proto3")
+    file.dependency.extend([TYPES["Plain"].DESCRIPTOR.file.name, policy_pb2.DESCRIPTOR.name])
+    service = file.service.add(name="Api")
+    if default is not None:
+        service.options.Extensions[policy_pb2.default_access].CopyFrom(policy_pb2.Access(**default))
+    for name, access in methods.items():
+        method = service.method.add(name=name, input_type=request, output_type=".tests.Plain")
+        if access:
+            method.options.Extensions[policy_pb2.access].CopyFrom(policy_pb2.Access(**access))
+    return file
+
+
+def with_imports(file: FileDescriptorProto) -> bytes:
+    """Return a descriptor set of a file of :func:`service_file`."""
+    made = FileDescriptorSet.FromString(descriptor_set(TYPES["Plain"].DESCRIPTOR.file))
+    # The last first: the order of a descriptor set promises nothing.
+    made.file.insert(0, file)
+    return made.SerializeToString()

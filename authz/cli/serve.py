@@ -13,6 +13,7 @@ from authz import logs, telemetry
 from authz.cli.app import ALLOWED, app
 from authz.decision import Observer
 from authz.decision_log import DecisionLog
+from authz.errors import ConfigError
 from authz.settings import Settings
 
 ServeFlags = Annotated[Settings | None, Parameter(name="*")]
@@ -42,6 +43,7 @@ def serve(*, flags: ServeFlags = None) -> int:
             engine=settings.engine,
             remove_authorization=settings.remove_authorization,
             observers=observers,
+            isolation=_isolation(settings),
             max_pending=settings.max_pending,
             grace=settings.grace,
             started=lambda addresses: _started(settings, addresses),
@@ -49,6 +51,16 @@ def serve(*, flags: ServeFlags = None) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serving)
     return ALLOWED
+
+
+def _isolation(settings: Settings) -> Any:
+    from authz.envoy.isolation import RequestIsolation  # noqa: PLC0415 - as above
+
+    if settings.descriptors is not None:
+        return RequestIsolation(settings.descriptors, settings.isolation)
+    if settings.isolation == "enforce":
+        raise ConfigError("isolation: enforce needs AUTHZ_DESCRIPTORS or --descriptors, which say what to check")
+    return None
 
 
 def _started(settings: Settings, addresses: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from authz.authorizer import Authorizer
 from authz.decision import Observer
 from authz.envoy.config import check_address
 from authz.envoy.grpcio_engine import GrpcioEngine
+from authz.envoy.isolation import RequestIsolation
 from authz.envoy.servicer import MAX_PENDING, AuthorizationServicer
 from authz.errors import ConfigError, UnavailableError
 from authz.flow import arun
@@ -53,6 +54,7 @@ async def serve(
     engine: EngineName = "grpcio",
     remove_authorization: bool = False,
     observers: Sequence[Observer] = (),
+    isolation: RequestIsolation | None = None,
     max_pending: int = MAX_PENDING,
     grace: float = 5.0,
     started: Callable[[Sequence[str]], None] = lambda _: None,
@@ -67,6 +69,7 @@ async def serve(
         engine: ``grpcio``, or ``native`` for loopback and Unix sockets at a fifth of the CPU time (extra ``native``).
         remove_authorization: whether Envoy keeps the token from the upstream.
         observers: who is told of every decision.
+        isolation: checks what requests name, where Envoy shows them.
         max_pending: how many checks may wait for keys or for the issuer; one more is answered UNAVAILABLE at once.
         grace: seconds that running checks get at the end.
         started: is called with the addresses in force.
@@ -76,7 +79,11 @@ async def serve(
 
     """
     servicer = AuthorizationServicer(
-        authorizer, remove_authorization=remove_authorization, observers=observers, max_pending=max_pending
+        authorizer,
+        remove_authorization=remove_authorization,
+        observers=observers,
+        isolation=isolation,
+        max_pending=max_pending,
     )
     serving = _engine(engine)(servicer)
     addresses = [_bind(serving, address) for address in listen]

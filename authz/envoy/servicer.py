@@ -9,6 +9,7 @@ from authz.authorizer import Authorizer
 from authz.call import Call
 from authz.decision import Decision, Evidence, Observer
 from authz.envoy import check
+from authz.envoy.isolation import RequestIsolation
 from authz.errors import InternalError, OverloadedError
 from authz.flow import Flow, Wait, arun
 from authz.refusal import Challenge, Refusal, refusal_of
@@ -27,6 +28,7 @@ class AuthorizationServicer:
         authorizer: the judge.
         remove_authorization: whether Envoy keeps the token from the upstream.
         observers: who is told of every decision.
+        isolation: checks what requests name, where Envoy shows them.
         max_pending: how many checks may wait at a time, for keys or for the issuer's word. One more is answered
             UNAVAILABLE at once: Envoy's patience is short, and what waits costs memory.
 
@@ -38,11 +40,13 @@ class AuthorizationServicer:
         *,
         remove_authorization: bool = False,
         observers: Sequence[Observer] = (),
+        isolation: RequestIsolation | None = None,
         max_pending: int = MAX_PENDING,
     ) -> None:
         self._authorizer = authorizer
         self._remove_authorization = remove_authorization
         self._observers = tuple(observers)
+        self._isolation = isolation
         self._max_pending = max_pending
         self._lock = threading.Lock()
         self.pending = 0
@@ -96,6 +100,8 @@ class AuthorizationServicer:
             call, is_grpc = check.read(body)
             principal = yield from self._authorizer.authorize(call, evidence)
             check.check_path(call.method, grpc=is_grpc)
+            if self._isolation is not None:
+                self._isolation.check(body, call.method, principal, grpc=is_grpc)
             answer = check.allowed(principal, self._authorizer.trusted, remove_authorization=self._remove_authorization)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
