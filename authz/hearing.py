@@ -5,7 +5,6 @@ from time import perf_counter
 from authz.authorizer import Authorizer
 from authz.call import Call
 from authz.decision import Door, Evidence
-from authz.errors import AuthzError
 from authz.refusal import Refusal
 
 
@@ -46,7 +45,7 @@ class Hearing:
         self._authorizer.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
         return refusal
 
-    def ended(self, error: AuthzError) -> Refusal:
+    def ended(self, error: Exception) -> Refusal:
         """Tell that the call, an allowed stream, must end, and return what its caller sees."""
         refusal = self._authorizer.refusal(self.call, error, event="stream_ended")
         self._authorizer.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="stream_ended")

@@ -181,6 +181,16 @@ class Settings(VerifierSettings):
     audit_listen: str | None = Field(
         None, description="Where decisions can be watched (authz.v1.Audit): HOST:PORT of loopback, or unix:PATH."
     )
+    descriptors: str | None = Field(
+        None,
+        description="A descriptor set of the API (buf build -o api.binpb): requests that Envoy shows must not name "
+        "another organization in fields marked (authz.v1.organization).",
+    )
+    isolation: Literal["when_body", "enforce"] = Field(
+        "when_body",
+        description="Where Envoy shows no body of a method with such fields: when_body to leave it to the upstream, "
+        "enforce to refuse it.",
+    )
     realm: str = Field("api", description="What www-authenticate calls this API.")
     resource_metadata: str = Field(
         "", description="The https URL of this API's protected resource metadata (RFC 9728), for www-authenticate."

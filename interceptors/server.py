@@ -1,6 +1,7 @@
 """The door of a ``grpc.server``."""
 
 import functools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ from authz.verifier import Verifier
 from authz.verifiers import Verifiers
 from interceptors.context import Metadata, TrustedCallDetails, TrustedContext
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
+from interceptors.isolation import Check, check_of
 from interceptors.relay import Relay
 from interceptors.streams import Requests, Stream, abort, watched
 
@@ -107,15 +109,18 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         seconds = hearing.seconds
         details = self._details(hearing.call, principal)
         handler = continuation(details)
-        if handler is not None:
-            trusted = self._trusted(handler, hearing, principal, details.invocation_metadata)
-            handler = with_behaviour(handler, trusted)
-        # Not before others have been asked: if they fail, the call is refused after all.
-        hearing.allowed(seconds)
-        return handler
+        # Not told before others have been asked: if they fail, the call is refused after all.
+        if handler is None:
+            hearing.allowed(seconds)
+            return None
+        return with_behaviour(handler, self._trusted(handler, hearing, principal, details.invocation_metadata, seconds))
 
-    def _trusted(self, handler: Handler, hearing: Hearing, principal: Principal, metadata: Metadata) -> Behaviour:
+    def _trusted(
+        self, handler: Handler, hearing: Hearing, principal: Principal, metadata: Metadata, seconds: float
+    ) -> Behaviour:
+        """Return the behaviour of an admitted call, and tell of it, unless that takes a look at its only request."""
         behaviour = behaviour_of(handler)
+        check = check_of(handler, principal)
 
         # grpc gives non-blocking handlers, which it knows by an attribute, one more argument to send replies with.
         def serve(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
@@ -126,11 +131,10 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             stream = Stream(context, hearing.ended, *send)
             close = functools.partial(self._authorizer.streams.close, stream)
             if context.add_callback(close):
-                until = self._streams.until(hearing.call.method, self._authorizer.ends_at(principal))
-                self._authorizer.open_stream(stream, principal, until)
+                self._authorizer.open_stream(stream, principal, self._until(hearing.call, principal))
             stream.check()
             if handler.request_streaming:
-                request = Requests(request, stream)
+                request = Requests(request, stream, check, functools.partial(self._authorizer.streams.end_one, stream))
             if self._relay and not send:
                 relay = Relay(stream, functools.partial(serve, request, context))
                 if not context.add_callback(relay.stop):
@@ -146,7 +150,17 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             return replies
 
         is_stream = handler.request_streaming or handler.response_streaming
-        return functools.update_wrapper(serve_stream if is_stream and principal is not ANONYMOUS else serve, behaviour)
+        may_end = is_stream and (principal is not ANONYMOUS or check is not None)
+        trusted = functools.update_wrapper(serve_stream if may_end else serve, behaviour)
+        if check is not None and not handler.request_streaming:
+            return _checked(trusted, check, hearing, seconds)
+        hearing.allowed(seconds)
+        return trusted
+
+    def _until(self, call: Call, principal: Principal) -> float:
+        if principal is ANONYMOUS:
+            return math.inf
+        return self._streams.until(call.method, self._authorizer.ends_at(principal))
 
     def _undecided(
         self, handler: Handler | None, hearing: Hearing, begun: tuple[Flow[Principal], Wait] | None
@@ -156,9 +170,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             try:
                 principal = self._decide(hearing, begun, context)
                 metadata = self._authorizer.trusted.believed(hearing.call.metadata, principal)
-                behaviour = self._trusted(handler or _UNKNOWN, hearing, principal, metadata)
-                hearing.allowed(hearing.seconds)
-                return behaviour  # noqa: TRY300 - what observers raise is a reason to refuse, too
+                return self._trusted(handler or _UNKNOWN, hearing, principal, metadata, hearing.seconds)
             except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
                 refusal = hearing.refused(error)
             return abort(context, refusal)
@@ -196,6 +208,21 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         refuse.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
         # Serves all four kinds, and answers before the client has sent anything.
         return _terminator(refuse)
+
+
+def _checked(behaviour: Behaviour, check: Check, hearing: Hearing, seconds: float) -> Behaviour:
+    @functools.wraps(behaviour)
+    def checked(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
+        try:
+            check(request)
+            hearing.allowed(seconds)
+        except BaseException as error:  # noqa: BLE001 - whatever happened, the handler must not see it
+            refusal = hearing.refused(error)
+        else:
+            return behaviour(request, context, *args)
+        return abort(context, refusal)
+
+    return checked
 
 
 def _unknown(_requests: Any, context: grpc.ServicerContext) -> NoReturn:

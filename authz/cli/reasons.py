@@ -22,6 +22,10 @@ MEANINGS = {
     "policy_denied": "The policy has no rule that allows this, or one that denies it. "
     "The server's decision log names the rule; `authz policy check` reads the file.",
     "organization_suspended": "The policy suspends the caller's organization. Ask whoever keeps the policy file.",
+    "organization_mismatch": "The request names another organization than the caller's. "
+    "Name the caller's own in the field that says whose data is meant, or none.",
+    "organization_unverified": "The request may name another organization, and nobody can tell. "
+    "docs/isolation.md says what Envoy must show; gRPC clients must not compress.",
     "request_malformed": "The path is none that every server reads alike. "
     "Give /package.Service/Method, or with --http an absolute path.",
     "unavailable": "No verdict can be had now. Try again, and look into the server's log.",

@@ -14,11 +14,13 @@ from authz.decision_log import DecisionLog
 from authz.envoy import banner, server
 from authz.envoy.certificates import Certificates
 from authz.envoy.health import Health
+from authz.envoy.isolation import RequestIsolation
 from authz.envoy.listeners import Address
 from authz.envoy.server import Companion
 from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.unix_sockets import Permissions, check_nobody_answers
 from authz.envoy.worker import Worker
+from authz.errors import ConfigError
 from authz.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def check(settings: Settings) -> None:
 
     """
     _listening(settings, settings.listen)
+    _isolation(settings)
     settings.authorizer().close()
 
 
@@ -73,6 +76,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             authorizer,
             remove_authorization=settings.remove_authorization,
             jwt_authn_payload=settings.jwt_authn_payload,
+            isolation=_isolation(settings),
             max_pending=settings.max_pending,
         )
         if figures is not None:
@@ -98,6 +102,14 @@ def _listening(settings: Settings, listen: Sequence[str]) -> tuple[Sequence[Addr
     permissions = Permissions.parse(settings.socket_mode, settings.socket_owner)
     addresses = server.check(listen, engine=settings.engine, certificates=certificates, reflection=settings.reflection)
     return addresses, certificates, permissions
+
+
+def _isolation(settings: Settings) -> RequestIsolation | None:
+    if settings.descriptors is not None:
+        return RequestIsolation(settings.descriptors, settings.isolation)
+    if settings.isolation == "enforce":
+        raise ConfigError("isolation: enforce needs AUTHZ_DESCRIPTORS or --descriptors, which say what to check")
+    return None
 
 
 def _of(worker: Worker | None, address: str) -> str:

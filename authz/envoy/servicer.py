@@ -6,6 +6,7 @@ from time import perf_counter
 from authz.authorizer import Authorizer
 from authz.decision import Evidence
 from authz.envoy import check
+from authz.envoy.isolation import RequestIsolation
 from authz.errors import InternalError, OverloadedError
 from authz.flow import Flow, Wait, arun
 from authz.refusal import Challenge, refusal_of
@@ -27,6 +28,7 @@ class AuthorizationServicer:
             the signature of a token that the request no longer carries. Every rule about claims still applies.
             Whoever else reaches the server could write anything there, though all that it gets is a verdict:
             only Envoy may reach it. Empty to believe nothing of the kind.
+        isolation: checks what requests name, where Envoy shows them.
         max_pending: how many checks may wait at a time, for keys or for the issuer's word. One more is answered
             UNAVAILABLE at once: Envoy's patience is short, and what waits costs memory.
 
@@ -38,11 +40,13 @@ class AuthorizationServicer:
         *,
         remove_authorization: bool = False,
         jwt_authn_payload: str = "",
+        isolation: RequestIsolation | None = None,
         max_pending: int = MAX_PENDING,
     ) -> None:
         self.authorizer = authorizer
         self._remove_authorization = remove_authorization
         self._jwt_authn_payload = jwt_authn_payload
+        self._isolation = isolation
         self._max_pending = max_pending
         self._lock = threading.Lock()
         self.pending = 0
@@ -96,6 +100,8 @@ class AuthorizationServicer:
             call, is_grpc = check.read(body, jwt_authn_payload=self._jwt_authn_payload)
             principal = yield from self.authorizer.authorize(call, evidence)
             check.check_path(call.method, grpc=is_grpc)
+            if self._isolation is not None:
+                self._isolation.check(body, call.method, principal, grpc=is_grpc)
             answer = check.allowed(principal, self.authorizer.trusted, remove_authorization=self._remove_authorization)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise

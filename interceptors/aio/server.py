@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import math
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -21,9 +22,11 @@ from authz.streams import StreamExpiry, StreamRules
 from authz.verifier import Verifier
 from authz.verifiers import Verifiers
 from interceptors.aio.behaviours import Admission, Sort, decided, sort_of, trusted
+from interceptors.aio.requests import RequestRule
 from interceptors.aio.streams import Stream, StreamOnThreads
 from interceptors.context import Metadata
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
+from interceptors.isolation import check_of
 
 if TYPE_CHECKING:
     Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -103,13 +106,14 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             set_current_principal(principal)
             metadata = self._authorizer.trusted.believed(call.metadata, principal)
             handler = await continuation(_told(details, metadata))
-            if handler is not None:
-                sort = sort_of(handler)
-                admission = self._admission(call, principal, metadata, self._new_stream(handler, sort, hearing))
-                handler = with_behaviour(handler, trusted(behaviour_of(handler), sort, admission))
-            # Not before others have been asked: if they fail, the call is refused after all.
-            hearing.allowed(seconds)
-            return handler  # noqa: TRY300 - as above
+            # Not told before others have been asked: if they fail, the call is refused after all.
+            if handler is None:
+                hearing.allowed(seconds)
+                return None
+            sort = sort_of(handler)
+            stream = self._new_stream(handler, sort, hearing)
+            admission = self._admission(handler, hearing, principal, metadata, stream, seconds=seconds)
+            return with_behaviour(handler, trusted(behaviour_of(handler), sort, admission))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -127,22 +131,46 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
     def _admission(
         self,
-        call: Call,
+        handler: Handler,
+        hearing: Hearing,
         principal: Principal,
         metadata: Metadata,
         stream: Stream | None,
+        *,
+        seconds: float,
         variables: contextvars.Context | None = None,
     ) -> Admission:
-        if principal is ANONYMOUS:
+        """Return what the call brings along, and tell that it is allowed, unless that takes a look at its request."""
+        rule = self._rule(handler, hearing, principal, seconds)
+        if principal is ANONYMOUS and rule is None:
             stream = None
         if stream is not None:
-            until = self._streams.until(call.method, self._authorizer.ends_at(principal))
+            until = self._until(hearing.call, principal)
             stream.reopen = functools.partial(self._authorizer.open_stream, stream, principal, until)
             stream.reopen()
             if stream.is_over:
                 # While a thread was deciding; whoever closes streams has been here before.
                 self._authorizer.streams.close(stream)
-        return Admission(principal, metadata, stream, variables)
+        if rule is None or rule.is_stream:
+            hearing.allowed(seconds)
+        return Admission(principal, metadata, stream, rule, variables)
+
+    def _until(self, call: Call, principal: Principal) -> float:
+        if principal is ANONYMOUS:
+            return math.inf
+        return self._streams.until(call.method, self._authorizer.ends_at(principal))
+
+    def _rule(self, handler: Handler, hearing: Hearing, principal: Principal, seconds: float) -> RequestRule | None:
+        check = check_of(handler, principal)
+        if check is None:
+            return None
+        return RequestRule(
+            check,
+            is_stream=bool(handler.request_streaming),
+            allow=functools.partial(hearing.allowed, seconds),
+            refuse=hearing.refused,
+            end=self._authorizer.streams.end_one,
+        )
 
     def _undecided(self, handler: Handler, hearing: Hearing) -> Handler:
         call = hearing.call
@@ -152,10 +180,10 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
         def admitted(principal: Principal) -> Behaviour:
             metadata = self._authorizer.trusted.believed(call.metadata, principal)
-            admission = self._admission(call, principal, metadata, stream, variables)
-            behaviour = trusted(behaviour_of(handler), sort, admission)
-            hearing.allowed(hearing.seconds)
-            return behaviour
+            admission = self._admission(
+                handler, hearing, principal, metadata, stream, seconds=hearing.seconds, variables=variables
+            )
+            return trusted(behaviour_of(handler), sort, admission)
 
         async def decide(context: Any) -> Behaviour:
             try:

@@ -19,8 +19,9 @@ from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
+from authz.demo.v1 import ledger_pb2
 from authz.envoy.authz_cluster import authz_cluster
-from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
+from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
 from authz.envoy.grpcio_engine import GrpcioEngine
 from authz.envoy.server import EngineName
 from authz.envoy.servicer import AuthorizationServicer
@@ -35,6 +36,7 @@ from tests.doubles import AUDIENCE, ISSUER, jwks
 from tests.e2e.variants import PAYLOAD, ext_authz_of, manager_of, variants
 from tests.interceptors.servers import Loop, on_loopback, sync_server
 from tests.interceptors.service import Witness, handlers, sync_behaviours
+from tests.marked import descriptor_set
 from tests.programs import Program
 
 PUBLIC = "/public"
@@ -43,6 +45,8 @@ OPEN = "/tests.Open/Call"
 """A method on a route without any check."""
 OPEN_PREFIX = "/open/"
 """Beginning of the paths on another such route."""
+SHOWN = "/authz.demo.v1.LedgerService/PostEntry"
+"""A method whose requests Envoy shows to the authorization server."""
 UNSERVED = "/tests.Guarded/Unserved"
 """A method that the upstream does not have."""
 DENIED = "/tests.Guarded/Denied"
@@ -162,6 +166,8 @@ class Mesh:
         self._jwks.write_text(json.dumps(self._keys), encoding="utf-8")
         self._policy = folder / "policy.yaml"
         self._policy.write_text(json.dumps(POLICY), encoding="utf-8")
+        self._descriptors = folder / "api.binpb"
+        self._descriptors.write_bytes(descriptor_set(ledger_pb2.DESCRIPTOR))
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
@@ -190,7 +196,7 @@ class Mesh:
 
     def start_server(self) -> None:
         """Start the authorization server, with its keys."""
-        self._server = self._serve("authz", *self._known())
+        self._server = self._serve("authz", *self._known(), "--descriptors", str(self._descriptors))
 
     def kill_server(self) -> None:
         """End it at once."""
@@ -223,7 +229,7 @@ class Mesh:
             {"match": {"path": OPEN}, "route": {"cluster": "grpc"}, **_NO_CHECK},
             {**http_route("http", prefix=OPEN_PREFIX), **_NO_CHECK},
         ]
-        routes = [*unchecked, grpc_route("grpc"), http_route("http")]
+        routes = [*unchecked, unary_route("grpc", SHOWN), grpc_route("grpc"), http_route("http")]
         lenient = listener("lenient", "127.0.0.1:0", routes, authz="keyless", trusted=trusted)
         ext_authz_of(lenient)["failure_mode_allow"] = True
         without_token = {**grpc_route("believer"), "request_headers_to_remove": ["authorization"]}
@@ -233,7 +239,7 @@ class Mesh:
         ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
         mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
         mutual["filter_chains"][0]["transport_socket"] = _mutual_tls(self.authority)
-        main = listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
+        main = listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted, max_request_bytes=65_536)
         manager_of(main)["access_log"] = [_access_log(self._folder / "access.log")]
         joined = listener("joined", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
         ext_authz_of(joined)["encode_raw_headers"] = False
