@@ -76,7 +76,7 @@ protos: .venv-protos/.ready ## Generate the Python code of protos/
 	$(PROTOC) --descriptor_set_in=.venv-protos/protos.binpb --plugin=.venv-protos/bin/protoc-gen-mypy \
 		--python_out=. --mypy_out=quiet:. $$(cd protos && find authz -name '*.proto' | sort)
 	$(PROTOC) --descriptor_set_in=.venv-protos/protos.binpb --plugin=.venv-protos/bin/protoc-gen-mypy_grpc \
-		--grpc_python_out=. --mypy_grpc_out=quiet:. authz/demo/v1/ledger.proto
+		--grpc_python_out=. --mypy_grpc_out=quiet:. authz/demo/v1/ledger.proto authz/v1/audit.proto
 
 build: .venv/.ready ## Build the sdist, and the wheel from it, into dist/
 	rm -rf dist

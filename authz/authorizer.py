@@ -2,12 +2,13 @@
 
 import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from authz import telemetry
 from authz.call import ANONYMOUS, Call, Principal, check_methods
 from authz.claims import is_expired
 from authz.clock import SYSTEM_CLOCK, Clock
-from authz.decision import Evidence
+from authz.decision import Decision, Door, Event, Evidence, Observer
 from authz.errors import (
     AuthzError,
     ConfigError,
@@ -27,6 +28,7 @@ from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
 from authz.refusal import Challenge, Refusal, refusal_of
+from authz.requirements import check_requirements
 from authz.revocation import Revocations
 from authz.streams import OpenStreams, Stream
 from authz.verifier import DEFAULT_LEEWAY, Verifier
@@ -54,6 +56,7 @@ class Authorizer:
         resource_metadata: where this API says which issuer its tokens come from (RFC 9728): an https URL that
             ``www-authenticate`` points to.
         trusted: under which names backends find the caller.
+        observers: who is told of every decision at every door.
 
     Raises:
         ConfigError: an argument that cannot work; the message names it.
@@ -71,6 +74,7 @@ class Authorizer:
         realm: str = "api",
         resource_metadata: str = "",
         trusted: TrustedMetadata | None = None,
+        observers: Collection[Observer] = (),
     ) -> None:
         if (assurance is None) != (introspector is None):
             raise ConfigError("introspector and assurance: give both or neither, or nothing would ever be asked")
@@ -90,6 +94,7 @@ class Authorizer:
         self._default_assurance = self._assurance.pop("*", None)
         check_methods(self._assurance, "assurance")
         self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
+        self._observers = tuple(observers)
 
     def authorize(self, call: Call, evidence: Evidence | None = None) -> Flow[Principal]:
         """Return who makes ``call`` if it may be made; ``ANONYMOUS`` on a public method.
@@ -105,7 +110,7 @@ class Authorizer:
 
         """
         evidence = evidence or Evidence()
-        if call.method in self._public:
+        if call.method in self._public and call.requirements is None:
             evidence.source = "public"
             return ANONYMOUS
         if self._trust is not None:
@@ -114,14 +119,20 @@ class Authorizer:
                 evidence.principal, evidence.source = principal_of_mesh, "proxy"
                 if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
                     raise TokenExpiredError
-                self._revocations.check(principal_of_mesh)
+                self._check(principal_of_mesh, call)
                 return principal_of_mesh
-        credentials = call.credentials
-        token = _bearer_token(_credentials(call.metadata) if credentials is None else credentials)
+        credentials = _credentials(call.metadata) if call.credentials is None else call.credentials
+        if not credentials and call.verified_claims is not None and self._assurance_of(call) is None:
+            # Where the issuer is to be asked, there is nothing to ask it about.
+            principal = self.verifier.principal_of(call.verified_claims, call.peer)
+            evidence.principal, evidence.source = principal, "proxy"
+            self._check(principal, call)
+            return principal
+        token = _bearer_token(credentials)
         principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
-        self._revocations.check(principal)
+        self._check(principal, call)
         if self.introspectors:
-            assurance = self._assurance.get(call.method, self._default_assurance)
+            assurance = self._assurance_of(call)
             if assurance is not None:
                 evidence.source = "introspection"
                 yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
@@ -187,6 +198,48 @@ class Authorizer:
         telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason)
         return refusal_of(error, self._challenge)
 
+    def decided(
+        self,
+        call: Call,
+        evidence: Evidence,
+        refusal: Refusal | None,
+        seconds: float,
+        *,
+        door: Door,
+        event: Event = "decision",
+    ) -> None:
+        """Tell the observers what was decided about ``call``; for the doors, once for every call.
+
+        Args:
+            call: the call.
+            evidence: what :meth:`authorize` was given with it.
+            refusal: what its caller gets, or ``None`` if it is allowed.
+            seconds: how long that took.
+            door: where it came in.
+            event: what was decided.
+
+        """
+        if not self._observers:
+            return
+        time, key_age = self.verifier.clock.time(), self.verifier.key_age(evidence.principal)
+        decision = Decision(call, evidence, refusal, seconds, door, event, time, key_age)
+        for observe in self._observers:
+            try:
+                observe(decision)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whoever looks on has no say
+                telemetry.unforeseen("observer", error)
+
+    def _assurance_of(self, call: Call) -> Assurance | None:
+        return self._assurance.get(call.method, self._default_assurance)
+
+    def _check(self, principal: Principal, call: Call) -> None:
+        """Check what can change while a caller stays the same: what is withdrawn, and what the route asks."""
+        self._revocations.check(principal)
+        if call.requirements is not None:
+            check_requirements(call.requirements, principal)
+
     def _end_streams_of_keys(self, issuer: str, kids: frozenset[str]) -> None:
         self._withdrawn[issuer] = kids
         self.streams.end(KeyNotFoundError(), lambda principal: principal.issuer == issuer and principal.key_id in kids)
@@ -201,6 +254,9 @@ class _Nobody:
         raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
         yield  # a flow that never waits
 
+    def principal_of(self, _claims: Mapping[str, Any], _peer: Peer | None = None) -> Principal:
+        raise UnauthenticatedError("only the peers of trust are believed here, and no payloads")
+
     def ends_at(self, principal: Principal) -> float:
         return principal.expires_at + DEFAULT_LEEWAY
 
@@ -209,6 +265,9 @@ class _Nobody:
 
     def knows_key(self, _principal: Principal) -> bool:
         return True
+
+    def key_age(self, _principal: Principal) -> None:
+        return None
 
     def health(self) -> Mapping[str, KeySetHealth]:
         return {}

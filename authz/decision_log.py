@@ -6,7 +6,6 @@ import select
 import sys
 import threading
 from collections import deque
-from datetime import UTC, datetime
 from typing import Literal
 
 from authz import telemetry
@@ -23,12 +22,10 @@ _PIECE = select.PIPE_BUF
 # Long enough to write many at a time, short enough to watch.
 _PAUSE = 0.05
 _END_SECONDS = 2.0
-# Chosen by the caller, and as long as headers may be.
-_MAX_METHOD = 512
 
 
 class DecisionLog:
-    """Write decisions as JSON lines; an observer of :class:`authz.envoy.servicer.AuthorizationServicer`.
+    """Write decisions as JSON lines; an observer of :class:`authz.Authorizer`.
 
     No line holds a token or a claim but the organization, the application and the ids of token and key.
 
@@ -47,7 +44,7 @@ class DecisionLog:
         self._path = path
         self._file = _open(path)
         self._capacity = capacity
-        self._waiting: deque[tuple[float, Decision]] = deque()
+        self._waiting: deque[Decision] = deque()
         self._awake = threading.Event()
         self._end = threading.Event()
         self._told = 0
@@ -63,7 +60,7 @@ class DecisionLog:
         if len(self._waiting) >= self._capacity:
             self.dropped += 1
             return
-        self._waiting.append((_now(), decision))
+        self._waiting.append(decision)
         if not self._awake.is_set():
             self._awake.set()
 
@@ -96,7 +93,7 @@ class DecisionLog:
     def _write_waiting(self) -> None:
         piece = bytearray()
         while self._waiting:
-            line = _line(*self._waiting.popleft())
+            line = _line(self._waiting.popleft())
             if piece and len(piece) + len(line) > _PIECE:
                 self._write(piece)
                 piece = bytearray()
@@ -116,10 +113,6 @@ class DecisionLog:
             self.dropped += piece.count(b"\n")
 
 
-def _now() -> float:
-    return datetime.now(UTC).timestamp()
-
-
 def _is_refused(decision: Decision) -> bool:
     return decision.refusal is not None
 
@@ -133,23 +126,5 @@ def _open(path: str | None) -> int:
         raise ConfigError(f"decision_log_file: {path!a} cannot be opened ({error.strerror})") from error
 
 
-def _line(time: float, decision: Decision) -> bytes:
-    call, evidence, refusal, seconds = decision
-    principal = evidence.principal
-    fields = {
-        "time": datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds"),
-        "event": "decision",
-        "method": call.method[:_MAX_METHOD],
-        "verdict": decision.verdict,
-        "code": "OK" if refusal is None else refusal.code.name,
-        "reason": "" if refusal is None else refusal.reason,
-        "organization": principal.org_id,
-        "client": principal.client_id,
-        "scopes": sorted(principal.scopes),
-        "token_id": principal.token_id,
-        "key_id": principal.key_id,
-        "rule": evidence.rule,
-        "source": evidence.source,
-        "milliseconds": round(seconds * 1e3, 3),
-    }
-    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+def _line(decision: Decision) -> bytes:
+    return json.dumps(decision.fields(), separators=(",", ":")).encode() + b"\n"

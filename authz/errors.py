@@ -15,6 +15,7 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── TokenInactiveError            token_inactive
     │   └── MeshMetadataError             mesh_metadata_invalid
     ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
+    │   └── InsufficientScopeError        insufficient_scope
     ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
     │   ├── KeySetUnavailableError        key_set_unavailable
     │   ├── IntrospectionUnavailableError introspection_unavailable
@@ -31,6 +32,7 @@ Callers of the API see neither message nor class, only what
 """
 
 import enum
+from collections.abc import Collection
 from typing import ClassVar
 
 
@@ -141,6 +143,14 @@ class PermissionDeniedError(AuthzError):
     def __init__(self, message: str = "", *, reason: str = "permission_denied") -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class InsufficientScopeError(PermissionDeniedError):
+    """The token does not grant all of ``scopes``, which the operator wants here and whose names the caller is told."""
+
+    def __init__(self, scopes: Collection[str]) -> None:
+        self.scopes = frozenset(scopes)
+        super().__init__(reason="insufficient_scope")
 
 
 class UnavailableError(AuthzError):

@@ -114,6 +114,9 @@ class KeySet(Protocol):
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """Have ``withdrawn`` called with the ``kid`` of every key that the issuer takes back, or changes."""
 
+    def age(self) -> float | None:
+        """Return the seconds since the last successful fetch, or ``None``; cheap, and nobody waits."""
+
     def health(self) -> KeySetHealth:
         """Say how the key set does."""
 
@@ -154,6 +157,9 @@ class StaticKeySet:
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """Do nothing: no key is ever taken back."""
+
+    def age(self) -> None:
+        """Return ``None``: nothing is ever fetched."""
 
     def health(self) -> KeySetHealth:
         """See :class:`KeySet`."""

@@ -128,6 +128,11 @@ class RemoteKeySet:
         """See :class:`authz.keys.KeySet`; called on the thread that fetches."""
         self._watchers.append(withdrawn)
 
+    def age(self) -> float | None:
+        """See :class:`authz.keys.KeySet`."""
+        fetched_at = self._fetched_at
+        return None if fetched_at is None else self._now() - fetched_at
+
     def health(self) -> KeySetHealth:
         """See :class:`authz.keys.KeySet`."""
         with self._lock:
@@ -136,7 +141,7 @@ class RemoteKeySet:
             return KeySetHealth(
                 is_ready=bool(ring.keys),
                 keys=len(ring.keys),
-                age=None if self._fetched_at is None else now - self._fetched_at,
+                age=self.age(),
                 lasts=max(0.0, self._stale_at - now),
                 error=self._error,
                 retry_in=max(0.0, self._backoff.retry_at - now),

@@ -12,6 +12,7 @@ from authz.authorizer import Authorizer, as_authorizer
 from authz.call import ANONYMOUS, Call, Principal, set_current_principal
 from authz.errors import PeerUnknownError
 from authz.flow import Flow, Wait, run
+from authz.hearing import Hearing
 from authz.mesh import MeshPeers
 from authz.peer import Peer
 from authz.refusal import Refusal
@@ -79,20 +80,21 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         # grpc runs this on its one polling thread: what waits here stops every RPC, and what escapes
         # from here, BaseException included, ends the server. So the flow takes its first step only.
         call = Call(method=handler_call_details.method, metadata=handler_call_details.invocation_metadata)
+        hearing = Hearing(self._authorizer, call, "grpc")
         try:
             begun: tuple[Flow[Principal], Wait] | None = None
             try:
-                flow = self._authorizer.authorize(call)
+                flow = self._authorizer.authorize(call, hearing.evidence)
                 begun = flow, next(flow)
             except StopIteration as done:
-                return self._admitted(continuation, call, done.value)
+                return self._admitted(continuation, hearing, done.value)
             except PeerUnknownError:
                 # Who is at the other end is to be read from the handler's context only.
                 pass
             # Nobody has been found out yet, so others are told of nobody.
-            return self._undecided(continuation(self._details(call, ANONYMOUS)), call, begun)
+            return self._undecided(continuation(self._details(call, ANONYMOUS)), hearing, begun)
         except BaseException as error:  # noqa: BLE001 - see above
-            return self._refused(self._authorizer.refusal(call, error))
+            return self._refused(hearing.refused(error))
 
     def after_fork(self) -> None:
         """Forget the thread that refuses, which is the parent's."""
@@ -101,14 +103,18 @@ class AuthzInterceptor(grpc.ServerInterceptor):
     def _details(self, call: Call, principal: Principal) -> Any:
         return TrustedCallDetails(call.method, self._authorizer.trusted.believed(call.metadata, principal))
 
-    def _admitted(self, continuation: Continuation, call: Call, principal: Principal) -> Handler | None:
-        details = self._details(call, principal)
+    def _admitted(self, continuation: Continuation, hearing: Hearing, principal: Principal) -> Handler | None:
+        seconds = hearing.seconds
+        details = self._details(hearing.call, principal)
         handler = continuation(details)
-        if handler is None:
-            return None
-        return with_behaviour(handler, self._trusted(handler, call, principal, details.invocation_metadata))
+        if handler is not None:
+            trusted = self._trusted(handler, hearing, principal, details.invocation_metadata)
+            handler = with_behaviour(handler, trusted)
+        # Not before others have been asked: if they fail, the call is refused after all.
+        hearing.allowed(seconds)
+        return handler
 
-    def _trusted(self, handler: Handler, call: Call, principal: Principal, metadata: Metadata) -> Behaviour:
+    def _trusted(self, handler: Handler, hearing: Hearing, principal: Principal, metadata: Metadata) -> Behaviour:
         behaviour = behaviour_of(handler)
 
         # grpc gives non-blocking handlers, which it knows by an attribute, one more argument to send replies with.
@@ -117,10 +123,10 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             return behaviour(request, TrustedContext(context, metadata), *args)
 
         def serve_stream(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
-            stream = Stream(context, functools.partial(self._authorizer.refusal, call, event="stream_ended"), *send)
+            stream = Stream(context, hearing.ended, *send)
             close = functools.partial(self._authorizer.streams.close, stream)
             if context.add_callback(close):
-                until = self._streams.until(call.method, self._authorizer.ends_at(principal))
+                until = self._streams.until(hearing.call.method, self._authorizer.ends_at(principal))
                 self._authorizer.open_stream(stream, principal, until)
             stream.check()
             if handler.request_streaming:
@@ -142,15 +148,19 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         is_stream = handler.request_streaming or handler.response_streaming
         return functools.update_wrapper(serve_stream if is_stream and principal is not ANONYMOUS else serve, behaviour)
 
-    def _undecided(self, handler: Handler | None, call: Call, begun: tuple[Flow[Principal], Wait] | None) -> Handler:
+    def _undecided(
+        self, handler: Handler | None, hearing: Hearing, begun: tuple[Flow[Principal], Wait] | None
+    ) -> Handler:
         # The behaviour runs on a thread of the server's pool, which may wait.
         def decide(context: grpc.ServicerContext) -> Behaviour:
             try:
-                principal = self._decide(call, begun, context)
-                metadata = self._authorizer.trusted.believed(call.metadata, principal)
-                return self._trusted(handler or _UNKNOWN, call, principal, metadata)
+                principal = self._decide(hearing, begun, context)
+                metadata = self._authorizer.trusted.believed(hearing.call.metadata, principal)
+                behaviour = self._trusted(handler or _UNKNOWN, hearing, principal, metadata)
+                hearing.allowed(hearing.seconds)
+                return behaviour  # noqa: TRY300 - what observers raise is a reason to refuse, too
             except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
-                refusal = self._authorizer.refusal(call, error)
+                refusal = hearing.refused(error)
             return abort(context, refusal)
 
         if handler is None:
@@ -166,7 +176,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         return with_behaviour(handler, decided, request_streaming=True)
 
     def _decide(
-        self, call: Call, begun: tuple[Flow[Principal], Wait] | None, context: grpc.ServicerContext
+        self, hearing: Hearing, begun: tuple[Flow[Principal], Wait] | None, context: grpc.ServicerContext
     ) -> Principal:
         patience = context.time_remaining()
         if begun is not None:
@@ -176,7 +186,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             except PeerUnknownError:
                 pass
         peer = Peer.of(context.peer(), context.auth_context())
-        return run(self._authorizer.authorize(call._replace(peer=peer)), patience)
+        return run(self._authorizer.authorize(hearing.call._replace(peer=peer), hearing.evidence), patience)
 
     def _refused(self, refusal: Refusal) -> Handler:
         def refuse(_requests: Any, context: grpc.ServicerContext) -> NoReturn:

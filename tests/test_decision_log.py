@@ -8,30 +8,10 @@ from typing import Any
 
 import pytest
 
-from authz.call import ANONYMOUS, Call, Principal
-from authz.decision import Decision, Evidence
+from authz.call import ANONYMOUS
 from authz.decision_log import DecisionLog
-from authz.errors import AuthzError, ConfigError, KeySetUnavailableError, PermissionDeniedError, TokenMissingError
-from authz.refusal import Challenge, refusal_of
-
-ACME = Principal(
-    org_id="org_01JYACME",
-    client_id="client_01JYPARTNER",
-    subject="client_01JYPARTNER",
-    scopes=frozenset(["ledger:write", "ledger:read"]),
-    token_id="01JYTOKEN",
-    key_id="key-1",
-    claims={"secret": "claim"},
-)
-
-
-def decision(
-    error: AuthzError | None = None, principal: Principal = ACME, method: str = "/a.B/C", credentials: str = "Bearer a"
-) -> Decision:
-    evidence = Evidence()
-    evidence.principal, evidence.source, evidence.rule = principal, "cache", "readers"
-    call = Call(method=method, metadata=[("authorization", credentials)], credentials=[credentials])
-    return Decision(call, evidence, None if error is None else refusal_of(error, Challenge()), 0.0012345)
+from authz.errors import ConfigError, KeySetUnavailableError, PermissionDeniedError, TokenMissingError
+from tests.decisions import decision
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -46,18 +26,22 @@ def test_line_tells_who_called_what_and_why_it_was_decided_so(tmp_path: Path) ->
     log.close()
     allowed, denied = lines(path)
 
-    assert allowed.pop("time").endswith("+00:00")
     assert allowed == {
+        "time": "2027-01-15T08:00:00.250000+00:00",
         "event": "decision",
+        "door": "envoy",
         "method": "/a.B/C",
         "verdict": "allowed",
         "code": "OK",
         "reason": "",
         "organization": "org_01JYACME",
         "client": "client_01JYPARTNER",
+        "subject": "client_01JYPARTNER",
         "scopes": ["ledger:read", "ledger:write"],
         "token_id": "01JYTOKEN",
         "key_id": "key-1",
+        "key_age": 12.5,
+        "policy": "ledger",
         "rule": "readers",
         "source": "cache",
         "milliseconds": 1.234,

@@ -16,11 +16,11 @@ FLOORS = (
     ("alarms", "backoff", "call", "jwk", "secret", "transport"),
     ("flow", "metadata", "refusal", "streams"),
     ("claims", "decision", "discovery", "jws", "keys", "revocation", "token_source"),
-    ("credentials", "decision_log", "introspection", "mesh", "policy", "remote_keys"),
-    ("verifier",),
+    ("audit", "credentials", "decision_log", "introspection", "mesh", "policy", "remote_keys", "requirements"),
+    ("audit_service", "otel", "verifier"),
     ("verifiers",),
     ("authorizer",),
-    ("settings",),
+    ("hearing", "settings"),
     ("envoy", "interceptors"),
     ("demo",),
     ("cli",),
@@ -34,7 +34,7 @@ PUBLIC = FLOOR["authorizer"]
 UP = {("verifier", "settings")}
 
 MAY_IMPORT_INTERCEPTORS = {"demo", "interceptors"}
-MAY_IMPORT_GRPC = {"cli", "credentials", "demo", "envoy", "interceptors"}
+MAY_IMPORT_GRPC = {"audit_service", "cli", "credentials", "demo", "envoy", "interceptors"}
 
 GENERATED = ("v1", "v3")
 

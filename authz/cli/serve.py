@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from authz import logs
 from authz.cli.app import ALLOWED, MISUSED, app
+from authz.envoy import banner
 from authz.envoy.worker import Worker
 from authz.errors import ConfigError
 from authz.settings import Settings
@@ -17,14 +18,27 @@ ServeFlags = Annotated[Settings | None, Parameter(name="*")]
 
 
 @app.command
-def serve(*, flags: ServeFlags = None) -> int:
+def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     """Run the external authorization server for Envoy (ext_authz v3).
 
     Every option may also be given as a variable, such as AUTHZ_JWKS_URL for --jwks-url, or in .env.
+
+    Parameters
+    ----------
+    check_config
+        Only check the configuration, and print it; nothing is bound or fetched.
+
     """
     worker = Worker.of_environment()
     if worker is None:
-        _serve(Settings.load(flags), None)
+        settings = Settings.load(flags)
+        if check_config:
+            from authz.envoy import process  # noqa: PLC0415 - grpc, which nobody else need load
+
+            process.check(settings)
+            print(banner.configuration(settings))
+        else:
+            _serve(settings, None)
         return ALLOWED
     with worker:
         try:
@@ -47,7 +61,7 @@ def _serve(settings: Settings, worker: Worker | None) -> None:
         else:
             # The core of gRPC logs in a format of its own what comes back as an error anyway.
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-            from authz.envoy import process  # noqa: PLC0415 - grpc, which nobody else need load
+            from authz.envoy import process  # noqa: PLC0415 - as above
 
             _run(process.run(settings, worker))
     finally:

@@ -10,8 +10,11 @@ import binascii
 import functools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import unquote_to_bytes
+
+from google.protobuf.json_format import MessageToDict
 
 from authz.call import Call, Entry, Principal
 from authz.envoy.v3.external_auth_pb2 import (
@@ -29,6 +32,7 @@ from authz.errors import InternalError, PermissionDeniedError
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
 from authz.refusal import Refusal
+from authz.requirements import requirements_from
 
 # Envoy 1.36 and older know no append_action and overwrite when `append` is absent;
 # proxyless gRPC (gRFC A92) reads append_action only, and appends when it is absent.
@@ -43,11 +47,13 @@ _KEY = re.compile(r"(?!host$)[a-z0-9_.-]+")
 # No CR and no LF either, which Envoy would write to the wire unless it validates mutations.
 _VALUE = re.compile(r"[ -~]+")
 
+_JWT_AUTHN = "envoy.filters.http.jwt_authn"
+
 UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
 
 
-def read(body: bytes) -> tuple[Call, bool]:
+def read(body: bytes, *, jwt_authn_payload: str = "") -> tuple[Call, bool]:
     """Return the call that Envoy asks about, and whether Envoy takes it for gRPC and turns a denial into a gRPC status.
 
     The call's ``method`` is the path without the query. The peer is the caller whose certificate Envoy has seen in
@@ -55,6 +61,8 @@ def read(body: bytes) -> tuple[Call, bool]:
 
     Args:
         body: a serialized ``CheckRequest``.
+        jwt_authn_payload: where Envoy's filter jwt_authn leaves the claims that it has verified, or an empty string
+            to believe nothing of the kind.
 
     Raises:
         PermissionDeniedError: it is none. Not an RPC error: those are let through by ``failure_mode_allow``.
@@ -65,10 +73,19 @@ def read(body: bytes) -> tuple[Call, bool]:
     except Exception as error:
         raise malformed() from error
     http = attributes.request.http
-    certificate = attributes.source.certificate
+    certificate, extensions = attributes.source.certificate, attributes.context_extensions
     credentials, kinds = _credentials_and_kinds(http)
-    method = http.path.partition("?")[0]
-    return Call(method, _Headers(http), _peer(certificate) if certificate else None, credentials), is_grpc(kinds)
+    claims = _verified_claims(attributes, jwt_authn_payload) if jwt_authn_payload else None
+    call = Call(
+        method=http.path.partition("?")[0],
+        metadata=_Headers(http),
+        peer=_peer(certificate) if certificate else None,
+        # Where claims count in its absence, whatever could be a token is looked for in any spelling.
+        credentials=credentials if claims is None else None,
+        requirements=requirements_from(extensions) if extensions else None,
+        verified_claims=claims,
+    )
+    return call, is_grpc(kinds)
 
 
 def malformed() -> PermissionDeniedError:
@@ -114,6 +131,17 @@ def _credentials_and_kinds(http: AttributeContext.HttpRequest) -> tuple[list[str
 
 def _value(header: HeaderValue) -> str:
     return header.raw_value.decode("latin-1") or header.value
+
+
+def _verified_claims(attributes: AttributeContext, key: str) -> Mapping[str, Any] | None:
+    stored = attributes.metadata_context.filter_metadata.get(_JWT_AUTHN)
+    value = stored.fields.get(key) if stored is not None else None
+    if value is None or not value.HasField("struct_value"):
+        return None
+    try:
+        return MessageToDict(value.struct_value)
+    except Exception:  # noqa: BLE001 - a number that JSON does not have: there are claims, and none can be read
+        return {}
 
 
 # Few clients, many calls.

@@ -37,10 +37,9 @@ _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 
 
 class Metrics:
-    """Count decisions, and read whatever else is known when somebody asks; an observer of the servicer.
+    """Count decisions, and read whatever else is known when somebody asks; an observer of the authorizer.
 
     Args:
-        authorizer: the judge.
         engine: what speaks gRPC.
         dropped: says how many lines the decision log has dropped so far, if there is one.
         worker: which of several workers this process is. Its figures are then in files, of which
@@ -50,7 +49,6 @@ class Metrics:
 
     def __init__(
         self,
-        authorizer: Authorizer,
         *,
         engine: str,
         dropped: Callable[[], int] | None = None,
@@ -60,7 +58,7 @@ class Metrics:
             # By number, not by process: so a successor counts on, and the files of the dead do not pile up.
             values.ValueClass = values.MultiProcessValue(lambda: worker)
         disable_created_metrics()
-        self._authorizer, self._dropped = authorizer, dropped
+        self._dropped = dropped
         self._registry = registry = CollectorRegistry()
         self._lock, self._refreshing = threading.Lock(), threading.Lock()
         self._tally: Tally[tuple[Verdict, str, Source]] = Tally()
@@ -97,10 +95,11 @@ class Metrics:
             self._tally[what] += 1
         self._seconds.observe(decision.seconds)
 
-    def refresh(self, *, is_ready: bool, pending: int) -> None:
+    def refresh(self, authorizer: Authorizer, *, is_ready: bool, pending: int) -> None:
         """Bring all figures up to date.
 
         Args:
+            authorizer: the judge.
             is_ready: whether checks can be decided.
             pending: how many checks wait.
 
@@ -109,9 +108,9 @@ class Metrics:
             self._count_decisions()
             self._ready.set(is_ready)
             self._pending.set(pending)
-            for issuer, health in self._authorizer.verifier.health().items():
+            for issuer, health in authorizer.verifier.health().items():
                 self._tell_keys(issuer, health)
-            for issuer, introspector in self._authorizer.introspectors.items():
+            for issuer, introspector in authorizer.introspectors.items():
                 self._tell_introspection(issuer, introspector.counters)
             if self._dropped is not None:
                 self._count_up(self._lost, self._dropped(), "decision log")

@@ -10,13 +10,15 @@ import asyncio
 import threading
 from functools import partial
 
+import grpc
 from grpc_health.v1 import health_pb2
 from pygrpc_native import EVENT_CALL, STREAM_FULL, STREAM_SENT, NativeGrpcFront
 
+from authz.envoy.bounds import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MAX_CONCURRENT_STREAMS, MAX_METADATA_BYTES
+from authz.envoy.listeners import Address, parse
 from authz.envoy.servicer import SERVICE, AuthorizationServicer
 from authz.errors import ConfigError
 from authz.flow import start
-from authz.transport import is_loopback
 
 _HEALTH = "/grpc.health.v1.Health"
 _METHODS = ((f"/{SERVICE}/Check", False), (f"{_HEALTH}/Check", False), (f"{_HEALTH}/Watch", True))
@@ -70,22 +72,43 @@ class NativeEngine:
         """How many calls follow the health now."""
         return len(self._watchers)
 
-    def bind(self, address: str) -> int:
+    @staticmethod
+    def check(address: Address) -> None:
         """See :class:`authz.envoy.server.Engine`.
+
+        Raises:
+            ConfigError: an address with TLS, or one that other machines can reach.
+
+        """
+        if address.kind == "tls":
+            raise ConfigError(f"listen: the native engine has no TLS for {address.text!a}; use --engine grpcio")
+        if not address.is_local:
+            raise ConfigError(
+                f"listen: {address.text!a} can be reached by other machines, and the native engine has no TLS; "
+                "use a loopback address, unix:PATH, or --engine grpcio"
+            )
+
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """See :class:`authz.envoy.server.Engine`; without ``credentials``, for there is no TLS.
 
         Raises:
             ConfigError: an address that other machines can reach, or one that cannot be bound.
 
         """
-        if address.startswith("unix-abstract:"):
-            raise ConfigError(f"listen: {address!a} is for --engine grpcio only; use unix:PATH")
-        if not address.startswith("unix:") and not is_loopback(address.rpartition(":")[0].strip("[]")):
-            raise ConfigError(
-                f"listen: {address!a} can be reached by other machines, and the native engine has no TLS; "
-                "use a loopback address, unix:PATH, or --engine grpcio"
-            )
+        if credentials is not None:
+            raise ConfigError("listen: the native engine has no TLS; use --engine grpcio")
+        self.check(parse("listen", address))
         try:
-            front = NativeGrpcFront(address, _METHODS, io_threads=_IO_THREADS, reuse_port=self._reuse_port)
+            front = NativeGrpcFront(
+                address,
+                _METHODS,
+                io_threads=_IO_THREADS,
+                max_concurrent_streams=MAX_CONCURRENT_STREAMS,
+                max_metadata_size=MAX_METADATA_BYTES,
+                keepalive_time_ms=KEEPALIVE_MS,
+                keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
+                reuse_port=self._reuse_port,
+            )
         except (OSError, ValueError):
             raise ConfigError(
                 f"listen: {address!a} cannot be bound: it is in use or not an address of this machine; choose another"

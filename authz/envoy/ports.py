@@ -6,10 +6,9 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Self
 
-from authz.envoy.config import check_address
+from authz.envoy.listeners import Address, parse, parse_all
 from authz.errors import ConfigError
 
-_SOCKETS = ("unix:", "unix-abstract:")
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -17,7 +16,7 @@ class SharedAddresses:
     """The addresses of several workers; a context manager that keeps their ports from everybody else.
 
     Args:
-        listen: ``HOST:PORT`` or ``unix:PATH``; port 0 is any free one.
+        listen: ``HOST:PORT``, ``tls:HOST:PORT`` or ``unix:PATH``; port 0 is any free one.
 
     Raises:
         ConfigError: an address cannot be bound.
@@ -27,13 +26,13 @@ class SharedAddresses:
     def __init__(self, listen: Sequence[str]) -> None:
         with contextlib.ExitStack() as binding:
             self._addresses = [
-                address if address.startswith(_SOCKETS) else _hold(address, binding) for address in listen
+                address if address.kind == "unix" else _hold(address, binding) for address in parse_all(listen)
             ]
             self._held = binding.pop_all()
 
     def of(self, worker: int) -> list[str]:
         """Return the addresses of one worker."""
-        return [f"{address}.{worker}" if address.startswith(_SOCKETS) else address for address in self._addresses]
+        return [f"{one.text}.{worker}" if one.kind == "unix" else one.text for one in self._addresses]
 
     def all(self, workers: int) -> list[str]:
         """Return the addresses of all of them."""
@@ -47,10 +46,9 @@ class SharedAddresses:
         self._held.close()
 
 
-def _hold(address: str, held: contextlib.ExitStack) -> str:
+def _hold(address: Address, held: contextlib.ExitStack) -> Address:
     """Return ``address`` with the port in force, which stays ours as long as the sockets in ``held`` are open."""
-    check_address("listen", address)
-    host, _, text = address.rpartition(":")
+    host, _, text = address.target.rpartition(":")
     port, is_held, failure = int(text), False, OSError(0, "no such host")
     for family, bound in _resolved(host.strip("[]"), port):
         try:
@@ -67,11 +65,11 @@ def _hold(address: str, held: contextlib.ExitStack) -> str:
             is_held = True
     if not is_held:
         raise _refused(address, failure)
-    return f"{host}:{port}"
+    return parse("listen", address.at(port))
 
 
-def _refused(address: str, error: OSError) -> ConfigError:
-    return ConfigError(f"listen: {address!a} cannot be bound ({error.strerror}); choose another")
+def _refused(address: Address, error: OSError) -> ConfigError:
+    return ConfigError(f"listen: {address.text!a} cannot be bound ({error.strerror}); choose another")
 
 
 def _resolved(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:

@@ -1,17 +1,14 @@
 """Envoy's ``Check``, whatever serves it: bytes in, bytes out."""
 
 import threading
-from collections.abc import Sequence
 from time import perf_counter
 
-from authz import telemetry
 from authz.authorizer import Authorizer
-from authz.call import Call
-from authz.decision import Decision, Evidence, Observer
+from authz.decision import Evidence
 from authz.envoy import check
 from authz.errors import InternalError, OverloadedError
 from authz.flow import Flow, Wait, arun
-from authz.refusal import Challenge, Refusal, refusal_of
+from authz.refusal import Challenge, refusal_of
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 
@@ -26,7 +23,10 @@ class AuthorizationServicer:
     Args:
         authorizer: the judge.
         remove_authorization: whether Envoy keeps the token from the upstream.
-        observers: who is told of every decision.
+        jwt_authn_payload: the ``payload_in_metadata`` of Envoy's filter jwt_authn, whose word is then taken for
+            the signature of a token that the request no longer carries. Every rule about claims still applies.
+            Whoever else reaches the server could write anything there, though all that it gets is a verdict:
+            only Envoy may reach it. Empty to believe nothing of the kind.
         max_pending: how many checks may wait at a time, for keys or for the issuer's word. One more is answered
             UNAVAILABLE at once: Envoy's patience is short, and what waits costs memory.
 
@@ -37,12 +37,12 @@ class AuthorizationServicer:
         authorizer: Authorizer,
         *,
         remove_authorization: bool = False,
-        observers: Sequence[Observer] = (),
+        jwt_authn_payload: str = "",
         max_pending: int = MAX_PENDING,
     ) -> None:
-        self._authorizer = authorizer
+        self.authorizer = authorizer
         self._remove_authorization = remove_authorization
-        self._observers = tuple(observers)
+        self._jwt_authn_payload = jwt_authn_payload
         self._max_pending = max_pending
         self._lock = threading.Lock()
         self.pending = 0
@@ -93,30 +93,21 @@ class AuthorizationServicer:
         call, is_grpc = check.UNREADABLE, False
         evidence, refusal = Evidence(), None
         try:
-            call, is_grpc = check.read(body)
-            principal = yield from self._authorizer.authorize(call, evidence)
+            call, is_grpc = check.read(body, jwt_authn_payload=self._jwt_authn_payload)
+            principal = yield from self.authorizer.authorize(call, evidence)
             check.check_path(call.method, grpc=is_grpc)
-            answer = check.allowed(principal, self._authorizer.trusted, remove_authorization=self._remove_authorization)
+            answer = check.allowed(principal, self.authorizer.trusted, remove_authorization=self._remove_authorization)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
-            refusal = self._authorizer.refusal(call, error)
+            refusal = self.authorizer.refusal(call, error)
             answer = check.denied(refusal, grpc=is_grpc)
-        if self._observers:
-            self._tell(call, evidence, refusal, perf_counter() - began)
+        self.authorizer.decided(call, evidence, refusal, perf_counter() - began, door="envoy")
         return answer
 
     def unforeseen(self, error: BaseException) -> bytes:
         """Return the answer to a request of which nothing is known but that ``error`` came up."""
         try:
-            return check.denied(self._authorizer.refusal(check.UNREADABLE, error), grpc=True)
+            return check.denied(self.authorizer.refusal(check.UNREADABLE, error), grpc=True)
         except BaseException:  # noqa: BLE001 - not even the log works
             return _LAST_WORD
-
-    def _tell(self, call: Call, evidence: Evidence, refusal: Refusal | None, seconds: float) -> None:
-        decision = Decision(call, evidence, refusal, seconds)
-        for observe in self._observers:
-            try:
-                observe(decision)
-            except Exception as error:  # noqa: BLE001 - whoever counts decisions has no say in them
-                telemetry.unforeseen("observer", error)

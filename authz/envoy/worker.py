@@ -67,7 +67,7 @@ class Worker:
         warming.cancel()
 
     @contextlib.asynccontextmanager
-    async def reporting(self, health: Health, _servicer: object) -> AsyncIterator[None]:
+    async def reporting(self, health: Health) -> AsyncIterator[None]:
         """Tell the supervisor of the health, until the end of the block."""
         health.watch(self._tell_health)
         try:

@@ -3,9 +3,12 @@
 import contextlib
 from functools import partial
 
-from authz import telemetry
+from authz.envoy import banner
+from authz.envoy.listeners import parse
 from authz.envoy.ports import SharedAddresses
 from authz.envoy.supervisor import Supervisor
+from authz.envoy.unix_sockets import check_nobody_answers
+from authz.errors import ConfigError
 from authz.settings import Settings
 
 # For what follows the grace: connections to close, figures to write.
@@ -19,8 +22,12 @@ async def run(settings: Settings) -> None:
         ConfigError: a setting is missing or cannot work.
 
     """
+    if settings.audit_listen is not None and not settings.audit_listen.startswith("unix:"):
+        # Of a shared port a watcher would get one worker, and not know which.
+        raise ConfigError("audit_listen: with several workers give unix:PATH, which becomes PATH.0, PATH.1, …")
     async with contextlib.AsyncExitStack() as ending:
         addresses = ending.enter_context(SharedAddresses(settings.listen))
+        check_nobody_answers(map(partial(parse, "listen"), addresses.all(settings.workers)))
         build = partial(
             Supervisor,
             settings.workers,
@@ -47,11 +54,5 @@ async def run(settings: Settings) -> None:
 
 
 def _started(settings: Settings, addresses: SharedAddresses) -> None:
-    telemetry.event(
-        telemetry.INFO,
-        "listening",
-        addresses=addresses.all(settings.workers),
-        workers=settings.workers,
-        issuer=settings.issuer,
-        audience=settings.audience,
-    )
+    # Each worker has the keys for itself.
+    banner.announce(settings, addresses.all(settings.workers), {})

@@ -13,6 +13,7 @@ from authz.authorizer import Authorizer, as_authorizer
 from authz.call import ANONYMOUS, Call, Principal, set_current_principal
 from authz.errors import ConfigError, PeerUnknownError
 from authz.flow import arun, is_given_up, run
+from authz.hearing import Hearing
 from authz.mesh import MeshPeers
 from authz.peer import Peer
 from authz.refusal import Refusal
@@ -89,35 +90,38 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
     async def _intercept(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler | None:
         call = Call(method=details.method, metadata=details.invocation_metadata)
+        hearing = Hearing(self._authorizer, call, "grpc_aio")
         try:
             try:
-                principal = await arun(self._authorizer.authorize(call))
+                principal = await arun(self._authorizer.authorize(call, hearing.evidence))
             except PeerUnknownError:
                 # Who is at the other end is to be read from the handler's context only.
                 # Nobody has been found out yet, so others are told of nobody.
                 metadata = self._authorizer.trusted.believed(call.metadata, ANONYMOUS)
-                return self._undecided(await continuation(_told(details, metadata)) or _UNKNOWN, call)
+                return self._undecided(await continuation(_told(details, metadata)) or _UNKNOWN, hearing)
+            seconds = hearing.seconds
             set_current_principal(principal)
             metadata = self._authorizer.trusted.believed(call.metadata, principal)
             handler = await continuation(_told(details, metadata))
-            if handler is None:
-                return None
-            sort = sort_of(handler)
-            admission = self._admission(call, principal, metadata, self._new_stream(handler, sort, call))
-            return with_behaviour(handler, trusted(behaviour_of(handler), sort, admission))
+            if handler is not None:
+                sort = sort_of(handler)
+                admission = self._admission(call, principal, metadata, self._new_stream(handler, sort, hearing))
+                handler = with_behaviour(handler, trusted(behaviour_of(handler), sort, admission))
+            # Not before others have been asked: if they fail, the call is refused after all.
+            hearing.allowed(seconds)
+            return handler  # noqa: TRY300 - as above
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and is_given_up():
                 raise
             # Whatever else escaped would leave the client without any status, or tell it the exception's text.
-            return _refused(self._authorizer.refusal(call, error))
+            return _refused(hearing.refused(error))
 
-    def _new_stream(self, handler: Handler, sort: Sort, call: Call) -> Stream | None:
+    def _new_stream(self, handler: Handler, sort: Sort, hearing: Hearing) -> Stream | None:
         if not (handler.request_streaming or handler.response_streaming):
             return None
-        refuse = functools.partial(self._authorizer.refusal, call, event="stream_ended")
-        stream = Stream(refuse) if sort.is_async else StreamOnThreads(refuse)
+        stream = Stream(hearing.ended) if sort.is_async else StreamOnThreads(hearing.ended)
         stream.when_over(functools.partial(self._authorizer.streams.close, stream))
         return stream
 
@@ -140,18 +144,22 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
                 self._authorizer.streams.close(stream)
         return Admission(principal, metadata, stream, variables)
 
-    def _undecided(self, handler: Handler, call: Call) -> Handler:
+    def _undecided(self, handler: Handler, hearing: Hearing) -> Handler:
+        call = hearing.call
         sort = sort_of(handler)
-        stream = self._new_stream(handler, sort, call)
+        stream = self._new_stream(handler, sort, hearing)
         variables = contextvars.copy_context()
 
         def admitted(principal: Principal) -> Behaviour:
             metadata = self._authorizer.trusted.believed(call.metadata, principal)
-            return trusted(behaviour_of(handler), sort, self._admission(call, principal, metadata, stream, variables))
+            admission = self._admission(call, principal, metadata, stream, variables)
+            behaviour = trusted(behaviour_of(handler), sort, admission)
+            hearing.allowed(hearing.seconds)
+            return behaviour
 
         async def decide(context: Any) -> Behaviour:
             try:
-                principal = await arun(self._authorizer.authorize(_with_peer(call, context)))
+                principal = await arun(self._authorizer.authorize(_with_peer(call, context), hearing.evidence))
                 set_current_principal(principal)
                 return admitted(principal)
             except (KeyboardInterrupt, SystemExit):
@@ -159,15 +167,16 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and is_given_up():
                     raise
-                refusal = self._authorizer.refusal(call, error)
+                refusal = hearing.refused(error)
             return await _abort(context, refusal)
 
         def decide_on_thread(context: Any) -> Behaviour | None:
             try:
                 # Not in this thread's own variables, which outlive the RPC: behaviours on threads bring theirs.
-                return admitted(run(self._authorizer.authorize(_with_peer(call, context)), context.time_remaining()))
+                flow = self._authorizer.authorize(_with_peer(call, context), hearing.evidence)
+                return admitted(run(flow, context.time_remaining()))
             except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
-                refusal = self._authorizer.refusal(call, error)
+                refusal = hearing.refused(error)
             context.abort(grpc.StatusCode[refusal.code.name], refusal.message, refusal.trailers)
             return None
 

@@ -31,24 +31,29 @@ def figures(text: bytes) -> Figures:
     }
 
 
-def read_from(metrics: Metrics, *, is_ready: bool = True, pending: int = 0) -> Figures:
-    metrics.refresh(is_ready=is_ready, pending=pending)
+def read_from(metrics: Metrics, authorizer: Authorizer, *, is_ready: bool = True, pending: int = 0) -> Figures:
+    metrics.refresh(authorizer, is_ready=is_ready, pending=pending)
     return figures(metrics.text())
 
 
 @pytest.fixture
-def metrics(authorizer: Authorizer) -> Metrics:
-    return Metrics(authorizer, engine="native")
+def metrics() -> Metrics:
+    return Metrics(engine="native")
 
 
 @pytest.fixture
-def read(metrics: Metrics) -> Callable[[], Figures]:
-    return lambda: read_from(metrics)
+def authorizer(verifier: Verifier, metrics: Metrics) -> Authorizer:
+    return Authorizer(verifier, observers=[metrics])
 
 
 @pytest.fixture
-def decide(authorizer: Authorizer, metrics: Metrics) -> Callable[[CheckRequest], object]:
-    servicer = AuthorizationServicer(authorizer, observers=[metrics])
+def read(metrics: Metrics, authorizer: Authorizer) -> Callable[[], Figures]:
+    return lambda: read_from(metrics, authorizer)
+
+
+@pytest.fixture
+def decide(authorizer: Authorizer) -> Callable[[CheckRequest], object]:
+    servicer = AuthorizationServicer(authorizer)
     return lambda question: asyncio.run(servicer.check(question.SerializeToString(), None))
 
 
@@ -102,26 +107,27 @@ def test_nothing_is_counted_twice(
 
 
 def test_no_label_comes_from_a_caller(
-    decide: Callable[[CheckRequest], object], metrics: Metrics, ec_key: SigningKey
+    decide: Callable[[CheckRequest], object], metrics: Metrics, authorizer: Authorizer, ec_key: SigningKey
 ) -> None:
     mark = "chosenbythecaller"
     claims = m2m_claims(org_id=f"org_{mark}", client_id=mark, iss=f"https://{mark}.example")
     for token in (ec_key.sign(claims), ec_key.sign(m2m_claims(), {"kid": mark}), mark, f"{mark}.{mark}.{mark}"):
         decide(in_headers(GRPC, bearer(token), path=f"/{mark}/{mark}"))
 
-    metrics.refresh(is_ready=True, pending=0)
+    metrics.refresh(authorizer, is_ready=True, pending=0)
 
     assert mark not in metrics.text().decode()
 
 
-def test_state_is_what_it_is_when_somebody_asks(
+def test_state_is_what_it_is_when_somebody_asks(  # noqa: PLR0917 - fixtures
     metrics: Metrics,
+    authorizer: Authorizer,
     read: Callable[[], Figures],
     decide: Callable[[CheckRequest], object],
     question: CheckRequest,
     clock: ManualClock,
 ) -> None:
-    cold = read_from(metrics, is_ready=False, pending=7)
+    cold = read_from(metrics, authorizer, is_ready=False, pending=7)
     decide(question)
     clock.advance(12)
     warm = read()
@@ -136,19 +142,20 @@ def test_state_is_what_it_is_when_somebody_asks(
 
 def test_questions_to_the_issuer_are_counted(verifier: Verifier, transport: FakeTransport) -> None:
     introspector = Introspector(ISSUER, client_id="c", client_secret="s", transport=transport)
-    metrics = Metrics(Authorizer(verifier, introspector=introspector, assurance=Assurance()), engine="grpcio")
+    metrics = Metrics(engine="grpcio")
+    authorizer = Authorizer(verifier, introspector=introspector, assurance=Assurance())
     counters = introspector.counters
     counters.active, counters.inactive, counters.failures, counters.refused = 4, 3, 2, 1
-    counted = read_from(metrics)
+    counted = read_from(metrics, authorizer)
 
     results = {name[1]: value for name, value in counted.items() if name[0] == "authz_introspection_requests_total"}
     assert results == {"active": 4, "inactive": 3, "failed": 2, "refused": 1}
 
 
 def test_dropped_lines_of_the_decision_log_are_counted(authorizer: Authorizer) -> None:
-    metrics = Metrics(authorizer, engine="grpcio", dropped=lambda: 5)
+    metrics = Metrics(engine="grpcio", dropped=lambda: 5)
 
-    assert read_from(metrics)["authz_decision_log_dropped_total",] == 5
+    assert read_from(metrics, authorizer)["authz_decision_log_dropped_total",] == 5
 
 
 # ---- Of several workers ----
@@ -162,10 +169,10 @@ from authz.envoy.metrics import Metrics
 from authz.verifier import Verifier
 
 authorizer = Authorizer(Verifier(issuer="https://acme.example", audience="a"))
-metrics = Metrics(authorizer, engine="grpcio", worker=int(sys.argv[1]))
+metrics = Metrics(engine="grpcio", worker=int(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     metrics(Decision(Call(method="/a/b", metadata=()), Evidence(), None, 0.002))
-metrics.refresh(is_ready=True, pending=2)
+metrics.refresh(authorizer, is_ready=True, pending=2)
 """
 
 
