@@ -147,7 +147,7 @@ def retry_policy(timeout: float) -> dict[str, Any]:
 
     """
     return {
-        "retry_on": "connect-failure,refused-stream,reset,unavailable",
+        "retry_on": "connect-failure,refused-stream,reset,unavailable,cancelled",
         "num_retries": 2,
         # Envoy takes the longest pause for the timeout of a try as well, or none if that of all is not longer.
         "retry_back_off": {"base_interval": "0.01s", "max_interval": f"{timeout:g}s"},

@@ -38,7 +38,7 @@ def test_sick_servers_are_asked_only_while_all_are_sick() -> None:
     [check] = cluster["health_checks"]
 
     assert (check["unhealthy_threshold"], check["healthy_threshold"], check["no_traffic_interval"]) == (1, 1, "1s")
-    assert cluster["common_lb_config"] == {"healthy_panic_threshold": {"value": 1}}
+    assert cluster["common_lb_config"] == {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"}
 
 
 def tls_of(*addresses: str, tls: Tls | None = None) -> dict[str, Any]:

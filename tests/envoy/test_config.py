@@ -88,7 +88,7 @@ def test_check_without_an_answer_is_repeated_elsewhere() -> None:
     policy = retry_policy(0.5)
     [predicate] = policy["retry_host_predicate"]
 
-    assert policy["retry_on"] == "connect-failure,refused-stream,reset,unavailable"
+    assert policy["retry_on"] == "connect-failure,refused-stream,reset,unavailable,cancelled"
     assert policy["num_retries"] == 2
     # Else Envoy gives up a try before its time, and repeats it.
     assert policy["retry_back_off"]["max_interval"] == "0.5s"
