@@ -36,8 +36,9 @@ demo: .venv/.ready ## Show the whole thing at work behind a real Envoy (ARGS=--k
 test: .venv/.ready .venv-xds/.ready ## Run the tests and measure coverage (ARGS="-k jws --no-cov" for a few)
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --cov $(ARGS)
 
+# Without tests/chaos, which is about processes and Envoy, and runs with the newest.
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
-	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) $(ARGS)
+	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) --ignore tests/chaos $(ARGS)
 
 chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
 	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos -o faulthandler_timeout=3600 $(ARGS)

@@ -33,6 +33,7 @@ MEANINGS = {
     "Check --issuer and --jwks-url, and whether the server can reach them; its log names the error.",
     "introspection_unavailable": "The server cannot ask the issuer whether the token was withdrawn. "
     "Check --introspection-url, the credentials and the network; its log names the error.",
+    "overloaded": "As many checks wait for keys or the issuer as may. See why they wait, or raise --max-pending.",
     "mesh_undecided": "A proxy let the call pass although nobody had decided it. Set failure_mode_allow to false.",
     "overloaded": "As many checks wait for the issuer already as may. "
     "Try again; if it lasts, look into the server's log, and only then raise --max-pending.",

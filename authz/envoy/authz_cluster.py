@@ -93,7 +93,6 @@ def authz_cluster(name: str, addresses: Sequence[str], *, tls: Tls | None = None
         raise ConfigError("authz: with tls: all servers must have one host name, which their certificate holds")
     made = cluster(name, [address.removeprefix(_TLS) for address in addresses], http2=True)
     made["circuit_breakers"] = {"thresholds": [{"max_requests": _MOST_CHECKS, "max_retries": _MOST_CHECKS}]}
-    # By default Envoy's threads learn of a second change within a second only at its end.
     made["common_lb_config"] = {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"}
     made["health_checks"] = [
         {

@@ -41,8 +41,8 @@ def _print(settings: Settings, addresses: Sequence[str], keys: Mapping[str, KeyS
     # All that has a line of its own already.
     rows = {name: _text(value) for name, value in chosen.items() if name not in {"listen", "engine"}}
     table = Table.grid(padding=(0, 2))
-    for issuer, health in keys.items():
-        rows = {**rows, f"keys of {issuer}": _words(health)}
+    if keys:
+        rows["keys"] = "; ".join(map(_words, keys.values()))
     for name, value in {"listening on": ", ".join(addresses), "engine": settings.engine, **rows}.items():
         # Text, for a value is no markup.
         table.add_row(Text(name, style="dim"), Text(value))

@@ -109,11 +109,12 @@ class Child:
 
     async def _run(self) -> int:
         try:
-            # It may die before it has read what it was told.
+            # It may die before it has read what it was told, or in the middle of a word.
             with contextlib.suppress(ConnectionError):
                 async for line in self._reader:
-                    self._hear(json.loads(line))
-                    self._note()
+                    if line.endswith(b"\n"):
+                        self._hear(json.loads(line))
+                        self._note()
             return await self._process.wait()
         finally:
             self._writer.close()

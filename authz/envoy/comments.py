@@ -13,6 +13,7 @@ HTTP = {
     "*/grpc_service/timeout": "For all tries together. The default, 0.2 s, is short for a server that fetches keys.",
     "*/retry_policy": "A check has no effects, so one that got no answer is repeated. This is the policy of "
     "grpc_service; that of envoy_grpc is not used for checks.",
+    "*/retry_policy/retry_on": "cancelled is what the core of gRPC makes of calls that reach a server while it stops.",
     "*/max_interval": "Envoy takes it for the timeout of a try as well: a shorter one would repeat every slow check.",
     "*/retry_host_predicate": "Elsewhere: without it most repetitions may go to the server that is gone.",
     "*/failure_mode_allow": "What cannot be decided is refused.",
@@ -29,6 +30,8 @@ CLUSTERS = {
     "asked may go elsewhere at once, where Envoy would permit three.",
     "*/authz/common_lb_config": "While one is healthy only healthy ones are asked; by default the sick are, too, once "
     "they are more than half. When none is, all are: one without keys still says why, with 503 and retry-after.",
+    "*/authz/common_lb_config/update_merge_window": "By default a second change of health within a second counts only "
+    "at its end: too late where workers are replaced one by one.",
     "*/authz/health_checks": "A server is healthy when it can decide, which needs the issuer's keys.",
     "*/authz/health_checks/0/no_traffic_interval": "A minute by default, in which an idle Envoy would not see that a "
     "server has come.",

@@ -160,7 +160,6 @@ def retry_policy(timeout: float) -> dict[str, Any]:
 
     """
     return {
-        # "cancelled" is what gRPC's core makes of calls that reach a server after it has begun to stop.
         "retry_on": "connect-failure,refused-stream,reset,unavailable,cancelled",
         "num_retries": 2,
         # Envoy takes the longest pause for the timeout of a try as well, or none if that of all is not longer.

@@ -53,15 +53,20 @@ class Place:
         """
         while not self._is_ending:
             began = asyncio.get_running_loop().time()
-            child = await self._fill()
-            code = await child.ended
+            try:
+                child = await self._fill()
+            except OSError as error:
+                # Too many processes or open files, which may pass.
+                await self._pause(began, error=error.strerror)
+                continue
+            status = await child.ended
             self._has_listened |= child.is_listening
             is_death = self._successor is None and not self._is_ending
             if is_death and child.error and not self._has_listened:
                 raise ConfigError(child.error)
             self._ended(self.number)
             if is_death:
-                await self._pause(child, code, began)
+                await self._pause(began, pid=child.pid, status=status, error=child.error)
                 self.restarts += not self._is_ending
         if self._successor is not None:
             await self._successor.ended
@@ -71,15 +76,17 @@ class Place:
 
         It listens when its predecessor has ended: gRPC's core would remove the successor's Unix socket.
         """
-        successor = await self._start(self.number)
+        try:
+            successor = await self._start(self.number)
+        except OSError as error:
+            return self._refuse(error.strerror)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ABLE_SECONDS):
                     await successor.until(lambda: successor.is_able is not None)
             if not successor.is_able:
-                # Whoever decides now has keys, or at least no worse configuration.
-                telemetry.event(telemetry.ERROR, "successor_unable", worker=self.number, error=successor.error)
-                return False
+                # Whoever is here now may well have keys, and no worse configuration.
+                return self._refuse(successor.error)
             async with self._filling:
                 self._successor = successor
                 if self.child is not None:
@@ -90,6 +97,10 @@ class Place:
             if successor not in (self._successor, self.child):
                 successor.kill()
                 await successor.ended
+
+    def _refuse(self, error: str | None) -> bool:
+        telemetry.event(telemetry.ERROR, "successor_unable", worker=self.number, error=error)
+        return False
 
     def end(self, number: int) -> None:
         """Send a signal to end to whoever is here, and let nobody follow."""
@@ -111,21 +122,13 @@ class Place:
         telemetry.event(telemetry.INFO, "worker_started", worker=self.number, pid=self.child.pid)
         return self.child
 
-    async def _pause(self, child: Child, code: int, began: float) -> None:
+    async def _pause(self, began: float, **why: object) -> None:
         now = asyncio.get_running_loop().time()
         if now - began >= _LONG_LIFE:
             self._backoff.succeeded()
         self._backoff.failed(now)
         pause = self._backoff.retry_at - now
-        telemetry.event(
-            telemetry.ERROR,
-            "worker_died",
-            worker=self.number,
-            pid=child.pid,
-            status=code,
-            error=child.error,
-            retry_in=round(pause, 3),
-        )
+        telemetry.event(telemetry.ERROR, "worker_died", worker=self.number, retry_in=round(pause, 3), **why)
         self._roused.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._roused.wait(), pause)

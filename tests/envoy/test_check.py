@@ -84,6 +84,7 @@ ERRORS = [
     BadSignatureError(),
     ClaimError("aud"),
     ClaimError("aud", missing=True),
+    InsufficientScopeError({"ledger:close"}),
     InternalError(),
     IntrospectionUnavailableError(),
     KeyNotFoundError(),

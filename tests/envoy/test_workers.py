@@ -40,9 +40,9 @@ class Workers:
     """
 
     def __init__(self, folder: Path, *flags: str) -> None:
-        self.program = Program(
-            *SERVE, *flags, "--workers", "2", "--listen", LOOPBACK, "--http-listen", LOOPBACK, folder=folder
-        )
+        served = ("--workers", "2", "--listen", LOOPBACK, "--http-listen", LOOPBACK)
+        # One that is killed leaves its files behind.
+        self.program = Program(*SERVE, *flags, *served, folder=folder, TMPDIR=str(folder))
 
     def __enter__(self) -> Self:
         try:
