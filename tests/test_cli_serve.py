@@ -78,7 +78,7 @@ def test_terminal_gets_a_text_for_people(folder: Path) -> None:
         text = {line.split("  ", 1)[0].strip(): line.split("  ", 1)[1].strip() for line in program.log if "  " in line}
 
     assert text["listening on"].startswith("127.0.0.1:")
-    assert (text["engine"], text[f"keys of {ISSUER}"], text["realm"]) == ("grpcio", "1 key", "[bold]ledger")
+    assert (text["engine"], text["keys"], text["realm"]) == ("grpcio", "1 key", "[bold]ledger")
     assert text["introspection_client_secret"] == "**********"
     assert "leeway" not in text
     assert SECRET not in program.text

@@ -35,8 +35,6 @@ MEANINGS = {
     "Check --introspection-url, the credentials and the network; its log names the error.",
     "overloaded": "As many checks wait for keys or the issuer as may. See why they wait, or raise --max-pending.",
     "mesh_undecided": "A proxy let the call pass although nobody had decided it. Set failure_mode_allow to false.",
-    "overloaded": "As many checks wait for the issuer already as may. "
-    "Try again; if it lasts, look into the server's log, and only then raise --max-pending.",
     "token_endpoint_unavailable": "The token endpoint gave no token. Try again, and check the client's credentials.",
     "internal": "Something unforeseen happened, so the door stayed shut. "
     "The server's log tells where; please report it.",
