@@ -21,6 +21,8 @@ Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
 
 _STRANGER = Organization()
 _MOST_LISTED = 8
+_DENY, _ALLOW = "deny_rules", "allow_rules"
+_PATHS = "request.paths"
 
 
 class Ruling(NamedTuple):
@@ -40,7 +42,7 @@ class Ruling(NamedTuple):
     @property
     def list(self) -> str:
         """The list in which the rule stands."""
-        return _list_of(is_deny=self.verdict != "allowed") if self.rule else ""
+        return list_of(is_deny=self.verdict != "allowed") if self.rule else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ class Explanation:
         if verdict == "undecided":
             unknown = next(rule for rule in self.rules if rule.matches is None)
             return f"rule {shown(unknown.name)} of {unknown.list}: {'; '.join(unknown.failed)}"
-        nearest = min((rule for rule in self.rules if rule.list == _ALLOW), key=lambda rule: len(rule.failed))
+        nearest = min((rule for rule in self.rules if rule.list == _ALLOW), key=_distance)
         return f"no rule allows it; the nearest, {shown(nearest.name)}: {'; '.join(nearest.failed)}"
 
 
@@ -162,7 +164,7 @@ class _Question:
                 failed.setdefault(kind, failure)
                 matches = False
         return RuleExplanation(
-            list=_list_of(is_deny=rule.is_deny), name=rule.name, matches=matches, failed=tuple(failed.values())
+            list=list_of(is_deny=rule.is_deny), name=rule.name, matches=matches, failed=tuple(failed.values())
         )
 
     def _matches(self, rule: Rule) -> bool:
@@ -194,7 +196,7 @@ class _Question:
             failure = f"{kind}: {_listed(names)} is not like {_listed(_texts(rule.principals))}"
             yield kind, replace(alone, principals=rule.principals), failure
         if rule.paths is not None:
-            kind = "request.paths"
+            kind = _PATHS
             failure = f"{kind}: {_name(call.method)} is not like {_listed(_texts(rule.paths))}"
             yield kind, replace(alone, paths=rule.paths), failure
         for header, values in rule.headers:
@@ -204,10 +206,13 @@ class _Question:
             yield kind, replace(alone, headers=((header, values),)), f"{kind} {shown(header)}: {sent}"
 
 
-_DENY, _ALLOW = "deny_rules", "allow_rules"
+def _distance(rule: RuleExplanation) -> tuple[bool, int]:
+    # A rule about another method is further away than any about this one.
+    return any(failure.startswith(_PATHS) for failure in rule.failed), len(rule.failed)
 
 
-def _list_of(*, is_deny: bool) -> str:
+def list_of(*, is_deny: bool) -> str:
+    """Return what a policy calls the list of its rules that deny, or of those that allow."""
     return _DENY if is_deny else _ALLOW
 
 
