@@ -96,7 +96,7 @@ def test_rules_that_decide_in_no_test_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "error"),
     [
-        ("client:", "clinet:", ":11: unknown key 'clinet'; did you mean 'client'?"),
+        ("client:", "klient:", ":11: unknown key 'klient'; did you mean 'client'?"),
         (
             "expect: public",
             "expect: allow",

@@ -1,8 +1,6 @@
 """``authz policy test``, ``explain`` and ``diff``, as a person or a script uses them."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +9,7 @@ import pytest
 
 from authz import cli
 from authz.demo.signing import SigningKey
+from tests import programs
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, jwks, m2m_claims
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -42,14 +41,18 @@ HYPOTHETICAL = ("--organization", ORG, "--client", "c1")
 Run = Callable[..., tuple[int, str, str]]
 
 
+def settings(key: SigningKey) -> dict[str, str]:
+    issuer = {"AUTHZ_ISSUER": ISSUER, "AUTHZ_AUDIENCE": AUDIENCE}
+    return {**issuer, "AUTHZ_ALGORITHMS": "ES256", "AUTHZ_JWKS": json.dumps(jwks(key))}
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ec_key: SigningKey) -> Run:
     """Return a function that runs ``authz policy`` where ``policy.yaml`` is."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "policy.yaml").write_text(POLICY, encoding="utf-8")
-    for name, value in {"ISSUER": ISSUER, "AUDIENCE": AUDIENCE, "ALGORITHMS": "ES256"}.items():
-        monkeypatch.setenv(f"AUTHZ_{name}", value)
-    monkeypatch.setenv("AUTHZ_JWKS", json.dumps(jwks(ec_key)))
+    for name, value in settings(ec_key).items():
+        monkeypatch.setenv(name, value)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         status = cli.run(["policy", *arguments])
@@ -57,13 +60,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return status, captured.out, captured.err
 
     return run
-
-
-def piped(stdin: bytes, *arguments: str) -> tuple[int, str, str]:
-    """Return what the command does in a process of its own."""
-    command = [sys.executable, "-m", "authz", "policy", *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=60)
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def test_each_rule_is_explained(run: Run) -> None:
@@ -133,15 +129,25 @@ def test_the_token_says_who_calls_and_is_never_printed(run: Run, tmp_path: Path,
 
     assert (status, out.splitlines()[0], err) == (0, "allowed: rule ledger of allow_rules matches", "")
     assert token.rpartition(".")[2] not in out
-    assert piped(token.encode(), *arguments, "-") == (0, out, "")
+    done = programs.run("policy", *arguments, "-", folder=tmp_path, stdin=token, **settings(ec_key))
+    assert (done.returncode, done.stdout, done.stderr) == (0, out, "")
 
 
 def test_a_bad_token_is_denied_before_any_rule(run: Run, tmp_path: Path, ec_key: SigningKey) -> None:
-    (tmp_path / "token").write_text(ec_key.sign({**m2m_claims(time.time()), "aud": "other"}), encoding="utf-8")
+    (tmp_path / "token").write_text(ec_key.sign(m2m_claims(time.time(), aud="other")), encoding="utf-8")
 
     status, out, _ = run("explain", "policy.yaml", "--method", "/ledger/List", "--token", "token")
 
     assert (status, out.split(" ")[:2]) == (1, ["denied:", "claim_invalid"])
+
+
+def test_a_token_that_is_bound_to_a_certificate_is_left_undecided(run: Run, tmp_path: Path, ec_key: SigningKey) -> None:
+    bound = m2m_claims(time.time(), cnf={"x5t#S256": "A" * 43})
+    (tmp_path / "token").write_text(ec_key.sign(bound), encoding="utf-8")
+
+    status, out, _ = run("explain", "policy.yaml", "--method", "/ledger/List", "--token", "token", "--json")
+
+    assert (status, json.loads(out)["verdict"]) == (3, "undecided")
 
 
 @pytest.mark.parametrize(
@@ -195,8 +201,8 @@ LOG = [
 
 
 def test_what_would_change_is_printed(run: Run, tmp_path: Path) -> None:
-    log = "".join(f"{json.dumps(line)}\n" for line in LOG).encode()
-    (tmp_path / "log.jsonl").write_bytes(log)
+    log = "".join(f"{json.dumps(line)}\n" for line in LOG)
+    (tmp_path / "log.jsonl").write_text(log, encoding="utf-8")
     (tmp_path / "new.yaml").write_text(
         POLICY.replace("[/ledger/*]", "[/ledger/Get]").replace("[gold]", "[gold, tin]"), encoding="utf-8"
     )
@@ -216,7 +222,10 @@ note: 1 not replayed: they depend on headers or certificates, which the log does
 """,
         "",
     )
-    assert piped(log, "diff", "policy.yaml", "new.yaml", "--decisions", "-") == done
+    from_input = programs.run(
+        "policy", "diff", "policy.yaml", "new.yaml", "--decisions", "-", folder=tmp_path, stdin=log
+    )
+    assert (from_input.returncode, from_input.stdout, from_input.stderr) == done
 
 
 def test_a_policy_differs_from_itself_in_nothing(run: Run, tmp_path: Path) -> None:
