@@ -13,7 +13,7 @@ from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.policy.index import Index
 from authz.policy.organizations import Organization
 from authz.policy.patterns import Patterns
-from authz.policy.policy import SUSPENDED, Policy
+from authz.policy.policy import Policy
 from authz.policy.rules import Rule, Words, headers_of
 
 Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
@@ -115,7 +115,9 @@ def decide(policy: Policy, call: Call, principal: Principal) -> Ruling:
     except PeerUnknownError:
         return Ruling("undecided")
     except PermissionDeniedError as error:
-        return Ruling("suspended" if error.reason == SUSPENDED else "denied", evidence.rule, error.reason)
+        return Ruling(
+            "suspended" if error.reason == "organization_suspended" else "denied", evidence.rule, error.reason
+        )
     return Ruling("allowed", evidence.rule)
 
 

@@ -10,11 +10,12 @@ from authz.policy.explain import decide
 from authz.policy.index import Index
 from authz.policy.memory import Memory
 from authz.policy.organizations import Organization
-from authz.policy.policy import DENIED, SUSPENDED, Policy
+from authz.policy.policy import Policy
 from authz.policy.rules import Rule
 
 _REMEMBERED = 10_000
 _STRANGER = Organization()
+_OF_POLICIES = frozenset({"policy_denied", "organization_suspended"})
 
 NO_TOKEN = "token needed"  # noqa: S105 - a word for people
 """The verdict on a call without a token of a method that is not public."""
@@ -114,7 +115,7 @@ class _Decision(NamedTuple):
             raise TypeError
         method, organization, client, verdict, reason, rule = texts
         is_allowed = verdict == "allowed"
-        is_settled = bool(organization) and not is_allowed and reason not in (DENIED, SUSPENDED)
+        is_settled = bool(organization) and not is_allowed and reason not in _OF_POLICIES
         return cls(method, organization, client, frozenset(scopes), (is_allowed, rule), is_settled)
 
 
