@@ -7,6 +7,9 @@ ARGS ?=
 # How long make fuzz goes on, all its targets together.
 FUZZ_SECONDS ?= 60
 
+# How often make chaos does each evil.
+CHAOS_ROUNDS ?= 5
+
 BUF_VERSION := 1.75.0
 BUF_HOME := .cache/buf-$(BUF_VERSION)
 BUF := $(BUF_HOME)/node_modules/.bin/buf
@@ -22,7 +25,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-lowest fuzz mutants check fmt bench protos build constraints clean
+.PHONY: help demo test test-lowest chaos fuzz mutants check fmt bench protos build constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -33,8 +36,12 @@ demo: .venv/.ready ## Show the whole thing at work behind a real Envoy (ARGS=--k
 test: .venv/.ready .venv-xds/.ready ## Run the tests and measure coverage (ARGS="-k jws --no-cov" for a few)
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --cov $(ARGS)
 
+# Without tests/chaos, which is about processes and Envoy, and runs with the newest.
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
-	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) $(ARGS)
+	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) --ignore tests/chaos $(ARGS)
+
+chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
+	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos -o faulthandler_timeout=3600 $(ARGS)
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check; do \
@@ -70,7 +77,7 @@ protos: .venv-protos/.ready ## Generate the Python code of protos/
 	$(PROTOC) --descriptor_set_in=.venv-protos/protos.binpb --plugin=.venv-protos/bin/protoc-gen-mypy \
 		--python_out=. --mypy_out=quiet:. $$(cd protos && find authz -name '*.proto' | sort)
 	$(PROTOC) --descriptor_set_in=.venv-protos/protos.binpb --plugin=.venv-protos/bin/protoc-gen-mypy_grpc \
-		--grpc_python_out=. --mypy_grpc_out=quiet:. authz/demo/v1/ledger.proto
+		--grpc_python_out=. --mypy_grpc_out=quiet:. authz/demo/v1/ledger.proto authz/v1/audit.proto
 
 build: .venv/.ready ## Build the sdist, and the wheel from it, into dist/
 	rm -rf dist

@@ -1,8 +1,9 @@
 """Verified organizations for gRPC: the judge, its rules, and what it needs of the world."""
 
 from authz.authorizer import Authorizer
-from authz.call import ANONYMOUS, Call, Principal, current_principal
+from authz.call import ANONYMOUS, Call, Principal, Requirements, current_principal
 from authz.credentials import call_credentials
+from authz.decision import Decision
 from authz.errors import (
     AlgorithmNotAllowedError,
     AuthzError,
@@ -10,6 +11,7 @@ from authz.errors import (
     ClaimError,
     Code,
     ConfigError,
+    InsufficientScopeError,
     InternalError,
     IntrospectionUnavailableError,
     KeyNotFoundError,
@@ -48,6 +50,8 @@ __all__ = [
     "ClientCredentials",
     "Code",
     "ConfigError",
+    "Decision",
+    "InsufficientScopeError",
     "InternalError",
     "IntrospectionUnavailableError",
     "Introspector",
@@ -61,6 +65,7 @@ __all__ = [
     "PermissionDeniedError",
     "Policy",
     "Principal",
+    "Requirements",
     "TokenEndpointError",
     "TokenExpiredError",
     "TokenInactiveError",

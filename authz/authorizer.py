@@ -1,13 +1,14 @@
 """The judge behind every door: says whether a call may be made, and who makes it."""
 
 import string
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from authz import telemetry
 from authz.call import ANONYMOUS, Call, Principal, check_methods
 from authz.claims import is_expired
 from authz.clock import SYSTEM_CLOCK, Clock
-from authz.decision import Evidence
+from authz.decision import Decision, Door, Event, Evidence, Observer
 from authz.errors import (
     AuthzError,
     ConfigError,
@@ -30,6 +31,7 @@ from authz.peer import Peer
 from authz.policy import Policy
 from authz.policy.policy import suspended
 from authz.refusal import Challenge, Refusal, refusal_of
+from authz.requirements import check_requirements
 from authz.revocation import Revocations
 from authz.streams import OpenStreams, Stream
 from authz.verifier import DEFAULT_LEEWAY, Verifier
@@ -60,6 +62,7 @@ class Authorizer:
         resource_metadata: where this API says which issuer its tokens come from (RFC 9728): an https URL that
             ``www-authenticate`` points to.
         trusted: under which names backends find the caller.
+        observers: who is told of every decision at every door.
 
     Raises:
         ConfigError: an argument that cannot work; the message names it.
@@ -78,6 +81,7 @@ class Authorizer:
         realm: str = "api",
         resource_metadata: str = "",
         trusted: TrustedMetadata | None = None,
+        observers: Collection[Observer] = (),
     ) -> None:
         is_asked = assurance is not None or (policy is not None and policy.has_assurances)
         if (introspector is None and assurance is not None) or (introspector is not None and not is_asked):
@@ -93,11 +97,12 @@ class Authorizer:
         self._revocations = Revocations(clock=self.verifier.clock)
         self._trust = trust
         self._public = check_methods(public_methods, "public_methods")
-        self._introspectors = _by_issuer(introspector, self.verifier.health()) if introspector is not None else {}
+        self.introspectors = _by_issuer(introspector, self.verifier.health()) if introspector is not None else {}
         self._assurance = {"*": assurance} if isinstance(assurance, Assurance) else dict(assurance or {})
         self._default_assurance = self._assurance.pop("*", None)
         check_methods(self._assurance, "assurance")
         self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
+        self._observers = tuple(observers)
         self.policy = self._checked(policy)
 
     def authorize(self, call: Call, evidence: Evidence | None = None) -> Flow[Principal]:
@@ -114,7 +119,8 @@ class Authorizer:
 
         """
         evidence, policy = evidence or Evidence(), self.policy
-        if call.method in self._public or (policy is not None and call.method in policy.public):
+        is_public = call.method in self._public or (policy is not None and call.method in policy.public)
+        if is_public and call.requirements is None:
             evidence.source = "public"
             return ANONYMOUS
         if self._trust is not None:
@@ -123,19 +129,22 @@ class Authorizer:
                 evidence.principal, evidence.source = principal_of_mesh, "proxy"
                 if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
                     raise TokenExpiredError
-                self._revocations.check(principal_of_mesh)
-                return principal_of_mesh if policy is None else policy.admit(call, principal_of_mesh, evidence)
-        token = bearer_token(call.metadata)
+                return self._admit(call, principal_of_mesh, policy, evidence)
+        credentials = _credentials(call.metadata) if call.credentials is None else call.credentials
+        if not credentials and call.verified_claims is not None and self._assurance_of(call.method, policy) is None:
+            # Where the issuer is to be asked, there is nothing to ask it about.
+            principal = self.verifier.principal_of(call.verified_claims, call.peer)
+            evidence.principal, evidence.source = principal, "proxy"
+            return self._admit(call, principal, policy, evidence)
+        token = _bearer_token(credentials)
         principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
-        self._revocations.check(principal)
-        if policy is not None:
-            principal = policy.admit(call, principal, evidence)
+        principal = self._admit(call, principal, policy, evidence)
         # Last, so that nobody is asked about calls that may not be made.
-        if self._introspectors:
+        if self.introspectors:
             assurance = self._assurance_of(call.method, policy)
             if assurance is not None:
                 evidence.source = "introspection"
-                yield from self._introspectors[principal.issuer].introspect(token, principal, assurance)
+                yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
         return principal
 
     def ends_at(self, principal: Principal) -> float:
@@ -201,7 +210,7 @@ class Authorizer:
     def close(self) -> None:
         """Stop every request to an issuer."""
         self.verifier.close()
-        for introspector in self._introspectors.values():
+        for introspector in self.introspectors.values():
             introspector.close()
 
     def refusal(self, call: Call, error: BaseException, *, event: str = "call_refused") -> Refusal:
@@ -214,10 +223,50 @@ class Authorizer:
         telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason, **told)
         return refusal_of(error, self._challenge)
 
+    def decided(
+        self,
+        call: Call,
+        evidence: Evidence,
+        refusal: Refusal | None,
+        seconds: float,
+        *,
+        door: Door,
+        event: Event = "decision",
+    ) -> None:
+        """Tell the observers what was decided about ``call``; for the doors, once for every call.
+
+        Args:
+            call: the call.
+            evidence: what :meth:`authorize` was given with it.
+            refusal: what its caller gets, or ``None`` if it is allowed.
+            seconds: how long that took.
+            door: where it came in.
+            event: what was decided.
+
+        """
+        if not self._observers:
+            return
+        time, key_age = self.verifier.clock.time(), self.verifier.key_age(evidence.principal)
+        decision = Decision(call, evidence, refusal, seconds, door, event, time, key_age)
+        for observe in self._observers:
+            try:
+                observe(decision)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whoever looks on has no say
+                telemetry.unforeseen("observer", error)
+
+    def _admit(self, call: Call, principal: Principal, policy: Policy | None, evidence: Evidence) -> Principal:
+        """Check what can change while a caller stays the same: what is withdrawn, what the route and the policy ask."""
+        self._revocations.check(principal)
+        if call.requirements is not None:
+            check_requirements(call.requirements, principal, "" if policy is None else policy.name)
+        return principal if policy is None else policy.admit(call, principal, evidence)
+
     def _checked(self, policy: Policy | None) -> Policy | None:
         if policy is not None:
             policy.check_headers(self.trusted.reserved)
-            if policy.has_assurances and not self._introspectors:
+            if policy.has_assurances and not self.introspectors:
                 raise ConfigError(
                     f"policy {policy.name!a}: introspect needs an introspector (introspection_client_id and its secret)"
                 )
@@ -241,6 +290,9 @@ class _Nobody:
         raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
         yield  # a flow that never waits
 
+    def principal_of(self, _claims: Mapping[str, Any], _peer: Peer | None = None) -> Principal:
+        raise UnauthenticatedError("only the peers of trust are believed here, and no payloads")
+
     def ends_at(self, principal: Principal) -> float:
         return principal.expires_at + DEFAULT_LEEWAY
 
@@ -249,6 +301,9 @@ class _Nobody:
 
     def knows_key(self, _principal: Principal) -> bool:
         return True
+
+    def key_age(self, _principal: Principal) -> None:
+        return None
 
     def health(self) -> Mapping[str, KeySetHealth]:
         return {}
@@ -288,12 +343,20 @@ def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
         TokenMalformedError: there are several, or the one is not ``Bearer`` and a token.
 
     """
+    return _bearer_token(_credentials(metadata))
+
+
+def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> list[str | bytes]:
     # gRPC refuses capitals, but may have begun the RPC: such a copy is no token, and not to be overlooked either.
     entries = [entry for entry in metadata if entry[0].lower() == "authorization"]
-    if not any(key == "authorization" for key, _ in entries):
+    return [value for _, value in entries] if any(key == "authorization" for key, _ in entries) else []
+
+
+def _bearer_token(credentials: Sequence[str | bytes]) -> str:
+    if not credentials:
         raise TokenMissingError
-    value = entries[0][1]
-    if len(entries) > 1 or len(value) > _MAX_CREDENTIALS or not isinstance(value, str):
+    value = credentials[0]
+    if len(credentials) > 1 or len(value) > _MAX_CREDENTIALS or not isinstance(value, str):
         raise TokenMalformedError("more than one authorization, or one that is too long")
     # RFC 9110 section 11.1: the scheme in any case; RFC 6750 section 2.1: exactly one space.
     scheme, _, token = value.partition(" ")

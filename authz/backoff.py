@@ -14,17 +14,20 @@ def uniform() -> float:
 
 
 class Backoff:
-    """Wait 1 s after a failure, twice as long after each further one, 60 s at the most, ±10 %.
+    """Wait after a failure, by default 1 s, twice as long after each further one, 60 s at the most, ±10 %.
 
     Holds no lock: whoever owns it guards it.
 
     Args:
         jitter: returns a number between -1 and 1.
+        first: seconds after the first failure.
+        last: seconds at the most.
 
     """
 
-    def __init__(self, jitter: Callable[[], float] = uniform) -> None:
+    def __init__(self, jitter: Callable[[], float] = uniform, *, first: float = FIRST, last: float = LAST) -> None:
         self._jitter = jitter
+        self._first, self._last = first, last
         self._failures = 0
         self.retry_at = float("-inf")
 
@@ -44,7 +47,7 @@ class Backoff:
         """
         if began >= self.retry_at:
             self._failures += 1
-        step = min(FIRST * 2 ** min(self._failures - 1, 16), LAST) * (1 + JITTER * self._jitter())
+        step = min(self._first * 2 ** min(self._failures - 1, 16), self._last) * (1 + JITTER * self._jitter())
         self.retry_at = max(self.retry_at, now + max(step, at_least))
 
     def succeeded(self) -> None:

@@ -1,7 +1,7 @@
 """A call before its handler runs, and who makes it."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -26,19 +26,43 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Requirements:
+    """What is asked of a caller besides a good token, by whoever configures the door; it can only narrow.
+
+    Args:
+        audience: what ``aud`` must name besides; empty for no more than the verifier wants.
+        scopes: what the token must grant, all of it (RFC 6749 section 3.3).
+        policy: the name of the policy that decides; empty for no other than usual.
+        mistake: what is written wrongly, so that nobody knows what is asked; nobody may make the call then.
+
+    """
+
+    audience: str = ""
+    scopes: frozenset[str] = frozenset()
+    policy: str = ""
+    mistake: str = ""
+
+
+class Call(NamedTuple):
     """An RPC, or a plain HTTP request, before anybody has looked at it.
 
     Args:
         method: the full method name, ``/package.Service/Method``, or an HTTP path without its query.
         metadata: every entry that the caller sent, in order, duplicates included.
         peer: the other end of the connection, or ``None`` where the door cannot tell, or not yet.
+        credentials: the values of every ``authorization`` of ``metadata``, where the door has looked them up already.
+        requirements: what the door asks besides; with any, no method is public.
+        verified_claims: the payload of a token whose signature a proxy has checked that this door believes;
+            they count only where the caller has sent no ``authorization``.
 
     """
 
     method: str
     metadata: Iterable[tuple[str, str | bytes]]
     peer: Peer | None = None
+    credentials: Sequence[str | bytes] | None = None
+    requirements: Requirements | None = None
+    verified_claims: Mapping[str, Any] | None = None
 
 
 def check_methods(names: Collection[str], setting: str) -> frozenset[str]:

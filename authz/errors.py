@@ -15,11 +15,13 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── TokenInactiveError            token_inactive
     │   └── MeshMetadataError             mesh_metadata_invalid
     ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
-    │                                     policy_denied, organization_suspended
+    │   │                                 also policy_denied, organization_suspended
+    │   └── InsufficientScopeError        insufficient_scope
     ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
     │   ├── KeySetUnavailableError        key_set_unavailable
     │   ├── IntrospectionUnavailableError introspection_unavailable
     │   ├── MeshUndecidedError            mesh_undecided
+    │   ├── OverloadedError               overloaded
     │   └── TokenEndpointError            token_endpoint_unavailable
     └── InternalError                 INTERNAL, HTTP 500: the unforeseen, closed
     ConfigError(ValueError)           raised while an object is built, never per call
@@ -31,6 +33,7 @@ Callers of the API see neither message nor class, only what
 """
 
 import enum
+from collections.abc import Collection
 from typing import ClassVar
 
 
@@ -143,6 +146,14 @@ class PermissionDeniedError(AuthzError):
         super().__init__(message)
 
 
+class InsufficientScopeError(PermissionDeniedError):
+    """The token does not grant all of ``scopes``, which the operator wants here and whose names the caller is told."""
+
+    def __init__(self, scopes: Collection[str]) -> None:
+        self.scopes = frozenset(scopes)
+        super().__init__(reason="insufficient_scope")
+
+
 class UnavailableError(AuthzError):
     """No verdict can be had now; a caller may try again after ``retry_after`` seconds."""
 
@@ -170,6 +181,12 @@ class MeshUndecidedError(UnavailableError):
     """A proxy let the call pass although nobody had decided it (``failure_mode_allow``)."""
 
     reason = "mesh_undecided"
+
+
+class OverloadedError(UnavailableError):
+    """As many calls wait for a verdict already as may."""
+
+    reason = "overloaded"
 
 
 class TokenEndpointError(UnavailableError):

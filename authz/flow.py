@@ -86,10 +86,16 @@ def _result(wait: Wait, seconds: float) -> Any:
         wait.threads.release()
 
 
-async def arun(flow: Flow[T]) -> T:
-    """Finish ``flow`` in this task, which lets the loop go on while the flow waits."""
+async def arun(flow: Flow[T], *, waiting: Wait | None = None) -> T:
+    """Finish ``flow`` in this task, which lets the loop go on while the flow waits.
+
+    Args:
+        flow: the flow, fresh, or one that has already yielded ``waiting``.
+        waiting: what the flow yielded when somebody else took its first step.
+
+    """
     try:
-        wait = next(flow)
+        wait = waiting if waiting is not None else next(flow)
         while True:
             # Shielded: a cancelled RPC must not cancel what other RPCs wait for.
             shared = asyncio.shield(asyncio.wrap_future(wait.future))

@@ -62,6 +62,7 @@ class IntrospectionCounters:
 
     requests: int = 0
     failures: int = 0
+    active: int = 0
     inactive: int = 0
     remembered: int = 0
     refused: int = 0
@@ -268,6 +269,7 @@ class Introspector:
                 # Those under way together fail together: that is one failure, not sixteen.
                 self._backoff.failed(self._clock.monotonic(), at_least=pause, began=started)
             else:
+                self.counters.active += is_active
                 self.counters.inactive += not is_active
                 self._backoff.succeeded()
                 word = _Word(is_active, started, started + (ACTIVE_SECONDS if is_active else INACTIVE_SECONDS))

@@ -70,6 +70,8 @@ class KeySetHealth:
         lasts: until the keys are no longer believed, if no fetch succeeds.
         error: why the last fetch failed; empty if it did not.
         retry_in: until a failed fetch may be tried again.
+        fetches: how many have brought keys so far.
+        failures: how many have not.
 
     """
 
@@ -79,6 +81,8 @@ class KeySetHealth:
     lasts: float = math.inf
     error: str = ""
     retry_in: float = 0.0
+    fetches: int = 0
+    failures: int = 0
 
 
 class KeySet(Protocol):
@@ -109,6 +113,9 @@ class KeySet(Protocol):
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """Have ``withdrawn`` called with the ``kid`` of every key that the issuer takes back, or changes."""
+
+    def age(self) -> float | None:
+        """Return the seconds since the last successful fetch, or ``None``; cheap, and nobody waits."""
 
     def health(self) -> KeySetHealth:
         """Say how the key set does."""
@@ -150,6 +157,9 @@ class StaticKeySet:
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """Do nothing: no key is ever taken back."""
+
+    def age(self) -> None:
+        """Return ``None``: nothing is ever fetched."""
 
     def health(self) -> KeySetHealth:
         """See :class:`KeySet`."""

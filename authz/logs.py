@@ -1,7 +1,18 @@
-"""How the commands of this package write their log: structlog, as JSON lines or as text, on standard error."""
+"""How the commands of this package write their log: structlog, as JSON lines or as text, on standard error.
+
+A thread of its own writes, so that nobody who is to be answered waits for a
+terminal, a disk or a pipe; and what anybody can cause by asking is written a
+bounded number of times, and else counted.
+"""
 
 import logging
+import logging.handlers
+import queue
 import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import structlog
@@ -9,39 +20,135 @@ from structlog.typing import EventDict
 
 LogFormat = Literal["auto", "json", "text"]
 
+# Records that may wait to be written; more are dropped, and counted.
+_CAPACITY = 1000
+# What is logged of one kind in one period; what is more is counted, and told with the first one of the next.
+_BURST, _PERIOD = 20, 10.0
 
-def configure(level: str, log_format: LogFormat = "auto") -> None:
+_END_SECONDS = 2.0
+
+
+def configure(level: str, log_format: LogFormat = "auto", **always: object) -> Callable[[], None]:
     """Send every log record of this process to standard error.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
         log_format: ``json``, ``text``, or ``auto`` for text on a terminal and JSON elsewhere.
+        always: fields of every record.
+
+    Returns:
+        What to call at the end, to have the rest written; it takes two seconds at the most.
 
     """
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     renderer: Any = structlog.processors.JSONRenderer()
     if is_text:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
+    writer = logging.StreamHandler(sys.stderr)
+    writer.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                _fields,
-            ],
+            foreign_pre_chain=[structlog.stdlib.add_log_level, _time, partial(_fields, always)],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    waiting: queue.Queue[Any] = queue.Queue(_CAPACITY)
+    handler, listener = _Handler(waiting), _Listener(waiting, writer)
+    handler.addFilter(Sampling())
+    listener.start()
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
     # It names every URL that it asks.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    return listener.end
 
 
-def _fields(_logger: Any, _method: str, event: EventDict) -> EventDict:
+class Sampling(logging.Filter):
+    """Let pass a bounded number of records that say the same of different calls.
+
+    Those are known by the fields ``method``, of which a caller may choose as many as it likes, or ``where``.
+
+    Args:
+        monotonic: the clock, in seconds.
+
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now = monotonic
+        self._lock = threading.Lock()
+        self._until = self._now() + _PERIOD
+        self._counts: dict[tuple[object, ...], int] = {}
+        self._suppressed: dict[tuple[object, ...], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether ``record`` is to be written."""
+        fields = getattr(record, "fields", {})
+        if "method" not in fields and "where" not in fields:
+            return True
+        kind = (getattr(record, "event", ""), fields.get("reason"), fields.get("error"))
+        with self._lock:
+            if self._now() >= self._until:
+                self._until = self._now() + _PERIOD
+                self._suppressed = {one: count - _BURST for one, count in self._counts.items() if count > _BURST}
+                self._counts = {}
+            count = self._counts[kind] = self._counts.get(kind, 0) + 1
+            suppressed = self._suppressed.pop(kind, 0) if count == 1 else 0
+        if suppressed:
+            record.fields = {**fields, "suppressed": suppressed}
+        return count <= _BURST
+
+
+class _Handler(logging.handlers.QueueHandler):
+    """Gives records to the thread that writes; drops them where it does not keep up."""
+
+    def __init__(self, waiting: "queue.Queue[Any]") -> None:
+        super().__init__(waiting)
+        self._dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        # As it is: it stays in this process, so nothing has to be made ready for another.
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        if self._dropped:
+            record.fields = {**getattr(record, "fields", {}), "dropped": self._dropped}
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+        else:
+            self._dropped = 0
+
+
+class _Listener(logging.handlers.QueueListener):
+    """Writes what the queue holds."""
+
+    def __init__(self, waiting: "queue.Queue[Any]", writer: logging.Handler) -> None:
+        super().__init__(waiting, writer)
+        self._waiting = waiting
+
+    def enqueue_sentinel(self) -> None:
+        """Tell the thread to end, as soon as there is room for that."""
+        self._waiting.put(None)
+
+    def end(self) -> None:
+        """Write the rest, unless nobody reads it."""
+        ending = threading.Thread(target=self.stop, daemon=True)
+        ending.start()
+        ending.join(_END_SECONDS)
+
+
+def _time(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    # Of the event, not of its writing.
+    created = time.gmtime(event["_record"].created)
+    event["timestamp"] = time.strftime("%Y-%m-%dT%H:%M:%S", created) + f".{event['_record'].msecs:03.0f}Z"
+    return event
+
+
+def _fields(always: Mapping[str, object], _logger: Any, _method: str, event: EventDict) -> EventDict:
     record: logging.LogRecord = event["_record"]
     event["event"] = getattr(record, "event", event["event"])
+    event.update(always)
     event.update(getattr(record, "fields", {}))
     return event

@@ -16,7 +16,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from authz.call import Entry
-from authz.errors import AuthzError, Code, ConfigError, UnavailableError
+from authz.errors import AuthzError, Code, ConfigError, InsufficientScopeError, UnavailableError
 from authz.transport import check_url
 
 DOMAIN = "grpc-org-authz"
@@ -38,6 +38,9 @@ _MESSAGES = {
 _NO_TOKEN = "No token provided"  # noqa: S105 - a sentence
 
 _MAX_RETRY_AFTER = 60
+
+# What may stand between quotes, and all that a scope is made of (RFC 6750 section 3).
+_QUOTABLE = re.compile(r"[ !#-\[\]-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +88,7 @@ class Challenge:
 
     def __post_init__(self) -> None:
         """Check that both can stand between quotes."""
-        if not re.fullmatch(r"[ !#-\[\]-~]+", self.realm):
+        if not _QUOTABLE.fullmatch(self.realm):
             raise ConfigError('realm: printable ASCII without " and \\ is needed: it stands in www-authenticate')
         if self.resource_metadata:
             check_url(self.resource_metadata, "resource_metadata")
@@ -102,14 +105,16 @@ class Challenge:
 
 def refusal_of(error: AuthzError, challenge: Challenge) -> Refusal:
     """Return what the caller sees of ``error``."""
-    retry_after = 0
+    retry_after, scope = 0, ""
     if isinstance(error, UnavailableError):
         retry_after = min(max(math.ceil(error.retry_after), 1), _MAX_RETRY_AFTER)
-    return _refusal(error.code, error.reason, challenge, retry_after)
+    elif isinstance(error, InsufficientScopeError):
+        scope = " ".join(sorted(error.scopes))
+    return _refusal(error.code, error.reason, challenge, retry_after, scope)
 
 
 @functools.lru_cache(256)
-def _refusal(code: Code, reason: str, challenge: Challenge, retry_after: int) -> Refusal:
+def _refusal(code: Code, reason: str, challenge: Challenge, retry_after: int, scope: str) -> Refusal:
     message = _NO_TOKEN if reason == "token_missing" else _MESSAGES[code]
     # AIP-193 wants the reason in upper case.
     details: list[Message] = [ErrorInfo(reason=reason.upper(), domain=DOMAIN)]
@@ -118,7 +123,7 @@ def _refusal(code: Code, reason: str, challenge: Challenge, retry_after: int) ->
         details.append(RetryInfo(retry_delay=Duration(seconds=retry_after)))
         headers = (Entry("retry-after", str(retry_after)),)
     if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
-        headers = (Entry("www-authenticate", f"{challenge}{_error(code, reason)}"),)
+        headers = (Entry("www-authenticate", f"{challenge}{_error(code, reason)}{_scope(scope)}"),)
     status = Status(code=code.value, message=message, details=map(_packed, details))
     return Refusal(
         code=code,
@@ -137,6 +142,11 @@ def _error(code: Code, reason: str) -> str:
     if code is Code.PERMISSION_DENIED:
         return ', error="insufficient_scope"'
     return f', error="{"invalid_request" if reason == "token_malformed" else "invalid_token"}"'
+
+
+def _scope(scope: str) -> str:
+    # What somebody wrote wrongly into a configuration must not write this header.
+    return f', scope="{scope}"' if _QUOTABLE.fullmatch(scope) else ""
 
 
 def _packed(detail: Message) -> Any:

@@ -79,6 +79,7 @@ class RemoteKeySet:
         self._error = ""
         self._watchers: list[Callable[[frozenset[str]], None]] = []
         self._backoff = Backoff(jitter)
+        self._fetches = self._failures = 0
         self._forced: deque[float] = deque(maxlen=_FORCED_FETCHES)
         self.after_fork()
         fork.register(self)
@@ -127,6 +128,11 @@ class RemoteKeySet:
         """See :class:`authz.keys.KeySet`; called on the thread that fetches."""
         self._watchers.append(withdrawn)
 
+    def age(self) -> float | None:
+        """See :class:`authz.keys.KeySet`."""
+        fetched_at = self._fetched_at
+        return None if fetched_at is None else self._now() - fetched_at
+
     def health(self) -> KeySetHealth:
         """See :class:`authz.keys.KeySet`."""
         with self._lock:
@@ -135,10 +141,12 @@ class RemoteKeySet:
             return KeySetHealth(
                 is_ready=bool(ring.keys),
                 keys=len(ring.keys),
-                age=None if self._fetched_at is None else now - self._fetched_at,
+                age=self.age(),
                 lasts=max(0.0, self._stale_at - now),
                 error=self._error,
                 retry_in=max(0.0, self._backoff.retry_at - now),
+                fetches=self._fetches,
+                failures=self._failures,
             )
 
     def close(self) -> None:
@@ -213,8 +221,10 @@ class RemoteKeySet:
             now = self._now()
             self._error = error
             if ring is None:
+                self._failures += 1
                 self._backoff.failed(now)
             else:
+                self._fetches += 1
                 self._backoff.succeeded()
                 withdrawn = self._replace(ring, now, fresh)
         if ring is None:

@@ -4,6 +4,7 @@ A flag goes before a variable, a variable before the same line in ``.env``.
 Lists may be given as ``a,b`` in variables and by repeating the flag.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from cyclopts import Parameter
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from authz.authorizer import Authorizer
 from authz.claims import ORG_ID_PATTERN
+from authz.decision import Observer
 from authz.errors import ConfigError
 from authz.introspection import ACTIVE_SECONDS, Assurance, Introspector
 from authz.policy import Policy
@@ -119,17 +121,36 @@ class Settings(VerifierSettings):
     """What an authorization server needs besides."""
 
     listen: Strings = Field(
-        ["127.0.0.1:9191"], min_length=1, description="HOST:PORT or unix:PATH; may be given several times."
+        ["127.0.0.1:9191"],
+        min_length=1,
+        description="HOST:PORT, tls:HOST:PORT or unix:PATH; may be given several times.",
     )
+    tls_cert_file: str | None = Field(
+        None, description="PEM file of the certificate for tls: addresses; read again when it changes."
+    )
+    tls_key_file: str | None = Field(None, description="PEM file of its private key.")
+    tls_client_ca_file: str | None = Field(
+        None, description="PEM file of the authorities of clients, which then must show a certificate (mutual TLS)."
+    )
+    socket_mode: str | None = Field(
+        None, description="Octal permissions of Unix sockets, by default 0600, or 0660 if socket_owner names a group."
+    )
+    socket_owner: str | None = Field(None, description="user, user:group or :group to whom Unix sockets are given.")
     engine: Literal["grpcio", "native"] = Field(
         "grpcio", description="native takes a fifth of the CPU time, on loopback and Unix sockets only (extra native)."
     )
+    reflection: bool = Field(default=False, description="Describe the services to clients such as grpcurl.")
     public_methods: Strings = Field([], description="Full method names or HTTP paths that need no token.")
     policy: str | None = Field(
         None, description="A file that says what each organization may do (YAML or JSON). By default everything."
     )
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
+    )
+    jwt_authn_payload: str = Field(
+        "",
+        description="payload_in_metadata of Envoy's jwt_authn, to believe what it has verified where a request has no "
+        "token any more; nobody but Envoy may then reach this server. By default nothing of the kind is believed.",
     )
     introspect_max_age: float | None = Field(
         None,
@@ -150,21 +171,64 @@ class Settings(VerifierSettings):
     introspection_url: str | None = Field(
         None, description="Where the issuer is asked, if not at {issuer}/oauth2/introspection."
     )
+    max_pending: int = Field(
+        1024, ge=1, description="Checks that may wait, for keys or for the issuer; one more is refused at once."
+    )
+    decision_log: Literal["off", "denied", "all"] = Field(
+        "off", description="Write each decision, or each that is not to allow, as a JSON line."
+    )
+    decision_log_file: str | None = Field(None, description="Where to, if not to standard output.")
+    audit_listen: str | None = Field(
+        None, description="Where decisions can be watched (authz.v1.Audit): HOST:PORT of loopback, or unix:PATH."
+    )
+    descriptors: str | None = Field(
+        None,
+        description="A descriptor set of the API (buf build -o api.binpb): requests that Envoy shows must not name "
+        "another organization in fields marked (authz.v1.organization).",
+    )
+    isolation: Literal["when_body", "enforce"] = Field(
+        "when_body",
+        description="Where Envoy shows no body of a method with such fields: when_body to leave it to the upstream, "
+        "enforce to refuse it.",
+    )
     realm: str = Field("api", description="What www-authenticate calls this API.")
     resource_metadata: str = Field(
         "", description="The https URL of this API's protected resource metadata (RFC 9728), for www-authenticate."
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes to serve with. They share TCP ports; unix:PATH becomes PATH.0, PATH.1 and so on. "
+        "SIGHUP then replaces them one by one.",
+    )
+    http_listen: str | None = Field(
+        None, description="HOST:PORT of /healthz, /readyz and /metrics, such as 127.0.0.1:9192."
+    )
+    drain: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds from saying NOT_SERVING to the end, in which load balancers can go elsewhere.",
     )
     grace: float = Field(5.0, ge=0, le=3600, description="Seconds that running checks get when the server stops.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto is text on a terminal, else JSON.")
 
-    def authorizer(self) -> Authorizer:
+    def authorizer(self, observers: Collection[Observer] = ()) -> Authorizer:
         """Build the authorizer.
+
+        Args:
+            observers: who is told of every decision.
 
         Raises:
             ConfigError: a setting is missing or cannot work.
 
         """
+        if self.jwt_authn_payload and self.require_at_jwt:
+            raise ConfigError("jwt_authn_payload: a payload has no typ, so this does not go with require_at_jwt")
+        if self.jwt_authn_payload and self.introspect_max_age is not None:
+            raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
         verifier, introspector, assurance = self.verifier(), None, None
         policy = None if self.policy is None else Policy.from_file(self.policy)
         if self.introspect_max_age is not None:
@@ -179,7 +243,12 @@ class Settings(VerifierSettings):
             policy=policy,
             realm=self.realm,
             resource_metadata=self.resource_metadata,
+            observers=observers,
         )
+
+    def masked(self) -> dict[str, Any]:
+        """Return all settings as plain data for people to read, without what could be a secret."""
+        return {name: _masked(value) for name, value in self.model_dump(mode="json").items()}
 
     def _introspector(self) -> Introspector:
         url = self.introspection_url
@@ -201,6 +270,18 @@ class Settings(VerifierSettings):
         if not secret:
             raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
         return secret
+
+
+def _masked(value: Any) -> Any:
+    # pydantic has taken care of what is a secret as a whole.
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        # A key set of one's own making may have private parts.
+        return "{…}"
+    if value.startswith(("https://", "http://")) and "?" in value:
+        return f"{value.partition('?')[0]}?…"
+    return value
 
 
 def _flag(name: str) -> str:

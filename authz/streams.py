@@ -22,7 +22,7 @@ StreamExpiry = Literal["token", "never"]
 class Stream(Protocol):
     """One streaming RPC, as a door sees it."""
 
-    def end(self, error: AuthzError) -> float | None:
+    def end(self, error: Exception) -> float | None:
         """Begin to end the RPC with ``error``, from any thread and without waiting.
 
         Returns:
@@ -61,7 +61,7 @@ class OpenStreams:
             alarm = self._alarm(stream, left) if 0 < left < math.inf else None
             self._open[stream] = _Open(principal, alarm)
         if left <= 0:
-            self._end(stream, TokenExpiredError())
+            self.end_one(stream, TokenExpiredError())
 
     def close(self, stream: Stream) -> None:
         """Forget a stream, which is over."""
@@ -75,23 +75,11 @@ class OpenStreams:
         with self._lock:
             ended = [stream for stream, opened in self._open.items() if concerns(opened.principal)]
         for stream in ended:
-            self._end(stream, error)
+            self.end_one(stream, error)
         return len(ended)
 
-    def expire(self) -> None:
-        """End every stream that is due by now; a thread does it at the time."""
-        self._alarms.ring()
-
-    def after_fork(self) -> None:
-        """Forget the streams, which are the parent's."""
-        self._lock = threading.Lock()
-        self._open: dict[Stream, _Open] = {}
-
-    def _alarm(self, stream: Stream, seconds: float) -> Alarm:
-        at = self._clock.monotonic() + seconds
-        return self._alarms.set(at, lambda: self._end(stream, TokenExpiredError()))
-
-    def _end(self, stream: Stream, error: AuthzError) -> None:
+    def end_one(self, stream: Stream, error: Exception) -> None:
+        """End a stream with ``error``, and see to it that it does end."""
         try:
             seconds = stream.end(error)
         except Exception as failure:  # noqa: BLE001 - the others must end all the same
@@ -105,6 +93,19 @@ class OpenStreams:
                 if opened.alarm is not None:
                     self._alarms.cancel(opened.alarm)
                 self._open[stream] = opened._replace(alarm=self._alarm(stream, seconds))
+
+    def expire(self) -> None:
+        """End every stream that is due by now; a thread does it at the time."""
+        self._alarms.ring()
+
+    def after_fork(self) -> None:
+        """Forget the streams, which are the parent's."""
+        self._lock = threading.Lock()
+        self._open: dict[Stream, _Open] = {}
+
+    def _alarm(self, stream: Stream, seconds: float) -> Alarm:
+        at = self._clock.monotonic() + seconds
+        return self._alarms.set(at, lambda: self.end_one(stream, TokenExpiredError()))
 
 
 class StreamRules:

@@ -195,7 +195,30 @@ class Verifier:
             source = "signature"
             principal = yield from self._checked(token, digest)
         if evidence is not None:
-            evidence.principal, evidence.source = principal, source
+            evidence.principal = principal
+            # A call that is asked about again, with its peer, finds in the cache what has just been checked for it.
+            if evidence.source != "signature":
+                evidence.source = source
+        if principal.certificate:
+            _check_certificate(principal, peer)
+        return principal
+
+    def principal_of(self, claims: Mapping[str, Any], peer: Peer | None = None) -> Principal:
+        """Return whom the payload of a token names whose signature somebody else has checked.
+
+        Every rule about claims is the same as for a token; those about its header are not checked.
+
+        Args:
+            claims: the payload.
+            peer: who sent the token.
+
+        Raises:
+            UnauthenticatedError: a claim is not what it must be, or a rule about headers is in force.
+
+        """
+        if self._require_at_jwt:
+            raise TokenMalformedError("typ must be at+jwt, and a payload has no header that could say so")
+        principal = principal_from(claims, self._rules, self._time())
         if principal.certificate:
             _check_certificate(principal, peer)
         return principal
@@ -211,6 +234,10 @@ class Verifier:
     def knows_key(self, principal: Principal) -> bool:
         """Say whether the issuer still has the key that ``principal`` was verified by; yes for another issuer's."""
         return principal.issuer != self.issuer or self._keys.knows(principal.key_id)
+
+    def key_age(self, principal: Principal) -> float | None:
+        """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` for another issuer's."""
+        return self._keys.age() if principal.issuer == self.issuer else None
 
     def _checked(self, token: str, digest: bytes) -> Flow[Principal]:
         jws = parse_compact(token, self._algorithms, require_kid=self._require_kid, require_at_jwt=self._require_at_jwt)

@@ -1,6 +1,7 @@
 """Several issuers side by side, each with its own keys and rules."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from authz.call import Principal
 from authz.clock import Clock
@@ -53,11 +54,11 @@ class Verifiers:
         for verifier in self._by_issuer.values():
             if verifier.remembered(digest) is not None:
                 return (yield from verifier.verify_flow(token, peer, evidence))
-        issuer = _claimed_issuer(token)
-        verifier_of_issuer = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
-        if verifier_of_issuer is None:
-            raise ClaimError("iss", "the token is from an issuer that is not configured")
-        return (yield from verifier_of_issuer.verify_flow(token, peer, evidence))
+        return (yield from self._of_issuer(_claimed_issuer(token)).verify_flow(token, peer, evidence))
+
+    def principal_of(self, claims: Mapping[str, Any], peer: Peer | None = None) -> Principal:
+        """Return whom a payload names; see :meth:`authz.Verifier.principal_of`."""
+        return self._of_issuer(claims.get("iss")).principal_of(claims, peer)
 
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which the token of ``principal`` is refused, by its issuer's rules."""
@@ -73,6 +74,11 @@ class Verifiers:
         """Say whether the issuer of ``principal`` still has the key that it was verified by."""
         verifier = self._by_issuer.get(principal.issuer)
         return verifier is None or verifier.knows_key(principal)
+
+    def key_age(self, principal: Principal) -> float | None:
+        """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` if they were not."""
+        verifier = self._by_issuer.get(principal.issuer)
+        return None if verifier is None else verifier.key_age(principal)
 
     def warm_up(self, timeout: float = 5.0) -> None:
         """Have every issuer's keys; see :meth:`authz.Verifier.warm_up`.
@@ -106,6 +112,12 @@ class Verifiers:
         """Stop fetching keys."""
         for verifier in self._by_issuer.values():
             verifier.close()
+
+    def _of_issuer(self, issuer: object) -> Verifier:
+        verifier = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
+        if verifier is None:
+            raise ClaimError("iss", "the token is from an issuer that is not configured")
+        return verifier
 
 
 def _claimed_issuer(token: str) -> object:

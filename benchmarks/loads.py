@@ -1,8 +1,9 @@
 """Loads for two servers, measured in turn: so that what disturbs one round disturbs both."""
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Load:
         request: with what.
         metadata: and with which metadata.
         calls: how many in one round.
+        requests: with what instead, one for each call.
 
     """
 
@@ -37,6 +39,7 @@ class Load:
     request: bytes = b"x" * 64
     metadata: Metadata = ()
     calls: int = 1000
+    requests: Sequence[bytes] = ()
 
 
 class _Used(NamedTuple):
@@ -91,10 +94,11 @@ def unary_aio(address: str, load: Load) -> None:
     async def work() -> None:
         async with grpc.aio.insecure_channel(address) as channel:
             call = channel.unary_unary(load.method)
+            requests = iter(load.requests or itertools.repeat(load.request, load.calls))
 
             async def worker() -> None:
-                for _ in range(load.calls // CONCURRENCY):
-                    await call(load.request, metadata=load.metadata)
+                for request in requests:
+                    await call(request, metadata=load.metadata)
 
             await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
 

@@ -33,6 +33,16 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / _TICK
 
     @property
+    def family(self) -> list["Server"]:
+        """It and the processes that it has started."""
+        children = [
+            int(child)
+            for task in Path(f"/proc/{self.pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+        return [self, *(Server(pid=child, port=self.port) for child in children)]
+
+    @property
     def threads(self) -> int:
         """How many threads it has."""
         return len(list(Path(f"/proc/{self.pid}/task").iterdir()))

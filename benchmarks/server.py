@@ -1,8 +1,8 @@
 """The server of one measurement, as a process of its own; it says its port and ends with its standard input.
 
 Its kinds: ``aio`` and ``sync``, each bare or ``-authz`` behind the interceptor;
-``ext_authz``, and ``constant``, which answers the same without looking;
-``native``, and ``native-constant``, which only parses the question.
+``constant``, which answers a check as ours does without looking at it;
+``native-constant``, which parses the question first.
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import uvloop
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 import interceptors
 import interceptors.aio
 from authz import Authorizer
 from authz.demo.signing import SigningKey
-from authz.envoy.check import parse
-from authz.envoy.native_engine import NativeEngine
 from authz.envoy.servicer import AuthorizationServicer
-from benchmarks.material import verifier
+from authz.envoy.v3.external_auth_pb2 import CheckRequest
+from benchmarks.material import check_request, claims, verifier
 
 SERVICE = "benchmark.Service"
 CALL, STREAM, WAIT = f"/{SERVICE}/Call", f"/{SERVICE}/Stream", f"/{SERVICE}/Wait"
@@ -76,11 +76,13 @@ async def _aio(kind: str, key: SigningKey) -> None:
     server = grpc.aio.server(
         interceptors=[interceptors.aio.AuthzInterceptor(verifier(key))] if kind == "aio-authz" else []
     )
-    if kind == "ext_authz":
-        check = AuthorizationServicer(Authorizer(verifier(key))).check
+    if kind == "constant":
+        allowed = await _allowed(key)
+
+        async def check(_body: bytes, _context: Any) -> bytes:
+            return allowed
+
         _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(check))
-    elif kind == "constant":
-        _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(_answer))
     else:
         server.add_registered_method_handlers(SERVICE, _methods(_answer, _stream))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -90,12 +92,15 @@ async def _aio(kind: str, key: SigningKey) -> None:
     await server.stop(None)
 
 
-def _native(kind: str, key: SigningKey) -> None:
-    if kind == "native":
-        asyncio.run(_native_engine(key))
-        return
+async def _allowed(key: SigningKey) -> bytes:
+    """Return what ours answers, so that no answer is shorter than another."""
+    servicer = AuthorizationServicer(Authorizer(verifier(key)))
+    return await servicer.check(check_request(key.sign(claims())), None)
+
+
+def _native(key: SigningKey) -> None:
     # What the library and reading the question cost, without any verdict.
-    answer = AuthorizationServicer(Authorizer(verifier(key))).unforeseen(RuntimeError())
+    allowed = asyncio.run(_allowed(key))
     front = NativeGrpcFront("127.0.0.1:0", [(CHECK, False)])
     front.start()
     print(front.bound_port, flush=True)
@@ -104,21 +109,12 @@ def _native(kind: str, key: SigningKey) -> None:
         while (events := front.recv_batch(64)) is not None:
             for event, call_id, _, body, _ in events:
                 if event == EVENT_CALL:
-                    parse(body or b"")
-                    front.respond(call_id, answer)
+                    CheckRequest.FromString(body or b"")
+                    front.respond(call_id, allowed)
 
     threading.Thread(target=serve, daemon=True).start()
     sys.stdin.read()
     front.close()
-
-
-async def _native_engine(key: SigningKey) -> None:
-    engine = NativeEngine(AuthorizationServicer(Authorizer(verifier(key))))
-    port = engine.bind("127.0.0.1:0")
-    await engine.start()
-    print(port, flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    await engine.stop(0)
 
 
 def _sync(kind: str, key: SigningKey) -> None:
@@ -138,10 +134,11 @@ def _main(kind: str, jwk: str) -> None:
     key = SigningKey.from_jwk(json.loads(jwk))
     if kind.startswith("sync"):
         _sync(kind, key)
-    elif kind.startswith("native"):
-        _native(kind, key)
+    elif kind == "native-constant":
+        _native(key)
     else:
-        asyncio.run(_aio(kind, key))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind == "constant" else None) as runner:
+            runner.run(_aio(kind, key))
 
 
 if __name__ == "__main__":

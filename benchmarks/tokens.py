@@ -96,6 +96,13 @@ def _openssl(jwk: dict[str, Any], algorithm: str) -> Check:
     return check
 
 
+def openssl_us(algorithm: str, count: int) -> float:
+    """Return the CPU microseconds of one verification by OpenSSL alone."""
+    key = signing_key(algorithm)
+    check, token = _openssl(key.public_jwk(), algorithm), key.sign(claims())
+    return _per_call(lambda: check(token), count)
+
+
 def _pyjwt(jwk: dict[str, Any], algorithm: str) -> Check:
     key = pyjwt.PyJWK(jwk)
     options: Any = {"require": _REQUIRED}

@@ -1,9 +1,9 @@
 """The door of a ``grpc.server``."""
 
 import functools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import grpc
@@ -13,6 +13,7 @@ from authz.authorizer import Authorizer, as_authorizer
 from authz.call import ANONYMOUS, Call, Principal, set_current_principal
 from authz.errors import PeerUnknownError
 from authz.flow import Flow, Wait, run
+from authz.hearing import Hearing
 from authz.mesh import MeshPeers
 from authz.peer import Peer
 from authz.refusal import Refusal
@@ -21,6 +22,7 @@ from authz.verifier import Verifier
 from authz.verifiers import Verifiers
 from interceptors.context import Metadata, TrustedCallDetails, TrustedContext
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
+from interceptors.isolation import Check, check_of
 from interceptors.relay import Relay
 from interceptors.streams import Requests, Stream, abort, watched
 
@@ -80,20 +82,21 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         # grpc runs this on its one polling thread: what waits here stops every RPC, and what escapes
         # from here, BaseException included, ends the server. So the flow takes its first step only.
         call = Call(method=handler_call_details.method, metadata=handler_call_details.invocation_metadata)
+        hearing = Hearing(self._authorizer, call, "grpc")
         try:
             begun: tuple[Flow[Principal], Wait] | None = None
             try:
-                flow = self._authorizer.authorize(call)
+                flow = self._authorizer.authorize(call, hearing.evidence)
                 begun = flow, next(flow)
             except StopIteration as done:
-                return self._admitted(continuation, call, done.value)
+                return self._admitted(continuation, hearing, done.value)
             except PeerUnknownError:
                 # Who is at the other end is to be read from the handler's context only.
                 pass
             # Nobody has been found out yet, so others are told of nobody.
-            return self._undecided(continuation(self._details(call, ANONYMOUS)), call, begun)
+            return self._undecided(continuation(self._details(call, ANONYMOUS)), hearing, begun)
         except BaseException as error:  # noqa: BLE001 - see above
-            return self._refused(self._authorizer.refusal(call, error))
+            return self._refused(hearing.refused(error))
 
     def after_fork(self) -> None:
         """Forget the thread that refuses, which is the parent's."""
@@ -102,15 +105,22 @@ class AuthzInterceptor(grpc.ServerInterceptor):
     def _details(self, call: Call, principal: Principal) -> Any:
         return TrustedCallDetails(call.method, self._authorizer.trusted.believed(call.metadata, principal))
 
-    def _admitted(self, continuation: Continuation, call: Call, principal: Principal) -> Handler | None:
-        details = self._details(call, principal)
+    def _admitted(self, continuation: Continuation, hearing: Hearing, principal: Principal) -> Handler | None:
+        seconds = hearing.seconds
+        details = self._details(hearing.call, principal)
         handler = continuation(details)
+        # Not told before others have been asked: if they fail, the call is refused after all.
         if handler is None:
+            hearing.allowed(seconds)
             return None
-        return with_behaviour(handler, self._trusted(handler, call, principal, details.invocation_metadata))
+        return with_behaviour(handler, self._trusted(handler, hearing, principal, details.invocation_metadata, seconds))
 
-    def _trusted(self, handler: Handler, call: Call, principal: Principal, metadata: Metadata) -> Behaviour:
+    def _trusted(
+        self, handler: Handler, hearing: Hearing, principal: Principal, metadata: Metadata, seconds: float
+    ) -> Behaviour:
+        """Return the behaviour of an admitted call, and tell of it, unless that takes a look at its only request."""
         behaviour = behaviour_of(handler)
+        check = check_of(handler, principal)
 
         # grpc gives non-blocking handlers, which it knows by an attribute, one more argument to send replies with.
         def serve(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
@@ -118,14 +128,13 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             return behaviour(request, TrustedContext(context, metadata), *args)
 
         def serve_stream(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
-            stream = Stream(context, functools.partial(self._authorizer.refusal, call, event="stream_ended"), *send)
+            stream = Stream(context, hearing.ended, *send)
             close = functools.partial(self._authorizer.streams.close, stream)
             if context.add_callback(close):
-                until = self._streams.until(call.method, self._authorizer.ends_at(principal))
-                self._authorizer.open_stream(stream, principal, until)
+                self._authorizer.open_stream(stream, principal, self._until(hearing.call, principal))
             stream.check()
             if handler.request_streaming:
-                request = Requests(request, stream)
+                request = Requests(request, stream, check, functools.partial(self._authorizer.streams.end_one, stream))
             if self._relay and not send:
                 relay = Relay(stream, functools.partial(serve, request, context))
                 if not context.add_callback(relay.stop):
@@ -141,17 +150,29 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             return replies
 
         is_stream = handler.request_streaming or handler.response_streaming
-        return functools.update_wrapper(serve_stream if is_stream and principal is not ANONYMOUS else serve, behaviour)
+        may_end = is_stream and (principal is not ANONYMOUS or check is not None)
+        trusted = functools.update_wrapper(serve_stream if may_end else serve, behaviour)
+        if check is not None and not handler.request_streaming:
+            return _checked(trusted, check, hearing, seconds)
+        hearing.allowed(seconds)
+        return trusted
 
-    def _undecided(self, handler: Handler | None, call: Call, begun: tuple[Flow[Principal], Wait] | None) -> Handler:
+    def _until(self, call: Call, principal: Principal) -> float:
+        if principal is ANONYMOUS:
+            return math.inf
+        return self._streams.until(call.method, self._authorizer.ends_at(principal))
+
+    def _undecided(
+        self, handler: Handler | None, hearing: Hearing, begun: tuple[Flow[Principal], Wait] | None
+    ) -> Handler:
         # The behaviour runs on a thread of the server's pool, which may wait.
         def decide(context: grpc.ServicerContext) -> Behaviour:
             try:
-                principal = self._decide(call, begun, context)
-                metadata = self._authorizer.trusted.believed(call.metadata, principal)
-                return self._trusted(handler or _UNKNOWN, call, principal, metadata)
+                principal = self._decide(hearing, begun, context)
+                metadata = self._authorizer.trusted.believed(hearing.call.metadata, principal)
+                return self._trusted(handler or _UNKNOWN, hearing, principal, metadata, hearing.seconds)
             except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
-                refusal = self._authorizer.refusal(call, error)
+                refusal = hearing.refused(error)
             return abort(context, refusal)
 
         if handler is None:
@@ -167,7 +188,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         return with_behaviour(handler, decided, request_streaming=True)
 
     def _decide(
-        self, call: Call, begun: tuple[Flow[Principal], Wait] | None, context: grpc.ServicerContext
+        self, hearing: Hearing, begun: tuple[Flow[Principal], Wait] | None, context: grpc.ServicerContext
     ) -> Principal:
         patience = context.time_remaining()
         if begun is not None:
@@ -177,7 +198,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             except PeerUnknownError:
                 pass
         peer = Peer.of(context.peer(), context.auth_context())
-        return run(self._authorizer.authorize(replace(call, peer=peer)), patience)
+        return run(self._authorizer.authorize(hearing.call._replace(peer=peer), hearing.evidence), patience)
 
     def _refused(self, refusal: Refusal) -> Handler:
         def refuse(_requests: Any, context: grpc.ServicerContext) -> NoReturn:
@@ -187,6 +208,21 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         refuse.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
         # Serves all four kinds, and answers before the client has sent anything.
         return _terminator(refuse)
+
+
+def _checked(behaviour: Behaviour, check: Check, hearing: Hearing, seconds: float) -> Behaviour:
+    @functools.wraps(behaviour)
+    def checked(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
+        try:
+            check(request)
+            hearing.allowed(seconds)
+        except BaseException as error:  # noqa: BLE001 - whatever happened, the handler must not see it
+            refusal = hearing.refused(error)
+        else:
+            return behaviour(request, context, *args)
+        return abort(context, refusal)
+
+    return checked
 
 
 def _unknown(_requests: Any, context: grpc.ServicerContext) -> NoReturn:

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import grpc
 
-from authz.errors import AuthzError
 from authz.refusal import Refusal
+from interceptors.isolation import Check
 
 COURTESY = 1.0
 """Seconds that a handler has to come by with a message before its RPC is cancelled."""
@@ -38,7 +38,7 @@ class Stream:
     def __init__(
         self,
         context: grpc.ServicerContext,
-        refuse: Callable[[AuthzError], Refusal],
+        refuse: Callable[[Exception], Refusal],
         send: Callable[[Any], None] | None = None,
     ) -> None:
         self._context = context
@@ -51,7 +51,7 @@ class Stream:
         self.refusal: Refusal | None = None
         """Why the RPC must end, or ``None`` as long as it may go on."""
 
-    def end(self, error: AuthzError) -> float | None:
+    def end(self, error: Exception) -> float | None:
         """See :class:`authz.streams.Stream`."""
         with self._ending:
             is_first = self.refusal is None
@@ -89,21 +89,43 @@ def _nothing() -> None:
 
 
 class Requests:
-    """The requests of a stream, until it must end."""
+    """The requests of a stream, until it must end.
 
-    def __init__(self, requests: Iterator[Any], stream: Stream) -> None:
+    Args:
+        requests: grpc's own.
+        stream: what may end.
+        check: raises for a request that ends the stream, unseen by its handler; ``None`` where none does.
+        end: ends the stream for what has been raised.
+
+    """
+
+    def __init__(
+        self, requests: Iterator[Any], stream: Stream, check: Check | None, end: Callable[[Exception], None]
+    ) -> None:
         self._requests = requests
         self._stream = stream
+        self._check = check
+        self._end = end
 
     def __iter__(self) -> "Requests":
         return self
 
     def __next__(self) -> Any:
         request = next(self._requests)
+        if self._check is not None:
+            try:
+                self._check(request)
+            except Exception as error:
+                self._end(error)
+                self._go_on()
+                raise
+        self._go_on()
+        return request
+
+    def _go_on(self) -> None:
         self._stream.check()
         if self._stream.refusal is not None:
             raise StopIteration
-        return request
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._requests, name)

@@ -63,6 +63,13 @@ class Program:
         self.log: list[str] = []
 
     @property
+    def peak_memory(self) -> int:
+        """The most memory that it has had so far, in bytes."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+
+    @property
     def text(self) -> str:
         return "".join(self.log)
 

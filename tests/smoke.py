@@ -25,6 +25,28 @@ AUTHZ = Path(sys.executable).with_name("authz")
 ISSUER = "https://smoke.example.com"
 AUDIENCE = "client_smoke"
 
+ORDERS = """
+syntax = "proto3";
+package orders;
+import "authz/v1/policy.proto";
+service OrderService {
+  rpc GetOrder(GetOrderRequest) returns (GetOrderResponse) {
+    option (authz.v1.access) = { scopes: "orders:read" introspect: { max_age: { seconds: 0 } } };
+  }
+}
+message GetOrderRequest {
+  string organization_id = 1 [(authz.v1.organization) = true];
+}
+message GetOrderResponse {}
+"""
+READ_ORDERS = """
+import sys
+sys.path.append({!r})
+import orders_pb2
+from authz.access import access_of_services
+print(access_of_services(["orders.OrderService"]))
+"""
+
 ALLOWED, DENIED, MISCONFIGURED, UNDECIDED = range(4)
 
 
@@ -86,11 +108,17 @@ def sign(key: JWK) -> str:
 
 def check_protos(folder: Path, out: Path) -> None:
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.proto"))
-    check(f"{len(files)} .proto files are shipped", "authz/v1/principal.proto" in files)
+    check(f"{len(files)} .proto files are shipped", {"authz/v1/policy.proto", "authz/v1/principal.proto"} <= set(files))
     compiler = shlex.split(os.environ["PROTOC"])
     with tempfile.NamedTemporaryFile(dir=out) as descriptors:
         command = [*compiler, f"--proto_path={folder}", f"--descriptor_set_out={descriptors.name}", *files]
         check("they compile", subprocess.run(command, check=False).returncode == 0)
+    (out / "orders.proto").write_text(ORDERS)
+    command = [*compiler, f"--proto_path={out}", f"--proto_path={folder}", f"--python_out={out}", "orders.proto"]
+    check("a user's own imports them", subprocess.run(command, check=False).returncode == 0)
+    program = [sys.executable, "-I", "-c", READ_ORDERS.format(str(out))]
+    read = subprocess.run(program, check=False, capture_output=True, text=True).stdout
+    check("and its options are read", "frozenset({'orders:read'})" in read)
 
 
 if __name__ == "__main__":

@@ -91,3 +91,15 @@ def test_an_attempt_after_the_pause_doubles_it():
     backoff.failed(102.0, began=101.0)
 
     assert backoff.retry_at == 104.0
+
+
+def test_steps_may_be_others(clock):
+    backoff = Backoff(lambda: 0.0, first=0.1, last=0.3)
+    pauses = []
+    for _ in range(3):
+        now = clock.now
+        backoff.failed(now)
+        pauses.append(round(backoff.retry_at - now, 3))
+        clock.now = backoff.retry_at
+
+    assert pauses == [0.1, 0.2, 0.3]

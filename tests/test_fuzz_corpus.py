@@ -4,10 +4,11 @@ import pathlib
 
 import pytest
 
+from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from authz.errors import AuthzError
 from fuzz import fuzz_check, fuzz_jwks, fuzz_token
 from fuzz.subjects import TOKEN, new_verifier
-from tests.doubles import ORG
+from tests.doubles import NOW, ORG, m2m_claims
 
 CORPUS = pathlib.Path(fuzz_token.__file__).with_name("corpus")
 TARGETS = {"token": fuzz_token, "jwks": fuzz_jwks, "check": fuzz_check}
@@ -54,3 +55,16 @@ def test_the_oracle_is_no_yes_man():
     assert not fuzz_token.is_signed((CORPUS / "token" / "stranger").read_text())
     with pytest.raises(AuthzError):
         new_verifier().verify((CORPUS / "token" / "stranger").read_text())
+
+
+@pytest.mark.parametrize("changes", [{"exp": NOW - 11}, {"aud": ["other"]}, {"sid": "s"}, {"org_id": "other"}])
+def test_the_oracle_of_claims_is_no_yes_man_either(changes):
+    assert fuzz_check.is_good(m2m_claims())
+    assert not fuzz_check.is_good(m2m_claims(**changes))
+
+
+def test_kept_requests_open_the_door():
+    """Else nobody would look at what a door does that is open."""
+    for name in ("good", "verified", "route"):
+        answer = fuzz_check.LOOP.run(fuzz_check.BELIEVER.check((CORPUS / "check" / name).read_bytes(), None))
+        assert CheckResponse.FromString(answer).status.code == 0

@@ -1,25 +1,44 @@
 """How the commands write their log: one line per event, whoever logs it."""
 
+import contextlib
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from authz import logs, telemetry
+from tests.doubles import ManualClock
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 
 Lines = Callable[[], list[dict[str, Any]]]
 
 
+Configure = Callable[..., None]
+
+
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+def ending() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as ending:
+        yield ending
+
+
+@pytest.fixture
+def configure(ending: contextlib.ExitStack) -> Configure:
+    return lambda *arguments: ending.callback(logs.configure(*arguments)) and None
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str], ending: contextlib.ExitStack) -> Lines:
     """Return a function that reads what has been written since."""
 
     def read() -> list[dict[str, Any]]:
+        ending.close()
         captured = capsys.readouterr()
         assert captured.out == ""
         return [json.loads(line) for line in captured.err.splitlines()]
@@ -27,8 +46,8 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
     return read
 
 
-def test_event_is_one_line_of_json_with_its_fields(lines: Lines) -> None:
-    logs.configure("info", "json")
+def test_event_is_one_line_of_json_with_its_fields(configure: Configure, lines: Lines) -> None:
+    configure("info", "json")
     telemetry.event(telemetry.INFO, "listening", addresses=["127.0.0.1:9191"], count=2)
     [line] = lines()
 
@@ -36,16 +55,16 @@ def test_event_is_one_line_of_json_with_its_fields(lines: Lines) -> None:
     assert line == {"event": "listening", "level": "info", "addresses": ["127.0.0.1:9191"], "count": 2}
 
 
-def test_other_libraries_are_written_alike(lines: Lines) -> None:
-    logs.configure("info", "json")
+def test_other_libraries_are_written_alike(configure: Configure, lines: Lines) -> None:
+    configure("info", "json")
     logging.getLogger("elsewhere").warning("a %s", "word")
     [line] = lines()
 
     assert (line["event"], line["level"]) == ("a word", "warning")
 
 
-def test_value_with_a_line_break_forges_no_second_line(lines: Lines) -> None:
-    logs.configure("info", "json")
+def test_value_with_a_line_break_forges_no_second_line(configure: Configure, lines: Lines) -> None:
+    configure("info", "json")
     telemetry.event(telemetry.INFO, "call_refused", method='/a\n{"event": "call_allowed"}')
     [line] = lines()
 
@@ -56,25 +75,28 @@ def test_value_with_a_line_break_forges_no_second_line(lines: Lines) -> None:
     ("level", "expected"),
     [("debug", ["d", "i", "w", "e"]), ("info", ["i", "w", "e"]), ("warning", ["w", "e"]), ("error", ["e"])],
 )
-def test_nothing_below_the_level_is_written(lines: Lines, level: str, expected: list[str]) -> None:
-    logs.configure(level, "json")
+def test_nothing_below_the_level_is_written(
+    configure: Configure, lines: Lines, level: str, expected: list[str]
+) -> None:
+    configure(level, "json")
     for number, name in ((10, "d"), (20, "i"), (30, "w"), (40, "e")):
         telemetry.event(number, name)
 
     assert [line["event"] for line in lines()] == expected
 
 
-def test_auto_is_json_where_there_is_no_terminal(lines: Lines) -> None:
+def test_auto_is_json_where_there_is_no_terminal(configure: Configure, lines: Lines) -> None:
     assert not sys.stderr.isatty()
-    logs.configure("info")
+    configure("info")
     telemetry.event(telemetry.INFO, "stopped")
 
     assert [line["event"] for line in lines()] == ["stopped"]
 
 
 def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "text")
+    end = logs.configure("info", "text")
     telemetry.event(telemetry.INFO, "health", status="SERVING")
+    end()
     [line] = capsys.readouterr().err.splitlines()
 
     assert "health" in line
@@ -82,8 +104,53 @@ def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in line
 
 
-def test_urls_that_are_asked_are_not_repeated(lines: Lines) -> None:
-    logs.configure("debug", "json")
+def test_urls_that_are_asked_are_not_repeated(configure: Configure, lines: Lines) -> None:
+    configure("debug", "json")
     logging.getLogger("httpx2").info("HTTP Request: GET https://acme.authkit.app/oauth2/jwks")
 
     assert lines() == []
+
+
+def test_what_anybody_can_cause_is_written_a_bounded_number_of_times(clock: ManualClock) -> None:
+    sampling = logs.Sampling(clock.clock.monotonic)
+
+    def written(reason: str) -> list[logging.LogRecord]:
+        records = [
+            logging.makeLogRecord({"event": "call_refused", "fields": {"method": f"/a.B/{number}", "reason": reason}})
+            for number in range(50)
+        ]
+        return [record for record in records if sampling.filter(record)]
+
+    assert len(written("token_expired")) == len(written("token_missing")) == 20
+    assert written("token_expired") == []
+    clock.advance(10)
+
+    assert [getattr(written("token_expired")[0], "fields", {}).get("suppressed")] == [80]
+
+
+def test_what_an_operator_must_know_is_never_left_out(clock: ManualClock) -> None:
+    sampling = logs.Sampling(clock.clock.monotonic)
+    record = logging.makeLogRecord({"event": "jwks_fetch_failed", "fields": {"url": "https://acme.authkit.app"}})
+
+    assert all(sampling.filter(record) for _ in range(100))
+
+
+def test_log_that_nobody_reads_makes_nobody_wait(capfd: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    stderr, sys.stderr = sys.stderr, os.fdopen(writing, "w", buffering=1)
+    try:
+        end = logs.configure("info", "json")
+        # More than a pipe holds, and more than may wait.
+        logger = threading.Thread(target=lambda: [telemetry.event(20, "much", text="x" * 1000) for _ in range(2000)])
+        logger.start()
+        logger.join(30)
+
+        assert not logger.is_alive()
+    finally:
+        # Whoever waits for a reader learns that there is none.
+        os.close(reading)
+        end()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.close()
+        sys.stderr = stderr
+        capfd.readouterr()

@@ -34,8 +34,16 @@ ROWS = [
         'Bearer realm="api", error="insufficient_scope"',
         id="E4-permission",
     ),
+    pytest.param(
+        errors.InsufficientScopeError({"b", "a:1"}),
+        403,
+        "Permission denied",
+        'Bearer realm="api", error="insufficient_scope", scope="a:1 b"',
+        id="E4-scopes",
+    ),
     pytest.param(errors.KeySetUnavailableError(WORDS), 503, "Authorization is unavailable", None, id="E5-keys"),
     pytest.param(errors.MeshUndecidedError(WORDS), 503, "Authorization is unavailable", None, id="J6-mesh-undecided"),
+    pytest.param(errors.OverloadedError(WORDS), 503, "Authorization is unavailable", None, id="overloaded"),
     pytest.param(errors.TokenEndpointError(WORDS), 503, "Authorization is unavailable", None, id="E5-endpoint"),
     pytest.param(errors.InternalError(WORDS), 500, "Internal error", None, id="E6-internal"),
 ]
@@ -178,3 +186,10 @@ def test_challenges_are_not_mixed_up():
 def test_resource_metadata_is_an_https_url_that_stays_in_its_quotes(url):
     with pytest.raises(ConfigError, match=r"^resource_metadata: "):
         Challenge(resource_metadata=url)
+
+
+@pytest.mark.parametrize("scope", ['"', "a\\", "\r\nx-org-id: org_2", "\x7f", "\u00e9", ""])
+def test_a_scope_that_is_none_does_not_get_into_the_challenge(scope):
+    [challenge] = refusal_of(errors.InsufficientScopeError({scope}), CHALLENGE).headers
+
+    assert challenge.value == 'Bearer realm="api", error="insufficient_scope"'

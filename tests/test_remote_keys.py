@@ -868,7 +868,9 @@ def test_a_cold_key_set_whose_issuer_is_down_says_why_and_until_when(cold, trans
     find(cold)
     clock.advance(0.25)
 
-    assert cold.health() == KeySetHealth(is_ready=False, keys=0, age=None, lasts=0.0, error="timeout", retry_in=0.75)
+    assert cold.health() == KeySetHealth(
+        is_ready=False, keys=0, age=None, lasts=0.0, error="timeout", retry_in=0.75, failures=1
+    )
 
 
 def test_a_fetched_key_set_is_ready(keys, issuer, other_key, clock):
@@ -876,7 +878,7 @@ def test_a_fetched_key_set_is_ready(keys, issuer, other_key, clock):
     find(keys, "ec-2")
     clock.advance(100)
 
-    assert keys.health() == KeySetHealth(is_ready=True, keys=2, age=100.0, lasts=STALE - 100)
+    assert keys.health() == KeySetHealth(is_ready=True, keys=2, age=100.0, lasts=STALE - 100, fetches=2)
 
 
 def test_a_seeded_key_set_is_ready_and_has_no_age(new_keys, ec_key, clock):
@@ -892,7 +894,14 @@ def test_a_key_set_in_an_outage_is_ready_and_says_what_is_wrong(keys, issuer, cl
     find(keys)
 
     expected = KeySetHealth(
-        is_ready=True, keys=1, age=FRESH, lasts=STALE - FRESH, error="HTTP status 502", retry_in=1.0
+        is_ready=True,
+        keys=1,
+        age=FRESH,
+        lasts=STALE - FRESH,
+        error="HTTP status 502",
+        retry_in=1.0,
+        fetches=1,
+        failures=1,
     )
     assert keys.health() == expected
 
@@ -902,7 +911,9 @@ def test_a_stale_key_set_is_not_ready(keys, transport, clock):
     clock.advance(STALE)
     find(keys)
 
-    assert keys.health() == KeySetHealth(is_ready=False, keys=0, age=STALE, lasts=0.0, error="connect", retry_in=1.0)
+    assert keys.health() == KeySetHealth(
+        is_ready=False, keys=0, age=STALE, lasts=0.0, error="connect", retry_in=1.0, fetches=1, failures=1
+    )
 
 
 def test_a_key_set_that_recovered_says_nothing_is_wrong(keys, transport, clock):
@@ -913,7 +924,7 @@ def test_a_key_set_that_recovered_says_nothing_is_wrong(keys, transport, clock):
     clock.advance(1)
     find(keys)
 
-    assert keys.health() == KeySetHealth(is_ready=True, keys=1, age=0.0, lasts=STALE)
+    assert keys.health() == KeySetHealth(is_ready=True, keys=1, age=0.0, lasts=STALE, fetches=2, failures=1)
 
 
 def test_asking_for_the_health_fetches_nothing(keys, transport, clock):

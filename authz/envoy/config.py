@@ -1,21 +1,24 @@
 """Envoy's configuration, made from ours: parts that fit together into a bootstrap.
 
 Everything is plain data, ready for ``json.dumps``; Envoy reads JSON as well as YAML.
+``authz.envoy.comments`` says of each part why it is there.
 """
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from authz.envoy.listeners import is_host_and_port
 from authz.errors import ConfigError
 from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
 
-_TYPE = "type.googleapis.com/envoy."
-_HTTP_MANAGER = _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-_HTTP_OPTIONS = _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
+TYPE = "type.googleapis.com/envoy."
+EXT_AUTHZ = TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthz"
+HTTP_MANAGER = TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_HTTP_OPTIONS = TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
 
-_MAX_PORT = 65535
+UNIX = "unix:"
 
 # A step upwards in words that Envoy leaves to the upstream, where servers that know parameters of segments take it:
 # /open/%2e%2e;/private would come by the route of /open/, which may have no check, and be served as /private.
@@ -29,10 +32,7 @@ def check_address(setting: str, address: str) -> str:
         ConfigError: it is neither; the message names ``setting``.
 
     """
-    host, _, port = address.rpartition(":")
-    if address.startswith("unix:") and address != "unix:":
-        return address
-    if host and host != "unix" and port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT:
+    if is_host_and_port(address) or (address.startswith(UNIX) and address != UNIX):
         return address
     raise ConfigError(f"{setting}: {address!a} is neither HOST:PORT nor unix:PATH")
 
@@ -55,7 +55,13 @@ def bootstrap(
 
 
 def listener(
-    name: str, address: str, routes: Sequence[Mapping[str, Any]], *, authz: str, trusted: TrustedMetadata
+    name: str,
+    address: str,
+    routes: Sequence[Mapping[str, Any]],
+    *,
+    authz: str,
+    trusted: TrustedMetadata,
+    max_request_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Return a listener that asks the external authorization server about every request.
 
@@ -65,24 +71,26 @@ def listener(
         routes: made by :func:`grpc_route` and :func:`http_route`; the first that matches is taken.
         authz: the cluster of the authorization server.
         trusted: the names that callers may not send.
+        max_request_bytes: show the authorization server the requests of each :func:`unary_route`, and refuse a larger
+            one with HTTP 413. By default it is shown none.
 
     """
+    virtual_host: dict[str, Any] = {"name": "all", "domains": ["*"], "routes": [_dead_end(), *routes]}
+    asking = ext_authz(authz)
+    if max_request_bytes is not None:
+        # Only here: Envoy 1.40 shows the body as text whatever a route says of pack_as_bytes.
+        asking["typed_config"]["with_request_body"] = {"max_request_bytes": max_request_bytes, "pack_as_bytes": True}
+        # A stream would be held back until its end.
+        virtual_host["typed_per_filter_config"] = _buffering(disabled=True)
     manager = {
-        "@type": _HTTP_MANAGER,
+        "@type": HTTP_MANAGER,
         "stat_prefix": name,
         "codec_type": "AUTO",
         "use_remote_address": True,
-        # One spelling per path: else /public/../private would be routed as one and served as the other.
-        "normalize_path": True,
-        "merge_slashes": True,
-        "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",
-        # Before everything else, so also on routes that have no ext_authz.
-        "early_header_mutation_extensions": [_early_removal(trusted)],
-        "route_config": {
-            "name": name,
-            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [_dead_end(), *routes]}],
-        },
-        "http_filters": [ext_authz(authz), _router()],
+        **one_spelling(),
+        "early_header_mutation_extensions": [early_removal(trusted)],
+        "route_config": {"name": name, "virtual_hosts": [virtual_host]},
+        "http_filters": [asking, _router()],
     }
     return {
         "name": name,
@@ -93,31 +101,76 @@ def listener(
     }
 
 
+def one_spelling() -> dict[str, Any]:
+    """Return the options of a connection manager by which every path has one spelling."""
+    return {
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",
+    }
+
+
+def early_removal(trusted: TrustedMetadata) -> dict[str, Any]:
+    """Return what takes the trusted names from every request, before it is routed."""
+    # A caller must not look like one whom Envoy let pass undecided either.
+    names = [*sorted(trusted.reserved), UNDECIDED]
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": [{"remove": name} for name in names],
+        },
+    }
+
+
 def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
     """Return the HTTP filter that asks the authorization server.
 
     Args:
         cluster_name: where it is.
-        timeout: seconds for one answer; Envoy's default of 0.2 s is short for a server that fetches its keys.
+        timeout: seconds for one answer, repetitions included; Envoy's default of 0.2 s is short for a server that
+            fetches its keys.
 
     """
     return {
         "name": "envoy.filters.http.ext_authz",
         "typed_config": {
-            "@type": _TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "@type": EXT_AUTHZ,
             "transport_api_version": "V3",
-            "grpc_service": {"envoy_grpc": {"cluster_name": cluster_name}, "timeout": f"{timeout:g}s"},
+            "grpc_service": {
+                "envoy_grpc": {"cluster_name": cluster_name},
+                "timeout": f"{timeout:g}s",
+                "retry_policy": retry_policy(timeout),
+            },
             "failure_mode_allow": False,
-            # Without it an authorization server that is down looks like a caller who is forbidden.
             "status_on_error": {"code": "ServiceUnavailable"},
             "validate_mutations": True,
-            # The bytes that the caller sent, duplicates apart.
             "encode_raw_headers": True,
-            # On a listener with mutual TLS it is what a token may be bound to.
             "include_peer_certificate": True,
-            # Whether there is TLS at all, which a policy may ask for.
             "include_tls_session": True,
         },
+    }
+
+
+def retry_policy(timeout: float) -> dict[str, Any]:
+    """Return when a check that got no answer is repeated; one that was answered is not, nor one that takes long.
+
+    Args:
+        timeout: seconds for all tries.
+
+    """
+    return {
+        "retry_on": "connect-failure,refused-stream,reset,unavailable,cancelled",
+        "num_retries": 2,
+        # Envoy takes the longest pause for the timeout of a try as well, or none if that of all is not longer.
+        "retry_back_off": {"base_interval": "0.01s", "max_interval": f"{timeout:g}s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {"@type": TYPE + "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+            }
+        ],
+        "host_selection_retry_max_attempts": 5,
     }
 
 
@@ -126,6 +179,23 @@ def grpc_route(cluster_name: str) -> dict[str, Any]:
     return {
         "match": {"prefix": "/", "grpc": {}},
         "route": {"cluster": cluster_name, "timeout": "0s"},
+    }
+
+
+def unary_route(cluster_name: str, method: str) -> dict[str, Any]:
+    """Return a route for one unary method, of whose requests a listener may show the body to the authorization server.
+
+    Envoy holds a request back until it has all of it, so never name a method that streams its requests.
+
+    Args:
+        cluster_name: of the upstream.
+        method: the full method name, such as ``/authz.demo.v1.LedgerService/PostEntry``.
+
+    """
+    return {
+        "match": {"path": method},
+        "route": {"cluster": cluster_name, "timeout": "0s"},
+        "typed_per_filter_config": _buffering(disabled=False),
     }
 
 
@@ -163,15 +233,12 @@ def cluster(name: str, addresses: Sequence[str], *, http2: bool) -> dict[str, An
     }
 
 
-def _early_removal(trusted: TrustedMetadata) -> dict[str, Any]:
-    # A caller must not look like one whom Envoy let pass undecided either.
-    names = [*sorted(trusted.reserved), UNDECIDED]
+def _buffering(*, disabled: bool) -> dict[str, Any]:
     return {
-        "name": "envoy.http.early_header_mutation.header_mutation",
-        "typed_config": {
-            "@type": _TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            "mutations": [{"remove": name} for name in names],
-        },
+        "envoy.filters.http.ext_authz": {
+            "@type": TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+            "check_settings": {"disable_request_body_buffering": disabled},
+        }
     }
 
 
@@ -182,22 +249,25 @@ def _dead_end() -> dict[str, Any]:
 def _router() -> dict[str, Any]:
     return {
         "name": "envoy.filters.http.router",
-        "typed_config": {"@type": _TYPE + "extensions.filters.http.router.v3.Router"},
+        "typed_config": {"@type": TYPE + "extensions.filters.http.router.v3.Router"},
     }
 
 
 def _address(address: str) -> dict[str, Any]:
-    if address.startswith("unix:"):
-        return {"pipe": {"path": address.removeprefix("unix:")}}
+    if address.startswith(UNIX):
+        return {"pipe": {"path": address.removeprefix(UNIX)}}
     host, _, port = address.rpartition(":")
     return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
 
 
 def _is_numeric(address: str) -> bool:
-    if address.startswith("unix:"):
-        return True
+    return address.startswith(UNIX) or is_ip_address(address.rpartition(":")[0].strip("[]"))
+
+
+def is_ip_address(host: str) -> bool:
+    """Say whether ``host`` is no name."""
     try:
-        ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+        ipaddress.ip_address(host)
     except ValueError:
         return False
     return True

@@ -8,31 +8,66 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from authz.envoy.bounds import (
+    KEEPALIVE_MS,
+    KEEPALIVE_TIMEOUT_MS,
+    MAX_CONCURRENT_STREAMS,
+    MAX_METADATA_BYTES,
+    MAX_REQUEST_BYTES,
+    MIN_PING_INTERVAL_MS,
+)
+from authz.envoy.listeners import Address
+from authz.envoy.reflection import add_reflection
 from authz.envoy.servicer import SERVICE, AuthorizationServicer
 from authz.errors import ConfigError
 
-# A request is a message here, so gRPC's metadata limits do not bound it. One that is too large is an RPC
-# error, which failure_mode_allow lets through: leave room for all headers (60 KiB) and a buffered body.
-_MAX_REQUEST_BYTES = 16 * 1024 * 1024
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+    # Both, for between the two numbers gRPC refuses calls at random.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # gRPC ends the connection of an Envoy with connection_keepalive of less than 5 minutes otherwise.
+    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+)
 
 
 class GrpcioEngine:
-    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.server.Engine`."""
+    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.server.Engine`.
 
-    def __init__(self, servicer: AuthorizationServicer) -> None:
-        options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES)]
-        self._server = grpc.aio.server(options=options)
+    Args:
+        servicer: answers ``Check``.
+        reflection: whether clients may ask what there is (``grpc.reflection.v1alpha``).
+        reuse_port: whether other processes of this user listen on the same TCP ports.
+
+    """
+
+    def __init__(self, servicer: AuthorizationServicer, *, reflection: bool = False, reuse_port: bool = False) -> None:
+        # Without it a second server on a port that is taken must fail, not share its calls.
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", int(reuse_port)), *_OPTIONS])
         # Bytes in, bytes out: a request that does not parse must be denied, not fail as an RPC.
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(servicer.check)
         # Not add_registered_method_handlers: for aio it does nothing before grpcio 1.77.
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Check": handler}),))
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if reflection:
+            add_reflection(self._server)
 
-    def bind(self, address: str) -> int:
+    @staticmethod
+    def check(address: Address) -> None:
+        """See :class:`authz.envoy.server.Engine`."""
+
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """See :class:`authz.envoy.server.Engine`."""
         try:
-            port = self._server.add_insecure_port(address)
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError:
             port = 0
         if not port:

@@ -10,19 +10,24 @@ import asyncio
 import threading
 from functools import partial
 
+import grpc
 from grpc_health.v1 import health_pb2
 from pygrpc_native import EVENT_CALL, STREAM_FULL, STREAM_SENT, NativeGrpcFront
 
+from authz.envoy.bounds import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MAX_CONCURRENT_STREAMS, MAX_METADATA_BYTES
+from authz.envoy.listeners import Address, parse
 from authz.envoy.servicer import SERVICE, AuthorizationServicer
 from authz.errors import ConfigError
 from authz.flow import start
-from authz.transport import is_loopback
 
 _HEALTH = "/grpc.health.v1.Health"
 _METHODS = ((f"/{SERVICE}/Check", False), (f"{_HEALTH}/Check", False), (f"{_HEALTH}/Watch", True))
 _CHECK, _HEALTH_CHECK, _WATCH = range(3)
 
-_BATCH = 64
+# So few that the first of them does not wait long for the last.
+_BATCH = 16
+# Verdicts need the interpreter, which is one thread at a time; another for HTTP/2 is enough to keep it busy.
+_IO_THREADS = 1
 _UNKNOWN, _NOT_FOUND = 2, 5
 
 _NOT_SERVING = int(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -40,10 +45,17 @@ _JOIN_SECONDS = 1.0
 
 
 class NativeEngine:
-    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.server.Engine`."""
+    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.server.Engine`.
 
-    def __init__(self, servicer: AuthorizationServicer) -> None:
+    Args:
+        servicer: what answers.
+        reuse_port: whether other processes of this user listen on the same TCP ports.
+
+    """
+
+    def __init__(self, servicer: AuthorizationServicer, *, reuse_port: bool = False) -> None:
         self._servicer = servicer
+        self._reuse_port = reuse_port
         self._fronts: list[NativeGrpcFront] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -52,30 +64,51 @@ class NativeEngine:
         # By call, what each has been told last.
         self._watchers: dict[tuple[NativeGrpcFront, int], int] = {}
         self._reminder: asyncio.TimerHandle | None = None
-        # Batches that are being decided, and requests that wait.
-        self._unanswered = 0
+        # Those with a batch that is being decided; each is added and taken out by its own thread.
+        self._busy: set[NativeGrpcFront] = set()
 
     @property
     def watchers(self) -> int:
         """How many calls follow the health now."""
         return len(self._watchers)
 
-    def bind(self, address: str) -> int:
+    @staticmethod
+    def check(address: Address) -> None:
         """See :class:`authz.envoy.server.Engine`.
+
+        Raises:
+            ConfigError: an address with TLS, or one that other machines can reach.
+
+        """
+        if address.kind == "tls":
+            raise ConfigError(f"listen: the native engine has no TLS for {address.text!a}; use --engine grpcio")
+        if not address.is_local:
+            raise ConfigError(
+                f"listen: {address.text!a} can be reached by other machines, and the native engine has no TLS; "
+                "use a loopback address, unix:PATH, or --engine grpcio"
+            )
+
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """See :class:`authz.envoy.server.Engine`; without ``credentials``, for there is no TLS.
 
         Raises:
             ConfigError: an address that other machines can reach, or one that cannot be bound.
 
         """
-        if address.startswith("unix-abstract:"):
-            raise ConfigError(f"listen: {address!a} is for --engine grpcio only; use unix:PATH")
-        if not address.startswith("unix:") and not is_loopback(address.rpartition(":")[0].strip("[]")):
-            raise ConfigError(
-                f"listen: {address!a} can be reached by other machines, and the native engine has no TLS; "
-                "use a loopback address, unix:PATH, or --engine grpcio"
-            )
+        if credentials is not None:
+            raise ConfigError("listen: the native engine has no TLS; use --engine grpcio")
+        self.check(parse("listen", address))
         try:
-            front = NativeGrpcFront(address, _METHODS)
+            front = NativeGrpcFront(
+                address,
+                _METHODS,
+                io_threads=_IO_THREADS,
+                max_concurrent_streams=MAX_CONCURRENT_STREAMS,
+                max_metadata_size=MAX_METADATA_BYTES,
+                keepalive_time_ms=KEEPALIVE_MS,
+                keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
+                reuse_port=self._reuse_port,
+            )
         except (OSError, ValueError):
             raise ConfigError(
                 f"listen: {address!a} cannot be bound: it is in use or not an address of this machine; choose another"
@@ -120,43 +153,41 @@ class NativeEngine:
         end, quiet = loop.time() + grace, 0
         while quiet < _QUIET_TICKS and (left := end - loop.time()) > 0:
             await asyncio.sleep(min(_TICK, left))
-            quiet = 0 if self._unanswered else quiet + 1
+            quiet = 0 if self._busy or self._servicer.pending else quiet + 1
 
     def _serve(self, front: NativeGrpcFront) -> None:
         while (events := front.recv_batch(_BATCH)) is not None:
-            self._count(1)
+            self._busy.add(front)
+            answers: list[tuple[int, bytes]] = []
             for kind, call_id, method, payload, _ in events:
                 try:
                     if kind != EVENT_CALL:
                         self._forget(front, call_id)
                     elif method == _CHECK:
-                        self._check(front, call_id, payload or b"")
+                        self._check(front, call_id, payload or b"", answers)
                     else:
                         self._tell_health(front, call_id, payload or b"", is_watching=method == _WATCH)
                 except BaseException as error:  # noqa: BLE001 - without this thread nobody is answered any more
                     if method == _CHECK:
-                        front.respond(call_id, self._servicer.unforeseen(error))
+                        answers.append((call_id, self._servicer.unforeseen(error)))
                     else:
                         front.fail(call_id, _UNKNOWN, "")
-            self._count(-1)
+            # Together, so that they leave in one piece: to wake the threads of the library costs as much as a verdict.
+            for call_id, answer in answers:
+                front.respond(call_id, answer)
+            self._busy.discard(front)
 
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self._unanswered += change
-
-    def _check(self, front: NativeGrpcFront, call_id: int, body: bytes) -> None:
-        flow = self._servicer.check_flow(body)
-        try:
-            wait = next(flow)
-        except StopIteration as done:
-            front.respond(call_id, done.value)
+    def _check(self, front: NativeGrpcFront, call_id: int, body: bytes, answers: list[tuple[int, bytes]]) -> None:
+        begun = self._servicer.begin(body)
+        if isinstance(begun, bytes):
+            answers.append((call_id, begun))
         else:
+            flow, wait = begun
             start(flow, partial(self._answer, front, call_id), waiting=wait)
-            self._count(1)
 
     def _answer(self, front: NativeGrpcFront, call_id: int, answer: bytes | None, error: BaseException | None) -> None:
         front.respond(call_id, answer if answer is not None else self._servicer.unforeseen(error or RuntimeError()))
-        self._count(-1)
+        self._servicer.end()
 
     def _tell_health(self, front: NativeGrpcFront, call_id: int, body: bytes, *, is_watching: bool) -> None:
         is_known = health_pb2.HealthCheckRequest.FromString(body).service in ("", SERVICE)

@@ -3,32 +3,47 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Protocol
 
+import grpc
 from grpc_health.v1 import health_pb2
 
 from authz import telemetry
-from authz.authorizer import Authorizer
-from authz.envoy.config import check_address
+from authz.envoy import listeners, unix_sockets
+from authz.envoy.certificates import Certificates
 from authz.envoy.grpcio_engine import GrpcioEngine
+from authz.envoy.health import Health
+from authz.envoy.listeners import Address
 from authz.envoy.servicer import AuthorizationServicer
-from authz.errors import ConfigError, UnavailableError
-from authz.flow import arun
-from authz.transport import is_loopback
+from authz.envoy.signals import on_signals
+from authz.envoy.unix_sockets import Permissions
+from authz.errors import ConfigError
 
-_SOCKETS = ("unix:", "unix-abstract:")
-
-_HEALTH_SECONDS = 1.0
+if TYPE_CHECKING:
+    from authz.envoy.native_engine import NativeEngine
 
 EngineName = Literal["grpcio", "native"]
+
+Companion = Callable[[Health], contextlib.AbstractAsyncContextManager[object]]
+"""What runs beside a server, from before it starts until it has stopped."""
 
 
 class Engine(Protocol):
     """What speaks gRPC: it gives every ``Check`` to a servicer, and answers ``grpc.health.v1``."""
 
-    def bind(self, address: str) -> int:
-        """Listen on ``HOST:PORT`` or ``unix:PATH``, and return the port.
+    @staticmethod
+    def check(address: Address) -> None:
+        """Check that this engine can serve ``address``, without binding it.
+
+        Raises:
+            ConfigError: it cannot; the message says what to use.
+
+        """
+
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Listen on ``HOST:PORT`` or ``unix:PATH``, with TLS if there are ``credentials``, and return the port.
 
         Raises:
             ConfigError: that cannot be had.
@@ -46,49 +61,111 @@ class Engine(Protocol):
 
 
 async def serve(
-    authorizer: Authorizer,
+    servicer: AuthorizationServicer,
     listen: Sequence[str],
     *,
     engine: EngineName = "grpcio",
-    remove_authorization: bool = False,
+    reuse_port: bool = False,
+    certificates: Certificates | None = None,
+    permissions: Permissions | None = None,
+    reflection: bool = False,
+    drain: float = 0.0,
     grace: float = 5.0,
+    beside: Sequence[Companion] = (),
     started: Callable[[Sequence[str]], None] = lambda _: None,
+    hung_up: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what runs.
 
     ``grpc.health.v1`` says SERVING while calls can be decided, which needs the issuer's keys.
 
     Args:
-        authorizer: the judge.
-        listen: ``HOST:PORT`` or ``unix:PATH``, at least one; port 0 is any free one.
+        servicer: answers checks.
+        listen: ``HOST:PORT``, ``tls:HOST:PORT`` or ``unix:PATH``, at least one; port 0 is any free one.
         engine: ``grpcio``, or ``native`` for loopback and Unix sockets at a fifth of the CPU time (extra ``native``).
-        remove_authorization: whether Envoy keeps the token from the upstream.
+        reuse_port: whether other processes of this user listen on the same TCP ports.
+        certificates: of the addresses with TLS.
+        permissions: of the Unix sockets; by default nobody but their owner may connect.
+        reflection: whether clients may ask what services there are; for ``grpcio``.
+        drain: seconds from saying NOT_SERVING to the end, in which everything is still answered, for load balancers
+            to go elsewhere. SIGINT cuts them short.
         grace: seconds that running checks get at the end.
+        beside: what else runs meanwhile.
         started: is called with the addresses in force.
+        hung_up: is called at SIGHUP.
 
     Raises:
         ConfigError: an address cannot be bound, or the engine is not installed.
 
     """
-    serving = _engine(engine)(AuthorizationServicer(authorizer, remove_authorization=remove_authorization))
-    addresses = [_bind(serving, address) for address in listen]
-    stopping = asyncio.Event()
-    with _on_signal(stopping.set):
+    addresses = check(listen, engine=engine, certificates=certificates, reflection=reflection)
+    serving: Engine = (
+        GrpcioEngine(servicer, reflection=reflection, reuse_port=reuse_port)
+        if engine == "grpcio"
+        else _native()(servicer, reuse_port=reuse_port)
+    )
+    async with contextlib.AsyncExitStack() as ending:
+        sockets = ending.enter_context(contextlib.ExitStack())
+        bound = [
+            _bind_socket(serving, address, permissions or Permissions(), sockets)
+            if address.kind == "unix"
+            else _bind(serving, address, certificates)
+            for address in addresses
+        ]
+        health = Health(servicer.authorizer)
+        health.watch(partial(_tell_health, serving))
+        for companion in beside:
+            await ending.enter_async_context(companion(health))
+        stop = _Stop()
+        handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.hurry, signal.SIGHUP: hung_up}
+        ending.enter_context(on_signals(handlers))
         await serving.start()
-        keeping = asyncio.create_task(_keep_health(serving, authorizer))
-        started(addresses)
+        keeping = asyncio.create_task(health.keep())
+        started(bound)
         try:
-            await stopping.wait()
+            await stop.wait()
         finally:
             keeping.cancel()
+            await health.end()
+            await stop.drain(drain)
+            sockets.close()
             await serving.stop(grace)
-            authorizer.close()
+            servicer.authorizer.close()
             telemetry.event(telemetry.INFO, "stopped")
 
 
-def _engine(name: EngineName) -> Callable[[AuthorizationServicer], Engine]:
-    if name == "grpcio":
-        return GrpcioEngine
+def check(
+    listen: Sequence[str],
+    *,
+    engine: EngineName = "grpcio",
+    certificates: Certificates | None = None,
+    reflection: bool = False,
+) -> Sequence[Address]:
+    """Return the addresses to serve, checked as far as they can be without binding them; see :func:`serve`.
+
+    Raises:
+        ConfigError: one of them cannot be served, or the engine is not installed.
+
+    """
+    addresses = listeners.parse_all(listen)
+    with_tls = [address for address in addresses if address.kind == "tls"]
+    kind = GrpcioEngine if engine == "grpcio" else _native()
+    for address in addresses:
+        kind.check(address)
+        if address.kind == "unix":
+            unix_sockets.check_path(address.path)
+    if reflection and engine != "grpcio":
+        raise ConfigError("reflection: the native engine has none; use --engine grpcio")
+    if certificates is not None and engine != "grpcio":
+        raise ConfigError("tls_cert_file: the native engine has no TLS; use --engine grpcio")
+    if certificates is None and with_tls:
+        raise ConfigError(f"tls_cert_file: missing; {with_tls[0].text!a} needs tls_cert_file and tls_key_file")
+    if certificates is not None and not with_tls:
+        raise ConfigError("tls_cert_file: no address uses it; listen on tls:HOST:PORT")
+    return addresses
+
+
+def _native() -> "type[NativeEngine]":
     try:
         from authz.envoy.native_engine import NativeEngine  # noqa: PLC0415 - the extra's
     except ModuleNotFoundError as error:
@@ -98,47 +175,48 @@ def _engine(name: EngineName) -> Callable[[AuthorizationServicer], Engine]:
     return NativeEngine
 
 
-def _bind(engine: Engine, address: str) -> str:
-    is_socket = address.startswith(_SOCKETS) and address not in _SOCKETS
-    if not is_socket:
-        # Without a port grpc takes that of https.
-        check_address("listen", address)
-    port = engine.bind(address)
-    if is_socket:
-        return address
-    host = address.rpartition(":")[0]
-    if not is_loopback(host.strip("[]")):
+def _bind(engine: Engine, address: Address, certificates: Certificates | None) -> str:
+    credentials = certificates.credentials() if certificates is not None and address.kind == "tls" else None
+    port = engine.bind(address.target, credentials)
+    if credentials is None and not address.is_local:
         # Whoever reaches this port can ask whether a token is good, and sees nothing encrypted.
-        telemetry.event(telemetry.WARNING, "listening_without_tls", address=address)
-    return f"{host}:{port}"
+        telemetry.event(telemetry.WARNING, "listening_without_tls", address=address.text)
+    return address.at(port)
 
 
-async def _keep_health(engine: Engine, authorizer: Authorizer) -> None:
-    status: int | None = None
-    while True:
-        pause, new = _HEALTH_SECONDS, int(health_pb2.HealthCheckResponse.SERVING)
-        try:
-            await arun(authorizer.verifier.warm_up_flow(timeout=0))
-        except UnavailableError as error:
-            pause, new = error.retry_after, int(health_pb2.HealthCheckResponse.NOT_SERVING)
-        except Exception as error:  # noqa: BLE001 - without this task the last status would stay for ever
-            telemetry.unforeseen("health", error)
-            new = int(health_pb2.HealthCheckResponse.NOT_SERVING)
-        if new != status:
-            status = new
-            await engine.set_health(status)
-            telemetry.event(telemetry.INFO, "health", status=health_pb2.HealthCheckResponse.ServingStatus.Name(status))
-        await asyncio.sleep(pause)
+def _bind_socket(engine: Engine, address: Address, permissions: Permissions, sockets: contextlib.ExitStack) -> str:
+    own = unix_sockets.bind_socket(address.path, permissions, lambda path: engine.bind(f"unix:{path}"))
+    sockets.callback(own.remove)
+    return address.text
 
 
-@contextlib.contextmanager
-def _on_signal(stop: Callable[[], object]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+async def _tell_health(engine: Engine, reason: str) -> None:
+    status = health_pb2.HealthCheckResponse.NOT_SERVING if reason else health_pb2.HealthCheckResponse.SERVING
+    await engine.set_health(int(status))
+    name = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+    telemetry.event(telemetry.INFO, "health", status=name, reason=reason)
+
+
+class _Stop:
+    """Whether the server is to end, and how fast."""
+
+    def __init__(self) -> None:
+        self._asked, self._hurried = asyncio.Event(), asyncio.Event()
+
+    def ask(self) -> None:
+        """Have the server end."""
+        self._asked.set()
+
+    def hurry(self) -> None:
+        """Have it end without draining."""
+        self._asked.set()
+        self._hurried.set()
+
+    async def wait(self) -> None:
+        """Return when the server is to end."""
+        await self._asked.wait()
+
+    async def drain(self, seconds: float) -> None:
+        """Return after that time, or when there is no more patience."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurried.wait(), seconds)

@@ -1,23 +1,21 @@
 """Envoy's ``Check``, whatever serves it: bytes in, bytes out."""
 
-from collections.abc import Callable, Sequence
+import threading
 from time import perf_counter
 
-from authz import telemetry
 from authz.authorizer import Authorizer
-from authz.call import Call
-from authz.decision import Decision, Evidence
+from authz.decision import Evidence
 from authz.envoy import check
-from authz.errors import InternalError
-from authz.flow import Flow, arun
-from authz.refusal import Challenge, Refusal, refusal_of
+from authz.envoy.isolation import RequestIsolation
+from authz.errors import InternalError, OverloadedError
+from authz.flow import Flow, Wait, arun
+from authz.refusal import Challenge, refusal_of
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 
 _LAST_WORD = check.denied(refusal_of(InternalError(), Challenge()), grpc=True)
 
-Observer = Callable[[Decision], None]
-"""Is told of every decision before it is answered, so it must not wait for anything."""
+MAX_PENDING = 1024
 
 
 class AuthorizationServicer:
@@ -26,56 +24,96 @@ class AuthorizationServicer:
     Args:
         authorizer: the judge.
         remove_authorization: whether Envoy keeps the token from the upstream.
-        observers: who is told of every decision.
+        jwt_authn_payload: the ``payload_in_metadata`` of Envoy's filter jwt_authn, whose word is then taken for
+            the signature of a token that the request no longer carries. Every rule about claims still applies.
+            Whoever else reaches the server could write anything there, though all that it gets is a verdict:
+            only Envoy may reach it. Empty to believe nothing of the kind.
+        isolation: checks what requests name, where Envoy shows them.
+        max_pending: how many checks may wait at a time, for keys or for the issuer's word. One more is answered
+            UNAVAILABLE at once: Envoy's patience is short, and what waits costs memory.
 
     """
 
     def __init__(
-        self, authorizer: Authorizer, *, remove_authorization: bool = False, observers: Sequence[Observer] = ()
+        self,
+        authorizer: Authorizer,
+        *,
+        remove_authorization: bool = False,
+        jwt_authn_payload: str = "",
+        isolation: RequestIsolation | None = None,
+        max_pending: int = MAX_PENDING,
     ) -> None:
-        self._authorizer = authorizer
+        self.authorizer = authorizer
         self._remove_authorization = remove_authorization
-        self._observers = tuple(observers)
+        self._jwt_authn_payload = jwt_authn_payload
+        self._isolation = isolation
+        self._max_pending = max_pending
+        self._lock = threading.Lock()
+        self.pending = 0
+        """How many checks wait now."""
 
     async def check(self, body: bytes, _context: object) -> bytes:
-        """Return the answer, as a handler of ``grpc.aio``; see :meth:`check_flow`."""
+        """Return the answer, as a handler of ``grpc.aio``; see :meth:`begin`."""
         try:
-            return await arun(self.check_flow(body))
-        except (Exception, GeneratorExit) as error:  # noqa: BLE001 - see check_flow
+            begun = self.begin(body)
+            if isinstance(begun, bytes):
+                return begun
+            flow, wait = begun
+            try:
+                return await arun(flow, waiting=wait)
+            finally:
+                self.end()
+        except (Exception, GeneratorExit) as error:  # noqa: BLE001 - see _check_flow
             # Our log is out of order, or a rule has raised GeneratorExit: whoever closes a flow does not see it again.
             return self.unforeseen(error)
 
-    def check_flow(self, body: bytes) -> Flow[bytes]:
-        """Return a serialized ``CheckResponse`` for a serialized ``CheckRequest``, whatever is in it."""
+    def begin(self, body: bytes) -> bytes | tuple[Flow[bytes], Wait]:
+        """Return a serialized ``CheckResponse`` for a serialized ``CheckRequest``, whatever is in it.
+
+        Mostly that takes no waiting. Else it returns the flow that will return the response, and what that has yielded
+        already; whoever has driven it to its end calls :meth:`end`.
+        """
+        flow = self._check_flow(body)
+        try:
+            wait = next(flow)
+            with self._lock:
+                has_room = self.pending < self._max_pending
+                self.pending += has_room
+            if has_room:
+                return flow, wait
+            flow.throw(OverloadedError())
+        except StopIteration as done:
+            answer: bytes = done.value
+            return answer
+        raise RuntimeError("a flow must not go on after it has been told to end")
+
+    def end(self) -> None:
+        """Say that a check which had to wait is over."""
+        with self._lock:
+            self.pending -= 1
+
+    def _check_flow(self, body: bytes) -> Flow[bytes]:
         began = perf_counter()
-        call, grpc_client = check.UNREADABLE, False
+        call, is_grpc = check.UNREADABLE, False
         evidence, refusal = Evidence(), None
         try:
-            call = check.call_from(check.parse(body))
-            grpc_client = check.is_grpc(call.metadata)
-            principal = yield from self._authorizer.authorize(call, evidence)
-            check.check_path(call, grpc=grpc_client)
-            answer = check.allowed(principal, self._authorizer.trusted, remove_authorization=self._remove_authorization)
+            call, is_grpc = check.read(body, jwt_authn_payload=self._jwt_authn_payload)
+            principal = yield from self.authorizer.authorize(call, evidence)
+            check.check_path(call.method, grpc=is_grpc)
+            if self._isolation is not None:
+                self._isolation.check(body, call.method, principal, grpc=is_grpc)
+            answer = check.allowed(principal, self.authorizer.trusted, remove_authorization=self._remove_authorization)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
-            refusal = self._authorizer.refusal(call, error)
-            answer = check.denied(refusal, grpc=grpc_client)
-        if self._observers:
-            self._tell(call, evidence, refusal, perf_counter() - began)
+            refusal = self.authorizer.refusal(call, error)
+            answer = check.denied(refusal, grpc=is_grpc)
+        self.authorizer.decided(call, evidence, refusal, perf_counter() - began, door="envoy")
         return answer
 
     def unforeseen(self, error: BaseException) -> bytes:
         """Return the answer to a request of which nothing is known but that ``error`` came up."""
         try:
-            return check.denied(self._authorizer.refusal(check.UNREADABLE, error), grpc=True)
+            return check.denied(self.authorizer.refusal(check.UNREADABLE, error), grpc=True)
         except BaseException:  # noqa: BLE001 - not even the log works
             return _LAST_WORD
-
-    def _tell(self, call: Call, evidence: Evidence, refusal: Refusal | None, seconds: float) -> None:
-        decision = Decision(call, evidence, refusal, seconds)
-        for observe in self._observers:
-            try:
-                observe(decision)
-            except Exception as error:  # noqa: BLE001 - whoever counts decisions has no say in them
-                telemetry.unforeseen("observer", error)

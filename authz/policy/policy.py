@@ -17,9 +17,6 @@ from authz.policy.memory import Memory
 from authz.policy.organizations import Organization, organizations_from
 from authz.policy.rules import Rule, Words, headers_of
 
-SUSPENDED = "organization_suspended"
-DENIED = "policy_denied"
-
 _REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 256
 _STRANGER = Organization()
@@ -88,13 +85,14 @@ class Policy:
         Args:
             call: the call.
             principal: who makes it.
-            evidence: is told the principal and the rule that decided.
+            evidence: is told the principal, this policy and the rule that decided.
 
         Raises:
             PermissionDeniedError: it may not.
             PeerUnknownError: that depends on ``call.peer``, which is ``None``.
 
         """
+        evidence.policy = self.name
         organization = self.organizations.get(principal.org_id, _STRANGER)
         if organization.tenant:
             evidence.principal = principal = self._identify(principal, organization.tenant)
@@ -102,10 +100,10 @@ class Policy:
             raise suspended()
         rule = self._find(call, principal, organization.groups)
         if rule is None:
-            raise PermissionDeniedError("no rule of the policy allows it", reason=DENIED)
+            raise PermissionDeniedError("no rule of the policy allows it", reason="policy_denied")
         evidence.rule = rule.name
         if rule.is_deny:
-            raise PermissionDeniedError("a rule of the policy denies it", reason=DENIED, rule=rule.name)
+            raise PermissionDeniedError("a rule of the policy denies it", reason="policy_denied", rule=rule.name)
         return principal
 
     def rule_for(self, call: Call, principal: Principal) -> Rule | None:
@@ -179,7 +177,7 @@ class Policy:
 
 def suspended() -> PermissionDeniedError:
     """Return the refusal of every call of an organization that is suspended."""
-    return PermissionDeniedError("the organization is suspended", reason=SUSPENDED)
+    return PermissionDeniedError("the organization is suspended", reason="organization_suspended")
 
 
 def _up_to_certainty(rules: Iterable[Rule]) -> Iterator[Rule]:

@@ -15,6 +15,7 @@ from typing import Any, Self, cast
 import grpc
 
 from authz.call import Principal, set_current_principal
+from interceptors.aio.requests import RequestRule, Requests, checked_on_thread, refusing
 from interceptors.aio.streams import Stream, StreamOnThreads
 from interceptors.context import Metadata, TrustedAioContext, TrustedSyncContextOnAio
 from interceptors.handlers import Behaviour, Handler, behaviour_of
@@ -55,24 +56,34 @@ class Admission:
         principal: who makes it.
         metadata: what its handler is shown.
         stream: what may end it before its handler does; ``None`` for one that nothing ends.
+        rule: what its handler may see of its requests; ``None`` where it may see all.
         variables: the context variables of the RPC's task, for handlers that run elsewhere.
 
     """
 
-    __slots__ = ("metadata", "principal", "stream", "variables")
+    __slots__ = ("metadata", "principal", "rule", "stream", "variables")
 
     def __init__(
-        self, principal: Principal, metadata: Metadata, stream: Stream | None, variables: contextvars.Context | None
+        self,
+        principal: Principal,
+        metadata: Metadata,
+        stream: Stream | None,
+        rule: RequestRule | None,
+        variables: contextvars.Context | None,
     ) -> None:
         self.principal = principal
         self.metadata = metadata
         self.stream = stream
+        self.rule = rule
         self.variables = variables
 
 
 def trusted(behaviour: Behaviour, sort: Sort, admission: Admission) -> Behaviour:
     """Return ``behaviour`` for one RPC that has been admitted."""
-    return _TRUSTED[sort](behaviour, admission)
+    trusted = _TRUSTED[sort](behaviour, admission)
+    if admission.rule is None or sort.is_async:
+        return trusted
+    return checked_on_thread(trusted, admission.rule, admission.stream, is_generator=sort is Sort.GENERATOR)
 
 
 class _StreamContext(TrustedAioContext):
@@ -82,6 +93,13 @@ class _StreamContext(TrustedAioContext):
         super().__init__(context, metadata)
         self._stream = stream
         self._has_begun = False
+        self.requests: Requests | None = None
+        """What reads for the handler, where it may not see all."""
+
+    def read(self) -> Awaitable[Any]:
+        """See ``grpc.aio.ServicerContext``."""
+        reading = cast("Awaitable[Any]", self._context.read())
+        return reading if self.requests is None else self.requests.checked(reading)
 
     def send_initial_metadata(self, metadata: Any) -> Awaitable[None]:
         """See ``grpc.aio.ServicerContext``."""
@@ -112,11 +130,18 @@ class _Asynchronous(functools.partial[Any]):
         return self
 
     def __call__(self, request: Any, context: Any) -> Any:
-        stream = self._admission.stream
+        stream, rule = self._admission.stream, self._admission.rule
+        if rule is not None and not rule.is_stream:
+            refusal = rule.refusal(request)
+            if refusal is not None:
+                return refusing(context, refusal, is_generator=inspect.isasyncgenfunction(self.func))
         if stream is None:
             return self.func(request, TrustedAioContext(context, self._admission.metadata))
         stream.begin(context)
-        result = self.func(request, _StreamContext(context, self._admission.metadata, stream))
+        trusted = _StreamContext(context, self._admission.metadata, stream)
+        if rule is not None and rule.is_stream:
+            request = trusted.requests = Requests(request, rule, stream)
+        result = self.func(request, trusted)
         return stream.watched(result) if inspect.isasyncgen(result) else result
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import contextvars
 import functools
+import math
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
@@ -14,6 +14,7 @@ from authz.authorizer import Authorizer, as_authorizer
 from authz.call import ANONYMOUS, Call, Principal, set_current_principal
 from authz.errors import ConfigError, PeerUnknownError
 from authz.flow import arun, is_given_up, run
+from authz.hearing import Hearing
 from authz.mesh import MeshPeers
 from authz.peer import Peer
 from authz.refusal import Refusal
@@ -21,9 +22,11 @@ from authz.streams import StreamExpiry, StreamRules
 from authz.verifier import Verifier
 from authz.verifiers import Verifiers
 from interceptors.aio.behaviours import Admission, Sort, decided, sort_of, trusted
+from interceptors.aio.requests import RequestRule
 from interceptors.aio.streams import Stream, StreamOnThreads
 from interceptors.context import Metadata
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
+from interceptors.isolation import check_of
 
 if TYPE_CHECKING:
     Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -90,21 +93,26 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
     async def _intercept(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler | None:
         call = Call(method=details.method, metadata=details.invocation_metadata)
+        hearing = Hearing(self._authorizer, call, "grpc_aio")
         try:
             try:
-                principal = await arun(self._authorizer.authorize(call))
+                principal = await arun(self._authorizer.authorize(call, hearing.evidence))
             except PeerUnknownError:
                 # Who is at the other end is to be read from the handler's context only.
                 # Nobody has been found out yet, so others are told of nobody.
                 metadata = self._authorizer.trusted.believed(call.metadata, ANONYMOUS)
-                return self._undecided(await continuation(_told(details, metadata)) or _UNKNOWN, call)
+                return self._undecided(await continuation(_told(details, metadata)) or _UNKNOWN, hearing)
+            seconds = hearing.seconds
             set_current_principal(principal)
             metadata = self._authorizer.trusted.believed(call.metadata, principal)
             handler = await continuation(_told(details, metadata))
+            # Not told before others have been asked: if they fail, the call is refused after all.
             if handler is None:
+                hearing.allowed(seconds)
                 return None
             sort = sort_of(handler)
-            admission = self._admission(call, principal, metadata, self._new_stream(handler, sort, call))
+            stream = self._new_stream(handler, sort, hearing)
+            admission = self._admission(handler, hearing, principal, metadata, stream, seconds=seconds)
             return with_behaviour(handler, trusted(behaviour_of(handler), sort, admission))
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -112,47 +120,74 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             if isinstance(error, asyncio.CancelledError) and is_given_up():
                 raise
             # Whatever else escaped would leave the client without any status, or tell it the exception's text.
-            return _refused(self._authorizer.refusal(call, error))
+            return _refused(hearing.refused(error))
 
-    def _new_stream(self, handler: Handler, sort: Sort, call: Call) -> Stream | None:
+    def _new_stream(self, handler: Handler, sort: Sort, hearing: Hearing) -> Stream | None:
         if not (handler.request_streaming or handler.response_streaming):
             return None
-        refuse = functools.partial(self._authorizer.refusal, call, event="stream_ended")
-        stream = Stream(refuse) if sort.is_async else StreamOnThreads(refuse)
+        stream = Stream(hearing.ended) if sort.is_async else StreamOnThreads(hearing.ended)
         stream.when_over(functools.partial(self._authorizer.streams.close, stream))
         return stream
 
     def _admission(
         self,
-        call: Call,
+        handler: Handler,
+        hearing: Hearing,
         principal: Principal,
         metadata: Metadata,
         stream: Stream | None,
+        *,
+        seconds: float,
         variables: contextvars.Context | None = None,
     ) -> Admission:
-        if principal is ANONYMOUS:
+        """Return what the call brings along, and tell that it is allowed, unless that takes a look at its request."""
+        rule = self._rule(handler, hearing, principal, seconds)
+        if principal is ANONYMOUS and rule is None:
             stream = None
         if stream is not None:
-            until = self._streams.until(call.method, self._authorizer.ends_at(principal))
+            until = self._until(hearing.call, principal)
             stream.reopen = functools.partial(self._authorizer.open_stream, stream, principal, until)
             stream.reopen()
             if stream.is_over:
                 # While a thread was deciding; whoever closes streams has been here before.
                 self._authorizer.streams.close(stream)
-        return Admission(principal, metadata, stream, variables)
+        if rule is None or rule.is_stream:
+            hearing.allowed(seconds)
+        return Admission(principal, metadata, stream, rule, variables)
 
-    def _undecided(self, handler: Handler, call: Call) -> Handler:
+    def _until(self, call: Call, principal: Principal) -> float:
+        if principal is ANONYMOUS:
+            return math.inf
+        return self._streams.until(call.method, self._authorizer.ends_at(principal))
+
+    def _rule(self, handler: Handler, hearing: Hearing, principal: Principal, seconds: float) -> RequestRule | None:
+        check = check_of(handler, principal)
+        if check is None:
+            return None
+        return RequestRule(
+            check,
+            is_stream=bool(handler.request_streaming),
+            allow=functools.partial(hearing.allowed, seconds),
+            refuse=hearing.refused,
+            end=self._authorizer.streams.end_one,
+        )
+
+    def _undecided(self, handler: Handler, hearing: Hearing) -> Handler:
+        call = hearing.call
         sort = sort_of(handler)
-        stream = self._new_stream(handler, sort, call)
+        stream = self._new_stream(handler, sort, hearing)
         variables = contextvars.copy_context()
 
         def admitted(principal: Principal) -> Behaviour:
             metadata = self._authorizer.trusted.believed(call.metadata, principal)
-            return trusted(behaviour_of(handler), sort, self._admission(call, principal, metadata, stream, variables))
+            admission = self._admission(
+                handler, hearing, principal, metadata, stream, seconds=hearing.seconds, variables=variables
+            )
+            return trusted(behaviour_of(handler), sort, admission)
 
         async def decide(context: Any) -> Behaviour:
             try:
-                principal = await arun(self._authorizer.authorize(_with_peer(call, context)))
+                principal = await arun(self._authorizer.authorize(_with_peer(call, context), hearing.evidence))
                 set_current_principal(principal)
                 return admitted(principal)
             except (KeyboardInterrupt, SystemExit):
@@ -160,15 +195,16 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and is_given_up():
                     raise
-                refusal = self._authorizer.refusal(call, error)
+                refusal = hearing.refused(error)
             return await _abort(context, refusal)
 
         def decide_on_thread(context: Any) -> Behaviour | None:
             try:
                 # Not in this thread's own variables, which outlive the RPC: behaviours on threads bring theirs.
-                return admitted(run(self._authorizer.authorize(_with_peer(call, context)), context.time_remaining()))
+                flow = self._authorizer.authorize(_with_peer(call, context), hearing.evidence)
+                return admitted(run(flow, context.time_remaining()))
             except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
-                refusal = self._authorizer.refusal(call, error)
+                refusal = hearing.refused(error)
             context.abort(grpc.StatusCode[refusal.code.name], refusal.message, refusal.trailers)
             return None
 
@@ -185,7 +221,7 @@ def _told(details: grpc.HandlerCallDetails, metadata: Metadata) -> Any:
 
 
 def _with_peer(call: Call, context: Any) -> Call:
-    return replace(call, peer=Peer.of(context.peer(), context.auth_context()))
+    return call._replace(peer=Peer.of(context.peer(), context.auth_context()))
 
 
 def _refused(refusal: Refusal) -> Handler:

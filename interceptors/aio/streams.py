@@ -16,7 +16,6 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from authz.errors import AuthzError
 from authz.refusal import Refusal
 
 # An abort waits for a client that does not read. The handler must not wait with it.
@@ -39,7 +38,7 @@ class Stream:
 
     """
 
-    def __init__(self, refuse: Callable[[AuthzError], Refusal]) -> None:
+    def __init__(self, refuse: Callable[[Exception], Refusal]) -> None:
         self._refuse = refuse
         self._loop = asyncio.get_running_loop()
         self._task: Any = asyncio.current_task()
@@ -54,7 +53,7 @@ class Stream:
         self.reopen = _nothing
         """Takes in the stream once more."""
 
-    def end(self, error: AuthzError) -> float | None:
+    def end(self, error: Exception) -> float | None:
         """See :class:`authz.streams.Stream`."""
         with self._ending:
             if self.refusal is not None:
@@ -198,7 +197,7 @@ def _forget(task: "asyncio.Task[None]") -> None:
 class StreamOnThreads(Stream):
     """One streaming RPC with a synchronous handler, which runs on threads."""
 
-    def __init__(self, refuse: Callable[[AuthzError], Refusal]) -> None:
+    def __init__(self, refuse: Callable[[Exception], Refusal]) -> None:
         super().__init__(refuse)
         self._aborting = threading.Lock()
         self._is_aborted = False

@@ -19,20 +19,24 @@ from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
-from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
+from authz.demo.v1 import ledger_pb2
+from authz.envoy.authz_cluster import authz_cluster
+from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
 from authz.envoy.grpcio_engine import GrpcioEngine
 from authz.envoy.server import EngineName
 from authz.envoy.servicer import AuthorizationServicer
 from authz.errors import InternalError
-from authz.flow import Flow
+from authz.flow import Flow, pause
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.verifier import Verifier
 from interceptors import AuthzInterceptor
 from tests.certificates import Authority, Certificate
 from tests.doubles import AUDIENCE, ISSUER, jwks
+from tests.e2e.variants import PAYLOAD, ext_authz_of, manager_of, variants
 from tests.interceptors.servers import Loop, on_loopback, sync_server
 from tests.interceptors.service import Witness, handlers, sync_behaviours
+from tests.marked import descriptor_set
 from tests.programs import Program
 
 PUBLIC = "/public"
@@ -41,6 +45,8 @@ OPEN = "/tests.Open/Call"
 """A method on a route without any check."""
 OPEN_PREFIX = "/open/"
 """Beginning of the paths on another such route."""
+SHOWN = "/authz.demo.v1.LedgerService/PostEntry"
+"""A method whose requests Envoy shows to the authorization server."""
 UNSERVED = "/tests.Guarded/Unserved"
 """A method that the upstream does not have."""
 DENIED = "/tests.Guarded/Denied"
@@ -114,15 +120,16 @@ class Seen:
 
 
 class Told(Authorizer):
-    """A judge that refuses every call for the reason that a test gives it."""
+    """A judge that refuses every call for the reason that a test gives it, or without one says nothing for a while."""
 
     def __init__(self, key: SigningKey) -> None:
         super().__init__(Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(key), algorithms=["ES256"]))
-        self.error: BaseException = InternalError()
+        self.error: BaseException | None = InternalError()
 
     def authorize(self, _call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
-        raise self.error
-        yield
+        if self.error is None:
+            yield from pause(2)
+        raise self.error or InternalError()
 
 
 class Mesh:
@@ -144,6 +151,7 @@ class Mesh:
         removing: the same as ``target``, whose server has Envoy keep the token from the upstream.
         told: the same as ``target``, with ``judge`` to ask.
         told_lenient: the same as ``told``, with ``failure_mode_allow``.
+        variants: the same of each listener of :mod:`tests.e2e.variants`, by its name.
 
     """
 
@@ -153,24 +161,28 @@ class Mesh:
         self.judge = Told(key)
         self._engine = engine
         self._running = contextlib.ExitStack()
+        self._keys = jwks(key)
         self._jwks = folder / "jwks.json"
-        self._jwks.write_text(json.dumps(jwks(key)), encoding="utf-8")
+        self._jwks.write_text(json.dumps(self._keys), encoding="utf-8")
         self._policy = folder / "policy.yaml"
         self._policy.write_text(json.dumps(POLICY), encoding="utf-8")
+        self._descriptors = folder / "api.binpb"
+        self._descriptors.write_bytes(descriptor_set(ledger_pb2.DESCRIPTOR))
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
-            upstreams = starting.enter_context(_grpc_echo()), starting.enter_context(_http_echo())
+            upstreams = starting.enter_context(grpc_echo()), starting.enter_context(_http_echo())
             self.backend = starting.enter_context(_believer(self._folder / "believer.sock"))
             starting.enter_context(_serve_here(self.judge, f"unix:{self._folder}/told.sock"))
-            starting.enter_context(self._serve("removing", *self._known(), "--remove-authorization"))
+            removing = "--remove-authorization", "--jwt-authn-payload", PAYLOAD
+            starting.enter_context(self._serve("removing", *self._known(), *removing))
             self._keyless = starting.enter_context(self._serve("keyless", "--jwks-url", "http://127.0.0.1:9/jwks"))
             # By default a line waits ten seconds for others.
             self._envoy = Envoy(self._config(*upstreams), self._folder, "--file-flush-interval-msec", "20")
             starting.callback(self._envoy.stop)
             self.start_server()
             starting.callback(self.kill_server)
-            addresses = self._envoy.addresses()
+            self.variants = addresses = self._envoy.addresses()
             self.target, self.lenient = addresses["main"], addresses["lenient"]
             self.tokenless, self.undecided = addresses["tokenless"], addresses["undecided"]
             self.removing = addresses["removing"]
@@ -184,7 +196,7 @@ class Mesh:
 
     def start_server(self) -> None:
         """Start the authorization server, with its keys."""
-        self._server = self._serve("authz", *self._known())
+        self._server = self._serve("authz", *self._known(), "--descriptors", str(self._descriptors))
 
     def kill_server(self) -> None:
         """End it at once."""
@@ -217,22 +229,22 @@ class Mesh:
             {"match": {"path": OPEN}, "route": {"cluster": "grpc"}, **_NO_CHECK},
             {**http_route("http", prefix=OPEN_PREFIX), **_NO_CHECK},
         ]
-        routes = [*unchecked, grpc_route("grpc"), http_route("http")]
+        routes = [*unchecked, unary_route("grpc", SHOWN), grpc_route("grpc"), http_route("http")]
         lenient = listener("lenient", "127.0.0.1:0", routes, authz="keyless", trusted=trusted)
-        _ext_authz_of(lenient)["failure_mode_allow"] = True
+        ext_authz_of(lenient)["failure_mode_allow"] = True
         without_token = {**grpc_route("believer"), "request_headers_to_remove": ["authorization"]}
         tokenless = listener("tokenless", "127.0.0.1:0", [without_token], authz="authz", trusted=trusted)
         removing = listener("removing", "127.0.0.1:0", routes, authz="removing", trusted=trusted)
         undecided = listener("undecided", "127.0.0.1:0", [without_token], authz="nobody", trusted=trusted)
-        _ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
+        ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
         mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
         mutual["filter_chains"][0]["transport_socket"] = _mutual_tls(self.authority)
-        main = listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
-        _manager_of(main)["access_log"] = [_access_log(self._folder / "access.log")]
+        main = listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted, max_request_bytes=65_536)
+        manager_of(main)["access_log"] = [_access_log(self._folder / "access.log")]
         joined = listener("joined", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
-        _ext_authz_of(joined)["encode_raw_headers"] = False
+        ext_authz_of(joined)["encode_raw_headers"] = False
         told_lenient = listener("told-lenient", "127.0.0.1:0", routes, authz="told", trusted=trusted)
-        _ext_authz_of(told_lenient)["failure_mode_allow"] = True
+        ext_authz_of(told_lenient)["failure_mode_allow"] = True
         return bootstrap(
             [
                 main,
@@ -244,14 +256,15 @@ class Mesh:
                 removing,
                 listener("told", "127.0.0.1:0", routes, authz="told", trusted=trusted),
                 told_lenient,
+                *variants(PUBLIC_CALL, self._keys),
             ],
             [
-                cluster("told", [f"unix:{self._folder}/told.sock"], http2=True),
-                cluster("removing", [f"unix:{self._folder}/removing.sock"], http2=True),
-                cluster("nobody", [f"unix:{self._folder}/nobody.sock"], http2=True),
+                authz_cluster("told", [f"unix:{self._folder}/told.sock"]),
+                authz_cluster("removing", [f"unix:{self._folder}/removing.sock"]),
+                authz_cluster("nobody", [f"unix:{self._folder}/nobody.sock"]),
                 cluster("believer", [f"unix:{self._folder}/believer.sock"], http2=True),
-                cluster("authz", [f"unix:{self._folder}/authz.sock"], http2=True),
-                cluster("keyless", [f"unix:{self._folder}/keyless.sock"], http2=True),
+                authz_cluster("authz", [f"unix:{self._folder}/authz.sock"]),
+                authz_cluster("keyless", [f"unix:{self._folder}/keyless.sock"]),
                 cluster("grpc", [grpc_upstream], http2=True),
                 cluster("http", [http_upstream], http2=False),
             ],
@@ -267,18 +280,6 @@ _NO_CHECK = {
         }
     }
 }
-
-
-def _manager_of(listening: dict[str, Any]) -> dict[str, Any]:
-    [chain] = listening["filter_chains"]
-    [manager] = chain["filters"]
-    config: dict[str, Any] = manager["typed_config"]
-    return config
-
-
-def _ext_authz_of(listening: dict[str, Any]) -> dict[str, Any]:
-    config: dict[str, Any] = _manager_of(listening)["http_filters"][0]["typed_config"]
-    return config
 
 
 def _access_log(path: Path) -> dict[str, Any]:
@@ -354,7 +355,7 @@ def _believer(socket: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _grpc_echo() -> Iterator[str]:
+def grpc_echo() -> Iterator[str]:
     with ThreadPoolExecutor(8) as pool:
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
         server.add_generic_rpc_handlers([Echo()])

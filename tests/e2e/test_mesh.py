@@ -203,6 +203,10 @@ def test_token_that_is_too_long_is_a_denial(mesh: Mesh, mesh_channel: grpc.Chann
     assert http1.get(mesh.target, "/accounts", headers=token).status == 401
 
 
+def test_longest_token_that_envoy_takes_is_a_denial_too(mesh: Mesh) -> None:
+    assert http1.get(mesh.target, "/accounts", headers=bearer("a" * 61_000)).status == 401
+
+
 # ---- failure_mode_allow, which lets through every request that nobody could decide ----
 
 

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from authz.authorizer import Authorizer
 from authz.demo.signing import SigningKey
 from authz.envoy.server import EngineName, serve
+from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from tests.doubles import FakeIssuer, jwks, m2m_claims
 from tests.envoy.messages import GRPC, bearer, in_headers
@@ -57,10 +58,13 @@ class Served:
 
         return self._runner.run(wait())
 
-    def connect(self, address: str) -> grpc.aio.Channel:
+    def connect(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
         async def connect() -> grpc.aio.Channel:
             # Channels of one process share their connections otherwise.
-            return grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            if credentials is None:
+                return grpc.aio.insecure_channel(address, options)
+            return grpc.aio.secure_channel(address.removeprefix("tls:"), credentials, options)
 
         return self.run(connect())
 
@@ -115,14 +119,13 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(
-    authorizer: Authorizer, *listen: str, engine: EngineName = "grpcio", grace: float = 5.0
-) -> Iterator[Served]:
-    """Serve until the end of the block."""
+def serving(authorizer: Authorizer, *listen: str, engine: EngineName = "grpcio", **options: Any) -> Iterator[Served]:
+    """Serve until the end of the block; ``options`` are those of ``serve``."""
 
     async def start() -> tuple[Sequence[str], "asyncio.Task[None]"]:
         started = asyncio.get_running_loop().create_future()
-        ended = asyncio.create_task(serve(authorizer, listen, engine=engine, grace=grace, started=started.set_result))
+        servicer = AuthorizationServicer(authorizer)
+        ended = asyncio.create_task(serve(servicer, listen, engine=engine, started=started.set_result, **options))
         await asyncio.wait((started, ended), return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
             await ended

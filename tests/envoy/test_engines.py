@@ -10,14 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Self
 
 import grpc
-import h2.config
-import h2.connection
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, WindowUpdateFrame
 
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
@@ -33,6 +29,7 @@ from authz.verifier import Verifier
 from tests import programs
 from tests.doubles import AUDIENCE, ISSUER, FakeTransport, ManualClock
 from tests.envoy.messages import Denial
+from tests.envoy.raw_client import RawClient
 from tests.envoy.serving import CHECK, LOOPBACK, NOT_SERVING, PATIENCE, SERVING, BeginWaiting, Served, serving
 
 ENGINES = {"grpcio": GrpcioEngine, "native": NativeEngine}
@@ -303,80 +300,6 @@ def test_native_engine_forgets_watchers_that_go_away(authorizer: Authorizer) -> 
 # ---- Clients that behave badly ----
 
 
-class RawClient:
-    """A connection on which every frame can be sent, whatever the protocol says; a context manager."""
-
-    def __init__(self, address: str, *, window: int = 65535) -> None:
-        host, _, port = address.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
-        self._incoming = self._socket.makefile("rb")
-        self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
-        self._connection.initiate_connection()
-        self._connection.update_settings({4: window})
-        self._socket.sendall(self._connection.data_to_send())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._incoming.close()
-        self._socket.close()
-
-    def open(self, number: int, path: str, *, padding: int = 0) -> None:
-        """Send the headers of one stream, in as many frames as they need."""
-        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "authz")]
-        headers += [("content-type", "application/grpc"), ("te", "trailers")]
-        headers += [(f"x-{index}", "a" * 1000) for index in range(padding)]
-        block = self._connection.encoder.encode(headers, huffman=False)
-        parts = [block[at : at + 16_000] for at in range(0, len(block), 16_000)]
-        frames = [HeadersFrame(number), *(ContinuationFrame(number) for _ in parts[1:])]
-        frames[-1].flags.add("END_HEADERS")
-        for frame, part in zip(frames, parts, strict=True):
-            frame.data = part
-            self._socket.sendall(frame.serialize())
-
-    def send(self, number: int, data: bytes, *, end: bool = True) -> None:
-        frame = DataFrame(number, data)
-        if end:
-            frame.flags.add("END_STREAM")
-        self._socket.sendall(frame.serialize())
-
-    def await_answer(self, number: int) -> None:
-        """Return when a frame of that stream has come back."""
-        while self._frame()[1] != number:
-            pass
-
-    def await_message(self, number: int, wanted: bytes) -> None:
-        """Give that stream room, and return when the message has come on it."""
-        room = WindowUpdateFrame(number, window_increment=1000)
-        self._socket.sendall(room.serialize())
-        data = b""
-        while wanted not in _messages(data):
-            kind, stream, body = self._frame()
-            if (kind, stream) == (0, number):
-                data += body
-
-    def _frame(self) -> tuple[int, int, bytes]:
-        header = self._incoming.read(9)
-        assert len(header) == 9, "the connection has ended"
-        return header[3], int.from_bytes(header[5:]), self._incoming.read(int.from_bytes(header[:3]))
-
-    def until_it_is_cut_off(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except OSError:
-            return
-
-
-def _messages(data: bytes) -> list[bytes]:
-    """Return the messages of gRPC that are complete."""
-    found = []
-    while len(data) >= 5 and len(data) >= (end := 5 + int.from_bytes(data[1:5])):
-        found.append(data[5:end])
-        data = data[end:]
-    return found
-
-
 def test_watcher_that_does_not_read_holds_up_nobody_and_is_told_later(
     authorizer: Authorizer, engine: EngineName
 ) -> None:
@@ -410,30 +333,6 @@ def test_watcher_that_does_not_read_holds_up_nobody_and_is_told_later(
             return await scenario()
 
     assert asyncio.run(in_time()) == [NOT_SERVING, *statuses]
-
-
-def test_ten_thousand_streams_at_once_do_not_take_the_server_down(server: Served, question: CheckRequest) -> None:
-    def flood() -> None:
-        with RawClient(server.addresses[0]) as client:
-            client.until_it_is_cut_off(lambda: [client.open(2 * i + 1, CHECK) for i in range(10_000)] and None)
-
-    server.run(asyncio.to_thread(flood))
-    body, deadline = question.SerializeToString(), time.monotonic() + PATIENCE
-    # grpcio sheds new calls of everybody until it has dealt with so many.
-    while (code := code_of(server, CHECK, body)) is not grpc.StatusCode.OK and time.monotonic() < deadline:
-        pass
-
-    assert code is grpc.StatusCode.OK
-
-
-def test_a_megabyte_of_headers_leaves_other_connections_alone(server: Served, question: CheckRequest) -> None:
-    def flood() -> None:
-        with RawClient(server.addresses[0]) as client:
-            client.until_it_is_cut_off(lambda: client.open(1, CHECK, padding=1000))
-
-    server.run(asyncio.to_thread(flood))
-
-    assert server.check(question).status.code == 0
 
 
 def test_messages_that_promise_4_gb_leave_other_connections_alone(server: Served, question: CheckRequest) -> None:
@@ -481,14 +380,6 @@ def test_native_engine_refuses_addresses_that_others_can_reach(authorizer: Autho
     with (
         pytest.raises(ConfigError, match=r"^listen: .* can be reached by other machines.*--engine grpcio$"),
         serving(authorizer, LOOPBACK, address, engine="native"),
-    ):
-        pass
-
-
-def test_native_engine_refuses_abstract_sockets(authorizer: Authorizer) -> None:
-    with (
-        pytest.raises(ConfigError, match=r"^listen: .* is for --engine grpcio only"),
-        serving(authorizer, "unix-abstract:authz", engine="native"),
     ):
         pass
 

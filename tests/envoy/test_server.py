@@ -133,7 +133,7 @@ def test_ipv6_address_keeps_its_brackets(authorizer: Authorizer, engine: EngineN
 )
 def test_address_needs_host_and_port(authorizer: Authorizer, address: str, engine: EngineName) -> None:
     with (
-        pytest.raises(ConfigError, match=r"^listen: '.*' is neither HOST:PORT nor unix:PATH$"),
+        pytest.raises(ConfigError, match=r"^listen: '.*' is neither HOST:PORT, tls:HOST:PORT nor unix:PATH$"),
         serving(authorizer, address, engine=engine),
     ):
         pass

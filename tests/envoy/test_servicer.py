@@ -14,13 +14,13 @@ from authz.decision import Decision, Evidence
 from authz.demo.signing import SigningKey
 from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
-from authz.flow import Flow
+from authz.flow import Flow, run
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.policy import Policy
 from authz.verifier import Verifier
 from tests.certificates import Authority, dns, uris
-from tests.doubles import AUDIENCE, ISSUER, ORG, ManualClock, jwks, m2m_claims
+from tests.doubles import AUDIENCE, ISSUER, ORG, FakeIssuer, ManualClock, jwks, m2m_claims
 from tests.envoy.messages import FORMS, GRPC, GRPC_PATH, Denial, Form, bearer, in_header_map, in_headers, is_sound
 
 Ask = Callable[[CheckRequest | bytes], CheckResponse]
@@ -28,8 +28,8 @@ Ask = Callable[[CheckRequest | bytes], CheckResponse]
 PUBLIC = "/grpc.health.v1.Health/Check"
 
 
-def asker(authorizer: Authorizer) -> Ask:
-    servicer = AuthorizationServicer(authorizer)
+def asker(authorizer: Authorizer, *, jwt_authn_payload: str = "") -> Ask:
+    servicer = AuthorizationServicer(authorizer, jwt_authn_payload=jwt_authn_payload)
 
     def ask(question: CheckRequest | bytes) -> CheckResponse:
         body = question if isinstance(question, bytes) else question.SerializeToString()
@@ -305,6 +305,74 @@ def test_end_of_the_process_is_no_verdict(known_keys: Verifier, error: BaseExcep
         checking.send(None)
 
 
+# ---- Too much to do ----
+
+
+def test_check_beyond_what_may_wait_is_undecided_at_once(
+    issuer: FakeIssuer, verifier: Verifier, ec_key: SigningKey
+) -> None:
+    decisions: list[Decision] = []
+    servicer = AuthorizationServicer(Authorizer(verifier, observers=[decisions.append]), max_pending=2)
+    question = in_headers(GRPC, bearer(ec_key.sign(m2m_claims()))).SerializeToString()
+    issuer.transport.hang()
+    waiting = [servicer.begin(question), servicer.begin(question)]
+    denial = Denial(CheckResponse.FromString(answered(servicer.begin(question))))
+
+    assert (denial.code, denial.http_status, denial.reason, denial.headers["retry-after"]) == (
+        14,
+        503,
+        "OVERLOADED",
+        "1",
+    )
+    assert [decision.verdict for decision in decisions] == ["undecided"]
+
+    issuer.transport.release()
+    for begun in waiting:
+        assert not isinstance(begun, bytes)
+        assert CheckResponse.FromString(run(begun[0], waiting=begun[1])).status.code == 0
+        servicer.end()
+
+    assert servicer.pending == 0
+    assert CheckResponse.FromString(answered(servicer.begin(question))).status.code == 0
+
+
+def test_check_that_need_not_wait_is_decided_however_many_do(
+    issuer: FakeIssuer, verifier: Verifier, ec_key: SigningKey, other_key: SigningKey
+) -> None:
+    servicer = AuthorizationServicer(Authorizer(verifier), max_pending=1)
+    known = in_headers(GRPC, bearer(ec_key.sign(m2m_claims()))).SerializeToString()
+    asyncio.run(servicer.check(known, None))
+    issuer.transport.hang()
+    assert not isinstance(servicer.begin(in_headers(bearer(other_key.sign(m2m_claims()))).SerializeToString()), bytes)
+
+    assert CheckResponse.FromString(answered(servicer.begin(known))).status.code == 0
+
+
+def answered(begun: object) -> bytes:
+    assert isinstance(begun, bytes)
+    return begun
+
+
+# ---- Whoever counts decisions ----
+
+
+def test_every_decision_is_told_with_what_it_rests_on(verifier: Verifier, ec_key: SigningKey) -> None:
+    decisions: list[Decision] = []
+    ask = asker(Authorizer(verifier, public_methods=[PUBLIC], observers=[decisions.append]))
+    good = in_headers(GRPC, bearer(ec_key.sign(m2m_claims())))
+    for question in (good, good, in_headers(GRPC), in_headers(path=PUBLIC), b"\xff"):
+        ask(question)
+
+    assert [(one.verdict, one.evidence.source, one.evidence.principal.org_id) for one in decisions] == [
+        ("allowed", "signature", ORG),
+        ("allowed", "cache", ORG),
+        ("denied", "none", ""),
+        ("allowed", "public", ""),
+        ("denied", "none", ""),
+    ]
+    assert all(0 <= one.seconds < 60 for one in decisions)
+
+
 # ---- Whatever may come ----
 
 keys = st.one_of(st.sampled_from(["authorization", "Authorization", "content-type", ":path", "x-org-id"]), st.text())
@@ -432,8 +500,10 @@ class Watched:
 
     def __init__(self, verifier: Verifier, **changes: object) -> None:
         self.decisions: list[Decision] = []
-        authorizer = Authorizer(verifier, policy=Policy.from_document({**POLICY, **changes}))
-        self._servicer = AuthorizationServicer(authorizer, observers=[self.decisions.append])
+        policy = Policy.from_document({**POLICY, **changes})
+        self._servicer = AuthorizationServicer(
+            Authorizer(verifier, policy=policy, observers=[self.decisions.append]),
+        )
 
     def ask(self, question: CheckRequest) -> CheckResponse:
         return CheckResponse.FromString(asyncio.run(self._servicer.check(question.SerializeToString(), None)))

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from authz import Authorizer, Call, Policy, Principal, Verifier
-from authz.decision import Evidence
+from authz.decision import Decision, Evidence
 from authz.demo.signing import SigningKey
 from authz.flow import Flow
 from tests.doubles import CLIENT, ORG, FakeIssuer, ManualClock, m2m_claims
@@ -282,3 +282,19 @@ def test_two_issuers_may_use_one_name_for_their_keys(new_live: Any, rotating: Ro
 
     assert is_ended(live, running, "KEY_NOT_FOUND")
     assert ended == []
+
+
+# ---- What is told ----
+
+
+def test_end_of_a_stream_is_a_decision_of_its_own(new_live: Any, verifier: Verifier) -> None:
+    told: list[Decision] = []
+    live = new_live(Authorizer(verifier, observers=[told.append]))
+    running = begin(live)
+    live.authorizer.revoke(org_id=ORG)
+
+    assert is_ended(live, running, "TOKEN_INACTIVE")
+    admitted, ended = (decision.fields() for decision in told)
+    assert (admitted["event"], admitted["verdict"], admitted["source"]) == ("decision", "allowed", "signature")
+    changed = {"event": "stream_ended", "verdict": "denied", "code": "UNAUTHENTICATED", "reason": "token_inactive"}
+    assert ended == {**admitted, **changed, "milliseconds": 0.0}

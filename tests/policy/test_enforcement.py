@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from authz.authorizer import Authorizer
-from authz.call import ANONYMOUS, Call, Principal
+from authz.call import ANONYMOUS, Call, Principal, Requirements
 from authz.decision import Evidence
 from authz.demo.signing import SigningKey
-from authz.errors import AuthzError, ConfigError, PeerUnknownError, PermissionDeniedError
+from authz.errors import AuthzError, ConfigError, PeerUnknownError, PermissionDeniedError, TokenMissingError
 from authz.flow import run
 from authz.introspection import Assurance, Introspector
 from authz.mesh import MeshPeers
@@ -85,7 +85,7 @@ def test_an_allow_rule_admits_with_the_tenant(asked: Asked) -> None:
 
     assert (principal.org_id, principal.client_id, principal.tenant) == (ORG, CLIENT, "tenant-7")
     assert asked.evidence.principal is principal
-    assert (asked.evidence.source, asked.evidence.rule) == ("signature", "ledger")
+    assert (asked.evidence.source, asked.evidence.policy, asked.evidence.rule) == ("signature", "ledger", "ledger")
 
 
 def test_a_caller_without_a_tenant_has_none(asked: Asked, sign: Callable[..., str]) -> None:
@@ -104,7 +104,8 @@ def test_a_deny_rule_refuses_and_is_named(asked: Asked) -> None:
         asked.ask(WRITE)
 
     assert (caught.value.reason, caught.value.rule) == ("policy_denied", "no-writes-for-trials")
-    assert (asked.evidence.principal.org_id, asked.evidence.rule) == (ORG, "no-writes-for-trials")
+    assert (asked.evidence.policy, asked.evidence.rule) == ("ledger", "no-writes-for-trials")
+    assert (asked.evidence.principal.org_id, asked.evidence.principal.tenant) == (ORG, "tenant-7")
 
 
 def test_what_no_rule_allows_is_refused(asked: Asked) -> None:
@@ -338,6 +339,43 @@ def test_callers_that_a_proxy_names_are_under_the_policy_too(verifier: Verifier)
         scopes=frozenset({"admin", "other"}),
     )
     assert ask(OTHER, stranger).tenant == "theirs"
+
+
+def test_callers_whose_payload_a_proxy_has_verified_are_under_the_policy_too(
+    verifier: Verifier, claims: Callable[..., Any]
+) -> None:
+    authorizer, evidence = Authorizer(verifier, policy=policy()), Evidence()
+
+    def ask(method: str) -> Principal:
+        return run(authorizer.authorize(Call(method=method, metadata=(), verified_claims=claims()), evidence))
+
+    assert ask(READ).tenant == "tenant-7"
+    with pytest.raises(PermissionDeniedError):
+        ask(WRITE)
+    assert (evidence.principal.tenant, evidence.rule) == ("tenant-7", "no-writes-for-trials")
+
+
+def test_a_payload_is_refused_where_the_policy_has_the_issuer_asked(
+    verifier: Verifier, introspector: Introspector, claims: Callable[..., Any]
+) -> None:
+    authorizer = Authorizer(verifier, policy=policy(introspect={READ: {}}), introspector=introspector)
+
+    with pytest.raises(TokenMissingError):
+        run(authorizer.authorize(Call(method=READ, metadata=(), verified_claims=claims())))
+
+
+# ---- What a route asks ----
+
+
+def test_a_route_may_name_the_policy_in_force_and_no_other(asked: Asked) -> None:
+    assert asked.ask(READ, requirements=Requirements(policy="ledger")).tenant == "tenant-7"
+    assert asked.reason(READ, requirements=Requirements(policy="partners")) == "internal"
+    assert asked.reason(WRITE, requirements=Requirements(policy="ledger")) == "policy_denied"
+
+
+def test_a_method_that_the_policy_opens_is_shut_where_a_route_asks_something(asked: Asked) -> None:
+    assert asked.ask(HEALTH) is ANONYMOUS
+    assert asked.reason(HEALTH, requirements=Requirements(policy="ledger")) == "policy_denied"
 
 
 # ---- What is remembered ----

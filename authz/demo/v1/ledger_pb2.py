@@ -22,38 +22,49 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from authz.v1 import policy_pb2 as authz_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61uthz/demo/v1/ledger.proto\x12\rauthz.demo.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"n\n\nEntryDraft\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x16\n\x06\x61mount\x18\x02 \x01(\x03R\x06\x61mount\x12\x1a\n\x08\x63urrency\x18\x03 \x01(\tR\x08\x63urrency\x12\x12\n\x04memo\x18\x04 \x01(\tR\x04memo\"\xc9\x01\n\x05\x45ntry\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n\x06org_id\x18\x02 \x01(\tR\x05orgId\x12\x18\n\x07\x61\x63\x63ount\x18\x03 \x01(\tR\x07\x61\x63\x63ount\x12\x16\n\x06\x61mount\x18\x04 \x01(\x03R\x06\x61mount\x12\x1a\n\x08\x63urrency\x18\x05 \x01(\tR\x08\x63urrency\x12\x12\n\x04memo\x18\x06 \x01(\tR\x04memo\x12\x37\n\tposted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08postedAt\"C\n\x10PostEntryRequest\x12/\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x19.authz.demo.v1.EntryDraftR\x05\x64raft\"?\n\x11PostEntryResponse\x12*\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.authz.demo.v1.EntryR\x05\x65ntry\".\n\x12ListEntriesRequest\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\"A\n\x13ListEntriesResponse\x12*\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.authz.demo.v1.EntryR\x05\x65ntry\"G\n\x14ImportEntriesRequest\x12/\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x19.authz.demo.v1.EntryDraftR\x05\x64raft\"G\n\x15ImportEntriesResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.authz.demo.v1.EntryR\x07\x65ntries\"H\n\x17ReconcileEntriesRequest\x12-\n\x04line\x18\x01 \x01(\x0b\x32\x19.authz.demo.v1.EntryDraftR\x04line\"\xde\x01\n\x18ReconcileEntriesResponse\x12I\n\x07outcome\x18\x01 \x01(\x0e\x32/.authz.demo.v1.ReconcileEntriesResponse.OutcomeR\x07outcome\x12*\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x14.authz.demo.v1.EntryR\x05\x65ntry\"K\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_MATCHED\x10\x01\x12\x12\n\x0eOUTCOME_POSTED\x10\x02\x32\xfe\x02\n\rLedgerService\x12N\n\tPostEntry\x12\x1f.authz.demo.v1.PostEntryRequest\x1a .authz.demo.v1.PostEntryResponse\x12V\n\x0bListEntries\x12!.authz.demo.v1.ListEntriesRequest\x1a\".authz.demo.v1.ListEntriesResponse0\x01\x12\\\n\rImportEntries\x12#.authz.demo.v1.ImportEntriesRequest\x1a$.authz.demo.v1.ImportEntriesResponse(\x01\x12g\n\x10ReconcileEntries\x12&.authz.demo.v1.ReconcileEntriesRequest\x1a\'.authz.demo.v1.ReconcileEntriesResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61uthz/demo/v1/ledger.proto\x12\rauthz.demo.v1\x1a\x15\x61uthz/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x01\n\nEntryDraft\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x16\n\x06\x61mount\x18\x02 \x01(\x03R\x06\x61mount\x12\x1a\n\x08\x63urrency\x18\x03 \x01(\tR\x08\x63urrency\x12\x12\n\x04memo\x18\x04 \x01(\tR\x04memo\x12\x1b\n\x06org_id\x18\x05 \x01(\tB\x04\xb0\xf0,\x01R\x05orgId\"\xc9\x01\n\x05\x45ntry\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n\x06org_id\x18\x02 \x01(\tR\x05orgId\x12\x18\n\x07\x61\x63\x63ount\x18\x03 \x01(\tR\x07\x61\x63\x63ount\x12\x16\n\x06\x61mount\x18\x04 \x01(\x03R\x06\x61mount\x12\x1a\n\x08\x63urrency\x18\x05 \x01(\tR\x08\x63urrency\x12\x12\n\x04memo\x18\x06 \x01(\tR\x04memo\x12\x37\n\tposted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08postedAt\"C\n\x10PostEntryRequest\x12/\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x19.authz.demo.v1.EntryDraftR\x05\x64raft\"?\n\x11PostEntryResponse\x12*\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.authz.demo.v1.EntryR\x05\x65ntry\"K\n\x12ListEntriesRequest\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x1b\n\x06org_id\x18\x02 \x01(\tB\x04\xb0\xf0,\x01R\x05orgId\"A\n\x13ListEntriesResponse\x12*\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x14.authz.demo.v1.EntryR\x05\x65ntry\"G\n\x14ImportEntriesRequest\x12/\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x19.authz.demo.v1.EntryDraftR\x05\x64raft\"G\n\x15ImportEntriesResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.authz.demo.v1.EntryR\x07\x65ntries\"H\n\x17ReconcileEntriesRequest\x12-\n\x04line\x18\x01 \x01(\x0b\x32\x19.authz.demo.v1.EntryDraftR\x04line\"\xde\x01\n\x18ReconcileEntriesResponse\x12I\n\x07outcome\x18\x01 \x01(\x0e\x32/.authz.demo.v1.ReconcileEntriesResponse.OutcomeR\x07outcome\x12*\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x14.authz.demo.v1.EntryR\x05\x65ntry\"K\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_MATCHED\x10\x01\x12\x12\n\x0eOUTCOME_POSTED\x10\x02\x32\xc1\x03\n\rLedgerService\x12N\n\tPostEntry\x12\x1f.authz.demo.v1.PostEntryRequest\x1a .authz.demo.v1.PostEntryResponse\x12w\n\x0bListEntries\x12!.authz.demo.v1.ListEntriesRequest\x1a\".authz.demo.v1.ListEntriesResponse\"\x1f\xb2\xf0,\x1b\n\x0bledger:read\n\x0cledger:write0\x01\x12j\n\rImportEntries\x12#.authz.demo.v1.ImportEntriesRequest\x1a$.authz.demo.v1.ImportEntriesResponse\"\x0c\xb2\xf0,\x08\x32\x06\n\x02\x08\x05\x10\x01(\x01\x12g\n\x10ReconcileEntries\x12&.authz.demo.v1.ReconcileEntriesRequest\x1a\'.authz.demo.v1.ReconcileEntriesResponse(\x01\x30\x01\x1a\x12\xb2\xf0,\x0e\n\x0cledger:writeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authz.demo.v1.ledger_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENTRYDRAFT']._serialized_start=78
-  _globals['_ENTRYDRAFT']._serialized_end=188
-  _globals['_ENTRY']._serialized_start=191
-  _globals['_ENTRY']._serialized_end=392
-  _globals['_POSTENTRYREQUEST']._serialized_start=394
-  _globals['_POSTENTRYREQUEST']._serialized_end=461
-  _globals['_POSTENTRYRESPONSE']._serialized_start=463
-  _globals['_POSTENTRYRESPONSE']._serialized_end=526
-  _globals['_LISTENTRIESREQUEST']._serialized_start=528
-  _globals['_LISTENTRIESREQUEST']._serialized_end=574
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=576
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=641
-  _globals['_IMPORTENTRIESREQUEST']._serialized_start=643
-  _globals['_IMPORTENTRIESREQUEST']._serialized_end=714
-  _globals['_IMPORTENTRIESRESPONSE']._serialized_start=716
-  _globals['_IMPORTENTRIESRESPONSE']._serialized_end=787
-  _globals['_RECONCILEENTRIESREQUEST']._serialized_start=789
-  _globals['_RECONCILEENTRIESREQUEST']._serialized_end=861
-  _globals['_RECONCILEENTRIESRESPONSE']._serialized_start=864
-  _globals['_RECONCILEENTRIESRESPONSE']._serialized_end=1086
-  _globals['_RECONCILEENTRIESRESPONSE_OUTCOME']._serialized_start=1011
-  _globals['_RECONCILEENTRIESRESPONSE_OUTCOME']._serialized_end=1086
-  _globals['_LEDGERSERVICE']._serialized_start=1089
-  _globals['_LEDGERSERVICE']._serialized_end=1471
+  _globals['_ENTRYDRAFT'].fields_by_name['org_id']._loaded_options = None
+  _globals['_ENTRYDRAFT'].fields_by_name['org_id']._serialized_options = b'\260\360,\001'
+  _globals['_LISTENTRIESREQUEST'].fields_by_name['org_id']._loaded_options = None
+  _globals['_LISTENTRIESREQUEST'].fields_by_name['org_id']._serialized_options = b'\260\360,\001'
+  _globals['_LEDGERSERVICE']._loaded_options = None
+  _globals['_LEDGERSERVICE']._serialized_options = b'\262\360,\016\n\014ledger:write'
+  _globals['_LEDGERSERVICE'].methods_by_name['ListEntries']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['ListEntries']._serialized_options = b'\262\360,\033\n\013ledger:read\n\014ledger:write'
+  _globals['_LEDGERSERVICE'].methods_by_name['ImportEntries']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['ImportEntries']._serialized_options = b'\262\360,\0102\006\n\002\010\005\020\001'
+  _globals['_ENTRYDRAFT']._serialized_start=102
+  _globals['_ENTRYDRAFT']._serialized_end=241
+  _globals['_ENTRY']._serialized_start=244
+  _globals['_ENTRY']._serialized_end=445
+  _globals['_POSTENTRYREQUEST']._serialized_start=447
+  _globals['_POSTENTRYREQUEST']._serialized_end=514
+  _globals['_POSTENTRYRESPONSE']._serialized_start=516
+  _globals['_POSTENTRYRESPONSE']._serialized_end=579
+  _globals['_LISTENTRIESREQUEST']._serialized_start=581
+  _globals['_LISTENTRIESREQUEST']._serialized_end=656
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=658
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=723
+  _globals['_IMPORTENTRIESREQUEST']._serialized_start=725
+  _globals['_IMPORTENTRIESREQUEST']._serialized_end=796
+  _globals['_IMPORTENTRIESRESPONSE']._serialized_start=798
+  _globals['_IMPORTENTRIESRESPONSE']._serialized_end=869
+  _globals['_RECONCILEENTRIESREQUEST']._serialized_start=871
+  _globals['_RECONCILEENTRIESREQUEST']._serialized_end=943
+  _globals['_RECONCILEENTRIESRESPONSE']._serialized_start=946
+  _globals['_RECONCILEENTRIESRESPONSE']._serialized_end=1168
+  _globals['_RECONCILEENTRIESRESPONSE_OUTCOME']._serialized_start=1093
+  _globals['_RECONCILEENTRIESRESPONSE_OUTCOME']._serialized_end=1168
+  _globals['_LEDGERSERVICE']._serialized_start=1171
+  _globals['_LEDGERSERVICE']._serialized_end=1620
 # @@protoc_insertion_point(module_scope)

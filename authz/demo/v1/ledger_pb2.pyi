@@ -30,6 +30,7 @@ class EntryDraft(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     MEMO_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The account within the ledger, such as "cash" or "receivables"."""
     amount: _builtins.int
@@ -38,6 +39,8 @@ class EntryDraft(_message.Message):
     """ISO 4217, such as "EUR"."""
     memo: _builtins.str
     """Free text."""
+    org_id: _builtins.str
+    """Whose ledger it is for: the caller's own, as it is if this is empty."""
     def __init__(
         self,
         *,
@@ -45,10 +48,11 @@ class EntryDraft(_message.Message):
         amount: _builtins.int = ...,
         currency: _builtins.str = ...,
         memo: _builtins.str = ...,
+        org_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount", "currency", b"currency", "memo", b"memo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount", "currency", b"currency", "memo", b"memo", "org_id", b"org_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -149,16 +153,20 @@ class ListEntriesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Only entries of this account. All accounts if empty."""
+    org_id: _builtins.str
+    """Whose ledger to read: the caller's own, as it is if this is empty."""
     def __init__(
         self,
         *,
         account: _builtins.str = ...,
+        org_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "org_id", b"org_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

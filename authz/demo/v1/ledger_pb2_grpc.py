@@ -29,10 +29,11 @@ class LedgerServiceStub(object):
     """A small bookkeeping API, for the demo and the tests: one method of each kind
     of RPC.
 
-    Every organization has one ledger. No request names it: the backend takes the
-    organization from the verified caller, so nobody can write to, or read from,
-    the ledger of another. Every response shows the entries as they were recorded,
-    with their owner.
+    Every organization has one ledger. No request needs to name it: the backend
+    takes the organization from the verified caller, so nobody can write to, or
+    read from, the ledger of another. A request that names another organization
+    is refused. Every response shows the entries as they were recorded, with their
+    owner.
     """
 
     def __init__(self, channel):
@@ -67,10 +68,11 @@ class LedgerServiceServicer(object):
     """A small bookkeeping API, for the demo and the tests: one method of each kind
     of RPC.
 
-    Every organization has one ledger. No request names it: the backend takes the
-    organization from the verified caller, so nobody can write to, or read from,
-    the ledger of another. Every response shows the entries as they were recorded,
-    with their owner.
+    Every organization has one ledger. No request needs to name it: the backend
+    takes the organization from the verified caller, so nobody can write to, or
+    read from, the ledger of another. A request that names another organization
+    is refused. Every response shows the entries as they were recorded, with their
+    owner.
     """
 
     def PostEntry(self, request, context):
@@ -89,6 +91,7 @@ class LedgerServiceServicer(object):
 
     def ImportEntries(self, request_iterator, context):
         """Records every entry the client streams, and answers once at the end.
+        Much is at stake, so the issuer is asked whether the token is still good.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,10 +140,11 @@ class LedgerService(object):
     """A small bookkeeping API, for the demo and the tests: one method of each kind
     of RPC.
 
-    Every organization has one ledger. No request names it: the backend takes the
-    organization from the verified caller, so nobody can write to, or read from,
-    the ledger of another. Every response shows the entries as they were recorded,
-    with their owner.
+    Every organization has one ledger. No request needs to name it: the backend
+    takes the organization from the verified caller, so nobody can write to, or
+    read from, the ledger of another. A request that names another organization
+    is refused. Every response shows the entries as they were recorded, with their
+    owner.
     """
 
     @staticmethod

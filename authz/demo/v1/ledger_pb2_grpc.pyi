@@ -30,10 +30,11 @@ class LedgerServiceStub:
     """A small bookkeeping API, for the demo and the tests: one method of each kind
     of RPC.
 
-    Every organization has one ledger. No request names it: the backend takes the
-    organization from the verified caller, so nobody can write to, or read from,
-    the ledger of another. Every response shows the entries as they were recorded,
-    with their owner.
+    Every organization has one ledger. No request needs to name it: the backend
+    takes the organization from the verified caller, so nobody can write to, or
+    read from, the ledger of another. A request that names another organization
+    is refused. Every response shows the entries as they were recorded, with their
+    owner.
     """
 
     @_typing.overload
@@ -45,7 +46,9 @@ class LedgerServiceStub:
     ListEntries: _grpc.UnaryStreamMultiCallable[_ledger_pb2.ListEntriesRequest, _ledger_pb2.ListEntriesResponse]
     """Sends the caller's entries, oldest first, one per message."""
     ImportEntries: _grpc.StreamUnaryMultiCallable[_ledger_pb2.ImportEntriesRequest, _ledger_pb2.ImportEntriesResponse]
-    """Records every entry the client streams, and answers once at the end."""
+    """Records every entry the client streams, and answers once at the end.
+    Much is at stake, so the issuer is asked whether the token is still good.
+    """
     ReconcileEntries: _grpc.StreamStreamMultiCallable[_ledger_pb2.ReconcileEntriesRequest, _ledger_pb2.ReconcileEntriesResponse]
     """Compares the lines of a bank statement with the ledger, and answers each line
     as it arrives. A line that matches no entry becomes an entry.
@@ -56,10 +59,11 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """A small bookkeeping API, for the demo and the tests: one method of each kind
     of RPC.
 
-    Every organization has one ledger. No request names it: the backend takes the
-    organization from the verified caller, so nobody can write to, or read from,
-    the ledger of another. Every response shows the entries as they were recorded,
-    with their owner.
+    Every organization has one ledger. No request needs to name it: the backend
+    takes the organization from the verified caller, so nobody can write to, or
+    read from, the ledger of another. A request that names another organization
+    is refused. Every response shows the entries as they were recorded, with their
+    owner.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -68,7 +72,9 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     ListEntries: _aio.UnaryStreamMultiCallable[_ledger_pb2.ListEntriesRequest, _ledger_pb2.ListEntriesResponse]  # type: ignore[assignment]
     """Sends the caller's entries, oldest first, one per message."""
     ImportEntries: _aio.StreamUnaryMultiCallable[_ledger_pb2.ImportEntriesRequest, _ledger_pb2.ImportEntriesResponse]  # type: ignore[assignment]
-    """Records every entry the client streams, and answers once at the end."""
+    """Records every entry the client streams, and answers once at the end.
+    Much is at stake, so the issuer is asked whether the token is still good.
+    """
     ReconcileEntries: _aio.StreamStreamMultiCallable[_ledger_pb2.ReconcileEntriesRequest, _ledger_pb2.ReconcileEntriesResponse]  # type: ignore[assignment]
     """Compares the lines of a bank statement with the ledger, and answers each line
     as it arrives. A line that matches no entry becomes an entry.
@@ -78,10 +84,11 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     """A small bookkeeping API, for the demo and the tests: one method of each kind
     of RPC.
 
-    Every organization has one ledger. No request names it: the backend takes the
-    organization from the verified caller, so nobody can write to, or read from,
-    the ledger of another. Every response shows the entries as they were recorded,
-    with their owner.
+    Every organization has one ledger. No request needs to name it: the backend
+    takes the organization from the verified caller, so nobody can write to, or
+    read from, the ledger of another. A request that names another organization
+    is refused. Every response shows the entries as they were recorded, with their
+    owner.
     """
 
     @_abc_1.abstractmethod
@@ -106,7 +113,9 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_ledger_pb2.ImportEntriesRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ImportEntriesResponse, _abc.Awaitable[_ledger_pb2.ImportEntriesResponse]]:
-        """Records every entry the client streams, and answers once at the end."""
+        """Records every entry the client streams, and answers once at the end.
+        Much is at stake, so the issuer is asked whether the token is still good.
+        """
 
     @_abc_1.abstractmethod
     def ReconcileEntries(

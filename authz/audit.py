@@ -1,0 +1,46 @@
+"""A decision as a message: ``authz.v1.Decision``."""
+
+from google.protobuf.duration_pb2 import Duration
+
+from authz import decision as decisions
+from authz.v1.decision_pb2 import Decision
+
+_OK = 0
+
+
+def decision_message(decision: decisions.Decision) -> Decision:
+    """Return ``decision`` as a message, which says the same as :meth:`authz.decision.Decision.fields`."""
+    fields, refusal = decision.fields(), decision.refusal
+    message = Decision(
+        event=Decision.Event.Value(_name("EVENT", fields["event"])),
+        door=Decision.Door.Value(_name("DOOR", fields["door"])),
+        rpc_method=fields["method"],
+        principal=fields["subject"],
+        policy_name=fields["policy"],
+        matched_rule=fields["rule"],
+        authorized=refusal is None,
+        verdict=Decision.Verdict.Value(_name("VERDICT", fields["verdict"])),
+        code=_OK if refusal is None else refusal.code.value,
+        reason=fields["reason"],
+        organization=fields["organization"],
+        client=fields["client"],
+        scopes=fields["scopes"],
+        token_id=fields["token_id"],
+        key_id=fields["key_id"],
+        key_age=None if decision.key_age is None else _duration(decision.key_age),
+        source=Decision.Source.Value(_name("SOURCE", fields["source"])),
+        latency=_duration(decision.seconds) if decision.event == "decision" else None,
+    )
+    # A float does not tell nanoseconds of our days apart.
+    message.time.FromMicroseconds(round(decision.time * 1e6))
+    return message
+
+
+def _name(enum: str, word: str) -> str:
+    return f"{enum}_{word.upper()}"
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration

@@ -1,0 +1,49 @@
+"""What every reason means, and what to do about it."""
+
+MEANINGS = {
+    "unauthenticated": "Who calls could not be established. Look into the server's log.",
+    "token_missing": "The request carries no authorization header. Give a token, or name the method in public_methods.",
+    "token_malformed": "What was sent is not one token in the form `Bearer <JWT>`. Compare it with `authz token`.",
+    "algorithm_not_allowed": "The token is signed with an algorithm that the server does not allow. "
+    "Allow it with --algorithms, if the issuer means to use it.",
+    "signature_invalid": "The issuer's key did not sign this token. Do not trust it; get a new one from the issuer.",
+    "key_not_found": "The issuer publishes no key of the token's kid. Get a new token; "
+    "if that fails too, compare --jwks-url with the issuer's.",
+    "claim_missing": "The token lacks a claim that it must have. `authz verify` shows which; "
+    "a token of an M2M application has all of them.",
+    "claim_invalid": "A claim is not what it must be: another issuer or audience, not valid yet, a person's token, "
+    "or bound to another certificate. `authz verify` shows which.",
+    "token_expired": "The token was good once and has expired. Get a new one; if it is new, compare the clocks.",
+    "token_inactive": "The token has been withdrawn, by the issuer or by the operator. "
+    "Get a new one; if it is refused too, ask who withdrew the access.",
+    "mesh_metadata_invalid": "A proxy that is believed said who calls in a way that nobody can believe. "
+    "Check what the proxy sends.",
+    "permission_denied": "The caller is known and may not do this. Ask whoever wrote the rules.",
+    "policy_denied": "The policy has no rule that allows this, or one that denies it. "
+    "The server's decision log names the rule; `authz policy check` reads the file.",
+    "organization_suspended": "The policy suspends the caller's organization. Ask whoever keeps the policy file.",
+    "organization_mismatch": "The request names another organization than the caller's. "
+    "Name the caller's own in the field that says whose data is meant, or none.",
+    "organization_unverified": "The request may name another organization, and nobody can tell. "
+    "docs/isolation.md says what Envoy must show; gRPC clients must not compress.",
+    "request_malformed": "The path is none that every server reads alike. "
+    "Give /package.Service/Method, or with --http an absolute path.",
+    "unavailable": "No verdict can be had now. Try again, and look into the server's log.",
+    "key_set_unavailable": "The server cannot get the issuer's keys. "
+    "Check --issuer and --jwks-url, and whether the server can reach them; its log names the error.",
+    "introspection_unavailable": "The server cannot ask the issuer whether the token was withdrawn. "
+    "Check --introspection-url, the credentials and the network; its log names the error.",
+    "overloaded": "As many checks wait for keys or the issuer as may. See why they wait, or raise --max-pending.",
+    "mesh_undecided": "A proxy let the call pass although nobody had decided it. Set failure_mode_allow to false.",
+    "token_endpoint_unavailable": "The token endpoint gave no token. Try again, and check the client's credentials.",
+    "internal": "Something unforeseen happened, so the door stayed shut. "
+    "The server's log tells where; please report it.",
+}
+"""By reason, as :mod:`authz.errors` has them: a sentence that says what happened, and one that says what to do."""
+
+_OTHER = "The server gave no reason that is known here. Look into its log."
+
+
+def meaning(reason: str) -> str:
+    """Return the sentences for ``reason``."""
+    return MEANINGS.get(reason, _OTHER)

@@ -1,0 +1,130 @@
+"""Decisions as JSON lines, written by a thread of its own: whoever decides never waits for a disk or a pipe."""
+
+import json
+import os
+import select
+import sys
+import threading
+from collections import deque
+from typing import Literal
+
+from authz import telemetry
+from authz.decision import Decision
+from authz.errors import ConfigError
+
+Wanted = Literal["all", "denied"]
+
+CAPACITY = 10_000
+"""How many decisions may wait to be written; more are dropped, and counted."""
+
+# What a pipe takes in one piece (POSIX: PIPE_BUF), so that the lines of several workers do not mix.
+_PIECE = select.PIPE_BUF
+# Long enough to write many at a time, short enough to watch.
+_PAUSE = 0.05
+_END_SECONDS = 2.0
+
+
+class DecisionLog:
+    """Write decisions as JSON lines; an observer of :class:`authz.Authorizer`.
+
+    No line holds a token or a claim but the organization, the application and the ids of token and key.
+
+    Args:
+        wanted: ``all`` decisions, or only ``denied`` ones, which are those that are not allowed.
+        path: a file to append to; by default standard output.
+        capacity: how many may wait to be written.
+
+    Raises:
+        ConfigError: the file cannot be opened.
+
+    """
+
+    def __init__(self, wanted: Wanted, path: str | None = None, *, capacity: int = CAPACITY) -> None:
+        self._is_wanted = None if wanted == "all" else _is_refused
+        self._path = path
+        self._file = _open(path)
+        self._capacity = capacity
+        self._waiting: deque[Decision] = deque()
+        self._awake = threading.Event()
+        self._end = threading.Event()
+        self._told = 0
+        self.dropped = 0
+        """How many were dropped so far, because the writer was too slow."""
+        self._thread = threading.Thread(target=self._write_on, name="authz-decisions", daemon=True)
+        self._thread.start()
+
+    def __call__(self, decision: Decision) -> None:
+        """Take in one decision; never waits."""
+        if self._is_wanted is not None and not self._is_wanted(decision):
+            return
+        if len(self._waiting) >= self._capacity:
+            self.dropped += 1
+            return
+        self._waiting.append(decision)
+        if not self._awake.is_set():
+            self._awake.set()
+
+    def reopen(self) -> None:
+        """Open the file anew, which a rotation has moved away; takes effect with the next lines."""
+        if self._path is None:
+            return
+        try:
+            self._file, old = _open(self._path), self._file
+        except ConfigError:
+            telemetry.event(telemetry.ERROR, "decision_log_failed", path=self._path)
+            return
+        os.close(old)
+
+    def close(self) -> None:
+        """Write what waits, for two seconds at the most."""
+        self._end.set()
+        self._awake.set()
+        self._thread.join(_END_SECONDS)
+
+    def _write_on(self) -> None:
+        while not self._end.is_set():
+            self._awake.wait()
+            # Some more may come meanwhile, which are cheaper to write together.
+            self._end.wait(_PAUSE)
+            self._awake.clear()
+            self._write_waiting()
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        piece = bytearray()
+        while self._waiting:
+            line = _line(self._waiting.popleft())
+            if piece and len(piece) + len(line) > _PIECE:
+                self._write(piece)
+                piece = bytearray()
+            piece += line
+        if piece:
+            self._write(piece)
+        if self.dropped > self._told:
+            telemetry.event(telemetry.WARNING, "decisions_dropped", count=self.dropped - self._told)
+            self._told = self.dropped
+
+    def _write(self, piece: bytearray) -> None:
+        try:
+            while piece:
+                del piece[: os.write(self._file, piece)]
+        except OSError:
+            # A full disk, or nobody who reads: the decisions themselves do not depend on it.
+            self.dropped += piece.count(b"\n")
+
+
+def _is_refused(decision: Decision) -> bool:
+    return decision.refusal is not None
+
+
+def _open(path: str | None) -> int:
+    if path is None:
+        return sys.stdout.fileno()
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise ConfigError(f"decision_log_file: {path!a} cannot be opened ({error.strerror})") from error
+
+
+def _line(decision: Decision) -> bytes:
+    return json.dumps(decision.fields(), separators=(",", ":")).encode() + b"\n"

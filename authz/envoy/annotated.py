@@ -1,0 +1,89 @@
+"""YAML with comments: plain data, and beside it what is to be said of its parts."""
+
+import fnmatch
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+_WIDTH = 110
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One YAML document.
+
+    Args:
+        data: what it holds.
+        title: stands above it; a line each.
+        comments: what to say of a part, by a pattern of its path: keys and names, joined by ``/``. An element of a list
+            goes by its ``name``, or by its index. ``*`` is any number of them. Each is said once, at the first match.
+
+    """
+
+    data: Any
+    title: str = ""
+    comments: Mapping[str, str] = field(default_factory=dict)
+
+
+def render(documents: Iterable[Document]) -> str:
+    """Return ``documents`` as one YAML stream."""
+    return "---\n".join(map(_render, documents))
+
+
+def _render(document: Document) -> str:
+    text = yaml.dump(document.data, Dumper=_Dumper, sort_keys=False, width=1000)
+    lines = text.split("\n")
+    remaining = dict(document.comments)
+    said: dict[int, list[str]] = {}
+    for path, number in _parts("", yaml.compose(text, Loader=yaml.SafeLoader)):
+        for pattern in [pattern for pattern in remaining if fnmatch.fnmatchcase(path, pattern)]:
+            said.setdefault(number, []).append(remaining.pop(pattern))
+    for number, comments in said.items():
+        indent = lines[number][: len(lines[number]) - len(lines[number].lstrip(" "))]
+        lines[number] = "".join(_comment(comment, indent) for comment in comments) + lines[number]
+    return _comment(document.title, "") + "\n".join(lines)
+
+
+def _comment(text: str, indent: str) -> str:
+    prefix = f"{indent}# "
+    wrapped = (
+        textwrap.wrap(line, _WIDTH, initial_indent=prefix, subsequent_indent=prefix) for line in text.split("\n")
+    )
+    return "".join(f"{line}\n" for lines in wrapped for line in lines)
+
+
+def _parts(path: str, node: Any) -> Iterator[tuple[str, int]]:
+    """Yield the path of every part, and the line on which it begins."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _part(f"{path}/{key.value}", key.start_mark.line, value)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, element in enumerate(node.value):
+            yield from _part(f"{path}/{_name(element) or index}", element.start_mark.line, element)
+
+
+def _part(path: str, line: int, node: Any) -> Iterator[tuple[str, int]]:
+    yield path, line
+    yield from _parts(path, node)
+
+
+def _name(node: Any) -> str:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return next((str(value.value) for key, value in pairs if key.value == "name"), "")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as blocks, and no anchors, for a reader."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)

@@ -1,0 +1,66 @@
+"""What ``authz serve`` says of itself when it starts: to a person on a terminal, else to whoever reads the log."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from authz import telemetry
+from authz.keys import KeySetHealth
+from authz.settings import Settings
+
+
+def announce(settings: Settings, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
+    """Say where the server listens and with which settings, secrets masked."""
+    facts: dict[str, Any] = {
+        "addresses": list(addresses),
+        "issuer": settings.issuer,
+        "audience": settings.audience,
+        "engine": settings.engine,
+        "workers": settings.workers,
+    }
+    if settings.log_format != "json" and sys.stderr.isatty():
+        _print(settings, addresses, keys)
+    else:
+        facts |= {"keys": {issuer: _state(health) for issuer, health in keys.items()}, "settings": settings.masked()}
+    telemetry.event(telemetry.INFO, "listening", **facts)
+
+
+def configuration(settings: Settings) -> str:
+    """Return all settings in force as text, a line each, secrets masked."""
+    lines = [f"  {name}: {_text(value)}" for name, value in settings.masked().items()]
+    return "\n".join(["configuration is good", *lines])
+
+
+def _print(settings: Settings, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
+    defaults = type(settings).model_construct().masked()
+    chosen = {name: value for name, value in settings.masked().items() if value != defaults[name]}
+    # All that has a line of its own already.
+    rows = {name: _text(value) for name, value in chosen.items() if name not in {"listen", "engine"}}
+    table = Table.grid(padding=(0, 2))
+    if keys:
+        rows["keys"] = "; ".join(map(_words, keys.values()))
+    for name, value in {"listening on": ", ".join(addresses), "engine": settings.engine, **rows}.items():
+        # Text, for a value is no markup.
+        table.add_row(Text(name, style="dim"), Text(value))
+    Console(stderr=True).print(Text("authz serve", style="bold"), table)
+
+
+def _state(health: KeySetHealth) -> dict[str, Any]:
+    return {"keys": health.keys, "age": health.age, "is_ready": health.is_ready}
+
+
+def _words(health: KeySetHealth) -> str:
+    if not health.is_ready:
+        return "not there yet"
+    count = f"{health.keys} key{'' if health.keys == 1 else 's'}"
+    return count if health.age is None else f"{count}, {health.age:.0f} s old"
+
+
+def _text(value: object) -> str:
+    if value is None or value == []:
+        return "-"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,132 @@
+"""A worker as its supervisor sees it: a process, and what it says of itself; see :mod:`authz.envoy.worker`."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from authz.envoy.health import STARTING
+from authz.envoy.worker import VARIABLE
+
+
+class Child:
+    """One worker process.
+
+    Args:
+        process: the process.
+        reader: what it says.
+        writer: where it is told that it is its turn.
+        changed: is called whenever one of the attributes has changed.
+
+    Attributes:
+        ended: done with its exit code when it has ended, negative if a signal ended it.
+        is_able: whether it can decide checks, as soon as it listens; ``None`` before it knows.
+        is_listening: whether it listens, or has.
+        unready: why it cannot decide checks now; empty if it can.
+        error: what is wrong with its configuration, where that ended it.
+
+    """
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        changed: Callable[[], None],
+    ) -> None:
+        self._process, self._reader, self._writer = process, reader, writer
+        self._changed, self._tell = asyncio.Event(), changed
+        self.is_able: bool | None = None
+        self.is_listening = False
+        self.unready = STARTING
+        self.error = ""
+        self.ended = asyncio.create_task(self._run())
+
+    @classmethod
+    async def start(
+        cls,
+        command: Sequence[str],
+        number: int,
+        listen: Sequence[str],
+        *,
+        variables: Mapping[str, str],
+        changed: Callable[[], None],
+    ) -> Self:
+        """Start a worker; it makes itself ready, and listens when that is its turn.
+
+        Args:
+            command: what to run.
+            number: which worker it is.
+            listen: its addresses.
+            variables: of its environment, besides ours.
+            changed: is called whenever something is known of it that was not.
+
+        """
+        ours, its = socket.socketpair()
+        with its:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            told = json.dumps({"number": number, "listen": listen, "link": its.fileno()})
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env={**os.environ, **variables, VARIABLE: told},
+                pass_fds=[its.fileno()],
+                # Ctrl-C and the end of a terminal are for the supervisor, which passes them on in order.
+                start_new_session=True,
+            )
+        return cls(process, reader, writer, changed)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def let_listen(self) -> None:
+        """Tell it that it is its turn to listen."""
+        self._writer.write(b"!")
+
+    async def until(self, condition: Callable[[], object]) -> bool:
+        """Wait until ``condition`` holds, and say whether it does: no more, once it has ended."""
+        while not (holds := condition()) and not self.ended.done():
+            await self._changed.wait()
+        return bool(holds)
+
+    def stop(self, number: int, patience: float) -> None:
+        """Send it a signal to end; kill it if it has not, that many seconds later."""
+        self._send(number)
+        asyncio.get_running_loop().call_later(patience, self.kill)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def _run(self) -> int:
+        try:
+            # It may die before it has read what it was told, or in the middle of a word.
+            with contextlib.suppress(ConnectionError):
+                async for line in self._reader:
+                    if line.endswith(b"\n"):
+                        self._hear(json.loads(line))
+                        self._note()
+            return await self._process.wait()
+        finally:
+            self._writer.close()
+            asyncio.get_running_loop().call_soon(self._note)
+
+    def _hear(self, said: Mapping[str, Any]) -> None:
+        self.is_able = said.get("able", self.is_able)
+        self.is_listening = said.get("listening", self.is_listening)
+        self.unready = said.get("unready", self.unready)
+        self.error = said.get("error", self.error)
+
+    def _note(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        self._tell()

@@ -1,0 +1,70 @@
+"""Envoy's configuration as one prints it: a whole bootstrap, or what belongs into one's own."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from authz.envoy import comments, config
+from authz.envoy.annotated import Document
+from authz.envoy.authz_cluster import Tls, authz_cluster
+from authz.metadata import TrustedMetadata
+
+VERSIONS = "Envoy 1.40"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingress:
+    """What stands around the check.
+
+    Args:
+        authz: endpoints of the authorization servers.
+        tls: what those with ``tls:`` need.
+        upstream: ``HOST:PORT`` or ``unix:PATH`` of the gRPC backend.
+        http_upstream: the same of a plain HTTP backend.
+        listen: where Envoy listens.
+        admin: where its administration interface is.
+
+    """
+
+    authz: list[str]
+    upstream: str
+    tls: Tls = field(default_factory=Tls)
+    http_upstream: str | None = None
+    listen: str = "127.0.0.1:10000"
+    admin: str | None = None
+
+
+def bootstrap(ingress: Ingress) -> Document:
+    """Return a complete bootstrap."""
+    routes = [config.grpc_route("upstream")]
+    clusters = [
+        authz_cluster("authz", ingress.authz, tls=ingress.tls),
+        config.cluster("upstream", [ingress.upstream], http2=True),
+    ]
+    if ingress.http_upstream is not None:
+        routes.append(config.http_route("http_upstream"))
+        clusters.append(config.cluster("http_upstream", [ingress.http_upstream], http2=False))
+    listener = config.listener("ingress", ingress.listen, routes, authz="authz", trusted=TrustedMetadata())
+    return Document(
+        data=config.bootstrap([listener], clusters, admin=ingress.admin),
+        title=f"For {VERSIONS}: envoy -c FILE. Made by `authz envoy-config`.",
+        comments=comments.BOOTSTRAP,
+    )
+
+
+def fragment(authz: list[str], tls: Tls) -> Document:
+    """Return what a bootstrap of one's own needs."""
+    data: dict[str, Any] = {
+        "http_connection_manager": {
+            **config.one_spelling(),
+            "early_header_mutation_extensions": [config.early_removal(TrustedMetadata())],
+            "http_filters": [config.ext_authz("authz")],
+        },
+        "clusters": [authz_cluster("authz", authz, tls=tls)],
+    }
+    return Document(
+        data=data,
+        title=f"For {VERSIONS}, in parts: not a bootstrap. Made by `authz envoy-config --format filter`.\n"
+        "Merge http_connection_manager into every connection manager that outsiders reach, its http_filters before all "
+        "others, and clusters into static_resources.",
+        comments=comments.BOOTSTRAP,
+    )

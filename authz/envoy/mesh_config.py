@@ -1,0 +1,245 @@
+"""The same check where a control plane writes Envoy's configuration: Istio and Envoy Gateway."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from authz.envoy import comments, config
+from authz.envoy.annotated import Document
+from authz.errors import ConfigError
+from authz.mesh import UNDECIDED
+from authz.metadata import TrustedMetadata
+
+_TIMEOUT = 1.0
+_MANAGER = "envoy.filters.network.http_connection_manager"
+_GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """The Kubernetes service of the authorization server."""
+
+    name: str = "authz"
+    namespace: str = "authz"
+    port: int = 9191
+
+    @classmethod
+    def parse(cls, setting: str, address: str) -> "Service":
+        """Return the service at ``NAME.NAMESPACE.svc.cluster.local:PORT``.
+
+        Raises:
+            ConfigError: it is none; the message names ``setting``.
+
+        """
+        host, _, port = config.check_address(setting, address).rpartition(":")
+        name, _, rest = host.partition(".")
+        namespace, _, rest = rest.partition(".")
+        if not name or not namespace or rest.split(".")[0] != "svc":
+            raise ConfigError(f"{setting}: {address!a} is not NAME.NAMESPACE.svc.cluster.local:PORT")
+        return cls(name, namespace, int(port))
+
+    @property
+    def host(self) -> str:
+        """Its DNS name."""
+        return f"{self.name}.{self.namespace}.svc.cluster.local"
+
+
+def istio(service: Service) -> list[Document]:
+    """Return the configuration of Istio's ingress gateway."""
+    return [_mesh_config(service), _authorization_policy(), _envoy_filter()]
+
+
+def _mesh_config(service: Service) -> Document:
+    provider = {
+        "service": service.host,
+        "port": service.port,
+        "timeout": f"{_TIMEOUT:g}s",
+        "failOpen": False,
+        "statusOnError": "503",
+    }
+    return Document(
+        data={
+            "meshConfig": {
+                "extensionProviders": [{"name": "authz", "envoyExtAuthzGrpc": provider}],
+                "pathNormalization": {"normalization": "DECODE_AND_MERGE_SLASHES"},
+            }
+        },
+        title="For Istio 1.24 and later. Made by `authz envoy-config --format istio`.\n"
+        "Replace: the service, and the gateway's labels and namespace if yours is not istio-ingressgateway.\n"
+        "This first part is for IstioOperator or the Helm chart istiod; the others are for kubectl apply.",
+        comments={
+            "*/timeout": "600 s by default, for which every request would wait.",
+            "*/failOpen": "What cannot be decided is refused. No request bodies, which would stop streams.",
+            "*/statusOnError": "403 by default, as if the caller were forbidden when the server is down.",
+            "*/pathNormalization": "One spelling per path, for the policy, for the check and for the backend.",
+        },
+    )
+
+
+def _authorization_policy() -> Document:
+    return Document(
+        data={
+            "apiVersion": "security.istio.io/v1",
+            "kind": "AuthorizationPolicy",
+            "metadata": {"name": "authz", "namespace": "istio-system"},
+            "spec": {
+                "selector": {"matchLabels": {"istio": "ingressgateway"}},
+                "action": "CUSTOM",
+                "provider": {"name": "authz"},
+                "rules": [{}],
+            },
+        },
+        comments={
+            "*/rules": "Every request is checked. Whatever a rule leaves out here reaches backends unchecked.",
+        },
+    )
+
+
+def _envoy_filter() -> Document:
+    patches = [
+        _patch(
+            "NETWORK_FILTER",
+            {"name": _MANAGER},
+            {
+                "name": _MANAGER,
+                "typed_config": {
+                    "@type": config.HTTP_MANAGER,
+                    "early_header_mutation_extensions": [config.early_removal(TrustedMetadata())],
+                },
+            },
+        ),
+        _patch(
+            "HTTP_FILTER",
+            {"name": _MANAGER, "subFilter": {"name": "envoy.filters.http.ext_authz"}},
+            {
+                "name": "envoy.filters.http.ext_authz",
+                "typed_config": {
+                    "@type": config.EXT_AUTHZ,
+                    "grpc_service": {"retry_policy": config.retry_policy(_TIMEOUT)},
+                    "validate_mutations": True,
+                    "encode_raw_headers": True,
+                    "include_peer_certificate": True,
+                    "include_tls_session": True,
+                },
+            },
+        ),
+    ]
+    return Document(
+        data={
+            "apiVersion": "networking.istio.io/v1alpha3",
+            "kind": "EnvoyFilter",
+            "metadata": {"name": "authz", "namespace": "istio-system"},
+            "spec": {
+                "workloadSelector": {"labels": {"istio": "ingressgateway"}},
+                "configPatches": patches,
+            },
+        },
+        title="What Istio has no words for.",
+        comments={
+            **comments.HTTP,
+            "*envoy.filters.http.ext_authz": "The filter that Istio makes of the policy above.",
+            "*/workloadSelector": "Only where requests are checked: a sidecar behind it would take away what the "
+            "gateway's check has said.",
+        },
+    )
+
+
+def _patch(applies_to: str, matching: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "applyTo": applies_to,
+        "match": {"context": "GATEWAY", "listener": {"filterChain": {"filter": matching}}},
+        "patch": {"operation": "MERGE", "value": value},
+    }
+
+
+def envoy_gateway(service: Service) -> list[Document]:
+    """Return the policies of an Envoy Gateway."""
+    return [_security_policy(service), _client_traffic_policy(), _reference_grant(service)]
+
+
+def _security_policy(service: Service) -> Document:
+    reference = {
+        "group": "",
+        "kind": "Service",
+        "name": service.name,
+        "namespace": service.namespace,
+        "port": service.port,
+    }
+    return Document(
+        data={
+            **_policy("SecurityPolicy"),
+            "spec": {
+                "targetRefs": [_GATEWAY],
+                "extAuth": {
+                    "grpc": {
+                        "backendRefs": [reference],
+                        "backendSettings": {
+                            "retry": {
+                                "numRetries": 2,
+                                "retryOn": {"triggers": _TRIGGERS},
+                                "perRetry": {"backOff": {"baseInterval": "10ms", "maxInterval": f"{_TIMEOUT:g}s"}},
+                            }
+                        },
+                    },
+                    "failOpen": False,
+                    "timeout": f"{_TIMEOUT:g}s",
+                },
+            },
+        },
+        title="For Envoy Gateway 1.6 and later. Made by `authz envoy-config --format envoy-gateway`.\n"
+        "Replace: the service, and name and namespace of the Gateway.",
+        comments={
+            "*/extAuth": "All headers go to the server (no headersToExtAuth), and no bodies, which would stop streams.",
+            "*/maxInterval": comments.HTTP["*/max_interval"],
+            "*/retry": "A check has no effects, so one that got no answer is asked again.",
+            "*/failOpen": "What cannot be decided is refused; if true, a mistake in here would let all pass, too.",
+            "*/timeout": "10 s by default, for which every request would wait.",
+        },
+    )
+
+
+_TRIGGERS = ["connect-failure", "refused-stream", "reset", "unavailable"]
+
+
+def _client_traffic_policy() -> Document:
+    return Document(
+        data={
+            **_policy("ClientTrafficPolicy"),
+            "spec": {
+                "targetRefs": [_GATEWAY],
+                "headers": {
+                    "withUnderscoresAction": "RejectRequest",
+                    "earlyRequestHeaders": {"remove": [*sorted(TrustedMetadata().removed), UNDECIDED]},
+                },
+                "path": {"escapedSlashesAction": "UnescapeRedirect", "disableMergeSlashes": False},
+            },
+        },
+        comments={
+            "*/withUnderscoresAction": "Some servers read x_org_id as x-org-id.",
+            "*/earlyRequestHeaders": "Nobody may say who they are but the authorization server. Before everything "
+            "else, so also on routes that have no check.",
+            "*/path": "One spelling per path: else /public/../private is routed as one and served as the other.",
+        },
+    )
+
+
+def _reference_grant(service: Service) -> Document:
+    return Document(
+        data={
+            "apiVersion": "gateway.networking.k8s.io/v1beta1",
+            "kind": "ReferenceGrant",
+            "metadata": {"name": "authz", "namespace": service.namespace},
+            "spec": {
+                "from": [{"group": "gateway.envoyproxy.io", "kind": "SecurityPolicy", "namespace": "default"}],
+                "to": [{"group": "", "kind": "Service", "name": service.name}],
+            },
+        },
+        title="Permits the policy to name a service of another namespace.",
+    )
+
+
+def _policy(kind: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.envoyproxy.io/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": "authz", "namespace": "default"},
+    }

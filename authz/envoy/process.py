@@ -1,0 +1,161 @@
+"""One server process, put together as the settings say."""
+
+import contextlib
+import gc
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from authz import telemetry
+from authz.audit_service import Audit, serve_audit
+from authz.authorizer import Authorizer
+from authz.decision import Observer
+from authz.decision_log import DecisionLog
+from authz.envoy import banner, server
+from authz.envoy.certificates import Certificates
+from authz.envoy.health import Health
+from authz.envoy.isolation import RequestIsolation
+from authz.envoy.listeners import Address
+from authz.envoy.server import Companion
+from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.unix_sockets import Permissions, check_nobody_answers
+from authz.envoy.worker import Worker
+from authz.errors import ConfigError
+from authz.settings import Settings
+
+if TYPE_CHECKING:
+    from authz.envoy.metrics import Metrics
+
+
+def check(settings: Settings) -> None:
+    """Check all settings as far as can be done without binding or fetching anything.
+
+    Raises:
+        ConfigError: a setting is missing or cannot work.
+
+    """
+    _listening(settings, settings.listen)
+    _isolation(settings)
+    settings.authorizer().close()
+
+
+async def run(settings: Settings, worker: Worker | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP opens the decision log anew.
+
+    Args:
+        settings: the settings.
+        worker: which of several processes this is.
+
+    Raises:
+        ConfigError: a setting is missing or cannot work.
+
+    """
+    beside: list[Companion] = []
+    async with contextlib.AsyncExitStack() as ending:
+        log: DecisionLog | None = None
+        if settings.decision_log != "off":
+            log = DecisionLog(settings.decision_log, settings.decision_log_file)
+            ending.callback(log.close)
+        figures = None if settings.http_listen is None else _figures(settings, log, worker)
+        audit = None if settings.audit_listen is None else Audit()
+        observers: list[Observer | None] = [log, figures, audit]
+        authorizer = settings.authorizer([observer for observer in observers if observer is not None])
+        listen = settings.listen if worker is None else worker.listen
+        addresses, certificates, permissions = _listening(settings, listen)
+        if worker is None:
+            # The supervisor has asked for all its workers, and a successor is to take over.
+            check_nobody_answers(addresses)
+        else:
+            # Before anything that only one process at a time may do.
+            await worker.turn(authorizer)
+            beside.append(worker.reporting)
+        if audit is not None and settings.audit_listen is not None:
+            address = await ending.enter_async_context(serve_audit(audit, _of(worker, settings.audit_listen)))
+            telemetry.event(telemetry.INFO, "audit_listening", address=address)
+        servicer = AuthorizationServicer(
+            authorizer,
+            remove_authorization=settings.remove_authorization,
+            jwt_authn_payload=settings.jwt_authn_payload,
+            isolation=_isolation(settings),
+            max_pending=settings.max_pending,
+        )
+        if figures is not None:
+            beside.append(partial(_telling, settings, figures, servicer, worker))
+        await server.serve(
+            servicer,
+            listen,
+            engine=settings.engine,
+            certificates=certificates,
+            permissions=permissions,
+            reflection=settings.reflection,
+            reuse_port=worker is not None,
+            drain=settings.drain,
+            grace=settings.grace,
+            beside=beside,
+            started=partial(_started, settings, worker, authorizer),
+            hung_up=partial(_hung_up, log),
+        )
+
+
+def _listening(settings: Settings, listen: Sequence[str]) -> tuple[Sequence[Address], Certificates | None, Permissions]:
+    certificates = Certificates.configured(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    permissions = Permissions.parse(settings.socket_mode, settings.socket_owner)
+    addresses = server.check(listen, engine=settings.engine, certificates=certificates, reflection=settings.reflection)
+    return addresses, certificates, permissions
+
+
+def _isolation(settings: Settings) -> RequestIsolation | None:
+    if settings.descriptors is not None:
+        return RequestIsolation(settings.descriptors, settings.isolation)
+    if settings.isolation == "enforce":
+        raise ConfigError("isolation: enforce needs AUTHZ_DESCRIPTORS or --descriptors, which say what to check")
+    return None
+
+
+def _of(worker: Worker | None, address: str) -> str:
+    """Return the address of one worker, as those of the server."""
+    return address if worker is None else f"{address}.{worker.number}"
+
+
+def _figures(settings: Settings, log: DecisionLog | None, worker: Worker | None) -> "Metrics":
+    # Late: it takes a fifth of a second to load, which not everybody needs.
+    from authz.envoy import metrics  # noqa: PLC0415
+
+    return metrics.Metrics(
+        engine=settings.engine,
+        dropped=None if log is None else lambda: log.dropped,
+        worker=None if worker is None else worker.number,
+    )
+
+
+def _telling(
+    settings: Settings, figures: "Metrics", servicer: AuthorizationServicer, worker: Worker | None, health: Health
+) -> contextlib.AbstractAsyncContextManager[object]:
+    from authz.envoy import metrics, probes  # noqa: PLC0415 - as above
+
+    def refresh() -> None:
+        figures.refresh(servicer.authorizer, is_ready=not health.reason, pending=servicer.pending)
+
+    def text() -> bytes:
+        refresh()
+        return figures.text()
+
+    if worker is not None or settings.http_listen is None:
+        return metrics.kept_fresh(refresh)
+    return probes.answering(settings.http_listen, lambda: health.reason, text)
+
+
+def _started(settings: Settings, worker: Worker | None, authorizer: Authorizer, addresses: Sequence[str]) -> None:
+    # What has been built by now stays until the end: nobody need look through it for garbage again.
+    gc.freeze()
+    if worker is not None:
+        # The supervisor says it once for all.
+        worker.say(listening=True)
+    else:
+        banner.announce(settings, addresses, authorizer.verifier.health())
+
+
+def _hung_up(log: DecisionLog | None) -> None:
+    telemetry.event(telemetry.INFO, "hung_up")
+    if log is not None:
+        log.reopen()

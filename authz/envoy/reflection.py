@@ -1,0 +1,46 @@
+"""Server reflection: what ``grpcurl`` and its like ask before they can call."""
+
+from typing import Any
+
+import grpc.aio
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection
+
+from authz.envoy.servicer import SERVICE
+from authz.envoy.v3 import external_auth_pb2
+from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
+
+
+def add_reflection(server: grpc.aio.Server) -> None:
+    """Have ``server`` describe the services of the authorization server."""
+    reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME], server, _pool())
+
+
+def _pool() -> DescriptorPool:
+    # A pool of its own: in the default one Envoy's service may be known already, from a package with Envoy's protos.
+    pool = DescriptorPool()
+    _add(pool, external_auth_pb2.DESCRIPTOR)
+    _add(pool, health_pb2.DESCRIPTOR)
+    package, _, name = SERVICE.rpartition(".")
+    file = FileDescriptorProto(
+        name="authz/envoy/v3/authorization.proto",
+        package=package,
+        syntax="proto3",
+        dependency=[external_auth_pb2.DESCRIPTOR.name],
+    )
+    # Under Envoy's name the service takes our messages, which are the same on the wire.
+    file.service.add(name=name).method.add(
+        name="Check",
+        input_type=f".{CheckRequest.DESCRIPTOR.full_name}",
+        output_type=f".{CheckResponse.DESCRIPTOR.full_name}",
+    )
+    pool.Add(file)
+    return pool
+
+
+def _add(pool: DescriptorPool, file: Any) -> None:
+    for dependency in file.dependencies:
+        _add(pool, dependency)
+    pool.AddSerializedFile(file.serialized_pb)

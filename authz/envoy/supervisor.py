@@ -1,0 +1,130 @@
+"""Several server processes as one: started, kept alive, replaced one by one, and ended together.
+
+The supervisor itself speaks no gRPC and reads no token, so whatever happens there happens to a worker.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from authz import telemetry
+from authz.envoy.child import Child
+from authz.envoy.health import STARTING, STOPPING
+from authz.envoy.place import Place
+from authz.envoy.ports import SharedAddresses
+from authz.envoy.signals import on_signals
+
+
+class Supervisor:
+    """Keep several workers running.
+
+    Args:
+        workers: how many.
+        addresses: where they listen.
+        drain: seconds that load balancers need to notice that one goes or has come.
+        patience: seconds that one may take to end before it is killed.
+        started: is called once, when all of them listen.
+        ended: is called whenever one has ended, with its number.
+        variables: of their environment, besides ours.
+        command: what they run; by default what this process was started with.
+
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        addresses: SharedAddresses,
+        *,
+        drain: float,
+        patience: float,
+        started: Callable[[], None],
+        ended: Callable[[int], object] = lambda _: None,
+        variables: Mapping[str, str] | None = None,
+        command: Sequence[str] = (),
+    ) -> None:
+        self._addresses = addresses
+        self._started, self._has_started = started, False
+        self._drain = drain
+        self._variables = variables or {}
+        self._command = command or (sys.executable, *sys.orig_argv[1:])
+        self._places = [Place(number, self._start, patience, ended) for number in range(workers)]
+        self._is_ending = False
+        self._wants_replacement = asyncio.Event()
+        self._replacing: asyncio.Task[None] | None = None
+
+    @property
+    def unready(self) -> str:
+        """Why no checks can be decided now; empty if some worker can."""
+        if self._is_ending:
+            return STOPPING
+        reasons = [place.child.unready if place.child is not None else STARTING for place in self._places]
+        return "" if "" in reasons else reasons[0]
+
+    @property
+    def running(self) -> int:
+        """How many workers listen."""
+        return sum(child.is_listening and not child.ended.done() for child in self._children())
+
+    @property
+    def restarts(self) -> int:
+        """How many workers were started because another had died."""
+        return sum(place.restarts for place in self._places)
+
+    async def run(self) -> None:
+        """Keep them until SIGTERM or SIGINT, which they get too; at SIGHUP replace them one by one.
+
+        Raises:
+            ConfigError: they cannot work as they are configured.
+
+        """
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: partial(self._end, signal.SIGTERM),
+            signal.SIGINT: partial(self._end, signal.SIGINT),
+            signal.SIGHUP: self._wants_replacement.set,
+        }
+        with on_signals(handlers):
+            keeping = [asyncio.create_task(place.keep()) for place in self._places]
+            self._replacing = asyncio.create_task(self._replace_when_wanted())
+            tasks = (*keeping, self._replacing)
+            # Only the end of all, or a mistake of the configuration, ends one.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._end(signal.SIGTERM)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        telemetry.event(telemetry.INFO, "stopped")
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def _end(self, number: int) -> None:
+        self._is_ending = True
+        if self._replacing is not None:
+            self._replacing.cancel()
+        for place in self._places:
+            place.end(number)
+
+    async def _replace_when_wanted(self) -> None:
+        while True:
+            await self._wants_replacement.wait()
+            self._wants_replacement.clear()
+            telemetry.event(telemetry.INFO, "replacing_workers")
+            for place in self._places:
+                if not await place.replace():
+                    break
+                # Nobody is to go before it is known that somebody has come.
+                await asyncio.sleep(self._drain)
+            else:
+                telemetry.event(telemetry.INFO, "workers_replaced")
+
+    async def _start(self, number: int) -> Child:
+        listen = self._addresses.of(number)
+        return await Child.start(self._command, number, listen, variables=self._variables, changed=self._note)
+
+    def _children(self) -> list[Child]:
+        return [place.child for place in self._places if place.child is not None]
+
+    def _note(self) -> None:
+        if not self._has_started and self.running == len(self._places):
+            self._has_started = True
+            self._started()

@@ -1,0 +1,58 @@
+"""Several server processes, put together as the settings say; each of them is :mod:`authz.envoy.process`."""
+
+import contextlib
+from functools import partial
+
+from authz.envoy import banner
+from authz.envoy.listeners import parse
+from authz.envoy.ports import SharedAddresses
+from authz.envoy.supervisor import Supervisor
+from authz.envoy.unix_sockets import check_nobody_answers
+from authz.errors import ConfigError
+from authz.settings import Settings
+
+# For what follows the grace: connections to close, figures to write.
+_REST_SECONDS = 5.0
+
+
+async def run(settings: Settings) -> None:
+    """Serve with several workers until SIGTERM or SIGINT; SIGHUP replaces them one by one.
+
+    Raises:
+        ConfigError: a setting is missing or cannot work.
+
+    """
+    if settings.audit_listen is not None and not settings.audit_listen.startswith("unix:"):
+        # Of a shared port a watcher would get one worker, and not know which.
+        raise ConfigError("audit_listen: with several workers give unix:PATH, which becomes PATH.0, PATH.1, …")
+    async with contextlib.AsyncExitStack() as ending:
+        addresses = ending.enter_context(SharedAddresses(settings.listen))
+        check_nobody_answers(map(partial(parse, "listen"), addresses.all(settings.workers)))
+        build = partial(
+            Supervisor,
+            settings.workers,
+            addresses,
+            drain=settings.drain,
+            patience=settings.drain + settings.grace + _REST_SECONDS,
+            started=partial(_started, settings, addresses),
+        )
+        if settings.http_listen is None:
+            supervisor = build()
+        else:
+            # Late, as for one process.
+            from authz.envoy import metrics, probes  # noqa: PLC0415
+
+            figures = ending.enter_context(metrics.SharedMetrics())
+            supervisor = build(variables=figures.variables, ended=figures.ended)
+            probing = probes.answering(
+                settings.http_listen,
+                lambda: supervisor.unready,
+                lambda: figures.text(running=supervisor.running, restarts=supervisor.restarts),
+            )
+            await ending.enter_async_context(probing)
+        await supervisor.run()
+
+
+def _started(settings: Settings, addresses: SharedAddresses) -> None:
+    # Each worker has the keys for itself.
+    banner.announce(settings, addresses.all(settings.workers), {})

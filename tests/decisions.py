@@ -1,0 +1,27 @@
+"""Decisions that nobody made."""
+
+from authz.call import Call, Principal
+from authz.decision import Decision, Evidence
+from authz.errors import AuthzError
+from authz.refusal import Challenge, refusal_of
+from tests.doubles import NOW
+
+ACME = Principal(
+    org_id="org_01JYACME",
+    client_id="client_01JYPARTNER",
+    subject="client_01JYPARTNER",
+    scopes=frozenset(["ledger:write", "ledger:read"]),
+    token_id="01JYTOKEN",
+    key_id="key-1",
+    claims={"secret": "claim"},
+)
+
+
+def decision(
+    error: AuthzError | None = None, principal: Principal = ACME, method: str = "/a.B/C", credentials: str = "Bearer a"
+) -> Decision:
+    evidence = Evidence()
+    evidence.principal, evidence.source, evidence.policy, evidence.rule = principal, "cache", "ledger", "readers"
+    call = Call(method=method, metadata=[("authorization", credentials)], credentials=[credentials])
+    refusal = None if error is None else refusal_of(error, Challenge())
+    return Decision(call, evidence, refusal, 0.0012345, time=NOW + 0.25, key_age=12.5)

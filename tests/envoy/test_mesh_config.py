@@ -1,0 +1,137 @@
+"""The check for control planes: what their resources say, and that a real Envoy takes what is Envoy's."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from authz.envoy import config
+from authz.envoy.annotated import Document, render
+from authz.envoy.authz_cluster import authz_cluster
+from authz.envoy.mesh_config import Service, envoy_gateway, istio
+from authz.errors import ConfigError
+from authz.metadata import TrustedMetadata
+from tests.envoy.validation import validate
+
+SERVICE = Service("checks", "edge", 9000)
+
+
+def written(documents: list[Document]) -> list[Any]:
+    return list(yaml.safe_load_all(render(documents)))
+
+
+def patches() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = written(istio(SERVICE))[2]["spec"]["configPatches"]
+    return found
+
+
+def merged(into: Any, patch: Any) -> Any:
+    """Return what Istio makes of both: protobuf's merge."""
+    if isinstance(into, dict) and isinstance(patch, dict):
+        return into | {key: merged(into.get(key), value) for key, value in patch.items()}
+    if isinstance(into, list) and isinstance(patch, list):
+        return [*into, *patch]
+    return patch
+
+
+def istio_makes() -> dict[str, Any]:
+    """Return the listener that Istio makes, reduced to what our patches are for."""
+    authz = {"@type": config.EXT_AUTHZ, "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": "1s"}}
+    authz |= {
+        "failure_mode_allow": False,
+        "transport_api_version": "V3",
+        "status_on_error": {"code": "ServiceUnavailable"},
+    }
+    made = config.listener("ingress", "127.0.0.1:0", [], authz="authz", trusted=TrustedMetadata())
+    manager = made["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["early_header_mutation_extensions"]
+    manager["http_filters"][0]["typed_config"] = authz
+    return made
+
+
+def test_envoy_takes_what_istio_merges() -> None:
+    of_manager, of_filter = (patch["patch"] for patch in patches())
+    made = istio_makes()
+    filters = made["filter_chains"][0]["filters"]
+    filters[0] = merged(filters[0], of_manager["value"])
+    http_filters = filters[0]["typed_config"]["http_filters"]
+    http_filters[0] = merged(http_filters[0], of_filter["value"])
+
+    validate(config.bootstrap([made], [authz_cluster("authz", ["127.0.0.1:1"])]))
+    assert http_filters[0] == config.ext_authz("authz")
+    assert filters[0]["typed_config"]["early_header_mutation_extensions"] == [config.early_removal(TrustedMetadata())]
+
+
+def test_istio_patches_only_what_there_is() -> None:
+    assert [(patch["applyTo"], patch["patch"]["operation"]) for patch in patches()] == [
+        ("NETWORK_FILTER", "MERGE"),
+        ("HTTP_FILTER", "MERGE"),
+    ]
+    assert {patch["match"]["context"] for patch in patches()} == {"GATEWAY"}
+
+
+def test_istio_asks_the_service_and_fails_closed() -> None:
+    mesh, policy, _ = written(istio(SERVICE))
+    [provider] = mesh["meshConfig"]["extensionProviders"]
+
+    assert provider["envoyExtAuthzGrpc"] == {
+        "service": "checks.edge.svc.cluster.local",
+        "port": 9000,
+        "timeout": "1s",
+        "failOpen": False,
+        "statusOnError": "503",
+    }
+    assert mesh["meshConfig"]["pathNormalization"] == {"normalization": "DECODE_AND_MERGE_SLASHES"}
+    assert (policy["apiVersion"], policy["kind"]) == ("security.istio.io/v1", "AuthorizationPolicy")
+    assert policy["spec"]["action"] == "CUSTOM"
+    assert policy["spec"]["provider"] == {"name": provider["name"]}
+    assert policy["spec"]["rules"] == [{}]
+
+
+def test_istio_strips_where_it_checks() -> None:
+    _, policy, patch = written(istio(SERVICE))
+
+    assert policy["spec"]["selector"]["matchLabels"] == patch["spec"]["workloadSelector"]["labels"]
+    assert policy["metadata"]["namespace"] == patch["metadata"]["namespace"]
+
+
+def test_envoy_gateway_asks_the_service_and_fails_closed() -> None:
+    policy, _, grant = written(envoy_gateway(SERVICE))
+    check = policy["spec"]["extAuth"]
+
+    assert (policy["apiVersion"], policy["kind"]) == ("gateway.envoyproxy.io/v1alpha1", "SecurityPolicy")
+    assert check["grpc"]["backendRefs"] == [
+        {"group": "", "kind": "Service", "name": "checks", "namespace": "edge", "port": 9000}
+    ]
+    assert (check["failOpen"], check["timeout"]) == (False, "1s")
+    assert check.keys().isdisjoint({"headersToExtAuth", "bodyToExtAuth", "http"})
+    assert (grant["metadata"]["namespace"], grant["spec"]["from"][0]["namespace"]) == ("edge", "default")
+
+
+def test_envoy_gateway_strips_before_everything_else() -> None:
+    policy = written(envoy_gateway(SERVICE))[1]
+    headers = policy["spec"]["headers"]
+    removed = headers["earlyRequestHeaders"]["remove"]
+
+    assert set(TrustedMetadata().removed) < set(removed)
+    assert headers["withUnderscoresAction"] == "RejectRequest"
+    # Its API takes no more.
+    assert len(removed) <= 16
+
+
+@pytest.mark.parametrize("documents", [istio(SERVICE), envoy_gateway(SERVICE)], ids=["istio", "envoy-gateway"])
+def test_first_lines_name_the_version_and_what_to_replace(documents: list[Document]) -> None:
+    first, second, *_ = render(documents).splitlines()
+
+    assert "# For " in first
+    assert second.startswith("# Replace: ")
+
+
+def test_service_is_found_in_its_address() -> None:
+    assert Service.parse("authz", "checks.edge.svc.cluster.local:9000") == SERVICE
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "checks:1", "unix:/run/a.sock", "checks.edge:1", ".edge.svc:1"])
+def test_anything_else_is_no_service(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"^authz: "):
+        Service.parse("authz", address)

@@ -1,0 +1,122 @@
+"""A decision says the same in every form, and no form holds a token or another claim."""
+
+import json
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.audit import decision_message
+from authz.call import ANONYMOUS, Call, Principal
+from authz.decision import Decision, Door, Event, Evidence, Source, Verdict
+from authz.errors import AuthzError, InternalError, KeySetUnavailableError, PermissionDeniedError, TokenExpiredError
+from authz.refusal import Challenge, refusal_of
+from authz.v1 import decision_pb2
+from tests.decisions import decision
+
+# Where the message has the name that gRFC A59 gives it.
+A59 = {"method": "rpc_method", "subject": "principal", "policy": "policy_name", "rule": "matched_rule"}
+# What a message has a better type for.
+TYPED = {"milliseconds": "latency"}
+# What a message says in one word more.
+MORE = {"authorized"}
+DURATIONS = {"milliseconds", "key_age"}
+WORDS = {"event", "door", "verdict", "source"}
+
+ERRORS = (None, TokenExpiredError(), PermissionDeniedError(), KeySetUnavailableError(), InternalError())
+
+
+def said(message: decision_pb2.Decision) -> dict[str, Any]:
+    """Return what a message says, in the words of the JSON line."""
+    shown = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    fields = {name: shown[A59.get(name, name)] for name in decision().fields() if name not in DURATIONS}
+    for name in WORDS:
+        fields[name] = fields[name].removeprefix(f"{name.upper()}_").lower()
+    fields["time"] = message.time.ToDatetime().isoformat(timespec="microseconds") + "+00:00"
+    return fields
+
+
+def test_message_and_line_have_the_same_fields() -> None:
+    of_line = {TYPED.get(name, A59.get(name, name)) for name in decision().fields()}
+
+    assert of_line | MORE == set(decision_pb2.Decision.DESCRIPTOR.fields_by_name)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+@pytest.mark.parametrize("principal", [decision().evidence.principal, ANONYMOUS], ids=["known", "unknown"])
+def test_message_says_what_the_line_says(error: AuthzError | None, principal: Principal) -> None:
+    one = decision(error, principal)
+    message, fields = decision_message(one), one.fields()
+
+    assert message.code == (0 if error is None else error.code.value)
+    assert message.authorized is (error is None)
+    assert (message.latency.ToTimedelta().total_seconds() * 1e3, message.key_age.ToTimedelta().total_seconds()) == (
+        pytest.approx(fields["milliseconds"], abs=0.001),
+        fields["key_age"],
+    )
+    assert said(message) | {"code": fields["code"]} == {
+        name: value for name, value in fields.items() if name not in DURATIONS
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "enum"),
+    [
+        (Verdict, decision_pb2.Decision.Verdict),
+        (Event, decision_pb2.Decision.Event),
+        (Door, decision_pb2.Decision.Door),
+        (Source, decision_pb2.Decision.Source),
+    ],
+    ids=["verdict", "event", "door", "source"],
+)
+def test_every_word_has_its_number(words: Any, enum: Any) -> None:
+    unspecified, *names = enum.keys()
+
+    assert unspecified.endswith("_UNSPECIFIED")
+    assert {name.partition("_")[2].lower() for name in names} == set(words.__args__)
+
+
+def test_stream_that_ended_has_no_latency_and_keys_that_were_not_fetched_no_age() -> None:
+    message = decision_message(decision()._replace(event="stream_ended", key_age=None, seconds=0.0))
+
+    assert not message.HasField("latency")
+    assert not message.HasField("key_age")
+
+
+# ---- What no form holds ----
+
+SECRET = "eyJhbGciOiJub25lIn0"
+secrets = st.text(max_size=3).map(lambda text: text + SECRET)
+# A token's JSON can hold halves of characters, which fit into no message.
+texts = st.text(st.one_of(st.characters(), st.just("\ud800")), max_size=5)
+principals = st.builds(
+    Principal,
+    org_id=texts,
+    client_id=texts,
+    subject=texts,
+    scopes=st.frozensets(texts, max_size=3),
+    token_id=texts,
+    key_id=texts,
+    issuer=secrets,
+    audience=st.tuples(secrets),
+    certificate=secrets,
+    claims=st.dictionaries(secrets, secrets, min_size=1, max_size=2),
+)
+
+
+@given(principal=principals, method=texts, credentials=secrets, error=st.sampled_from(ERRORS))
+def test_no_form_holds_a_token_or_another_claim(
+    principal: Principal, method: str, credentials: str, error: AuthzError | None
+) -> None:
+    evidence = Evidence()
+    evidence.principal = principal
+    call = Call(method, [("authorization", credentials), ("x-custom", credentials)], credentials=[credentials])
+    one = Decision(call, evidence, None if error is None else refusal_of(error, Challenge()), 0.0)
+
+    assert SECRET not in json.dumps(one.fields())
+    assert SECRET not in str(decision_message(one))
+    assert SECRET.encode() not in decision_message(one).SerializeToString()

@@ -1,0 +1,156 @@
+"""What ``authz serve`` says before it serves: that the configuration is good, and what is in force, without secrets."""
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from authz import cli
+from authz.demo.signing import SigningKey
+from tests import programs
+from tests.certificates import Authority
+from tests.doubles import AUDIENCE, ISSUER, jwks
+from tests.programs import AUTHZ, Program
+
+SECRET = "a-secret-for-introspection"
+LOOPBACK = "127.0.0.1:0"
+SERVE = ("serve", "--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256")
+INTROSPECTION = ("--introspect-max-age", "5", "--introspection-client-id", "client_api")
+# Ends when its terminal does.
+ON_A_TERMINAL = (sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", *AUTHZ)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, ec_key: SigningKey) -> Path:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    return tmp_path
+
+
+@pytest.fixture
+def run(
+    no_settings: None,  # noqa: ARG001 - works in the folder
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        return cli.run([*SERVE, *arguments]), *capsys.readouterr()
+
+    return run
+
+
+# ---- The beginning ----
+
+
+def test_log_says_which_settings_are_in_force_and_no_secret(folder: Path) -> None:
+    url = "https://acme.example/introspection?key=" + SECRET
+    flags = ("--jwks", "jwks.json", "--listen", LOOPBACK, *INTROSPECTION, "--introspection-url", url)
+    with Program(*SERVE, *flags, folder=folder, AUTHZ_INTROSPECTION_CLIENT_SECRET=SECRET) as program:
+        event = program.await_event("listening")
+        settings = event["settings"]
+
+    assert event["addresses"][0].startswith("127.0.0.1:")
+    assert (event["engine"], event["keys"]) == ("grpcio", {ISSUER: {"keys": 1, "age": None, "is_ready": True}})
+    assert (settings["listen"], settings["jwks"], settings["leeway"]) == ([LOOPBACK], "jwks.json", 10)
+    assert settings["introspection_client_secret"] == "**********"
+    assert SECRET not in program.text
+
+
+def test_secret_in_a_file_shows_as_its_path(folder: Path) -> None:
+    flags = ("--jwks", "jwks.json", "--listen", LOOPBACK, *INTROSPECTION)
+    with Program(*SERVE, *flags, "--introspection-client-secret-file", "secret", folder=folder) as program:
+        settings = program.await_event("listening")["settings"]
+
+    assert settings["introspection_client_secret_file"] == "secret"
+    assert settings["introspection_client_secret"] is None
+    assert SECRET not in program.text
+
+
+def test_terminal_gets_a_text_for_people(folder: Path) -> None:
+    flags = ("--jwks", "jwks.json", "--listen", LOOPBACK, "--realm", "[bold]ledger", *INTROSPECTION)
+    variables = {"AUTHZ_INTROSPECTION_CLIENT_SECRET": SECRET, "TERM": "dumb", "COLUMNS": "200"}
+    with Program(*SERVE, *flags, folder=folder, command=ON_A_TERMINAL, **variables) as program:
+        program.await_line(lambda line: "listening" in line and "addresses" in line)
+        text = {line.split("  ", 1)[0].strip(): line.split("  ", 1)[1].strip() for line in program.log if "  " in line}
+
+    assert text["listening on"].startswith("127.0.0.1:")
+    assert (text["engine"], text["keys"], text["realm"]) == ("grpcio", "1 key", "[bold]ledger")
+    assert text["introspection_client_secret"] == "**********"
+    assert "leeway" not in text
+    assert SECRET not in program.text
+
+
+def test_socket_of_a_server_that_serves_is_left_to_it(folder: Path) -> None:
+    flags = (*SERVE, "--jwks", "jwks.json", "--listen", "unix:a.sock")
+    with Program(*flags, folder=folder) as program:
+        program.await_event("listening")
+        second = programs.run(*flags, folder=folder)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(folder / "a.sock"))
+
+    assert second.returncode == 2
+    assert second.stderr.startswith("authz: listen: 'unix:a.sock' cannot be bound: another server listens there")
+
+
+# ---- --check-config ----
+
+
+def test_good_configuration_is_said_to_be_good_and_nothing_is_bound_or_fetched(run: Run, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        sockets = ("--listen", listen, "--listen", "unix:a.sock", "--socket-mode", "0660")
+        status, out, err = run("--check-config", *sockets, "--jwks-url", f"http://{listen}/jwks")
+        lines = out.splitlines()
+        taken.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            taken.accept()
+
+    assert (status, err, lines[0]) == (0, "", "configuration is good")
+    assert {f"  listen: {listen}, unix:a.sock", "  socket_mode: 0660"} <= set(lines)
+    assert not (folder / "a.sock").exists()
+
+
+def test_checked_configuration_shows_no_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTHZ_INTROSPECTION_CLIENT_SECRET", SECRET)
+    monkeypatch.setenv("AUTHZ_JWKS", json.dumps(jwks(SigningKey.generate("own", "ES256"))))
+    status, out, err = run("--check-config", *INTROSPECTION)
+
+    assert (status, err) == (0, "")
+    assert SECRET not in out
+    assert {"  introspection_client_secret: **********", "  jwks: {…}"} <= set(out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--jwks", "nowhere.json"), "jwks: file 'nowhere.json' cannot be read"),
+        (("--listen", "9191"), "listen: '9191' is neither"),
+        (("--listen", "unix:no/a.sock"), "listen: 'unix:no/a.sock' cannot be bound: there is no such folder"),
+        (("--listen", "unix:jwks.json"), "listen: 'unix:jwks.json' cannot be bound: there is a file that is no socket"),
+        (("--listen", "tls:127.0.0.1:0"), "tls_cert_file: missing; 'tls:127.0.0.1:0' needs"),
+        (("--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"), "tls_cert_file: no address uses it"),
+        (("--tls-cert-file", "no.pem", "--tls-key-file", "key.pem"), "tls_cert_file: 'no.pem' cannot be read"),
+        (("--tls-client-ca-file", "ca.pem"), "tls_cert_file: missing"),
+        (("--socket-mode", "rw"), "socket_mode: 'rw' is not octal"),
+        (("--socket-owner", "no-such-user-of-ours"), "socket_owner: there is no user"),
+        (("--engine", "native", "--listen", "0.0.0.0:0"), "listen: '0.0.0.0:0' can be reached by other machines"),
+        (("--engine", "native", "--listen", "tls:127.0.0.1:0"), "listen: the native engine has no TLS"),
+        (("--engine", "native", "--reflection"), "reflection: the native engine has none"),
+        ((*INTROSPECTION,), "introspection_client_secret: missing"),
+    ],
+)
+def test_wrong_configuration_is_said_in_one_line(
+    run: Run, folder: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    certificate = Authority().issue_for_loopback()
+    (folder / "cert.pem").write_bytes(certificate.chain)
+    (folder / "key.pem").write_bytes(certificate.key)
+    status, out, err = run("--check-config", *arguments)
+
+    assert (status, out) == (2, "")
+    assert err.startswith(f"authz: {message}")
+    assert err.count("\n") == 1

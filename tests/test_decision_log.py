@@ -1,0 +1,120 @@
+"""Decisions as JSON lines: all that an operator asks, nothing that is secret, and nobody waits for it."""
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.call import ANONYMOUS
+from authz.decision_log import DecisionLog
+from authz.errors import ConfigError, KeySetUnavailableError, PermissionDeniedError, TokenMissingError
+from tests.decisions import decision
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_line_tells_who_called_what_and_why_it_was_decided_so(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionLog("all", str(path))
+    log(decision())
+    log(decision(PermissionDeniedError(reason="insufficient_scope")))
+    log.close()
+    allowed, denied = lines(path)
+
+    assert allowed == {
+        "time": "2027-01-15T08:00:00.250000+00:00",
+        "event": "decision",
+        "door": "envoy",
+        "method": "/a.B/C",
+        "verdict": "allowed",
+        "code": "OK",
+        "reason": "",
+        "organization": "org_01JYACME",
+        "client": "client_01JYPARTNER",
+        "subject": "client_01JYPARTNER",
+        "scopes": ["ledger:read", "ledger:write"],
+        "token_id": "01JYTOKEN",
+        "key_id": "key-1",
+        "key_age": 12.5,
+        "policy": "ledger",
+        "rule": "readers",
+        "source": "cache",
+        "milliseconds": 1.234,
+    }
+    assert (denied["verdict"], denied["code"], denied["reason"], denied["organization"]) == (
+        "denied",
+        "PERMISSION_DENIED",
+        "insufficient_scope",
+        "org_01JYACME",
+    )
+
+
+def test_denied_leaves_out_what_is_allowed_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionLog("denied", str(path))
+    for error in (None, TokenMissingError(), KeySetUnavailableError()):
+        log(decision(error, ANONYMOUS))
+    log.close()
+
+    assert [line["verdict"] for line in lines(path)] == ["denied", "undecided"]
+
+
+def test_line_holds_no_token_no_claim_and_one_line_only(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionLog("all", str(path))
+    log(decision(method="/a\n{}" + "x" * 100_000, credentials="Bearer token-text"))
+    log.close()
+    [line] = path.read_text(encoding="utf-8").splitlines()
+
+    assert len(line) < 2000
+    assert "token-text" not in line
+    assert "claim" not in line
+
+
+def test_writer_that_nobody_reads_makes_nobody_wait_and_drops_are_counted(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = DecisionLog("all", str(pipe), capacity=100)
+    # More than a pipe holds, and more than may wait.
+    work = threading.Thread(target=lambda: [log(decision()) for _ in range(5000)])
+    work.start()
+    work.join(30)
+
+    assert not work.is_alive()
+    assert log.dropped >= 5000 - 100 - 65536 // 250
+    os.close(reader)
+    log.close()
+
+
+def test_lines_of_several_writers_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    logs = [DecisionLog("all", str(path)) for _ in range(3)]
+    for _ in range(500):
+        for log in logs:
+            log(decision())
+    for log in logs:
+        log.close()
+
+    assert len(lines(path)) == 1500
+
+
+def test_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionLog("all", str(path))
+    path.rename(tmp_path / "old.jsonl")
+    log.reopen()
+    log(decision())
+    log.close()
+
+    assert len(lines(path)) == 1
+
+
+def test_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"decision_log_file: .* cannot be opened"):
+        DecisionLog("all", str(tmp_path / "missing" / "decisions.jsonl"))
