@@ -288,8 +288,9 @@ def test_native_engine_forgets_watchers_that_go_away(authorizer: Authorizer) -> 
             # The event comes on another thread, some time after the client has gone.
             while engine.watchers and time.monotonic() < deadline:
                 await engine.set_health(NOT_SERVING)
-                # The client's own loop has to get round to its farewell.
-                await asyncio.sleep(0)
+                # The client's own loop has to get round to its farewell, and the engine's thread to the lock,
+                # which a loop without any rest would hardly leave to it.
+                await asyncio.sleep(0.01)
             counts.append(engine.watchers)
         await engine.stop(0)
         return counts
