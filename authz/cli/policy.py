@@ -5,11 +5,17 @@ from pathlib import Path
 import cyclopts
 
 from authz.cli.app import ALLOWED, app
+from authz.cli.policy_cases import run_cases
+from authz.cli.policy_diff import diff
+from authz.cli.policy_explain import explain
 from authz.policy import Policy
 from authz.policy.schema import as_json
 
-policy = cyclopts.App(name="policy", help="What each organization may do: check the file, print its language.")
+policy = cyclopts.App(name="policy", help="What each organization may do: check the file, test it, explain it.")
 app.command(policy)
+policy.command(run_cases, name="test")
+policy.command(explain)
+policy.command(diff)
 
 
 @policy.command

@@ -157,7 +157,8 @@ Check = Callable[[Any], None]
 """Raises a :class:`Fault` if a value is not what it must be."""
 
 
-def _compiled(schema: Schema) -> Check:
+def compiled(schema: Schema) -> Check:
+    """Return the check that values are what ``schema`` says, in the part of JSON Schema that is used here."""
     kinds: dict[str, Callable[[Schema], Check]] = {
         "object": _check_object,
         "array": _check_array,
@@ -169,10 +170,10 @@ def _compiled(schema: Schema) -> Check:
 
 
 def _check_object(schema: Schema) -> Check:
-    fields = {name: _compiled(field) for name, field in schema.get("properties", {}).items()}
+    fields = {name: compiled(field) for name, field in schema.get("properties", {}).items()}
     others = schema.get("additionalProperties", True)
-    check_other = _compiled(others) if isinstance(others, dict) else None
-    check_name = _compiled(schema["propertyNames"]) if "propertyNames" in schema else None
+    check_other = compiled(others) if isinstance(others, dict) else None
+    check_name = compiled(schema["propertyNames"]) if "propertyNames" in schema else None
     required = schema.get("required", ())
 
     def check(value: Any) -> None:
@@ -198,7 +199,7 @@ def _check_object(schema: Schema) -> Check:
 
 
 def _check_array(schema: Schema) -> Check:
-    check_item = _compiled(schema["items"])
+    check_item = compiled(schema["items"])
     is_set, needs_items = schema.get("uniqueItems", False), schema.get("minItems", 0) > 0
 
     def check(value: Any) -> None:
@@ -265,5 +266,5 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {nearest[0]!a}?" if nearest else ""
 
 
-check: Check = _compiled(SCHEMA)
+check: Check = compiled(SCHEMA)
 """Check a whole document."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from authz import cli
 from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.errors import PermissionDeniedError
@@ -18,10 +19,30 @@ ROWS = [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in re.f
 
 @pytest.fixture
 def policy(tmp_path: Path) -> Policy:
-    example = re.search(r"```yaml\n(# policy\.yaml\n.*?)```", TEXT, re.DOTALL)
-    assert example is not None
-    (tmp_path / "policy.yaml").write_text(example[1], encoding="utf-8")
-    return Policy.from_file(tmp_path / "policy.yaml")
+    return Policy.from_file(example(tmp_path, "policy.yaml"))
+
+
+def example(folder: Path, name: str) -> Path:
+    """Write the example that the text calls ``name``."""
+    found = re.search(rf"```yaml\n(# {re.escape(name)}\n.*?)```", TEXT, re.DOTALL)
+    assert found is not None
+    (folder / name).write_text(found[1], encoding="utf-8")
+    return folder / name
+
+
+@pytest.mark.parametrize("command", ["test", "explain"])
+def test_the_commands_print_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for name in ("policy.yaml", "policy.test.yaml"):
+        example(tmp_path, name)
+    monkeypatch.chdir(tmp_path)
+    shown = re.search(rf"```console\n\$ authz (policy {command} .*)\n((?:.*\n)*?)```", TEXT)
+    assert shown is not None
+
+    cli.run(shown[1].split())
+
+    assert capsys.readouterr().out == shown[2]
 
 
 @pytest.mark.parametrize(("org_id", "scopes", "method", "verdict", "rule"), ROWS)

@@ -1,0 +1,77 @@
+"""``authz policy diff``."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated
+
+from cyclopts import Parameter
+
+from authz.cli.app import ALLOWED, DENIED
+from authz.errors import ConfigError
+from authz.policy import Policy
+from authz.policy.explain import shown
+from authz.policy.replay import Change, Replay
+
+
+def diff(old: Path, new: Path, /, *, decisions: Annotated[Path, Parameter(allow_leading_hyphen=True)]) -> int:
+    """Replay a decision log through two policies and print what would change.
+
+    Exit codes: 0 nothing would, 1 something would.
+
+    Parameters
+    ----------
+    old
+        The policy in force.
+    new
+        The one to compare with it.
+    decisions
+        The decision log, JSON lines as `authz serve --decision-log all` writes them; - is standard input.
+
+    """
+    replay = Replay(Policy.from_file(old), Policy.from_file(new))
+    with _opened(decisions) as log:
+        replay.feed(log)
+    if replay.unreadable and not replay.readable:
+        raise ConfigError(f"decisions: no line of {str(decisions)!a} is a decision; give the log of --decision-log")
+    for change, count in sorted(replay.changes.items(), key=lambda item: (-item[1], item[0])):
+        print(f"{count} {_line(change)}")
+    for note in _notes(replay):
+        print(f"note: {note}")
+    changed = replay.changes.total()
+    print(f"{changed} of {replay.replayed} decisions would change")
+    return DENIED if changed else ALLOWED
+
+
+@contextlib.contextmanager
+def _opened(decisions: Path) -> Iterator[IO[bytes]]:
+    if str(decisions) == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        log = decisions.open("rb")
+    except OSError as error:
+        raise ConfigError(f"decisions: {str(decisions)!a} cannot be read ({error.strerror})") from None
+    with log:
+        yield log
+
+
+def _line(change: Change) -> str:
+    who = shown(change.organization) if change.organization else "no organization"
+    return f"{shown(change.method)} {who}: {_ruling(*change.old)} -> {_ruling(*change.new)}"
+
+
+def _ruling(verdict: str, rule: str) -> str:
+    return f"{verdict} by {shown(rule)}" if rule else verdict
+
+
+def _notes(replay: Replay) -> Iterator[str]:
+    notes = {
+        "lines are no decisions": replay.unreadable,
+        "not replayed: no organization, so no policy was asked": replay.anonymous,
+        "not replayed: refused or left undecided for what no policy says": replay.refused,
+        "not replayed: they depend on headers or certificates, which the log does not hold": replay.conditional,
+        "were decided otherwise then than the old policy does: was it in force?": replay.surprising,
+    }
+    yield from (f"{count} {note}" for note, count in notes.items() if count)

@@ -1,0 +1,243 @@
+"""Why a policy decides about a call as it does, in words.
+
+Nothing is matched here: each condition of a rule is asked as a rule of its own, by the engine that decides.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from authz.call import Call, Principal
+from authz.decision import Evidence
+from authz.errors import PeerUnknownError, PermissionDeniedError
+from authz.policy.index import Index
+from authz.policy.organizations import Organization
+from authz.policy.patterns import Patterns
+from authz.policy.policy import Policy
+from authz.policy.rules import Rule, Words, headers_of
+
+Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
+"""``undecided`` means that it depends on the caller's certificate, which is not known."""
+
+_STRANGER = Organization()
+_MOST_LISTED = 8
+_DENY, _ALLOW = "deny_rules", "allow_rules"
+_PATHS = "request.paths"
+
+
+class Ruling(NamedTuple):
+    """What a policy decides.
+
+    Args:
+        verdict: the outcome, in a word.
+        rule: the name of the rule that decided; empty where none did.
+        reason: that of the refusal; empty where there is none.
+
+    """
+
+    verdict: Verdict
+    rule: str = ""
+    reason: str = ""
+
+    @property
+    def list(self) -> str:
+        """The list in which the rule stands."""
+        return list_of(is_deny=self.verdict != "allowed") if self.rule else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleExplanation:
+    """One rule, and why it did or did not match.
+
+    Args:
+        list: ``deny_rules`` or ``allow_rules``.
+        name: the rule's.
+        matches: whether it does; ``None`` if that depends on the caller's certificate, which is not known.
+        failed: of each kind of condition the first that does not hold, or is not known to.
+
+    """
+
+    list: str
+    name: str
+    matches: bool | None
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a policy decides about a call as it does.
+
+    Args:
+        method: what is called.
+        organization: who calls; empty where that is not asked.
+        is_listed: whether the policy's ``organizations`` has it.
+        tenant: the owner's own id for it, or ``""``.
+        groups: what it belongs to, in order.
+        is_suspended: whether every call of it is refused.
+        ruling: what is decided.
+        rules: every rule, in the order in which they are asked; none for a public method.
+
+    """
+
+    method: str
+    organization: str
+    is_listed: bool
+    tenant: str
+    groups: tuple[str, ...]
+    is_suspended: bool
+    ruling: Ruling
+    rules: tuple[RuleExplanation, ...]
+
+    @property
+    def decisive(self) -> str:
+        """What decided, in one line."""
+        verdict, rule = self.ruling.verdict, self.ruling.rule
+        if rule:
+            return f"rule {shown(rule)} of {self.ruling.list} matches"
+        if verdict == "public":
+            return "the method is public; no rule is asked"
+        if verdict == "suspended":
+            return "the organization is suspended; no rule is asked"
+        if verdict == "undecided":
+            unknown = next(rule for rule in self.rules if rule.matches is None)
+            return f"rule {shown(unknown.name)} of {unknown.list}: {'; '.join(unknown.failed)}"
+        nearest = min((rule for rule in self.rules if rule.list == _ALLOW), key=_distance)
+        return f"no rule allows it; the nearest, {shown(nearest.name)}: {'; '.join(nearest.failed)}"
+
+
+def decide(policy: Policy, call: Call, principal: Principal) -> Ruling:
+    """Return what ``policy`` decides about ``call``, public methods included."""
+    if call.method in policy.public:
+        return Ruling("public")
+    evidence = Evidence()
+    try:
+        policy.admit(call, principal, evidence)
+    except PeerUnknownError:
+        return Ruling("undecided")
+    except PermissionDeniedError as error:
+        return Ruling(
+            "suspended" if error.reason == "organization_suspended" else "denied", evidence.rule, error.reason
+        )
+    return Ruling("allowed", evidence.rule)
+
+
+def explain(policy: Policy, call: Call, principal: Principal) -> Explanation:
+    """Say what ``policy`` decides about ``call``, and of each of its rules why it did or did not match.
+
+    Args:
+        policy: the policy.
+        call: the call; what it depends on of a ``peer`` that is ``None`` is not known.
+        principal: who makes it; for a public method nobody need.
+
+    """
+    organization = policy.organizations.get(principal.org_id, _STRANGER)
+    ruling = decide(policy, call, principal)
+    question = _Question(call, principal, organization.groups)
+    return Explanation(
+        method=call.method,
+        organization=principal.org_id,
+        is_listed=principal.org_id in policy.organizations,
+        tenant=organization.tenant,
+        groups=tuple(sorted(organization.groups)),
+        is_suspended=organization.is_suspended,
+        ruling=ruling,
+        rules=() if ruling.verdict == "public" else tuple(map(question.explain, policy.rules)),
+    )
+
+
+class _Question:
+    """One call, about which rules are asked."""
+
+    def __init__(self, call: Call, principal: Principal, groups: Words) -> None:
+        self._call, self._principal, self._groups = call, principal, groups
+        self._headers = headers_of(call)
+
+    def explain(self, rule: Rule) -> RuleExplanation:
+        failed: dict[str, str] = {}
+        matches: bool | None = True
+        for kind, condition, failure in self._conditions(rule):
+            try:
+                holds = self._matches(condition)
+            except PeerUnknownError:
+                failed[kind] = f"{kind}: the caller's certificate is not known"
+                matches = None if matches else False
+                continue
+            if not holds:
+                failed.setdefault(kind, failure)
+                matches = False
+        return RuleExplanation(
+            list=list_of(is_deny=rule.is_deny), name=rule.name, matches=matches, failed=tuple(failed.values())
+        )
+
+    def _matches(self, rule: Rule) -> bool:
+        found = Index([rule]).find(self._call.method, self._principal, self._groups)
+        return any(each.matches_rest(self._call, self._headers) for each in found)
+
+    def _conditions(self, rule: Rule) -> Iterator[tuple[str, Rule, str]]:
+        """Yield the kind of each condition, a rule that asks for nothing else, and what to say if it does not hold."""
+        alone, call, principal = Rule(name=rule.name, is_deny=rule.is_deny), self._call, self._principal
+        if rule.organizations is not None:
+            kind = "source.organizations"
+            failure = f"{kind}: {_name(principal.org_id)} is not among {_listed(rule.organizations)}"
+            yield kind, replace(alone, organizations=rule.organizations), failure
+        if rule.groups is not None:
+            kind = "source.groups"
+            failure = f"{kind}: {_name(principal.org_id)} is in {_listed(self._groups)}, not in {_listed(rule.groups)}"
+            yield kind, replace(alone, groups=rule.groups), failure
+        if rule.clients is not None:
+            kind = "source.clients"
+            failure = f"{kind}: {_name(principal.client_id)} is not among {_listed(rule.clients)}"
+            yield kind, replace(alone, clients=rule.clients), failure
+        if rule.scopes:
+            kind = "source.scopes"
+            needed = " or ".join(" and ".join(map(shown, sorted(words))) for words in rule.scopes)
+            failure = f"{kind}: holds {_listed(principal.scopes)}, needs {needed}"
+            yield kind, replace(alone, scopes=rule.scopes), failure
+        if rule.principals is not None:
+            kind, names = "source.principals", () if call.peer is None else call.peer.principals
+            failure = f"{kind}: {_listed(names)} is not like {_listed(_texts(rule.principals))}"
+            yield kind, replace(alone, principals=rule.principals), failure
+        if rule.paths is not None:
+            kind = _PATHS
+            failure = f"{kind}: {_name(call.method)} is not like {_listed(_texts(rule.paths))}"
+            yield kind, replace(alone, paths=rule.paths), failure
+        for header, values in rule.headers:
+            kind = "request.headers"
+            # Its value may be a secret, so it is not repeated.
+            sent = f"what was sent is not like {_listed(_texts(values))}" if header in self._headers else "is not sent"
+            yield kind, replace(alone, headers=((header, values),)), f"{kind} {shown(header)}: {sent}"
+
+
+def _distance(rule: RuleExplanation) -> tuple[bool, int]:
+    # A rule about another method is further away than any about this one.
+    return any(failure.startswith(_PATHS) for failure in rule.failed), len(rule.failed)
+
+
+def list_of(*, is_deny: bool) -> str:
+    """Return what a policy calls the list of its rules that deny, or of those that allow."""
+    return _DENY if is_deny else _ALLOW
+
+
+def shown(text: str) -> str:
+    """Return ``text`` as it may be shown on a terminal, whoever wrote it."""
+    return text if text.isprintable() and text else ascii(text)
+
+
+def _name(text: str) -> str:
+    return shown(text) if text else "none"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    names = [shown(text) for text in sorted(texts)]
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "") or "none"
+
+
+def _texts(patterns: Patterns) -> list[str]:
+    """Return the patterns as they were written."""
+    return [
+        *patterns.exact,
+        *(f"{prefix}*" for prefix in patterns.prefixes),
+        *(f"*{suffix}" for suffix in patterns.suffixes),
+        *(["*"] if patterns.any_text else []),
+    ]
