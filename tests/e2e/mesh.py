@@ -5,7 +5,7 @@ import contextlib
 import json
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,17 +64,17 @@ POLICY: dict[str, Any] = {
 }
 
 
-def echo(method: str) -> grpc.RpcMethodHandler:
-    """Return a handler that answers with the method and the metadata that it saw."""
+def echo(method: str, parse: Callable[[bytes], Any] | None = None) -> grpc.RpcMethodHandler:
+    """Return a handler that answers with the method and the metadata that it saw; ``parse`` reads its requests."""
 
-    def behave(_request: bytes, context: grpc.ServicerContext) -> bytes:
+    def behave(_request: Any, context: grpc.ServicerContext) -> bytes:
         seen = [
             (key, value if isinstance(value, str) else base64.b64encode(value).decode())
             for key, value in context.invocation_metadata()
         ]
         return json.dumps({"path": method, "headers": seen}).encode()
 
-    return grpc.unary_unary_rpc_method_handler(behave)
+    return grpc.unary_unary_rpc_method_handler(behave, request_deserializer=parse)
 
 
 class Echo(grpc.GenericRpcHandler):
@@ -237,7 +237,7 @@ class Mesh:
         removing = listener("removing", "127.0.0.1:0", routes, authz="removing", trusted=trusted)
         undecided = listener("undecided", "127.0.0.1:0", [without_token], authz="nobody", trusted=trusted)
         ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
-        mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
+        mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted, max_request_bytes=65_536)
         mutual["filter_chains"][0]["transport_socket"] = _mutual_tls(self.authority)
         main = listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted, max_request_bytes=65_536)
         manager_of(main)["access_log"] = [_access_log(self._folder / "access.log")]
