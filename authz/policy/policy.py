@@ -59,7 +59,11 @@ class Policy:
             ConfigError: it cannot be read, or something in it is wrong; the message names file and line.
 
         """
-        return cls(read(path))
+        document = read(path)
+        try:
+            return cls(document)
+        finally:
+            document.let_go()
 
     @classmethod
     def from_document(cls, data: Mapping[str, Any], *, source: str = "policy") -> "Policy":

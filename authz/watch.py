@@ -1,0 +1,184 @@
+"""Files that change while a program runs: edited, replaced by another, or by way of a link that points elsewhere."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from authz import fork, telemetry
+from authz.errors import ConfigError
+
+# A file is read when nothing has happened to it, or beside it, for so long; some programs write in pieces.
+_STILL_MS, _MOST_MS = 100, 400
+# Changes may come unannounced: on file systems of other machines, or while a link is followed. So look all the same.
+_LOOK_SECONDS = 1.0
+# As many links as Linux follows.
+_MOST_LINKS = 40
+
+_Stamp = tuple[int, ...]
+
+
+class Files:
+    """Some files as they were when somebody looked last.
+
+    Args:
+        paths: where they are; they need not exist.
+
+    """
+
+    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+        self._paths = tuple(os.fspath(path) for path in paths)
+        self._stamps = self._stamps_now()
+        self._digests = self._digests_now()
+
+    def have_changed(self) -> bool:
+        """Look, and say whether what is in them is something else than at the last look."""
+        stamps = self._stamps_now()
+        if stamps == self._stamps:
+            return False
+        digests = self._digests_now()
+        if stamps != self._stamps_now():
+            # Somebody writes right now; who looks next sees more of it.
+            return False
+        self._stamps, (before, self._digests) = stamps, (self._digests, digests)
+        return digests != before
+
+    def are_the_same(self) -> bool:
+        """Say whether nobody has touched them since the last look."""
+        return self._stamps_now() == self._stamps
+
+    def folders(self) -> set[str]:
+        """Return the folders where a change shows: of each file, and of every link on the way there."""
+        return {folder for path in self._paths for folder in _folders_of(path)}
+
+    def _stamps_now(self) -> list[_Stamp | None]:
+        return list(map(_stamp, self._paths))
+
+    def _digests_now(self) -> list[bytes | None]:
+        return list(map(_digest, self._paths))
+
+
+class Watch:
+    """Call back whenever files have changed, on a thread of its own; a context manager.
+
+    Args:
+        files: what to watch; changes since those were built count.
+        changed: is called with those that have changed. What it raises is logged.
+
+    Raises:
+        ConfigError: the extra is not installed.
+
+    """
+
+    def __init__(self, files: Sequence[Files], changed: Callable[[Files], object]) -> None:
+        try:
+            import watchfiles  # noqa: PLC0415 - the extra's
+        except ModuleNotFoundError as error:
+            if error.name != "watchfiles":
+                raise
+            raise ConfigError("reload: it needs the extra 'policy': pip install 'grpc-org-authz[policy]'") from None
+        self._watch = watchfiles.watch
+        self._files, self._changed = files, changed
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        fork.register(self)
+
+    def __enter__(self) -> "Watch":
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def after_fork(self) -> None:
+        """Watch in the child as well, if the parent did."""
+        self._stop = threading.Event()
+        if self._thread is not None:
+            self._start()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="authz-watch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        has_failed = False
+        while not self._stop.is_set():
+            try:
+                self._look()
+                self._look_when_told()
+                has_failed = False
+            except Exception as error:  # noqa: BLE001 - whatever it is, changes must count
+                # Too many watches for this machine, or a folder that has gone just now.
+                if not has_failed:
+                    telemetry.unforeseen("watch", error)
+                has_failed = True
+                self._stop.wait(_LOOK_SECONDS)
+
+    def _look_when_told(self) -> None:
+        """Look whenever something happens near a file, until that is elsewhere."""
+        folders = self._folders()
+        happenings = self._watch(
+            *sorted(path for path, _ in folders),
+            watch_filter=None,
+            debounce=_MOST_MS,
+            step=_STILL_MS,
+            stop_event=self._stop,
+            rust_timeout=int(_LOOK_SECONDS * 1000),
+            yield_on_timeout=True,
+            raise_interrupt=False,
+            recursive=False,
+        )
+        for _ in happenings:
+            self._look()
+            if self._folders() != folders:
+                return
+
+    def _look(self) -> None:
+        for files in self._files:
+            if files.have_changed():
+                self._changed(files)
+
+    def _folders(self) -> set[tuple[str, int]]:
+        # By their numbers, too: one that was made anew under the same name is another.
+        return {(folder, Path(folder).stat().st_ino) for files in self._files for folder in files.folders()}
+
+
+def _stamp(path: str) -> _Stamp | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _digest(path: str) -> bytes | None:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    """Yield the folder of a file, and that of each link which leads there."""
+    *folders, name = Path(path).absolute().parts
+    place, rest, links = Path(), [*folders, name], 0
+    while rest:
+        step = place / rest.pop(0)
+        if rest and step.name == "..":
+            place = place.parent
+        elif step.is_symlink() and links < _MOST_LINKS:
+            yield str(_existing(place))
+            links += 1
+            rest = [*Path(os.readlink(step)).parts, *rest]
+        elif rest:
+            place = step
+    yield str(_existing(place))
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.is_dir() or folder == folder.parent else _existing(folder.parent)
