@@ -144,6 +144,11 @@ class Settings(VerifierSettings):
     policy: str | None = Field(
         None, description="A file that says what each organization may do (YAML or JSON). By default everything."
     )
+    shadow: str | None = Field(
+        None,
+        description="The file of a policy on trial, which has no say: where it would decide otherwise that is counted "
+        "and logged.",
+    )
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
     )
@@ -230,10 +235,10 @@ class Settings(VerifierSettings):
         if self.jwt_authn_payload and self.introspect_max_age is not None:
             raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
         verifier, introspector, assurance = self.verifier(), None, None
-        policy = None if self.policy is None else Policy.from_file(self.policy)
+        policy, shadow = self.load_policy(), self.load_shadow()
         if self.introspect_max_age is not None:
             assurance = Assurance(max_age=self.introspect_max_age, if_unavailable=self.introspect_if_unavailable)
-        if assurance is not None or (policy is not None and policy.has_assurances):
+        if assurance is not None or any(each is not None and each.has_assurances for each in (policy, shadow)):
             introspector = self._introspector()
         return Authorizer(
             verifier,
@@ -241,10 +246,29 @@ class Settings(VerifierSettings):
             introspector=introspector,
             assurance=assurance,
             policy=policy,
+            shadow=shadow,
             realm=self.realm,
             resource_metadata=self.resource_metadata,
             observers=observers,
         )
+
+    def load_policy(self) -> Policy | None:
+        """Build the policy, if there is one.
+
+        Raises:
+            ConfigError: its file cannot be read, or something in it is wrong.
+
+        """
+        return None if self.policy is None else Policy.from_file(self.policy)
+
+    def load_shadow(self) -> Policy | None:
+        """Build the policy on trial, if there is one.
+
+        Raises:
+            ConfigError: as for :meth:`load_policy`.
+
+        """
+        return None if self.shadow is None else Policy.from_file(self.shadow)
 
     def masked(self) -> dict[str, Any]:
         """Return all settings as plain data for people to read, without what could be a secret."""

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from authz import fork, telemetry
 from authz.alarms import Alarm, Alarms
-from authz.call import Principal, check_methods
+from authz.call import Call, Principal, check_methods
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.errors import AuthzError, ConfigError, TokenExpiredError
 
@@ -34,6 +34,7 @@ class Stream(Protocol):
 class _Open(NamedTuple):
     principal: Principal
     alarm: Alarm | None
+    call: Call | None
 
 
 class OpenStreams:
@@ -54,12 +55,12 @@ class OpenStreams:
         """Return how many streams are open."""
         return len(self._open)
 
-    def open(self, stream: Stream, principal: Principal, until: float) -> None:
+    def open(self, stream: Stream, principal: Principal, until: float, call: Call | None = None) -> None:
         """Take in a stream, and end it at ``until``, in POSIX seconds or infinite; at once if that is over."""
         left = until - self._clock.time()
         with self._lock:
             alarm = self._alarm(stream, left) if 0 < left < math.inf else None
-            self._open[stream] = _Open(principal, alarm)
+            self._open[stream] = _Open(principal, alarm, call)
         if left <= 0:
             self.end_one(stream, TokenExpiredError())
 
@@ -77,6 +78,15 @@ class OpenStreams:
         for stream in ended:
             self.end_one(stream, error)
         return len(ended)
+
+    def judge(self, refusal: Callable[[Call | None, Principal], AuthzError | None]) -> None:
+        """End every stream for which ``refusal`` returns an error, with that."""
+        with self._lock:
+            streams = list(self._open.items())
+        for stream, opened in streams:
+            error = refusal(opened.call, opened.principal)
+            if error is not None:
+                self.end_one(stream, error)
 
     def end_one(self, stream: Stream, error: Exception) -> None:
         """End a stream with ``error``, and see to it that it does end."""

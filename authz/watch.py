@@ -12,7 +12,7 @@ from authz.errors import ConfigError
 # A file is read when nothing has happened to it, or beside it, for so long; some programs write in pieces.
 _STILL_MS, _MOST_MS = 100, 400
 # Changes may come unannounced: on file systems of other machines, or while a link is followed. So look all the same.
-_LOOK_SECONDS = 1.0
+_LOOK_MS = 1000
 # As many links as Linux follows.
 _MOST_LINKS = 40
 
@@ -60,7 +60,7 @@ class Files:
 
 
 class Watch:
-    """Call back whenever files have changed, on a thread of its own; a context manager.
+    """Call back whenever files have changed, on a thread of its own.
 
     Args:
         files: what to watch; changes since those were built count.
@@ -73,22 +73,25 @@ class Watch:
 
     def __init__(self, files: Sequence[Files], changed: Callable[[Files], object]) -> None:
         try:
-            import watchfiles  # noqa: PLC0415 - the extra's
+            from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - the extra's
         except ModuleNotFoundError as error:
-            if error.name != "watchfiles":
+            if error.name is None or error.name.partition(".")[0] != "watchfiles":
                 raise
             raise ConfigError("reload: it needs the extra 'policy': pip install 'grpc-org-authz[policy]'") from None
-        self._watch = watchfiles.watch
+        # What watchfiles.watch() wraps; that does not say when it has begun, so changes before would be missed.
+        self._notifier = RustNotify
         self._files, self._changed = files, changed
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         fork.register(self)
 
-    def __enter__(self) -> "Watch":
-        self._start()
-        return self
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread = threading.Thread(target=self._run, name="authz-watch", daemon=True)
+        self._thread.start()
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Watch no more; what has been called is over when this returns."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -98,17 +101,12 @@ class Watch:
         """Watch in the child as well, if the parent did."""
         self._stop = threading.Event()
         if self._thread is not None:
-            self._start()
-
-    def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="authz-watch", daemon=True)
-        self._thread.start()
+            self.start()
 
     def _run(self) -> None:
         has_failed = False
         while not self._stop.is_set():
             try:
-                self._look()
                 self._look_when_told()
                 has_failed = False
             except Exception as error:  # noqa: BLE001 - whatever it is, changes must count
@@ -116,26 +114,20 @@ class Watch:
                 if not has_failed:
                     telemetry.unforeseen("watch", error)
                 has_failed = True
-                self._stop.wait(_LOOK_SECONDS)
+                self._look()
+                self._stop.wait(_LOOK_MS / 1000)
 
     def _look_when_told(self) -> None:
         """Look whenever something happens near a file, until that is elsewhere."""
         folders = self._folders()
-        happenings = self._watch(
-            *sorted(path for path, _ in folders),
-            watch_filter=None,
-            debounce=_MOST_MS,
-            step=_STILL_MS,
-            stop_event=self._stop,
-            rust_timeout=int(_LOOK_SECONDS * 1000),
-            yield_on_timeout=True,
-            raise_interrupt=False,
-            recursive=False,
-        )
-        for _ in happenings:
-            self._look()
-            if self._folders() != folders:
-                return
+        # debug, force_polling, poll_delay_ms, recursive, ignore_permission_denied
+        options = False, False, 0, False, True
+        with self._notifier(sorted(path for path, _ in folders), *options) as notifier:
+            while not self._stop.is_set():
+                self._look()
+                if self._folders() != folders:
+                    return
+                notifier.watch(_MOST_MS, _STILL_MS, _LOOK_MS, self._stop)
 
     def _look(self) -> None:
         for files in self._files:
@@ -174,7 +166,7 @@ def _folders_of(path: str) -> Iterator[str]:
         elif step.is_symlink() and links < _MOST_LINKS:
             yield str(_existing(place))
             links += 1
-            rest = [*Path(os.readlink(step)).parts, *rest]
+            rest = [*step.readlink().parts, *rest]
         elif rest:
             place = step
     yield str(_existing(place))

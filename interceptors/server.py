@@ -131,7 +131,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             stream = Stream(context, hearing.ended, *send)
             close = functools.partial(self._authorizer.streams.close, stream)
             if context.add_callback(close):
-                self._authorizer.open_stream(stream, principal, self._until(hearing.call, principal))
+                self._authorizer.open_stream(stream, principal, self._until(hearing.call, principal), hearing.call)
             stream.check()
             if handler.request_streaming:
                 request = Requests(request, stream, check, functools.partial(self._authorizer.streams.end_one, stream))
@@ -197,8 +197,8 @@ class AuthzInterceptor(grpc.ServerInterceptor):
                 return run(flow, patience, waiting=wait)
             except PeerUnknownError:
                 pass
-        peer = Peer.of(context.peer(), context.auth_context())
-        return run(self._authorizer.authorize(hearing.call._replace(peer=peer), hearing.evidence), patience)
+        hearing.call = hearing.call._replace(peer=Peer.of(context.peer(), context.auth_context()))
+        return run(self._authorizer.authorize(hearing.call, hearing.evidence), patience)
 
     def _refused(self, refusal: Refusal) -> Handler:
         def refuse(_requests: Any, context: grpc.ServicerContext) -> NoReturn:

@@ -13,14 +13,14 @@ ROOT = Path(__file__).parent.parent
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy.
 FLOORS = (
     ("clock", "encoding", "errors", "fork", "logs", "peer", "signature", "telemetry"),
-    ("alarms", "backoff", "call", "jwk", "secret", "transport"),
+    ("alarms", "background", "backoff", "call", "jwk", "secret", "transport", "watch"),
     ("flow", "metadata", "refusal", "streams"),
     ("claims", "decision", "descriptors", "discovery", "jws", "keys", "revocation", "token_source"),
     ("audit", "credentials", "decision_log", "introspection", "isolation", "mesh", "remote_keys", "requirements"),
     ("access", "audit_service", "otel", "policy", "verifier"),
-    ("verifiers",),
+    ("shadow", "verifiers"),
     ("authorizer",),
-    ("hearing", "settings"),
+    ("hearing", "reload", "settings"),
     ("envoy", "interceptors"),
     ("demo",),
     ("cli",),

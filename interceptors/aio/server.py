@@ -146,7 +146,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             stream = None
         if stream is not None:
             until = self._until(hearing.call, principal)
-            stream.reopen = functools.partial(self._authorizer.open_stream, stream, principal, until)
+            stream.reopen = functools.partial(self._authorizer.open_stream, stream, principal, until, hearing.call)
             stream.reopen()
             if stream.is_over:
                 # While a thread was deciding; whoever closes streams has been here before.
@@ -187,7 +187,8 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
         async def decide(context: Any) -> Behaviour:
             try:
-                principal = await arun(self._authorizer.authorize(_with_peer(call, context), hearing.evidence))
+                hearing.call = _with_peer(call, context)
+                principal = await arun(self._authorizer.authorize(hearing.call, hearing.evidence))
                 set_current_principal(principal)
                 return admitted(principal)
             except (KeyboardInterrupt, SystemExit):
@@ -201,7 +202,8 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         def decide_on_thread(context: Any) -> Behaviour | None:
             try:
                 # Not in this thread's own variables, which outlive the RPC: behaviours on threads bring theirs.
-                flow = self._authorizer.authorize(_with_peer(call, context), hearing.evidence)
+                hearing.call = _with_peer(call, context)
+                flow = self._authorizer.authorize(hearing.call, hearing.evidence)
                 return admitted(run(flow, context.time_remaining()))
             except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
                 refusal = hearing.refused(error)
