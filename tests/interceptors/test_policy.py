@@ -71,6 +71,17 @@ def test_who_is_refused_reaches_nothing(
     assert (served.witness.sights, served.witness.parsed) == ([], [])
 
 
+def test_policy_on_trial_refuses_nobody(serve_all: ServeAll, verifier: Verifier, token: str) -> None:
+    nothing = policy({"request": {"paths": ["/others/*"]}})
+    authorizer = Authorizer(verifier, policy=policy(), shadow=nothing)
+    served = serve_all(judge=authorizer)
+
+    outcome = served.call("unary_unary", metadata=bearer(token))
+
+    assert outcome.messages == expected_replies("unary_unary", ORG.encode())
+    assert authorizer.shadow.differences == {"allowed_to_denied": 1}
+
+
 def test_public_methods_of_the_policy_need_no_token(serve_all: ServeAll, verifier: Verifier) -> None:
     served = serve_all(judge=Authorizer(verifier, policy=policy()))
 
