@@ -67,7 +67,7 @@ class Reloader:
 
     Attributes:
         results: how many reloads were ``ok``, and how many ``failed``.
-        loaded_at: since when what is in force is, in POSIX seconds.
+        loaded_at: since when the policy is in force, in POSIX seconds.
 
     Raises:
         ConfigError: the extra is not installed.
@@ -110,7 +110,8 @@ class Reloader:
         else:
             source.is_failing = False
             self.results["ok"] += 1
-            self.loaded_at = self._clock.time()
+            if source.what == "policy":
+                self.loaded_at = self._clock.time()
         self._tell()
 
 

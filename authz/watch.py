@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,25 +25,33 @@ class Files:
 
     Args:
         paths: where they are; they need not exist.
+        now: the time of day, in nanoseconds.
 
     """
 
-    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+    def __init__(self, paths: Iterable[str | os.PathLike[str]], now: Callable[[], int] = time.time_ns) -> None:
+        self._now = now
         self._paths = tuple(os.fspath(path) for path in paths)
         self._stamps = self._stamps_now()
+        # File systems count in ticks: what is written in the tick of this look shows in no stamp.
+        self._is_sure = not self._is_fresh(self._stamps)
         self._digests = self._digests_now()
 
     def have_changed(self) -> bool:
-        """Look, and say whether what is in them is something else than at the last look."""
+        """Look, and say whether what is in them is something else than at the last look that found them at rest."""
         stamps = self._stamps_now()
-        if stamps == self._stamps:
+        if (stamps == self._stamps and self._is_sure) or self._is_fresh(stamps):
             return False
         digests = self._digests_now()
         if stamps != self._stamps_now():
-            # Somebody writes right now; who looks next sees more of it.
             return False
-        self._stamps, (before, self._digests) = stamps, (self._digests, digests)
+        self._stamps, self._is_sure = stamps, True
+        before, self._digests = self._digests, digests
         return digests != before
+
+    def are_fresh(self) -> bool:
+        """Say whether somebody has written just now, and may go on to."""
+        return self._is_fresh(self._stamps_now())
 
     def are_the_same(self) -> bool:
         """Say whether nobody has touched them since the last look."""
@@ -51,6 +60,11 @@ class Files:
     def folders(self) -> set[str]:
         """Return the folders where a change shows: of each file, and of every link on the way there."""
         return {folder for path in self._paths for folder in _folders_of(path)}
+
+    def _is_fresh(self, stamps: Iterable[_Stamp | None]) -> bool:
+        now = self._now()
+        # Not in the future, where another machine's clock tells the time.
+        return any(0 <= now - stamp[-1] < _STILL_MS * 1_000_000 for stamp in stamps if stamp is not None)
 
     def _stamps_now(self) -> list[_Stamp | None]:
         return list(map(_stamp, self._paths))
@@ -114,11 +128,11 @@ class Watch:
                 if not has_failed:
                     telemetry.unforeseen("watch", error)
                 has_failed = True
-                self._look()
                 self._stop.wait(_LOOK_MS / 1000)
 
     def _look_when_told(self) -> None:
         """Look whenever something happens near a file, until that is elsewhere."""
+        self._look()
         folders = self._folders()
         # debug, force_polling, poll_delay_ms, recursive, ignore_permission_denied
         options = False, False, 0, False, True
@@ -127,7 +141,8 @@ class Watch:
                 self._look()
                 if self._folders() != folders:
                     return
-                notifier.watch(_MOST_MS, _STILL_MS, _LOOK_MS, self._stop)
+                is_soon = any(files.are_fresh() for files in self._files)
+                notifier.watch(_MOST_MS, _STILL_MS, _STILL_MS if is_soon else _LOOK_MS, self._stop)
 
     def _look(self) -> None:
         for files in self._files:

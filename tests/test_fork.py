@@ -162,3 +162,24 @@ with PolicyReloader(authorizer, path):
 """
 
     assert run(program) == ["child second", "parent third"]
+
+
+def test_a_child_of_work_in_the_background_takes_turns_as_before():
+    program = """
+import gc
+from authz.background import background
+
+state = lambda: (sys.getswitchinterval(), gc.isenabled())
+before = state()
+with background():
+    forked(lambda: state() == before)
+    print("parent", state() == before)
+
+def again():
+    with background():
+        return state() == before
+
+forked(again)
+"""
+
+    assert run(program) == ["child True", "parent False", "child False"]

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from authz.demo.v1 import ledger_pb2 as pb
 from authz.envoy import rules
 from authz.reload import Source
 from authz.settings import Settings
-from authz.watch import Files
+from authz.watch import Files, Watch
 from tests.doubles import AUDIENCE, ISSUER
 from tests.marked import descriptor_set
 
@@ -103,6 +105,68 @@ def test_volume_of_kubernetes_is_followed(
         for name in ("second", "third"):
             publish(name)
             assert in_force(name)
+
+
+def test_folder_that_is_made_anew_is_followed(
+    authorizer: Authorizer, in_force: Callable[[str], bool], tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    with_policy = folder / "policy.yaml"
+    folder.mkdir()
+    with_policy.write_text(text("first"))
+    with PolicyReloader(authorizer, with_policy) as reloader:
+        shutil.rmtree(folder)
+        assert eventually(lambda: reloader.is_failing)
+        folder.mkdir()
+        with_policy.write_text(text("second"))
+        assert in_force("second")
+        replace(with_policy, text("third"))
+        assert in_force("third")
+
+
+class Unwatchable(Files):
+    def folders(self) -> set[str]:
+        raise OSError("the machine has no more watches")
+
+
+def test_file_that_cannot_be_watched_is_looked_at_all_the_same(path: Path) -> None:
+    seen = threading.Event()
+    watch = Watch([Unwatchable([path])], lambda _: seen.set())
+    watch.start()
+    path.write_text(text("second"))
+
+    assert seen.wait(PATIENCE)
+    watch.stop()
+
+
+class At:
+    """A time: so many milliseconds after a file has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.milliseconds = path, 99
+
+    def __call__(self) -> int:
+        return self._path.stat().st_ctime_ns + self.milliseconds * 1_000_000
+
+
+def test_file_is_left_alone_until_nobody_has_written_for_a_while(path: Path) -> None:
+    now = At(path)
+    files = Files([path], now)
+    path.write_text(text("second"))
+    early = files.have_changed(), files.are_fresh()
+    now.milliseconds += 1
+
+    assert (early, files.have_changed(), files.are_fresh()) == ((False, True), True, False)
+
+
+def test_second_change_in_one_tick_of_the_clock_is_seen(path: Path) -> None:
+    """As many letters as before, so that only their digest tells."""
+    now = At(path)
+    files = Files([path], now)
+    path.write_text(text("tsrif"))
+    now.milliseconds += 1
+
+    assert (files.have_changed(), files.have_changed()) == (True, False)
 
 
 def test_folders_of_all_links_are_watched(tmp_path: Path) -> None:
@@ -210,7 +274,7 @@ def test_file_that_changes_while_it_is_read_is_not_put_in_force(path: Path) -> N
         return policy, lambda: put.append(policy.name)
 
     source = Source("policy", Files([path]), load)
-    done = [source.reload(), source.files.have_changed(), source.reload()]
+    done = [source.reload(), eventually(source.files.have_changed), source.reload()]
 
     assert (done, put) == ([False, True, True], ["second"])
 
