@@ -50,9 +50,7 @@ def check_alone(data: Mapping[str, Any]) -> None:
 
     """
     if "override" in data:
-        raise Fault(
-            "does nothing without .proto files that declare access; leave it out, or give descriptors", "override"
-        )
+        raise Fault("'override' does nothing without .proto files that declare access; leave it out", "override")
     if "allow_rules" not in data:
         raise Fault("'allow_rules' is missing; only beside .proto files that declare access can a file do without")
 
@@ -92,7 +90,7 @@ def _check_use(rule: Rule, earlier: Collection[str], covering: Rule | None) -> N
     if rule.name in earlier:
         raise Fault(f"a second rule of the name {rule.name!a}", "name")
     if rule.name.startswith(PROTO):
-        raise Fault(f"{rule.name!a} would look like what a .proto asks for; take a name without {PROTO}", "name")
+        raise Fault(f"{rule.name!a} would look like what a .proto asks for; take another name", "name")
     if covering is not None:
         raise Fault(f"rule {rule.name!a} never decides: rule {covering.name!a} before it matches all that it does")
 
