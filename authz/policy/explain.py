@@ -98,7 +98,11 @@ class Explanation:
         verdict, rule = self.ruling.verdict, self.ruling.rule
         if self.ruling.list == _PROTO:
             missing = next(each.failed for each in self.rules if each.list == _PROTO)
-            return f"the .proto asks for more: {'; '.join(missing)}" if missing else "it has what the .proto asks for"
+            return (
+                f"the .proto asks for more: {'; '.join(missing)}"
+                if missing
+                else "the caller has what the .proto asks for"
+            )
         if rule:
             return f"rule {shown(rule)} of {self.ruling.list} matches"
         if verdict in _UNASKED:
