@@ -149,9 +149,9 @@ class PermissionDeniedError(AuthzError):
 class InsufficientScopeError(PermissionDeniedError):
     """The token does not grant all of ``scopes``, which the operator wants here and whose names the caller is told."""
 
-    def __init__(self, scopes: Collection[str]) -> None:
+    def __init__(self, scopes: Collection[str], *, rule: str = "") -> None:
         self.scopes = frozenset(scopes)
-        super().__init__(reason="insufficient_scope")
+        super().__init__(reason="insufficient_scope", rule=rule)
 
 
 class UnavailableError(AuthzError):

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from authz.access import access_of_file
 from authz.authorizer import Authorizer
 from authz.claims import ORG_ID_PATTERN
 from authz.decision import Observer
@@ -142,7 +143,9 @@ class Settings(VerifierSettings):
     reflection: bool = Field(default=False, description="Describe the services to clients such as grpcurl.")
     public_methods: Strings = Field([], description="Full method names or HTTP paths that need no token.")
     policy: str | None = Field(
-        None, description="A file that says what each organization may do (YAML or JSON). By default everything."
+        None,
+        description="A file that says what each organization may do (YAML or JSON). By default everything, or what "
+        "descriptors declare.",
     )
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
@@ -183,7 +186,8 @@ class Settings(VerifierSettings):
     )
     descriptors: str | None = Field(
         None,
-        description="A descriptor set of the API (buf build -o api.binpb): requests that Envoy shows must not name "
+        description="A descriptor set of the API (buf build -o api.binpb): callers must have what its methods declare "
+        "with (authz.v1.access), as far as policy does not narrow it; and requests that Envoy shows must not name "
         "another organization in fields marked (authz.v1.organization).",
     )
     isolation: Literal["when_body", "enforce"] = Field(
@@ -230,7 +234,7 @@ class Settings(VerifierSettings):
         if self.jwt_authn_payload and self.introspect_max_age is not None:
             raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
         verifier, introspector, assurance = self.verifier(), None, None
-        policy = None if self.policy is None else Policy.from_file(self.policy)
+        policy = self.load_policy()
         if self.introspect_max_age is not None:
             assurance = Assurance(max_age=self.introspect_max_age, if_unavailable=self.introspect_if_unavailable)
         if assurance is not None or (policy is not None and policy.has_assurances):
@@ -245,6 +249,18 @@ class Settings(VerifierSettings):
             resource_metadata=self.resource_metadata,
             observers=observers,
         )
+
+    def load_policy(self) -> Policy | None:
+        """Build the policy: of the file, of the descriptor set if its services declare who may call, or of both.
+
+        Raises:
+            ConfigError: a file cannot be read, or something in it is wrong.
+
+        """
+        # A descriptor set may be there for isolation only.
+        if self.descriptors is not None and any(access_of_file(self.descriptors).values()):
+            return Policy.from_descriptors(self.descriptors, self.policy)
+        return None if self.policy is None else Policy.from_file(self.policy)
 
     def masked(self) -> dict[str, Any]:
         """Return all settings as plain data for people to read, without what could be a secret."""

@@ -590,6 +590,27 @@ MISTAKES = (
         "tests/policy/test_a43.py",
     ),
     Mistake(
+        "a policy file widens what the .proto grants",
+        "authz/policy/declared.py",
+        "if answer.is_deny or not self._is_narrowed:",
+        "if not self._is_narrowed:",
+        "tests/policy/test_declared.py -k allows_nothing",
+    ),
+    Mistake(
+        "a policy file opens a method that its .proto shuts",
+        "authz/policy/declared.py",
+        "if access is not None and not access.public:",
+        "if access is None:",
+        "tests/policy/test_declared.py -k opens",
+    ),
+    Mistake(
+        "a method whose .proto declares nothing is open to all",
+        "authz/access.py",
+        "        return None\n    return _access(",
+        "        return Access()\n    return _access(",
+        "tests/policy/test_declared.py -k shut",
+    ),
+    Mistake(
         "a set of scopes is held by whoever holds one of them",
         "authz/policy/rules.py",
         "any(needed <= scopes for needed in self.scopes)",

@@ -170,7 +170,8 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         ),
         pytest.param(["policy", "check", "empty.json"], "empty.json:1: unknown key 'keys'", id="policy"),
         pytest.param(["policy", "check", "nowhere"], "nowhere: cannot be read", id="no-policy"),
-        pytest.param(["policy", "check"], 'Command "policy check" parameter FILE requires', id="no-policy-file"),
+        pytest.param(["policy", "check"], "policy: missing; give a policy file, --descriptors", id="no-policy-file"),
+        pytest.param(["policy", "check", "--descriptors", "no"], "descriptors: 'no' cannot be read", id="no-api"),
         pytest.param(["policy", "tset"], "no such command; there are test, explain, diff, check", id="policy-command"),
         pytest.param([*SERVE, "--policy", "empty.json"], "empty.json:1: unknown key 'keys'", id="serve-policy"),
         pytest.param(["envoy-config", "--upstream", "ledger"], "upstream: 'ledger' is neither", id="upstream"),
@@ -711,4 +712,4 @@ def test_schema_of_policies_is_printed(run: Run) -> None:
     done = run("policy", "schema")
 
     assert (done.status, done.err) == (0, "")
-    assert json.loads(done.out)["required"] == ["name", "allow_rules"]
+    assert json.loads(done.out)["required"] == ["name"]

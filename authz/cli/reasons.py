@@ -20,7 +20,9 @@ MEANINGS = {
     "Check what the proxy sends.",
     "permission_denied": "The caller is known and may not do this. Ask whoever wrote the rules.",
     "policy_denied": "The policy has no rule that allows this, or one that denies it. "
-    "The server's decision log names the rule; `authz policy check` reads the file.",
+    "The server's decision log names the rule; `authz policy explain` says why.",
+    "insufficient_scope": "The token lacks scopes that the route or the .proto asks for; www-authenticate names them. "
+    "Have the issuer grant them to the application, and get a new token.",
     "organization_suspended": "The policy suspends the caller's organization. Ask whoever keeps the policy file.",
     "organization_mismatch": "The request names another organization than the caller's. "
     "Name the caller's own in the field that says whose data is meant, or none.",

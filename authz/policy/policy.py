@@ -3,14 +3,17 @@
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from authz.access import access_of_file, access_of_services
 from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.errors import ConfigError, PermissionDeniedError
 from authz.introspection import Assurance
 from authz.policy import compiler, schema
+from authz.policy.declared import NO_PROTOS, Declared, Protos
 from authz.policy.document import Document, Fault, read
 from authz.policy.index import Index
 from authz.policy.memory import Memory
@@ -25,27 +28,32 @@ _STRANGER = Organization()
 class Policy:
     """What each organization may do. Immutable; one object serves any number of threads and event loops.
 
-    Build one with :meth:`from_file` or :meth:`from_document`.
+    Build one with :meth:`from_file`, :meth:`from_services` or :meth:`from_descriptors`, or with :meth:`from_document`.
 
     Attributes:
-        name: what the file calls it.
-        rules: every rule, in the order in which they are asked.
+        name: what the file calls it; ``proto`` where there is none.
+        rules: every rule of the file, in the order in which they are asked.
+        requirements: what ``.proto`` files ask of the callers of a method, by the method.
         organizations: what is known of organizations, by id.
         public: methods that anybody may call.
 
     """
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, protos: Protos | None = None) -> None:
         try:
             schema.check(document.data)
             compiler.check_loggers(document.data)
+            if protos is None:
+                compiler.check_alone(document.data)
             organizations = organizations_from(document.data.get("organizations", {}))
             self.rules = compiler.rules_from(document.data, organizations)
+            self._declared = Declared(protos or NO_PROTOS, document.data, organizations)
         except Fault as fault:
             raise document.error(fault) from None
         self.name: str = document.data["name"]
         self.organizations: Mapping[str, Organization] = MappingProxyType(organizations)
-        self.public: frozenset[str] = frozenset(document.data.get("public", ()))
+        self.public = self._declared.public
+        self.requirements = self._declared.requirements
         self._index = Index(self.rules)
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
         self._remembered = Memory[tuple[str, str, str, Words], tuple[Rule, ...]](_REMEMBERED)
@@ -75,9 +83,38 @@ class Policy:
         """
         return cls(Document(data, source))
 
+    @classmethod
+    def from_services(cls, names: Iterable[str], file: str | os.PathLike[str] | None = None) -> "Policy":
+        """Build the policy that the ``.proto`` files of some services declare (``authz/v1/policy.proto``).
+
+        Args:
+            names: full names of services, such as ``orders.v1.OrderService``, whose generated modules are imported.
+            file: a policy file that narrows it, and knows the organizations.
+
+        Raises:
+            ConfigError: the services declare nothing, or something in either is wrong.
+
+        """
+        return cls(_document(file), Protos.of(access_of_services(names), "services"))
+
+    @classmethod
+    def from_descriptors(cls, path: str | os.PathLike[str], file: str | os.PathLike[str] | None = None) -> "Policy":
+        """Build the policy that a descriptor set declares, as :meth:`from_services` does.
+
+        Args:
+            path: the descriptor set; ``buf build -o api.binpb`` writes one.
+            file: a policy file that narrows it, and knows the organizations.
+
+        Raises:
+            ConfigError: a file cannot be read, the services declare nothing, or something in either is wrong.
+
+        """
+        return cls(_document(file), Protos.of(access_of_file(Path(path)), f"descriptors: {os.fspath(path)!a}"))
+
     def __repr__(self) -> str:
         """Name it, and say how much it holds."""
-        return f"<Policy {self.name!a}: {len(self.rules)} rules, {len(self.organizations)} organizations>"
+        rules = len(self.rules) + len(self.requirements)
+        return f"<Policy {self.name!a}: {rules} rules, {len(self.organizations)} organizations>"
 
     def admit(self, call: Call, principal: Principal, evidence: Evidence) -> Principal:
         """Return ``principal``, with its tenant, if it may make ``call``.
@@ -89,6 +126,7 @@ class Policy:
 
         Raises:
             PermissionDeniedError: it may not.
+            InsufficientScopeError: nothing but scopes that the ``.proto`` asks for are missing.
             PeerUnknownError: that depends on ``call.peer``, which is ``None``.
 
         """
@@ -103,8 +141,12 @@ class Policy:
             raise PermissionDeniedError("no rule of the policy allows it", reason="policy_denied")
         evidence.rule = rule.name
         if rule.is_deny:
-            raise PermissionDeniedError("a rule of the policy denies it", reason="policy_denied", rule=rule.name)
+            raise rule.refusal()
         return principal
+
+    def candidates(self, method: str, principal: Principal) -> tuple[Rule, ...]:
+        """Return the rules that may decide about a call of ``method``, in order."""
+        return self._candidates(method, principal, self.organizations.get(principal.org_id, _STRANGER).groups)
 
     def rule_for(self, call: Call, principal: Principal) -> Rule | None:
         """Return the rule that decides about ``call``; without one it is denied.
@@ -122,11 +164,12 @@ class Policy:
     @property
     def has_assurances(self) -> bool:
         """Whether it has the issuer asked about any token."""
-        return bool(self._assurances)
+        return bool(self._assurances or self._declared.assurances)
 
     def assurance(self, method: str) -> Assurance | None:
         """Return how sure ``method`` must be that a token has not been withdrawn; ``None`` if it does not say."""
-        return next((assurance for patterns, assurance in self._assurances if patterns.matches(method)), None)
+        declared = self._declared.assurances.get(method)
+        return declared or next((each for patterns, each in self._assurances if patterns.matches(method)), None)
 
     def check_headers(self, reserved: Collection[str]) -> None:
         """Check that no rule asks for a header that nobody may send.
@@ -159,7 +202,8 @@ class Policy:
         key = (method, principal.org_id, principal.client_id, principal.scopes)
         candidates = self._remembered.get(key)
         if candidates is None:
-            candidates = tuple(_up_to_certainty(self._index.find(method, principal, groups)))
+            found = self._declared.combined(self._index.find(method, principal, groups), method, principal, groups)
+            candidates = tuple(_up_to_certainty(found))
             # A caller chooses the method, and must not fill the memory with long ones.
             if len(method) <= _LONGEST_REMEMBERED:
                 self._remembered.remember(key, candidates)
@@ -173,6 +217,10 @@ class Policy:
         identified = replace(principal, tenant=tenant)
         self._identified.remember(id(principal), (principal, identified))
         return identified
+
+
+def _document(file: str | os.PathLike[str] | None) -> Document:
+    return Document({"name": "proto"}, "proto") if file is None else read(file)
 
 
 def suspended() -> PermissionDeniedError:

@@ -130,9 +130,14 @@ SCHEMA: Schema = {
             "deny_rules": {"type": "array", "description": "Asked first; a match refuses.", "items": _RULE},
             "allow_rules": {
                 "type": "array",
-                "description": "Asked then; a match allows, and no match refuses.",
+                "description": "Asked then; a match allows, and no match refuses. Required, unless .proto files "
+                "declare who may call.",
                 "items": _RULE,
                 "minItems": 1,
+            },
+            "override": {
+                "type": "boolean",
+                "description": "Whether the file may grant what .proto files do not; by default it only narrows them.",
             },
             "audit_logging_options": _AUDIT,
             "public": _list(_METHOD, "Methods that anybody may call, without a token; no rule is asked."),
@@ -143,7 +148,6 @@ SCHEMA: Schema = {
         },
         "Who may call what: deny, then allow, else deny. A superset of the gRPC authorization policy (gRFC A43).",
         "name",
-        "allow_rules",
     ),
 }
 
