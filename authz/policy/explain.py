@@ -11,7 +11,6 @@ from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.policy.index import Index
-from authz.policy.organizations import Organization
 from authz.policy.patterns import Patterns
 from authz.policy.policy import Policy
 from authz.policy.rules import Rule, Words, headers_of
@@ -19,7 +18,6 @@ from authz.policy.rules import Rule, Words, headers_of
 Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
 """``undecided`` means that it depends on the caller's certificate, which is not known."""
 
-_STRANGER = Organization()
 _MOST_LISTED = 8
 _DENY, _ALLOW = "deny_rules", "allow_rules"
 _PATHS = "request.paths"
@@ -130,7 +128,7 @@ def explain(policy: Policy, call: Call, principal: Principal) -> Explanation:
         principal: who makes it; for a public method nobody need.
 
     """
-    organization = policy.organizations.get(principal.org_id, _STRANGER)
+    organization = policy.organization(principal.org_id)
     ruling = decide(policy, call, principal)
     question = _Question(call, principal, organization.groups)
     return Explanation(

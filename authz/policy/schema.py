@@ -97,6 +97,7 @@ _ASSURANCE = _record(
 )
 _ORGANIZATION = _record(
     {
+        "name": _text("What people call it."),
         "tenant": {**_IDENTIFIER, "description": "The owner's own id for it, told to backends as x-org-tenant."},
         "groups": _list(_WORD, "What it belongs to, for rules to name."),
         "status": _text("suspended refuses every call of it.", enum=["active", "suspended"]),
@@ -139,6 +140,7 @@ SCHEMA: Schema = {
             "introspect": _mapping(
                 _PATH_PATTERN, _ASSURANCE, "Methods whose tokens the issuer is asked about; the longest pattern counts."
             ),
+            "groups": _list(_WORD, "Groups that a directory may name, and organizations here need not."),
             "organizations": _mapping(_IDENTIFIER, _ORGANIZATION, "What is known of organizations, by id."),
         },
         "Who may call what: deny, then allow, else deny. A superset of the gRPC authorization policy (gRFC A43).",
