@@ -142,7 +142,8 @@ class Directory:
     def close(self) -> None:
         """Stop asking."""
         with self._lock:
-            pool, self._pool = self._pool, _new_pool()
+            pool = self._pool
+            self._pool = _new_pool()
         pool.shutdown(wait=False, cancel_futures=True)
 
     def after_fork(self) -> None:
