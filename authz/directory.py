@@ -139,13 +139,6 @@ class Directory:
             raise DirectoryUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._now()))
         return record.organization
 
-    def close(self) -> None:
-        """Stop asking."""
-        with self._lock:
-            pool = self._pool
-            self._pool = _new_pool()
-        pool.shutdown(wait=False, cancel_futures=True)
-
     def after_fork(self) -> None:
         """Start without records, questions and threads, which are the parent's."""
         self._lock = threading.Lock()
@@ -155,6 +148,13 @@ class Directory:
         self._pool = _new_pool()
         # While the directory hangs, few threads of a server's pool may wait for it.
         self._threads = threading.BoundedSemaphore(_MAX_BLOCKED_THREADS)
+
+    def close(self) -> None:
+        """Stop asking."""
+        with self._lock:
+            pool = self._pool
+            self._pool = _new_pool()
+        pool.shutdown(wait=False, cancel_futures=True)
 
     def _join_or_begin(self, org_id: str, now: float) -> tuple["Future[_Record | None] | None", bool]:
         pending = self._questions.get(org_id)

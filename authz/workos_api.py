@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx2
 import workos
-from workos.organizations.models import Organization as Answer
 
 from authz import telemetry
 from authz.claims import is_identifier
@@ -135,8 +134,7 @@ def _failure(error: workos.WorkOSError) -> LookUpError:
 
 def _is_about(org_id: str, answer: Any) -> bool:
     return (
-        isinstance(answer, Answer)
-        and answer.id == org_id
-        and isinstance(answer.name, str)
-        and isinstance(answer.metadata, dict)
+        getattr(answer, "id", None) == org_id
+        and isinstance(getattr(answer, "name", None), str)
+        and isinstance(getattr(answer, "metadata", None), dict)
     )
