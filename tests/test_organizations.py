@@ -20,7 +20,6 @@ from authz.verifier import Verifier
 from tests.doubles import ORG, ManualClock, eventually
 
 READ, WRITE, HEALTH = "/ledger.Ledger/Read", "/ledger.Ledger/Write", "/health.Health/Check"
-PROXY = "spiffe://mesh.example/envoy"
 DOCUMENT: dict[str, Any] = {
     "name": "ledger",
     "deny_rules": [{"name": "no-trials", "source": {"groups": ["trial"]}, "request": {"paths": [WRITE]}}],
@@ -210,10 +209,9 @@ def test_nobody_is_asked_about_calls_that_are_decided_without(judge: Judge) -> N
 
 def test_whom_a_proxy_names_is_looked_up_as_well(judge: Judge, clock: ManualClock) -> None:
     judge.organization = known(tenant="tenant-7")
-    names = TrustedMetadata()
-    caller = Principal(org_id=ORG, client_id="c", subject="c", expires_at=clock.now + 60)
-    judge.judges_by(None, trust=MeshPeers(spiffe_ids=[PROXY]), trusted=names)
-    call = Call(method=READ, metadata=names.entries(caller), peer=Peer(principals=(PROXY,)))
+    caller = Principal(org_id=ORG, client_id="c", subject="c", expires_at=clock.now + 60, tenant="theirs")
+    judge.judges_by(None, trust=MeshPeers(unix_socket=True))
+    call = Call(method=READ, metadata=TrustedMetadata().entries(caller), peer=Peer(is_unix_socket=True))
 
     assert run(judge.authorizer.authorize(call)).tenant == "tenant-7"
 
