@@ -4,6 +4,7 @@ from authz.authorizer import Authorizer
 from authz.call import ANONYMOUS, Call, Principal, Requirements, current_principal
 from authz.credentials import call_credentials
 from authz.decision import Decision
+from authz.directory import Directory
 from authz.errors import (
     AlgorithmNotAllowedError,
     AuthzError,
@@ -11,6 +12,7 @@ from authz.errors import (
     ClaimError,
     Code,
     ConfigError,
+    DirectoryUnavailableError,
     InsufficientScopeError,
     InternalError,
     IntrospectionUnavailableError,
@@ -37,6 +39,7 @@ from authz.token_source import ClientCredentials, TokenSource
 from authz.transport import Transport
 from authz.verifier import Verifier
 from authz.verifiers import Verifiers
+from authz.workos_directory import WorkOSDirectory
 
 __all__ = [
     "ANONYMOUS",
@@ -51,6 +54,8 @@ __all__ = [
     "Code",
     "ConfigError",
     "Decision",
+    "Directory",
+    "DirectoryUnavailableError",
     "InsufficientScopeError",
     "InternalError",
     "IntrospectionUnavailableError",
@@ -78,6 +83,7 @@ __all__ = [
     "UnavailableError",
     "Verifier",
     "Verifiers",
+    "WorkOSDirectory",
     "call_credentials",
     "current_principal",
 ]

@@ -15,11 +15,13 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── TokenInactiveError            token_inactive
     │   └── MeshMetadataError             mesh_metadata_invalid
     ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
-    │   │                                 also policy_denied, organization_suspended
+    │   │                                 also policy_denied, organization_suspended,
+    │   │                                 organization_unknown
     │   └── InsufficientScopeError        insufficient_scope
     ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
     │   ├── KeySetUnavailableError        key_set_unavailable
     │   ├── IntrospectionUnavailableError introspection_unavailable
+    │   ├── DirectoryUnavailableError     directory_unavailable
     │   ├── MeshUndecidedError            mesh_undecided
     │   ├── OverloadedError               overloaded
     │   └── TokenEndpointError            token_endpoint_unavailable
@@ -175,6 +177,12 @@ class IntrospectionUnavailableError(UnavailableError):
     """The issuer cannot be asked whether the token is still active."""
 
     reason = "introspection_unavailable"
+
+
+class DirectoryUnavailableError(UnavailableError):
+    """The directory cannot be asked who the caller's organization is, and nothing is remembered of it."""
+
+    reason = "directory_unavailable"
 
 
 class MeshUndecidedError(UnavailableError):

@@ -21,6 +21,7 @@ from authz.policy import Policy
 from authz.secret import read_secret
 from authz.transport import Transport, check_url
 from authz.verifier import Verifier
+from authz.workos_directory import WorkOSDirectory
 
 _PREFIX = "AUTHZ_"
 _UNREADABLE_FILE = ".env: cannot be read as UTF-8 text; correct the file, or run this in another folder"
@@ -174,6 +175,22 @@ class Settings(VerifierSettings):
     introspection_url: str | None = Field(
         None, description="Where the issuer is asked, if not at {issuer}/oauth2/introspection."
     )
+    # No flag, as above.
+    workos_api_key: Annotated[SecretStr | None, Parameter(parse=False)] = None
+    workos_api_key_file: str | None = Field(
+        None,
+        description="A file that holds the API key of WorkOS, if not AUTHZ_WORKOS_API_KEY: ask WorkOS who the "
+        "organizations are that call. By default nobody asks.",
+    )
+    workos_base_url: str | None = Field(None, description="Where WorkOS is asked, if not at https://api.workos.com.")
+    workos_groups_key: str = Field(
+        "", description="The key of WorkOS's metadata that names an organization's groups, with commas between them."
+    )
+    unknown_organizations: Literal["allow", "deny"] = Field(
+        "allow",
+        description="deny refuses organizations that WorkOS does not know; or if nobody asks WorkOS, that the policy "
+        "does not list.",
+    )
     max_pending: int = Field(
         1024, ge=1, description="Checks that may wait, for keys or for the issuer; one more is refused at once."
     )
@@ -245,6 +262,8 @@ class Settings(VerifierSettings):
             introspector=introspector,
             assurance=assurance,
             policy=policy,
+            directory=self._directory(),
+            unknown_organizations=self.unknown_organizations,
             realm=self.realm,
             resource_metadata=self.resource_metadata,
             observers=observers,
@@ -277,15 +296,32 @@ class Settings(VerifierSettings):
         )
 
     def _introspection_client_secret(self) -> str:
-        name, file = "introspection_client_secret", self.introspection_client_secret_file
-        if file is not None:
-            secret = read_secret(file, f"{name}_file")
-        else:
-            given = self.introspection_client_secret
-            secret = given.get_secret_value() if given is not None else ""
-        if not secret:
-            raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
-        return secret
+        name = "introspection_client_secret"
+        return _secret(name, self.introspection_client_secret, self.introspection_client_secret_file)
+
+    def _directory(self) -> WorkOSDirectory | None:
+        if self.workos_api_key is None and self.workos_api_key_file is None:
+            if self.workos_groups_key or self.workos_base_url is not None:
+                raise ConfigError(
+                    "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file to ask WorkOS"
+                )
+            return None
+        return WorkOSDirectory(
+            api_key=_secret("workos_api_key", self.workos_api_key, self.workos_api_key_file),
+            base_url=self.workos_base_url,
+            groups_key=self.workos_groups_key,
+            transport=self.transport(),
+        )
+
+
+def _secret(name: str, given: SecretStr | None, file: str | None) -> str:
+    if file is not None:
+        secret = read_secret(file, f"{name}_file")
+    else:
+        secret = given.get_secret_value() if given is not None else ""
+    if not secret:
+        raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
+    return secret
 
 
 def _masked(value: Any) -> Any:

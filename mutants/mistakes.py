@@ -576,10 +576,31 @@ MISTAKES = (
         "tests/policy/test_enforcement.py",
     ),
     Mistake(
+        "an outage of the directory makes strangers",
+        "authz/directory.py",
+        "        if record is None:\n            raise DirectoryUnavailableError(",
+        "        if record is None:\n            return None\n            raise DirectoryUnavailableError(",
+        "tests/test_organizations.py -k outage",
+    ),
+    Mistake(
+        "a verdict outlives the groups that it rests on",
+        "authz/policy/policy.py",
+        "key = (method, principal.org_id, principal.client_id, principal.scopes, groups)",
+        "key = (method, principal.org_id, principal.client_id, principal.scopes, frozenset())",
+        "tests/test_organizations.py -k changes",
+    ),
+    Mistake(
+        "any external_id becomes a header",
+        "authz/workos_api.py",
+        "        if tenant and not (isinstance(tenant, str) and is_identifier(tenant)):\n",
+        "        if tenant and not isinstance(tenant, str):\n",
+        "tests/test_workos_directory.py -k external_id",
+    ),
+    Mistake(
         "one verdict is remembered for every set of scopes",
         "authz/policy/policy.py",
-        "key = (method, principal.org_id, principal.client_id, principal.scopes)",
-        "key = (method, principal.org_id, principal.client_id, frozenset())",
+        "key = (method, principal.org_id, principal.client_id, principal.scopes, groups)",
+        "key = (method, principal.org_id, principal.client_id, frozenset(), groups)",
         "tests/policy/test_properties.py",
     ),
     Mistake(
@@ -627,15 +648,15 @@ MISTAKES = (
     Mistake(
         "callers whom a proxy names are under no policy",
         "authz/authorizer.py",
-        "return self._admit(call, principal_of_mesh, policy, evidence)",
-        "return self._admit(call, principal_of_mesh, None, evidence)",
+        "return (yield from self._admit(call, principal_of_mesh, policy, evidence))",
+        "return (yield from self._admit(call, principal_of_mesh, None, evidence))",
         "tests/policy/test_enforcement.py -k proxy",
     ),
     Mistake(
         "callers whom jwt_authn has verified are under no policy",
         "authz/authorizer.py",
-        "return self._admit(call, principal, policy, evidence)",
-        "return self._admit(call, principal, None, evidence)",
+        "return (yield from self._admit(call, principal, policy, evidence))",
+        "return (yield from self._admit(call, principal, None, evidence))",
         "tests/policy/test_enforcement.py -k payload",
     ),
     Mistake(

@@ -203,6 +203,20 @@ def test_descriptors_are_a_policy_if_they_declare_who_may_call(
     assert verdict("/tests.Api/Call", **files) == expected
 
 
+def test_workos_is_asked_with_a_key_of_ours_and_by_no_variable_of_its_own_client(
+    folder: Path, verdict: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "key").write_text("sk_test_file\n", encoding="utf-8")
+    monkeypatch.setenv("WORKOS_API_KEY", SECRET)
+    with Loopback(lambda connection: connection.answer(b'{"message": "No"}', status="404 Not Found")) as server:
+        url = server.url.removesuffix("/oauth2/jwks")
+        asks = {"workos_base_url": url, "workos_api_key_file": "key", "unknown_organizations": "deny"}
+        assert (verdict(), server.requests) == ("allowed", [])
+        assert verdict(**asks) == "organization_unknown"
+
+    assert b"Authorization: Bearer sk_test_file\r\n" in server.requests[0]
+
+
 # ---- Introspection ----
 
 
@@ -346,6 +360,16 @@ def test_secret_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(
             ASKS | {"jwt_authn_payload": "payload"}, "jwt_authn_payload: the issuer is asked about tokens", id="payload"
         ),
+        pytest.param(
+            {"workos_groups_key": "plan"},
+            "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file",
+            id="workos-without-a-key",
+        ),
+        pytest.param(
+            {"workos_api_key_file": "/nowhere/key"}, "workos_api_key_file: '/nowhere/key' cannot be read", id="no-key"
+        ),
+        pytest.param({"workos_api_key_file": "/dev/null"}, "workos_api_key: missing; set AUTHZ_", id="empty-key"),
+        pytest.param({"unknown_organizations": "deny"}, "unknown_organizations: deny needs a directory", id="deny"),
         pytest.param({"policy": "nowhere.yaml"}, "nowhere.yaml: cannot be read (No such file", id="no-policy"),
         pytest.param({"public_methods": ["Check"]}, "public_methods: 'Check' is not a full method name", id="method"),
     ],

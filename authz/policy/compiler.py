@@ -23,7 +23,7 @@ def rules_from(data: Mapping[str, Any], organizations: Mapping[str, Organization
         Fault: a rule names something that there is not, or never decides anything.
 
     """
-    names = Names(organizations)
+    names = Names(organizations, data.get("groups", ()))
     return tuple(
         itertools.chain.from_iterable(
             _section(section, data.get(section, ()), names, is_deny=section == "deny_rules")
@@ -98,9 +98,9 @@ def _check_use(rule: Rule, earlier: Collection[str], covering: Rule | None) -> N
 class Names:
     """The organizations and groups that rules, and ``.proto`` files, may name."""
 
-    def __init__(self, organizations: Mapping[str, Organization]) -> None:
+    def __init__(self, organizations: Mapping[str, Organization], groups: Collection[str]) -> None:
         self._organizations = organizations
-        self._groups = frozenset(itertools.chain.from_iterable(each.groups for each in organizations.values()))
+        self._groups = frozenset(itertools.chain(groups, *(each.groups for each in organizations.values())))
 
     def check(self, source: Mapping[str, Any]) -> None:
         """Check the ``source`` of a rule.
@@ -109,14 +109,14 @@ class Names:
             Fault: it names something that there is not.
 
         """
-        # A file that lists no organizations does not say which there are; groups are nowhere else.
+        # A file that lists no organizations does not say which there are.
         if self._organizations:
-            _check_known("organization", self._organizations, source, "organizations")
-        _check_known("group", self._groups, source, "groups")
+            _check_known("organization", self._organizations, source, "organizations does not list it")
+        _check_known("group", self._groups, source, "no organization is in it, and groups does not list it")
 
 
-def _check_known(kind: str, known: Collection[str], source: Mapping[str, Any], key: str) -> None:
+def _check_known(kind: str, known: Collection[str], source: Mapping[str, Any], otherwise: str) -> None:
+    key = f"{kind}s"
     for index, name in enumerate(source.get(key, ())):
         if name not in known:
-            hint = did_you_mean(name, known) or f"; organizations has none {'in' if kind == 'group' else 'of'} it"
-            raise Fault(f"unknown {kind} {name!a}{hint}", "source", key, index)
+            raise Fault(f"unknown {kind} {name!a}{did_you_mean(name, known) or f'; {otherwise}'}", "source", key, index)

@@ -93,9 +93,10 @@ class Declared:
         overrides: bool = data.get("override", False)
         if not overrides:
             _check_public(protos, data.get("public", ()))
-        if organizations:
+        groups = data.get("groups", ())
+        if organizations or groups:
             # Without a list of them nobody can say which there are.
-            _check_names(protos, Names(organizations))
+            _check_names(protos, Names(organizations, groups))
         public = (method for method, access in protos.access.items() if access.public)
         self.public: frozenset[str] = frozenset(public).union(data.get("public", ()))
         self.assurances = _assurances(protos, data.get("introspect", {}), overrides=overrides)

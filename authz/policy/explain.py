@@ -11,7 +11,6 @@ from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.policy.index import Index
-from authz.policy.organizations import Organization
 from authz.policy.patterns import Patterns
 from authz.policy.policy import Policy
 from authz.policy.rules import PROTO, Rule, Words, headers_of
@@ -19,7 +18,6 @@ from authz.policy.rules import PROTO, Rule, Words, headers_of
 Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
 """``undecided`` means that it depends on the caller's certificate, which is not known."""
 
-_STRANGER = Organization()
 _UNASKED: Mapping[Verdict, str] = {"public": "the method is public", "suspended": "the organization is suspended"}
 _MOST_LISTED = 8
 _DENY, _PROTO, _ALLOW = "deny_rules", "proto", "allow_rules"
@@ -145,7 +143,7 @@ def explain(policy: Policy, call: Call, principal: Principal) -> Explanation:
         principal: who makes it; for a public method nobody need.
 
     """
-    organization = policy.organizations.get(principal.org_id, _STRANGER)
+    organization = policy.organization(principal.org_id)
     ruling = decide(policy, call, principal)
     question = _Question(call, principal, organization.groups)
     rules = [question.explain(rule) for rule in policy.rules if rule.is_deny]

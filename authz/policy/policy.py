@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,12 +16,11 @@ from authz.policy.declared import NO_PROTOS, Declared, Protos
 from authz.policy.document import Document, Fault, read
 from authz.policy.index import Index
 from authz.policy.memory import Memory
-from authz.policy.organizations import Organization, organizations_from
+from authz.policy.organizations import STRANGER, Organization, organizations_from
 from authz.policy.rules import Rule, Words, headers_of
 
 _REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 256
-_STRANGER = Organization()
 
 
 class Policy:
@@ -56,8 +54,7 @@ class Policy:
         self.requirements = self._declared.requirements
         self._index = Index(self.rules)
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
-        self._remembered = Memory[tuple[str, str, str, Words], tuple[Rule, ...]](_REMEMBERED)
-        self._identified = Memory[int, tuple[Principal, Principal]](_REMEMBERED)
+        self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Policy":
@@ -116,13 +113,20 @@ class Policy:
         rules = len(self.rules) + len(self.requirements)
         return f"<Policy {self.name!a}: {rules} rules, {len(self.organizations)} organizations>"
 
-    def admit(self, call: Call, principal: Principal, evidence: Evidence) -> Principal:
-        """Return ``principal``, with its tenant, if it may make ``call``.
+    def organization(self, org_id: str) -> Organization:
+        """Return what is known of an organization; nothing of one that is not listed."""
+        return self.organizations.get(org_id, STRANGER)
+
+    def admit(
+        self, call: Call, principal: Principal, evidence: Evidence, organization: Organization | None = None
+    ) -> None:
+        """Check that ``principal`` may make ``call``.
 
         Args:
             call: the call.
             principal: who makes it.
-            evidence: is told the principal, this policy and the rule that decided.
+            evidence: is told this policy and the rule that decided.
+            organization: what is known of the principal's, where that is more than is listed here.
 
         Raises:
             PermissionDeniedError: it may not.
@@ -131,9 +135,8 @@ class Policy:
 
         """
         evidence.policy = self.name
-        organization = self.organizations.get(principal.org_id, _STRANGER)
-        if organization.tenant:
-            evidence.principal = principal = self._identify(principal, organization.tenant)
+        if organization is None:
+            organization = self.organization(principal.org_id)
         if organization.is_suspended:
             raise suspended()
         rule = self._find(call, principal, organization.groups)
@@ -142,11 +145,10 @@ class Policy:
         evidence.rule = rule.name
         if rule.is_deny:
             raise rule.refusal()
-        return principal
 
     def candidates(self, method: str, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide about a call of ``method``, in order."""
-        return self._candidates(method, principal, self.organizations.get(principal.org_id, _STRANGER).groups)
+        return self._candidates(method, principal, self.organization(principal.org_id).groups)
 
     def rule_for(self, call: Call, principal: Principal) -> Rule | None:
         """Return the rule that decides about ``call``; without one it is denied.
@@ -155,11 +157,11 @@ class Policy:
             PeerUnknownError: that depends on ``call.peer``, which is ``None``.
 
         """
-        return self._find(call, principal, self.organizations.get(principal.org_id, _STRANGER).groups)
+        return self._find(call, principal, self.organization(principal.org_id).groups)
 
     def is_suspended(self, principal: Principal) -> bool:
         """Say whether every call of the organization that ``principal`` acts for is refused."""
-        return self.organizations.get(principal.org_id, _STRANGER).is_suspended
+        return self.organization(principal.org_id).is_suspended
 
     @property
     def has_assurances(self) -> bool:
@@ -199,7 +201,7 @@ class Policy:
 
     def _candidates(self, method: str, principal: Principal, groups: Words) -> tuple[Rule, ...]:
         """Return the rules that may decide, in order; none that come after one that is sure to match."""
-        key = (method, principal.org_id, principal.client_id, principal.scopes)
+        key = (method, principal.org_id, principal.client_id, principal.scopes, groups)
         candidates = self._remembered.get(key)
         if candidates is None:
             found = self._declared.combined(self._index.find(method, principal, groups), method, principal, groups)
@@ -208,15 +210,6 @@ class Policy:
             if len(method) <= _LONGEST_REMEMBERED:
                 self._remembered.remember(key, candidates)
         return candidates
-
-    def _identify(self, principal: Principal, tenant: str) -> Principal:
-        # By identity, which is quicker than the hash of so many fields. The entry keeps the object, and so its id.
-        remembered = self._identified.get(id(principal))
-        if remembered is not None:
-            return remembered[1]
-        identified = replace(principal, tenant=tenant)
-        self._identified.remember(id(principal), (principal, identified))
-        return identified
 
 
 def _document(file: str | os.PathLike[str] | None) -> Document:

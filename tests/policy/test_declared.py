@@ -330,7 +330,7 @@ def test_a_file_may_not_want_less(build: Build, declared: Any, given: Any, line:
     ("access", "said"),
     [
         pytest.param({"groups": ["trail"]}, "unknown group 'trail'; did you mean 'trial'?", id="group"),
-        pytest.param({"groups": ["zzz"]}, "unknown group 'zzz'; organizations has none in it", id="group-of-nobody"),
+        pytest.param({"groups": ["zzz"]}, "unknown group 'zzz'; no organization is in it", id="group-of-nobody"),
         pytest.param({"organizations": ["org_z"]}, "unknown organization 'org_z'; did you", id="organization"),
     ],
 )
