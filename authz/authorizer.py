@@ -9,6 +9,7 @@ from authz.call import ANONYMOUS, Call, Principal, check_methods
 from authz.claims import is_expired
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.decision import Decision, Door, Event, Evidence, Observer
+from authz.directory import Directory
 from authz.errors import (
     AuthzError,
     ConfigError,
@@ -29,6 +30,7 @@ from authz.jws import MAX_TOKEN_LENGTH
 from authz.keys import KeySetHealth
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.organizations import Organizations, Unknown
 from authz.peer import Peer
 from authz.policy import Policy
 from authz.policy.policy import suspended
@@ -65,6 +67,9 @@ class Authorizer:
             ``assurance``.
         shadow: a policy on trial: it is asked as well, and where it would decide otherwise that is counted and logged.
             It has no say, and its ``introspect`` is not asked for.
+        directory: who is asked about the organizations that call; by default nobody, and only ``policy`` knows them.
+        unknown_organizations: ``deny`` refuses organizations that the directory does not know; without one, that
+            ``policy`` does not list.
         realm: what ``www-authenticate`` calls this API (RFC 9110 section 11.5).
         resource_metadata: where this API says which issuer its tokens come from (RFC 9728): an https URL that
             ``www-authenticate`` points to.
@@ -86,6 +91,8 @@ class Authorizer:
         trust: MeshPeers | None = None,
         policy: Policy | None = None,
         shadow: Policy | None = None,
+        directory: Directory | None = None,
+        unknown_organizations: Unknown = "allow",
         realm: str = "api",
         resource_metadata: str = "",
         trusted: TrustedMetadata | None = None,
@@ -111,8 +118,11 @@ class Authorizer:
         check_methods(self._assurance, "assurance")
         self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
         self._observers = tuple(observers)
+        self.directory = directory
+        self._organizations = Organizations(directory, unknown_organizations)
         self._in_force = _InForce(self._checked(policy))
-        self.shadow = Shadow(self._checked(shadow))
+        self.shadow = Shadow(self._organizations)
+        self.replace_shadow(shadow)
 
     @property
     def policy(self) -> Policy | None:
@@ -154,16 +164,16 @@ class Authorizer:
                 evidence.principal, evidence.source = principal_of_mesh, "proxy"
                 if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
                     raise TokenExpiredError
-                return self._admit(call, principal_of_mesh, policy, evidence)
+                return (yield from self._admit(call, principal_of_mesh, policy, evidence))
         credentials = _credentials(call.metadata) if call.credentials is None else call.credentials
         if not credentials and call.verified_claims is not None and self._assurance_of(call.method, policy) is None:
             # Where the issuer is to be asked, there is nothing to ask it about.
             principal = self.verifier.principal_of(call.verified_claims, call.peer)
             evidence.principal, evidence.source = principal, "proxy"
-            return self._admit(call, principal, policy, evidence)
+            return (yield from self._admit(call, principal, policy, evidence))
         token = _bearer_token(credentials)
         principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
-        principal = self._admit(call, principal, policy, evidence)
+        principal = yield from self._admit(call, principal, policy, evidence)
         # Last, so that nobody is asked about calls that may not be made.
         if self.introspectors:
             assurance = self._assurance_of(call.method, policy)
@@ -246,11 +256,13 @@ class Authorizer:
             ConfigError: it could not go in force here; the one before stays on trial.
 
         """
-        self.shadow.policy = self._checked(shadow)
+        self.shadow.policy = None if shadow is None else self._checked(shadow)
 
     def close(self) -> None:
-        """Stop every request to an issuer."""
+        """Stop every request to an issuer, and to the directory."""
         self.verifier.close()
+        if self.directory is not None:
+            self.directory.close()
         for introspector in self.introspectors.values():
             introspector.close()
 
@@ -299,14 +311,19 @@ class Authorizer:
             except BaseException as error:  # noqa: BLE001 - whoever looks on has no say
                 telemetry.unforeseen("observer", error)
 
-    def _admit(self, call: Call, principal: Principal, policy: Policy | None, evidence: Evidence) -> Principal:
+    def _admit(self, call: Call, principal: Principal, policy: Policy | None, evidence: Evidence) -> Flow[Principal]:
         """Check what can change while a caller stays the same: what is withdrawn, what the route and the policy ask."""
         self._revocations.check(principal)
         if call.requirements is not None:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
-        return principal if policy is None else policy.admit(call, principal, evidence)
+        organization = yield from self._organizations.find(principal.org_id, policy)
+        evidence.principal = principal = self._organizations.identify(principal, organization)
+        if policy is not None:
+            policy.admit(call, principal, evidence, organization)
+        return principal
 
     def _checked(self, policy: Policy | None) -> Policy | None:
+        self._organizations.check(policy)
         if policy is not None:
             policy.check_headers(self.trusted.reserved)
             if policy.has_assurances and not self.introspectors:
@@ -320,12 +337,13 @@ class Authorizer:
         policy = self.policy
         if policy is None or principal is ANONYMOUS:
             return None
-        if call is None:
-            return suspended() if policy.is_suspended(principal) else None
-        if call.method in self._public or call.method in policy.public:
+        if call is not None and (call.method in self._public or call.method in policy.public):
             return None
         try:
-            policy.admit(call, principal, Evidence())
+            organization = self._organizations.recall(principal.org_id, policy)
+            if call is None:
+                return suspended() if organization.is_suspended else None
+            policy.admit(call, principal, Evidence(), organization)
         except PeerUnknownError:
             # When it comes again, its door will find that out.
             return UnavailableError("the policy has changed, and now depends on the peer")

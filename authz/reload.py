@@ -51,7 +51,8 @@ class Source:
             put()
         told: dict[str, object] = {}
         if policy is not None:
-            told = {"policy": policy.name, "rules": len(policy.rules), "organizations": len(policy.organizations)}
+            rules = len(policy.rules) + len(policy.requirements)
+            told = {"policy": policy.name, "rules": rules, "organizations": len(policy.organizations)}
         milliseconds = round((perf_counter() - began) * 1e3, 1)
         telemetry.event(telemetry.INFO, f"{self.what}_reloaded", **told, milliseconds=milliseconds)
         return True

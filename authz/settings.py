@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from authz.access import access_of_file
 from authz.authorizer import Authorizer
 from authz.claims import ORG_ID_PATTERN
 from authz.decision import Observer
@@ -20,6 +21,7 @@ from authz.policy import Policy
 from authz.secret import read_secret
 from authz.transport import Transport, check_url
 from authz.verifier import Verifier
+from authz.workos_directory import WorkOSDirectory
 
 _PREFIX = "AUTHZ_"
 _UNREADABLE_FILE = ".env: cannot be read as UTF-8 text; correct the file, or run this in another folder"
@@ -142,7 +144,9 @@ class Settings(VerifierSettings):
     reflection: bool = Field(default=False, description="Describe the services to clients such as grpcurl.")
     public_methods: Strings = Field([], description="Full method names or HTTP paths that need no token.")
     policy: str | None = Field(
-        None, description="A file that says what each organization may do (YAML or JSON). By default everything."
+        None,
+        description="A file that says what each organization may do (YAML or JSON). By default everything, or what "
+        "descriptors declare.",
     )
     shadow: str | None = Field(
         None,
@@ -176,6 +180,22 @@ class Settings(VerifierSettings):
     introspection_url: str | None = Field(
         None, description="Where the issuer is asked, if not at {issuer}/oauth2/introspection."
     )
+    # No flag, as above.
+    workos_api_key: Annotated[SecretStr | None, Parameter(parse=False)] = None
+    workos_api_key_file: str | None = Field(
+        None,
+        description="A file that holds the API key of WorkOS, if not AUTHZ_WORKOS_API_KEY: ask WorkOS who the "
+        "organizations are that call. By default nobody asks.",
+    )
+    workos_base_url: str | None = Field(None, description="Where WorkOS is asked, if not at https://api.workos.com.")
+    workos_groups_key: str = Field(
+        "", description="The key of WorkOS's metadata that names an organization's groups, with commas between them."
+    )
+    unknown_organizations: Literal["allow", "deny"] = Field(
+        "allow",
+        description="deny refuses organizations that WorkOS does not know; or if nobody asks WorkOS, that the policy "
+        "does not list.",
+    )
     max_pending: int = Field(
         1024, ge=1, description="Checks that may wait, for keys or for the issuer; one more is refused at once."
     )
@@ -188,7 +208,8 @@ class Settings(VerifierSettings):
     )
     descriptors: str | None = Field(
         None,
-        description="A descriptor set of the API (buf build -o api.binpb): requests that Envoy shows must not name "
+        description="A descriptor set of the API (buf build -o api.binpb): callers must have what its methods declare "
+        "with (authz.v1.access), as far as policy does not narrow it; and requests that Envoy shows must not name "
         "another organization in fields marked (authz.v1.organization).",
     )
     isolation: Literal["when_body", "enforce"] = Field(
@@ -247,32 +268,40 @@ class Settings(VerifierSettings):
             assurance=assurance,
             policy=policy,
             shadow=shadow,
+            directory=self._directory(),
+            unknown_organizations=self.unknown_organizations,
             realm=self.realm,
             resource_metadata=self.resource_metadata,
             observers=observers,
         )
 
     def load_policy(self) -> Policy | None:
-        """Build the policy, if there is one.
+        """Build the policy: of the file, of the descriptor set if its services declare who may call, or of both.
 
         Raises:
-            ConfigError: its file cannot be read, or something in it is wrong.
+            ConfigError: a file cannot be read, or something in it is wrong.
 
         """
-        return None if self.policy is None else Policy.from_file(self.policy)
+        return self._policy_of(self.policy)
 
     def load_shadow(self) -> Policy | None:
-        """Build the policy on trial, if there is one.
+        """Build the policy on trial, if there is one: in the same way, of its file.
 
         Raises:
             ConfigError: as for :meth:`load_policy`.
 
         """
-        return None if self.shadow is None else Policy.from_file(self.shadow)
+        return None if self.shadow is None else self._policy_of(self.shadow)
 
     def masked(self) -> dict[str, Any]:
         """Return all settings as plain data for people to read, without what could be a secret."""
         return {name: _masked(value) for name, value in self.model_dump(mode="json").items()}
+
+    def _policy_of(self, file: str | None) -> Policy | None:
+        # A descriptor set may be there for isolation only.
+        if self.descriptors is not None and any(access_of_file(self.descriptors).values()):
+            return Policy.from_descriptors(self.descriptors, file)
+        return None if file is None else Policy.from_file(file)
 
     def _introspector(self) -> Introspector:
         url = self.introspection_url
@@ -285,15 +314,32 @@ class Settings(VerifierSettings):
         )
 
     def _introspection_client_secret(self) -> str:
-        name, file = "introspection_client_secret", self.introspection_client_secret_file
-        if file is not None:
-            secret = read_secret(file, f"{name}_file")
-        else:
-            given = self.introspection_client_secret
-            secret = given.get_secret_value() if given is not None else ""
-        if not secret:
-            raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
-        return secret
+        name = "introspection_client_secret"
+        return _secret(name, self.introspection_client_secret, self.introspection_client_secret_file)
+
+    def _directory(self) -> WorkOSDirectory | None:
+        if self.workos_api_key is None and self.workos_api_key_file is None:
+            if self.workos_groups_key or self.workos_base_url is not None:
+                raise ConfigError(
+                    "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file to ask WorkOS"
+                )
+            return None
+        return WorkOSDirectory(
+            api_key=_secret("workos_api_key", self.workos_api_key, self.workos_api_key_file),
+            base_url=self.workos_base_url,
+            groups_key=self.workos_groups_key,
+            transport=self.transport(),
+        )
+
+
+def _secret(name: str, given: SecretStr | None, file: str | None) -> str:
+    if file is not None:
+        secret = read_secret(file, f"{name}_file")
+    else:
+        secret = given.get_secret_value() if given is not None else ""
+    if not secret:
+        raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
+    return secret
 
 
 def _masked(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """Policies follow their files, whatever way those change; what cannot be used changes nothing."""
 
-import json
 import logging
 import shutil
 import subprocess
@@ -323,11 +322,10 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path, path: Path) -> Settings:
-    (tmp_path / "jwks.json").write_text(json.dumps({"keys": []}))
     descriptors = tmp_path / "api.binpb"
     descriptors.write_bytes(descriptor_set(pb.DESCRIPTOR))
-    known = {"issuer": ISSUER, "audience": AUDIENCE, "jwks_url": f"{ISSUER}/oauth2/jwks"}
-    return Settings.load(**known, policy=str(path), descriptors=str(descriptors))
+    ours = {"introspection_client_id": "client", "introspection_client_secret": "secret"}
+    return Settings.load(issuer=ISSUER, audience=AUDIENCE, **ours, policy=str(path), descriptors=str(descriptors))
 
 
 def test_descriptor_set_is_put_in_force_with_the_policy(settings: Settings, path: Path) -> None:

@@ -11,10 +11,12 @@ from authz import Authorizer, Call, ConfigError, Decision, Peer, Policy, Princip
 from authz.call import Requirements
 from authz.decision import Evidence
 from authz.demo.signing import SigningKey
+from authz.directory import Directory
 from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from authz.errors import AuthzError
 from authz.flow import run
+from authz.policy import Organization
 from tests.doubles import ORG, m2m_claims
 from tests.envoy.messages import GRPC, bearer, in_headers
 
@@ -154,6 +156,28 @@ def test_refusals_that_no_policy_makes_are_no_difference(verifier: Verifier, cal
 
     assert judged.decide(call()) == ("denied", "", "")
     assert judged.differences == {}
+
+
+PAYING: dict[str, Any] = {"name": "paying", "allow_rules": [{"name": "p", "source": {"groups": ["paying"]}}]}
+
+
+def test_what_a_directory_says_counts_for_both(verifier: Verifier, call: Callable[..., Call]) -> None:
+    directory = Directory({ORG: Organization(groups=frozenset({"paying"}))}.get)
+    judged = Judged(verifier, ALL, {**PAYING, "groups": ["paying"]}, directory=directory)
+
+    assert judged.decide(call()) == ("allowed", "allowed", "p")
+    directory.close()
+
+
+def test_organization_that_only_one_of_them_lists_is_a_difference(
+    verifier: Verifier, call: Callable[..., Call]
+) -> None:
+    listed, others = ({**ALL, "organizations": {org_id: {}}} for org_id in (ORG, "org_other"))
+    leaving = Judged(verifier, listed, others, unknown_organizations="deny")
+    coming = Judged(verifier, others, listed, unknown_organizations="deny")
+
+    assert leaving.decide(call()) == ("allowed", "denied", "")
+    assert coming.decide(call()) == ("denied", "allowed", "all")
 
 
 def test_peer_that_the_door_has_found_out_is_seen(verifier: Verifier, call: Callable[..., Call]) -> None:

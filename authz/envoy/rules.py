@@ -23,10 +23,10 @@ class RulesFiles(NamedTuple):
 
 def files(settings: Settings) -> RulesFiles:
     """Return the files as they are now, so before what is in them is used for the first time."""
-    policy = [path for path in (settings.policy, settings.descriptors) if path is not None]
     return RulesFiles(
-        Files(policy) if policy else None,
-        Files([settings.shadow]) if settings.shadow is not None else None,
+        _files(settings.policy, settings.descriptors),
+        # The descriptor set is part of it, but is no policy on trial by itself.
+        _files(settings.shadow, settings.descriptors) if settings.shadow is not None else None,
     )
 
 
@@ -79,3 +79,8 @@ def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, work
         return None
     reloading = Reloader(sources, changed=tell, clock=authorizer.verifier.clock)
     return reloading
+
+
+def _files(*paths: str | None) -> Files | None:
+    named = [path for path in paths if path is not None]
+    return Files(named) if named else None

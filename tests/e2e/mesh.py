@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
@@ -29,6 +30,7 @@ from authz.errors import InternalError
 from authz.flow import Flow, pause
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.v1 import policy_pb2
 from authz.verifier import Verifier
 from interceptors import AuthzInterceptor
 from tests.certificates import Authority, Certificate
@@ -167,7 +169,7 @@ class Mesh:
         self._policy = folder / "policy.yaml"
         self._policy.write_text(json.dumps(POLICY), encoding="utf-8")
         self._descriptors = folder / "api.binpb"
-        self._descriptors.write_bytes(descriptor_set(ledger_pb2.DESCRIPTOR))
+        self._descriptors.write_bytes(_ledger_without_introspection())
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
@@ -280,6 +282,15 @@ _NO_CHECK = {
         }
     }
 }
+
+
+def _ledger_without_introspection() -> bytes:
+    files = FileDescriptorSet.FromString(descriptor_set(ledger_pb2.DESCRIPTOR))
+    [service] = (service for file in files.file for service in file.service)
+    for method in service.method:
+        # There is no issuer that could be asked.
+        method.options.Extensions[policy_pb2.access].ClearField("introspect")
+    return files.SerializeToString()
 
 
 def _access_log(path: Path) -> dict[str, Any]:
