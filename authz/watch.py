@@ -101,6 +101,7 @@ class Watch:
 
     def start(self) -> None:
         """Begin to watch."""
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="authz-watch", daemon=True)
         self._thread.start()
 
@@ -113,7 +114,6 @@ class Watch:
 
     def after_fork(self) -> None:
         """Watch in the child as well, if the parent did."""
-        self._stop = threading.Event()
         if self._thread is not None:
             self.start()
 
