@@ -1,5 +1,6 @@
 """The judge behind every door: says whether a call may be made, and who makes it."""
 
+import math
 import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from authz.metadata import TrustedMetadata
 from authz.peer import Peer
 from authz.policy import Policy
 from authz.policy.policy import suspended
+from authz.quota import Quota, Quotas
 from authz.refusal import Challenge, Refusal, refusal_of
 from authz.requirements import check_requirements
 from authz.revocation import Revocations
@@ -95,6 +97,7 @@ class Authorizer:
         self._withdrawn: dict[str, frozenset[str]] = {}
         self.verifier.watch_keys(self._end_streams_of_keys)
         self._revocations = Revocations(clock=self.verifier.clock)
+        self._quotas = Quotas(clock=self.verifier.clock)
         self._trust = trust
         self._public = check_methods(public_methods, "public_methods")
         self.introspectors = _by_issuer(introspector, self.verifier.health()) if introspector is not None else {}
@@ -129,23 +132,26 @@ class Authorizer:
                 evidence.principal, evidence.source = principal_of_mesh, "proxy"
                 if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
                     raise TokenExpiredError
-                return self._admit(call, principal_of_mesh, policy, evidence)
+                return self._counted(self._admit(call, principal_of_mesh, policy, evidence), policy, evidence)
         credentials = _credentials(call.metadata) if call.credentials is None else call.credentials
         if not credentials and call.verified_claims is not None and self._assurance_of(call.method, policy) is None:
             # Where the issuer is to be asked, there is nothing to ask it about.
             principal = self.verifier.principal_of(call.verified_claims, call.peer)
             evidence.principal, evidence.source = principal, "proxy"
-            return self._admit(call, principal, policy, evidence)
+            return self._counted(self._admit(call, principal, policy, evidence), policy, evidence)
         token = _bearer_token(credentials)
         principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
         principal = self._admit(call, principal, policy, evidence)
-        # Last, so that nobody is asked about calls that may not be made.
+        # So late, that nobody is asked about calls that may not be made.
         if self.introspectors:
             assurance = self._assurance_of(call.method, policy)
             if assurance is not None:
+                quota = _quota_of(principal, policy)
+                if quota is not None:
+                    self._quotas.check(principal.org_id, quota)
                 evidence.source = "introspection"
                 yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
-        return principal
+        return self._counted(principal, policy, evidence)
 
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which calls of ``principal`` are refused, unless it shows a newer token."""
@@ -159,8 +165,11 @@ class Authorizer:
             principal: who makes it.
             until: when it ends at the latest, in POSIX seconds, or infinite.
 
+        Raises:
+            ResourceExhaustedError: its organization has as many streams open as it may; this one is not taken in.
+
         """
-        self.streams.open(stream, principal, until)
+        self.streams.open(stream, principal, until, self._most_streams(principal))
         # What admitted it may have been withdrawn after the verdict and before the line above.
         if self._revocations.concerns(principal):
             self.streams.end(TokenInactiveError(), lambda other: other is principal)
@@ -168,6 +177,17 @@ class Authorizer:
             self.streams.end(suspended(), lambda other: other is principal)
         elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self.verifier.knows_key(principal):
             self.streams.end(KeyNotFoundError(), lambda other: other is principal)
+
+    def limits_streams(self, principal: Principal) -> bool:
+        """Say whether the organization of ``principal`` may have only so many streams open.
+
+        Raises:
+            ResourceExhaustedError: it has as many open now, and another one need not be tried.
+
+        """
+        at_most = self._most_streams(principal)
+        self.streams.check(principal.org_id, at_most)
+        return at_most < math.inf
 
     def revoke(self, **what: str) -> None:
         """Refuse every call of a token, an application, an organization or a key, and end its open streams.
@@ -262,6 +282,18 @@ class Authorizer:
         if call.requirements is not None:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
         return principal if policy is None else policy.admit(call, principal, evidence)
+
+    def _counted(self, principal: Principal, policy: Policy | None, evidence: Evidence) -> Principal:
+        """Count a call that nothing else speaks against: whoever is refused anyway uses up nothing."""
+        quota = _quota_of(principal, policy)
+        if quota is not None:
+            evidence.quota = quota
+            self._quotas.take(principal.org_id, quota)
+        return principal
+
+    def _most_streams(self, principal: Principal) -> float:
+        quota = _quota_of(principal, self.policy)
+        return math.inf if quota is None or quota.concurrent_streams is None else quota.concurrent_streams
 
     def _checked(self, policy: Policy | None) -> Policy | None:
         if policy is not None:
@@ -364,6 +396,12 @@ def _bearer_token(credentials: Sequence[str | bytes]) -> str:
     if scheme.lower() != "bearer" or not token or foreign:
         raise TokenMalformedError("authorization is not a scheme Bearer, one space and a token")
     return token
+
+
+def _quota_of(principal: Principal, policy: Policy | None) -> Quota | None:
+    if policy is None or not policy.has_quotas or principal is ANONYMOUS:
+        return None
+    return policy.organization(principal.org_id).quota
 
 
 def _by_issuer(

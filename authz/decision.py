@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from authz.call import ANONYMOUS, Call, Principal
 from authz.errors import Code
+from authz.quota import Quota
 from authz.refusal import Refusal
 
 Source = Literal["none", "public", "proxy", "cache", "signature", "introspection"]
@@ -23,6 +24,7 @@ Door = Literal["grpc", "grpc_aio", "envoy"]
 _VERDICTS: dict[Code, Verdict] = {
     Code.UNAUTHENTICATED: "denied",
     Code.PERMISSION_DENIED: "denied",
+    Code.RESOURCE_EXHAUSTED: "denied",
     Code.UNAVAILABLE: "undecided",
     Code.INTERNAL: "failed",
 }
@@ -39,16 +41,18 @@ class Evidence:
         source: what that rests on.
         policy: the name of the policy that decided; empty where none did.
         rule: its rule that decided; empty where none did.
+        quota: the plan by which the call was counted; ``None`` where it was not.
 
     """
 
-    __slots__ = ("policy", "principal", "rule", "source")
+    __slots__ = ("policy", "principal", "quota", "rule", "source")
 
     def __init__(self) -> None:
         self.principal: Principal = ANONYMOUS
         self.source: Source = "none"
         self.policy = ""
         self.rule = ""
+        self.quota: Quota | None = None
 
 
 class Decision(NamedTuple):

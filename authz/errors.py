@@ -17,6 +17,7 @@ Every verdict other than "allow" is one of these, at every door::
     ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
     │   │                                 also policy_denied, organization_suspended
     │   └── InsufficientScopeError        insufficient_scope
+    ├── ResourceExhaustedError        RESOURCE_EXHAUSTED, HTTP 429: too much, quota_exceeded
     ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
     │   ├── KeySetUnavailableError        key_set_unavailable
     │   ├── IntrospectionUnavailableError introspection_unavailable
@@ -41,6 +42,7 @@ class Code(enum.Enum):
     """A verdict that is not "allow": the name is a ``grpc.StatusCode``'s, the value its number."""
 
     PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
     INTERNAL = 13
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
@@ -152,6 +154,17 @@ class InsufficientScopeError(PermissionDeniedError):
     def __init__(self, scopes: Collection[str]) -> None:
         self.scopes = frozenset(scopes)
         super().__init__(reason="insufficient_scope")
+
+
+class ResourceExhaustedError(AuthzError):
+    """The caller's organization has used up its quota; it may try again after ``retry_after`` seconds."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "quota_exceeded"
+
+    def __init__(self, message: str = "", *, retry_after: float = 1.0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class UnavailableError(AuthzError):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("clock", "encoding", "errors", "fork", "logs", "peer", "signature", "telemetry"),
     ("alarms", "backoff", "call", "jwk", "secret", "transport"),
-    ("flow", "metadata", "refusal", "streams"),
+    ("flow", "metadata", "quota", "refusal", "streams"),
     ("claims", "decision", "descriptors", "discovery", "jws", "keys", "revocation", "token_source"),
     ("audit", "credentials", "decision_log", "introspection", "isolation", "mesh", "remote_keys", "requirements"),
     ("access", "audit_service", "otel", "policy", "verifier"),

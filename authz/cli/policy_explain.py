@@ -135,6 +135,7 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     known += ["suspended"] if explanation.is_suspended else []
     known += [f"tenant {explanation.tenant}"] if explanation.tenant else []
     known += [f"groups {' '.join(explanation.groups)}"] if explanation.groups else []
+    known += [f"quota {explanation.quota}"] if explanation.quota else []
     yield f"organization {shown(explanation.organization)}" + (f" ({', '.join(known)})" if known else "")
     of_list = ""
     for rule in explanation.rules:

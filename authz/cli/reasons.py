@@ -22,6 +22,8 @@ MEANINGS = {
     "policy_denied": "The policy has no rule that allows this, or one that denies it. "
     "The server's decision log names the rule; `authz policy check` reads the file.",
     "organization_suspended": "The policy suspends the caller's organization. Ask whoever keeps the policy file.",
+    "quota_exceeded": "The caller's organization has used up its quota. Call less often, and wait as retry-after says; "
+    "the policy file has the plans.",
     "organization_mismatch": "The request names another organization than the caller's. "
     "Name the caller's own in the field that says whose data is meant, or none.",
     "organization_unverified": "The request may name another organization, and nobody can tell. "

@@ -11,7 +11,6 @@ from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.policy.index import Index
-from authz.policy.organizations import Organization
 from authz.policy.patterns import Patterns
 from authz.policy.policy import Policy
 from authz.policy.rules import Rule, Words, headers_of
@@ -19,7 +18,6 @@ from authz.policy.rules import Rule, Words, headers_of
 Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
 """``undecided`` means that it depends on the caller's certificate, which is not known."""
 
-_STRANGER = Organization()
 _MOST_LISTED = 8
 _DENY, _ALLOW = "deny_rules", "allow_rules"
 _PATHS = "request.paths"
@@ -74,6 +72,7 @@ class Explanation:
         tenant: the owner's own id for it, or ``""``.
         groups: what it belongs to, in order.
         is_suspended: whether every call of it is refused.
+        quota: the name of its plan, or ``""``.
         ruling: what is decided.
         rules: every rule, in the order in which they are asked; none for a public method.
 
@@ -85,6 +84,7 @@ class Explanation:
     tenant: str
     groups: tuple[str, ...]
     is_suspended: bool
+    quota: str
     ruling: Ruling
     rules: tuple[RuleExplanation, ...]
 
@@ -130,7 +130,7 @@ def explain(policy: Policy, call: Call, principal: Principal) -> Explanation:
         principal: who makes it; for a public method nobody need.
 
     """
-    organization = policy.organizations.get(principal.org_id, _STRANGER)
+    organization = policy.organization(principal.org_id)
     ruling = decide(policy, call, principal)
     question = _Question(call, principal, organization.groups)
     return Explanation(
@@ -140,6 +140,7 @@ def explain(policy: Policy, call: Call, principal: Principal) -> Explanation:
         tenant=organization.tenant,
         groups=tuple(sorted(organization.groups)),
         is_suspended=organization.is_suspended,
+        quota="" if organization.quota is None else organization.quota.name,
         ruling=ruling,
         rules=() if ruling.verdict == "public" else tuple(map(question.explain, policy.rules)),
     )

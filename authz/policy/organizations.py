@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from authz.quota import Quota
+
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -16,6 +18,7 @@ class Organization(NamedTuple):
         groups: what it belongs to.
         is_suspended: whether every call of it is refused.
         labels: anything else.
+        quota: how much it may call; ``None`` for any amount.
 
     """
 
@@ -23,10 +26,20 @@ class Organization(NamedTuple):
     groups: frozenset[str] = frozenset()
     is_suspended: bool = False
     labels: Mapping[str, str] = _NO_LABELS
+    quota: Quota | None = None
 
 
-def organizations_from(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Organization]:
-    """Return what a document says of organizations, by id; it has been checked against the schema."""
+def organizations_from(
+    data: Mapping[str, Mapping[str, Any]], quotas: Mapping[str, Quota], default: Quota | None
+) -> dict[str, Organization]:
+    """Return what a document says of organizations, by id.
+
+    Args:
+        data: that part of the document, which has been checked against the schema.
+        quotas: the plans, by name.
+        default: the plan of whoever names none.
+
+    """
     # Many organizations, few groups: equal sets are one.
     groups: dict[tuple[str, ...], frozenset[str]] = {}
     organizations = {}
@@ -37,5 +50,6 @@ def organizations_from(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Organ
             groups.setdefault(names, frozenset(names)),
             given.get("status") == "suspended",
             MappingProxyType(dict(given["labels"])) if "labels" in given else _NO_LABELS,
+            quotas[given["quota"]] if "quota" in given else default,
         )
     return organizations

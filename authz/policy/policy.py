@@ -15,11 +15,11 @@ from authz.policy.document import Document, Fault, read
 from authz.policy.index import Index
 from authz.policy.memory import Memory
 from authz.policy.organizations import Organization, organizations_from
+from authz.policy.quotas import quotas_from
 from authz.policy.rules import Rule, Words, headers_of
 
 _REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 256
-_STRANGER = Organization()
 
 
 class Policy:
@@ -32,6 +32,7 @@ class Policy:
         rules: every rule, in the order in which they are asked.
         organizations: what is known of organizations, by id.
         public: methods that anybody may call.
+        has_quotas: whether any organization has a quota.
 
     """
 
@@ -39,13 +40,17 @@ class Policy:
         try:
             schema.check(document.data)
             compiler.check_loggers(document.data)
-            organizations = organizations_from(document.data.get("organizations", {}))
+            quotas = quotas_from(document.data)
+            self._stranger = Organization(quota=quotas.get(document.data.get("default_quota")))
+            listed = document.data.get("organizations", {})
+            organizations = organizations_from(listed, quotas, self._stranger.quota)
             self.rules = compiler.rules_from(document.data, organizations)
         except Fault as fault:
             raise document.error(fault) from None
         self.name: str = document.data["name"]
         self.organizations: Mapping[str, Organization] = MappingProxyType(organizations)
         self.public: frozenset[str] = frozenset(document.data.get("public", ()))
+        self.has_quotas = bool(quotas)
         self._index = Index(self.rules)
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
         self._remembered = Memory[tuple[str, str, str, Words], tuple[Rule, ...]](_REMEMBERED)
@@ -79,6 +84,10 @@ class Policy:
         """Name it, and say how much it holds."""
         return f"<Policy {self.name!a}: {len(self.rules)} rules, {len(self.organizations)} organizations>"
 
+    def organization(self, org_id: str) -> Organization:
+        """Return what is known of an organization; of one that is not listed, what goes for all such."""
+        return self.organizations.get(org_id, self._stranger)
+
     def admit(self, call: Call, principal: Principal, evidence: Evidence) -> Principal:
         """Return ``principal``, with its tenant, if it may make ``call``.
 
@@ -93,7 +102,7 @@ class Policy:
 
         """
         evidence.policy = self.name
-        organization = self.organizations.get(principal.org_id, _STRANGER)
+        organization = self.organization(principal.org_id)
         if organization.tenant:
             evidence.principal = principal = self._identify(principal, organization.tenant)
         if organization.is_suspended:
@@ -113,11 +122,11 @@ class Policy:
             PeerUnknownError: that depends on ``call.peer``, which is ``None``.
 
         """
-        return self._find(call, principal, self.organizations.get(principal.org_id, _STRANGER).groups)
+        return self._find(call, principal, self.organization(principal.org_id).groups)
 
     def is_suspended(self, principal: Principal) -> bool:
         """Say whether every call of the organization that ``principal`` acts for is refused."""
-        return self.organizations.get(principal.org_id, _STRANGER).is_suspended
+        return self.organization(principal.org_id).is_suspended
 
     @property
     def has_assurances(self) -> bool:

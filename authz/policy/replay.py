@@ -9,12 +9,10 @@ from authz.call import Call, Principal
 from authz.policy.explain import decide
 from authz.policy.index import Index
 from authz.policy.memory import Memory
-from authz.policy.organizations import Organization
 from authz.policy.policy import Policy
 from authz.policy.rules import Rule
 
 _REMEMBERED = 10_000
-_STRANGER = Organization()
 _OF_POLICIES = frozenset({"policy_denied", "organization_suspended"})
 
 NO_TOKEN = "token needed"  # noqa: S105 - a word for people
@@ -159,7 +157,7 @@ class _Replayed:
 
     def _conditional(self, method: str, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide, if what they ask for besides is not known; else none."""
-        groups = self._policy.organizations.get(principal.org_id, _STRANGER).groups
+        groups = self._policy.organization(principal.org_id).groups
         candidates: list[Rule] = []
         for rule in self._index.find(method, principal, groups):
             candidates.append(rule)
