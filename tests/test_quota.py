@@ -1,7 +1,6 @@
 """The counting: burst, steady rate, and when there is room again. Time stands still unless a test says so."""
 
 import math
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -164,17 +163,6 @@ def test_memory_is_bounded_and_the_least_recent_starts_anew(clock: Ticks) -> Non
 
     assert taken(quotas) == 0
     assert taken(quotas, org_id="org_0") == 20
-
-
-def test_a_forked_child_counts_for_itself(quotas: Quotas) -> None:
-    taken(quotas)
-
-    child = os.fork()
-    if not child:
-        os._exit(taken(quotas))
-    _, status = os.waitpid(child, 0)
-
-    assert os.waitstatus_to_exitcode(status) == 20
 
 
 @given(
