@@ -47,7 +47,6 @@ def wait(quotas: Quotas, quota: Quota = TEN, org_id: str = ORG) -> float:
     try:
         quotas.take(org_id, quota)
     except ResourceExhaustedError as error:
-        assert error.retry_after > 0
         return error.retry_after
     return 0.0
 
@@ -77,9 +76,7 @@ def test_after_a_pause_a_burst_is_admitted_again_and_no_more(quotas: Quotas, clo
 
 
 @pytest.mark.parametrize("quota", [TEN, Quota("half", 0.5, 1), Quota("thirds", 3, 2), Quota("rare", 0.001, 1)])
-def test_who_waits_as_told_is_admitted_and_who_waits_less_is_not(
-    quotas: Quotas, clock: Ticks, quota: Quota
-) -> None:
+def test_who_waits_as_told_is_admitted_and_who_waits_less_is_not(quotas: Quotas, clock: Ticks, quota: Quota) -> None:
     taken(quotas, quota)
     assert quota.requests_per_second is not None
 

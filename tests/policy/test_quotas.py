@@ -163,11 +163,11 @@ class Asked:
     """An authorizer, and who asks it."""
 
     def __init__(self, authorizer: Authorizer, token: str) -> None:
-        self.authorizer, self._token, self.evidence = authorizer, token, Evidence()
+        self.authorizer, self.token, self.evidence = authorizer, token, Evidence()
 
     def ask(self, method: str = METHOD, token: str | None = None, **call: Any) -> str:
         """Return the reason why a call is refused, or ``""``."""
-        metadata = call.pop("metadata", [("authorization", f"Bearer {token or self._token}")])
+        metadata = call.pop("metadata", [("authorization", f"Bearer {token or self.token}")])
         self.evidence = Evidence()
         try:
             run(self.authorizer.authorize(Call(method=method, metadata=metadata, **call), self.evidence))
@@ -251,7 +251,7 @@ def test_public_methods_are_nobodys_and_not_counted(asked: Asked) -> None:
 
 def test_a_call_that_must_be_asked_about_twice_is_counted_once(asked: Asked) -> None:
     """Whether a rule matches is known from the handler's context only."""
-    call = Call(method=TLS_ONLY, metadata=[("authorization", f"Bearer {asked._token}")])
+    call = Call(method=TLS_ONLY, metadata=[("authorization", f"Bearer {asked.token}")])
     for _ in range(2):
         with pytest.raises(PeerUnknownError):
             run(asked.authorizer.authorize(call))
@@ -305,7 +305,7 @@ def test_an_organization_over_its_quota_does_not_make_us_ask_the_issuer(
 
 
 def test_a_token_that_the_issuer_has_withdrawn_uses_up_nothing(
-    inquiring: Asked, endpoint: FakeTransport, sign: Callable[..., str], clock: ManualClock
+    inquiring: Asked, endpoint: FakeTransport, sign: Callable[..., str]
 ) -> None:
     endpoint.answer = lambda: json_response({"active": False})
     assert [inquiring.ask(token=sign(jti="withdrawn")) for _ in range(5)] == ["token_inactive"] * 5
