@@ -41,7 +41,7 @@ ROWS = [
         'Bearer realm="api", error="insufficient_scope", scope="a:1 b"',
         id="E4-scopes",
     ),
-    pytest.param(errors.ResourceExhaustedError(WORDS), 429, "Quota exceeded", None, id="E8-quota"),
+    pytest.param(errors.ResourceExhaustedError(WORDS), 429, "Quota exceeded", None, id="Q4-quota"),
     pytest.param(errors.KeySetUnavailableError(WORDS), 503, "Authorization is unavailable", None, id="E5-keys"),
     pytest.param(errors.MeshUndecidedError(WORDS), 503, "Authorization is unavailable", None, id="J6-mesh-undecided"),
     pytest.param(errors.OverloadedError(WORDS), 503, "Authorization is unavailable", None, id="overloaded"),

@@ -18,6 +18,7 @@ from authz.errors import (
     IntrospectionUnavailableError,
     KeySetUnavailableError,
     PermissionDeniedError,
+    ResourceExhaustedError,
     TokenInactiveError,
 )
 from authz.metadata import TrustedMetadata
@@ -250,10 +251,11 @@ def told_doors(mesh: Mesh) -> Iterator[dict[str, grpc.Channel]]:
     [
         (TokenInactiveError(), "UNAUTHENTICATED", "TOKEN_INACTIVE"),
         (PermissionDeniedError(), "PERMISSION_DENIED", "PERMISSION_DENIED"),
+        (ResourceExhaustedError(retry_after=0.25), "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"),
         (KeySetUnavailableError(retry_after=7), "UNAVAILABLE", "KEY_SET_UNAVAILABLE"),
         (IntrospectionUnavailableError(), "UNAVAILABLE", "INTROSPECTION_UNAVAILABLE"),
     ],
-    ids=["unauthenticated", "forbidden", "no-keys", "no-introspection"],
+    ids=["unauthenticated", "forbidden", "quota", "no-keys", "no-introspection"],
 )
 def test_every_door_refuses_alike_whatever_the_reason(
     mesh: Mesh, told_doors: dict[str, grpc.Channel], error: BaseException, code: str, reason: str
