@@ -23,7 +23,6 @@ _Count = Callable[[_State, int], "tuple[_State, Decision]"]
 MAX_COUNTED = 100_000
 """How many organizations are counted at a time; beyond them the one that called longest ago starts anew."""
 
-_NOTHING_USED: _State = (0,)
 _MICROSECONDS = 1_000_000
 
 
@@ -82,20 +81,34 @@ class Quotas:
     def after_fork(self) -> None:
         """Count afresh: a child counts for itself."""
         self._lock = threading.Lock()
-        self._used: LRUCache[tuple[str, float, int], _State] = LRUCache(self._max_counted)
+        self._buckets: LRUCache[tuple[str, float, int], _Bucket] = LRUCache(self._max_counted)
 
     def _count(self, org_id: str, quota: Quota, *, is_made: bool) -> None:
         rate, burst = quota.requests_per_second, quota.burst
         if rate is None:
             return
-        count, key = counter_of(rate, burst), (org_id, rate, burst)
+        key = (org_id, rate, burst)
         now = round(self._monotonic() * _MICROSECONDS)
         with self._lock:
-            used, decision = count(self._used.get(key, _NOTHING_USED), now)
-            if is_made and decision.allowed:
-                self._used[key] = used
+            bucket = self._buckets.get(key)
+            if bucket is None:
+                bucket = self._buckets[key] = _Bucket(counter_of(rate, burst))
+            used, decision = bucket.count(bucket.used, now)
+            if is_made:
+                # As it was, if the call may not be made.
+                bucket.used = used
         if not decision.allowed:
             raise ResourceExhaustedError(retry_after=(decision.retry_after_ms or 0) / _MICROSECONDS)
+
+
+class _Bucket:
+    """What one organization has used of one rate."""
+
+    __slots__ = ("count", "used")
+
+    def __init__(self, count: _Count) -> None:
+        self.count = count
+        self.used: _State = (0,)
 
 
 @functools.lru_cache(256)

@@ -606,15 +606,15 @@ MISTAKES = (
     Mistake(
         "callers whom a proxy names are under no policy",
         "authz/authorizer.py",
-        "return self._admit(call, principal_of_mesh, policy, evidence)",
-        "return self._admit(call, principal_of_mesh, None, evidence)",
+        "self._admit(call, principal_of_mesh, policy, evidence)",
+        "self._admit(call, principal_of_mesh, None, evidence)",
         "tests/policy/test_enforcement.py -k proxy",
     ),
     Mistake(
         "callers whom jwt_authn has verified are under no policy",
         "authz/authorizer.py",
-        "return self._admit(call, principal, policy, evidence)",
-        "return self._admit(call, principal, None, evidence)",
+        "return self._counted(self._admit(call, principal, policy, evidence)",
+        "return self._counted(self._admit(call, principal, None, evidence)",
         "tests/policy/test_enforcement.py -k payload",
     ),
     Mistake(
@@ -623,6 +623,35 @@ MISTAKES = (
         "            policy.check_headers(self.trusted.reserved)\n",
         "",
         "tests/policy/test_enforcement.py -k removed_from_every_call",
+    ),
+    # ---- Quotas ----
+    Mistake(
+        "to ask for room uses it up",
+        "authz/quota.py",
+        "            if is_made:\n",
+        "            if decision.allowed:\n",
+        "tests/test_quota.py -k to_ask",
+    ),
+    Mistake(
+        "an organization over its quota makes us ask the issuer",
+        "authz/authorizer.py",
+        "                    self._quotas.check(principal.org_id, quota)\n",
+        "                    pass\n",
+        "tests/policy/test_quotas.py -k does_not_make_us_ask",
+    ),
+    Mistake(
+        "a stream that is closed twice leaves two places",
+        "authz/streams.py",
+        "            if opened is not None:\n                self._counts",
+        "            if opened is not None or self._counts:\n                self._counts",
+        "tests/test_streams.py -k however_often",
+    ),
+    Mistake(
+        "clients of Envoy try again at once what is over the quota",
+        "authz/envoy/check.py",
+        "if refusal.code is Code.RESOURCE_EXHAUSTED:",
+        "if False:",
+        "tests/envoy/test_check.py -k status_of_its_own",
     ),
     # ---- The engines ----
     Mistake(
