@@ -4,6 +4,7 @@ from authz.authorizer import Authorizer
 from authz.call import ANONYMOUS, Call, Principal, Requirements, current_principal
 from authz.credentials import call_credentials
 from authz.decision import Decision
+from authz.directory import Directory
 from authz.errors import (
     AlgorithmNotAllowedError,
     AuthzError,
@@ -11,6 +12,7 @@ from authz.errors import (
     ClaimError,
     Code,
     ConfigError,
+    DirectoryUnavailableError,
     InsufficientScopeError,
     InternalError,
     IntrospectionUnavailableError,
@@ -38,6 +40,7 @@ from authz.token_source import ClientCredentials, TokenSource
 from authz.transport import Transport
 from authz.verifier import Verifier
 from authz.verifiers import Verifiers
+from authz.workos_directory import WorkOSDirectory
 
 __all__ = [
     "ANONYMOUS",
@@ -52,6 +55,8 @@ __all__ = [
     "Code",
     "ConfigError",
     "Decision",
+    "Directory",
+    "DirectoryUnavailableError",
     "InsufficientScopeError",
     "InternalError",
     "IntrospectionUnavailableError",
@@ -80,6 +85,7 @@ __all__ = [
     "UnavailableError",
     "Verifier",
     "Verifiers",
+    "WorkOSDirectory",
     "call_credentials",
     "current_principal",
 ]

@@ -1,6 +1,6 @@
 """Who may call what, as ``.proto`` files say it with the options of ``authz/v1/policy.proto``.
 
-Read once, into plain values. What they amount to together with a policy file is not decided here.
+Read once, into plain values. What they amount to, alone or together with a policy file, :mod:`authz.policy` decides.
 """
 
 import re
@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions, ServiceOptions
 
 from authz.descriptors import load_services, methods_of, registered_services
 from authz.errors import ConfigError
@@ -46,8 +47,8 @@ class Access:
     if_unavailable: Literal["deny", "local"] = "deny"
 
 
-def access_of_services(names: Iterable[str]) -> Mapping[str, Access]:
-    """Return what each method of some services asks for, by its full name.
+def access_of_services(names: Iterable[str]) -> Mapping[str, Access | None]:
+    """Return what each method of some services asks for, by its full name; ``None`` where nothing is declared.
 
     Args:
         names: full names of services, such as ``authz.demo.v1.LedgerService``, whose generated modules are imported.
@@ -59,8 +60,8 @@ def access_of_services(names: Iterable[str]) -> Mapping[str, Access]:
     return _access_of(registered_services(names), "services")
 
 
-def access_of_file(path: str | Path, setting: str = "descriptors") -> Mapping[str, Access]:
-    """Return what each method of a descriptor set asks for, by its full name.
+def access_of_file(path: str | Path, setting: str = "descriptors") -> Mapping[str, Access | None]:
+    """Return what each method of a descriptor set asks for, by its full name; ``None`` where nothing is declared.
 
     Args:
         path: the file; ``buf build -o api.binpb`` writes one.
@@ -73,16 +74,21 @@ def access_of_file(path: str | Path, setting: str = "descriptors") -> Mapping[st
     return _access_of(load_services(path, setting), f"{setting}: {str(path)!a}")
 
 
-def _access_of(services: Iterable[ServiceDescriptor], described: str) -> Mapping[str, Access]:
+def _access_of(services: Iterable[ServiceDescriptor], described: str) -> Mapping[str, Access | None]:
     found = {}
     for name, method in methods_of(services):
-        default = method.containing_service.GetOptions().Extensions[policy_pb2.default_access]
-        own = method.GetOptions().Extensions[policy_pb2.access]
         try:
-            found[name] = _access(_combined(own, default))
+            found[name] = _declared(method.GetOptions(), method.containing_service.GetOptions())
         except ConfigError as error:
             raise ConfigError(f"{described}: {name}: {error}") from None
     return MappingProxyType(found)
+
+
+def _declared(own: MethodOptions, service: ServiceOptions) -> Access | None:
+    # An option that asks for nothing lets every good token in; one that was forgotten must not.
+    if not own.HasExtension(policy_pb2.access) and not service.HasExtension(policy_pb2.default_access):
+        return None
+    return _access(_combined(own.Extensions[policy_pb2.access], service.Extensions[policy_pb2.default_access]))
 
 
 def _combined(own: policy_pb2.Access, default: policy_pb2.Access) -> policy_pb2.Access:

@@ -10,6 +10,7 @@ from authz.call import ANONYMOUS, Call, Principal, check_methods
 from authz.claims import is_expired
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.decision import Decision, Door, Event, Evidence, Observer
+from authz.directory import Directory
 from authz.errors import (
     AuthzError,
     ConfigError,
@@ -28,6 +29,7 @@ from authz.jws import MAX_TOKEN_LENGTH
 from authz.keys import KeySetHealth
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.organizations import Organizations, Unknown
 from authz.peer import Peer
 from authz.policy import Policy
 from authz.policy.policy import suspended
@@ -60,6 +62,9 @@ class Authorizer:
         policy: what each organization may do; by default whoever has a good token may call everything. Its ``public``
             methods are added to ``public_methods``; where its ``introspect`` names a method it goes before
             ``assurance``.
+        directory: who is asked about the organizations that call; by default nobody, and only ``policy`` knows them.
+        unknown_organizations: ``deny`` refuses organizations that the directory does not know; without one, that
+            ``policy`` does not list.
         realm: what ``www-authenticate`` calls this API (RFC 9110 section 11.5).
         resource_metadata: where this API says which issuer its tokens come from (RFC 9728): an https URL that
             ``www-authenticate`` points to.
@@ -80,6 +85,8 @@ class Authorizer:
         assurance: Assurance | Mapping[str, Assurance] | None = None,
         trust: MeshPeers | None = None,
         policy: Policy | None = None,
+        directory: Directory | None = None,
+        unknown_organizations: Unknown = "allow",
         realm: str = "api",
         resource_metadata: str = "",
         trusted: TrustedMetadata | None = None,
@@ -106,6 +113,8 @@ class Authorizer:
         check_methods(self._assurance, "assurance")
         self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
         self._observers = tuple(observers)
+        self.directory = directory
+        self._organizations = Organizations(directory, unknown_organizations)
         self.policy = self._checked(policy)
 
     def authorize(self, call: Call, evidence: Evidence | None = None) -> Flow[Principal]:
@@ -132,16 +141,17 @@ class Authorizer:
                 evidence.principal, evidence.source = principal_of_mesh, "proxy"
                 if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
                     raise TokenExpiredError
-                return self._counted(self._admit(call, principal_of_mesh, policy, evidence), policy, evidence)
+                admitted = yield from self._admit(call, principal_of_mesh, policy, evidence)
+                return self._counted(admitted, policy, evidence)
         credentials = _credentials(call.metadata) if call.credentials is None else call.credentials
         if not credentials and call.verified_claims is not None and self._assurance_of(call.method, policy) is None:
             # Where the issuer is to be asked, there is nothing to ask it about.
             principal = self.verifier.principal_of(call.verified_claims, call.peer)
             evidence.principal, evidence.source = principal, "proxy"
-            return self._counted(self._admit(call, principal, policy, evidence), policy, evidence)
+            return self._counted((yield from self._admit(call, principal, policy, evidence)), policy, evidence)
         token = _bearer_token(credentials)
         principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
-        principal = self._admit(call, principal, policy, evidence)
+        principal = yield from self._admit(call, principal, policy, evidence)
         # So late, that nobody is asked about calls that may not be made.
         if self.introspectors:
             assurance = self._assurance_of(call.method, policy)
@@ -228,8 +238,10 @@ class Authorizer:
             self.streams.end(suspended(), policy.is_suspended)
 
     def close(self) -> None:
-        """Stop every request to an issuer."""
+        """Stop every request to an issuer, and to the directory."""
         self.verifier.close()
+        if self.directory is not None:
+            self.directory.close()
         for introspector in self.introspectors.values():
             introspector.close()
 
@@ -276,12 +288,16 @@ class Authorizer:
             except BaseException as error:  # noqa: BLE001 - whoever looks on has no say
                 telemetry.unforeseen("observer", error)
 
-    def _admit(self, call: Call, principal: Principal, policy: Policy | None, evidence: Evidence) -> Principal:
+    def _admit(self, call: Call, principal: Principal, policy: Policy | None, evidence: Evidence) -> Flow[Principal]:
         """Check what can change while a caller stays the same: what is withdrawn, what the route and the policy ask."""
         self._revocations.check(principal)
         if call.requirements is not None:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
-        return principal if policy is None else policy.admit(call, principal, evidence)
+        organization = yield from self._organizations.find(principal.org_id, policy)
+        evidence.principal = principal = self._organizations.identify(principal, organization)
+        if policy is not None:
+            policy.admit(call, principal, evidence, organization)
+        return principal
 
     def _counted(self, principal: Principal, policy: Policy | None, evidence: Evidence) -> Principal:
         """Count a call that nothing else speaks against: whoever is refused anyway uses up nothing."""
@@ -296,6 +312,7 @@ class Authorizer:
         return math.inf if quota is None or quota.concurrent_streams is None else quota.concurrent_streams
 
     def _checked(self, policy: Policy | None) -> Policy | None:
+        self._organizations.check(policy)
         if policy is not None:
             policy.check_headers(self.trusted.reserved)
             if policy.has_assurances and not self.introspectors:

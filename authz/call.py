@@ -84,7 +84,7 @@ def check_methods(names: Collection[str], setting: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who makes a call, as the issuer's signature vouches for it; only the tenant is the policy's word.
+    """Who makes a call, as the issuer's signature vouches for it; only the tenant is the owner's word.
 
     Args:
         org_id: the one organization that the caller acts for (``org_id``).
@@ -99,7 +99,7 @@ class Principal:
         key_id: ``kid`` of the key that signed the token.
         certificate: thumbprint of the one client certificate that the token may be used with
             (``x5t#S256``, RFC 8705 section 3.1), or an empty string for a bearer token.
-        tenant: the API owner's own id for the organization, by the policy; or an empty string.
+        tenant: the API owner's own id for the organization, by the policy or the directory; or an empty string.
         claims: every claim of the token, read-only at every depth.
 
     """

@@ -15,12 +15,14 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── TokenInactiveError            token_inactive
     │   └── MeshMetadataError             mesh_metadata_invalid
     ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
-    │   │                                 also policy_denied, organization_suspended
+    │   │                                 also policy_denied, organization_suspended,
+    │   │                                 organization_unknown
     │   └── InsufficientScopeError        insufficient_scope
     ├── ResourceExhaustedError        RESOURCE_EXHAUSTED, HTTP 429: too much, quota_exceeded
     ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
     │   ├── KeySetUnavailableError        key_set_unavailable
     │   ├── IntrospectionUnavailableError introspection_unavailable
+    │   ├── DirectoryUnavailableError     directory_unavailable
     │   ├── MeshUndecidedError            mesh_undecided
     │   ├── OverloadedError               overloaded
     │   └── TokenEndpointError            token_endpoint_unavailable
@@ -151,9 +153,9 @@ class PermissionDeniedError(AuthzError):
 class InsufficientScopeError(PermissionDeniedError):
     """The token does not grant all of ``scopes``, which the operator wants here and whose names the caller is told."""
 
-    def __init__(self, scopes: Collection[str]) -> None:
+    def __init__(self, scopes: Collection[str], *, rule: str = "") -> None:
         self.scopes = frozenset(scopes)
-        super().__init__(reason="insufficient_scope")
+        super().__init__(reason="insufficient_scope", rule=rule)
 
 
 class ResourceExhaustedError(AuthzError):
@@ -188,6 +190,12 @@ class IntrospectionUnavailableError(UnavailableError):
     """The issuer cannot be asked whether the token is still active."""
 
     reason = "introspection_unavailable"
+
+
+class DirectoryUnavailableError(UnavailableError):
+    """The directory cannot be asked who the caller's organization is, and nothing is remembered of it."""
+
+    reason = "directory_unavailable"
 
 
 class MeshUndecidedError(UnavailableError):

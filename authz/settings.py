@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from authz.access import access_of_file
 from authz.authorizer import Authorizer
 from authz.claims import ORG_ID_PATTERN
 from authz.decision import Observer
@@ -20,6 +21,7 @@ from authz.policy import Policy
 from authz.secret import read_secret
 from authz.transport import Transport, check_url
 from authz.verifier import Verifier
+from authz.workos_directory import WorkOSDirectory
 
 _PREFIX = "AUTHZ_"
 _UNREADABLE_FILE = ".env: cannot be read as UTF-8 text; correct the file, or run this in another folder"
@@ -142,7 +144,9 @@ class Settings(VerifierSettings):
     reflection: bool = Field(default=False, description="Describe the services to clients such as grpcurl.")
     public_methods: Strings = Field([], description="Full method names or HTTP paths that need no token.")
     policy: str | None = Field(
-        None, description="A file that says what each organization may do (YAML or JSON). By default everything."
+        None,
+        description="A file that says what each organization may do (YAML or JSON). By default everything, or what "
+        "descriptors declare.",
     )
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
@@ -171,6 +175,22 @@ class Settings(VerifierSettings):
     introspection_url: str | None = Field(
         None, description="Where the issuer is asked, if not at {issuer}/oauth2/introspection."
     )
+    # No flag, as above.
+    workos_api_key: Annotated[SecretStr | None, Parameter(parse=False)] = None
+    workos_api_key_file: str | None = Field(
+        None,
+        description="A file that holds the API key of WorkOS, if not AUTHZ_WORKOS_API_KEY: ask WorkOS who the "
+        "organizations are that call. By default nobody asks.",
+    )
+    workos_base_url: str | None = Field(None, description="Where WorkOS is asked, if not at https://api.workos.com.")
+    workos_groups_key: str = Field(
+        "", description="The key of WorkOS's metadata that names an organization's groups, with commas between them."
+    )
+    unknown_organizations: Literal["allow", "deny"] = Field(
+        "allow",
+        description="deny refuses organizations that WorkOS does not know; or if nobody asks WorkOS, that the policy "
+        "does not list.",
+    )
     max_pending: int = Field(
         1024, ge=1, description="Checks that may wait, for keys or for the issuer; one more is refused at once."
     )
@@ -183,7 +203,8 @@ class Settings(VerifierSettings):
     )
     descriptors: str | None = Field(
         None,
-        description="A descriptor set of the API (buf build -o api.binpb): requests that Envoy shows must not name "
+        description="A descriptor set of the API (buf build -o api.binpb): callers must have what its methods declare "
+        "with (authz.v1.access), as far as policy does not narrow it; and requests that Envoy shows must not name "
         "another organization in fields marked (authz.v1.organization).",
     )
     isolation: Literal["when_body", "enforce"] = Field(
@@ -230,7 +251,7 @@ class Settings(VerifierSettings):
         if self.jwt_authn_payload and self.introspect_max_age is not None:
             raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
         verifier, introspector, assurance = self.verifier(), None, None
-        policy = None if self.policy is None else Policy.from_file(self.policy)
+        policy = self.load_policy()
         if self.introspect_max_age is not None:
             assurance = Assurance(max_age=self.introspect_max_age, if_unavailable=self.introspect_if_unavailable)
         if assurance is not None or (policy is not None and policy.has_assurances):
@@ -241,10 +262,24 @@ class Settings(VerifierSettings):
             introspector=introspector,
             assurance=assurance,
             policy=policy,
+            directory=self._directory(),
+            unknown_organizations=self.unknown_organizations,
             realm=self.realm,
             resource_metadata=self.resource_metadata,
             observers=observers,
         )
+
+    def load_policy(self) -> Policy | None:
+        """Build the policy: of the file, of the descriptor set if its services declare who may call, or of both.
+
+        Raises:
+            ConfigError: a file cannot be read, or something in it is wrong.
+
+        """
+        # A descriptor set may be there for isolation only.
+        if self.descriptors is not None and any(access_of_file(self.descriptors).values()):
+            return Policy.from_descriptors(self.descriptors, self.policy)
+        return None if self.policy is None else Policy.from_file(self.policy)
 
     def masked(self) -> dict[str, Any]:
         """Return all settings as plain data for people to read, without what could be a secret."""
@@ -261,15 +296,32 @@ class Settings(VerifierSettings):
         )
 
     def _introspection_client_secret(self) -> str:
-        name, file = "introspection_client_secret", self.introspection_client_secret_file
-        if file is not None:
-            secret = read_secret(file, f"{name}_file")
-        else:
-            given = self.introspection_client_secret
-            secret = given.get_secret_value() if given is not None else ""
-        if not secret:
-            raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
-        return secret
+        name = "introspection_client_secret"
+        return _secret(name, self.introspection_client_secret, self.introspection_client_secret_file)
+
+    def _directory(self) -> WorkOSDirectory | None:
+        if self.workos_api_key is None and self.workos_api_key_file is None:
+            if self.workos_groups_key or self.workos_base_url is not None:
+                raise ConfigError(
+                    "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file to ask WorkOS"
+                )
+            return None
+        return WorkOSDirectory(
+            api_key=_secret("workos_api_key", self.workos_api_key, self.workos_api_key_file),
+            base_url=self.workos_base_url,
+            groups_key=self.workos_groups_key,
+            transport=self.transport(),
+        )
+
+
+def _secret(name: str, given: SecretStr | None, file: str | None) -> str:
+    if file is not None:
+        secret = read_secret(file, f"{name}_file")
+    else:
+        secret = given.get_secret_value() if given is not None else ""
+    if not secret:
+        raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
+    return secret
 
 
 def _masked(value: Any) -> Any:

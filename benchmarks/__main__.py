@@ -14,11 +14,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.tree import Tree
 
-from benchmarks import ext_authz, interceptors, isolation, tokens
+from benchmarks import ext_authz, interceptors, isolation, policy, tokens
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "tokens": tokens.measure,
     "interceptors": interceptors.measure,
+    "policy": policy.measure,
     "isolation": isolation.measure,
     "ext_authz": ext_authz.measure,
 }

@@ -41,7 +41,7 @@ def verifier(key: SigningKey) -> Verifier:
     return Verifier(issuer=ISSUER, audience=AUDIENCE, jwks={"keys": [key.public_jwk()]}, algorithms=[key.algorithm])
 
 
-def check_request(token: str) -> bytes:
+def check_request(token: str, method: str = "/authz.demo.v1.LedgerService/PostEntry") -> bytes:
     """Return what Envoy sends about one gRPC call, as its default form writes it."""
     request = CheckRequest()
     attributes = request.attributes
@@ -52,7 +52,7 @@ def check_request(token: str) -> bytes:
     attributes.request.time.GetCurrentTime()
     http = attributes.request.http
     http.id, http.method, http.scheme, http.protocol = "1234567890123456789", "POST", "http", "HTTP/2"
-    http.host, http.path = "ledger.example", "/authz.demo.v1.LedgerService/PostEntry"
+    http.host, http.path = "ledger.example", method
     http.headers.update(
         {
             ":authority": http.host,

@@ -576,10 +576,31 @@ MISTAKES = (
         "tests/policy/test_enforcement.py",
     ),
     Mistake(
+        "an outage of the directory makes strangers",
+        "authz/directory.py",
+        "        if record is None:\n            raise DirectoryUnavailableError(",
+        "        if record is None:\n            return None\n            raise DirectoryUnavailableError(",
+        "tests/test_organizations.py -k outage",
+    ),
+    Mistake(
+        "a verdict outlives the groups that it rests on",
+        "authz/policy/policy.py",
+        "key = (method, principal.org_id, principal.client_id, principal.scopes, groups)",
+        "key = (method, principal.org_id, principal.client_id, principal.scopes, frozenset())",
+        "tests/test_organizations.py -k changes",
+    ),
+    Mistake(
+        "any external_id becomes a header",
+        "authz/workos_api.py",
+        "        if tenant and not (isinstance(tenant, str) and is_identifier(tenant)):\n",
+        "        if tenant and not isinstance(tenant, str):\n",
+        "tests/test_workos_directory.py -k external_id",
+    ),
+    Mistake(
         "one verdict is remembered for every set of scopes",
         "authz/policy/policy.py",
-        "key = (method, principal.org_id, principal.client_id, principal.scopes)",
-        "key = (method, principal.org_id, principal.client_id, frozenset())",
+        "key = (method, principal.org_id, principal.client_id, principal.scopes, groups)",
+        "key = (method, principal.org_id, principal.client_id, frozenset(), groups)",
         "tests/policy/test_properties.py",
     ),
     Mistake(
@@ -588,6 +609,27 @@ MISTAKES = (
         'f"{headers[key]},{value}" if key in headers else value',
         "headers.get(key, value)",
         "tests/policy/test_a43.py",
+    ),
+    Mistake(
+        "a policy file widens what the .proto grants",
+        "authz/policy/declared.py",
+        "if answer.is_deny or not self._is_narrowed:",
+        "if not self._is_narrowed:",
+        "tests/policy/test_declared.py -k allows_nothing",
+    ),
+    Mistake(
+        "a policy file opens a method that its .proto shuts",
+        "authz/policy/declared.py",
+        "if access is not None and not access.public:",
+        "if access is None:",
+        "tests/policy/test_declared.py -k opens",
+    ),
+    Mistake(
+        "a method whose .proto declares nothing is open to all",
+        "authz/access.py",
+        "        return None\n    return _access(",
+        "        return Access()\n    return _access(",
+        "tests/policy/test_declared.py -k shut",
     ),
     Mistake(
         "a set of scopes is held by whoever holds one of them",
@@ -613,8 +655,8 @@ MISTAKES = (
     Mistake(
         "callers whom jwt_authn has verified are under no policy",
         "authz/authorizer.py",
-        "return self._counted(self._admit(call, principal, policy, evidence)",
-        "return self._counted(self._admit(call, principal, None, evidence)",
+        "return self._counted((yield from self._admit(call, principal, policy, evidence))",
+        "return self._counted((yield from self._admit(call, principal, None, evidence))",
         "tests/policy/test_enforcement.py -k payload",
     ),
     Mistake(

@@ -2,6 +2,7 @@
 
 import enum
 import json
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -17,6 +18,18 @@ JWKS_URL = "https://acme.authkit.app/oauth2/jwks"
 AUDIENCE = "client_01JYENVIRONMENT0000000000A"
 ORG = "org_01JYACME000000000000000000"
 CLIENT = "client_01JYPARTNER00000000000000A"
+
+
+PATIENCE = 20.0
+"""Seconds after which something that must happen counts as never happening."""
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Return once ``condition`` holds, which another thread brings about."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.001)
 
 
 class _Absent(enum.Enum):

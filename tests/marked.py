@@ -105,9 +105,12 @@ def descriptor_set(*files: FileDescriptor) -> bytes:
 
 
 def service_file(
-    methods: Mapping[str, Mapping[str, Any]], default: Mapping[str, Any] | None = None, *, request: str = ".tests.Plain"
+    methods: Mapping[str, Mapping[str, Any] | None],
+    default: Mapping[str, Any] | None = None,
+    *,
+    request: str = ".tests.Plain",
 ) -> FileDescriptorProto:
-    """Return a file with a service ``tests.Api``, whose methods have ``(authz.v1.access)`` as given."""
+    """Return a file with a service ``tests.Api``, whose methods have ``(authz.v1.access)`` as given, or none."""
     file = FileDescriptorProto(name="tests/api.proto", package="tests", syntax="proto3")
     file.dependency.extend([TYPES["Plain"].DESCRIPTOR.file.name, policy_pb2.DESCRIPTOR.name])
     service = file.service.add(name="Api")
@@ -115,7 +118,7 @@ def service_file(
         service.options.Extensions[policy_pb2.default_access].CopyFrom(policy_pb2.Access(**default))
     for name, access in methods.items():
         method = service.method.add(name=name, input_type=request, output_type=".tests.Plain")
-        if access:
+        if access is not None:
             method.options.Extensions[policy_pb2.access].CopyFrom(policy_pb2.Access(**access))
     return file
 

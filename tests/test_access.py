@@ -50,7 +50,7 @@ def test_what_is_read_stays_as_it_is():
         access_of_services(["authz.demo.v1.LedgerService"])["/a/b"] = Access()  # type: ignore[index]
 
 
-def access(path: Path, own: Mapping[str, Any], default: Mapping[str, Any] | None = None) -> Access:
+def access(path: Path, own: Mapping[str, Any] | None, default: Mapping[str, Any] | None = None) -> Access | None:
     """Return what a method asks for that declares ``own``, of a service that declares ``default``."""
     path.write_bytes(with_imports(service_file({"Call": own}, default)))
     return access_of_file(path)["/tests.Api/Call"]
@@ -76,9 +76,12 @@ ALL_READ = Access(
 @pytest.mark.parametrize(
     ("own", "default", "expected"),
     [
-        pytest.param({}, None, Access(), id="nothing"),
+        pytest.param(None, None, None, id="nothing"),
+        pytest.param({}, None, Access(), id="nothing but a good token"),
+        pytest.param(None, {}, Access(), id="service that wants nothing but a good token"),
         pytest.param(ALL, None, ALL_READ, id="own"),
-        pytest.param({}, ALL, ALL_READ, id="default"),
+        pytest.param(None, ALL, ALL_READ, id="default"),
+        pytest.param({}, ALL, ALL_READ, id="default of an empty option"),
         pytest.param(
             {"scopes": ["x"]},
             {"scopes": ["a"], "groups": ["g"]},

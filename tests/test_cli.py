@@ -170,7 +170,8 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         ),
         pytest.param(["policy", "check", "empty.json"], "empty.json:1: unknown key 'keys'", id="policy"),
         pytest.param(["policy", "check", "nowhere"], "nowhere: cannot be read", id="no-policy"),
-        pytest.param(["policy", "check"], 'Command "policy check" parameter FILE requires', id="no-policy-file"),
+        pytest.param(["policy", "check"], "policy: missing; give a policy file, --descriptors", id="no-policy-file"),
+        pytest.param(["policy", "check", "--descriptors", "no"], "descriptors: 'no' cannot be read", id="no-api"),
         pytest.param(["policy", "tset"], "no such command; there are test, explain, diff, check", id="policy-command"),
         pytest.param([*SERVE, "--policy", "empty.json"], "empty.json:1: unknown key 'keys'", id="serve-policy"),
         pytest.param(["envoy-config", "--upstream", "ledger"], "upstream: 'ledger' is neither", id="upstream"),
@@ -603,6 +604,48 @@ def test_serve_asks_the_issuer_whether_a_token_was_withdrawn(tmp_path: Path, rsa
     assert token not in program.text
 
 
+def test_serve_asks_workos_who_an_organization_is(tmp_path: Path, rsa_key: SigningKey) -> None:
+    with IssuerServer(Issuer(keys=[rsa_key])) as issuer, IssuerServer() as workos:
+        key = workos.issuer.directory.api_key
+        program = Program(
+            *("serve", "--issuer", issuer.url, "--audience", issuer.issuer.directory.audience, "--listen", LOOPBACK),
+            *("--workos-base-url", workos.address, "--unknown-organizations", "deny", "--http-listen", LOOPBACK),
+            folder=tmp_path,
+            AUTHZ_WORKOS_API_KEY=key,
+        )
+        with program:
+            probes = program.await_event("probes")["address"]
+            [address] = program.await_event("listening")["addresses"]
+
+            def ask(org_id: str) -> CheckResponse:
+                token = issuer.issuer.mint(CLIENT_ID, claims={"org_id": org_id})
+                question = in_headers(("content-type", "application/grpc"), ("authorization", f"Bearer {token}"))
+                return check(question, timeout=programs.PATIENCE)
+
+            with grpc.insecure_channel(address) as channel:
+                check = channel.unary_unary(CHECK, CheckRequest.SerializeToString, CheckResponse.FromString)
+                known, unknown = ask(ACME), ask("org_2")
+                workos.stop()
+                remembered, new = ask(ACME), ask("org_3")
+            with httpx2.Client(trust_env=False) as client:
+                metrics = client.get(f"http://{probes}/metrics").text
+                ready = client.get(f"http://{probes}/readyz").status_code
+            program.send(signal.SIGTERM)
+            status = program.wait()
+
+    tenants = [
+        {option.header.key: option.header.value for option in response.ok_response.headers}["x-org-tenant"]
+        for response in (known, remembered)
+    ]
+    assert tenants == ["tenant-acme", "tenant-acme"]
+    assert (Denial(unknown).reason, Denial(new).reason) == ("ORGANIZATION_UNKNOWN", "DIRECTORY_UNAVAILABLE")
+    assert (Denial(unknown).http_status, Denial(new).http_status) == (403, 503)
+    for result, count in {"found": 1, "unknown": 1, "failed": 1, "refused": 0}.items():
+        assert f'authz_directory_requests_total{{result="{result}"}} {count}.0' in metrics
+    assert (ready, status) == (200, 0)
+    assert key not in program.text
+
+
 def test_secret_of_introspection_is_no_flag(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTHZ_INTROSPECTION_CLIENT_SECRET", SECRET)
     refused = run(*SERVE, "--introspection-client-secret", SECRET)
@@ -711,4 +754,4 @@ def test_schema_of_policies_is_printed(run: Run) -> None:
     done = run("policy", "schema")
 
     assert (done.status, done.err) == (0, "")
-    assert json.loads(done.out)["required"] == ["name", "allow_rules"]
+    assert json.loads(done.out)["required"] == ["name"]

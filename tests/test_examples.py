@@ -58,9 +58,10 @@ def ready(channel: grpc.Channel) -> grpc.Channel:
     return channel
 
 
-def source(issuer: IssuerServer, number: int = 0) -> ClientCredentials:
+def source(issuer: IssuerServer, number: int = 0, scope: str | None = None) -> ClientCredentials:
     application = issuer.issuer.directory.applications[number]
-    return ClientCredentials(issuer.url, client_id=application.client_id, client_secret=application.client_secret)
+    credentials = {"client_id": application.client_id, "client_secret": application.client_secret}
+    return ClientCredentials(issuer.url, **credentials, scope=scope)
 
 
 def post(channel: grpc.Channel, **options: object) -> str:
@@ -131,6 +132,22 @@ def test_an_organization_that_is_cut_off_loses_its_open_stream(
         over.set()
 
     assert (first.entry.org_id, call.code()) == (ACME, grpc.StatusCode.UNAUTHENTICATED)
+
+
+def test_a_caller_has_the_scopes_that_the_proto_asks_for_or_is_refused(
+    issuer: IssuerServer, target: str, tmp_path: Path
+) -> None:
+    application = issuer.issuer.directory.applications[0]
+    asking = {"CLIENT_ID": application.client_id, "CLIENT_SECRET": application.client_secret}
+    tokens = {scope: source(issuer, scope=scope).token() for scope in ("ledger:read", "ledger:write")}
+
+    with (
+        running("policy_in_proto.py", target, {"AUTHZ_ISSUER": issuer.url, **asking}, tmp_path),
+        ready(grpc.insecure_channel(target)) as channel,
+    ):
+        outcomes = {scope: outcome(channel, (("authorization", f"Bearer {token}"),)) for scope, token in tokens.items()}
+
+    assert outcomes == {"ledger:read": "PERMISSION_DENIED", "ledger:write": ACME}
 
 
 SAID = Principal(org_id=GLOBEX, client_id="client_1", subject="client_1", expires_at=4e9)

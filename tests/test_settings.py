@@ -19,6 +19,7 @@ from authz.settings import Settings, VerifierSettings
 from authz.verifier import Verifier
 from tests.doubles import AUDIENCE, ISSUER, ORG, jwks, m2m_claims
 from tests.loopback import Loopback
+from tests.marked import service_file, with_imports
 
 NEEDED = {"issuer": ISSUER, "audience": [AUDIENCE]}
 SECRET = "a-secret-for-introspection"
@@ -180,6 +181,42 @@ def test_policy_that_has_the_issuer_asked_needs_credentials(folder: Path, verdic
         verdict(**asks)
 
 
+@pytest.mark.parametrize(
+    ("access", "policy", "expected"),
+    [
+        pytest.param({"scopes": ["ledger:read"]}, None, "allowed", id="met"),
+        pytest.param({"scopes": ["admin"]}, None, "insufficient_scope", id="not-met"),
+        pytest.param({}, {"deny_rules": [{"name": "d"}]}, "policy_denied", id="narrowed"),
+        pytest.param(None, None, "allowed", id="for-isolation-only"),
+        pytest.param(None, {"allow_rules": [{"name": "r", "request": {"paths": ["/b"]}}]}, "policy_denied", id="file"),
+    ],
+)
+def test_descriptors_are_a_policy_if_they_declare_who_may_call(
+    folder: Path, verdict: Callable[..., str], access: Any, policy: Any, expected: str
+) -> None:
+    (folder / "api.binpb").write_bytes(with_imports(service_file({"Call": access})))
+    files: dict[str, str] = {"descriptors": "api.binpb"}
+    if policy is not None:
+        (folder / "policy.json").write_text(json.dumps({"name": "p", **policy}), encoding="utf-8")
+        files["policy"] = "policy.json"
+
+    assert verdict("/tests.Api/Call", **files) == expected
+
+
+def test_workos_is_asked_with_a_key_of_ours_and_by_no_variable_of_its_own_client(
+    folder: Path, verdict: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "key").write_text("sk_test_file\n", encoding="utf-8")
+    monkeypatch.setenv("WORKOS_API_KEY", SECRET)
+    with Loopback(lambda connection: connection.answer(b'{"message": "No"}', status="404 Not Found")) as server:
+        url = server.url.removesuffix("/oauth2/jwks")
+        asks = {"workos_base_url": url, "workos_api_key_file": "key", "unknown_organizations": "deny"}
+        assert (verdict(), server.requests) == ("allowed", [])
+        assert verdict(**asks) == "organization_unknown"
+
+    assert b"Authorization: Bearer sk_test_file\r\n" in server.requests[0]
+
+
 # ---- Introspection ----
 
 
@@ -187,12 +224,12 @@ def test_policy_that_has_the_issuer_asked_needs_credentials(folder: Path, verdic
 def verdict(ec_key: SigningKey) -> Callable[..., str]:
     """Return a function that builds an authorizer and has it judge a good token."""
 
-    def verdict(**values: Any) -> str:
+    def verdict(method: str = "/a.B/C", **values: Any) -> str:
         keys = {"jwks": json.dumps(jwks(ec_key)), "algorithms": ["ES256"]}
         authorizer = Settings.load(**{**NEEDED, **keys, **values}).authorizer()
         token = ec_key.sign(m2m_claims(time.time()))
         try:
-            run(authorizer.authorize(Call(method="/a.B/C", metadata=[("authorization", f"Bearer {token}")])))
+            run(authorizer.authorize(Call(method=method, metadata=[("authorization", f"Bearer {token}")])))
         except AuthzError as error:
             return error.reason
         finally:
@@ -323,6 +360,16 @@ def test_secret_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(
             ASKS | {"jwt_authn_payload": "payload"}, "jwt_authn_payload: the issuer is asked about tokens", id="payload"
         ),
+        pytest.param(
+            {"workos_groups_key": "plan"},
+            "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file",
+            id="workos-without-a-key",
+        ),
+        pytest.param(
+            {"workos_api_key_file": "/nowhere/key"}, "workos_api_key_file: '/nowhere/key' cannot be read", id="no-key"
+        ),
+        pytest.param({"workos_api_key_file": "/dev/null"}, "workos_api_key: missing; set AUTHZ_", id="empty-key"),
+        pytest.param({"unknown_organizations": "deny"}, "unknown_organizations: deny needs a directory", id="deny"),
         pytest.param({"policy": "nowhere.yaml"}, "nowhere.yaml: cannot be read (No such file", id="no-policy"),
         pytest.param({"public_methods": ["Check"]}, "public_methods: 'Check' is not a full method name", id="method"),
     ],

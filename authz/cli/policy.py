@@ -4,14 +4,15 @@ from pathlib import Path
 
 import cyclopts
 
+from authz.access import access_of_file
 from authz.cli.app import ALLOWED, app
 from authz.cli.policy_cases import run_cases
 from authz.cli.policy_diff import diff
 from authz.cli.policy_explain import explain
-from authz.policy import Policy
+from authz.cli.policy_source import policy_of
 from authz.policy.schema import as_json
 
-policy = cyclopts.App(name="policy", help="What each organization may do: check the file, test it, explain it.")
+policy = cyclopts.App(name="policy", help="What each organization may do: check it, test it, explain it.")
 app.command(policy)
 policy.command(run_cases, name="test")
 policy.command(explain)
@@ -19,19 +20,28 @@ policy.command(diff)
 
 
 @policy.command
-def check(file: Path, /) -> int:
-    """Check a policy file, and say in one line what is wrong with it and where.
+def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> int:
+    """Check a policy, and say in one line what is wrong with it and where.
 
     Parameters
     ----------
     file
-        YAML, or JSON where its name ends in .json.
+        The policy file: YAML, or JSON where its name ends in .json.
+    descriptors
+        A descriptor set whose methods declare who may call them (buf build -o api.binpb), alone or beside the file.
 
     """
-    found = Policy.from_file(file)
-    denying = sum(rule.is_deny for rule in found.rules)
-    counts = f"{denying} deny rules, {len(found.rules) - denying} allow rules, {len(found.organizations)} organizations"
-    print(f"{file}: {found.name}: {counts}")
+    found = policy_of(file, descriptors)
+    if file is not None:
+        rules, denying = len(found.rules), sum(rule.is_deny for rule in found.rules)
+        counts = f"{denying} deny rules, {rules - denying} allow rules, {len(found.organizations)} organizations"
+        print(f"{file}: {found.name}: {counts}")
+    if descriptors is not None:
+        access = access_of_file(descriptors)
+        silent = sorted(method for method, declared in access.items() if declared is None)
+        print(f"{descriptors}: {len(access) - len(silent)} of {len(access)} methods declare who may call them")
+        for method in silent:
+            print(f"hint: {method} declares nothing, so nobody may call it unless the file says so")
     return ALLOWED
 
 

@@ -3,26 +3,40 @@
 from pathlib import Path
 
 from authz.cli.app import ALLOWED, DENIED
-from authz.policy import Policy
+from authz.cli.policy_source import policy_of
+from authz.errors import ConfigError
 from authz.policy.cases import Cases, file_beside
 from authz.policy.explain import list_of, shown
 
 
-def run_cases(file: Path, /, *, tests: Path | None = None) -> int:
+def run_cases(file: Path | None = None, /, *, tests: Path | None = None, descriptors: Path | None = None) -> int:
     """Run the tests that stand beside a policy, and say which of them fail and why.
 
     Parameters
     ----------
     file
-        The policy.
+        The policy file.
     tests
         The tests; by default policy.test.yaml beside policy.yaml.
+    descriptors
+        A descriptor set whose methods declare who may call them, alone or beside the file.
 
     """
-    results = Cases.from_file(file_beside(file) if tests is None else tests, Policy.from_file(file)).run()
+    policy = policy_of(file, descriptors)
+    if tests is None:
+        tests = _beside(file)
+    results = Cases.from_file(tests, policy).run()
     for failure in results.failures:
         print(failure)
     for rule in results.unreached:
         print(f"hint: rule {shown(rule.name)} of {list_of(is_deny=rule.is_deny)} decides in no test")
     print(f"{results.passed} passed, {len(results.failures)} failed")
     return DENIED if results.failures else ALLOWED
+
+
+def _beside(file: Path | None) -> Path:
+    if file is None:
+        raise ConfigError(
+            "tests: missing; without a policy file they are beside none, so give --tests policy.test.yaml"
+        )
+    return file_beside(file)

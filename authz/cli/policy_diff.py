@@ -9,13 +9,21 @@ from typing import IO, Annotated
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, DENIED
+from authz.cli.policy_source import policy_of
 from authz.errors import ConfigError
-from authz.policy import Policy
 from authz.policy.explain import shown
 from authz.policy.replay import Change, Replay
 
 
-def diff(old: Path, new: Path, /, *, decisions: Annotated[Path, Parameter(allow_leading_hyphen=True)]) -> int:
+def diff(
+    old: Path | None = None,
+    new: Path | None = None,
+    /,
+    *,
+    decisions: Annotated[Path, Parameter(allow_leading_hyphen=True)],
+    descriptors: Path | None = None,
+    old_descriptors: Path | None = None,
+) -> int:
     """Replay a decision log through two policies and print what would change.
 
     Exit codes: 0 nothing would, 1 something would.
@@ -23,14 +31,20 @@ def diff(old: Path, new: Path, /, *, decisions: Annotated[Path, Parameter(allow_
     Parameters
     ----------
     old
-        The policy in force.
+        The file of the policy in force.
     new
-        The one to compare with it.
+        That of the one to compare with it.
     decisions
         The decision log, JSON lines as `authz serve --decision-log all` writes them; - is standard input.
+    descriptors
+        A descriptor set whose methods declare who may call them, alone or beside the file.
+    old_descriptors
+        The one of the policy in force, if another.
 
     """
-    replay = Replay(Policy.from_file(old), Policy.from_file(new))
+    if old is not None and new is None:
+        raise ConfigError("new: missing; give the policy in force and the one to compare with it")
+    replay = Replay(policy_of(old, old_descriptors or descriptors), policy_of(new, descriptors))
     with _opened(decisions) as log:
         replay.feed(log)
     if replay.unreadable and not replay.readable:

@@ -10,10 +10,10 @@ from cyclopts import Parameter
 
 from authz.call import ANONYMOUS, Call, Principal
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, standard_input
+from authz.cli.policy_source import policy_of
 from authz.cli.tokens import VerifierFlags
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, UnavailableError
 from authz.peer import Peer
-from authz.policy import Policy
 from authz.policy.explain import Explanation, RuleExplanation, shown
 from authz.policy.explain import explain as explain_call
 from authz.secret import read_secret
@@ -30,10 +30,11 @@ class _Caller(NamedTuple):
 
 
 def explain(
-    file: Path,
+    file: Path | None = None,
     /,
     *,
     method: str,
+    descriptors: Path | None = None,
     token: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     organization: str | None = None,
     client: str | None = None,
@@ -50,9 +51,11 @@ def explain(
     Parameters
     ----------
     file
-        The policy.
+        The policy file.
     method
         The full method name, such as /ledger.v1.Ledger/List.
+    descriptors
+        A descriptor set whose methods declare who may call them, alone or beside the file.
     token
         A file that holds the token; - is standard input.
     organization
@@ -69,7 +72,7 @@ def explain(
         Print one JSON object.
 
     """
-    policy, headers = Policy.from_file(file), tuple(map(_header, header or ()))
+    policy, headers = policy_of(file, descriptors), tuple(map(_header, header or ()))
     peer = None if principal is None else Peer(principals=tuple(principal))
     given = {"organization": organization, "client": client, "scopes": scopes}
     _check_caller(given, has_token=token is not None, is_public=method in policy.public)

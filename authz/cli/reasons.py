@@ -20,10 +20,14 @@ MEANINGS = {
     "Check what the proxy sends.",
     "permission_denied": "The caller is known and may not do this. Ask whoever wrote the rules.",
     "policy_denied": "The policy has no rule that allows this, or one that denies it. "
-    "The server's decision log names the rule; `authz policy check` reads the file.",
+    "The server's decision log names the rule; `authz policy explain` says why.",
+    "insufficient_scope": "The token lacks scopes that the route or the .proto asks for; www-authenticate names them. "
+    "Have the issuer grant them to the application, and get a new token.",
     "organization_suspended": "The policy suspends the caller's organization. Ask whoever keeps the policy file.",
     "quota_exceeded": "The caller's organization has used up its quota. Call less often, and wait as retry-after says; "
     "the policy file has the plans.",
+    "organization_unknown": "The directory knows no organization of this id, or the policy lists none. "
+    "Compare the token's org_id with WorkOS and with the policy file.",
     "organization_mismatch": "The request names another organization than the caller's. "
     "Name the caller's own in the field that says whose data is meant, or none.",
     "organization_unverified": "The request may name another organization, and nobody can tell. "
@@ -35,6 +39,8 @@ MEANINGS = {
     "Check --issuer and --jwks-url, and whether the server can reach them; its log names the error.",
     "introspection_unavailable": "The server cannot ask the issuer whether the token was withdrawn. "
     "Check --introspection-url, the credentials and the network; its log names the error.",
+    "directory_unavailable": "The server cannot ask WorkOS who the organization is, and remembers nothing of it. "
+    "Check AUTHZ_WORKOS_API_KEY and the network; its log names the error.",
     "overloaded": "As many checks wait for keys or the issuer as may. See why they wait, or raise --max-pending.",
     "mesh_undecided": "A proxy let the call pass although nobody had decided it. Set failure_mode_allow to false.",
     "token_endpoint_unavailable": "The token endpoint gave no token. Try again, and check the client's credentials.",

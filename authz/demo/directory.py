@@ -10,6 +10,7 @@ import yaml
 
 from authz.errors import ConfigError
 
+DEFAULT_API_KEY = "sk_test_development"
 DEFAULT_FILE = Path(__file__).with_name("organizations.yaml")
 
 _ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{1,64}", re.ASCII)
@@ -17,6 +18,7 @@ _CLIENT_ID = re.compile(r"client_[0-9A-Za-z]{1,64}", re.ASCII)
 _SECRET = re.compile(r"[\x20-\x7e]+", re.ASCII)
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)  # RFC 6749 section 3.3
 _NAME = re.compile(r"[^\x00-\x1f\x7f]+")
+_ANY_TEXT = re.compile(r".*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,19 +45,22 @@ class Application:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
-    """A company, with its applications."""
+    """A company, with its applications, and what the owner of the API has noted about it at WorkOS."""
 
     id: str
     name: str
     applications: tuple[Application, ...]
+    external_id: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:
-    """One WorkOS environment: the audience of its tokens, and its organizations."""
+    """One WorkOS environment: the audience of its tokens, its organizations, and the key of its API."""
 
     audience: str
     organizations: tuple[Organization, ...]
+    api_key: str = field(default=DEFAULT_API_KEY, repr=False)
 
     @property
     def applications(self) -> tuple[Application, ...]:
@@ -87,7 +92,7 @@ def load_directory(path: Path | None = None) -> Directory:
         # Text that is not UTF-8, characters YAML has no place for, endless nesting.
         _wrong(path, "not YAML")
     at = str(path)
-    directory = _directory(_mapping(document, at, required=("audience", "organizations")), at)
+    directory = _directory(_mapping(document, at, required=("audience", "organizations"), optional=("api_key",)), at)
     _refuse_duplicates(directory, at)
     return directory
 
@@ -99,11 +104,12 @@ def _directory(value: Mapping[str, Any], at: str) -> Directory:
             _organization(item, f"{at}: organizations[{index}]")
             for index, item in enumerate(_list(value["organizations"], f"{at}: organizations"))
         ),
+        api_key=_text(value.get("api_key", DEFAULT_API_KEY), f"{at}: api_key", _SECRET, "printable ASCII"),
     )
 
 
 def _organization(item: object, at: str) -> Organization:
-    value = _mapping(item, at, required=("id", "name", "applications"))
+    value = _mapping(item, at, required=("id", "name", "applications"), optional=("external_id", "metadata"))
     org_id = _text(value["id"], f"{at}.id", _ORGANIZATION_ID, "org_ and letters or digits")
     return Organization(
         id=org_id,
@@ -112,6 +118,8 @@ def _organization(item: object, at: str) -> Organization:
             _application(item, f"{at}.applications[{index}]", org_id)
             for index, item in enumerate(_list(value["applications"], f"{at}.applications"))
         ),
+        external_id=_text(value.get("external_id", ""), f"{at}.external_id", _ANY_TEXT, "text"),
+        metadata=_texts(value.get("metadata", {}), f"{at}.metadata"),
     )
 
 
@@ -165,6 +173,12 @@ def _list(value: object, at: str, *, may_be_empty: bool = False) -> list[Any]:
     if not isinstance(value, list) or not (value or may_be_empty):
         _wrong(at, "must be a list" if may_be_empty else "must be a list of at least one")
     return value
+
+
+def _texts(value: object, at: str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        _wrong(at, "must be a mapping of texts")
+    return {key: _text(text, f"{at}.{key}", _ANY_TEXT, "text") for key, text in value.items()}
 
 
 def _text(value: object, at: str, pattern: re.Pattern[str], expected: str) -> str:

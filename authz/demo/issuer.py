@@ -1,4 +1,4 @@
-"""A local WorkOS Connect for development: tokens, keys, introspection, on one loopback port.
+"""A local WorkOS for development: tokens, keys, introspection and organizations, on one loopback port.
 
 Never use it in production: its secrets stand in a file, and anybody who can
 reach it can make it sign any token. Therefore it binds nothing but loopback
@@ -98,6 +98,7 @@ def _banner(server: IssuerServer) -> str:
     if server.url != server.address:
         lines.append(f"  issuer    {server.url}")
     lines.append(f"  audience  {server.issuer.directory.audience}")
+    lines.append(f"  API key   {server.issuer.directory.api_key}")
     for organization in server.issuer.directory.organizations:
         lines.append(f"  {organization.name}  {organization.id}")
         lines += (

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from authz.demo import workos_api
 from authz.demo.directory import Application
 from authz.demo.issuer_tokens import TOKEN_LIFETIME, Issuer, OAuthCode, OAuthError
 
@@ -35,6 +36,7 @@ POST /oauth2/introspection  client_id, client_secret, token
 GET  /oauth2/jwks           the public keys
 GET  /.well-known/oauth-authorization-server
 GET  /.well-known/openid-configuration
+GET  /organizations/ID      with the API key as bearer token, as WorkOS's API answers it
 
 POST /dev/rotate   sign with a new key; drop=true also takes the old ones out of the key set
 POST /dev/revoke   token=... or jti=... or client_id=...
@@ -53,6 +55,7 @@ def app(issuer: Issuer) -> Starlette:
             Route("/oauth2/jwks", endpoints.jwks),
             Route("/.well-known/oauth-authorization-server", endpoints.authorization_server),
             Route("/.well-known/openid-configuration", endpoints.openid_configuration),
+            Route("/organizations/{id}", endpoints.organization),
             Route("/dev/rotate", endpoints.rotate, methods=["POST"]),
             Route("/dev/revoke", endpoints.revoke, methods=["POST"]),
             Route("/dev/tokens", endpoints.tokens, methods=["POST"]),
@@ -85,6 +88,9 @@ class _Endpoints:
                 "id_token_signing_alg_values_supported": ["RS256"],
             }
         )
+
+    async def organization(self, request: Request) -> Response:
+        return await workos_api.organization(self._issuer.directory, request)
 
     async def token(self, request: Request) -> Response:
         form = await _form(request)

@@ -12,7 +12,7 @@ _HEALTH_PORT = 9192
 _SECRET = "AUTHZ_INTROSPECTION_CLIENT_SECRET"  # noqa: S105 - its name
 # Which say where a server is, or name files of this machine.
 _OURS = {"listen", "http_listen"}
-_FILES = {"jwks", "jwks_seed", "policy"}
+_FILES = {"descriptors", "jwks", "jwks_seed", "policy"}
 
 
 def kubernetes(service: Service, settings: Settings, bootstrap: Document) -> list[Document]:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Literal, Self
 
@@ -80,6 +81,12 @@ class Metrics:
         self._introspection = Counter(
             "authz_introspection_requests", "Questions to the issuer about a token.", ["result"], registry=registry
         )
+        self._directory = Counter(
+            "authz_directory_requests",
+            "Questions to the directory about an organization.",
+            ["result"],
+            registry=registry,
+        )
         self._lost = Counter("authz_decision_log_dropped", "Decisions that were not logged.", registry=registry)
         build = self._gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
         build.labels(version("grpc-org-authz"), engine).set(1)
@@ -112,6 +119,9 @@ class Metrics:
                 self._tell_keys(issuer, health)
             for issuer, introspector in authorizer.introspectors.items():
                 self._tell_introspection(issuer, introspector.counters)
+            if authorizer.directory is not None:
+                for result, total in asdict(authorizer.directory.counters).items():
+                    self._count_up(self._directory.labels(result), total, "directory", result)
             if self._dropped is not None:
                 self._count_up(self._lost, self._dropped(), "decision log")
 

@@ -140,7 +140,7 @@ def _by(rule: str | None) -> str:
 def _check_sense(data: dict[str, Any], index: int, policy: Policy) -> None:
     if "organization" not in data and data["expect"] != "public":
         raise Fault("'organization' is missing; only a public method can do without", index)
-    names = {rule.name for rule in policy.rules}
+    names = {rule.name for rule in (*policy.rules, *policy.requirements.values())}
     if data.get("rule") and data["rule"] not in names:
         raise Fault(f"unknown rule {data['rule']!a}{did_you_mean(data['rule'], names)}", index, "rule")
 

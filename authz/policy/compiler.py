@@ -1,7 +1,7 @@
 """From a document that has been checked against the schema to rules that make sense together."""
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from authz.introspection import Assurance
@@ -9,7 +9,7 @@ from authz.policy.document import Fault
 from authz.policy.index import Index
 from authz.policy.organizations import Organization
 from authz.policy.patterns import Patterns
-from authz.policy.rules import Rule, rule_from
+from authz.policy.rules import PROTO, Rule, rule_from
 from authz.policy.schema import did_you_mean
 
 # The only one that grpc-go brings along; what it would print, the decision log has.
@@ -23,7 +23,7 @@ def rules_from(data: Mapping[str, Any], organizations: Mapping[str, Organization
         Fault: a rule names something that there is not, or never decides anything.
 
     """
-    names = _Names(organizations)
+    names = Names(organizations, data.get("groups", ()))
     return tuple(
         itertools.chain.from_iterable(
             _section(section, data.get(section, ()), names, is_deny=section == "deny_rules")
@@ -34,8 +34,25 @@ def rules_from(data: Mapping[str, Any], organizations: Mapping[str, Organization
 
 def assurances_from(data: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Patterns, Assurance], ...]:
     """Return what ``introspect`` says, what names a method most closely first."""
-    patterns = sorted(data, key=lambda pattern: (pattern.startswith("*") or pattern.endswith("*"), -len(pattern)))
-    return tuple((Patterns.of([pattern]), Assurance(**data[pattern])) for pattern in patterns)
+    return tuple((Patterns.of([pattern]), Assurance(**data[pattern])) for pattern in closest_first(data))
+
+
+def closest_first(patterns: Iterable[str]) -> list[str]:
+    """Return the patterns of ``introspect`` in the order in which they count."""
+    return sorted(patterns, key=lambda pattern: (pattern.startswith("*") or pattern.endswith("*"), -len(pattern)))
+
+
+def check_alone(data: Mapping[str, Any]) -> None:
+    """Check a file that is not combined with ``.proto`` files.
+
+    Raises:
+        Fault: it makes no sense without them.
+
+    """
+    if "override" in data:
+        raise Fault("'override' does nothing without .proto files that declare access; leave it out", "override")
+    if "allow_rules" not in data:
+        raise Fault("'allow_rules' is missing; only beside .proto files that declare access can a file do without")
 
 
 def check_loggers(data: Mapping[str, Any]) -> None:
@@ -54,7 +71,7 @@ def check_loggers(data: Mapping[str, Any]) -> None:
             )
 
 
-def _section(section: str, given: Collection[Mapping[str, Any]], names: "_Names", *, is_deny: bool) -> list[Rule]:
+def _section(section: str, given: Collection[Mapping[str, Any]], names: "Names", *, is_deny: bool) -> list[Rule]:
     rules: dict[str, Rule] = {}
     earlier = Index()
     for number, data in enumerate(given):
@@ -72,26 +89,34 @@ def _section(section: str, given: Collection[Mapping[str, Any]], names: "_Names"
 def _check_use(rule: Rule, earlier: Collection[str], covering: Rule | None) -> None:
     if rule.name in earlier:
         raise Fault(f"a second rule of the name {rule.name!a}", "name")
+    if rule.name.startswith(PROTO):
+        raise Fault(f"{rule.name!a} would look like what a .proto asks for; take another name", "name")
     if covering is not None:
         raise Fault(f"rule {rule.name!a} never decides: rule {covering.name!a} before it matches all that it does")
 
 
-class _Names:
-    """The organizations and groups that rules may name."""
+class Names:
+    """The organizations and groups that rules, and ``.proto`` files, may name."""
 
-    def __init__(self, organizations: Mapping[str, Organization]) -> None:
+    def __init__(self, organizations: Mapping[str, Organization], groups: Collection[str]) -> None:
         self._organizations = organizations
-        self._groups = frozenset(itertools.chain.from_iterable(each.groups for each in organizations.values()))
+        self._groups = frozenset(itertools.chain(groups, *(each.groups for each in organizations.values())))
 
     def check(self, source: Mapping[str, Any]) -> None:
-        # A file that lists no organizations does not say which there are; groups are nowhere else.
+        """Check the ``source`` of a rule.
+
+        Raises:
+            Fault: it names something that there is not.
+
+        """
+        # A file that lists no organizations does not say which there are.
         if self._organizations:
-            _check_known("organization", self._organizations, source, "organizations")
-        _check_known("group", self._groups, source, "groups")
+            _check_known("organization", self._organizations, source, "organizations does not list it")
+        _check_known("group", self._groups, source, "no organization is in it, and groups does not list it")
 
 
-def _check_known(kind: str, known: Collection[str], source: Mapping[str, Any], key: str) -> None:
+def _check_known(kind: str, known: Collection[str], source: Mapping[str, Any], otherwise: str) -> None:
+    key = f"{kind}s"
     for index, name in enumerate(source.get(key, ())):
         if name not in known:
-            hint = did_you_mean(name, known) or f"; organizations has none {'in' if kind == 'group' else 'of'} it"
-            raise Fault(f"unknown {kind} {name!a}{hint}", "source", key, index)
+            raise Fault(f"unknown {kind} {name!a}{did_you_mean(name, known) or f'; {otherwise}'}", "source", key, index)

@@ -3,7 +3,7 @@
 Nothing is matched here: each condition of a rule is asked as a rule of its own, by the engine that decides.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -13,13 +13,14 @@ from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.policy.index import Index
 from authz.policy.patterns import Patterns
 from authz.policy.policy import Policy
-from authz.policy.rules import Rule, Words, headers_of
+from authz.policy.rules import PROTO, Rule, Words, headers_of
 
 Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
 """``undecided`` means that it depends on the caller's certificate, which is not known."""
 
+_UNASKED: Mapping[Verdict, str] = {"public": "the method is public", "suspended": "the organization is suspended"}
 _MOST_LISTED = 8
-_DENY, _ALLOW = "deny_rules", "allow_rules"
+_DENY, _PROTO, _ALLOW = "deny_rules", "proto", "allow_rules"
 _PATHS = "request.paths"
 
 
@@ -40,6 +41,8 @@ class Ruling(NamedTuple):
     @property
     def list(self) -> str:
         """The list in which the rule stands."""
+        if self.rule.startswith(PROTO):
+            return _PROTO
         return list_of(is_deny=self.verdict != "allowed") if self.rule else ""
 
 
@@ -48,7 +51,7 @@ class RuleExplanation:
     """One rule, and why it did or did not match.
 
     Args:
-        list: ``deny_rules`` or ``allow_rules``.
+        list: ``deny_rules``, ``proto`` or ``allow_rules``.
         name: the rule's.
         matches: whether it does; ``None`` if that depends on the caller's certificate, which is not known.
         failed: of each kind of condition the first that does not hold, or is not known to.
@@ -74,7 +77,8 @@ class Explanation:
         is_suspended: whether every call of it is refused.
         quota: the name of its plan, or ``""``.
         ruling: what is decided.
-        rules: every rule, in the order in which they are asked; none for a public method.
+        rules: every rule, and what the ``.proto`` asks for, in the order in which they are asked; none for a public
+            method.
 
     """
 
@@ -92,16 +96,27 @@ class Explanation:
     def decisive(self) -> str:
         """What decided, in one line."""
         verdict, rule = self.ruling.verdict, self.ruling.rule
+        if self.ruling.list == _PROTO:
+            missing = next(each.failed for each in self.rules if each.list == _PROTO)
+            return (
+                f"the .proto asks for more: {'; '.join(missing)}"
+                if missing
+                else "the caller has what the .proto asks for"
+            )
         if rule:
             return f"rule {shown(rule)} of {self.ruling.list} matches"
-        if verdict == "public":
-            return "the method is public; no rule is asked"
-        if verdict == "suspended":
-            return "the organization is suspended; no rule is asked"
+        if verdict in _UNASKED:
+            return f"{_UNASKED[verdict]}; no rule is asked"
         if verdict == "undecided":
             unknown = next(rule for rule in self.rules if rule.matches is None)
             return f"rule {shown(unknown.name)} of {unknown.list}: {'; '.join(unknown.failed)}"
-        nearest = min((rule for rule in self.rules if rule.list == _ALLOW), key=_distance)
+        return self._nearest
+
+    @property
+    def _nearest(self) -> str:
+        nearest = min((rule for rule in self.rules if rule.list == _ALLOW), key=_distance, default=None)
+        if nearest is None:
+            return "no .proto declares who may call it, and no rule allows it"
         return f"no rule allows it; the nearest, {shown(nearest.name)}: {'; '.join(nearest.failed)}"
 
 
@@ -133,6 +148,10 @@ def explain(policy: Policy, call: Call, principal: Principal) -> Explanation:
     organization = policy.organization(principal.org_id)
     ruling = decide(policy, call, principal)
     question = _Question(call, principal, organization.groups)
+    rules = [question.explain(rule) for rule in policy.rules if rule.is_deny]
+    if call.method in policy.requirements:
+        rules.append(question.explain_requirement(policy.requirements[call.method]))
+    rules += [question.explain(rule) for rule in policy.rules if not rule.is_deny]
     return Explanation(
         method=call.method,
         organization=principal.org_id,
@@ -142,7 +161,7 @@ def explain(policy: Policy, call: Call, principal: Principal) -> Explanation:
         is_suspended=organization.is_suspended,
         quota="" if organization.quota is None else organization.quota.name,
         ruling=ruling,
-        rules=() if ruling.verdict == "public" else tuple(map(question.explain, policy.rules)),
+        rules=() if ruling.verdict == "public" else tuple(rules),
     )
 
 
@@ -169,6 +188,12 @@ class _Question:
         return RuleExplanation(
             list=list_of(is_deny=rule.is_deny), name=rule.name, matches=matches, failed=tuple(failed.values())
         )
+
+    def explain_requirement(self, rule: Rule) -> RuleExplanation:
+        # A .proto calls them scopes, not source.scopes.
+        explained = self.explain(rule)
+        failed = tuple(failure.removeprefix("source.") for failure in explained.failed)
+        return replace(explained, list=_PROTO, failed=failed)
 
     def _matches(self, rule: Rule) -> bool:
         found = Index([rule]).find(self._call.method, self._principal, self._groups)

@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from authz.access import access_of_file, access_of_services
 from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.errors import ConfigError, PermissionDeniedError
 from authz.introspection import Assurance
 from authz.policy import compiler, schema
+from authz.policy.declared import NO_PROTOS, Declared, Protos
 from authz.policy.document import Document, Fault, read
 from authz.policy.index import Index
 from authz.policy.memory import Memory
@@ -25,36 +27,40 @@ _LONGEST_REMEMBERED = 256
 class Policy:
     """What each organization may do. Immutable; one object serves any number of threads and event loops.
 
-    Build one with :meth:`from_file` or :meth:`from_document`.
+    Build one with :meth:`from_file`, :meth:`from_services` or :meth:`from_descriptors`, or with :meth:`from_document`.
 
     Attributes:
-        name: what the file calls it.
-        rules: every rule, in the order in which they are asked.
+        name: what the file calls it; ``proto`` where there is none.
+        rules: every rule of the file, in the order in which they are asked.
+        requirements: what ``.proto`` files ask of the callers of a method, by the method.
         organizations: what is known of organizations, by id.
         public: methods that anybody may call.
         has_quotas: whether any organization has a quota.
 
     """
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, protos: Protos | None = None) -> None:
         try:
             schema.check(document.data)
             compiler.check_loggers(document.data)
+            if protos is None:
+                compiler.check_alone(document.data)
             quotas = quotas_from(document.data)
             self._stranger = Organization(quota=quotas.get(document.data.get("default_quota")))
             listed = document.data.get("organizations", {})
             organizations = organizations_from(listed, quotas, self._stranger.quota)
             self.rules = compiler.rules_from(document.data, organizations)
+            self._declared = Declared(protos or NO_PROTOS, document.data, organizations)
         except Fault as fault:
             raise document.error(fault) from None
         self.name: str = document.data["name"]
         self.organizations: Mapping[str, Organization] = MappingProxyType(organizations)
-        self.public: frozenset[str] = frozenset(document.data.get("public", ()))
+        self.public = self._declared.public
+        self.requirements = self._declared.requirements
         self.has_quotas = bool(quotas)
         self._index = Index(self.rules)
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
-        self._remembered = Memory[tuple[str, str, str, Words], tuple[Rule, ...]](_REMEMBERED)
-        self._identified = Memory[int, tuple[Principal, Principal]](_REMEMBERED)
+        self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Policy":
@@ -80,31 +86,63 @@ class Policy:
         """
         return cls(Document(data, source))
 
+    @classmethod
+    def from_services(cls, names: Iterable[str], file: str | os.PathLike[str] | None = None) -> "Policy":
+        """Build the policy that the ``.proto`` files of some services declare (``authz/v1/policy.proto``).
+
+        Args:
+            names: full names of services, such as ``orders.v1.OrderService``, whose generated modules are imported.
+            file: a policy file that narrows it, and knows the organizations.
+
+        Raises:
+            ConfigError: the services declare nothing, or something in either is wrong.
+
+        """
+        return cls(_document(file), Protos.of(access_of_services(names), "services"))
+
+    @classmethod
+    def from_descriptors(cls, path: str | os.PathLike[str], file: str | os.PathLike[str] | None = None) -> "Policy":
+        """Build the policy that a descriptor set declares, as :meth:`from_services` does.
+
+        Args:
+            path: the descriptor set; ``buf build -o api.binpb`` writes one.
+            file: a policy file that narrows it, and knows the organizations.
+
+        Raises:
+            ConfigError: a file cannot be read, the services declare nothing, or something in either is wrong.
+
+        """
+        return cls(_document(file), Protos.of(access_of_file(Path(path)), f"descriptors: {os.fspath(path)!a}"))
+
     def __repr__(self) -> str:
         """Name it, and say how much it holds."""
-        return f"<Policy {self.name!a}: {len(self.rules)} rules, {len(self.organizations)} organizations>"
+        rules = len(self.rules) + len(self.requirements)
+        return f"<Policy {self.name!a}: {rules} rules, {len(self.organizations)} organizations>"
 
     def organization(self, org_id: str) -> Organization:
         """Return what is known of an organization; of one that is not listed, what goes for all such."""
         return self.organizations.get(org_id, self._stranger)
 
-    def admit(self, call: Call, principal: Principal, evidence: Evidence) -> Principal:
-        """Return ``principal``, with its tenant, if it may make ``call``.
+    def admit(
+        self, call: Call, principal: Principal, evidence: Evidence, organization: Organization | None = None
+    ) -> None:
+        """Check that ``principal`` may make ``call``.
 
         Args:
             call: the call.
             principal: who makes it.
-            evidence: is told the principal, this policy and the rule that decided.
+            evidence: is told this policy and the rule that decided.
+            organization: what is known of the principal's, where that is more than is listed here.
 
         Raises:
             PermissionDeniedError: it may not.
+            InsufficientScopeError: nothing but scopes that the ``.proto`` asks for are missing.
             PeerUnknownError: that depends on ``call.peer``, which is ``None``.
 
         """
         evidence.policy = self.name
-        organization = self.organization(principal.org_id)
-        if organization.tenant:
-            evidence.principal = principal = self._identify(principal, organization.tenant)
+        if organization is None:
+            organization = self.organization(principal.org_id)
         if organization.is_suspended:
             raise suspended()
         rule = self._find(call, principal, organization.groups)
@@ -112,8 +150,11 @@ class Policy:
             raise PermissionDeniedError("no rule of the policy allows it", reason="policy_denied")
         evidence.rule = rule.name
         if rule.is_deny:
-            raise PermissionDeniedError("a rule of the policy denies it", reason="policy_denied", rule=rule.name)
-        return principal
+            raise rule.refusal()
+
+    def candidates(self, method: str, principal: Principal) -> tuple[Rule, ...]:
+        """Return the rules that may decide about a call of ``method``, in order."""
+        return self._candidates(method, principal, self.organization(principal.org_id).groups)
 
     def rule_for(self, call: Call, principal: Principal) -> Rule | None:
         """Return the rule that decides about ``call``; without one it is denied.
@@ -131,11 +172,12 @@ class Policy:
     @property
     def has_assurances(self) -> bool:
         """Whether it has the issuer asked about any token."""
-        return bool(self._assurances)
+        return bool(self._assurances or self._declared.assurances)
 
     def assurance(self, method: str) -> Assurance | None:
         """Return how sure ``method`` must be that a token has not been withdrawn; ``None`` if it does not say."""
-        return next((assurance for patterns, assurance in self._assurances if patterns.matches(method)), None)
+        declared = self._declared.assurances.get(method)
+        return declared or next((each for patterns, each in self._assurances if patterns.matches(method)), None)
 
     def check_headers(self, reserved: Collection[str]) -> None:
         """Check that no rule asks for a header that nobody may send.
@@ -165,23 +207,19 @@ class Policy:
 
     def _candidates(self, method: str, principal: Principal, groups: Words) -> tuple[Rule, ...]:
         """Return the rules that may decide, in order; none that come after one that is sure to match."""
-        key = (method, principal.org_id, principal.client_id, principal.scopes)
+        key = (method, principal.org_id, principal.client_id, principal.scopes, groups)
         candidates = self._remembered.get(key)
         if candidates is None:
-            candidates = tuple(_up_to_certainty(self._index.find(method, principal, groups)))
+            found = self._declared.combined(self._index.find(method, principal, groups), method, principal, groups)
+            candidates = tuple(_up_to_certainty(found))
             # A caller chooses the method, and must not fill the memory with long ones.
             if len(method) <= _LONGEST_REMEMBERED:
                 self._remembered.remember(key, candidates)
         return candidates
 
-    def _identify(self, principal: Principal, tenant: str) -> Principal:
-        # By identity, which is quicker than the hash of so many fields. The entry keeps the object, and so its id.
-        remembered = self._identified.get(id(principal))
-        if remembered is not None:
-            return remembered[1]
-        identified = replace(principal, tenant=tenant)
-        self._identified.remember(id(principal), (principal, identified))
-        return identified
+
+def _document(file: str | os.PathLike[str] | None) -> Document:
+    return Document({"name": "proto"}, "proto") if file is None else read(file)
 
 
 def suspended() -> PermissionDeniedError:

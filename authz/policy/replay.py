@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from authz.call import Call, Principal
 from authz.policy.explain import decide
-from authz.policy.index import Index
 from authz.policy.memory import Memory
 from authz.policy.policy import Policy
 from authz.policy.rules import Rule
 
 _REMEMBERED = 10_000
 _OF_POLICIES = frozenset({"policy_denied", "organization_suspended"})
+_OF_SCOPES = "insufficient_scope"
 
 NO_TOKEN = "token needed"  # noqa: S105 - a word for people
 """The verdict on a call without a token of a method that is not public."""
@@ -113,7 +113,9 @@ class _Decision(NamedTuple):
             raise TypeError
         method, organization, client, verdict, reason, rule = texts
         is_allowed = verdict == "allowed"
-        is_settled = bool(organization) and not is_allowed and reason not in _OF_POLICIES
+        # Routes ask for scopes, too, and name no rule.
+        is_of_policy = reason in _OF_POLICIES or (reason == _OF_SCOPES and bool(rule))
+        is_settled = bool(organization) and not is_allowed and not is_of_policy
         return cls(method, organization, client, frozenset(scopes), (is_allowed, rule), is_settled)
 
 
@@ -131,7 +133,7 @@ class _Replayed:
     """A policy that is asked about what a log holds of a call."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy, self._index = policy, Index(policy.rules)
+        self._policy = policy
         self._remembered = Memory[tuple[str, str, str, frozenset[str]], _Outcome](_REMEMBERED)
 
     def decide(self, decision: _Decision) -> _Outcome:
@@ -157,10 +159,5 @@ class _Replayed:
 
     def _conditional(self, method: str, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide, if what they ask for besides is not known; else none."""
-        groups = self._policy.organization(principal.org_id).groups
-        candidates: list[Rule] = []
-        for rule in self._index.find(method, principal, groups):
-            candidates.append(rule)
-            if not rule.is_conditional:
-                break
-        return tuple(candidates) if candidates and candidates[0].is_conditional else ()
+        candidates = self._policy.candidates(method, principal)
+        return candidates if candidates and candidates[0].is_conditional else ()

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from authz.call import Call
-from authz.errors import PeerUnknownError
+from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.policy.document import Fault
 from authz.policy.patterns import Patterns
 
 Words = frozenset[str]
+
+PROTO = "proto:"
+"""How the names of those rules begin that no file has: ``proto:/orders.v1.OrderService/GetOrder``."""
 
 # gRFC A43 names the kinds, grpc-go the headers: of one hop only (RFC 9110 section 7.6.1), or no header of a call.
 _UNSUPPORTED = frozenset(
@@ -74,6 +77,10 @@ class Rule:
         if call.peer is None:
             raise PeerUnknownError("peer")
         return any(map(self.principals.matches, call.peer.principals))
+
+    def refusal(self) -> PermissionDeniedError:
+        """Return what a caller gets whom it denies the call."""
+        return PermissionDeniedError("a rule of the policy denies it", reason="policy_denied", rule=self.name)
 
     def covers_rest(self, other: "Rule") -> bool:
         """Say whether it asks for nothing, of scopes, headers and peer, that ``other`` does not ask for too."""

@@ -14,6 +14,9 @@ from authz.claims import IDENTIFIER, SCOPE
 from authz.introspection import ACTIVE_SECONDS
 from authz.policy.document import Fault
 
+WORD = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+"""What the name of a group is."""
+
 Schema = dict[str, Any]
 
 
@@ -40,7 +43,7 @@ def _mapping(keys: Schema, values: Schema, description: str) -> Schema:
 
 
 _IDENTIFIER = _text(pattern=f"^{IDENTIFIER}$", title="an identifier: visible ASCII without quotes, commas, backslashes")
-_WORD = _text(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", title="a word of letters, digits, dots, hyphens")
+_WORD = _text(pattern=f"^{WORD}$", title="a word of letters, digits, dots, hyphens")
 _SCOPES = _text(pattern=f"^{SCOPE}( {SCOPE})*$", title="scopes with one space between them")
 _METHOD = _text(pattern=r"^/[^\s?#,*]+$", title="a full method name such as /grpc.health.v1.Health/Check")
 _PATH_PATTERN = _text(pattern=r"^(/[^\s?#]*|\*[^\s?#]*)$", title="a method, /prefix*, *suffix or *")
@@ -120,6 +123,7 @@ _QUOTA = _record(
 )
 _ORGANIZATION = _record(
     {
+        "name": _text("What people call it."),
         "tenant": {**_IDENTIFIER, "description": "The owner's own id for it, told to backends as x-org-tenant."},
         "groups": _list(_WORD, "What it belongs to, for rules to name."),
         "status": _text("suspended refuses every call of it.", enum=["active", "suspended"]),
@@ -154,22 +158,27 @@ SCHEMA: Schema = {
             "deny_rules": {"type": "array", "description": "Asked first; a match refuses.", "items": _RULE},
             "allow_rules": {
                 "type": "array",
-                "description": "Asked then; a match allows, and no match refuses.",
+                "description": "Asked then; a match allows, and no match refuses. Required, unless .proto files "
+                "declare who may call.",
                 "items": _RULE,
                 "minItems": 1,
+            },
+            "override": {
+                "type": "boolean",
+                "description": "Whether the file may grant what .proto files do not; by default it only narrows them.",
             },
             "audit_logging_options": _AUDIT,
             "public": _list(_METHOD, "Methods that anybody may call, without a token; no rule is asked."),
             "introspect": _mapping(
                 _PATH_PATTERN, _ASSURANCE, "Methods whose tokens the issuer is asked about; the longest pattern counts."
             ),
+            "groups": _list(_WORD, "Groups that a directory may name, and organizations here need not."),
             "organizations": _mapping(_IDENTIFIER, _ORGANIZATION, "What is known of organizations, by id."),
             "quotas": _mapping(_WORD, _QUOTA, "Plans, by name, for organizations to have."),
             "default_quota": {**_WORD, "description": "Which of quotas every other organization has, strangers too."},
         },
         "Who may call what: deny, then allow, else deny. A superset of the gRPC authorization policy (gRFC A43).",
         "name",
-        "allow_rules",
     ),
 }
 

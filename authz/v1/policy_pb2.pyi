@@ -49,7 +49,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class Access(_message.Message):
     """What a caller must have. Every list that is not empty must be met, and one of
     its items meets it; a caller with a good token meets a declaration that asks
-    for nothing.
+    for nothing. Where neither a method nor its service has a declaration, nobody
+    may call unless a policy file says so.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

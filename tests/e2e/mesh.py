@@ -5,7 +5,7 @@ import contextlib
 import json
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
@@ -29,6 +30,7 @@ from authz.errors import InternalError
 from authz.flow import Flow, pause
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.v1 import policy_pb2
 from authz.verifier import Verifier
 from interceptors import AuthzInterceptor
 from tests.certificates import Authority, Certificate
@@ -71,17 +73,17 @@ POLICY: dict[str, Any] = {
 }
 
 
-def echo(method: str) -> grpc.RpcMethodHandler:
-    """Return a handler that answers with the method and the metadata that it saw."""
+def echo(method: str, parse: Callable[[bytes], Any] | None = None) -> grpc.RpcMethodHandler:
+    """Return a handler that answers with the method and the metadata that it saw; ``parse`` reads its requests."""
 
-    def behave(_request: bytes, context: grpc.ServicerContext) -> bytes:
+    def behave(_request: Any, context: grpc.ServicerContext) -> bytes:
         seen = [
             (key, value if isinstance(value, str) else base64.b64encode(value).decode())
             for key, value in context.invocation_metadata()
         ]
         return json.dumps({"path": method, "headers": seen}).encode()
 
-    return grpc.unary_unary_rpc_method_handler(behave)
+    return grpc.unary_unary_rpc_method_handler(behave, request_deserializer=parse)
 
 
 class Echo(grpc.GenericRpcHandler):
@@ -174,7 +176,7 @@ class Mesh:
         self._policy = folder / "policy.yaml"
         self._policy.write_text(json.dumps(POLICY), encoding="utf-8")
         self._descriptors = folder / "api.binpb"
-        self._descriptors.write_bytes(descriptor_set(ledger_pb2.DESCRIPTOR))
+        self._descriptors.write_bytes(_ledger_without_introspection())
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
@@ -244,7 +246,7 @@ class Mesh:
         removing = listener("removing", "127.0.0.1:0", routes, authz="removing", trusted=trusted)
         undecided = listener("undecided", "127.0.0.1:0", [without_token], authz="nobody", trusted=trusted)
         ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
-        mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
+        mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted, max_request_bytes=65_536)
         mutual["filter_chains"][0]["transport_socket"] = _mutual_tls(self.authority)
         main = listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted, max_request_bytes=65_536)
         manager_of(main)["access_log"] = [_access_log(self._folder / "access.log")]
@@ -287,6 +289,15 @@ _NO_CHECK = {
         }
     }
 }
+
+
+def _ledger_without_introspection() -> bytes:
+    files = FileDescriptorSet.FromString(descriptor_set(ledger_pb2.DESCRIPTOR))
+    [service] = (service for file in files.file for service in file.service)
+    for method in service.method:
+        # There is no issuer that could be asked.
+        method.options.Extensions[policy_pb2.access].ClearField("introspect")
+    return files.SerializeToString()
 
 
 def _access_log(path: Path) -> dict[str, Any]:

@@ -68,3 +68,16 @@ def test_request_that_is_not_shown_is_left_to_the_upstream(mesh_channel: grpc.Ch
     outcome = call(mesh_channel, "unary_unary", NOT_SHOWN, metadata=metadata, requests=requests)
 
     assert outcome.code is grpc.StatusCode.OK
+
+
+def test_who_lacks_a_scope_that_the_proto_asks_for_is_told_which(
+    mesh_channel: grpc.Channel, ec_key: SigningKey
+) -> None:
+    token = ec_key.sign(m2m_claims(time.time(), scope="ledger:read"))
+
+    outcome = post(mesh_channel, bearer(token), pb.EntryDraft(org_id=ORG))
+
+    assert (outcome.code, outcome.reason) == (grpc.StatusCode.PERMISSION_DENIED, "INSUFFICIENT_SCOPE")
+    assert (
+        outcome.trailers["www-authenticate"] == 'Bearer realm="api", error="insufficient_scope", scope="ledger:write"'
+    )

@@ -14,6 +14,7 @@ import interceptors.aio
 from authz.authorizer import Authorizer
 from authz.call import Principal
 from authz.demo.signing import SigningKey
+from authz.demo.v1.ledger_pb2 import EntryDraft, PostEntryRequest
 from authz.errors import (
     IntrospectionUnavailableError,
     KeySetUnavailableError,
@@ -26,13 +27,27 @@ from authz.policy import Policy
 from authz.verifier import Verifier
 from tests.certificates import Certificate
 from tests.doubles import ABSENT, AUDIENCE, ISSUER, ORG, jwks, m2m_claims
-from tests.e2e.mesh import DENIED, POLICY, PUBLIC_CALL, SUSPENDED, TENANT, UNSERVED, Mesh, Seen, echo, tls_channel
+from tests.e2e.mesh import (
+    DENIED,
+    POLICY,
+    PUBLIC_CALL,
+    SHOWN,
+    SUSPENDED,
+    TENANT,
+    UNSERVED,
+    Mesh,
+    Seen,
+    echo,
+    tls_channel,
+)
 from tests.interceptors.client import Outcome, bearer, call
 from tests.interceptors.servers import Loop, aio_server, channel_to, sync_server
 from tests.interceptors.ways import Client, Reachable, Way
 
 GUARDED = "/tests.Guarded/Call"
-HANDLERS = {name: echo(name) for name in (GUARDED, DENIED, PUBLIC_CALL)}
+HANDLERS = {name: echo(name) for name in (GUARDED, DENIED, PUBLIC_CALL)} | {
+    SHOWN: echo(SHOWN, PostEntryRequest.FromString)
+}
 
 GLOBEX = "org_01JYGLOBEX0000000000000000"
 FORGED = "org_01JYFORGED0000000000000000"
@@ -224,6 +239,25 @@ def test_every_door_compares_the_same_headers(
     codes = {name: call(door(""), "unary_unary", GUARDED, metadata=entries).code for name, door in doors.items()}
 
     assert {name: found.name for name, found in codes.items()} == dict.fromkeys(doors, code)
+
+
+@pytest.mark.parametrize("named", ["", ORG, TENANT, "tenant-7", "tenant-8", FORGED], ids=lambda name: name or "nobody")
+@pytest.mark.parametrize("case", ["acme", "with-tenant"])
+def test_every_door_lets_a_request_name_the_same_organizations(
+    doors: dict[str, Door], credentials: dict[str, tuple[list[str], str]], case: str, named: str
+) -> None:
+    entries = bearer(credentials[case][0][0])
+    requests = [PostEntryRequest(draft=EntryDraft(org_id=named)).SerializeToString()]
+
+    outcomes = {
+        name: call(door(""), "unary_unary", SHOWN, metadata=entries, requests=requests) for name, door in doors.items()
+    }
+
+    own = ["", ORG] if case == "acme" else ["", TENANT, "tenant-7"]
+    wanted = ("OK", ADMITTED[case]) if named in own else ("PERMISSION_DENIED", "ORGANIZATION_MISMATCH")
+    assert {name: verdict(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(doors, wanted)
+    first, *others = map(what_the_caller_gets, outcomes.values())
+    assert others == [first, first]
 
 
 # ---- What no token brings about ----

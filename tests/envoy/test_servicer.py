@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.access import Access
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
 from authz.decision import Decision, Evidence
@@ -18,6 +19,8 @@ from authz.flow import Flow, run
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.policy import Policy
+from authz.policy.declared import Protos
+from authz.policy.document import Document
 from authz.verifier import Verifier
 from tests.certificates import Authority, dns, uris
 from tests.doubles import AUDIENCE, ISSUER, ORG, FakeIssuer, ManualClock, jwks, m2m_claims
@@ -498,9 +501,9 @@ POLICY = {
 class Watched:
     """A servicer with a policy, and what its observer was told last."""
 
-    def __init__(self, verifier: Verifier, **changes: object) -> None:
+    def __init__(self, verifier: Verifier, policy: Policy | None = None, **changes: object) -> None:
         self.decisions: list[Decision] = []
-        policy = Policy.from_document({**POLICY, **changes})
+        policy = policy or Policy.from_document({**POLICY, **changes})
         self.authorizer = Authorizer(verifier, policy=policy, observers=[self.decisions.append])
         self._servicer = AuthorizationServicer(self.authorizer)
 
@@ -539,6 +542,20 @@ def test_policy_refuses(
     assert (denial.code, denial.http_status, denial.reason) == (7, 403, "POLICY_DENIED")
     assert (denial.body, "no-slow" in str(denial.headers)) == ("Permission denied", False)
     assert [decision.evidence.rule for decision in watched.decisions] == [rule]
+
+
+@each_form
+def test_who_lacks_a_declared_scope_is_told_which(known_keys: Verifier, token: str, form: Form) -> None:
+    protos = Protos(
+        {GRPC_PATH: Access(scopes=(frozenset({"ledger:close", "ledger:write"}), frozenset({"admin"})))}, "api"
+    )
+    watched = Watched(known_keys, Policy(Document({"name": "p"}), protos))
+
+    denial = Denial(watched.ask(form(GRPC, bearer(token))))
+
+    challenge = 'Bearer realm="api", error="insufficient_scope", scope="ledger:close ledger:write"'
+    assert (denial.code, denial.reason, denial.headers["www-authenticate"]) == (7, "INSUFFICIENT_SCOPE", challenge)
+    assert [decision.evidence.rule for decision in watched.decisions] == [f"proto:{GRPC_PATH}"]
 
 
 def test_suspended_organization_is_refused(known_keys: Verifier, token: str) -> None:

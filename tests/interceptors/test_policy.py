@@ -7,11 +7,14 @@ import grpc
 import pytest
 
 from authz import Authorizer, Policy, Verifier
+from authz.access import Access
+from authz.policy.declared import Protos
+from authz.policy.document import Document
 from tests.certificates import Authority, uris
 from tests.doubles import ORG
 from tests.interceptors.client import bearer
 from tests.interceptors.conftest import Reach, ServeAll
-from tests.interceptors.service import expected_replies, public_method
+from tests.interceptors.service import KINDS, expected_replies, method, public_method
 from tests.interceptors.ways import PLAIN, TLS, Client, Way
 
 PARTNER = "spiffe://partner.example/job"
@@ -42,9 +45,17 @@ def test_who_is_allowed_is_known_with_the_tenant(
     assert "forged" not in repr(sight.metadata)
 
 
+def declared(**access: Any) -> Policy:
+    """Return the policy of a .proto that asks the same of every kind."""
+    protos = Protos({method(kind): Access(**access) for kind in KINDS}, "tests")
+    return Policy(Document({"name": "p"}), protos)
+
+
 @pytest.mark.parametrize(
     ("judged_by", "reason"),
     [
+        pytest.param(declared(groups=frozenset({"paying"})), "POLICY_DENIED", id="not-as-declared"),
+        pytest.param(declared(scopes=(frozenset({"admin"}),)), "INSUFFICIENT_SCOPE", id="scopes-declared"),
         pytest.param(policy({"request": {"paths": ["/others/*"]}}), "POLICY_DENIED", id="not-allowed"),
         pytest.param(policy(status="suspended"), "ORGANIZATION_SUSPENDED", id="suspended"),
     ],
@@ -69,6 +80,18 @@ def test_who_is_refused_reaches_nothing(
         reason,
     )
     assert (served.witness.sights, served.witness.parsed) == ([], [])
+
+
+def test_who_lacks_a_declared_scope_is_told_which(
+    serve_all: ServeAll, verifier: Verifier, kind: str, token: str, least: Iterable[bytes]
+) -> None:
+    judged_by = declared(scopes=(frozenset({"ledger:close", "ledger:write"}), frozenset({"admin"})))
+    served = serve_all(judge=Authorizer(verifier, policy=judged_by))
+
+    outcome = served.call(kind, metadata=bearer(token), requests=least)
+
+    challenge = 'Bearer realm="api", error="insufficient_scope", scope="ledger:close ledger:write"'
+    assert outcome.trailers["www-authenticate"] == challenge
 
 
 def test_public_methods_of_the_policy_need_no_token(serve_all: ServeAll, verifier: Verifier) -> None:

@@ -229,7 +229,7 @@ def test_a_policy_has_a_name_and_allow_rules(missing):
     document = {"name": "p", "allow_rules": [{"name": "a"}]}
     del document[missing]
 
-    with pytest.raises(ConfigError, match=rf"^policy: '{missing}' is missing$"):
+    with pytest.raises(ConfigError, match=rf"^policy: '{missing}' is missing"):
         Policy.from_document(document)
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from authz import cli
 from authz.demo.signing import SigningKey
+from authz.demo.v1 import ledger_pb2
 from tests import programs
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, jwks, m2m_claims
+from tests.marked import descriptor_set, service_file, with_imports
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -250,3 +252,124 @@ def test_a_policy_differs_from_itself_in_nothing(run: Run, tmp_path: Path) -> No
 )
 def test_what_is_no_decision_log_is_an_error(run: Run, log: str, said: str) -> None:
     assert run("diff", "policy.yaml", "policy.yaml", "--decisions", log) == (2, "", said)
+
+
+# ---- With .proto files ----
+
+SERVICE = "/authz.demo.v1.LedgerService"
+NARROWING = f"""\
+name: ledger
+deny_rules:
+- {{name: no-imports, request: {{paths: ["*/ImportEntries"]}}}}
+organizations: {{{ORG}: {{}}}}
+"""
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> str:
+    (tmp_path / "narrowing.yaml").write_text(NARROWING, encoding="utf-8")
+    (tmp_path / "api.binpb").write_bytes(descriptor_set(ledger_pb2.DESCRIPTOR))
+    return "api.binpb"
+
+
+def test_protos_are_checked_with_and_without_a_file(run: Run, tmp_path: Path, api: str) -> None:
+    said = "api.binpb: 4 of 4 methods declare who may call them\n"
+    assert run("check", "--descriptors", api) == (0, said, "")
+    assert run("check", "narrowing.yaml", "--descriptors", api) == (
+        0,
+        f"narrowing.yaml: ledger: 1 deny rules, 0 allow rules, 1 organizations\n{said}",
+        "",
+    )
+    (tmp_path / api).write_bytes(with_imports(service_file({"Call": {}, "Silent": None})))
+    assert run("check", "--descriptors", api)[1].splitlines() == [
+        "api.binpb: 1 of 2 methods declare who may call them",
+        "hint: /tests.Api/Silent declares nothing, so nobody may call it unless the file says so",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (
+            ("--method", f"{SERVICE}/PostEntry", "--organization", "org_x", "--scopes", "ledger:read"),
+            1,
+            f"""\
+denied: the .proto asks for more: scopes: holds ledger:read, needs ledger:write
+method {SERVICE}/PostEntry
+organization org_x (not in organizations)
+proto:
+  - proto:{SERVICE}/PostEntry: does not match, and decides
+      scopes: holds ledger:read, needs ledger:write
+""",
+        ),
+        (
+            ("narrowing.yaml", "--method", f"{SERVICE}/ListEntries", *HYPOTHETICAL, "--scopes", "ledger:read"),
+            0,
+            f"""\
+allowed: the caller has what the .proto asks for
+method {SERVICE}/ListEntries
+organization {ORG}
+deny_rules:
+  - no-imports: does not match
+      request.paths: {SERVICE}/ListEntries is not like */ImportEntries
+proto:
+  + proto:{SERVICE}/ListEntries: matches, and decides
+""",
+        ),
+        (
+            ("--method", "/other/Method", *HYPOTHETICAL),
+            1,
+            f"""\
+denied: no .proto declares who may call it, and no rule allows it
+method /other/Method
+organization {ORG} (not in organizations)
+""",
+        ),
+    ],
+    ids=["denied", "allowed", "not-declared"],
+)
+def test_what_a_proto_asks_for_is_explained(
+    run: Run, api: str, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    assert run("explain", "--descriptors", api, *arguments) == (status, said, "")
+
+
+def test_an_explanation_of_a_proto_can_be_read_by_a_program(run: Run, api: str) -> None:
+    _, out, _ = run("explain", "--descriptors", api, "--method", f"{SERVICE}/PostEntry", *HYPOTHETICAL, "--json")
+
+    report = json.loads(out)
+    assert (report["list"], report["rule"]) == ("proto", f"proto:{SERVICE}/PostEntry")
+    assert report["reason"] == "insufficient_scope"
+    assert [rule["failed"] for rule in report["rules"]] == [["scopes: holds none, needs ledger:write"]]
+
+
+def test_protos_have_tests_too(run: Run, tmp_path: Path, api: str) -> None:
+    rule = f"proto:{SERVICE}/PostEntry"
+    case = f"- {{name: post, method: {SERVICE}/PostEntry, organization: {ORG}, expect: denied, rule: '{rule}'}}\n"
+    (tmp_path / "api.test.yaml").write_text(case, encoding="utf-8")
+
+    assert run("test", "--descriptors", api, "--tests", "api.test.yaml") == (0, "1 passed, 0 failed\n", "")
+    assert run("test", "--descriptors", api)[::2] == (
+        2,
+        "authz: tests: missing; without a policy file they are beside none, so give --tests policy.test.yaml\n",
+    )
+
+
+def test_what_other_protos_would_change_is_printed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "old.binpb").write_bytes(with_imports(service_file({"Call": {}})))
+    (tmp_path / "new.binpb").write_bytes(with_imports(service_file({"Call": {"scopes": ["w"]}})))
+    logged = {**LOGGED, "method": "/tests.Api/Call", "organization": ORG, "rule": "proto:/tests.Api/Call"}
+    (tmp_path / "log.jsonl").write_text(json.dumps(logged), encoding="utf-8")
+    diff = ("diff", "--decisions", "log.jsonl", "--descriptors", "new.binpb")
+
+    by_proto = "by proto:/tests.Api/Call"
+    assert run(*diff, "--old-descriptors", "old.binpb") == (
+        1,
+        f"1 /tests.Api/Call {ORG}: allowed {by_proto} -> denied {by_proto}\n1 of 1 decisions would change\n",
+        "",
+    )
+    assert run(*diff)[1].endswith("0 of 1 decisions would change\n")
+    assert run(*diff, "policy.yaml")[::2] == (
+        2,
+        "authz: new: missing; give the policy in force and the one to compare with it\n",
+    )

@@ -9,9 +9,11 @@ import pytest
 from authz import cli
 from authz.call import Call, Principal
 from authz.decision import Evidence
+from authz.demo.v1 import ledger_pb2
 from authz.errors import PermissionDeniedError
 from authz.policy import Policy
 from authz.policy.schema import SCHEMA
+from tests.marked import descriptor_set
 
 TEXT = (Path(__file__).parents[2] / "docs/policy.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in re.findall(r"(?m)^\| `org_.*\|$", TEXT)]
@@ -43,6 +45,36 @@ def test_the_commands_print_what_it_shows(
     cli.run(shown[1].split())
 
     assert capsys.readouterr().out == shown[2]
+
+
+@pytest.mark.parametrize(
+    "command", ["check --descriptors", "explain --descriptors", "check narrower.yaml --descriptors"]
+)
+def test_the_commands_about_protos_print_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    example(tmp_path, "narrower.yaml")
+    # As `protoc -o` writes it, in the line above them.
+    (tmp_path / "api.binpb").write_bytes(descriptor_set(ledger_pb2.DESCRIPTOR))
+    monkeypatch.chdir(tmp_path)
+    shown = re.search(rf"\$ authz (policy {re.escape(command)} .*)\n((?:[^$`].*\n)*)", TEXT)
+    assert shown is not None
+
+    cli.run(shown[1].split())
+
+    assert capsys.readouterr().out == shown[2]
+
+
+def test_the_proto_that_it_shows_is_that_of_the_demo() -> None:
+    shown = re.search(r"```proto\n(.*?)```", TEXT, re.DOTALL)
+    demo = (Path(__file__).parents[2] / "protos/authz/demo/v1/ledger.proto").read_text(encoding="utf-8")
+    lines = [line for line in demo.partition("// What a client")[0].splitlines() if line and "//" not in line]
+    wanted = {"syntax", "package", 'import "google'}
+
+    assert shown is not None
+    assert [line for line in shown[1].splitlines() if line] == [
+        line for line in lines if not line.startswith(tuple(wanted))
+    ]
 
 
 @pytest.mark.parametrize(("org_id", "scopes", "method", "verdict", "rule"), ROWS)

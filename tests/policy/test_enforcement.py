@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from authz.access import Access
 from authz.authorizer import Authorizer
 from authz.call import ANONYMOUS, Call, Principal, Requirements
 from authz.decision import Evidence
@@ -15,8 +16,11 @@ from authz.flow import run
 from authz.introspection import Assurance, Introspector
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.organizations import Organizations
 from authz.peer import Peer
-from authz.policy import Policy
+from authz.policy import Organization, Policy
+from authz.policy.declared import Protos
+from authz.policy.document import Document
 from authz.policy.memory import Memory
 from authz.verifier import Verifier
 from tests.doubles import CLIENT, ISSUER, ORG, FakeTransport, json_response
@@ -300,6 +304,32 @@ def test_methods_that_the_policy_does_not_name_keep_their_assurance(
     assert endpoint.fetches == 1
 
 
+def declared(**access: Any) -> Policy:
+    """Return what a .proto asks of the callers of ``READ``."""
+    return Policy(Document({"name": "p"}), Protos({READ: Access(**access)}, "api"))
+
+
+def test_the_issuer_is_asked_where_the_proto_says_so(
+    new_asked: Callable[..., Asked], verifier: Verifier, introspector: Introspector, endpoint: FakeTransport
+) -> None:
+    asked = new_asked(declared(max_age=5.0), introspector=introspector)
+
+    asked.ask(READ)
+
+    assert (asked.evidence.source, asked.evidence.rule, endpoint.fetches) == ("introspection", f"proto:{READ}", 1)
+    with pytest.raises(ConfigError, match=r"^policy 'p': introspect needs an introspector"):
+        Authorizer(verifier, policy=declared(max_age=5.0))
+
+
+def test_a_method_that_its_proto_makes_public_needs_no_token(new_asked: Callable[..., Asked]) -> None:
+    """And any good one where a route asks for something."""
+    asked = new_asked(declared(public=True))
+
+    assert asked.ask(READ, token="nonsense") is ANONYMOUS
+    assert asked.reason(READ, token="nonsense", requirements=Requirements(policy="p")) == "token_malformed"
+    assert asked.ask(READ, requirements=Requirements(policy="p")).org_id == ORG
+
+
 def test_nobody_is_asked_about_calls_that_are_refused(
     new_asked: Callable[..., Asked], introspector: Introspector, endpoint: FakeTransport
 ) -> None:
@@ -383,12 +413,12 @@ def test_a_method_that_the_policy_opens_is_shut_where_a_route_asks_something(ask
 
 def test_callers_are_not_mixed_up() -> None:
     """They are remembered by what they are in memory, which another may be after them."""
-    found = policy(**organization(tenant="tenant-7"))
+    known, organizations = Organization(tenant="tenant-7"), Organizations(None, "allow")
 
     for number in range(10_500):
         caller = Principal(org_id=ORG, client_id="c", subject="c", token_id=str(number))
-        admitted = found.admit(Call(method=READ, metadata=()), caller, Evidence())
-        assert (admitted.token_id, admitted.tenant) == (str(number), "tenant-7")
+        identified = organizations.identify(caller, known)
+        assert (identified.token_id, identified.tenant) == (str(number), "tenant-7")
 
 
 def test_long_methods_are_not_remembered(asked: Asked) -> None:

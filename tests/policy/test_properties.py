@@ -13,6 +13,8 @@ from authz.decision import Evidence
 from authz.errors import ConfigError, PermissionDeniedError
 from authz.peer import Peer
 from authz.policy import Policy
+from authz.policy.declared import Protos
+from authz.policy.document import Document
 
 # Few and alike, so that most of them meet.
 TEXTS = ["", "/", "/a", "/a/", "/a/b", "/b/b", "/ab", "a", "b"]
@@ -115,11 +117,11 @@ def first_match(document: dict[str, Any], call: Call, who: Principal) -> tuple[s
     return None
 
 
-def built(document: dict[str, Any]) -> Policy:
+def built(document: dict[str, Any], protos: Protos | None = None) -> Policy:
     """Return the policy without the rules that it calls pointless."""
     while True:
         try:
-            return Policy.from_document(document)
+            return Policy(Document(document), protos)
         except ConfigError as error:
             pointless = re.match(r"policy: (\w+)\[(\d+)\]: rule '\w+' never decides", str(error))
             assert pointless is not None

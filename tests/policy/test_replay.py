@@ -85,6 +85,16 @@ def test_who_was_refused_for_something_else_still_is() -> None:
     assert (replay.changes, replay.refused) == ({}, 1)
 
 
+def test_scopes_that_a_proto_asked_for_are_the_policys() -> None:
+    """And those that a route asked for are not."""
+    of_proto = line("/ledger/Read", verdict="denied", reason="insufficient_scope", rule="proto:/ledger/Read")
+    of_route = line("/ledger/Read", verdict="denied", reason="insufficient_scope", rule="")
+
+    replay = replayed(of_proto, of_route)
+
+    assert (replay.replayed, replay.refused) == (1, 1)
+
+
 def test_lines_that_are_no_decisions_are_counted() -> None:
     lines = [b"", b"{", b"[]", b"{}", b"\xff", line("/ledger/Read", scopes="r"), line("/ledger/Read", client=7)]
 

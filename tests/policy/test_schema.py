@@ -66,7 +66,6 @@ REJECTED = {
     "list": [],
     "null": None,
     "no-rules": policy(allow_rules=[]),
-    "rules-missing": {"name": "p"},
     "empty-name": policy(name=""),
     "number-as-name": policy(name=1),
     "unknown-key": policy(rules=[]),
