@@ -153,9 +153,11 @@ class PermissionDeniedError(AuthzError):
 class InsufficientScopeError(PermissionDeniedError):
     """The token does not grant all of ``scopes``, which the operator wants here and whose names the caller is told."""
 
+    reason = "insufficient_scope"
+
     def __init__(self, scopes: Collection[str], *, rule: str = "") -> None:
         self.scopes = frozenset(scopes)
-        super().__init__(reason="insufficient_scope", rule=rule)
+        super().__init__(reason=self.reason, rule=rule)
 
 
 class ResourceExhaustedError(AuthzError):
