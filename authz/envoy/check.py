@@ -236,6 +236,10 @@ def allowed(
     return allow(principal, trusted, remove_authorization=remove_authorization, quota=quota).SerializeToString()
 
 
+# Envoy makes UNAVAILABLE of a 429, which clients try again at once, and UNKNOWN of a 500, unless it is told otherwise.
+_NOT_AS_ENVOY_HAS_IT = frozenset({Code.RESOURCE_EXHAUSTED, Code.INTERNAL})
+
+
 def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
     """Return the response that stops a request.
 
@@ -249,8 +253,7 @@ def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
     """
     if grpc:
         body, headers = refusal.message, refusal.trailers
-        if refusal.code is Code.RESOURCE_EXHAUSTED:
-            # Envoy makes UNAVAILABLE of a 429, which clients try again at once, unless it is told otherwise.
+        if refusal.code in _NOT_AS_ENVOY_HAS_IT:
             headers = (*headers, Entry("grpc-status", str(refusal.code.value)))
     else:
         body = json.dumps({"error": refusal.message})

@@ -62,8 +62,8 @@ ROWS = {
         "Authorization is unavailable",
         "retry-after",
     ),
-    # The one that gRPC clients get as something else than in process.
-    "500": Row(InternalError(), grpc.StatusCode.UNKNOWN, 500, "Internal error", ""),
+    # Left alone Envoy makes UNKNOWN of it.
+    "500": Row(InternalError(), grpc.StatusCode.INTERNAL, 500, "Internal error", ""),
 }
 
 

@@ -478,11 +478,11 @@ def test_grpc_clients_get_a_sentence_and_the_details(error: AuthzError) -> None:
 
 
 @each_error
-def test_only_a_quota_needs_a_grpc_status_of_its_own(error: AuthzError) -> None:
-    """Envoy makes the right one of every other HTTP status that a refusal may have, but for 500."""
+def test_what_envoy_would_make_something_else_of_has_a_grpc_status(error: AuthzError) -> None:
+    """Envoy makes the right one of every other HTTP status that a refusal may have."""
     headers = Denial(deny(refusal_of(error, CHALLENGE), grpc=True)).headers
 
-    assert headers.get("grpc-status") == ("8" if isinstance(error, ResourceExhaustedError) else None)
+    assert headers.get("grpc-status") == {429: "8", 500: "13"}.get(refusal_of(error, CHALLENGE).http_status)
 
 
 @each_error
