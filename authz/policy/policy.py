@@ -16,6 +16,7 @@ from authz.policy.index import Index
 from authz.policy.memory import Memory
 from authz.policy.organizations import Organization, organizations_from
 from authz.policy.rules import Rule, Words, headers_of
+from authz.suspension import suspended
 
 _REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 256
@@ -173,11 +174,6 @@ class Policy:
         identified = replace(principal, tenant=tenant)
         self._identified.remember(id(principal), (principal, identified))
         return identified
-
-
-def suspended() -> PermissionDeniedError:
-    """Return the refusal of every call of an organization that is suspended."""
-    return PermissionDeniedError("the organization is suspended", reason="organization_suspended")
 
 
 def _up_to_certainty(rules: Iterable[Rule]) -> Iterator[Rule]:

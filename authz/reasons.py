@@ -19,9 +19,12 @@ MEANINGS = {
     "mesh_metadata_invalid": "A proxy that is believed said who calls in a way that nobody can believe. "
     "Check what the proxy sends.",
     "permission_denied": "The caller is known and may not do this. Ask whoever wrote the rules.",
+    "insufficient_scope": "The token does not grant every scope that the method asks for. "
+    "Get a token with the scopes that www-authenticate names.",
     "policy_denied": "The policy has no rule that allows this, or one that denies it. "
     "The server's decision log names the rule; `authz policy check` reads the file.",
-    "organization_suspended": "The policy suspends the caller's organization. Ask whoever keeps the policy file.",
+    "organization_suspended": "The caller's organization is suspended, by the policy or by the operator. "
+    "Ask whoever keeps the policy file, or look at the admin page.",
     "organization_mismatch": "The request names another organization than the caller's. "
     "Name the caller's own in the field that says whose data is meant, or none.",
     "organization_unverified": "The request may name another organization, and nobody can tell. "
