@@ -120,8 +120,7 @@ class Authorizer:
 
         """
         evidence, policy = evidence or Evidence(), self.policy
-        is_public = call.method in self._public or (policy is not None and call.method in policy.public)
-        if is_public and call.requirements is None:
+        if call.requirements is None and self._is_public(call.method, policy):
             evidence.source = "public"
             return ANONYMOUS
         if self._trust is not None:
@@ -159,6 +158,14 @@ class Authorizer:
         self._revocations.check(principal)
         self._suspensions.check(principal)
 
+    def is_public(self, method: str) -> bool:
+        """Say whether anybody may call ``method``, unless a route asks for more."""
+        return self._is_public(method, self.policy)
+
+    def asks_issuer(self, method: str) -> bool:
+        """Say whether the issuer is asked about the tokens of calls of ``method``."""
+        return bool(self.introspectors) and self._assurance_of(method, self.policy) is not None
+
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which calls of ``principal`` are refused, unless it shows a newer token."""
         return self.verifier.ends_at(principal)
@@ -176,9 +183,7 @@ class Authorizer:
         # What admitted it may have been withdrawn after the verdict and before the line above.
         if self._revocations.concerns(principal):
             self.streams.end(TokenInactiveError(), lambda other: other is principal)
-        elif self._suspensions.concerns(principal):
-            self.streams.end(suspended(), lambda other: other is principal)
-        elif self.policy is not None and self.policy.is_suspended(principal):
+        elif self._suspensions.concerns(principal) or (self.policy is not None and self.policy.is_suspended(principal)):
             self.streams.end(suspended(), lambda other: other is principal)
         elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self.verifier.knows_key(principal):
             self.streams.end(KeyNotFoundError(), lambda other: other is principal)
@@ -318,6 +323,9 @@ class Authorizer:
                     f"policy {policy.name!a}: introspect needs an introspector (introspection_client_id and its secret)"
                 )
         return policy
+
+    def _is_public(self, method: str, policy: Policy | None) -> bool:
+        return method in self._public or (policy is not None and method in policy.public)
 
     def _assurance_of(self, method: str, policy: Policy | None) -> Assurance | None:
         assurance = policy.assurance(method) if policy is not None else None

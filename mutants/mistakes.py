@@ -66,8 +66,8 @@ MISTAKES = (
     Mistake(
         "methods that begin like a public one are public",
         "authz/authorizer.py",
-        "is_public = call.method in self._public or",
-        "is_public = call.method.startswith(tuple(self._public)) or",
+        "return method in self._public or",
+        "return method.startswith(tuple(self._public)) or",
         f"{_DOORS}test_server.py -k resembles",
     ),
     # ---- Refusals ----
