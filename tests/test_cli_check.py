@@ -14,10 +14,10 @@ from google.rpc.error_details_pb2 import ErrorInfo
 
 from authz import cli, errors
 from authz.cli import verdict
-from authz.reasons import MEANINGS
 from authz.demo.signing import SigningKey
 from authz.envoy.v3.external_auth_pb2 import CheckResponse, HeaderValue, HeaderValueOption, OkHttpResponse, Status
 from authz.errors import AuthzError
+from authz.reasons import MEANINGS
 from tests import programs
 from tests.certificates import Authority
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, jwks, m2m_claims

@@ -87,7 +87,7 @@ class Traffic:
 
     def __init__(self, authorizer: Authorizer, activity: Activity, key: SigningKey) -> None:
         self._authorizer, self._activity = authorizer, activity
-        self._random = random.Random(7)
+        self._random = random.Random(7)  # noqa: S311 - a picture
         self._tokens = {partner: partner.token(key) for partner in PARTNERS}
         self._old = PARTNERS[1].token(key, exp=int(time.time()) - 60, iat=int(time.time()) - 900)
 
