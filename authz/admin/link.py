@@ -22,6 +22,7 @@ from authz import telemetry
 from authz.admin.source import Json, Order, Question, Source
 
 _MAX_LINE = 8 * 1024 * 1024
+_MAX_UNREAD = 64 * 1024
 _ANSWER_SECONDS = 2.0
 # Said by a worker that has obeyed; no question has this number.
 _READY: Json = {"number": -1, "answer": None}
@@ -64,6 +65,9 @@ class WorkerLink:
         if not self.is_ready:
             # It loads for a second or two, for which nobody has to wait.
             self._write({"number": -1, "what": what, "arguments": arguments})
+            return None
+        if what != "order" and self._writer.transport.get_write_buffer_size() > _MAX_UNREAD:
+            # It is stopped, and questions that it never reads must not pile up.
             return None
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()

@@ -48,7 +48,7 @@ function report(answer) {
 
 function step({ name, outcome, words }) {
   return make("li", { className: outcome },
-    make("span", { className: "sign", title: outcome }, SIGNS[outcome]), make("b", {}, name), make("span", {}, words));
+    make("span", { className: "sign", role: "img", "aria-label": outcome }, SIGNS[outcome]), make("b", {}, name), make("span", {}, words));
 }
 
 function facts(caller) {
