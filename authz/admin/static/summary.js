@@ -13,9 +13,13 @@ export function show(overview, version) {
 }
 
 function showServer({ workers, silent, now }, version) {
+  if (workers.length === 0) {
+    $("server").textContent = "The workers are starting";
+    return;
+  }
   const started = Math.min(...workers.map((worker) => worker.started));
-  const parts = [workers.length > 1 ? plural(workers.length, "worker") : `process ${workers[0]?.pid ?? ""}`];
-  if (workers.length > 0) parts.push(`up ${span(now - started)}`);
+  const parts = [workers.length > 1 ? plural(workers.length, "worker") : `process ${workers[0].pid}`];
+  parts.push(`up ${span(now - started)}`);
   if (silent > 0) parts.push(`${plural(silent, "worker")} not answering`);
   $("server").textContent = [...parts, `version ${version}`].join(" · ");
 }
