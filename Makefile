@@ -25,7 +25,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-lowest chaos fuzz mutants check fmt bench protos build constraints clean
+.PHONY: help demo test test-lowest chaos screenshot fuzz mutants check fmt bench protos build constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -36,12 +36,15 @@ demo: .venv/.ready ## Show the whole thing at work behind a real Envoy (ARGS=--k
 test: .venv/.ready .venv-xds/.ready ## Run the tests and measure coverage (ARGS="-k jws --no-cov" for a few)
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --cov $(ARGS)
 
-# Without tests/chaos, which is about processes and Envoy, and runs with the newest.
+# Without tests/chaos, which is about processes and Envoy, and tests/browser: they run with the newest.
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
-	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) --ignore tests/chaos $(ARGS)
+	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) --ignore tests/chaos --ignore tests/browser $(ARGS)
 
 chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
 	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos -o faulthandler_timeout=3600 $(ARGS)
+
+screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
+	.venv/bin/python -m tests.browser.screenshot docs/admin.png
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check; do \

@@ -23,7 +23,6 @@ from authz.admin.source import Json, Order, Question, Source
 
 _MAX_LINE = 8 * 1024 * 1024
 _MAX_UNREAD = 64 * 1024
-_ANSWER_SECONDS = 2.0
 # Said by a worker that has obeyed; no question has this number.
 _READY: Json = {"number": -1, "answer": None}
 
@@ -36,6 +35,7 @@ class WorkerLink:
         reader: what it says.
         writer: what it is told.
         closed: is called when it has ended.
+        patience: seconds that an answer may take.
 
     Attributes:
         is_ready: whether it has obeyed what was in force, and answers.
@@ -48,10 +48,13 @@ class WorkerLink:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         closed: Callable[["WorkerLink"], object],
+        *,
+        patience: float,
     ) -> None:
         self.number = number
         self.is_ready = False
         self._reader, self._writer, self._closed = reader, writer, closed
+        self._patience = patience
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[Json]] = {}
         self._listening = asyncio.create_task(self._listen())
@@ -73,7 +76,7 @@ class WorkerLink:
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         self._write({"number": number, "what": what, "arguments": arguments})
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(self._patience):
                 said: Json | None = await answer
                 return said
         except (TimeoutError, ConnectionError):
@@ -81,9 +84,11 @@ class WorkerLink:
         finally:
             del self._waiting[number]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End it."""
         self._listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._listening
 
     def _write(self, line: Json) -> None:
         _write(self._writer, line)
@@ -101,14 +106,16 @@ class WorkerLink:
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(ConnectionResetError())
-            self._writer.close()
             self._closed(self)
+            await _close(self._writer)
 
 
-async def link_to_worker(number: int, ours: socket.socket, closed: Callable[[WorkerLink], object]) -> WorkerLink:
+async def link_to_worker(
+    number: int, ours: socket.socket, closed: Callable[[WorkerLink], object], *, patience: float
+) -> WorkerLink:
     """Return the supervisor's end of a link, over its socket of a pair."""
     reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_MAX_LINE)
-    return WorkerLink(number, reader, writer, closed)
+    return WorkerLink(number, reader, writer, closed, patience=patience)
 
 
 @contextlib.asynccontextmanager
@@ -124,20 +131,22 @@ async def answering_supervisor(its: socket.socket, source: Source) -> AsyncItera
 
     """
     reader, writer = await asyncio.open_unix_connection(sock=its, limit=_MAX_LINE)
-    first = await reader.readline()
-    if not first.endswith(b"\n"):
-        raise ConnectionResetError
-    for verb, name in json.loads(first)["orders"]:
-        await source.order(Order(verb, name))
-    _write(writer, _READY)
-    answering = asyncio.create_task(_answer_on(reader, writer, source))
     try:
-        yield
+        first = await reader.readline()
+        if not first.endswith(b"\n"):
+            raise ConnectionResetError
+        for verb, name in json.loads(first)["orders"]:
+            await source.order(Order(verb, name))
+        _write(writer, _READY)
+        answering = asyncio.create_task(_answer_on(reader, writer, source))
+        try:
+            yield
+        finally:
+            answering.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await answering
     finally:
-        answering.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await answering
-        writer.close()
+        await _close(writer)
 
 
 async def _answer_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: Source) -> None:
@@ -152,6 +161,13 @@ async def _answer_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
             await writer.drain()
     # Whom no order can reach any more must not go on: its successor will hear what is in force.
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    # What was not written yet is for nobody any more.
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 def _write(writer: asyncio.StreamWriter, line: Json) -> None:

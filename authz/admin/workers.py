@@ -4,30 +4,46 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from typing import Any, Self
 
 from authz.admin.link import WorkerLink, link_to_worker
 from authz.admin.own import MAX_ORGANIZATIONS_TOLD
 from authz.admin.source import Json, Order, Orders, Question
 from authz.errors import UnavailableError
 
+ANSWER_SECONDS = 2.0
+"""How long the page waits for a worker."""
+
 
 class Workers:
     """Several workers as one :class:`authz.admin.source.Source`.
 
-    Those that do not answer in time are left out of an answer, and its ``silent`` says how many.
+    An asynchronous context manager, which ends all links.
+    Workers that do not answer in time are left out of an answer, and its ``silent`` says how many.
+
+    Args:
+        patience: seconds that an answer of a worker may take.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience: float = ANSWER_SECONDS) -> None:
+        self._patience = patience
         self._links: list[WorkerLink] = []
         self._orders = Orders()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for link in list(self._links):
+            await link.close()
 
     @contextlib.asynccontextmanager
     async def link(self, number: int) -> AsyncIterator[socket.socket]:
         """Yield the socket that a worker which is about to start must get."""
         ours, its = socket.socketpair()
         with its:
-            link = await link_to_worker(number, ours, self._forget)
+            link = await link_to_worker(number, ours, self._forget, patience=self._patience)
             # Without a pause in between: what is ordered from now on is told to this one, too.
             link.tell(self._orders.in_force())
             self._links.append(link)
@@ -91,11 +107,6 @@ class Workers:
         answers, silent = await _answers(self._links, "order", order)
         by_policy = any(answer["by_policy"] for answer in answers)
         return {"by_policy": by_policy, "workers": len(answers), "pending": silent}
-
-    def close(self) -> None:
-        """End all links."""
-        for link in self._links:
-            link.close()
 
     async def _ask(self, what: str, *arguments: Any) -> tuple[list[Json], int]:
         return await _answers(self._ready(), what, *arguments)

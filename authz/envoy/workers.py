@@ -29,7 +29,7 @@ async def run(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as ending:
         addresses = ending.enter_context(SharedAddresses(settings.listen))
         check_nobody_answers(map(partial(parse, "listen"), addresses.all(settings.workers)))
-        admin = None if settings.admin is None else ending.enter_context(contextlib.closing(Workers()))
+        admin = None if settings.admin is None else await ending.enter_async_context(Workers())
         if admin is not None:
             await ending.enter_async_context(admin_page.serving(settings, admin))
         build = partial(
