@@ -1,5 +1,6 @@
 # Every target sets up what it needs. The only things to have are Python (3.11 or
-# newer, with venv) and make; node is wanted for the checks of the .proto files.
+# newer, with venv) and make; node is wanted for the checks of the .proto files, and
+# Chromium for the tests of the admin page in a browser.
 
 PYTHON ?= python3
 # Passed on to the program that a target runs: make demo ARGS=--keep

@@ -635,7 +635,7 @@ MISTAKES = (
     Mistake(
         "another site may act on the admin page",
         "authz/admin/guard.py",
-        """if headers.get("origin", f"http://{hosts[0]}") != f"http://{hosts[0]}":""",
+        """if headers.get("origin", f"http://{hosts[0]}") not in (f"http://{hosts[0]}", f"https://{hosts[0]}"):""",
         "if not hosts[0]:",
         "tests/admin/test_app.py -k only_the_page",
     ),

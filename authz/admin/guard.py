@@ -80,7 +80,8 @@ class Guard:
         if method in _SAFE:
             return None
         # A client that is no browser sends none, and a website cannot keep its browser from sending it.
-        if headers.get("origin", f"http://{hosts[0]}") != f"http://{hosts[0]}":
+        # https is that of a proxy in front, which the page itself came through.
+        if headers.get("origin", f"http://{hosts[0]}") not in (f"http://{hosts[0]}", f"https://{hosts[0]}"):
             return refusal(403, "Another site may not ask.")
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return refusal(415, "Send application/json.")

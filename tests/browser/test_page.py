@@ -31,6 +31,8 @@ POLICY = {
 }
 HOSTILE = "/a.B/<img src=x onerror=document.title='stolen'>"
 
+expect.set_options(timeout=PATIENCE * 1000)
+
 NewToken = Callable[..., str]
 
 
@@ -85,7 +87,7 @@ def open_page(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         watches.append(Watch(page))
         page.goto(site.url)
-        expect(page.locator("#server")).to_contain_text("version", timeout=PATIENCE * 1000)
+        expect(page.locator("#server")).to_contain_text("version")
         return page
 
     yield open_page
@@ -109,9 +111,9 @@ def test_decision_appears_as_it_is_made_and_says_why_in_words(
     site.check(new_token(exp=int(time.time()) - 60, iat=int(time.time()) - 900), path="/a.B/TooLate")
     allowed, denied = rows(page).filter(has_text="/a.B/JustNow"), rows(page).filter(has_text="/a.B/TooLate")
 
-    expect(allowed).to_have_count(1, timeout=PATIENCE * 1000)
+    expect(allowed).to_have_count(1)
     expect(allowed.locator(".verdict")).to_have_text("allowed")
-    expect(denied).to_contain_text("The token was good once and has expired.", timeout=PATIENCE * 1000)
+    expect(denied).to_contain_text("The token was good once and has expired.")
     expect(denied.locator(".verdict")).to_have_text("denied")
     # Not by colour alone.
     assert page.evaluate("getComputedStyle(document.querySelector('.verdict.denied'), '::before').content") == '"✕"'
@@ -123,7 +125,7 @@ def test_filters_leave_what_was_asked_for(open_page: Callable[..., Page], site: 
     site.check(new_token(org_id=OTHER), path="/a.B/Others")
     site.check(None, path="/a.B/Nobodys")
     rows(page).filter(has_text="/a.B/Others").get_by_role("button").click()
-    expect(rows(page).filter(has_text="/a.B/Mine")).to_have_count(0, timeout=PATIENCE * 1000)
+    expect(rows(page).filter(has_text="/a.B/Mine")).to_have_count(0)
     expect(page.locator("#organization h3")).to_have_text(OTHER)
     page.get_by_role("button", name="Clear").click()
     page.locator("#filter-verdict").select_option("refused")
@@ -141,7 +143,7 @@ def test_rule_that_never_decided_stands_out(open_page: Callable[..., Page], site
 
     expect(never).to_contain_text("never hit since start")
     expect(never).to_have_class("never")
-    expect(hit).not_to_contain_text("never hit", timeout=PATIENCE * 1000)
+    expect(hit).not_to_contain_text("never hit")
     expect(hit).not_to_have_class("never")
 
 
@@ -155,16 +157,16 @@ def test_suspending_needs_the_secret_and_takes_effect_at_once(
     dialog = page.get_by_role("dialog", name="Suspend this organization?")
     dialog.get_by_label("Admin secret").fill("not-the-secret-at-all")
     dialog.get_by_role("button", name="Suspend").click()
-    expect(dialog.get_by_role("alert")).to_have_text("The admin secret is wrong.", timeout=PATIENCE * 1000)
+    expect(dialog.get_by_role("alert")).to_have_text("The admin secret is wrong.")
     before = site.check(new_token(org_id=OTHER))
     dialog.get_by_label("Admin secret").fill(SECRET)
     dialog.get_by_role("button", name="Suspend").click()
-    expect(page.get_by_role("status")).to_contain_text(f"{OTHER} is suspended", timeout=PATIENCE * 1000)
+    expect(page.get_by_role("status")).to_contain_text(f"{OTHER} is suspended")
     after = site.check(new_token(org_id=OTHER))
     page.get_by_role("button", name="Resume", exact=True).click()
     # The secret was typed once, and this page remembers it.
     page.get_by_role("dialog").get_by_role("button", name="Resume").click()
-    expect(page.get_by_role("status")).to_contain_text(f"{OTHER} is resumed", timeout=PATIENCE * 1000)
+    expect(page.get_by_role("status")).to_contain_text(f"{OTHER} is resumed")
 
     assert (before, after, site.check(new_token(org_id=OTHER))) == ([0], [7], [0])
     assert page.evaluate("[document.cookie, localStorage.length, sessionStorage.length]") == ["", 0, 0]
@@ -193,7 +195,7 @@ def test_hostile_name_is_a_text(open_page: Callable[..., Page], site: Site, new_
     page = open_page()
     site.check(new_token(), path=HOSTILE)
     site.check(None, path=HOSTILE)
-    expect(rows(page).filter(has_text=HOSTILE).first).to_be_visible(timeout=PATIENCE * 1000)
+    expect(rows(page).filter(has_text=HOSTILE).first).to_be_visible()
 
     assert page.locator("main img").count() == 0
     assert page.title() == "authz admin"
