@@ -92,7 +92,7 @@ class Traffic:
         self._old = PARTNERS[1].token(key, exp=int(time.time()) - 60, iat=int(time.time()) - 900)
 
     def call(self, at: float) -> None:
-        """Have one call decided, as if it had come in then."""
+        """Have any call decided, as if it had come in then."""
         chance = self._random
         [partner] = chance.choices(PARTNERS, [partner.weight for partner in PARTNERS])
         methods = {f"{LEDGER}/PostEntry": 50, f"{LEDGER}/ListEntries": 40, f"{REPORTS}/Get": 9, f"{LEDGER}/Import": 8}
@@ -102,9 +102,30 @@ class Traffic:
             token = f"{token[:-8]}AAAAAAAA"
         elif fate < 0.03:
             token = self._old
-        credentials = [] if 0.03 < fate < 0.05 else [f"Bearer {token}"]
         if fate > 0.985:
-            method, credentials = "/grpc.health.v1.Health/Check", []
+            method, token = "/grpc.health.v1.Health/Check", ""
+        self.decide(method, "" if 0.03 < fate < 0.05 else token, at)
+
+    def last(self, at: float) -> None:
+        """Have the calls decided that the picture shows in full: some of each kind."""
+        acme, initech, globex, umbrella = self._tokens.values()
+        for method, token in (
+            (f"{LEDGER}/PostEntry", acme),
+            (f"{REPORTS}/Get", initech),
+            (f"{LEDGER}/Import", globex),
+            (f"{LEDGER}/ListEntries", acme),
+            (f"{LEDGER}/PostEntry", umbrella),
+            ("/grpc.health.v1.Health/Check", ""),
+            (f"{LEDGER}/ListEntries", globex),
+            (f"{LEDGER}/PostEntry", self._old),
+            (f"{LEDGER}/PostEntry", acme),
+        ):
+            self.decide(method, token, at)
+            at += 0.13
+
+    def decide(self, method: str, token: str, at: float) -> None:
+        """Have one call decided, as if it had come in then."""
+        credentials = [f"Bearer {token}"] if token else []
         call, evidence, refusal = Call(method=method, metadata=[], credentials=credentials), Evidence(), None
         began = time.perf_counter()
         try:
@@ -165,9 +186,11 @@ async def main(path: str, scheme: Any = "light", scale: str = "1") -> None:
             )
             await pose(page, f"http://{address}/")
             await asyncio.sleep(2.5)
+            going_on.cancel()
+            traffic.last(time.time())
+            await asyncio.sleep(1.5)
             picture = await page.screenshot(full_page=True)
             await browser.close()
-        going_on.cancel()
     # A page has few colours, and a repository keeps every picture for ever.
     Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 

@@ -79,12 +79,17 @@ function filter() {
     decision.organization.includes(organization);
 }
 
+function why({ reason, rule }) {
+  // Of this one more is known here than its sentence says.
+  if (reason === "policy_denied") return rule ? `The policy's rule ${rule} denies it.` : "No rule of the policy allows it.";
+  return firstSentence(meanings[reason] ?? reason);
+}
+
 function row(decision, isNew) {
   const { method, organization, client, reason } = decision;
   const call = make("td", { className: decision.verdict }, make("span", { className: "method" }, method || "–"));
   if (reason) {
-    const words = firstSentence(meanings[reason] ?? reason);
-    call.append(make("span", { className: "second why", title: meanings[reason] ?? "" }, words));
+    call.append(make("span", { className: "second why", title: meanings[reason] ?? "" }, why(decision)));
   }
   const caller = make("td");
   if (organization) {
