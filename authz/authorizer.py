@@ -32,12 +32,12 @@ from authz.metadata import TrustedMetadata
 from authz.organizations import Organizations, Unknown
 from authz.peer import Peer
 from authz.policy import Policy
-from authz.policy.policy import suspended
 from authz.quota import Quota, Quotas
 from authz.refusal import Challenge, Refusal, refusal_of
 from authz.requirements import check_requirements
 from authz.revocation import Revocations
 from authz.streams import OpenStreams, Stream
+from authz.suspension import Suspensions, suspended
 from authz.verifier import DEFAULT_LEEWAY, Verifier
 from authz.verifiers import Verifiers
 
@@ -105,6 +105,7 @@ class Authorizer:
         self.verifier.watch_keys(self._end_streams_of_keys)
         self._revocations = Revocations(clock=self.verifier.clock)
         self._quotas = Quotas(clock=self.verifier.clock)
+        self._suspensions = Suspensions()
         self._trust = trust
         self._public = check_methods(public_methods, "public_methods")
         self.introspectors = _by_issuer(introspector, self.verifier.health()) if introspector is not None else {}
@@ -131,8 +132,7 @@ class Authorizer:
 
         """
         evidence, policy = evidence or Evidence(), self.policy
-        is_public = call.method in self._public or (policy is not None and call.method in policy.public)
-        if is_public and call.requirements is None:
+        if call.requirements is None and self._is_public(call.method, policy):
             evidence.source = "public"
             return ANONYMOUS
         if self._trust is not None:
@@ -163,6 +163,25 @@ class Authorizer:
                 yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
         return self._counted(principal, policy, evidence)
 
+    def check_standing(self, principal: Principal) -> None:
+        """Check that the operator has neither withdrawn nor suspended anything of ``principal``.
+
+        Raises:
+            TokenInactiveError: its token, application, organization or key is revoked.
+            PermissionDeniedError: its organization is suspended.
+
+        """
+        self._revocations.check(principal)
+        self._suspensions.check(principal)
+
+    def is_public(self, method: str) -> bool:
+        """Say whether anybody may call ``method``, unless a route asks for more."""
+        return self._is_public(method, self.policy)
+
+    def asks_issuer(self, method: str) -> bool:
+        """Say whether the issuer is asked about the tokens of calls of ``method``."""
+        return bool(self.introspectors) and self._assurance_of(method, self.policy) is not None
+
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which calls of ``principal`` are refused, unless it shows a newer token."""
         return self.verifier.ends_at(principal)
@@ -183,7 +202,7 @@ class Authorizer:
         # What admitted it may have been withdrawn after the verdict and before the line above.
         if self._revocations.concerns(principal):
             self.streams.end(TokenInactiveError(), lambda other: other is principal)
-        elif self.policy is not None and self.policy.is_suspended(principal):
+        elif self._suspensions.concerns(principal) or (self.policy is not None and self.policy.is_suspended(principal)):
             self.streams.end(suspended(), lambda other: other is principal)
         elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self.verifier.knows_key(principal):
             self.streams.end(KeyNotFoundError(), lambda other: other is principal)
@@ -224,6 +243,39 @@ class Authorizer:
         """
         self._revocations.reinstate(**what)
         telemetry.event(telemetry.WARNING, "reinstated", **what)
+
+    def suspend(self, org_id: str) -> None:
+        """Refuse every call of an organization, as a policy that suspends it does, and end its open streams.
+
+        Takes effect at once, in this process.
+
+        Raises:
+            ConfigError: ``org_id`` is empty.
+
+        """
+        self._suspensions.suspend(org_id)
+        telemetry.event(telemetry.WARNING, "organization_suspended", org_id=org_id)
+        self.streams.end(suspended(), self._suspensions.concerns)
+
+    def resume(self, org_id: str) -> None:
+        """Take back what :meth:`suspend` did; what the policy suspends stays suspended, and ended streams stay ended.
+
+        Raises:
+            ConfigError: ``org_id`` is empty.
+
+        """
+        self._suspensions.resume(org_id)
+        telemetry.event(telemetry.WARNING, "organization_resumed", org_id=org_id)
+
+    @property
+    def suspended_organizations(self) -> frozenset[str]:
+        """Whom :meth:`suspend` has suspended."""
+        return self._suspensions.organizations
+
+    @property
+    def revoked_clients(self) -> frozenset[str]:
+        """The applications that :meth:`revoke` has named."""
+        return self._revocations.clients
 
     def replace_policy(self, policy: Policy | None) -> None:
         """Decide by another policy from the next call on, and end the open streams of organizations it suspends.
@@ -290,7 +342,7 @@ class Authorizer:
 
     def _admit(self, call: Call, principal: Principal, policy: Policy | None, evidence: Evidence) -> Flow[Principal]:
         """Check what can change while a caller stays the same: what is withdrawn, what the route and the policy ask."""
-        self._revocations.check(principal)
+        self.check_standing(principal)
         if call.requirements is not None:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
         organization = yield from self._organizations.find(principal.org_id, policy)
@@ -320,6 +372,9 @@ class Authorizer:
                     f"policy {policy.name!a}: introspect needs an introspector (introspection_client_id and its secret)"
                 )
         return policy
+
+    def _is_public(self, method: str, policy: Policy | None) -> bool:
+        return method in self._public or (policy is not None and method in policy.public)
 
     def _assurance_of(self, method: str, policy: Policy | None) -> Assurance | None:
         assurance = policy.assurance(method) if policy is not None else None

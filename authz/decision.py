@@ -30,7 +30,8 @@ _VERDICTS: dict[Code, Verdict] = {
 }
 
 # Chosen by the caller, and as long as headers may be.
-_MAX_METHOD = 512
+MAX_METHOD = 512
+"""How much of a method name is told."""
 
 
 class Evidence:
@@ -95,7 +96,7 @@ class Decision(NamedTuple):
             "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="microseconds"),
             "event": self.event,
             "door": self.door,
-            "method": _text(self.call.method[:_MAX_METHOD]),
+            "method": _text(self.call.method[:MAX_METHOD]),
             "verdict": self.verdict,
             "code": "OK" if refusal is None else refusal.code.name,
             "reason": "" if refusal is None else refusal.reason,

@@ -139,6 +139,12 @@ class Directory:
             raise DirectoryUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._now()))
         return record.organization
 
+    def recall(self, org_id: str) -> Organization | None:
+        """Return what was known of an organization last, and ask nobody; ``None`` if nothing is remembered."""
+        with self._lock:
+            record = self._records.get(org_id)
+        return None if record is None else record.organization
+
     def after_fork(self) -> None:
         """Start without records, questions and threads, which are the parent's."""
         self._lock = threading.Lock()

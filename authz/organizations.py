@@ -33,7 +33,7 @@ class Organizations:
             raise ConfigError(f"unknown_organizations: {unknown!a} must be allow or deny")
         self._directory = directory
         self._are_unknown_denied = unknown == "deny"
-        self._overlaid = Memory[str, tuple[Organization, Organization, Organization]](_REMEMBERED)
+        self._overlaid = Memory[tuple[int, int], tuple[Organization, Organization, Organization]](_REMEMBERED)
         self._identified = Memory[int, tuple[Principal, Principal]](_REMEMBERED)
 
     def check(self, policy: Policy | None) -> None:
@@ -58,20 +58,19 @@ class Organizations:
                 depend on that, so nobody can decide, whatever the policy lists.
 
         """
-        listed = None if policy is None else policy.organizations.get(org_id)
-        if self._directory is None:
-            known = listed
-        else:
-            known = yield from self._directory.find(org_id)
-        if known is None and self._are_unknown_denied:
-            raise PermissionDeniedError("there is no such organization", reason="organization_unknown")
-        if known is None or listed is None or known is listed:
-            return listed or known or STRANGER
-        overlaid = self._overlaid.get(org_id)
-        if overlaid is None or overlaid[0] is not listed or overlaid[1] is not known:
-            overlaid = listed, known, listed.over(known)
-            self._overlaid.remember(org_id, overlaid)
-        return overlaid[2]
+        listed = _listed(org_id, policy)
+        known = listed if self._directory is None else (yield from self._directory.find(org_id))
+        return self._overlay(listed, known)
+
+    def recall(self, org_id: str, policy: Policy | None) -> Organization:
+        """Return what is known of an organization, as :meth:`find` does, but ask nobody.
+
+        Raises:
+            PermissionDeniedError: there is none of that id, or none is remembered, and such are denied.
+
+        """
+        listed = _listed(org_id, policy)
+        return self._overlay(listed, listed if self._directory is None else self._directory.recall(org_id))
 
     def identify(self, principal: Principal, organization: Organization) -> Principal:
         """Return ``principal`` with the tenant of its organization; for the same caller the same object."""
@@ -85,3 +84,20 @@ class Organizations:
         identified = replace(principal, tenant=organization.tenant)
         self._identified.remember(id(principal), (principal, identified))
         return identified
+
+    def _overlay(self, listed: Organization | None, known: Organization | None) -> Organization:
+        if known is None and self._are_unknown_denied:
+            raise PermissionDeniedError("there is no such organization", reason="organization_unknown")
+        if known is None or listed is None or known is listed:
+            return listed or known or STRANGER
+        # By identity: two policies may list the same id. The entry keeps both objects, and so their ids.
+        key = id(listed), id(known)
+        overlaid = self._overlaid.get(key)
+        if overlaid is None:
+            overlaid = listed, known, listed.over(known)
+            self._overlaid.remember(key, overlaid)
+        return overlaid[2]
+
+
+def _listed(org_id: str, policy: Policy | None) -> Organization | None:
+    return None if policy is None else policy.organizations.get(org_id)

@@ -66,8 +66,8 @@ MISTAKES = (
     Mistake(
         "methods that begin like a public one are public",
         "authz/authorizer.py",
-        "is_public = call.method in self._public or",
-        "is_public = call.method.startswith(tuple(self._public)) or",
+        "return method in self._public or",
+        "return method.startswith(tuple(self._public)) or",
         f"{_DOORS}test_server.py -k resembles",
     ),
     # ---- Refusals ----
@@ -521,8 +521,8 @@ MISTAKES = (
     Mistake(
         "envoy route: a public path stays public whatever is asked",
         "authz/authorizer.py",
-        "if is_public and call.requirements is None:",
-        "if is_public:",
+        "if call.requirements is None and self._is_public(call.method, policy):",
+        "if self._is_public(call.method, policy):",
         "tests/test_requirements.py tests/envoy/test_context.py",
     ),
     Mistake(
@@ -691,9 +691,45 @@ MISTAKES = (
     Mistake(
         "clients of Envoy try again at once what is over the quota",
         "authz/envoy/check.py",
-        "if refusal.code is Code.RESOURCE_EXHAUSTED:",
+        "if refusal.code in _NOT_AS_ENVOY_HAS_IT:",
         "if False:",
-        "tests/envoy/test_check.py -k status_of_its_own",
+        "tests/envoy/test_check.py -k would_make_something_else",
+    ),
+    # ---- The admin page ----
+    Mistake(
+        "the admin page answers to any name",
+        "authz/admin/guard.py",
+        "if len(hosts) != 1 or not self._is_ours(hosts[0]):",
+        "if len(hosts) != 1:",
+        "tests/admin/test_app.py -k names",
+    ),
+    Mistake(
+        "another site may act on the admin page",
+        "authz/admin/guard.py",
+        """if headers.get("origin", f"http://{hosts[0]}") not in (f"http://{hosts[0]}", f"https://{hosts[0]}"):""",
+        "if not hosts[0]:",
+        "tests/admin/test_app.py -k only_the_page",
+    ),
+    Mistake(
+        "wrong admin secrets can be guessed as fast as one likes",
+        "authz/admin/guard.py",
+        "self._forgiven = max(now, self._forgiven) + FAILURE_SECONDS",
+        "self._forgiven = now",
+        "tests/admin/test_app.py -k guessing",
+    ),
+    Mistake(
+        "a worker that is started again lets in who is suspended",
+        "authz/admin/workers.py",
+        "            link.tell(self._orders.in_force())\n",
+        "            link.tell([])\n",
+        "tests/admin/test_workers.py -k starts_later",
+    ),
+    Mistake(
+        "a stream that opens late escapes its suspension",
+        "authz/authorizer.py",
+        "elif self._suspensions.concerns(principal) or (",
+        "elif (",
+        "tests/test_suspension.py",
     ),
     # ---- The engines ----
     Mistake(

@@ -19,6 +19,7 @@ from authz.policy.memory import Memory
 from authz.policy.organizations import Organization, organizations_from
 from authz.policy.quotas import quotas_from
 from authz.policy.rules import Rule, Words, headers_of
+from authz.suspension import suspended
 
 _REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 256
@@ -220,11 +221,6 @@ class Policy:
 
 def _document(file: str | os.PathLike[str] | None) -> Document:
     return Document({"name": "proto"}, "proto") if file is None else read(file)
-
-
-def suspended() -> PermissionDeniedError:
-    """Return the refusal of every call of an organization that is suspended."""
-    return PermissionDeniedError("the organization is suspended", reason="organization_suspended")
 
 
 def _up_to_certainty(rules: Iterable[Rule]) -> Iterator[Rule]:
