@@ -1,5 +1,6 @@
 # Every target sets up what it needs. The only things to have are Python (3.11 or
-# newer, with venv) and make; node is wanted for the checks of the .proto files.
+# newer, with venv) and make; node is wanted for the checks of the .proto files, and
+# Chromium for the tests of the admin page in a browser.
 
 PYTHON ?= python3
 # Passed on to the program that a target runs: make demo ARGS=--keep
@@ -25,7 +26,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-lowest chaos fuzz mutants check fmt bench protos build constraints clean
+.PHONY: help demo test test-lowest chaos screenshot fuzz mutants check fmt bench protos build constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -36,15 +37,19 @@ demo: .venv/.ready ## Show the whole thing at work behind a real Envoy (ARGS=--k
 test: .venv/.ready .venv-xds/.ready ## Run the tests and measure coverage (ARGS="-k jws --no-cov" for a few)
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --cov $(ARGS)
 
-# Without what no requirement's release decides: processes and Envoy, the demo, documents,
-# and what simulates or tries many inputs. All that runs with the newest.
-NOT_WITH_LOWEST := tests/chaos tests/e2e/test_demo.py tests/e2e/test_printed_config.py tests/envoy/test_workers.py \
-	tests/test_deploy.py tests/test_image.py tests/test_properties.py tests/test_readme.py tests/test_simulation.py
+# Without what no requirement's release decides: processes and Envoy, browsers, the demo,
+# documents, and what simulates or tries many inputs. All that runs with the newest.
+NOT_WITH_LOWEST := tests/browser tests/chaos tests/e2e/test_demo.py tests/e2e/test_printed_config.py \
+	tests/envoy/test_workers.py tests/test_deploy.py tests/test_image.py tests/test_properties.py tests/test_readme.py \
+	tests/test_simulation.py
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
 	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) $(addprefix --ignore ,$(NOT_WITH_LOWEST)) $(ARGS)
 
 chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
 	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos -o faulthandler_timeout=3600 $(ARGS)
+
+screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
+	.venv/bin/python -m tests.browser.screenshot docs/admin.png
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check; do \

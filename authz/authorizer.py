@@ -1,5 +1,6 @@
 """The judge behind every door: says whether a call may be made, and who makes it."""
 
+import math
 import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -33,12 +34,13 @@ from authz.metadata import TrustedMetadata
 from authz.organizations import Organizations, Unknown
 from authz.peer import Peer
 from authz.policy import Policy
-from authz.policy.policy import suspended
+from authz.quota import Quota, Quotas
 from authz.refusal import Challenge, Refusal, refusal_of
 from authz.requirements import check_requirements
 from authz.revocation import Revocations
 from authz.shadow import Shadow
 from authz.streams import OpenStreams, Stream
+from authz.suspension import Suspensions, suspended
 from authz.verifier import DEFAULT_LEEWAY, Verifier
 from authz.verifiers import Verifiers
 
@@ -110,6 +112,8 @@ class Authorizer:
         self._withdrawn: dict[str, frozenset[str]] = {}
         self.verifier.watch_keys(self._end_streams_of_keys)
         self._revocations = Revocations(clock=self.verifier.clock)
+        self._quotas = Quotas(clock=self.verifier.clock)
+        self._suspensions = Suspensions()
         self._trust = trust
         self._public = check_methods(public_methods, "public_methods")
         self.introspectors = _by_issuer(introspector, self.verifier.health()) if introspector is not None else {}
@@ -154,8 +158,7 @@ class Authorizer:
         evidence = evidence or Evidence()
         # Both at once: another thread may replace them at any time.
         policy, evidence.isolation = self._in_force
-        is_public = call.method in self._public or (policy is not None and call.method in policy.public)
-        if is_public and call.requirements is None:
+        if call.requirements is None and self._is_public(call.method, policy):
             evidence.source = "public"
             return ANONYMOUS
         if self._trust is not None:
@@ -164,23 +167,46 @@ class Authorizer:
                 evidence.principal, evidence.source = principal_of_mesh, "proxy"
                 if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
                     raise TokenExpiredError
-                return (yield from self._admit(call, principal_of_mesh, policy, evidence))
+                admitted = yield from self._admit(call, principal_of_mesh, policy, evidence)
+                return self._counted(admitted, policy, evidence)
         credentials = _credentials(call.metadata) if call.credentials is None else call.credentials
         if not credentials and call.verified_claims is not None and self._assurance_of(call.method, policy) is None:
             # Where the issuer is to be asked, there is nothing to ask it about.
             principal = self.verifier.principal_of(call.verified_claims, call.peer)
             evidence.principal, evidence.source = principal, "proxy"
-            return (yield from self._admit(call, principal, policy, evidence))
+            return self._counted((yield from self._admit(call, principal, policy, evidence)), policy, evidence)
         token = _bearer_token(credentials)
         principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
         principal = yield from self._admit(call, principal, policy, evidence)
-        # Last, so that nobody is asked about calls that may not be made.
+        # So late, that nobody is asked about calls that may not be made.
         if self.introspectors:
             assurance = self._assurance_of(call.method, policy)
             if assurance is not None:
+                quota = _quota_of(principal, policy)
+                if quota is not None:
+                    self._quotas.check(principal.org_id, quota)
                 evidence.source = "introspection"
                 yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
-        return principal
+        return self._counted(principal, policy, evidence)
+
+    def check_standing(self, principal: Principal) -> None:
+        """Check that the operator has neither withdrawn nor suspended anything of ``principal``.
+
+        Raises:
+            TokenInactiveError: its token, application, organization or key is revoked.
+            PermissionDeniedError: its organization is suspended.
+
+        """
+        self._revocations.check(principal)
+        self._suspensions.check(principal)
+
+    def is_public(self, method: str) -> bool:
+        """Say whether anybody may call ``method``, unless a route asks for more."""
+        return self._is_public(method, self.policy)
+
+    def asks_issuer(self, method: str) -> bool:
+        """Say whether the issuer is asked about the tokens of calls of ``method``."""
+        return bool(self.introspectors) and self._assurance_of(method, self.policy) is not None
 
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which calls of ``principal`` are refused, unless it shows a newer token."""
@@ -196,15 +222,31 @@ class Authorizer:
             call: the call that it is, about which every other policy is asked anew; without it only whether the
                 organization is suspended.
 
+        Raises:
+            ResourceExhaustedError: its organization has as many streams open as it may; this one is not taken in.
+
         """
-        self.streams.open(stream, principal, until, call)
+        self.streams.open(stream, principal, until, self._most_streams(principal), call=call)
         # What admitted it may have been withdrawn after the verdict and before the line above.
         if self._revocations.concerns(principal):
             self.streams.end(TokenInactiveError(), lambda other: other is principal)
+        elif self._suspensions.concerns(principal):
+            self.streams.end(suspended(), lambda other: other is principal)
         elif (error := self._refusal_of_stream(call, principal)) is not None:
             self.streams.end_one(stream, error)
         elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self.verifier.knows_key(principal):
             self.streams.end(KeyNotFoundError(), lambda other: other is principal)
+
+    def limits_streams(self, principal: Principal) -> bool:
+        """Say whether the organization of ``principal`` may have only so many streams open.
+
+        Raises:
+            ResourceExhaustedError: it has as many open now, and another one need not be tried.
+
+        """
+        at_most = self._most_streams(principal)
+        self.streams.check(principal.org_id, at_most)
+        return at_most < math.inf
 
     def revoke(self, **what: str) -> None:
         """Refuse every call of a token, an application, an organization or a key, and end its open streams.
@@ -231,6 +273,39 @@ class Authorizer:
         """
         self._revocations.reinstate(**what)
         telemetry.event(telemetry.WARNING, "reinstated", **what)
+
+    def suspend(self, org_id: str) -> None:
+        """Refuse every call of an organization, as a policy that suspends it does, and end its open streams.
+
+        Takes effect at once, in this process.
+
+        Raises:
+            ConfigError: ``org_id`` is empty.
+
+        """
+        self._suspensions.suspend(org_id)
+        telemetry.event(telemetry.WARNING, "organization_suspended", org_id=org_id)
+        self.streams.end(suspended(), self._suspensions.concerns)
+
+    def resume(self, org_id: str) -> None:
+        """Take back what :meth:`suspend` did; what the policy suspends stays suspended, and ended streams stay ended.
+
+        Raises:
+            ConfigError: ``org_id`` is empty.
+
+        """
+        self._suspensions.resume(org_id)
+        telemetry.event(telemetry.WARNING, "organization_resumed", org_id=org_id)
+
+    @property
+    def suspended_organizations(self) -> frozenset[str]:
+        """Whom :meth:`suspend` has suspended."""
+        return self._suspensions.organizations
+
+    @property
+    def revoked_clients(self) -> frozenset[str]:
+        """The applications that :meth:`revoke` has named."""
+        return self._revocations.clients
 
     def replace_policy(self, policy: Policy | None, *, isolation: Any = _UNCHANGED) -> None:
         """Decide by another policy from the next call on, and end the open streams that it would not admit.
@@ -313,7 +388,7 @@ class Authorizer:
 
     def _admit(self, call: Call, principal: Principal, policy: Policy | None, evidence: Evidence) -> Flow[Principal]:
         """Check what can change while a caller stays the same: what is withdrawn, what the route and the policy ask."""
-        self._revocations.check(principal)
+        self.check_standing(principal)
         if call.requirements is not None:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
         organization = yield from self._organizations.find(principal.org_id, policy)
@@ -321,6 +396,18 @@ class Authorizer:
         if policy is not None:
             policy.admit(call, principal, evidence, organization)
         return principal
+
+    def _counted(self, principal: Principal, policy: Policy | None, evidence: Evidence) -> Principal:
+        """Count a call that nothing else speaks against: whoever is refused anyway uses up nothing."""
+        quota = _quota_of(principal, policy)
+        if quota is not None:
+            evidence.quota = quota
+            self._quotas.take(principal.org_id, quota)
+        return principal
+
+    def _most_streams(self, principal: Principal) -> float:
+        quota = _quota_of(principal, self.policy)
+        return math.inf if quota is None or quota.concurrent_streams is None else quota.concurrent_streams
 
     def _checked(self, policy: Policy | None) -> Policy | None:
         self._organizations.check(policy)
@@ -337,7 +424,7 @@ class Authorizer:
         policy = self.policy
         if policy is None or principal is ANONYMOUS:
             return None
-        if call is not None and (call.method in self._public or call.method in policy.public):
+        if call is not None and self._is_public(call.method, policy):
             return None
         try:
             organization = self._organizations.recall(principal.org_id, policy)
@@ -350,6 +437,9 @@ class Authorizer:
         except AuthzError as error:
             return error
         return None
+
+    def _is_public(self, method: str, policy: Policy | None) -> bool:
+        return method in self._public or (policy is not None and method in policy.public)
 
     def _assurance_of(self, method: str, policy: Policy | None) -> Assurance | None:
         assurance = policy.assurance(method) if policy is not None else None
@@ -450,6 +540,12 @@ def _bearer_token(credentials: Sequence[str | bytes]) -> str:
     if scheme.lower() != "bearer" or not token or foreign:
         raise TokenMalformedError("authorization is not a scheme Bearer, one space and a token")
     return token
+
+
+def _quota_of(principal: Principal, policy: Policy | None) -> Quota | None:
+    if policy is None or not policy.has_quotas or principal is ANONYMOUS:
+        return None
+    return policy.organization(principal.org_id).quota
 
 
 def _by_issuer(

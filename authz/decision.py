@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from authz.call import ANONYMOUS, Call, Principal
 from authz.errors import Code
+from authz.quota import Quota
 from authz.refusal import Refusal
 
 Source = Literal["none", "public", "proxy", "cache", "signature", "introspection"]
@@ -23,12 +24,14 @@ Door = Literal["grpc", "grpc_aio", "envoy"]
 _VERDICTS: dict[Code, Verdict] = {
     Code.UNAUTHENTICATED: "denied",
     Code.PERMISSION_DENIED: "denied",
+    Code.RESOURCE_EXHAUSTED: "denied",
     Code.UNAVAILABLE: "undecided",
     Code.INTERNAL: "failed",
 }
 
 # Chosen by the caller, and as long as headers may be.
-_MAX_METHOD = 512
+MAX_METHOD = 512
+"""How much of a method name is told."""
 
 
 class Evidence:
@@ -42,10 +45,11 @@ class Evidence:
         shadow_verdict: what a policy on trial says; empty where none was asked.
         shadow_rule: its rule that says so, if one does.
         isolation: what a door asks whose data the request is about, as it is in force together with the policy.
+        quota: the plan by which the call was counted; ``None`` where it was not.
 
     """
 
-    __slots__ = ("isolation", "policy", "principal", "rule", "shadow_rule", "shadow_verdict", "source")
+    __slots__ = ("isolation", "policy", "principal", "quota", "rule", "shadow_rule", "shadow_verdict", "source")
 
     def __init__(self) -> None:
         self.principal: Principal = ANONYMOUS
@@ -55,6 +59,7 @@ class Evidence:
         self.shadow_verdict: Verdict | Literal[""] = ""
         self.shadow_rule = ""
         self.isolation: Any = None
+        self.quota: Quota | None = None
 
 
 class Decision(NamedTuple):
@@ -97,7 +102,7 @@ class Decision(NamedTuple):
             "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="microseconds"),
             "event": self.event,
             "door": self.door,
-            "method": _text(self.call.method[:_MAX_METHOD]),
+            "method": _text(self.call.method[:MAX_METHOD]),
             "verdict": self.verdict,
             "code": "OK" if refusal is None else refusal.code.name,
             "reason": "" if refusal is None else refusal.reason,

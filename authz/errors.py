@@ -18,6 +18,7 @@ Every verdict other than "allow" is one of these, at every door::
     │   │                                 also policy_denied, organization_suspended,
     │   │                                 organization_unknown
     │   └── InsufficientScopeError        insufficient_scope
+    ├── ResourceExhaustedError        RESOURCE_EXHAUSTED, HTTP 429: too much, quota_exceeded
     ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
     │   ├── KeySetUnavailableError        key_set_unavailable
     │   ├── IntrospectionUnavailableError introspection_unavailable
@@ -43,6 +44,7 @@ class Code(enum.Enum):
     """A verdict that is not "allow": the name is a ``grpc.StatusCode``'s, the value its number."""
 
     PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
     INTERNAL = 13
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
@@ -151,9 +153,22 @@ class PermissionDeniedError(AuthzError):
 class InsufficientScopeError(PermissionDeniedError):
     """The token does not grant all of ``scopes``, which the operator wants here and whose names the caller is told."""
 
+    reason = "insufficient_scope"
+
     def __init__(self, scopes: Collection[str], *, rule: str = "") -> None:
         self.scopes = frozenset(scopes)
-        super().__init__(reason="insufficient_scope", rule=rule)
+        super().__init__(reason=self.reason, rule=rule)
+
+
+class ResourceExhaustedError(AuthzError):
+    """The caller's organization has used up its quota; it may try again after ``retry_after`` seconds."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "quota_exceeded"
+
+    def __init__(self, message: str = "", *, retry_after: float = 1.0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class UnavailableError(AuthzError):

@@ -16,7 +16,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from authz.call import Entry
-from authz.errors import AuthzError, Code, ConfigError, InsufficientScopeError, UnavailableError
+from authz.errors import AuthzError, Code, ConfigError, InsufficientScopeError, ResourceExhaustedError, UnavailableError
 from authz.transport import check_url
 
 DOMAIN = "grpc-org-authz"
@@ -25,6 +25,7 @@ DOMAIN = "grpc-org-authz"
 _HTTP_STATUS = {
     Code.UNAUTHENTICATED: 401,
     Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
     Code.UNAVAILABLE: 503,
     Code.INTERNAL: 500,
 }
@@ -32,12 +33,14 @@ _MESSAGES = {
     # The first two are the words of WorkOS's example API.
     Code.UNAUTHENTICATED: "Invalid token",
     Code.PERMISSION_DENIED: "Permission denied",
+    Code.RESOURCE_EXHAUSTED: "Quota exceeded",
     Code.UNAVAILABLE: "Authorization is unavailable",
     Code.INTERNAL: "Internal error",
 }
 _NO_TOKEN = "No token provided"  # noqa: S105 - a sentence
 
 _MAX_RETRY_AFTER = 60
+_LONGEST_QUOTA_WAIT = 3600
 
 # What may stand between quotes, and all that a scope is made of (RFC 6750 section 3).
 _QUOTABLE = re.compile(r"[ !#-\[\]-~]+")
@@ -105,23 +108,33 @@ class Challenge:
 
 def refusal_of(error: AuthzError, challenge: Challenge) -> Refusal:
     """Return what the caller sees of ``error``."""
-    retry_after, scope = 0, ""
+    wait, scope = 0, ""
     if isinstance(error, UnavailableError):
-        retry_after = min(max(math.ceil(error.retry_after), 1), _MAX_RETRY_AFTER)
+        wait = 1000 * min(max(math.ceil(error.retry_after), 1), _MAX_RETRY_AFTER)
+    elif isinstance(error, ResourceExhaustedError):
+        wait = _milliseconds(error.retry_after)
     elif isinstance(error, InsufficientScopeError):
         scope = " ".join(sorted(error.scopes))
-    return _refusal(error.code, error.reason, challenge, retry_after, scope)
+    return _refusal(error.code, error.reason, challenge, wait, scope)
 
 
-@functools.lru_cache(256)
-def _refusal(code: Code, reason: str, challenge: Challenge, retry_after: int, scope: str) -> Refusal:
+def _milliseconds(seconds: float) -> int:
+    """Return how long to wait for a quota: never less, and one of few lengths, since each is a refusal to remember."""
+    step = 50 if seconds <= 1 else 1000 if seconds <= _MAX_RETRY_AFTER else 60_000
+    return min(max(math.ceil(seconds * 1000 / step), 1) * step, _LONGEST_QUOTA_WAIT * 1000)
+
+
+@functools.lru_cache(512)
+def _refusal(code: Code, reason: str, challenge: Challenge, wait: int, scope: str) -> Refusal:
     message = _NO_TOKEN if reason == "token_missing" else _MESSAGES[code]
     # AIP-193 wants the reason in upper case.
     details: list[Message] = [ErrorInfo(reason=reason.upper(), domain=DOMAIN)]
     headers: tuple[Entry, ...] = ()
-    if retry_after:
-        details.append(RetryInfo(retry_delay=Duration(seconds=retry_after)))
-        headers = (Entry("retry-after", str(retry_after)),)
+    if wait:
+        seconds, milliseconds = divmod(wait, 1000)
+        details.append(RetryInfo(retry_delay=Duration(seconds=seconds, nanos=milliseconds * 1_000_000)))
+        # Whole seconds (RFC 9110 section 10.2.3).
+        headers = (Entry("retry-after", str(seconds + (milliseconds > 0))),)
     if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
         headers = (Entry("www-authenticate", f"{challenge}{_error(code, reason)}{_scope(scope)}"),)
     status = Status(code=code.value, message=message, details=map(_packed, details))

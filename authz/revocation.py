@@ -67,6 +67,11 @@ class Revocations:
         """
         self._change(token_id, client_id, org_id, key_id, is_revoked=False)
 
+    @property
+    def clients(self) -> frozenset[str]:
+        """The applications that are refused."""
+        return self._clients
+
     def check(self, principal: Principal) -> None:
         """Check that nothing about ``principal`` has been withdrawn.
 

@@ -24,6 +24,7 @@ from authz.verifier import Verifier
 from authz.workos_directory import WorkOSDirectory
 
 _PREFIX = "AUTHZ_"
+_MIN_ADMIN_SECRET = 16
 _UNREADABLE_FILE = ".env: cannot be read as UTF-8 text; correct the file, or run this in another folder"
 
 T = TypeVar("T")
@@ -231,6 +232,19 @@ class Settings(VerifierSettings):
     http_listen: str | None = Field(
         None, description="HOST:PORT of /healthz, /readyz and /metrics, such as 127.0.0.1:9192."
     )
+    admin: str | None = Field(
+        None, description="HOST:PORT of the admin page, such as 127.0.0.1:9902; loopback only, unless told otherwise."
+    )
+    admin_allow_remote: bool = Field(
+        default=False, description="Let other machines see the admin page, which has no TLS and shows every caller."
+    )
+    # No flag, as above.
+    admin_secret: Annotated[SecretStr | None, Parameter(parse=False)] = None
+    admin_secret_file: str | None = Field(
+        None,
+        description="A file that holds the secret for suspending and revoking there, if not AUTHZ_ADMIN_SECRET. "
+        "By default nobody can.",
+    )
     drain: float = Field(
         0.0,
         ge=0,
@@ -293,6 +307,21 @@ class Settings(VerifierSettings):
         """
         return None if self.shadow is None else self._policy_of(self.shadow)
 
+    def admin_secret_text(self) -> str:
+        """Return the secret for acting on the admin page; empty if nobody may.
+
+        Raises:
+            ConfigError: its file cannot be read, or it can be guessed.
+
+        """
+        secret = _secret("admin_secret", self.admin_secret, self.admin_secret_file)
+        is_given = self.admin_secret is not None or self.admin_secret_file is not None
+        if is_given and len(secret) < _MIN_ADMIN_SECRET:
+            raise ConfigError(
+                f"admin_secret: shorter than {_MIN_ADMIN_SECRET} characters; take a random one (openssl rand -hex 24)"
+            )
+        return secret
+
     def masked(self) -> dict[str, Any]:
         """Return all settings as plain data for people to read, without what could be a secret."""
         return {name: _masked(value) for name, value in self.model_dump(mode="json").items()}
@@ -315,7 +344,7 @@ class Settings(VerifierSettings):
 
     def _introspection_client_secret(self) -> str:
         name = "introspection_client_secret"
-        return _secret(name, self.introspection_client_secret, self.introspection_client_secret_file)
+        return _needed_secret(name, self.introspection_client_secret, self.introspection_client_secret_file)
 
     def _directory(self) -> WorkOSDirectory | None:
         if self.workos_api_key is None and self.workos_api_key_file is None:
@@ -325,21 +354,24 @@ class Settings(VerifierSettings):
                 )
             return None
         return WorkOSDirectory(
-            api_key=_secret("workos_api_key", self.workos_api_key, self.workos_api_key_file),
+            api_key=_needed_secret("workos_api_key", self.workos_api_key, self.workos_api_key_file),
             base_url=self.workos_base_url,
             groups_key=self.workos_groups_key,
             transport=self.transport(),
         )
 
 
-def _secret(name: str, given: SecretStr | None, file: str | None) -> str:
-    if file is not None:
-        secret = read_secret(file, f"{name}_file")
-    else:
-        secret = given.get_secret_value() if given is not None else ""
+def _needed_secret(name: str, given: SecretStr | None, file: str | None) -> str:
+    secret = _secret(name, given, file)
     if not secret:
         raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
     return secret
+
+
+def _secret(name: str, given: SecretStr | None, file: str | None) -> str:
+    if file is not None:
+        return read_secret(file, f"{name}_file")
+    return given.get_secret_value() if given is not None else ""
 
 
 def _masked(value: Any) -> Any:

@@ -14,7 +14,7 @@ from authz import fork, telemetry
 from authz.alarms import Alarm, Alarms
 from authz.call import Call, Principal, check_methods
 from authz.clock import SYSTEM_CLOCK, Clock
-from authz.errors import AuthzError, ConfigError, TokenExpiredError
+from authz.errors import AuthzError, ConfigError, ResourceExhaustedError, TokenExpiredError
 
 StreamExpiry = Literal["token", "never"]
 
@@ -55,12 +55,47 @@ class OpenStreams:
         """Return how many streams are open."""
         return len(self._open)
 
-    def open(self, stream: Stream, principal: Principal, until: float, call: Call | None = None) -> None:
-        """Take in a stream, and end it at ``until``, in POSIX seconds or infinite; at once if that is over."""
+    def check(self, org_id: str, at_most: float) -> None:
+        """Check that an organization has fewer than ``at_most`` streams open.
+
+        Raises:
+            ResourceExhaustedError: it has not.
+
+        """
+        if self._counts.get(org_id, 0) >= at_most:
+            raise ResourceExhaustedError("the organization has as many streams open as it may")
+
+    def open(
+        self,
+        stream: Stream,
+        principal: Principal,
+        until: float,
+        at_most: float = math.inf,
+        *,
+        call: Call | None = None,
+    ) -> None:
+        """Take in a stream, and end it when it must end; one that is open already stays so.
+
+        Args:
+            stream: the stream.
+            principal: who makes it.
+            until: when it ends, in POSIX seconds or infinite; at once if that is over.
+            at_most: how many its organization may have open, this one included.
+            call: the call that it is, for :meth:`judge`.
+
+        Raises:
+            ResourceExhaustedError: it has as many open; this one is not taken in.
+
+        """
         left = until - self._clock.time()
+        org_id = principal.org_id
         with self._lock:
+            is_new = stream not in self._open
+            if is_new:
+                self.check(org_id, at_most)
             alarm = self._alarm(stream, left) if 0 < left < math.inf else None
             self._open[stream] = _Open(principal, alarm, call)
+            self._counts[org_id] = self._counts.get(org_id, 0) + is_new
         if left <= 0:
             self.end_one(stream, TokenExpiredError())
 
@@ -68,6 +103,10 @@ class OpenStreams:
         """Forget a stream, which is over."""
         with self._lock:
             opened = self._open.pop(stream, None)
+            if opened is not None:
+                self._counts[opened.principal.org_id] -= 1
+                if not self._counts[opened.principal.org_id]:
+                    del self._counts[opened.principal.org_id]
         if opened is not None and opened.alarm is not None:
             self._alarms.cancel(opened.alarm)
 
@@ -112,6 +151,7 @@ class OpenStreams:
         """Forget the streams, which are the parent's."""
         self._lock = threading.Lock()
         self._open: dict[Stream, _Open] = {}
+        self._counts: dict[str, int] = {}
 
     def _alarm(self, stream: Stream, seconds: float) -> Alarm:
         at = self._clock.monotonic() + seconds

@@ -22,11 +22,13 @@ from joserfc.jwk import KeySet as JoserfcKeySet
 from jwcrypto.jwk import JWK, JWKSet
 from jwcrypto.jwt import JWT
 
-from authz import Authorizer, AuthzError, Call
+from authz import Authorizer, AuthzError, Call, Policy
 from authz.flow import run
 from benchmarks.material import AUDIENCE, ISSUER, claims, signing_key, verifier
 
 ROUNDS, TOKENS, REPEATS = 9, 300, 3000
+_POLICY: dict[str, Any] = {"name": "p", "allow_rules": [{"name": "all"}]}
+_QUOTA = {**_POLICY, "quotas": {"large": {"requests_per_second": 1_000_000}}, "default_quota": "large"}
 _REQUIRED = ["iss", "aud", "sub", "exp", "iat", "org_id"]
 
 Check = Callable[[str], object]
@@ -143,12 +145,21 @@ def _cached() -> dict[str, object]:
     key = signing_key()
     token = key.sign(claims())
     authorizer = Authorizer(verifier(key))
+    under_policy, counting = (
+        Authorizer(verifier(key), policy=Policy.from_document(data)) for data in (_POLICY, _QUOTA)
+    )
     call = Call(method="/authz.demo.v1.LedgerService/PostEntry", metadata=_metadata(token))
     malformed = Call(method=call.method, metadata=_metadata("a" * len(token)))
     pyjwt_check = _pyjwt(key.public_jwk(), "RS256")
 
     def authorize() -> None:
         run(authorizer.authorize(call))
+
+    def authorize_by_policy() -> None:
+        run(under_policy.authorize(call))
+
+    def authorize_with_quota() -> None:
+        run(counting.authorize(call))
 
     def refuse() -> None:
         try:
@@ -158,9 +169,12 @@ def _cached() -> dict[str, object]:
         raise AssertionError("a malformed token was accepted")
 
     authorize()
-    times: dict[str, list[float]] = {"authorize": [], "pyjwt": [], "refuse_malformed": [], "authorize_8_threads": []}
+    names = "authorize", "by_policy", "with_quota", "pyjwt", "refuse_malformed", "authorize_8_threads"
+    times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(ROUNDS):
         times["authorize"].append(_per_call(authorize, REPEATS))
+        times["by_policy"].append(_per_call(authorize_by_policy, REPEATS))
+        times["with_quota"].append(_per_call(authorize_with_quota, REPEATS))
         times["pyjwt"].append(_per_call(lambda: pyjwt_check(token), REPEATS // 10))
         times["refuse_malformed"].append(_per_call(refuse, REPEATS))
         times["authorize_8_threads"].append(_per_call_in_threads(authorize, REPEATS, 8))
@@ -168,6 +182,8 @@ def _cached() -> dict[str, object]:
     return {
         "cpu_us": {name: round(value, 2) for name, value in figures.items()},
         "pyjwt / authorize": round(figures["pyjwt"] / figures["authorize"], 1),
+        "by_policy / authorize": round(figures["by_policy"] / figures["authorize"], 2),
+        "with_quota / by_policy": round(figures["with_quota"] / figures["by_policy"], 2),
         "refuse_malformed / authorize": round(figures["refuse_malformed"] / figures["authorize"], 2),
         "8 threads / 1 thread": round(figures["authorize_8_threads"] / figures["authorize"], 2),
     }

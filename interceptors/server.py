@@ -11,7 +11,7 @@ import grpc
 from authz import fork
 from authz.authorizer import Authorizer, as_authorizer
 from authz.call import ANONYMOUS, Call, Principal, set_current_principal
-from authz.errors import PeerUnknownError
+from authz.errors import PeerUnknownError, ResourceExhaustedError
 from authz.flow import Flow, Wait, run
 from authz.hearing import Hearing
 from authz.mesh import MeshPeers
@@ -121,6 +121,13 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         """Return the behaviour of an admitted call, and tell of it, unless that takes a look at its only request."""
         behaviour = behaviour_of(handler)
         check = check_of(handler, principal)
+        is_stream = handler.request_streaming or handler.response_streaming
+        may_end = is_stream and (principal is not ANONYMOUS or check is not None)
+        # Here already, so that who finds no room now does not wait for a thread of the pool.
+        is_limited = may_end and self._authorizer.limits_streams(principal)
+        tell = functools.partial(hearing.allowed, seconds)
+        # Whether there is room is sure when the stream has been taken in, and not before.
+        allow, allow_late = (_nothing, tell) if is_limited else (tell, _nothing)
 
         # grpc gives non-blocking handlers, which it knows by an attribute, one more argument to send replies with.
         def serve(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
@@ -129,9 +136,8 @@ class AuthzInterceptor(grpc.ServerInterceptor):
 
         def serve_stream(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
             stream = Stream(context, hearing.ended, *send)
-            close = functools.partial(self._authorizer.streams.close, stream)
-            if context.add_callback(close):
-                self._authorizer.open_stream(stream, principal, self._until(hearing.call, principal), hearing.call)
+            self._open(stream, principal, hearing, context)
+            allow_late()
             stream.check()
             if handler.request_streaming:
                 request = Requests(request, stream, check, functools.partial(self._authorizer.streams.end_one, stream))
@@ -149,13 +155,25 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             stream.check()
             return replies
 
-        is_stream = handler.request_streaming or handler.response_streaming
-        may_end = is_stream and (principal is not ANONYMOUS or check is not None)
         trusted = functools.update_wrapper(serve_stream if may_end else serve, behaviour)
         if check is not None and not handler.request_streaming:
-            return _checked(trusted, check, hearing, seconds)
-        hearing.allowed(seconds)
+            return _checked(trusted, check, hearing, allow)
+        allow()
         return trusted
+
+    def _open(self, stream: Stream, principal: Principal, hearing: Hearing, context: grpc.ServicerContext) -> None:
+        close = functools.partial(self._authorizer.streams.close, stream)
+        try:
+            self._authorizer.open_stream(stream, principal, self._until(hearing.call, principal), hearing.call)
+        except ResourceExhaustedError as error:
+            refusal = hearing.refused(error)
+        else:
+            return
+        finally:
+            # Not before: an RPC that ended in between would close a stream that is not open yet, and never again.
+            if not context.add_callback(close):
+                close()
+        abort(context, refusal)
 
     def _until(self, call: Call, principal: Principal) -> float:
         if principal is ANONYMOUS:
@@ -210,12 +228,12 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         return _terminator(refuse)
 
 
-def _checked(behaviour: Behaviour, check: Check, hearing: Hearing, seconds: float) -> Behaviour:
+def _checked(behaviour: Behaviour, check: Check, hearing: Hearing, allow: Callable[[], None]) -> Behaviour:
     @functools.wraps(behaviour)
     def checked(request: Any, context: grpc.ServicerContext, *args: Any) -> Any:
         try:
             check(request)
-            hearing.allowed(seconds)
+            allow()
         except BaseException as error:  # noqa: BLE001 - whatever happened, the handler must not see it
             refusal = hearing.refused(error)
         else:
@@ -223,6 +241,10 @@ def _checked(behaviour: Behaviour, check: Check, hearing: Hearing, seconds: floa
         return abort(context, refusal)
 
     return checked
+
+
+def _nothing() -> None:
+    pass
 
 
 def _unknown(_requests: Any, context: grpc.ServicerContext) -> NoReturn:

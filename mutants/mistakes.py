@@ -66,8 +66,8 @@ MISTAKES = (
     Mistake(
         "methods that begin like a public one are public",
         "authz/authorizer.py",
-        "is_public = call.method in self._public or",
-        "is_public = call.method.startswith(tuple(self._public)) or",
+        "return method in self._public or",
+        "return method.startswith(tuple(self._public)) or",
         f"{_DOORS}test_server.py -k resembles",
     ),
     # ---- Refusals ----
@@ -521,8 +521,8 @@ MISTAKES = (
     Mistake(
         "envoy route: a public path stays public whatever is asked",
         "authz/authorizer.py",
-        "if is_public and call.requirements is None:",
-        "if is_public:",
+        "if call.requirements is None and self._is_public(call.method, policy):",
+        "if self._is_public(call.method, policy):",
         "tests/test_requirements.py tests/envoy/test_context.py",
     ),
     Mistake(
@@ -648,15 +648,15 @@ MISTAKES = (
     Mistake(
         "callers whom a proxy names are under no policy",
         "authz/authorizer.py",
-        "return (yield from self._admit(call, principal_of_mesh, policy, evidence))",
-        "return (yield from self._admit(call, principal_of_mesh, None, evidence))",
+        "self._admit(call, principal_of_mesh, policy, evidence)",
+        "self._admit(call, principal_of_mesh, None, evidence)",
         "tests/policy/test_enforcement.py -k proxy",
     ),
     Mistake(
         "callers whom jwt_authn has verified are under no policy",
         "authz/authorizer.py",
-        "return (yield from self._admit(call, principal, policy, evidence))",
-        "return (yield from self._admit(call, principal, None, evidence))",
+        "return self._counted((yield from self._admit(call, principal, policy, evidence))",
+        "return self._counted((yield from self._admit(call, principal, None, evidence))",
         "tests/policy/test_enforcement.py -k payload",
     ),
     Mistake(
@@ -686,6 +686,71 @@ MISTAKES = (
         "        self._in_force = _InForce(self._checked(policy))\n",
         "        self._in_force = _InForce(self._checked(shadow or policy))\n",
         "tests/test_shadow.py",
+    ),
+    # ---- Quotas ----
+    Mistake(
+        "to ask for room uses it up",
+        "authz/quota.py",
+        "            if is_made:\n",
+        "            if decision.allowed:\n",
+        "tests/test_quota.py -k to_ask",
+    ),
+    Mistake(
+        "an organization over its quota makes us ask the issuer",
+        "authz/authorizer.py",
+        "                    self._quotas.check(principal.org_id, quota)\n",
+        "                    pass\n",
+        "tests/policy/test_quotas.py -k does_not_make_us_ask",
+    ),
+    Mistake(
+        "a stream that is closed twice leaves two places",
+        "authz/streams.py",
+        "            if opened is not None:\n                self._counts",
+        "            if opened is not None or self._counts:\n                self._counts",
+        "tests/test_streams.py -k however_often",
+    ),
+    Mistake(
+        "clients of Envoy try again at once what is over the quota",
+        "authz/envoy/check.py",
+        "if refusal.code in _NOT_AS_ENVOY_HAS_IT:",
+        "if False:",
+        "tests/envoy/test_check.py -k would_make_something_else",
+    ),
+    # ---- The admin page ----
+    Mistake(
+        "the admin page answers to any name",
+        "authz/admin/guard.py",
+        "if len(hosts) != 1 or not self._is_ours(hosts[0]):",
+        "if len(hosts) != 1:",
+        "tests/admin/test_app.py -k names",
+    ),
+    Mistake(
+        "another site may act on the admin page",
+        "authz/admin/guard.py",
+        """if headers.get("origin", f"http://{hosts[0]}") not in (f"http://{hosts[0]}", f"https://{hosts[0]}"):""",
+        "if not hosts[0]:",
+        "tests/admin/test_app.py -k only_the_page",
+    ),
+    Mistake(
+        "wrong admin secrets can be guessed as fast as one likes",
+        "authz/admin/guard.py",
+        "self._forgiven = max(now, self._forgiven) + FAILURE_SECONDS",
+        "self._forgiven = now",
+        "tests/admin/test_app.py -k guessing",
+    ),
+    Mistake(
+        "a worker that is started again lets in who is suspended",
+        "authz/admin/workers.py",
+        "            link.tell(self._orders.in_force())\n",
+        "            link.tell([])\n",
+        "tests/admin/test_workers.py -k starts_later",
+    ),
+    Mistake(
+        "a stream that opens late escapes its suspension",
+        "authz/authorizer.py",
+        "elif self._suspensions.concerns(principal):",
+        "elif not principal:",
+        "tests/test_suspension.py",
     ),
     # ---- The engines ----
     Mistake(

@@ -56,6 +56,10 @@ def main() -> None:
         check(f"{package.__name__} is not the checkout's", "site-packages" in str(package.__file__))
     check("py.typed is shipped", Path(authz.__file__).with_name("py.typed").exists())
 
+    static = Path(authz.__file__).with_name("admin") / "static"
+    check(
+        "the admin page is shipped", {"index.html", "admin.css", "admin.js"} <= {path.name for path in static.iterdir()}
+    )
     check("authz --help", "verify" in run("--help"))
     check("authz --version", version("grpc-org-authz") in run("--version"))
     check_protos(Path(run("protos").strip()), here)

@@ -14,10 +14,10 @@ from google.rpc.error_details_pb2 import ErrorInfo
 
 from authz import cli, errors
 from authz.cli import verdict
-from authz.cli.reasons import MEANINGS
 from authz.demo.signing import SigningKey
 from authz.envoy.v3.external_auth_pb2 import CheckResponse, HeaderValue, HeaderValueOption, OkHttpResponse, Status
 from authz.errors import AuthzError
+from authz.reasons import MEANINGS
 from tests import programs
 from tests.certificates import Authority
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, jwks, m2m_claims
@@ -258,7 +258,7 @@ def reasons_given(folder: Path) -> Iterator[str]:
     """Yield every reason that is written out where an error is raised or changed."""
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("Error", "super().__init__")):
                 values = [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
             elif isinstance(node, ast.Assign) and getattr(node.targets[0], "attr", "") == "reason":
                 values = [node.value]

@@ -21,6 +21,7 @@ LEAVES = [
     pytest.param(errors.MeshMetadataError(), Code.UNAUTHENTICATED, "mesh_metadata_invalid", id="mesh-metadata"),
     pytest.param(errors.PermissionDeniedError(), Code.PERMISSION_DENIED, "permission_denied", id="permission"),
     pytest.param(errors.PermissionDeniedError(reason="night"), Code.PERMISSION_DENIED, "night", id="rule"),
+    pytest.param(errors.ResourceExhaustedError(), Code.RESOURCE_EXHAUSTED, "quota_exceeded", id="quota"),
     pytest.param(errors.KeySetUnavailableError(), Code.UNAVAILABLE, "key_set_unavailable", id="keys"),
     pytest.param(errors.MeshUndecidedError(), Code.UNAVAILABLE, "mesh_undecided", id="mesh-undecided"),
     pytest.param(errors.OverloadedError(), Code.UNAVAILABLE, "overloaded", id="overloaded"),

@@ -183,3 +183,29 @@ forked(again)
 """
 
     assert run(program) == ["child True", "parent False", "child False"]
+
+
+def test_a_child_counts_calls_and_streams_for_itself():
+    program = """
+from authz.call import Principal
+from authz.errors import ResourceExhaustedError
+from authz.quota import Quota, Quotas
+from authz.streams import OpenStreams
+
+quotas, streams = Quotas(), OpenStreams()
+acme = Principal(org_id="org_acme", client_id="c", subject="c")
+
+def used_up():
+    try:
+        streams.open(object(), acme, float("inf"), at_most=1)
+        quotas.take("org_acme", Quota("rare", 0.001, 1))
+    except ResourceExhaustedError:
+        return True
+    return False
+
+print("before", used_up(), used_up())
+quotas._lock.acquire(), streams._lock.acquire()
+forked(used_up)
+"""
+
+    assert run(program) == ["before False True", "child False"]

@@ -12,10 +12,10 @@ ROOT = Path(__file__).parent.parent
 
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy.
 FLOORS = (
-    ("clock", "encoding", "errors", "fork", "logs", "peer", "signature", "telemetry"),
+    ("clock", "encoding", "errors", "fork", "logs", "peer", "reasons", "signature", "telemetry"),
     ("alarms", "background", "backoff", "call", "jwk", "secret", "transport", "watch"),
-    ("flow", "metadata", "refusal", "streams"),
-    ("claims", "decision", "descriptors", "discovery", "jws", "keys", "revocation", "token_source"),
+    ("flow", "metadata", "quota", "refusal", "streams"),
+    ("claims", "decision", "descriptors", "discovery", "jws", "keys", "revocation", "suspension", "token_source"),
     ("audit", "credentials", "decision_log", "introspection", "isolation", "mesh", "remote_keys", "requirements"),
     ("access", "audit_service", "otel", "verifier"),
     ("policy",),
@@ -24,6 +24,7 @@ FLOORS = (
     ("shadow",),
     ("authorizer", "workos_directory"),
     ("hearing", "reload", "settings"),
+    ("admin",),
     ("envoy", "interceptors"),
     ("demo",),
     ("cli",),

@@ -41,6 +41,7 @@ ROWS = [
         'Bearer realm="api", error="insufficient_scope", scope="a:1 b"',
         id="E4-scopes",
     ),
+    pytest.param(errors.ResourceExhaustedError(WORDS), 429, "Quota exceeded", None, id="Q4-quota"),
     pytest.param(errors.KeySetUnavailableError(WORDS), 503, "Authorization is unavailable", None, id="E5-keys"),
     pytest.param(errors.MeshUndecidedError(WORDS), 503, "Authorization is unavailable", None, id="J6-mesh-undecided"),
     pytest.param(errors.OverloadedError(WORDS), 503, "Authorization is unavailable", None, id="overloaded"),
@@ -101,6 +102,36 @@ def test_an_outage_says_when_to_try_again(seconds, hint):
 
     assert refusal.headers == (("retry-after", str(hint)),)
     assert details[RetryInfo].retry_delay.seconds == hint
+
+
+@pytest.mark.parametrize(
+    ("seconds", "delay", "header"),
+    [
+        (0.0, 0.05, "1"),
+        (0.001, 0.05, "1"),
+        (0.05, 0.05, "1"),
+        (0.15, 0.15, "1"),
+        (0.151, 0.2, "1"),
+        (0.9, 0.9, "1"),
+        (1.0, 1.0, "1"),
+        (1.2, 2.0, "2"),
+        (59.5, 60.0, "60"),
+        (61.0, 120.0, "120"),
+        (1e9, 3600.0, "3600"),
+    ],
+)
+def test_a_quota_says_when_there_is_room_and_never_too_early(seconds, delay, header):
+    refusal = refusal_of(errors.ResourceExhaustedError(retry_after=seconds), CHALLENGE)
+    _, details = details_of(refusal)
+
+    assert details[RetryInfo].retry_delay.ToTimedelta().total_seconds() == delay
+    assert refusal.headers == (("retry-after", header),)
+
+
+def test_waits_for_quotas_make_few_refusals():
+    waits = [number / 1000 for number in range(1, 7_200_000, 97)]
+
+    assert len({refusal_of(errors.ResourceExhaustedError(retry_after=wait), CHALLENGE) for wait in waits}) < 150
 
 
 @pytest.mark.parametrize("error", [errors.TokenMissingError(), errors.PermissionDeniedError(), errors.InternalError()])

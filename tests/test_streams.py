@@ -4,12 +4,13 @@ import logging
 import math
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from authz import ConfigError, Principal
 from authz.clock import SYSTEM_CLOCK
-from authz.errors import KeyNotFoundError, TokenExpiredError, TokenInactiveError
+from authz.errors import KeyNotFoundError, ResourceExhaustedError, TokenExpiredError, TokenInactiveError
 from authz.streams import OpenStreams, StreamRules
 from tests.doubles import CLIENT, NOW, ORG
 from tests.test_fork import run as run_forking
@@ -431,3 +432,66 @@ def test_error_of_expiry_is_that_of_an_expired_token(streams, clock):
     after(streams, clock, 100)
 
     assert [type(error) for error in stream.errors] == [TokenExpiredError]
+
+
+# ---- At most so many ----
+
+
+def is_let_in(streams, at_most, who=None, stream=None):
+    try:
+        streams.open(stream or Stream(), who or principal(), math.inf, at_most)
+    except ResourceExhaustedError:
+        return False
+    return True
+
+
+def test_no_organization_has_more_streams_than_it_may(streams):
+    assert [is_let_in(streams, 2) for _ in range(3)] == [True, True, False]
+    assert is_let_in(streams, 2, principal("org_other"))
+    assert is_let_in(streams, math.inf)
+    assert len(streams) == 4
+
+
+def test_stream_that_is_closed_leaves_one_place_however_often_it_is_closed(streams):
+    first = opened(streams)
+    assert is_let_in(streams, 2)
+    for _ in range(3):
+        streams.close(first)
+    streams.close(Stream())
+
+    assert [is_let_in(streams, 2) for _ in range(3)] == [True, False, False]
+
+
+def test_stream_that_is_told_to_end_keeps_its_place_until_it_is_over(streams):
+    stream = opened(streams)
+    streams.end(TokenInactiveError(), lambda _principal: True)
+    before = is_let_in(streams, 1)
+    streams.close(stream)
+
+    assert (before, is_let_in(streams, 1)) == (False, True)
+
+
+def test_stream_that_is_taken_in_once_more_counts_once(streams):
+    stream = Stream()
+    assert [is_let_in(streams, 2, stream=stream) for _ in range(3)] == [True] * 3
+    assert [is_let_in(streams, 2) for _ in range(2)] == [True, False]
+    streams.close(stream)
+    assert is_let_in(streams, 2)
+
+
+def test_racing_streams_get_no_more_places_than_there_are(streams):
+    start = threading.Barrier(8)
+
+    def race(_number):
+        start.wait(PATIENCE)
+        return sum(is_let_in(streams, 100) for _ in range(50))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(race, range(8))) == 100
+
+
+def test_organizations_without_streams_leave_nothing_behind(streams):
+    for number in range(100):
+        streams.close(opened(streams, who=principal(f"org_{number}")))
+
+    assert [value for value in vars(streams).values() if isinstance(value, dict)] == [{}, {}]

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from cyclopts import Parameter
 
@@ -14,7 +13,7 @@ from authz.cli.policy_source import policy_of
 from authz.cli.tokens import VerifierFlags
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, UnavailableError
 from authz.peer import Peer
-from authz.policy.explain import Explanation, RuleExplanation, shown
+from authz.policy.explain import Explanation, RuleExplanation, as_data, shown
 from authz.policy.explain import explain as explain_call
 from authz.secret import read_secret
 from authz.settings import VerifierSettings
@@ -87,7 +86,7 @@ def explain(
         return UNDECIDED if undecided else DENIED
     call = Call(method=method, metadata=(*caller.metadata, *headers), peer=peer)
     explanation = explain_call(policy, call, caller.principal)
-    print(json.dumps(_report(explanation)) if as_json else "\n".join(_lines(explanation)))
+    print(json.dumps(as_data(explanation)) if as_json else "\n".join(_lines(explanation)))
     return _STATUS[explanation.ruling.verdict]
 
 
@@ -123,12 +122,6 @@ def _verified(file: Path, flags: VerifierSettings | None) -> _Caller:
         verifier.close()
 
 
-def _report(explanation: Explanation) -> dict[str, Any]:
-    report = asdict(explanation)
-    ruling = report.pop("ruling")._asdict()
-    return {**ruling, "list": explanation.ruling.list, "decisive": explanation.decisive, **report}
-
-
 def _lines(explanation: Explanation) -> Iterator[str]:
     yield f"{explanation.ruling.verdict}: {explanation.decisive}"
     yield f"method {shown(explanation.method)}"
@@ -138,6 +131,7 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     known += ["suspended"] if explanation.is_suspended else []
     known += [f"tenant {explanation.tenant}"] if explanation.tenant else []
     known += [f"groups {' '.join(explanation.groups)}"] if explanation.groups else []
+    known += [f"quota {explanation.quota}"] if explanation.quota else []
     yield f"organization {shown(explanation.organization)}" + (f" ({', '.join(known)})" if known else "")
     of_list = ""
     for rule in explanation.rules:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from authz.demo.partner import Answer
 from authz.demo.scenes import Row, Scenes
-from authz.demo.stack import Stack
+from authz.demo.stack import ADMIN_SECRET, Stack
 
 _COLUMNS = {"sent": 42, "gRPC through Envoy": 41, "HTTP": 4, "gRPC direct": 11, "organization seen": 17, "": 5}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -123,7 +123,9 @@ def conclude(console: Console, rows: Sequence[Row]) -> int:
 def _linger(console: Console, stack: Stack) -> None:
     application = stack.directory.applications[0]
     python = sys.executable
-    console.print("\n[b]Everything is still running.[/b] In another terminal:\n")
+    console.print("\n[b]Everything is still running.[/b] Who was let in and who was not, and why:\n")
+    console.out(f"  {stack.admin_url}  (to suspend or revoke: {ADMIN_SECRET})", highlight=False)
+    console.print("\nIn another terminal:\n")
     # Printed as they are, without wrapping, to be copied.
     for line in (
         f"TOKEN=$(AUTHZ_CLIENT_SECRET={application.client_secret} {python} -m authz token \\",

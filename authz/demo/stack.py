@@ -26,6 +26,9 @@ from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, liste
 from authz.envoy.server import EngineName
 from authz.metadata import TrustedMetadata
 
+ADMIN_SECRET = "demo-admin-secret"  # noqa: S105 - of a page on loopback, for as long as the demonstration runs
+"""What the admin page of the demonstration asks for before it acts."""
+
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.02
@@ -136,6 +139,7 @@ class Stack:
         backend: addresses of the backend: ``grpc`` and ``http``.
         target: ``HOST:PORT`` of Envoy.
         cold_target: the same of the second listener, whose server :meth:`start_cold` starts.
+        admin_url: the admin page of the first authorization server.
 
     """
 
@@ -186,7 +190,9 @@ class Stack:
     def _start_all(self) -> None:
         self._start_issuer("127.0.0.1:0")
         backend = self._start_module("backend", "authz.demo.backend", *self._verifier_flags())
-        self._start_authz("authz")
+        (self._path / "admin-secret").write_text(ADMIN_SECRET, encoding="utf-8")
+        server = self._start_authz("authz", "--admin", "127.0.0.1:0", "--admin-secret-file", "admin-secret")
+        self.admin_url = next(f"http://{line['address']}/" for line in server.lines() if line.get("event") == "admin")
         self.backend: dict[str, str] = backend.wait_for(backend.lines)[0]
         self._start_envoy()
         self._wait_for_health("authz")
@@ -202,9 +208,9 @@ class Stack:
         self._processes.append(process)
         return process
 
-    def _start_authz(self, name: str) -> Process:
+    def _start_authz(self, name: str, *more: str) -> Process:
         listen = f"unix:{self._path}/{name}.sock"
-        flags = ("--listen", listen, "--engine", self._engine, "--log-format", "json", *self._verifier_flags())
+        flags = ("--listen", listen, "--engine", self._engine, "--log-format", "json", *more, *self._verifier_flags())
         server = self._start_module(name, "authz", "serve", *flags)
         server.wait_for(lambda: any(line.get("event") == "listening" for line in server.lines()))
         return server

@@ -40,6 +40,8 @@ def _print(settings: Settings, addresses: Sequence[str], keys: Mapping[str, KeyS
     chosen = {name: value for name, value in settings.masked().items() if value != defaults[name]}
     # All that has a line of its own already.
     rows = {name: _text(value) for name, value in chosen.items() if name not in {"listen", "engine"}}
+    if settings.admin is not None:
+        rows["admin"] = f"http://{settings.admin}/"
     table = Table.grid(padding=(0, 2))
     if keys:
         rows["keys"] = "; ".join(map(_words, keys.values()))

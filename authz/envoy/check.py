@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 from google.protobuf.json_format import MessageToDict
 
 from authz.call import Call, Entry, Principal
+from authz.envoy.limits import facts_of
 from authz.envoy.v3.external_auth_pb2 import (
     AttributeContext,
     CheckRequest,
@@ -29,9 +30,10 @@ from authz.envoy.v3.external_auth_pb2 import (
     OkHttpResponse,
     Status,
 )
-from authz.errors import InternalError, PermissionDeniedError
+from authz.errors import Code, InternalError, PermissionDeniedError
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
+from authz.quota import Quota
 from authz.refusal import Refusal
 from authz.requirements import requirements_from
 
@@ -181,7 +183,13 @@ def check_path(path: str, *, grpc: bool) -> None:
         raise malformed()
 
 
-def allow(principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool = False) -> CheckResponse:
+def allow(
+    principal: Principal,
+    trusted: TrustedMetadata,
+    *,
+    remove_authorization: bool = False,
+    quota: Quota | None = None,
+) -> CheckResponse:
     """Return the response that lets a request pass and tells its upstream who makes it.
 
     Every trusted name is either set or removed, so a caller's own copy never gets through.
@@ -190,6 +198,7 @@ def allow(principal: Principal, trusted: TrustedMetadata, *, remove_authorizatio
         principal: who makes it.
         trusted: the names.
         remove_authorization: whether the upstream, which then has nobody's word but Envoy's, does without the token.
+        quota: the plan of its organization, of which Envoy is told.
 
     Raises:
         InternalError: something of the principal fits into no header, so that its upstream would not learn it.
@@ -203,6 +212,8 @@ def allow(principal: Principal, trusted: TrustedMetadata, *, remove_authorizatio
         if not is_fit(option.header):
             raise InternalError
     _tell(response, organization=principal.org_id, client=principal.client_id)
+    if quota is not None:
+        response.dynamic_metadata.update(facts_of(quota))
     return response
 
 
@@ -218,9 +229,15 @@ def _frame(trusted: TrustedMetadata, names: tuple[str, ...], remove_authorizatio
 
 # One for every token that a verifier remembers: what is allowed is mostly allowed again.
 @functools.lru_cache(10_000)
-def allowed(principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool = False) -> bytes:
+def allowed(
+    principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool = False, quota: Quota | None = None
+) -> bytes:
     """Return :func:`allow`, serialized."""
-    return allow(principal, trusted, remove_authorization=remove_authorization).SerializeToString()
+    return allow(principal, trusted, remove_authorization=remove_authorization, quota=quota).SerializeToString()
+
+
+# Envoy makes UNAVAILABLE of a 429, which clients try again at once, and UNKNOWN of a 500, unless it is told otherwise.
+_NOT_AS_ENVOY_HAS_IT = frozenset({Code.RESOURCE_EXHAUSTED, Code.INTERNAL})
 
 
 def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
@@ -236,6 +253,8 @@ def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
     """
     if grpc:
         body, headers = refusal.message, refusal.trailers
+        if refusal.code in _NOT_AS_ENVOY_HAS_IT:
+            headers = (*headers, Entry("grpc-status", str(refusal.code.value)))
     else:
         body = json.dumps({"error": refusal.message})
         headers = (*refusal.headers, Entry("content-type", "application/json"))

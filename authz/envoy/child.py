@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+from authz.admin.workers import Workers
 from authz.envoy.health import STARTING
 from authz.envoy.worker import VARIABLE
 
@@ -57,6 +58,7 @@ class Child:
         *,
         variables: Mapping[str, str],
         changed: Callable[[], None],
+        admin: Workers | None = None,
     ) -> Self:
         """Start a worker; it makes itself ready, and listens when that is its turn.
 
@@ -66,16 +68,21 @@ class Child:
             listen: its addresses.
             variables: of its environment, besides ours.
             changed: is called whenever something is known of it that was not.
+            admin: whoever asks it for the admin page.
 
         """
         ours, its = socket.socketpair()
-        with its:
+        async with contextlib.AsyncExitStack() as passed:
+            passed.enter_context(its)
             reader, writer = await asyncio.open_unix_connection(sock=ours)
-            told = json.dumps({"number": number, "listen": listen, "link": its.fileno()})
+            links = {"link": its.fileno()}
+            if admin is not None:
+                links["admin"] = (await passed.enter_async_context(admin.link(number))).fileno()
+            told = json.dumps({"number": number, "listen": listen, **links})
             process = await asyncio.create_subprocess_exec(
                 *command,
                 env={**os.environ, **variables, VARIABLE: told},
-                pass_fds=[its.fileno()],
+                pass_fds=links.values(),
                 # Ctrl-C and the end of a terminal are for the supervisor, which passes them on in order.
                 start_new_session=True,
             )

@@ -11,8 +11,8 @@ HTTP = {
     "*/routes/*/grpc": "gRPC calls; streams may last, so there is no timeout.",
     "*envoy.filters.http.ext_authz": "Asks `authz serve` about every request.",
     "*/grpc_service/timeout": "For all tries together. The default, 0.2 s, is short for a server that fetches keys.",
-    "*/retry_policy": "A check has no effects, so one that got no answer is repeated. This is the policy of "
-    "grpc_service; that of envoy_grpc is not used for checks.",
+    "*/retry_policy": "A check has no effects, but that quotas may count it, so one that got no answer is "
+    "repeated. This is the policy of grpc_service; that of envoy_grpc is not used for checks.",
     "*/retry_policy/retry_on": "cancelled is what the core of gRPC makes of calls that reach a server while it stops.",
     "*/max_interval": "Envoy takes it for the timeout of a try as well: a shorter one would repeat every slow check.",
     "*/retry_host_predicate": "Elsewhere: without it most repetitions may go to the server that is gone.",

@@ -190,7 +190,7 @@ def _security_policy(service: Service) -> Document:
         comments={
             "*/extAuth": "All headers go to the server (no headersToExtAuth), and no bodies, which would stop streams.",
             "*/maxInterval": comments.HTTP["*/max_interval"],
-            "*/retry": "A check has no effects, so one that got no answer is asked again.",
+            "*/retry": "A check that got no answer is asked again: it has no effects, but that quotas may count it.",
             "*/failOpen": "What cannot be decided is refused; if true, a mistake in here would let all pass, too.",
             "*/timeout": "10 s by default, for which every request would wait.",
         },

@@ -7,11 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from authz import telemetry
+from authz.admin.activity import Activity
+from authz.admin.link import answering_supervisor
+from authz.admin.own import OwnProcess
 from authz.audit_service import Audit, serve_audit
 from authz.authorizer import Authorizer
 from authz.decision import Observer
 from authz.decision_log import DecisionLog
-from authz.envoy import banner, rules, server
+from authz.envoy import admin_page, banner, rules, server
 from authz.envoy.certificates import Certificates
 from authz.envoy.health import Health
 from authz.envoy.listeners import Address
@@ -35,6 +38,7 @@ def check(settings: Settings) -> None:
     """
     _listening(settings, settings.listen)
     rules.isolation(settings)
+    admin_page.check(settings)
     settings.authorizer().close()
 
 
@@ -57,7 +61,8 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             ending.callback(log.close)
         figures = None if settings.http_listen is None else _figures(settings, log, worker)
         audit = None if settings.audit_listen is None else Audit()
-        observers: list[Observer | None] = [log, figures, audit]
+        activity = None if settings.admin is None else Activity()
+        observers: list[Observer | None] = [log, figures, audit, activity]
         files = rules.files(settings)
         authorizer = settings.authorizer([observer for observer in observers if observer is not None])
         listen = settings.listen if worker is None else worker.listen
@@ -65,7 +70,13 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         if worker is None:
             # The supervisor has asked for all its workers, and a successor is to take over.
             check_nobody_answers(addresses)
+            if activity is not None:
+                await ending.enter_async_context(admin_page.serving(settings, OwnProcess(authorizer, activity)))
         else:
+            if activity is not None and worker.admin is not None:
+                # Before it listens: it must not let in whom its predecessor kept out.
+                own = OwnProcess(authorizer, activity, worker=worker.number)
+                await ending.enter_async_context(answering_supervisor(worker.admin, own))
             # Before anything that only one process at a time may do.
             await worker.turn(authorizer)
             beside.append(worker.reporting)

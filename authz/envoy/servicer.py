@@ -103,7 +103,12 @@ class AuthorizationServicer:
             check.check_path(call.method, grpc=is_grpc)
             if evidence.isolation is not None:
                 evidence.isolation.check(body, call.method, principal, grpc=is_grpc)
-            answer = check.allowed(principal, self.authorizer.trusted, remove_authorization=self._remove_authorization)
+            answer = check.allowed(
+                principal,
+                self.authorizer.trusted,
+                remove_authorization=self._remove_authorization,
+                quota=evidence.quota,
+            )
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow

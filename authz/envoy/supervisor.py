@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from authz import telemetry
+from authz.admin.workers import Workers
 from authz.envoy.child import Child
 from authz.envoy.health import STARTING, STOPPING
 from authz.envoy.place import Place
@@ -29,6 +30,7 @@ class Supervisor:
         ended: is called whenever one has ended, with its number.
         variables: of their environment, besides ours.
         command: what they run; by default what this process was started with.
+        admin: whoever asks them for the admin page.
 
     """
 
@@ -43,11 +45,12 @@ class Supervisor:
         ended: Callable[[int], object] = lambda _: None,
         variables: Mapping[str, str] | None = None,
         command: Sequence[str] = (),
+        admin: Workers | None = None,
     ) -> None:
         self._addresses = addresses
         self._started, self._has_started = started, False
         self._drain = drain
-        self._variables = variables or {}
+        self._variables, self._admin = variables or {}, admin
         self._command = command or (sys.executable, *sys.orig_argv[1:])
         self._places = [Place(number, self._start, patience, ended) for number in range(workers)]
         self._is_ending = False
@@ -124,7 +127,9 @@ class Supervisor:
 
     async def _start(self, number: int) -> Child:
         listen = self._addresses.of(number)
-        return await Child.start(self._command, number, listen, variables=self._variables, changed=self._note)
+        return await Child.start(
+            self._command, number, listen, variables=self._variables, changed=self._note, admin=self._admin
+        )
 
     def _children(self) -> list[Child]:
         return [place.child for place in self._places if place.child is not None]

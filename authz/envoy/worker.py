@@ -34,12 +34,16 @@ class Worker:
         number: which.
         listen: the addresses that it is to listen on.
         link: the socket to its supervisor.
+        admin: the one for the admin page, if there is to be one; see :mod:`authz.admin.link`.
 
     """
 
-    def __init__(self, number: int, listen: Sequence[str], link: socket.socket) -> None:
+    def __init__(
+        self, number: int, listen: Sequence[str], link: socket.socket, admin: socket.socket | None = None
+    ) -> None:
         self.number = number
         self.listen = listen
+        self.admin = admin
         self._link = link
         link.settimeout(0)
         self._turn = asyncio.Event()
@@ -51,7 +55,8 @@ class Worker:
         if text is None:
             return None
         told = json.loads(text)
-        return cls(told["number"], told["listen"], socket.socket(fileno=told["link"]))
+        admin = socket.socket(fileno=told["admin"]) if "admin" in told else None
+        return cls(told["number"], told["listen"], socket.socket(fileno=told["link"]), admin)
 
     def say(self, **what: object) -> None:
         """Tell the supervisor something."""
@@ -83,6 +88,8 @@ class Worker:
         with contextlib.suppress(OSError):
             self._link.recv(_MOST)
         self._link.close()
+        if self.admin is not None:
+            self.admin.close()
 
     async def _warm_up(self, authorizer: Authorizer) -> None:
         with contextlib.suppress(UnavailableError):

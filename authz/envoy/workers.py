@@ -3,7 +3,8 @@
 import contextlib
 from functools import partial
 
-from authz.envoy import banner
+from authz.admin.workers import Workers
+from authz.envoy import admin_page, banner
 from authz.envoy.listeners import parse
 from authz.envoy.ports import SharedAddresses
 from authz.envoy.supervisor import Supervisor
@@ -28,6 +29,9 @@ async def run(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as ending:
         addresses = ending.enter_context(SharedAddresses(settings.listen))
         check_nobody_answers(map(partial(parse, "listen"), addresses.all(settings.workers)))
+        admin = None if settings.admin is None else await ending.enter_async_context(Workers())
+        if admin is not None:
+            await ending.enter_async_context(admin_page.serving(settings, admin))
         build = partial(
             Supervisor,
             settings.workers,
@@ -35,6 +39,7 @@ async def run(settings: Settings) -> None:
             drain=settings.drain,
             patience=settings.drain + settings.grace + _REST_SECONDS,
             started=partial(_started, settings, addresses),
+            admin=admin,
         )
         if settings.http_listen is None:
             supervisor = build()

@@ -4,8 +4,8 @@ Nothing is matched here: each condition of a rule is asked as a rule of its own,
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 from authz.call import Call, Principal
 from authz.decision import Evidence
@@ -75,6 +75,7 @@ class Explanation:
         tenant: the owner's own id for it, or ``""``.
         groups: what it belongs to, in order.
         is_suspended: whether every call of it is refused.
+        quota: the name of its plan, or ``""``.
         ruling: what is decided.
         rules: every rule, and what the ``.proto`` asks for, in the order in which they are asked; none for a public
             method.
@@ -87,6 +88,7 @@ class Explanation:
     tenant: str
     groups: tuple[str, ...]
     is_suspended: bool
+    quota: str
     ruling: Ruling
     rules: tuple[RuleExplanation, ...]
 
@@ -157,9 +159,31 @@ def explain(policy: Policy, call: Call, principal: Principal) -> Explanation:
         tenant=organization.tenant,
         groups=tuple(sorted(organization.groups)),
         is_suspended=organization.is_suspended,
+        quota="" if organization.quota is None else organization.quota.name,
         ruling=ruling,
         rules=() if ruling.verdict == "public" else tuple(rules),
     )
+
+
+def as_data(explanation: Explanation) -> dict[str, Any]:
+    """Return ``explanation`` as plain data, ready for JSON."""
+    report = asdict(explanation)
+    ruling = report.pop("ruling")._asdict()
+    return {**ruling, "list": explanation.ruling.list, "decisive": explanation.decisive, **report}
+
+
+def conditions_of(rule: Rule) -> list[tuple[str, str]]:
+    """Return what ``rule`` asks, in words: of what, and which; nothing where it matches every call."""
+    asked = [
+        ("organization", rule.organizations),
+        ("group", rule.groups),
+        ("client", rule.clients),
+        ("scopes", [" and ".join(map(shown, sorted(words))) for words in rule.scopes] or None),
+        ("certificate like", None if rule.principals is None else _texts(rule.principals)),
+        ("method", None if rule.paths is None else _texts(rule.paths)),
+        *((f"header {shown(name)} like", _texts(values)) for name, values in rule.headers),
+    ]
+    return [(kind, _alternatives(texts)) for kind, texts in asked if texts is not None]
 
 
 class _Question:
@@ -254,6 +278,12 @@ def _listed(texts: Iterable[str]) -> str:
     names = [shown(text) for text in sorted(texts)]
     more = len(names) - _MOST_LISTED
     return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "") or "none"
+
+
+def _alternatives(texts: Iterable[str]) -> str:
+    names = [shown(text) for text in sorted(texts)]
+    more = len(names) - _MOST_LISTED
+    return " or ".join(names[:_MOST_LISTED]) + (f" or {more} more" if more > 0 else "")
 
 
 def _texts(patterns: Patterns) -> list[str]:

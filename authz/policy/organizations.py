@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from authz.quota import Quota
+
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -17,6 +19,7 @@ class Organization(NamedTuple):
         is_suspended: whether every call of it is refused.
         labels: anything else.
         name: for people.
+        quota: how much it may call; ``None`` for any amount.
 
     """
 
@@ -25,6 +28,7 @@ class Organization(NamedTuple):
     is_suspended: bool = False
     labels: Mapping[str, str] = _NO_LABELS
     name: str = ""
+    quota: Quota | None = None
 
     def over(self, other: "Organization") -> "Organization":
         """Return what both say: this one goes before ``other``, field by field and label by label; groups add up."""
@@ -34,6 +38,7 @@ class Organization(NamedTuple):
             self.is_suspended or other.is_suspended,
             MappingProxyType({**other.labels, **self.labels}),
             self.name or other.name,
+            self.quota or other.quota,
         )
 
 
@@ -41,8 +46,17 @@ STRANGER = Organization()
 """One of which nothing is known."""
 
 
-def organizations_from(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Organization]:
-    """Return what a document says of organizations, by id; it has been checked against the schema."""
+def organizations_from(
+    data: Mapping[str, Mapping[str, Any]], quotas: Mapping[str, Quota], default: Quota | None
+) -> dict[str, Organization]:
+    """Return what a document says of organizations, by id.
+
+    Args:
+        data: that part of the document, which has been checked against the schema.
+        quotas: the plans, by name.
+        default: the plan of whoever names none.
+
+    """
     # Many organizations, few groups: equal sets are one.
     groups: dict[tuple[str, ...], frozenset[str]] = {}
     organizations = {}
@@ -54,5 +68,6 @@ def organizations_from(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Organ
             given.get("status") == "suspended",
             MappingProxyType(dict(given["labels"])) if "labels" in given else _NO_LABELS,
             given.get("name", ""),
+            quotas[given["quota"]] if "quota" in given else default,
         )
     return organizations

@@ -16,8 +16,10 @@ from authz.policy.declared import NO_PROTOS, Declared, Protos
 from authz.policy.document import Document, Fault, read
 from authz.policy.index import Index
 from authz.policy.memory import Memory
-from authz.policy.organizations import STRANGER, Organization, organizations_from
+from authz.policy.organizations import Organization, organizations_from
+from authz.policy.quotas import quotas_from
 from authz.policy.rules import Rule, Words, headers_of
+from authz.suspension import suspended
 
 _REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 256
@@ -34,6 +36,7 @@ class Policy:
         requirements: what ``.proto`` files ask of the callers of a method, by the method.
         organizations: what is known of organizations, by id.
         public: methods that anybody may call.
+        has_quotas: whether any organization has a quota.
 
     """
 
@@ -43,7 +46,10 @@ class Policy:
             compiler.check_loggers(document.data)
             if protos is None:
                 compiler.check_alone(document.data)
-            organizations = organizations_from(document.data.get("organizations", {}))
+            quotas = quotas_from(document.data)
+            self._stranger = Organization(quota=quotas.get(document.data.get("default_quota")))
+            listed = document.data.get("organizations", {})
+            organizations = organizations_from(listed, quotas, self._stranger.quota)
             self.rules = compiler.rules_from(document.data, organizations)
             self._declared = Declared(protos or NO_PROTOS, document.data, organizations)
         except Fault as fault:
@@ -52,6 +58,7 @@ class Policy:
         self.organizations: Mapping[str, Organization] = MappingProxyType(organizations)
         self.public = self._declared.public
         self.requirements = self._declared.requirements
+        self.has_quotas = bool(quotas)
         self._index = Index(self.rules)
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
         self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
@@ -121,8 +128,8 @@ class Policy:
         return f"<Policy {self.name!a}: {rules} rules, {len(self.organizations)} organizations>"
 
     def organization(self, org_id: str) -> Organization:
-        """Return what is known of an organization; nothing of one that is not listed."""
-        return self.organizations.get(org_id, STRANGER)
+        """Return what is known of an organization; of one that is not listed, what goes for all such."""
+        return self.organizations.get(org_id, self._stranger)
 
     def admit(
         self, call: Call, principal: Principal, evidence: Evidence, organization: Organization | None = None
@@ -221,11 +228,6 @@ class Policy:
 
 def _document(file: str | os.PathLike[str] | None) -> Document:
     return Document({"name": "proto"}, "proto") if file is None else read(file)
-
-
-def suspended() -> PermissionDeniedError:
-    """Return the refusal of every call of an organization that is suspended."""
-    return PermissionDeniedError("the organization is suspended", reason="organization_suspended")
 
 
 def _up_to_certainty(rules: Iterable[Rule]) -> Iterator[Rule]:

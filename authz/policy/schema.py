@@ -98,12 +98,36 @@ _ASSURANCE = _record(
     },
     "How sure a method must be that a token has not been withdrawn.",
 )
+_QUOTA = _record(
+    {
+        "requests_per_second": {
+            "type": "number",
+            "description": "How many calls an organization may make in the long run.",
+            "minimum": 0.001,
+            "maximum": 1_000_000,
+        },
+        "burst": {
+            "type": "integer",
+            "description": "How many calls it may make at once; by default as many as in a second, and at least one.",
+            "minimum": 1,
+            "maximum": 1_000_000,
+        },
+        "concurrent_streams": {
+            "type": "integer",
+            "description": "How many streams it may have open.",
+            "minimum": 1,
+            "maximum": 1_000_000,
+        },
+    },
+    "A plan: how much an organization may call, in each process that counts.",
+)
 _ORGANIZATION = _record(
     {
         "name": _text("What people call it."),
         "tenant": {**_IDENTIFIER, "description": "The owner's own id for it, told to backends as x-org-tenant."},
         "groups": _list(_WORD, "What it belongs to, for rules to name."),
         "status": _text("suspended refuses every call of it.", enum=["active", "suspended"]),
+        "quota": {**_WORD, "description": "Which of quotas it has; default_quota if it is missing."},
         "labels": _mapping(_text(minLength=1), _text(), "Anything else that is to be known of it."),
     },
     "One organization.",
@@ -150,6 +174,8 @@ SCHEMA: Schema = {
             ),
             "groups": _list(_WORD, "Groups that a directory may name, and organizations here need not."),
             "organizations": _mapping(_IDENTIFIER, _ORGANIZATION, "What is known of organizations, by id."),
+            "quotas": _mapping(_WORD, _QUOTA, "Plans, by name, for organizations to have."),
+            "default_quota": {**_WORD, "description": "Which of quotas every other organization has, strangers too."},
         },
         "Who may call what: deny, then allow, else deny. A superset of the gRPC authorization policy (gRFC A43).",
         "name",
@@ -173,6 +199,7 @@ def compiled(schema: Schema) -> Check:
         "array": _check_array,
         "string": _check_string,
         "number": _check_number,
+        "integer": _check_integer,
         "boolean": _check_boolean,
     }
     return kinds[schema["type"]](schema)
@@ -252,6 +279,16 @@ def _check_number(schema: Schema) -> Check:
     def check(value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             raise Fault(f"must be a number from {least:g} to {most:g}")
+
+    return check
+
+
+def _check_integer(schema: Schema) -> Check:
+    least, most = schema["minimum"], schema["maximum"]
+
+    def check(value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise Fault(f"must be a whole number from {least} to {most}")
 
     return check
 

@@ -12,7 +12,7 @@ import grpc.aio
 
 from authz.authorizer import Authorizer, as_authorizer
 from authz.call import ANONYMOUS, Call, Principal, set_current_principal
-from authz.errors import ConfigError, PeerUnknownError
+from authz.errors import ConfigError, PeerUnknownError, ResourceExhaustedError
 from authz.flow import arun, is_given_up, run
 from authz.hearing import Hearing
 from authz.mesh import MeshPeers
@@ -146,14 +146,22 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             stream = None
         if stream is not None:
             until = self._until(hearing.call, principal)
-            stream.reopen = functools.partial(self._authorizer.open_stream, stream, principal, until, hearing.call)
-            stream.reopen()
+            call = hearing.call
+            self._authorizer.open_stream(stream, principal, until, call)
+            stream.reopen = functools.partial(self._reopen, stream, principal, until, call)
             if stream.is_over:
                 # While a thread was deciding; whoever closes streams has been here before.
                 self._authorizer.streams.close(stream)
         if rule is None or rule.is_stream:
             hearing.allowed(seconds)
         return Admission(principal, metadata, stream, rule, variables)
+
+    def _reopen(self, stream: Stream, principal: Principal, until: float, call: Call) -> None:
+        try:
+            self._authorizer.open_stream(stream, principal, until, call)
+        except ResourceExhaustedError as error:
+            # It was over in between, and another one has its place.
+            self._authorizer.streams.end_one(stream, error)
 
     def _until(self, call: Call, principal: Principal) -> float:
         if principal is ANONYMOUS:

@@ -53,6 +53,8 @@ UNSERVED = "/tests.Guarded/Unserved"
 """A method that the upstream does not have."""
 DENIED = "/tests.Guarded/Denied"
 """A method that the policy denies."""
+METERED = tuple(f"org_01JYMETERED000000000000000{number}" for number in range(3))
+"""Organizations that may make three calls in a while, one for each test."""
 SUSPENDED, TENANT = "org_01JYSUSPENDED00000000000000", "org_01JYTENANT000000000000000"
 POLICY: dict[str, Any] = {
     "name": "mesh",
@@ -62,7 +64,12 @@ POLICY: dict[str, Any] = {
     ],
     "allow_rules": [{"name": "everything-else"}],
     "public": [PUBLIC_CALL],
-    "organizations": {SUSPENDED: {"status": "suspended"}, TENANT: {"tenant": "tenant-7"}},
+    "organizations": {
+        SUSPENDED: {"status": "suspended"},
+        TENANT: {"tenant": "tenant-7"},
+        **{org_id: {"quota": "metered"} for org_id in METERED},
+    },
+    "quotas": {"metered": {"requests_per_second": 0.001, "burst": 3, "concurrent_streams": 5}},
 }
 
 
@@ -175,7 +182,7 @@ class Mesh:
         with contextlib.ExitStack() as starting:
             upstreams = starting.enter_context(grpc_echo()), starting.enter_context(_http_echo())
             self.backend = starting.enter_context(_believer(self._folder / "believer.sock"))
-            starting.enter_context(_serve_here(self.judge, f"unix:{self._folder}/told.sock"))
+            starting.enter_context(serve_here(self.judge, f"unix:{self._folder}/told.sock"))
             removing = "--remove-authorization", "--jwt-authn-payload", PAYLOAD
             starting.enter_context(self._serve("removing", *self._known(), *removing))
             self._keyless = starting.enter_context(self._serve("keyless", "--jwks-url", "http://127.0.0.1:9/jwks"))
@@ -333,7 +340,7 @@ def _mutual_tls(authority: Authority) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _serve_here(judge: Authorizer, address: str) -> Iterator[None]:
+def serve_here(judge: Authorizer, address: str) -> Iterator[None]:
     """Serve Envoy's checks in this process."""
     loop = Loop()
 

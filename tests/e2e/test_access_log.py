@@ -11,7 +11,7 @@ import pytest
 from authz.demo.signing import SigningKey
 from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims
 from tests.e2e import http1
-from tests.e2e.mesh import PUBLIC, Mesh
+from tests.e2e.mesh import METERED, PUBLIC, Mesh
 from tests.interceptors.client import bearer, call
 
 OTHER_ORG = "org_01JYGLOBEX0000000000000000"
@@ -60,6 +60,21 @@ def test_access_log_says_why_and_nothing_of_the_token(
         assert (line["organization"], line["client"], line["reason"]) == (None, None, reason)
         assert told(line) == {"reason": reason}
         assert not any(secret in json.dumps(line) for secret in (JTI, ORG, CLIENT, token[0][1]))
+
+
+def test_access_log_tells_the_quota(mesh: Mesh, mesh_channel: grpc.Channel, sign: Sign) -> None:
+    path, org_id = "/tests.Logged/quota", METERED[0]
+    call(mesh_channel, "unary_unary", path, metadata=bearer(sign(org_id=org_id)))
+
+    assert told(mesh.logged(path)) == {
+        "organization": org_id,
+        "client": CLIENT,
+        "quota": "metered",
+        "requests_per_second": 0.001,
+        "burst": 3,
+        "concurrent_streams": 5,
+        "limit": {"requests_per_unit": 86, "unit": "DAY"},
+    }
 
 
 def test_access_log_names_nobody_for_a_public_request(mesh: Mesh, sign: Sign) -> None:

@@ -9,7 +9,14 @@ import grpc
 import pytest
 
 from authz.demo.signing import SigningKey
-from authz.errors import AuthzError, InternalError, KeySetUnavailableError, PermissionDeniedError, TokenExpiredError
+from authz.errors import (
+    AuthzError,
+    InternalError,
+    KeySetUnavailableError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    TokenExpiredError,
+)
 from authz.metadata import TrustedMetadata
 from tests.doubles import ORG, m2m_claims
 from tests.e2e import http1
@@ -46,6 +53,8 @@ ROWS = {
     "403": Row(
         PermissionDeniedError(), grpc.StatusCode.PERMISSION_DENIED, 403, "Permission denied", "www-authenticate"
     ),
+    # Left alone Envoy makes UNAVAILABLE of it.
+    "429": Row(ResourceExhaustedError(), grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "Quota exceeded", "retry-after"),
     "503": Row(
         KeySetUnavailableError(retry_after=7),
         grpc.StatusCode.UNAVAILABLE,
@@ -53,8 +62,8 @@ ROWS = {
         "Authorization is unavailable",
         "retry-after",
     ),
-    # The one that gRPC clients get as something else than in process.
-    "500": Row(InternalError(), grpc.StatusCode.UNKNOWN, 500, "Internal error", ""),
+    # Left alone Envoy makes UNKNOWN of it.
+    "500": Row(InternalError(), grpc.StatusCode.INTERNAL, 500, "Internal error", ""),
 }
 
 

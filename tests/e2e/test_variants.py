@@ -64,8 +64,8 @@ def test_route_wants_every_scope_and_says_which(ask: Ask, sign: Sign) -> None:
     ("method", "code", "reason"),
     [
         (NARROWED, grpc.StatusCode.UNAUTHENTICATED, "CLAIM_INVALID"),
-        (MISSPELT, grpc.StatusCode.UNKNOWN, "INTERNAL"),
-        (UNKNOWN_POLICY, grpc.StatusCode.UNKNOWN, "INTERNAL"),
+        (MISSPELT, grpc.StatusCode.INTERNAL, "INTERNAL"),
+        (UNKNOWN_POLICY, grpc.StatusCode.INTERNAL, "INTERNAL"),
     ],
 )
 def test_route_that_asks_what_no_token_has_is_shut(

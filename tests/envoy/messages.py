@@ -51,7 +51,7 @@ def is_sound(response: CheckResponse) -> bool:
     return verdict == "denied_response" and (response.status.code, http_status) in STATUSES
 
 
-STATUSES = {(16, 401), (7, 403), (14, 503), (13, 500)}
+STATUSES = {(16, 401), (7, 403), (8, 429), (14, 503), (13, 500)}
 """The gRPC and HTTP statuses of refusals, in pairs."""
 
 

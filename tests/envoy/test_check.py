@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.call import ANONYMOUS, Call, Principal
 from authz.envoy.check import allow, allowed, check_path, denied, deny, is_fit, is_grpc, read
+from authz.envoy.limits import facts_of
 from authz.envoy.v3.external_auth_pb2 import (
     AttributeContext,
     CheckRequest,
@@ -25,6 +27,7 @@ from authz.errors import (
     AuthzError,
     BadSignatureError,
     ClaimError,
+    DirectoryUnavailableError,
     InsufficientScopeError,
     InternalError,
     IntrospectionUnavailableError,
@@ -35,6 +38,7 @@ from authz.errors import (
     OverloadedError,
     PeerUnknownError,
     PermissionDeniedError,
+    ResourceExhaustedError,
     TokenEndpointError,
     TokenExpiredError,
     TokenInactiveError,
@@ -45,6 +49,7 @@ from authz.errors import (
 )
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
+from authz.quota import Quota
 from authz.refusal import Challenge, Refusal, refusal_of
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 from tests.envoy.messages import (
@@ -84,7 +89,7 @@ ERRORS = [
     BadSignatureError(),
     ClaimError("aud"),
     ClaimError("aud", missing=True),
-    InsufficientScopeError({"ledger:close"}),
+    DirectoryUnavailableError(retry_after=3),
     InternalError(),
     IntrospectionUnavailableError(),
     KeyNotFoundError(),
@@ -96,6 +101,7 @@ ERRORS = [
     PeerUnknownError("cnf"),
     PermissionDeniedError(),
     PermissionDeniedError(reason="request_malformed"),
+    ResourceExhaustedError(retry_after=0.25),
     TokenEndpointError(is_permanent=True),
     TokenExpiredError(),
     TokenInactiveError(),
@@ -391,6 +397,42 @@ def test_envoy_is_told_whose_request_passes_and_nothing_else(principal: Principa
     assert dict(allow(principal, TRUSTED).dynamic_metadata) == told
 
 
+def test_envoy_is_told_the_quota_in_the_words_of_its_own_filter() -> None:
+    quota = Quota("basic", 0.5, 3, 5)
+
+    [told, as_json] = [
+        CheckResponse.FromString(allowed(PRINCIPAL, TRUSTED, quota=each)).dynamic_metadata for each in (quota, None)
+    ]
+
+    assert MessageToDict(told) == {
+        **MessageToDict(as_json),
+        "quota": "basic",
+        "requests_per_second": 0.5,
+        "burst": 3.0,
+        "concurrent_streams": 5.0,
+        "limit": {"requests_per_unit": 30.0, "unit": "MINUTE"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("rate", "requests", "unit"),
+    [
+        (10.0, 10, "SECOND"),
+        (2.7, 162, "MINUTE"),
+        (0.1, 6, "MINUTE"),
+        (0.005, 18, "HOUR"),
+        (0.001, 86, "DAY"),
+        (1e6, 1_000_000, "SECOND"),
+    ],
+)
+def test_envoy_counts_whole_requests_and_never_more_than_the_rate(rate: float, requests: int, unit: str) -> None:
+    assert facts_of(Quota("basic", rate, 1))["limit"] == {"requests_per_unit": requests, "unit": unit}
+
+
+def test_envoy_is_told_only_what_a_plan_limits() -> None:
+    assert facts_of(Quota("streams", concurrent_streams=5)) == {"quota": "streams", "concurrent_streams": 5}
+
+
 @each_principal
 def test_response_that_is_remembered_is_the_same(principal: Principal) -> None:
     first, second = (allowed(principal, TRUSTED) for _ in range(2))
@@ -436,13 +478,21 @@ def test_grpc_clients_get_a_sentence_and_the_details(error: AuthzError) -> None:
 
 
 @each_error
+def test_what_envoy_would_make_something_else_of_has_a_grpc_status(error: AuthzError) -> None:
+    """Envoy makes the right one of every other HTTP status that a refusal may have."""
+    headers = Denial(deny(refusal_of(error, CHALLENGE), grpc=True)).headers
+
+    assert headers.get("grpc-status") == {429: "8", 500: "13"}.get(refusal_of(error, CHALLENGE).http_status)
+
+
+@each_error
 def test_http_clients_get_json_and_no_trailers(error: AuthzError) -> None:
     refusal = refusal_of(error, CHALLENGE)
     denial = Denial(deny(refusal, grpc=False))
 
     assert denial.json == {"error": refusal.message}
     assert denial.headers["content-type"] == "application/json"
-    assert "grpc-status-details-bin" not in denial.headers
+    assert not [name for name in denial.headers if name.startswith("grpc-")]
 
 
 @each_error
@@ -481,10 +531,11 @@ def test_messages_of_errors_stay_inside(error: AuthzError, *, grpc: bool) -> Non
         (TokenMissingError(), '{"error": "No token provided"}'),
         (TokenExpiredError(), '{"error": "Invalid token"}'),
         (PermissionDeniedError(), '{"error": "Permission denied"}'),
+        (ResourceExhaustedError(), '{"error": "Quota exceeded"}'),
         (KeySetUnavailableError(), '{"error": "Authorization is unavailable"}'),
         (InternalError(), '{"error": "Internal error"}'),
     ],
-    ids=["missing", "expired", "forbidden", "unavailable", "internal"],
+    ids=["missing", "expired", "forbidden", "quota", "unavailable", "internal"],
 )
 def test_bodies_are_worded_as_workos_does(error: AuthzError, body: bytes) -> None:
     assert Denial(deny(refusal_of(error, CHALLENGE), grpc=False)).body == body

@@ -504,9 +504,8 @@ class Watched:
     def __init__(self, verifier: Verifier, policy: Policy | None = None, **changes: object) -> None:
         self.decisions: list[Decision] = []
         policy = policy or Policy.from_document({**POLICY, **changes})
-        self._servicer = AuthorizationServicer(
-            Authorizer(verifier, policy=policy, observers=[self.decisions.append]),
-        )
+        self.authorizer = Authorizer(verifier, policy=policy, observers=[self.decisions.append])
+        self._servicer = AuthorizationServicer(self.authorizer)
 
     def ask(self, question: CheckRequest) -> CheckResponse:
         return CheckResponse.FromString(asyncio.run(self._servicer.check(question.SerializeToString(), None)))
@@ -563,6 +562,36 @@ def test_suspended_organization_is_refused(known_keys: Verifier, token: str) -> 
     watched = Watched(known_keys, organizations={ORG: {"status": "suspended"}})
 
     assert Denial(watched.ask(in_headers(GRPC, bearer(token)))).reason == "ORGANIZATION_SUSPENDED"
+
+
+def metered(burst: int) -> dict[str, object]:
+    return {"quotas": {"basic": {"requests_per_second": 0.5, "burst": burst}}, "default_quota": "basic"}
+
+
+@each_form
+def test_organization_over_its_quota_is_refused(known_keys: Verifier, token: str, form: Form) -> None:
+    watched = Watched(known_keys, **metered(1))
+    question = form(GRPC, bearer(token))
+    response = watched.ask(question)
+
+    denial = Denial(watched.ask(question))
+
+    assert response.dynamic_metadata["limit"] == {"requests_per_unit": 30, "unit": "MINUTE"}
+    assert (denial.code, denial.http_status, denial.reason) == (8, 429, "QUOTA_EXCEEDED")
+    assert (denial.body, denial.retry_delay, denial.headers["retry-after"]) == ("Quota exceeded", 2, "2")
+    assert [decision.verdict for decision in watched.decisions] == ["allowed", "denied"]
+
+
+def test_envoy_is_told_the_quota_of_the_policy_in_force(known_keys: Verifier, token: str) -> None:
+    """The answer to a caller who is known is remembered."""
+    watched = Watched(known_keys, **metered(5))
+    question = in_headers(GRPC, bearer(token))
+    before = watched.ask(question).dynamic_metadata["burst"]
+    watched.authorizer.replace_policy(Policy.from_document({**POLICY, **metered(7)}))
+
+    assert (before, watched.ask(question).dynamic_metadata["burst"]) == (5, 7)
+    watched.authorizer.replace_policy(None)
+    assert "burst" not in watched.ask(question).dynamic_metadata
 
 
 def test_public_method_of_the_policy_needs_no_token_and_loses_a_forged_tenant(watched: Watched) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import math
 import queue
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -88,8 +89,16 @@ class WatchedStreams(OpenStreams):
         super().__init__(clock=clock)
         self._alarms = _ByHand("by-hand", monotonic=clock.monotonic)
 
-    def open(self, stream: Stream, principal: Principal, until: float, call: Call | None = None) -> None:
-        super().open(stream, principal, until, call)
+    def open(
+        self,
+        stream: Stream,
+        principal: Principal,
+        until: float,
+        at_most: float = math.inf,
+        *,
+        call: Call | None = None,
+    ) -> None:
+        super().open(stream, principal, until, at_most, call=call)
         with self._number:
             self._number.notify_all()
 

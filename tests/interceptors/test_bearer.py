@@ -321,7 +321,9 @@ def test_a_stream_that_has_begun_is_not_begun_again(connection, gate):
     assert gate.tokens[-1] == ["token-2"]
 
 
-@pytest.mark.parametrize("code", [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE])
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE]
+)
 def test_other_ends_are_none_of_our_business(connection, gate, kind, code, transport):
     gate.before = lambda: gate.visits[-1].context.abort(code, "for another reason")
     outcome = connection.call(kind, **least(kind))

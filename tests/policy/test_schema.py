@@ -21,7 +21,8 @@ SOURCE = {
     "scopes": ["a b", "c"],
 }
 REQUEST = {"paths": ["/s/*"], "headers": [{"key": "x", "values": ["1"]}]}
-ORGANIZATION = {"tenant": "t", "groups": ["g"], "status": "active", "labels": {"plan": "pro"}}
+ORGANIZATION = {"tenant": "t", "groups": ["g"], "status": "active", "labels": {"plan": "pro"}, "quota": "gold"}
+QUOTA = {"requests_per_second": 10, "burst": 20, "concurrent_streams": 5}
 FULL = {
     "name": "full",
     "deny_rules": [],
@@ -33,6 +34,8 @@ FULL = {
     "public": ["/s/m"],
     "introspect": {"/s/m": {"max_age": 1.5, "if_unavailable": "local"}, "*": {}},
     "organizations": {"org_a": ORGANIZATION, "org_b": {}},
+    "quotas": {"gold": QUOTA, "basic": {"requests_per_second": 0.5}},
+    "default_quota": "basic",
 }
 
 
@@ -46,6 +49,10 @@ def with_rule(**changes: Any) -> Any:
 
 def with_organization(**changes: Any) -> Any:
     return policy(organizations={"org_a": {**ORGANIZATION, **changes}})
+
+
+def with_quota(**changes: Any) -> Any:
+    return policy(quotas={**FULL["quotas"], "gold": {**QUOTA, **changes}})
 
 
 ACCEPTED = {
@@ -89,6 +96,11 @@ REJECTED = {
     "empty-label": with_organization(labels={"": "a"}),
     "blank-in-group": with_organization(groups=["a b"]),
     "odd-organization": policy(organizations={"org a": {}}),
+    "rate-of-nothing": with_quota(requests_per_second=0),
+    "half-a-burst": with_quota(burst=1.5),
+    "no-streams": with_quota(concurrent_streams=0),
+    "unknown-key-of-quota": with_quota(per_minute=5),
+    "blank-in-quota": with_organization(quota="go ld"),
     "unknown-condition": policy(audit_logging_options={"audit_condition": "ALWAYS"}),
     "logger-without-a-name": policy(audit_logging_options={"audit_loggers": [{}]}),
     "logger-is-perhaps-optional": policy(

@@ -19,11 +19,14 @@ MEANINGS = {
     "mesh_metadata_invalid": "A proxy that is believed said who calls in a way that nobody can believe. "
     "Check what the proxy sends.",
     "permission_denied": "The caller is known and may not do this. Ask whoever wrote the rules.",
-    "policy_denied": "The policy has no rule that allows this, or one that denies it. "
-    "The server's decision log names the rule; `authz policy explain` says why.",
     "insufficient_scope": "The token lacks scopes that the route or the .proto asks for; www-authenticate names them. "
     "Have the issuer grant them to the application, and get a new token.",
-    "organization_suspended": "The policy suspends the caller's organization. Ask whoever keeps the policy file.",
+    "policy_denied": "The policy has no rule that allows this, or one that denies it. "
+    "The server's decision log names the rule; `authz policy explain` says why.",
+    "organization_suspended": "The caller's organization is suspended, by the policy or by the operator. "
+    "Ask whoever keeps the policy file, or look at the admin page.",
+    "quota_exceeded": "The caller's organization has used up its quota. Call less often, and wait as retry-after says; "
+    "the policy file has the plans.",
     "organization_unknown": "The directory knows no organization of this id, or the policy lists none. "
     "Compare the token's org_id with WorkOS and with the policy file.",
     "organization_mismatch": "The request names another organization than the caller's. "

@@ -1,0 +1,111 @@
+// The table of decisions: the newest on top, filtered here, never rebuilt under the reader's hands.
+
+import { $, brief, clock, firstSentence, make, number, verdict } from "/dom.js";
+
+const KEPT = 2000;
+const SHOWN = 200;
+
+const EVIDENCE = {
+  none: "nothing to believe",
+  public: "public method",
+  proxy: "a proxy's word",
+  cache: "token seen before",
+  signature: "signature checked",
+  introspection: "issuer asked",
+};
+
+const kept = new Map();
+let meanings = {};
+let missed = 0;
+let select = () => {};
+
+export function begin(about, onOrganization) {
+  meanings = about.meanings;
+  select = onOrganization;
+  $("filters").addEventListener("input", render);
+  $("filters").addEventListener("submit", (event) => event.preventDefault());
+  $("filters").addEventListener("reset", () => setTimeout(() => { select(""); render(); }));
+  // A whole id is chosen as well; clearing the filter leaves open what is.
+  $("filter-organization").addEventListener("change", (event) => {
+    if (event.target.value.trim()) select(event.target.value.trim(), false);
+  });
+}
+
+export function add(answer) {
+  missed += answer.missed;
+  const fresh = answer.decisions.filter((decision) => !kept.has(decision.id));
+  if (fresh.length === 0) return;
+  for (const decision of fresh) kept.set(decision.id, decision);
+  for (const id of kept.keys()) {
+    if (kept.size <= KEPT) break;
+    kept.delete(id);
+  }
+  const rows = $("decision-rows");
+  const isFirst = rows.childElementCount === 0;
+  for (const decision of fresh.filter(filter())) rows.prepend(row(decision, !isFirst));
+  while (rows.childElementCount > SHOWN && !rows.lastElementChild.contains(document.activeElement)) {
+    rows.lastElementChild.remove();
+  }
+  describe();
+}
+
+export const methods = () => [...new Set([...kept.values()].map((decision) => decision.method))].sort().slice(0, 100);
+
+export function render() {
+  const wanted = [...kept.values()].filter(filter()).slice(-SHOWN).reverse();
+  $("decision-rows").replaceChildren(...wanted.map((decision) => row(decision, false)));
+  describe();
+}
+
+function describe() {
+  const count = kept.size === 0 ? 0 : [...kept.values()].filter(filter()).length;
+  const empty = $("decisions-empty");
+  empty.hidden = count > 0;
+  empty.textContent = kept.size === 0
+    ? "No call yet. Decisions show up here as they are made."
+    : "None of the decisions here is like that.";
+  const told = `${number(Math.min(count, SHOWN))} of ${number(kept.size)} decisions that this page has seen`;
+  const lost = missed > 0 ? `; ${number(missed)} went by too fast. The decision log has all` : "";
+  $("decisions-note").textContent = kept.size === 0 ? "" : `${told}${lost}.`;
+}
+
+function filter() {
+  const wanted = $("filter-verdict").value;
+  const method = $("filter-method").value.trim().toLowerCase();
+  const organization = $("filter-organization").value.trim();
+  return (decision) =>
+    (wanted === "" || decision.verdict === wanted || (wanted === "refused" && decision.verdict !== "allowed")) &&
+    decision.method.toLowerCase().includes(method) &&
+    decision.organization.includes(organization);
+}
+
+function why({ reason, rule }) {
+  // Of this one more is known here than its sentence says.
+  if (reason === "policy_denied") return rule ? `The policy's rule ${rule} denies it.` : "No rule of the policy allows it.";
+  return firstSentence(meanings[reason] ?? reason);
+}
+
+function row(decision, isNew) {
+  const { method, organization, client, reason } = decision;
+  const call = make("td", { className: decision.verdict }, make("span", { className: "method" }, method || "–"));
+  if (reason) {
+    call.append(make("span", { className: "second why", title: meanings[reason] ?? "" }, why(decision)));
+  }
+  const caller = make("td");
+  if (organization) {
+    const name = make("button", { className: "name", type: "button", title: organization }, brief(organization));
+    name.addEventListener("click", () => select(organization));
+    caller.append(name, make("code", { className: "second", title: client }, brief(client)));
+  } else {
+    caller.append(make("span", { className: "second" }, decision.source === "public" ? "anybody" : "not known"));
+  }
+  const evidence = decision.event === "stream_ended" ? "a stream ended" : EVIDENCE[decision.source];
+  return make("tr", { className: isNew ? "new" : "" },
+    make("td", { className: "time" }, clock(decision.time)),
+    make("td", {}, verdict(decision.verdict)),
+    call,
+    caller,
+    make("td", {}, make("code", {}, decision.rule || reason || "–"), make("span", { className: "second" }, evidence)),
+    make("td", { className: "number" }, decision.milliseconds.toFixed(2)),
+  );
+}

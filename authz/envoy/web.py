@@ -1,0 +1,91 @@
+"""HTTP in the event loop of the server itself, for operators; partners and their calls never come this way."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from authz import telemetry
+from authz.envoy.config import check_address
+from authz.errors import ConfigError
+
+# Of an orchestrator and a few scrapers or pages; more answer 503, so that nobody takes the memory of whoever decides.
+_MAX_CONNECTIONS = 64
+_MAX_HEAD_BYTES = 8192
+_IDLE_SECONDS = 15
+_END_SECONDS = 1
+
+
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, address: str, *, setting: str, event: str) -> AsyncIterator[str]:
+    """Serve ``app`` until the end of the block; yield the address in force.
+
+    Args:
+        app: what answers.
+        address: ``HOST:PORT``; port 0 is any free one.
+        setting: what to call the address in an error.
+        event: what to call it in the log.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+
+    """
+    listener = _bind(address, setting)
+    server = _Server(app)
+    running = asyncio.create_task(server.serve([listener]))
+    host, port = listener.getsockname()[:2]
+    bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    telemetry.event(telemetry.INFO, event, address=bound)
+    try:
+        yield bound
+    finally:
+        server.should_exit = True
+        await running
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, application: ASGIApp) -> None:
+        config = uvicorn.Config(
+            application,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            # It warns of every request that does not parse, which anybody can send.
+            log_level="critical",
+            server_header=False,
+            # What a caller writes into X-Forwarded-For is not believed.
+            proxy_headers=False,
+            limit_concurrency=_MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=_END_SECONDS,
+        )
+        super().__init__(config)
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        # Signals are for the whole process, so not for this to take.
+        return contextlib.nullcontext()
+
+
+def _bind(address: str, setting: str) -> socket.socket:
+    check_address(setting, address)
+    host, _, port = address.rpartition(":")
+    try:
+        family, _, _, _, bound = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        # With its protocol named, for only then does asyncio turn Nagle's algorithm off.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except (OSError, UnicodeError, ValueError):
+        raise ConfigError(f"{setting}: {address!a} is not HOST:PORT of this machine, such as 127.0.0.1:9192") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(bound)
+        listener.listen(_MAX_CONNECTIONS)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"{setting}: {address!a} cannot be bound ({error.strerror}); choose another") from None
+    return listener

@@ -1,0 +1,77 @@
+"""A server with an admin page, and somebody who calls it."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import httpx2
+
+from authz.envoy.v3.external_auth_pb2 import CheckResponse
+from tests.doubles import AUDIENCE, ISSUER
+from tests.envoy.messages import GRPC, bearer, in_headers
+from tests.envoy.serving import CHECK, LOOPBACK
+from tests.programs import PATIENCE, Program
+
+SECRET = "a-secret-of-the-operator"
+SERVE = ("serve", "--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--log-format", "json")
+
+
+class Site:
+    """A server with a page; a context manager.
+
+    Args:
+        folder: where it runs.
+        flags: its other flags.
+
+    """
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        listen = ("--listen", f"unix:{folder}/a.sock", "--admin", LOOPBACK)
+        self.program = Program(*SERVE, "--jwks", "jwks.json", *listen, *flags, folder=folder, AUTHZ_ADMIN_SECRET=SECRET)
+
+    def __enter__(self) -> Self:
+        try:
+            address = self.program.await_event("admin")["address"]
+            self.url = f"http://{address}"
+            self.page = httpx2.Client(base_url=self.url, trust_env=False, timeout=PATIENCE)
+            self.addresses: list[str] = self.program.await_event("listening")["addresses"]
+        except BaseException:
+            self.program.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.page.close()
+        # Politely: only then are there figures of what its processes have covered.
+        self.program.send(signal.SIGTERM)
+        self.program.wait()
+        self.program.__exit__()
+
+    def check(self, token: str | None, *addresses: str, path: str = "/a.B/C") -> list[int]:
+        """Return the codes of the answers to one check at each address."""
+        question = in_headers(GRPC, *([] if token is None else [bearer(token)]), path=path).SerializeToString()
+        codes = []
+        for address in addresses or self.addresses:
+            with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+                answer = channel.unary_unary(CHECK)(question, timeout=PATIENCE, wait_for_ready=True)
+            codes.append(int(CheckResponse.FromString(answer).status.code))
+        return codes
+
+    def get(self, what: str) -> Any:
+        return self.page.get(f"/api/{what}").json()
+
+    def order(self, verb: str, name: str) -> Any:
+        answer = self.page.post(
+            "/api/orders", json={"verb": verb, "id": name}, headers={"authorization": f"Bearer {SECRET}"}
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "it never came to that"
+            time.sleep(0.05)

@@ -1,0 +1,152 @@
+"""Both ends of a worker's link in one loop: what is in force is obeyed first, and nobody waits long."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from authz.admin.activity import Activity
+from authz.admin.link import answering_supervisor
+from authz.admin.own import OwnProcess
+from authz.admin.source import Order, Question
+from authz.admin.workers import Workers
+from authz.authorizer import Authorizer
+from authz.errors import UnavailableError
+from authz.verifier import Verifier
+from tests.decisions import decision
+from tests.doubles import ORG
+
+PATIENCE = 20.0
+
+NewAuthorizer = Callable[[], Authorizer]
+
+
+@pytest.fixture
+def new_authorizer(new_verifier: Callable[..., Verifier]) -> NewAuthorizer:
+    """Return a function that builds the judge of one worker."""
+    return lambda: Authorizer(new_verifier(), observers=[Activity()])
+
+
+@contextlib.asynccontextmanager
+async def worker(workers: Workers, number: int, authorizer: Authorizer, seen: int = 0) -> AsyncIterator[None]:
+    """Be a worker of ``workers`` that has made so many decisions."""
+    activity = Activity()
+    for _ in range(seen):
+        activity(decision())
+    async with workers.link(number) as its:
+        # As a process that was started with it: the supervisor closes its copy.
+        ours = socket.socket(fileno=its.detach())
+    async with answering_supervisor(ours, OwnProcess(authorizer, activity, worker=number)):
+        await until(lambda: has_answered(workers, number))
+        yield
+
+
+async def has_answered(workers: Workers, number: int) -> bool:
+    return number in {each["number"] for each in (await workers.overview())["workers"]}
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():  # noqa: ASYNC110 - another process, as it were, tells nobody
+            await asyncio.sleep(0.01)
+
+
+def run(work: Awaitable[Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, PATIENCE))
+
+
+def test_whoever_starts_later_obeys_what_is_in_force(new_authorizer: NewAuthorizer) -> None:
+    first, second = new_authorizer(), new_authorizer()
+
+    async def story() -> dict[str, Any]:
+        async with Workers() as workers, worker(workers, 0, first):
+            await workers.order(Order("suspend", ORG))
+            await workers.order(Order("suspend", "org_forgiven"))
+            await workers.order(Order("revoke", "client_1"))
+            await workers.order(Order("resume", "org_forgiven"))
+            async with worker(workers, 1, second):
+                done = await workers.order(Order("suspend", "org_late"))
+        return done
+
+    done = run(story())
+
+    assert (done["workers"], done["pending"]) == (2, 0)
+    for authorizer in (first, second):
+        assert authorizer.suspended_organizations == {ORG, "org_late"}
+        assert authorizer.revoked_clients == {"client_1"}
+
+
+def test_order_reaches_a_worker_that_is_only_starting(new_authorizer: NewAuthorizer) -> None:
+    authorizer = new_authorizer()
+
+    async def story() -> dict[str, Any]:
+        async with Workers() as workers:
+            async with workers.link(0) as its:
+                ours = socket.socket(fileno=its.detach())
+            done = await workers.order(Order("suspend", ORG))
+            async with answering_supervisor(ours, OwnProcess(authorizer, Activity())):
+                await until(lambda: has_answered(workers, 0))
+        return done
+
+    done = run(story())
+
+    assert (done["workers"], done["pending"]) == (0, 1)
+    assert authorizer.suspended_organizations == {ORG}
+
+
+def test_worker_that_hears_nothing_does_not_start(new_authorizer: NewAuthorizer) -> None:
+    async def story() -> None:
+        ours, its = socket.socketpair()
+        ours.close()
+        async with answering_supervisor(its, OwnProcess(new_authorizer(), Activity())):
+            pytest.fail("nobody could say what is in force")
+
+    with pytest.raises(ConnectionError):
+        run(story())
+
+
+def test_answers_are_added_up(new_authorizer: NewAuthorizer) -> None:
+    async def story() -> tuple[Any, Any, Any]:
+        one, other = new_authorizer(), new_authorizer()
+        async with Workers() as workers, worker(workers, 0, one, seen=2), worker(workers, 1, other, seen=3):
+            overview, news = await workers.overview(), await workers.decisions("")
+            later = await workers.decisions(news["cursor"])
+        return overview, news, later
+
+    overview, news, later = run(story())
+    [organization], [(_, allowed, _)] = overview["organizations"], overview["pace"]
+
+    assert (overview["totals"]["allowed"], organization["allowed"], allowed) == (5, 5, 5)
+    assert organization["clients"] == {"client_01JYPARTNER": 5}
+    assert (len(news["decisions"]), later["decisions"], later["missed"]) == (5, [], 0)
+
+
+def test_worker_that_does_not_answer_is_left_out_and_told_of(new_authorizer: NewAuthorizer) -> None:
+    async def story() -> Any:
+        async with Workers(patience=0.2) as workers, worker(workers, 0, new_authorizer()), workers.link(1) as its:
+            # It obeys, and then it hangs.
+            its.send(b'{"number": -1, "answer": null}\n')
+            await until(lambda: is_silent(workers))
+            return await workers.overview()
+
+    overview = run(story())
+
+    assert ([each["number"] for each in overview["workers"]], overview["silent"]) == ([0], 1)
+
+
+async def is_silent(workers: Workers) -> bool:
+    return bool((await workers.overview())["silent"])
+
+
+def test_without_workers_nobody_can_say(new_authorizer: NewAuthorizer) -> None:  # noqa: ARG001 - none is built
+    async def story() -> Any:
+        workers = Workers()
+        for asking in (workers.policy(), workers.explain(Question("/a.B/C"))):
+            with pytest.raises(UnavailableError):
+                await asking
+        return await workers.overview()
+
+    assert run(story())["workers"] == []
