@@ -1,14 +1,13 @@
 """The judge behind every door: says whether a call may be made, and who makes it."""
 
 import math
-import string
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from authz import telemetry
+from authz.bearer import credentials_of, token_of
 from authz.call import ANONYMOUS, Call, Principal, check_methods
 from authz.claims import is_expired
-from authz.clock import SYSTEM_CLOCK, Clock
 from authz.decision import Decision, Door, Event, Evidence, Observer
 from authz.directory import Directory
 from authz.errors import (
@@ -20,20 +19,15 @@ from authz.errors import (
     PermissionDeniedError,
     TokenExpiredError,
     TokenInactiveError,
-    TokenMalformedError,
-    TokenMissingError,
-    UnauthenticatedError,
     UnavailableError,
 )
 from authz.flow import Flow
 from authz.introspection import Assurance, Introspector
-from authz.jws import MAX_TOKEN_LENGTH
-from authz.keys import KeySetHealth
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.nobody import NOBODY
 from authz.organizations import Organizations, Unknown
-from authz.peer import Peer
-from authz.policy import Policy
+from authz.policy import Organization, Policy
 from authz.quota import Quota, Quotas
 from authz.refusal import Challenge, Refusal, refusal_of
 from authz.requirements import check_requirements
@@ -41,12 +35,8 @@ from authz.revocation import Revocations
 from authz.shadow import Shadow
 from authz.streams import OpenStreams, Stream
 from authz.suspension import Suspensions, suspended
-from authz.verifier import DEFAULT_LEEWAY, Verifier
+from authz.verifier import Verifier
 from authz.verifiers import Verifiers
-
-# Those of a compact JWS. No comma: two headers joined into one, as Envoy does, are no token.
-_TOKEN_CHARACTERS = f"{string.ascii_letters}{string.digits}_.-".encode()
-_MAX_CREDENTIALS = len("Bearer ") + MAX_TOKEN_LENGTH
 
 _UNCHANGED = object()
 
@@ -105,7 +95,7 @@ class Authorizer:
             raise ConfigError("introspector and assurance: give both or neither, or nothing would ever be asked")
         if verifier is None and trust is None:
             raise ConfigError("verifier: missing; only where the peers of trust are believed can there be none")
-        self.verifier = verifier or _Nobody()
+        self.verifier = verifier or NOBODY
         self.trusted = trusted or TrustedMetadata()
         self.streams = OpenStreams(clock=self.verifier.clock)
         # The keys that an issuer took back last, by issuer.
@@ -161,33 +151,48 @@ class Authorizer:
         if call.requirements is None and self._is_public(call.method, policy):
             evidence.source = "public"
             return ANONYMOUS
-        if self._trust is not None:
-            principal_of_mesh = self._trust.principal_of(call, self.trusted)
-            if principal_of_mesh is not None:
-                evidence.principal, evidence.source = principal_of_mesh, "proxy"
-                if is_expired(self.ends_at(principal_of_mesh), 0, self.verifier.clock.time()):
-                    raise TokenExpiredError
-                admitted = yield from self._admit(call, principal_of_mesh, policy, evidence)
-                return self._counted(admitted, policy, evidence)
-        credentials = _credentials(call.metadata) if call.credentials is None else call.credentials
-        if not credentials and call.verified_claims is not None and self._assurance_of(call.method, policy) is None:
-            # Where the issuer is to be asked, there is nothing to ask it about.
-            principal = self.verifier.principal_of(call.verified_claims, call.peer)
-            evidence.principal, evidence.source = principal, "proxy"
-            return self._counted((yield from self._admit(call, principal, policy, evidence)), policy, evidence)
-        token = _bearer_token(credentials)
-        principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
-        principal = yield from self._admit(call, principal, policy, evidence)
-        # So late, that nobody is asked about calls that may not be made.
-        if self.introspectors:
-            assurance = self._assurance_of(call.method, policy)
-            if assurance is not None:
-                quota = _quota_of(principal, policy)
-                if quota is not None:
-                    self._quotas.check(principal.org_id, quota)
-                evidence.source = "introspection"
-                yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
-        return self._counted(principal, policy, evidence)
+        token, principal = "", self._principal_of_proxy(call, policy, evidence)
+        if principal is None:
+            token = token_of(credentials_of(call))
+            principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
+        self.check_standing(principal)
+        if call.requirements is not None:
+            check_requirements(call.requirements, principal, "" if policy is None else policy.name)
+        # Mostly nobody need be asked, and that is quicker told without a flow.
+        organization = self._organizations.listed(principal.org_id, policy)
+        if organization is None:
+            organization = yield from self.organization(principal.org_id, policy)
+        if organization.tenant:
+            evidence.principal = principal = self._organizations.identify(principal, organization)
+        if policy is not None:
+            policy.admit(call, principal, evidence, organization)
+        if token and self.introspectors:
+            yield from self._introspect(call, token, principal, policy, evidence)
+        if policy is not None and policy.has_quotas:
+            # Last: whoever is refused anyway uses up nothing.
+            self._take_quota(principal, policy, evidence)
+        return principal
+
+    def organization(self, org_id: str, policy: Policy | None) -> Flow[Organization]:
+        """Return what is known of an organization, as a flow: what ``policy`` lists, over what the directory says.
+
+        Raises:
+            PermissionDeniedError: there is none of that id, and such are denied.
+            DirectoryUnavailableError: the directory does not answer, and nothing is remembered of its word.
+
+        """
+        return self._organizations.find(org_id, policy)
+
+    def check_quota(self, principal: Principal, policy: Policy | None) -> None:
+        """Check that the plan that ``policy`` gives the organization of ``principal`` has room; nothing is counted.
+
+        Raises:
+            ResourceExhaustedError: it has none now.
+
+        """
+        quota = _quota_of(principal, policy)
+        if quota is not None:
+            self._quotas.check(principal.org_id, quota)
 
     def check_standing(self, principal: Principal) -> None:
         """Check that the operator has neither withdrawn nor suspended anything of ``principal``.
@@ -386,24 +391,35 @@ class Authorizer:
             except BaseException as error:  # noqa: BLE001 - whoever looks on has no say
                 telemetry.unforeseen("observer", error)
 
-    def _admit(self, call: Call, principal: Principal, policy: Policy | None, evidence: Evidence) -> Flow[Principal]:
-        """Check what can change while a caller stays the same: what is withdrawn, what the route and the policy ask."""
-        self.check_standing(principal)
-        if call.requirements is not None:
-            check_requirements(call.requirements, principal, "" if policy is None else policy.name)
-        organization = yield from self._organizations.find(principal.org_id, policy)
-        evidence.principal = principal = self._organizations.identify(principal, organization)
-        if policy is not None:
-            policy.admit(call, principal, evidence, organization)
+    def _principal_of_proxy(self, call: Call, policy: Policy | None, evidence: Evidence) -> Principal | None:
+        """Return who calls if a proxy says so that is believed."""
+        principal = None if self._trust is None else self._trust.principal_of(call, self.trusted)
+        if principal is not None:
+            evidence.principal, evidence.source = principal, "proxy"
+            if is_expired(self.ends_at(principal), 0, self.verifier.clock.time()):
+                raise TokenExpiredError
+            return principal
+        # Where the issuer is to be asked, there is nothing to ask it about.
+        if call.verified_claims is None or credentials_of(call) or self._assurance_of(call.method, policy) is not None:
+            return None
+        principal = self.verifier.principal_of(call.verified_claims, call.peer)
+        evidence.principal, evidence.source = principal, "proxy"
         return principal
 
-    def _counted(self, principal: Principal, policy: Policy | None, evidence: Evidence) -> Principal:
-        """Count a call that nothing else speaks against: whoever is refused anyway uses up nothing."""
-        quota = _quota_of(principal, policy)
+    def _introspect(
+        self, call: Call, token: str, principal: Principal, policy: Policy | None, evidence: Evidence
+    ) -> Flow[None]:
+        # After the policy, so that nobody is asked about calls that may not be made.
+        assurance = self._assurance_of(call.method, policy)
+        if assurance is not None:
+            self.check_quota(principal, policy)
+            evidence.source = "introspection"
+            yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
+
+    def _take_quota(self, principal: Principal, policy: Policy, evidence: Evidence) -> None:
+        evidence.quota = quota = policy.organization(principal.org_id).quota
         if quota is not None:
-            evidence.quota = quota
             self._quotas.take(principal.org_id, quota)
-        return principal
 
     def _most_streams(self, principal: Principal) -> float:
         quota = _quota_of(principal, self.policy)
@@ -457,40 +473,6 @@ class _InForce(NamedTuple):
     isolation: Any = None
 
 
-class _Nobody:
-    """The verifier of a server that takes no tokens: none is good."""
-
-    clock: Clock = SYSTEM_CLOCK
-
-    def verify_flow(self, _token: str, _peer: Peer | None = None, _evidence: Evidence | None = None) -> Flow[Principal]:
-        raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
-        yield  # a flow that never waits
-
-    def principal_of(self, _claims: Mapping[str, Any], _peer: Peer | None = None) -> Principal:
-        raise UnauthenticatedError("only the peers of trust are believed here, and no payloads")
-
-    def ends_at(self, principal: Principal) -> float:
-        return principal.expires_at + DEFAULT_LEEWAY
-
-    def watch_keys(self, _withdrawn: object) -> None:
-        pass
-
-    def knows_key(self, _principal: Principal) -> bool:
-        return True
-
-    def key_age(self, _principal: Principal) -> None:
-        return None
-
-    def health(self) -> Mapping[str, KeySetHealth]:
-        return {}
-
-    def warm_up_flow(self, timeout: float = 0.0) -> Flow[None]:  # noqa: ARG002 - the name of its twins
-        yield from ()
-
-    def close(self) -> None:
-        pass
-
-
 def as_authorizer(
     judge: Authorizer | Verifier | Verifiers | None,
     public_methods: Collection[str] = (),
@@ -509,37 +491,6 @@ def as_authorizer(
     if public_methods or trust is not None:
         raise ConfigError("public_methods and trust: give them to the Authorizer")
     return judge
-
-
-def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """Return the one bearer token of a call (RFC 6750 section 2.1).
-
-    Raises:
-        TokenMissingError: there is no ``authorization``.
-        TokenMalformedError: there are several, or the one is not ``Bearer`` and a token.
-
-    """
-    return _bearer_token(_credentials(metadata))
-
-
-def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> list[str | bytes]:
-    # gRPC refuses capitals, but may have begun the RPC: such a copy is no token, and not to be overlooked either.
-    entries = [entry for entry in metadata if entry[0].lower() == "authorization"]
-    return [value for _, value in entries] if any(key == "authorization" for key, _ in entries) else []
-
-
-def _bearer_token(credentials: Sequence[str | bytes]) -> str:
-    if not credentials:
-        raise TokenMissingError
-    value = credentials[0]
-    if len(credentials) > 1 or len(value) > _MAX_CREDENTIALS or not isinstance(value, str):
-        raise TokenMalformedError("more than one authorization, or one that is too long")
-    # RFC 9110 section 11.1: the scheme in any case; RFC 6750 section 2.1: exactly one space.
-    scheme, _, token = value.partition(" ")
-    foreign = token.encode(errors="replace").translate(None, _TOKEN_CHARACTERS)
-    if scheme.lower() != "bearer" or not token or foreign:
-        raise TokenMalformedError("authorization is not a scheme Bearer, one space and a token")
-    return token
 
 
 def _quota_of(principal: Principal, policy: Policy | None) -> Quota | None:

@@ -58,7 +58,7 @@ MISTAKES = (
     ),
     Mistake(
         "one of two tokens is taken",
-        "authz/authorizer.py",
+        "authz/bearer.py",
         "len(credentials) > 1 or ",
         "",
         f"{_DOORS}test_server.py -k told_at_once",
@@ -535,8 +535,8 @@ MISTAKES = (
     Mistake(
         "envoy payload: counts beside a token that is not good",
         "authz/authorizer.py",
-        "if not credentials and call.verified_claims is not None",
-        "if call.verified_claims is not None",
+        "if call.verified_claims is None or credentials_of(call) or",
+        "if call.verified_claims is None or",
         "tests/test_verified_claims.py tests/envoy/test_context.py",
     ),
     Mistake(
@@ -556,8 +556,8 @@ MISTAKES = (
     Mistake(
         "envoy payload: introspection is left out",
         "authz/authorizer.py",
-        "call.verified_claims is not None and self._assurance_of(call.method, policy) is None:",
-        "call.verified_claims is not None:",
+        " or credentials_of(call) or self._assurance_of(call.method, policy) is not None:",
+        " or credentials_of(call):",
         "tests/test_verified_claims.py",
     ),
     # ---- The policy ----
@@ -648,15 +648,15 @@ MISTAKES = (
     Mistake(
         "callers whom a proxy names are under no policy",
         "authz/authorizer.py",
-        "self._admit(call, principal_of_mesh, policy, evidence)",
-        "self._admit(call, principal_of_mesh, None, evidence)",
+        "        if policy is not None:\n            policy.admit(",
+        "        if policy is not None and token:\n            policy.admit(",
         "tests/policy/test_enforcement.py -k proxy",
     ),
     Mistake(
         "callers whom jwt_authn has verified are under no policy",
         "authz/authorizer.py",
-        "return self._counted((yield from self._admit(call, principal, policy, evidence))",
-        "return self._counted((yield from self._admit(call, principal, None, evidence))",
+        "        if policy is not None:\n            policy.admit(",
+        "        if policy is not None and call.verified_claims is None:\n            policy.admit(",
         "tests/policy/test_enforcement.py -k payload",
     ),
     Mistake(
@@ -698,8 +698,8 @@ MISTAKES = (
     Mistake(
         "an organization over its quota makes us ask the issuer",
         "authz/authorizer.py",
-        "                    self._quotas.check(principal.org_id, quota)\n",
-        "                    pass\n",
+        "            self.check_quota(principal, policy)\n",
+        "",
         "tests/policy/test_quotas.py -k does_not_make_us_ask",
     ),
     Mistake(

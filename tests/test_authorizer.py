@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.authorizer import Authorizer, as_authorizer, bearer_token
+from authz.authorizer import Authorizer, as_authorizer
+from authz.bearer import bearer_token
 from authz.call import ANONYMOUS, Call, Entry
 from authz.errors import (
     AuthzError,

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jwt import PyJWK
 
-from authz.authorizer import bearer_token
+from authz.bearer import bearer_token
 from authz.demo.signing import SigningKey
 from authz.errors import AuthzError, TokenMalformedError, TokenMissingError, UnauthenticatedError
 from authz.jws import verify_compact

@@ -61,6 +61,7 @@ class Policy:
         self.has_quotas = bool(quotas)
         self._index = Index(self.rules)
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
+        self._admitted = Memory[tuple[int, str], tuple[Principal, Organization, str]](_REMEMBERED)
         self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
 
     @classmethod
@@ -151,6 +152,12 @@ class Policy:
         evidence.policy = self.name
         if organization is None:
             organization = self.organization(principal.org_id)
+        key = (id(principal), call.method)
+        admitted = self._admitted.get(key)
+        # By identity, which is quicker than to compare. The entry keeps both objects, and so their ids.
+        if admitted is not None and admitted[1] is organization:
+            evidence.rule = admitted[2]
+            return
         if organization.is_suspended:
             raise suspended()
         rule = self._find(call, principal, organization.groups)
@@ -159,6 +166,8 @@ class Policy:
         evidence.rule = rule.name
         if rule.is_deny:
             raise rule.refusal()
+        if self._is_certain(call.method, principal, organization.groups):
+            self._admitted.remember(key, (principal, organization, rule.name))
 
     def candidates(self, method: str, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide about a call of ``method``, in order."""
@@ -212,6 +221,10 @@ class Policy:
             if rule.matches_rest(call, headers):
                 return rule
         return None
+
+    def _is_certain(self, method: str, principal: Principal, groups: Words) -> bool:
+        """Say whether every call of ``method`` by ``principal`` is decided alike, and may be remembered."""
+        return len(method) <= _LONGEST_REMEMBERED and not self._candidates(method, principal, groups)[0].is_conditional
 
     def _candidates(self, method: str, principal: Principal, groups: Words) -> tuple[Rule, ...]:
         """Return the rules that may decide, in order; none that come after one that is sure to match."""
