@@ -31,7 +31,7 @@ from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.organizations import Organizations, Unknown
 from authz.peer import Peer
-from authz.policy import Policy
+from authz.policy import Organization, Policy
 from authz.quota import Quota, Quotas
 from authz.refusal import Challenge, Refusal, refusal_of
 from authz.requirements import check_requirements
@@ -156,9 +156,7 @@ class Authorizer:
         if self.introspectors:
             assurance = self._assurance_of(call.method, policy)
             if assurance is not None:
-                quota = _quota_of(principal, policy)
-                if quota is not None:
-                    self._quotas.check(principal.org_id, quota)
+                self.check_quota(principal, policy)
                 evidence.source = "introspection"
                 yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
         return self._counted(principal, policy, evidence)
@@ -173,6 +171,32 @@ class Authorizer:
         """
         self._revocations.check(principal)
         self._suspensions.check(principal)
+
+    @property
+    def checks_organizations(self) -> bool:
+        """Whether a directory is asked about organizations, or those that are unknown are denied."""
+        return self._organizations.are_checked
+
+    def organization(self, org_id: str, policy: Policy | None) -> Flow[Organization]:
+        """Return what is known of an organization, as a flow: what ``policy`` lists, over what the directory says.
+
+        Raises:
+            PermissionDeniedError: there is none of that id, and such are denied.
+            DirectoryUnavailableError: the directory does not answer, and nothing is remembered of its word.
+
+        """
+        return self._organizations.find(org_id, policy)
+
+    def check_quota(self, principal: Principal, policy: Policy | None) -> None:
+        """Check that the plan that ``policy`` gives the organization of ``principal`` has room; nothing is counted.
+
+        Raises:
+            ResourceExhaustedError: it has none now.
+
+        """
+        quota = _quota_of(principal, policy)
+        if quota is not None:
+            self._quotas.check(principal.org_id, quota)
 
     def is_public(self, method: str) -> bool:
         """Say whether anybody may call ``method``, unless a route asks for more."""
@@ -345,7 +369,7 @@ class Authorizer:
         self.check_standing(principal)
         if call.requirements is not None:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
-        organization = yield from self._organizations.find(principal.org_id, policy)
+        organization = yield from self.organization(principal.org_id, policy)
         evidence.principal = principal = self._organizations.identify(principal, organization)
         if policy is not None:
             policy.admit(call, principal, evidence, organization)
