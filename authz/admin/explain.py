@@ -82,9 +82,7 @@ class _Hearing:
         self._name, directory = "Organization", self._authorizer.directory
         # Any number of them can be made up, and each would make the directory forget a real one.
         if not self._question.token and directory is not None and not directory.remembers(org_id):
-            self._took(
-                "unknown", "The directory is not asked about a mere name, and nothing is remembered. Give a token."
-            )
+            self._took("unknown", "The directory remembers nothing of it, and is asked only if a token is given.")
             return None
         organization = await arun(self._authorizer.organization(org_id, self._policy))
         if self._authorizer.checks_organizations:
@@ -153,9 +151,9 @@ def known_of(organization: Organization, quota: Quota | None = None) -> dict[str
 def _plan(quota: Quota) -> str:
     limits = []
     if quota.requests_per_second is not None:
-        limits.append(f"{quota.requests_per_second:g} calls a second, {quota.burst} at once")
+        limits.append(f"{quota.requests_per_second:g} a second, {quota.burst} at once")
     if quota.concurrent_streams is not None:
-        limits.append(f"{quota.concurrent_streams} open streams")
+        limits.append(f"{quota.concurrent_streams} streams")
     return f"{quota.name} ({'; '.join(limits)})"
 
 
