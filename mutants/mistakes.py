@@ -670,15 +670,15 @@ MISTAKES = (
     Mistake(
         "to ask for room uses it up",
         "authz/quota.py",
-        "            if is_made:\n",
-        "            if decision.allowed:\n",
+        "            if is_made:\n                # As it was",
+        "            if decision.allowed:\n                # As it was",
         "tests/test_quota.py -k to_ask",
     ),
     Mistake(
         "an organization over its quota makes us ask the issuer",
         "authz/authorizer.py",
-        "                    self._quotas.check(principal.org_id, quota)\n",
-        "                    pass\n",
+        "                self.check_quota(principal, policy)\n",
+        "                pass\n",
         "tests/policy/test_quotas.py -k does_not_make_us_ask",
     ),
     Mistake(
@@ -716,6 +716,13 @@ MISTAKES = (
         "self._forgiven = max(now, self._forgiven) + FAILURE_SECONDS",
         "self._forgiven = now",
         "tests/admin/test_app.py -k guessing",
+    ),
+    Mistake(
+        "whoever looks at the admin page has the directory asked about any name",
+        "authz/admin/explain.py",
+        "        if not self._question.token and directory is not None",
+        "        if self._question.token and directory is not None",
+        "tests/admin/test_app.py -k anybody_may_type",
     ),
     Mistake(
         "a worker that is started again lets in who is suspended",

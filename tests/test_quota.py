@@ -103,11 +103,13 @@ def test_refused_calls_are_not_counted(quotas: Quotas, clock: Ticks) -> None:
     assert taken(quotas) == 1
 
 
-def test_to_ask_is_not_to_take(quotas: Quotas) -> None:
+@pytest.mark.parametrize("before", [0, 1])
+def test_to_ask_is_not_to_take(quotas: Quotas, before: int) -> None:
+    taken(quotas, tries=before)
     for _ in range(100):
         quotas.check(ORG, TEN)
 
-    assert taken(quotas) == 20
+    assert taken(quotas) == 20 - before
     with pytest.raises(ResourceExhaustedError):
         quotas.check(ORG, TEN)
 

@@ -41,10 +41,17 @@ function row(rule) {
   return make("tr", { className: isNever ? "never" : "" },
     make("td", {}, make("span", { className: `tag ${kind}`.trim() }, words)),
     make("td", {}, make("code", {}, rule.name)),
-    make("td", {}, ...(rule.conditions.length > 0 ? rule.conditions.map(condition) : ["nothing: it matches every call"])),
+    make("td", {}, ...asked(rule)),
     make("td", { className: "number" }, short(rule.hits)),
     make("td", {}, isNever ? make("span", { className: "tag warn" }, "○ never hit since start") : rule.last === null ? "" : clock(rule.last)),
   );
+}
+
+function asked(rule) {
+  // Its name says the method already.
+  const conditions = rule.conditions.filter(([kind]) => kind !== "method" || !isProto(rule));
+  if (conditions.length > 0) return conditions.map(condition);
+  return [isProto(rule) ? "a good token" : "nothing: it matches every call"];
 }
 
 function condition([kind, alternatives]) {
