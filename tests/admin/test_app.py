@@ -50,8 +50,12 @@ EVERYTHING = {
     "deny_rules": [*LEDGER["deny_rules"], {"name": "no-trials", "source": {"groups": ["trial"]}}],
     "allow_rules": [*LEDGER["allow_rules"], {"name": "api", "request": {"paths": ["/tests.Api/*"]}}],
     "groups": ["trial"],
-    "quotas": {"once": {"requests_per_second": 1, "burst": 1, "concurrent_streams": 5}},
-    "organizations": {**LEDGER["organizations"], "org_planned": {"quota": "once"}, "org_busy": {"quota": "once"}},
+    "quotas": {"once": {"requests_per_second": 1, "burst": 1}, "wide": {"concurrent_streams": 5}},
+    "organizations": {
+        **LEDGER["organizations"],
+        **{org_id: {"quota": "once"} for org_id in ("org_planned", "org_busy")},
+        "org_wide": {"quota": "wide"},
+    },
 }
 
 
@@ -335,14 +339,15 @@ def test_what_the_proto_asks_for_is_told_between_what_denies_and_what_allows(
 def test_organizations_are_told_with_what_is_known_of_them(
     everything: Authorizer, activity: Activity, new_token: Callable[..., str]
 ) -> None:
-    for org_id in ("org_trial", "org_planned"):
+    for org_id in ("org_trial", "org_planned", "org_wide"):
         activity(decision(principal=replace(ACME, org_id=org_id)))
     reason(everything, new_token(org_id="org_trial"))
     told = Page(everything, activity).get("/api/overview").json()["organizations"]
 
     assert {each["id"]: each["known"] for each in told} == {
         "org_trial": {"name": "Somebody", "tenant": "theirs", "groups": "trial"},
-        "org_planned": {"plan": "once (1 a second, 1 at once; 5 streams)"},
+        "org_planned": {"plan": "once (1 a second, 1 at once)"},
+        "org_wide": {"plan": "wide (5 streams)"},
     }
 
 
@@ -425,7 +430,7 @@ def test_steps_are_those_of_the_judge(
 
     assert [step["name"] for step in told["steps"]] == ["Token", "Standing", "Organization", "Policy", "Quota"]
     assert told["steps"][2]["words"] == "Known: name Somebody, tenant theirs."
-    assert told["steps"][4]["words"].startswith("The plan is once (1 a second, 1 at once; 5 streams).")
+    assert told["steps"][4]["words"].startswith("The plan is once (1 a second, 1 at once).")
 
 
 def test_directory_is_not_asked_about_a_name_that_anybody_may_type(
