@@ -36,6 +36,7 @@ from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
 from authz.policy import Policy
+from authz.reload import PolicyReloader
 from authz.token_source import ClientCredentials, TokenSource
 from authz.transport import Transport
 from authz.verifier import Verifier
@@ -70,6 +71,7 @@ __all__ = [
     "PeerUnknownError",
     "PermissionDeniedError",
     "Policy",
+    "PolicyReloader",
     "Principal",
     "Requirements",
     "ResourceExhaustedError",

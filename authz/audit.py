@@ -18,8 +18,10 @@ def decision_message(decision: decisions.Decision) -> Decision:
         principal=fields["subject"],
         policy_name=fields["policy"],
         matched_rule=fields["rule"],
+        shadow_verdict=_verdict(fields["shadow_verdict"] or "unspecified"),
+        shadow_rule=fields["shadow_rule"],
         authorized=refusal is None,
-        verdict=Decision.Verdict.Value(_name("VERDICT", fields["verdict"])),
+        verdict=_verdict(fields["verdict"]),
         code=_OK if refusal is None else refusal.code.value,
         reason=fields["reason"],
         organization=fields["organization"],
@@ -34,6 +36,10 @@ def decision_message(decision: decisions.Decision) -> Decision:
     # A float does not tell nanoseconds of our days apart.
     message.time.FromMicroseconds(round(decision.time * 1e6))
     return message
+
+
+def _verdict(word: str) -> Decision.Verdict.ValueType:
+    return Decision.Verdict.Value(_name("VERDICT", word))
 
 
 def _name(enum: str, word: str) -> str:

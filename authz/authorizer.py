@@ -3,7 +3,7 @@
 import math
 import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from authz import telemetry
 from authz.call import ANONYMOUS, Call, Principal, check_methods
@@ -16,12 +16,14 @@ from authz.errors import (
     ConfigError,
     InternalError,
     KeyNotFoundError,
+    PeerUnknownError,
     PermissionDeniedError,
     TokenExpiredError,
     TokenInactiveError,
     TokenMalformedError,
     TokenMissingError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from authz.flow import Flow
 from authz.introspection import Assurance, Introspector
@@ -36,6 +38,7 @@ from authz.quota import Quota, Quotas
 from authz.refusal import Challenge, Refusal, refusal_of
 from authz.requirements import check_requirements
 from authz.revocation import Revocations
+from authz.shadow import Shadow
 from authz.streams import OpenStreams, Stream
 from authz.suspension import Suspensions, suspended
 from authz.verifier import DEFAULT_LEEWAY, Verifier
@@ -44,6 +47,8 @@ from authz.verifiers import Verifiers
 # Those of a compact JWS. No comma: two headers joined into one, as Envoy does, are no token.
 _TOKEN_CHARACTERS = f"{string.ascii_letters}{string.digits}_.-".encode()
 _MAX_CREDENTIALS = len("Bearer ") + MAX_TOKEN_LENGTH
+
+_UNCHANGED = object()
 
 
 class Authorizer:
@@ -62,6 +67,8 @@ class Authorizer:
         policy: what each organization may do; by default whoever has a good token may call everything. Its ``public``
             methods are added to ``public_methods``; where its ``introspect`` names a method it goes before
             ``assurance``.
+        shadow: a policy on trial: it is asked as well, and where it would decide otherwise that is counted and logged.
+            It has no say, and its ``introspect`` is not asked for.
         directory: who is asked about the organizations that call; by default nobody, and only ``policy`` knows them.
         unknown_organizations: ``deny`` refuses organizations that the directory does not know; without one, that
             ``policy`` does not list.
@@ -85,6 +92,7 @@ class Authorizer:
         assurance: Assurance | Mapping[str, Assurance] | None = None,
         trust: MeshPeers | None = None,
         policy: Policy | None = None,
+        shadow: Policy | None = None,
         directory: Directory | None = None,
         unknown_organizations: Unknown = "allow",
         realm: str = "api",
@@ -92,7 +100,7 @@ class Authorizer:
         trusted: TrustedMetadata | None = None,
         observers: Collection[Observer] = (),
     ) -> None:
-        is_asked = assurance is not None or (policy is not None and policy.has_assurances)
+        is_asked = assurance is not None or any(each.has_assurances for each in (policy, shadow) if each is not None)
         if (introspector is None and assurance is not None) or (introspector is not None and not is_asked):
             raise ConfigError("introspector and assurance: give both or neither, or nothing would ever be asked")
         if verifier is None and trust is None:
@@ -116,7 +124,23 @@ class Authorizer:
         self._observers = tuple(observers)
         self.directory = directory
         self._organizations = Organizations(directory, unknown_organizations)
-        self.policy = self._checked(policy)
+        self._in_force = _InForce(self._checked(policy))
+        self.shadow = Shadow(self._organizations)
+        self.replace_shadow(shadow)
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy in force."""
+        return self._in_force.policy
+
+    @property
+    def isolation(self) -> Any:
+        """What a door asks whose data a request is about; :meth:`replace_policy` replaces it."""
+        return self._in_force.isolation
+
+    @isolation.setter
+    def isolation(self, isolation: Any) -> None:
+        self._in_force = self._in_force._replace(isolation=isolation)
 
     def authorize(self, call: Call, evidence: Evidence | None = None) -> Flow[Principal]:
         """Return who makes ``call`` if it may be made; ``ANONYMOUS`` on a public method.
@@ -131,7 +155,9 @@ class Authorizer:
             AuthzError: it may not, or nobody can say.
 
         """
-        evidence, policy = evidence or Evidence(), self.policy
+        evidence = evidence or Evidence()
+        # Both at once: another thread may replace them at any time.
+        policy, evidence.isolation = self._in_force
         if call.requirements is None and self._is_public(call.method, policy):
             evidence.source = "public"
             return ANONYMOUS
@@ -210,24 +236,28 @@ class Authorizer:
         """Return the POSIX second from which calls of ``principal`` are refused, unless it shows a newer token."""
         return self.verifier.ends_at(principal)
 
-    def open_stream(self, stream: Stream, principal: Principal, until: float) -> None:
+    def open_stream(self, stream: Stream, principal: Principal, until: float, call: Call | None = None) -> None:
         """Take in a stream that has been authorized, and end it when it must end.
 
         Args:
             stream: the stream; whoever opens it gives it to ``streams.close`` when it is over.
             principal: who makes it.
             until: when it ends at the latest, in POSIX seconds, or infinite.
+            call: the call that it is, about which every other policy is asked anew; without it only whether the
+                organization is suspended.
 
         Raises:
             ResourceExhaustedError: its organization has as many streams open as it may; this one is not taken in.
 
         """
-        self.streams.open(stream, principal, until, self._most_streams(principal))
+        self.streams.open(stream, principal, until, self._most_streams(principal), call=call)
         # What admitted it may have been withdrawn after the verdict and before the line above.
         if self._revocations.concerns(principal):
             self.streams.end(TokenInactiveError(), lambda other: other is principal)
-        elif self._suspensions.concerns(principal) or (self.policy is not None and self.policy.is_suspended(principal)):
+        elif self._suspensions.concerns(principal):
             self.streams.end(suspended(), lambda other: other is principal)
+        elif (error := self._refusal_of_stream(call, principal)) is not None:
+            self.streams.end_one(stream, error)
         elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self.verifier.knows_key(principal):
             self.streams.end(KeyNotFoundError(), lambda other: other is principal)
 
@@ -301,17 +331,31 @@ class Authorizer:
         """The applications that :meth:`revoke` has named."""
         return self._revocations.clients
 
-    def replace_policy(self, policy: Policy | None) -> None:
-        """Decide by another policy from the next call on, and end the open streams of organizations it suspends.
+    def replace_policy(self, policy: Policy | None, *, isolation: Any = _UNCHANGED) -> None:
+        """Decide by another policy from the next call on, and end the open streams that it would not admit.
+
+        Args:
+            policy: the policy; ``None`` for none.
+            isolation: for the doors: what checks whose data requests are about; goes in force in the same step.
 
         Raises:
             ConfigError: it cannot work here; the one before stays in force.
 
         """
-        self.policy = policy = self._checked(policy)
+        before = self._in_force
+        self._in_force = _InForce(self._checked(policy), before.isolation if isolation is _UNCHANGED else isolation)
         telemetry.event(telemetry.INFO, "policy_replaced", policy="" if policy is None else policy.name)
         if policy is not None:
-            self.streams.end(suspended(), policy.is_suspended)
+            self.streams.judge(self._refusal_of_stream)
+
+    def replace_shadow(self, shadow: Policy | None) -> None:
+        """Put another policy on trial, or none.
+
+        Raises:
+            ConfigError: it could not go in force here; the one before stays on trial.
+
+        """
+        self.shadow.policy = None if shadow is None else self._checked(shadow)
 
     def close(self) -> None:
         """Stop every request to an issuer, and to the directory."""
@@ -352,6 +396,8 @@ class Authorizer:
             event: what was decided.
 
         """
+        if event == "decision":
+            self.shadow.compare(call, evidence, refusal, self._public)
         if not self._observers:
             return
         time, key_age = self.verifier.clock.time(), self.verifier.key_age(evidence.principal)
@@ -397,6 +443,25 @@ class Authorizer:
                 )
         return policy
 
+    def _refusal_of_stream(self, call: Call | None, principal: Principal) -> AuthzError | None:
+        """Return why the policy in force would not admit a stream that is open."""
+        policy = self.policy
+        if policy is None or principal is ANONYMOUS:
+            return None
+        if call is not None and self._is_public(call.method, policy):
+            return None
+        try:
+            organization = self._organizations.recall(principal.org_id, policy)
+            if call is None:
+                return suspended() if organization.is_suspended else None
+            policy.admit(call, principal, Evidence(), organization)
+        except PeerUnknownError:
+            # When it comes again, its door will find that out.
+            return UnavailableError("the policy has changed, and now depends on the peer")
+        except AuthzError as error:
+            return error
+        return None
+
     def _is_public(self, method: str, policy: Policy | None) -> bool:
         return method in self._public or (policy is not None and method in policy.public)
 
@@ -407,6 +472,13 @@ class Authorizer:
     def _end_streams_of_keys(self, issuer: str, kids: frozenset[str]) -> None:
         self._withdrawn[issuer] = kids
         self.streams.end(KeyNotFoundError(), lambda principal: principal.issuer == issuer and principal.key_id in kids)
+
+
+class _InForce(NamedTuple):
+    """What is replaced in one step, so that no call sees half of it."""
+
+    policy: Policy | None
+    isolation: Any = None
 
 
 class _Nobody:

@@ -42,17 +42,23 @@ class Evidence:
         source: what that rests on.
         policy: the name of the policy that decided; empty where none did.
         rule: its rule that decided; empty where none did.
+        shadow_verdict: what a policy on trial says; empty where none was asked.
+        shadow_rule: its rule that says so, if one does.
+        isolation: what a door asks whose data the request is about, as it is in force together with the policy.
         quota: the plan by which the call was counted; ``None`` where it was not.
 
     """
 
-    __slots__ = ("policy", "principal", "quota", "rule", "source")
+    __slots__ = ("isolation", "policy", "principal", "quota", "rule", "shadow_rule", "shadow_verdict", "source")
 
     def __init__(self) -> None:
         self.principal: Principal = ANONYMOUS
         self.source: Source = "none"
         self.policy = ""
         self.rule = ""
+        self.shadow_verdict: Verdict | Literal[""] = ""
+        self.shadow_rule = ""
+        self.isolation: Any = None
         self.quota: Quota | None = None
 
 
@@ -109,6 +115,8 @@ class Decision(NamedTuple):
             "key_age": None if self.key_age is None else round(self.key_age, 3),
             "policy": evidence.policy,
             "rule": evidence.rule,
+            "shadow_verdict": evidence.shadow_verdict,
+            "shadow_rule": evidence.shadow_rule,
             "source": evidence.source,
             "milliseconds": round(self.seconds * 1e3, 3),
         }

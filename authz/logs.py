@@ -58,8 +58,9 @@ def configure(level: str, log_format: LogFormat = "auto", **always: object) -> C
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # It names every URL that it asks.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    # They name every URL that they ask, and every change that they see.
+    for name in ("httpx2", "watchfiles"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return listener.end
 
 
@@ -86,7 +87,7 @@ class Sampling(logging.Filter):
         fields = getattr(record, "fields", {})
         if "method" not in fields and "where" not in fields:
             return True
-        kind = (getattr(record, "event", ""), fields.get("reason"), fields.get("error"))
+        kind = (getattr(record, "event", ""), fields.get("reason"), fields.get("error"), fields.get("change"))
         with self._lock:
             if self._now() >= self._until:
                 self._until = self._now() + _PERIOD

@@ -149,6 +149,11 @@ class Settings(VerifierSettings):
         description="A file that says what each organization may do (YAML or JSON). By default everything, or what "
         "descriptors declare.",
     )
+    shadow: str | None = Field(
+        None,
+        description="The file of a policy on trial, which has no say: where it would decide otherwise that is counted "
+        "and logged.",
+    )
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
     )
@@ -265,10 +270,10 @@ class Settings(VerifierSettings):
         if self.jwt_authn_payload and self.introspect_max_age is not None:
             raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
         verifier, introspector, assurance = self.verifier(), None, None
-        policy = self.load_policy()
+        policy, shadow = self.load_policy(), self.load_shadow()
         if self.introspect_max_age is not None:
             assurance = Assurance(max_age=self.introspect_max_age, if_unavailable=self.introspect_if_unavailable)
-        if assurance is not None or (policy is not None and policy.has_assurances):
+        if assurance is not None or any(each is not None and each.has_assurances for each in (policy, shadow)):
             introspector = self._introspector()
         return Authorizer(
             verifier,
@@ -276,6 +281,7 @@ class Settings(VerifierSettings):
             introspector=introspector,
             assurance=assurance,
             policy=policy,
+            shadow=shadow,
             directory=self._directory(),
             unknown_organizations=self.unknown_organizations,
             realm=self.realm,
@@ -290,10 +296,16 @@ class Settings(VerifierSettings):
             ConfigError: a file cannot be read, or something in it is wrong.
 
         """
-        # A descriptor set may be there for isolation only.
-        if self.descriptors is not None and any(access_of_file(self.descriptors).values()):
-            return Policy.from_descriptors(self.descriptors, self.policy)
-        return None if self.policy is None else Policy.from_file(self.policy)
+        return self._policy_of(self.policy)
+
+    def load_shadow(self) -> Policy | None:
+        """Build the policy on trial, if there is one: in the same way, of its file.
+
+        Raises:
+            ConfigError: as for :meth:`load_policy`.
+
+        """
+        return None if self.shadow is None else self._policy_of(self.shadow)
 
     def admin_secret_text(self) -> str:
         """Return the secret for acting on the admin page; empty if nobody may.

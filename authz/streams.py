@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from authz import fork, telemetry
 from authz.alarms import Alarm, Alarms
-from authz.call import Principal, check_methods
+from authz.call import Call, Principal, check_methods
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.errors import AuthzError, ConfigError, ResourceExhaustedError, TokenExpiredError
 
@@ -34,6 +34,7 @@ class Stream(Protocol):
 class _Open(NamedTuple):
     principal: Principal
     alarm: Alarm | None
+    call: Call | None
 
 
 class OpenStreams:
@@ -64,7 +65,15 @@ class OpenStreams:
         if self._counts.get(org_id, 0) >= at_most:
             raise ResourceExhaustedError("the organization has as many streams open as it may")
 
-    def open(self, stream: Stream, principal: Principal, until: float, at_most: float = math.inf) -> None:
+    def open(
+        self,
+        stream: Stream,
+        principal: Principal,
+        until: float,
+        at_most: float = math.inf,
+        *,
+        call: Call | None = None,
+    ) -> None:
         """Take in a stream, and end it when it must end; one that is open already stays so.
 
         Args:
@@ -72,6 +81,7 @@ class OpenStreams:
             principal: who makes it.
             until: when it ends, in POSIX seconds or infinite; at once if that is over.
             at_most: how many its organization may have open, this one included.
+            call: the call that it is, for :meth:`judge`.
 
         Raises:
             ResourceExhaustedError: it has as many open; this one is not taken in.
@@ -84,7 +94,7 @@ class OpenStreams:
             if is_new:
                 self.check(org_id, at_most)
             alarm = self._alarm(stream, left) if 0 < left < math.inf else None
-            self._open[stream] = _Open(principal, alarm)
+            self._open[stream] = _Open(principal, alarm, call)
             self._counts[org_id] = self._counts.get(org_id, 0) + is_new
         if left <= 0:
             self.end_one(stream, TokenExpiredError())
@@ -107,6 +117,15 @@ class OpenStreams:
         for stream in ended:
             self.end_one(stream, error)
         return len(ended)
+
+    def judge(self, refusal: Callable[[Call | None, Principal], AuthzError | None]) -> None:
+        """End every stream for which ``refusal`` returns an error, with that."""
+        with self._lock:
+            streams = list(self._open.items())
+        for stream, opened in streams:
+            error = refusal(opened.call, opened.principal)
+            if error is not None:
+                self.end_one(stream, error)
 
     def end_one(self, stream: Stream, error: Exception) -> None:
         """End a stream with ``error``, and see to it that it does end."""

@@ -14,12 +14,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.tree import Tree
 
-from benchmarks import ext_authz, interceptors, isolation, policy, tokens
+from benchmarks import ext_authz, interceptors, isolation, policy, reload, tokens
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "tokens": tokens.measure,
     "interceptors": interceptors.measure,
     "policy": policy.measure,
+    "reload": reload.measure,
     "isolation": isolation.measure,
     "ext_authz": ext_authz.measure,
 }

@@ -164,7 +164,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
     def _open(self, stream: Stream, principal: Principal, hearing: Hearing, context: grpc.ServicerContext) -> None:
         close = functools.partial(self._authorizer.streams.close, stream)
         try:
-            self._authorizer.open_stream(stream, principal, self._until(hearing.call, principal))
+            self._authorizer.open_stream(stream, principal, self._until(hearing.call, principal), hearing.call)
         except ResourceExhaustedError as error:
             refusal = hearing.refused(error)
         else:
@@ -215,8 +215,8 @@ class AuthzInterceptor(grpc.ServerInterceptor):
                 return run(flow, patience, waiting=wait)
             except PeerUnknownError:
                 pass
-        peer = Peer.of(context.peer(), context.auth_context())
-        return run(self._authorizer.authorize(hearing.call._replace(peer=peer), hearing.evidence), patience)
+        hearing.call = hearing.call._replace(peer=Peer.of(context.peer(), context.auth_context()))
+        return run(self._authorizer.authorize(hearing.call, hearing.evidence), patience)
 
     def _refused(self, refusal: Refusal) -> Handler:
         def refuse(_requests: Any, context: grpc.ServicerContext) -> NoReturn:

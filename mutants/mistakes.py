@@ -641,8 +641,8 @@ MISTAKES = (
     Mistake(
         "suspending leaves streams open",
         "authz/authorizer.py",
-        "            self.streams.end(suspended(), policy.is_suspended)\n",
-        "            policy.is_suspended  # noqa: B018\n",
+        "            self.streams.judge(self._refusal_of_stream)\n",
+        "            self.streams  # noqa: B018\n",
         "tests/policy/test_enforcement.py -k streams",
     ),
     Mistake(
@@ -665,6 +665,27 @@ MISTAKES = (
         "            policy.check_headers(self.trusted.reserved)\n",
         "",
         "tests/policy/test_enforcement.py -k removed_from_every_call",
+    ),
+    Mistake(
+        "a bad file opens the door",
+        "authz/reload.py",
+        "        policy = load()\n",
+        "        replace(None)\n        policy = load()\n",
+        "tests/test_reload.py -k keeps_the_last_good",
+    ),
+    Mistake(
+        "a file that is being written is put in force",
+        "authz/reload.py",
+        "if not self.files.are_the_same():",
+        "if not self.files:",
+        "tests/test_reload.py -k while_it_is_read",
+    ),
+    Mistake(
+        "the shadow decides",
+        "authz/authorizer.py",
+        "        self._in_force = _InForce(self._checked(policy))\n",
+        "        self._in_force = _InForce(self._checked(shadow or policy))\n",
+        "tests/test_shadow.py",
     ),
     # ---- Quotas ----
     Mistake(
@@ -734,8 +755,8 @@ MISTAKES = (
     Mistake(
         "a stream that opens late escapes its suspension",
         "authz/authorizer.py",
-        "elif self._suspensions.concerns(principal) or (",
-        "elif (",
+        "elif self._suspensions.concerns(principal):",
+        "elif not principal:",
         "tests/test_suspension.py",
     ),
     # ---- The engines ----

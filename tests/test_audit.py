@@ -23,7 +23,7 @@ TYPED = {"milliseconds": "latency"}
 # What a message says in one word more.
 MORE = {"authorized"}
 DURATIONS = {"milliseconds", "key_age"}
-WORDS = {"event", "door", "verdict", "source"}
+WORDS = {"event": "EVENT", "door": "DOOR", "verdict": "VERDICT", "source": "SOURCE", "shadow_verdict": "VERDICT"}
 
 ERRORS = (None, TokenExpiredError(), PermissionDeniedError(), KeySetUnavailableError(), InternalError())
 
@@ -34,8 +34,8 @@ def said(message: decision_pb2.Decision) -> dict[str, Any]:
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     fields = {name: shown[A59.get(name, name)] for name in decision().fields() if name not in DURATIONS}
-    for name in WORDS:
-        fields[name] = fields[name].removeprefix(f"{name.upper()}_").lower()
+    for name, enum in WORDS.items():
+        fields[name] = fields[name].removeprefix(f"{enum}_").lower()
     fields["time"] = message.time.ToDatetime().isoformat(timespec="microseconds") + "+00:00"
     return fields
 
@@ -85,6 +85,14 @@ def test_stream_that_ended_has_no_latency_and_keys_that_were_not_fetched_no_age(
 
     assert not message.HasField("latency")
     assert not message.HasField("key_age")
+
+
+def test_decision_that_no_policy_on_trial_has_seen_says_nothing_of_one() -> None:
+    one = decision()
+    one.evidence.shadow_verdict = one.evidence.shadow_rule = ""
+    message = decision_message(one)
+
+    assert (message.shadow_verdict, message.shadow_rule) == (decision_pb2.Decision.VERDICT_UNSPECIFIED, "")
 
 
 # ---- What no form holds ----

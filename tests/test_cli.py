@@ -174,6 +174,9 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         pytest.param(["policy", "check", "--descriptors", "no"], "descriptors: 'no' cannot be read", id="no-api"),
         pytest.param(["policy", "tset"], "no such command; there are test, explain, diff, check", id="policy-command"),
         pytest.param([*SERVE, "--policy", "empty.json"], "empty.json:1: unknown key 'keys'", id="serve-policy"),
+        pytest.param(
+            [*SERVE, "--check-config", "--shadow", "empty.json"], "empty.json:1: unknown key 'keys'", id="serve-shadow"
+        ),
         pytest.param(["envoy-config", "--upstream", "ledger"], "upstream: 'ledger' is neither", id="upstream"),
         pytest.param(["envoy-config", "--upstream", "a:1", "--admin", "b"], "admin: 'b' is neither", id="admin"),
         pytest.param(

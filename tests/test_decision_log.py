@@ -43,6 +43,8 @@ def test_line_tells_who_called_what_and_why_it_was_decided_so(tmp_path: Path) ->
         "key_age": 12.5,
         "policy": "ledger",
         "rule": "readers",
+        "shadow_verdict": "denied",
+        "shadow_rule": "next",
         "source": "cache",
         "milliseconds": 1.234,
     }

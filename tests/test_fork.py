@@ -137,6 +137,54 @@ forked(lambda: [owner._lock.locked() for owner in owners])
     assert run(program) == ["child [False, False, False, False, False]"]
 
 
+def test_a_child_watches_the_policy_for_itself(tmp_path):
+    program = f"""
+import logging, pathlib, time
+from authz import Authorizer, PolicyReloader, Verifier
+
+path = pathlib.Path({str(tmp_path / "policy.json")!r})
+
+def write(name):
+    path.write_text('{{"name": "' + name + '", "allow_rules": [{{"name": "all"}}]}}')
+
+def follows(name):
+    write(name)
+    deadline = time.monotonic() + {PATIENCE / 3}
+    while authorizer.policy.name != name and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return authorizer.policy.name
+
+write("first")
+authorizer = Authorizer(Verifier(issuer="https://a.example", audience="a"))
+with PolicyReloader(authorizer, path):
+    forked(lambda: follows("second"))
+    print("parent", follows("third"))
+"""
+
+    assert run(program) == ["child second", "parent third"]
+
+
+def test_a_child_of_work_in_the_background_takes_turns_as_before():
+    program = """
+import gc
+from authz.background import background
+
+state = lambda: (sys.getswitchinterval(), gc.isenabled())
+before = state()
+with background():
+    forked(lambda: state() == before)
+    print("parent", state() == before)
+
+def again():
+    with background():
+        return state() == before
+
+forked(again)
+"""
+
+    assert run(program) == ["child True", "parent False", "child False"]
+
+
 def test_a_child_counts_calls_and_streams_for_itself():
     program = """
 from authz.call import Principal

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy.
 FLOORS = (
     ("clock", "encoding", "errors", "fork", "logs", "peer", "reasons", "signature", "telemetry"),
-    ("alarms", "backoff", "call", "jwk", "secret", "transport"),
+    ("alarms", "background", "backoff", "call", "jwk", "secret", "transport", "watch"),
     ("flow", "metadata", "quota", "refusal", "streams"),
     ("claims", "decision", "descriptors", "discovery", "jws", "keys", "revocation", "suspension", "token_source"),
     ("audit", "credentials", "decision_log", "introspection", "isolation", "mesh", "remote_keys", "requirements"),
@@ -21,8 +21,9 @@ FLOORS = (
     ("policy",),
     ("directory", "verifiers"),
     ("organizations", "workos_api"),
+    ("shadow",),
     ("authorizer", "workos_directory"),
-    ("hearing", "settings"),
+    ("hearing", "reload", "settings"),
     ("admin",),
     ("envoy", "interceptors"),
     ("demo",),

@@ -128,6 +128,18 @@ def test_what_anybody_can_cause_is_written_a_bounded_number_of_times(clock: Manu
     assert [getattr(written("token_expired")[0], "fields", {}).get("suppressed")] == [80]
 
 
+def test_each_change_that_a_shadow_would_make_is_bounded_by_itself(clock: ManualClock) -> None:
+    sampling = logs.Sampling(clock.clock.monotonic)
+
+    def written(change: str) -> int:
+        fields = {"method": "/a.B/C", "change": change}
+        return sum(
+            sampling.filter(logging.makeLogRecord({"event": "shadow_differs", "fields": fields})) for _ in range(50)
+        )
+
+    assert [written("allowed_to_denied"), written("denied_to_allowed")] == [20, 20]
+
+
 def test_what_an_operator_must_know_is_never_left_out(clock: ManualClock) -> None:
     sampling = logs.Sampling(clock.clock.monotonic)
     record = logging.makeLogRecord({"event": "jwks_fetch_failed", "fields": {"url": "https://acme.authkit.app"}})

@@ -14,6 +14,7 @@ from authz.decision import Source, Verdict
 from authz.demo.signing import SigningKey
 from authz.remote_keys import STALE
 from authz.settings import Settings
+from authz.shadow import Change
 from tests.doubles import AUDIENCE, ISSUER, jwks
 from tests.programs import PATIENCE, Program
 
@@ -34,6 +35,10 @@ METRICS = {
     "authz_introspection_requests_total": {"result"},
     "authz_directory_requests_total": {"result"},
     "authz_decision_log_dropped_total": set(),
+    "authz_policy_reloads_total": {"result"},
+    "authz_policy_failing": set(),
+    "authz_policy_loaded_seconds": set(),
+    "authz_shadow_differences_total": {"change"},
     "authz_workers": set(),
     "authz_worker_restarts_total": set(),
     "authz_build_info": {"version", "engine"},
@@ -42,7 +47,7 @@ METRICS = {
 
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
 ADDED_BY_PROMETHEUS = {"job", "instance", "alertname", "alertstate"}
-WORDS = {"verdict": get_args(Verdict), "source": get_args(Source)}
+WORDS = {"verdict": get_args(Verdict), "source": get_args(Source), "change": get_args(Change)}
 
 SELECTOR = re.compile(r"(authz_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')

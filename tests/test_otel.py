@@ -53,6 +53,8 @@ def test_record_tells_who_called_what_and_why_it_was_decided_so(
         "authz.key_age": 12.5,
         "authz.policy": "ledger",
         "authz.rule": "readers",
+        "authz.shadow_verdict": "denied",
+        "authz.shadow_rule": "next",
         "authz.source": "cache",
         "authz.milliseconds": 1.234,
     }

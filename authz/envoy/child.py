@@ -28,6 +28,7 @@ class Child:
         is_able: whether it can decide checks, as soon as it listens; ``None`` before it knows.
         is_listening: whether it listens, or has.
         unready: why it cannot decide checks now; empty if it can.
+        is_stale: whether its last reload of a policy failed.
         error: what is wrong with its configuration, where that ended it.
 
     """
@@ -44,6 +45,7 @@ class Child:
         self.is_able: bool | None = None
         self.is_listening = False
         self.unready = STARTING
+        self.is_stale = False
         self.error = ""
         self.ended = asyncio.create_task(self._run())
 
@@ -131,6 +133,7 @@ class Child:
         self.is_able = said.get("able", self.is_able)
         self.is_listening = said.get("listening", self.is_listening)
         self.unready = said.get("unready", self.unready)
+        self.is_stale = said.get("stale", self.is_stale)
         self.error = said.get("error", self.error)
 
     def _note(self) -> None:

@@ -23,6 +23,7 @@ from authz.authorizer import Authorizer
 from authz.decision import Decision, Source, Verdict
 from authz.introspection import IntrospectionCounters
 from authz.keys import KeySetHealth
+from authz.reload import Reloader
 
 # Names the folder where workers leave their figures; prometheus-client reads it.
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -88,6 +89,15 @@ class Metrics:
             registry=registry,
         )
         self._lost = Counter("authz_decision_log_dropped", "Decisions that were not logged.", registry=registry)
+        self._reloads = Counter("authz_policy_reloads", "Reloads of policies.", ["result"], registry=registry)
+        self._stale = self._gauge("authz_policy_failing", "Whether the last reload failed.", "livemax")
+        self._loaded = self._gauge("authz_policy_loaded_seconds", "When the policy was loaded.", "livemin")
+        self._differences = Counter(
+            "authz_shadow_differences",
+            "Checks that the shadow would decide otherwise.",
+            ["change"],
+            registry=registry,
+        )
         build = self._gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
         build.labels(version("grpc-org-authz"), engine).set(1)
         if worker is None:
@@ -102,13 +112,16 @@ class Metrics:
             self._tally[what] += 1
         self._seconds.observe(decision.seconds)
 
-    def refresh(self, authorizer: Authorizer, *, is_ready: bool, pending: int) -> None:
+    def refresh(
+        self, authorizer: Authorizer, *, is_ready: bool, pending: int, reloader: Reloader | None = None
+    ) -> None:
         """Bring all figures up to date.
 
         Args:
             authorizer: the judge.
             is_ready: whether checks can be decided.
             pending: how many checks wait.
+            reloader: what follows the files of policies, if there are any.
 
         """
         with self._refreshing:
@@ -122,6 +135,10 @@ class Metrics:
             if authorizer.directory is not None:
                 for result, total in asdict(authorizer.directory.counters).items():
                     self._count_up(self._directory.labels(result), total, "directory", result)
+            for change, total in authorizer.shadow.differences.copy().items():
+                self._count_up(self._differences.labels(change), total, "shadow", change)
+            if reloader is not None:
+                self._tell_reloads(reloader)
             if self._dropped is not None:
                 self._count_up(self._lost, self._dropped(), "decision log")
 
@@ -153,6 +170,12 @@ class Metrics:
         }
         for result, total in results.items():
             self._count_up(self._introspection.labels(result), total, "introspection", issuer, result)
+
+    def _tell_reloads(self, reloader: Reloader) -> None:
+        self._stale.set(reloader.is_failing)
+        self._loaded.set(reloader.loaded_at)
+        for result in ("ok", "failed"):
+            self._count_up(self._reloads.labels(result), reloader.results[result], "reloads", result)
 
     def _count_up(self, counter: Counter, total: int, *source: str) -> None:
         """Add to ``counter`` what has come since ``source`` was read last."""

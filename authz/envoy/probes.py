@@ -15,7 +15,7 @@ _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def answering(
-    address: str, unready: Callable[[], str], metrics: Callable[[], bytes]
+    address: str, unready: Callable[[], str], metrics: Callable[[], bytes], is_stale: Callable[[], bool] = lambda: False
 ) -> contextlib.AbstractAsyncContextManager[object]:
     """Answer until the end of the block.
 
@@ -23,26 +23,33 @@ def answering(
         address: ``HOST:PORT``; port 0 is any free one.
         unready: says why checks cannot be decided; an empty text if they can.
         metrics: returns what ``/metrics`` answers; called on a thread.
+        is_stale: says whether the last reload of a policy failed, which changes what is said and not the status:
+            the policy before it is in force.
 
     Raises:
         ConfigError: the address cannot be bound.
 
     """
-    return web.serving(app(unready, metrics), address, setting="http_listen", event="probes")
+    return web.serving(app(unready, metrics, is_stale), address, setting="http_listen", event="probes")
 
 
-def app(unready: Callable[[], str], metrics: Callable[[], bytes]) -> Starlette:
+def app(
+    unready: Callable[[], str], metrics: Callable[[], bytes], is_stale: Callable[[], bool] = lambda: False
+) -> Starlette:
     """Return the ASGI application; see :func:`answering`."""
+
+    def state(**state: object) -> dict[str, object]:
+        return {**state, "policy": "last reload failed"} if is_stale() else state
 
     async def healthz(_request: Request) -> Response:
         # It needs the event loop, which is what can hang.
-        return JSONResponse({"alive": True})
+        return JSONResponse(state(alive=True))
 
     async def readyz(_request: Request) -> Response:
         reason = unready()
         if reason:
-            return JSONResponse({"ready": False, "reason": reason}, status_code=503)
-        return JSONResponse({"ready": True})
+            return JSONResponse(state(ready=False, reason=reason), status_code=503)
+        return JSONResponse(state(ready=True))
 
     async def figures(_request: Request) -> Response:
         # It takes milliseconds, in which nobody would be answered.

@@ -14,16 +14,15 @@ from authz.audit_service import Audit, serve_audit
 from authz.authorizer import Authorizer
 from authz.decision import Observer
 from authz.decision_log import DecisionLog
-from authz.envoy import admin_page, banner, server
+from authz.envoy import admin_page, banner, rules, server
 from authz.envoy.certificates import Certificates
 from authz.envoy.health import Health
-from authz.envoy.isolation import RequestIsolation
 from authz.envoy.listeners import Address
 from authz.envoy.server import Companion
 from authz.envoy.servicer import AuthorizationServicer
 from authz.envoy.unix_sockets import Permissions, check_nobody_answers
 from authz.envoy.worker import Worker
-from authz.errors import ConfigError
+from authz.reload import Reloader
 from authz.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def check(settings: Settings) -> None:
 
     """
     _listening(settings, settings.listen)
-    _isolation(settings)
+    rules.isolation(settings)
     admin_page.check(settings)
     settings.authorizer().close()
 
@@ -64,6 +63,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         audit = None if settings.audit_listen is None else Audit()
         activity = None if settings.admin is None else Activity()
         observers: list[Observer | None] = [log, figures, audit, activity]
+        files = rules.files(settings)
         authorizer = settings.authorizer([observer for observer in observers if observer is not None])
         listen = settings.listen if worker is None else worker.listen
         addresses, certificates, permissions = _listening(settings, listen)
@@ -87,11 +87,14 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             authorizer,
             remove_authorization=settings.remove_authorization,
             jwt_authn_payload=settings.jwt_authn_payload,
-            isolation=_isolation(settings),
+            isolation=rules.isolation(settings),
             max_pending=settings.max_pending,
         )
+        reloader = rules.reloader(settings, files, authorizer, worker)
+        if reloader is not None:
+            ending.enter_context(reloader)
         if figures is not None:
-            beside.append(partial(_telling, settings, figures, servicer, worker))
+            beside.append(partial(_telling, settings, figures, servicer, worker=worker, reloader=reloader))
         await server.serve(
             servicer,
             listen,
@@ -115,14 +118,6 @@ def _listening(settings: Settings, listen: Sequence[str]) -> tuple[Sequence[Addr
     return addresses, certificates, permissions
 
 
-def _isolation(settings: Settings) -> RequestIsolation | None:
-    if settings.descriptors is not None:
-        return RequestIsolation(settings.descriptors, settings.isolation)
-    if settings.isolation == "enforce":
-        raise ConfigError("isolation: enforce needs AUTHZ_DESCRIPTORS or --descriptors, which say what to check")
-    return None
-
-
 def _of(worker: Worker | None, address: str) -> str:
     """Return the address of one worker, as those of the server."""
     return address if worker is None else f"{address}.{worker.number}"
@@ -140,20 +135,29 @@ def _figures(settings: Settings, log: DecisionLog | None, worker: Worker | None)
 
 
 def _telling(
-    settings: Settings, figures: "Metrics", servicer: AuthorizationServicer, worker: Worker | None, health: Health
+    settings: Settings,
+    figures: "Metrics",
+    servicer: AuthorizationServicer,
+    health: Health,
+    *,
+    worker: Worker | None,
+    reloader: Reloader | None,
 ) -> contextlib.AbstractAsyncContextManager[object]:
     from authz.envoy import metrics, probes  # noqa: PLC0415 - as above
 
     def refresh() -> None:
-        figures.refresh(servicer.authorizer, is_ready=not health.reason, pending=servicer.pending)
+        figures.refresh(servicer.authorizer, is_ready=not health.reason, pending=servicer.pending, reloader=reloader)
 
     def text() -> bytes:
         refresh()
         return figures.text()
 
+    def is_stale() -> bool:
+        return reloader is not None and reloader.is_failing
+
     if worker is not None or settings.http_listen is None:
         return metrics.kept_fresh(refresh)
-    return probes.answering(settings.http_listen, lambda: health.reason, text)
+    return probes.answering(settings.http_listen, lambda: health.reason, text, is_stale)
 
 
 def _started(settings: Settings, worker: Worker | None, authorizer: Authorizer, addresses: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ class AuthorizationServicer:
             the signature of a token that the request no longer carries. Every rule about claims still applies.
             Whoever else reaches the server could write anything there, though all that it gets is a verdict:
             only Envoy may reach it. Empty to believe nothing of the kind.
-        isolation: checks what requests name, where Envoy shows them.
+        isolation: checks what requests name, where Envoy shows them; ``authorizer.replace_policy`` replaces it.
         max_pending: how many checks may wait at a time, for keys or for the issuer's word. One more is answered
             UNAVAILABLE at once: Envoy's patience is short, and what waits costs memory.
 
@@ -46,7 +46,8 @@ class AuthorizationServicer:
         self.authorizer = authorizer
         self._remove_authorization = remove_authorization
         self._jwt_authn_payload = jwt_authn_payload
-        self._isolation = isolation
+        if isolation is not None:
+            authorizer.isolation = isolation
         self._max_pending = max_pending
         self._lock = threading.Lock()
         self.pending = 0
@@ -100,8 +101,8 @@ class AuthorizationServicer:
             call, is_grpc = check.read(body, jwt_authn_payload=self._jwt_authn_payload)
             principal = yield from self.authorizer.authorize(call, evidence)
             check.check_path(call.method, grpc=is_grpc)
-            if self._isolation is not None:
-                self._isolation.check(body, call.method, principal, grpc=is_grpc)
+            if evidence.isolation is not None:
+                evidence.isolation.check(body, call.method, principal, grpc=is_grpc)
             answer = check.allowed(
                 principal,
                 self.authorizer.trusted,

@@ -66,6 +66,11 @@ class Supervisor:
         return "" if "" in reasons else reasons[0]
 
     @property
+    def is_stale(self) -> bool:
+        """Whether the last reload of a policy failed in some worker."""
+        return any(child.is_stale for child in self._children())
+
+    @property
     def running(self) -> int:
         """How many workers listen."""
         return sum(child.is_listening and not child.ended.done() for child in self._children())

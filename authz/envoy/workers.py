@@ -53,6 +53,7 @@ async def run(settings: Settings) -> None:
                 settings.http_listen,
                 lambda: supervisor.unready,
                 lambda: figures.text(running=supervisor.running, restarts=supervisor.restarts),
+                lambda: supervisor.is_stale,
             )
             await ending.enter_async_context(probing)
         await supervisor.run()

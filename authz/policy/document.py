@@ -58,6 +58,12 @@ class Document(NamedTuple):
     source: str = "policy"
     text: str = ""
 
+    def let_go(self) -> None:
+        """Free the data piece by piece: all of a large policy at once would stop every thread for milliseconds."""
+        organizations = self.data.get("organizations") if isinstance(self.data, dict) else None
+        while isinstance(organizations, dict) and organizations:
+            organizations.popitem()
+
     def error(self, fault: Fault) -> ConfigError:
         """Return what is wrong with this document, and in which line."""
         line = _line_of(self.text, fault.path) if self.text else None
@@ -206,16 +212,41 @@ def _line_of(text: str, path: tuple[Step, ...]) -> int | None:
     except ModuleNotFoundError:
         return None
     try:
-        node: Any = yaml.compose(text, Loader=_loader(yaml))
-    except (yaml.YAMLError, RecursionError):
-        # JSON that is no YAML, or too deep for it: a line is not worth a second error.
+        return _Finder(yaml, text).line(path)
+    except yaml.YAMLError:
+        # JSON that is no YAML: a line is not worth a second error.
         return None
-    line = node.start_mark.line if node is not None else 0
-    for step in path:
-        if isinstance(node, yaml.MappingNode):
-            key, node = next((key, value) for key, value in node.value if key.value == step)
-            line = key.start_mark.line
-        else:
-            node = node.value[step]
-            line = node.start_mark.line
-    return line + 1
+
+
+class _Finder:
+    """Where something stands, from the events of a parser: a tree of all there is would take long to free."""
+
+    def __init__(self, yaml: Any, text: str) -> None:
+        self._next = _loader(yaml)(text).get_event
+        self._starts = yaml.CollectionStartEvent
+        self._ends = yaml.CollectionEndEvent
+        self._mapping = yaml.MappingStartEvent
+
+    def line(self, path: tuple[Step, ...]) -> int:
+        self._next(), self._next()
+        event = self._next()
+        line = event.start_mark.line if event.start_mark is not None else 0
+        for step in path:
+            if isinstance(event, self._mapping):
+                while (key := self._next()).value != step:
+                    self._pass(self._next())
+                line, event = key.start_mark.line, self._next()
+            else:
+                for _ in range(int(step)):
+                    self._pass(self._next())
+                event = self._next()
+                line = event.start_mark.line
+        return int(line) + 1
+
+    def _pass(self, event: Any) -> None:
+        depth = 0
+        while True:
+            depth += isinstance(event, self._starts) - isinstance(event, self._ends)
+            if not depth:
+                return
+            event = self._next()

@@ -71,7 +71,7 @@ class Policy:
             ConfigError: it cannot be read, or something in it is wrong; the message names file and line.
 
         """
-        return cls(read(path))
+        return cls._of(read(path))
 
     @classmethod
     def from_document(cls, data: Mapping[str, Any], *, source: str = "policy") -> "Policy":
@@ -99,7 +99,7 @@ class Policy:
             ConfigError: the services declare nothing, or something in either is wrong.
 
         """
-        return cls(_document(file), Protos.of(access_of_services(names), "services"))
+        return cls._of(_document(file), Protos.of(access_of_services(names), "services"))
 
     @classmethod
     def from_descriptors(cls, path: str | os.PathLike[str], file: str | os.PathLike[str] | None = None) -> "Policy":
@@ -113,7 +113,14 @@ class Policy:
             ConfigError: a file cannot be read, the services declare nothing, or something in either is wrong.
 
         """
-        return cls(_document(file), Protos.of(access_of_file(Path(path)), f"descriptors: {os.fspath(path)!a}"))
+        return cls._of(_document(file), Protos.of(access_of_file(Path(path)), f"descriptors: {os.fspath(path)!a}"))
+
+    @classmethod
+    def _of(cls, document: Document, protos: Protos | None = None) -> "Policy":
+        try:
+            return cls(document, protos)
+        finally:
+            document.let_go()
 
     def __repr__(self) -> str:
         """Name it, and say how much it holds."""

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61uthz/v1/decision.proto\x12\x08\x61uthz.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x08\n\x08\x44\x65\x63ision\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12.\n\x05\x65vent\x18\x02 \x01(\x0e\x32\x18.authz.v1.Decision.EventR\x05\x65vent\x12+\n\x04\x64oor\x18\x03 \x01(\x0e\x32\x17.authz.v1.Decision.DoorR\x04\x64oor\x12\x1d\n\nrpc_method\x18\x04 \x01(\tR\trpcMethod\x12\x1c\n\tprincipal\x18\x05 \x01(\tR\tprincipal\x12\x1f\n\x0bpolicy_name\x18\x06 \x01(\tR\npolicyName\x12!\n\x0cmatched_rule\x18\x07 \x01(\tR\x0bmatchedRule\x12\x1e\n\nauthorized\x18\x08 \x01(\x08R\nauthorized\x12\x34\n\x07verdict\x18\t \x01(\x0e\x32\x1a.authz.v1.Decision.VerdictR\x07verdict\x12\x12\n\x04\x63ode\x18\n \x01(\x05R\x04\x63ode\x12\x16\n\x06reason\x18\x0b \x01(\tR\x06reason\x12\"\n\x0corganization\x18\x0c \x01(\tR\x0corganization\x12\x16\n\x06\x63lient\x18\r \x01(\tR\x06\x63lient\x12\x16\n\x06scopes\x18\x0e \x03(\tR\x06scopes\x12\x19\n\x08token_id\x18\x0f \x01(\tR\x07tokenId\x12\x15\n\x06key_id\x18\x10 \x01(\tR\x05keyId\x12\x32\n\x07key_age\x18\x11 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06keyAge\x12\x31\n\x06source\x18\x12 \x01(\x0e\x32\x19.authz.v1.Decision.SourceR\x06source\x12\x33\n\x07latency\x18\x13 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07latency\"v\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_ALLOWED\x10\x01\x12\x12\n\x0eVERDICT_DENIED\x10\x02\x12\x15\n\x11VERDICT_UNDECIDED\x10\x03\x12\x12\n\x0eVERDICT_FAILED\x10\x04\"J\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45VENT_DECISION\x10\x01\x12\x16\n\x12\x45VENT_STREAM_ENDED\x10\x02\"N\n\x04\x44oor\x12\x14\n\x10\x44OOR_UNSPECIFIED\x10\x00\x12\r\n\tDOOR_GRPC\x10\x01\x12\x11\n\rDOOR_GRPC_AIO\x10\x02\x12\x0e\n\nDOOR_ENVOY\x10\x03\"\x98\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSOURCE_NONE\x10\x01\x12\x11\n\rSOURCE_PUBLIC\x10\x02\x12\x10\n\x0cSOURCE_PROXY\x10\x03\x12\x10\n\x0cSOURCE_CACHE\x10\x04\x12\x14\n\x10SOURCE_SIGNATURE\x10\x05\x12\x18\n\x14SOURCE_INTROSPECTION\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61uthz/v1/decision.proto\x12\x08\x61uthz.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\t\n\x08\x44\x65\x63ision\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12.\n\x05\x65vent\x18\x02 \x01(\x0e\x32\x18.authz.v1.Decision.EventR\x05\x65vent\x12+\n\x04\x64oor\x18\x03 \x01(\x0e\x32\x17.authz.v1.Decision.DoorR\x04\x64oor\x12\x1d\n\nrpc_method\x18\x04 \x01(\tR\trpcMethod\x12\x1c\n\tprincipal\x18\x05 \x01(\tR\tprincipal\x12\x1f\n\x0bpolicy_name\x18\x06 \x01(\tR\npolicyName\x12!\n\x0cmatched_rule\x18\x07 \x01(\tR\x0bmatchedRule\x12\x1e\n\nauthorized\x18\x08 \x01(\x08R\nauthorized\x12\x34\n\x07verdict\x18\t \x01(\x0e\x32\x1a.authz.v1.Decision.VerdictR\x07verdict\x12\x12\n\x04\x63ode\x18\n \x01(\x05R\x04\x63ode\x12\x16\n\x06reason\x18\x0b \x01(\tR\x06reason\x12\"\n\x0corganization\x18\x0c \x01(\tR\x0corganization\x12\x16\n\x06\x63lient\x18\r \x01(\tR\x06\x63lient\x12\x16\n\x06scopes\x18\x0e \x03(\tR\x06scopes\x12\x19\n\x08token_id\x18\x0f \x01(\tR\x07tokenId\x12\x15\n\x06key_id\x18\x10 \x01(\tR\x05keyId\x12\x32\n\x07key_age\x18\x11 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06keyAge\x12\x31\n\x06source\x18\x12 \x01(\x0e\x32\x19.authz.v1.Decision.SourceR\x06source\x12\x33\n\x07latency\x18\x13 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07latency\x12\x41\n\x0eshadow_verdict\x18\x14 \x01(\x0e\x32\x1a.authz.v1.Decision.VerdictR\rshadowVerdict\x12\x1f\n\x0bshadow_rule\x18\x15 \x01(\tR\nshadowRule\"v\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_ALLOWED\x10\x01\x12\x12\n\x0eVERDICT_DENIED\x10\x02\x12\x15\n\x11VERDICT_UNDECIDED\x10\x03\x12\x12\n\x0eVERDICT_FAILED\x10\x04\"J\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45VENT_DECISION\x10\x01\x12\x16\n\x12\x45VENT_STREAM_ENDED\x10\x02\"N\n\x04\x44oor\x12\x14\n\x10\x44OOR_UNSPECIFIED\x10\x00\x12\r\n\tDOOR_GRPC\x10\x01\x12\x11\n\rDOOR_GRPC_AIO\x10\x02\x12\x0e\n\nDOOR_ENVOY\x10\x03\"\x98\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSOURCE_NONE\x10\x01\x12\x11\n\rSOURCE_PUBLIC\x10\x02\x12\x10\n\x0cSOURCE_PROXY\x10\x03\x12\x10\n\x0cSOURCE_CACHE\x10\x04\x12\x14\n\x10SOURCE_SIGNATURE\x10\x05\x12\x18\n\x14SOURCE_INTROSPECTION\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authz.v1.decision_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DECISION']._serialized_start=103
-  _globals['_DECISION']._serialized_end=1234
-  _globals['_DECISION_VERDICT']._serialized_start=805
-  _globals['_DECISION_VERDICT']._serialized_end=923
-  _globals['_DECISION_EVENT']._serialized_start=925
-  _globals['_DECISION_EVENT']._serialized_end=999
-  _globals['_DECISION_DOOR']._serialized_start=1001
-  _globals['_DECISION_DOOR']._serialized_end=1079
-  _globals['_DECISION_SOURCE']._serialized_start=1082
-  _globals['_DECISION_SOURCE']._serialized_end=1234
+  _globals['_DECISION']._serialized_end=1334
+  _globals['_DECISION_VERDICT']._serialized_start=905
+  _globals['_DECISION_VERDICT']._serialized_end=1023
+  _globals['_DECISION_EVENT']._serialized_start=1025
+  _globals['_DECISION_EVENT']._serialized_end=1099
+  _globals['_DECISION_DOOR']._serialized_start=1101
+  _globals['_DECISION_DOOR']._serialized_end=1179
+  _globals['_DECISION_SOURCE']._serialized_start=1182
+  _globals['_DECISION_SOURCE']._serialized_end=1334
 # @@protoc_insertion_point(module_scope)

@@ -164,6 +164,8 @@ class Decision(_message.Message):
     KEY_AGE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
+    SHADOW_VERDICT_FIELD_NUMBER: _builtins.int
+    SHADOW_RULE_FIELD_NUMBER: _builtins.int
     event: Global___Decision.Event.ValueType
     door: Global___Decision.Door.ValueType
     rpc_method: _builtins.str
@@ -192,6 +194,12 @@ class Decision(_message.Message):
     key_id: _builtins.str
     """The `kid` of the issuer's key that signed the token."""
     source: Global___Decision.Source.ValueType
+    shadow_verdict: Global___Decision.Verdict.ValueType
+    """What a policy on trial says, which has no say; unspecified where none was
+    asked. `VERDICT_UNDECIDED` if nobody could tell, `VERDICT_FAILED` if it failed.
+    """
+    shadow_rule: _builtins.str
+    """The name of its rule that matched, if one did."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""
@@ -234,10 +242,12 @@ class Decision(_message.Message):
         key_age: _duration_pb2.Duration | None = ...,
         source: Global___Decision.Source.ValueType = ...,
         latency: _duration_pb2.Duration | None = ...,
+        shadow_verdict: Global___Decision.Verdict.ValueType = ...,
+        shadow_rule: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key_age", b"key_age", "latency", b"latency", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorized", b"authorized", "client", b"client", "code", b"code", "door", b"door", "event", b"event", "key_age", b"key_age", "key_id", b"key_id", "latency", b"latency", "matched_rule", b"matched_rule", "organization", b"organization", "policy_name", b"policy_name", "principal", b"principal", "reason", b"reason", "rpc_method", b"rpc_method", "scopes", b"scopes", "source", b"source", "time", b"time", "token_id", b"token_id", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorized", b"authorized", "client", b"client", "code", b"code", "door", b"door", "event", b"event", "key_age", b"key_age", "key_id", b"key_id", "latency", b"latency", "matched_rule", b"matched_rule", "organization", b"organization", "policy_name", b"policy_name", "principal", b"principal", "reason", b"reason", "rpc_method", b"rpc_method", "scopes", b"scopes", "shadow_rule", b"shadow_rule", "shadow_verdict", b"shadow_verdict", "source", b"source", "time", b"time", "token_id", b"token_id", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

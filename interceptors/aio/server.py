@@ -146,8 +146,9 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             stream = None
         if stream is not None:
             until = self._until(hearing.call, principal)
-            self._authorizer.open_stream(stream, principal, until)
-            stream.reopen = functools.partial(self._reopen, stream, principal, until)
+            call = hearing.call
+            self._authorizer.open_stream(stream, principal, until, call)
+            stream.reopen = functools.partial(self._reopen, stream, principal, until, call)
             if stream.is_over:
                 # While a thread was deciding; whoever closes streams has been here before.
                 self._authorizer.streams.close(stream)
@@ -155,9 +156,9 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             hearing.allowed(seconds)
         return Admission(principal, metadata, stream, rule, variables)
 
-    def _reopen(self, stream: Stream, principal: Principal, until: float) -> None:
+    def _reopen(self, stream: Stream, principal: Principal, until: float, call: Call) -> None:
         try:
-            self._authorizer.open_stream(stream, principal, until)
+            self._authorizer.open_stream(stream, principal, until, call)
         except ResourceExhaustedError as error:
             # It was over in between, and another one has its place.
             self._authorizer.streams.end_one(stream, error)
@@ -194,7 +195,8 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
         async def decide(context: Any) -> Behaviour:
             try:
-                principal = await arun(self._authorizer.authorize(_with_peer(call, context), hearing.evidence))
+                hearing.call = _with_peer(call, context)
+                principal = await arun(self._authorizer.authorize(hearing.call, hearing.evidence))
                 set_current_principal(principal)
                 return admitted(principal)
             except (KeyboardInterrupt, SystemExit):
@@ -208,7 +210,8 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         def decide_on_thread(context: Any) -> Behaviour | None:
             try:
                 # Not in this thread's own variables, which outlive the RPC: behaviours on threads bring theirs.
-                flow = self._authorizer.authorize(_with_peer(call, context), hearing.evidence)
+                hearing.call = _with_peer(call, context)
+                flow = self._authorizer.authorize(hearing.call, hearing.evidence)
                 return admitted(run(flow, context.time_remaining()))
             except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
                 refusal = hearing.refused(error)

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from authz import Authorizer, Principal
+from authz import Authorizer, Call, Principal
 from authz.alarms import Alarms
 from authz.clock import Clock
 from authz.streams import OpenStreams, Stream
@@ -89,8 +89,16 @@ class WatchedStreams(OpenStreams):
         super().__init__(clock=clock)
         self._alarms = _ByHand("by-hand", monotonic=clock.monotonic)
 
-    def open(self, stream: Stream, principal: Principal, until: float, at_most: float = math.inf) -> None:
-        super().open(stream, principal, until, at_most)
+    def open(
+        self,
+        stream: Stream,
+        principal: Principal,
+        until: float,
+        at_most: float = math.inf,
+        *,
+        call: Call | None = None,
+    ) -> None:
+        super().open(stream, principal, until, at_most, call=call)
         with self._number:
             self._number.notify_all()
 

@@ -82,6 +82,17 @@ def test_who_is_refused_reaches_nothing(
     assert (served.witness.sights, served.witness.parsed) == ([], [])
 
 
+def test_policy_on_trial_refuses_nobody(serve_all: ServeAll, verifier: Verifier, token: str) -> None:
+    nothing = policy({"request": {"paths": ["/others/*"]}})
+    authorizer = Authorizer(verifier, policy=policy(), shadow=nothing)
+    served = serve_all(judge=authorizer)
+
+    outcome = served.call("unary_unary", metadata=bearer(token))
+
+    assert outcome.messages == expected_replies("unary_unary", ORG.encode())
+    assert authorizer.shadow.differences == {"allowed_to_denied": 1}
+
+
 def test_who_lacks_a_declared_scope_is_told_which(
     serve_all: ServeAll, verifier: Verifier, kind: str, token: str, least: Iterable[bytes]
 ) -> None:

@@ -145,6 +145,15 @@ def test_suspending_an_organization_ends_its_streams_only(
     assert is_served(other)
 
 
+def test_policy_that_no_longer_allows_a_method_ends_its_streams(new_live: Any, verifier: Verifier) -> None:
+    live = new_live(Authorizer(verifier, policy=policy("active")))
+    running = begin(live)
+    elsewhere = [{"name": "elsewhere", "request": {"paths": ["/others/*"]}}]
+    live.authorizer.replace_policy(Policy.from_document({"name": "p", "allow_rules": elsewhere}))
+
+    assert is_ended(live, running, "POLICY_DENIED", grpc.StatusCode.PERMISSION_DENIED)
+
+
 class Hasty(Authorizer):
     """Has something done between the verdict on a call and the opening of its stream."""
 

@@ -235,6 +235,79 @@ def test_a_stream_that_opens_after_its_organization_was_suspended_ends(asked: As
     assert stream.error.reason == "organization_suspended"
 
 
+def opened(asked: Asked, method: str = READ, **more: Any) -> OpenStream:
+    """Return a stream that a call has opened."""
+    stream, call = OpenStream(), Call(method=method, metadata=[("x-mode", "fast")], **more)
+    asked.authorizer.open_stream(stream, asked.ask(method, ("x-mode", "fast"), **more), float("inf"), call)
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        pytest.param([{"name": "others", "request": {"paths": [OTHER]}}], "policy_denied", id="not-allowed"),
+        pytest.param([{"name": "tls", "source": {"principals": ["*"]}}], "unavailable", id="nobody-can-tell"),
+        pytest.param(
+            [{"name": "slow", "request": {"headers": [{"key": "x-mode", "values": ["slow"]}]}}],
+            "policy_denied",
+            id="header",
+        ),
+    ],
+)
+def test_streams_that_another_policy_would_not_admit_end(asked: Asked, rules: Any, reason: str) -> None:
+    stream = opened(asked)
+
+    asked.authorizer.replace_policy(policy(allow_rules=rules))
+
+    assert stream.error is not None
+    assert stream.error.reason == reason
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"allow_rules": [{"name": "another"}]}, id="allowed-by-another-rule"),
+        pytest.param({"allow_rules": [{"name": "o", "request": {"paths": [OTHER]}}], "public": [READ]}, id="public"),
+        pytest.param(
+            {"allow_rules": [{"name": "f", "request": {"headers": [{"key": "x-mode", "values": ["fast"]}]}}]},
+            id="header",
+        ),
+    ],
+)
+def test_streams_that_another_policy_would_admit_go_on(asked: Asked, changes: Any) -> None:
+    stream = opened(asked)
+
+    asked.authorizer.replace_policy(policy(**changes))
+
+    assert stream.error is None
+
+
+def test_a_stream_that_opens_after_its_rule_was_removed_ends(asked: Asked) -> None:
+    principal, stream = asked.ask(READ), OpenStream()
+    asked.authorizer.replace_policy(policy(allow_rules=[{"name": "others", "request": {"paths": [OTHER]}}]))
+
+    asked.authorizer.open_stream(stream, principal, float("inf"), Call(method=READ, metadata=[]))
+
+    assert stream.error is not None
+    assert stream.error.reason == "policy_denied"
+
+
+def test_a_call_is_judged_by_policy_and_isolation_of_one_moment(
+    new_verifier: Callable[..., Verifier], sign: Callable[..., str]
+) -> None:
+    """It had to wait for keys, and both were replaced meanwhile."""
+    authorizer = Authorizer(new_verifier(), policy=policy())
+    authorizer.isolation = "first"
+    evidence = Evidence()
+    flow = authorizer.authorize(Call(method=READ, metadata=[("authorization", f"Bearer {sign()}")]), evidence)
+    wait = next(flow)
+
+    authorizer.replace_policy(policy(**organization(status="suspended")), isolation="second")
+
+    assert run(flow, waiting=wait).tenant == "tenant-7"
+    assert (evidence.isolation, authorizer.isolation) == ("first", "second")
+
+
 # ---- Introspection ----
 
 

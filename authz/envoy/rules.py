@@ -1,0 +1,86 @@
+"""What ``authz serve`` decides by, of the files that the settings name: read at the start, and whenever they change."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from authz.authorizer import Authorizer
+from authz.envoy.isolation import RequestIsolation
+from authz.envoy.worker import Worker
+from authz.errors import ConfigError
+from authz.policy import Policy
+from authz.reload import Reloader, Source
+from authz.settings import Settings
+from authz.watch import Files
+
+
+class RulesFiles(NamedTuple):
+    """The files: those of the policy, and those of the one on trial; ``None`` where there is none."""
+
+    policy: Files | None
+    shadow: Files | None
+
+
+def files(settings: Settings) -> RulesFiles:
+    """Return the files as they are now, so before what is in them is used for the first time."""
+    return RulesFiles(
+        _files(settings.policy, settings.descriptors),
+        # The descriptor set is part of it, but is no policy on trial by itself.
+        _files(settings.shadow, settings.descriptors) if settings.shadow is not None else None,
+    )
+
+
+def isolation(settings: Settings) -> RequestIsolation | None:
+    """Build what checks whose data requests are about, if anything does.
+
+    Raises:
+        ConfigError: the settings contradict one another, or the descriptor set cannot be used.
+
+    """
+    if settings.descriptors is not None:
+        return RequestIsolation(settings.descriptors, settings.isolation)
+    if settings.isolation == "enforce":
+        raise ConfigError("isolation: enforce needs AUTHZ_DESCRIPTORS or --descriptors, which say what to check")
+    return None
+
+
+def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, worker: Worker | None) -> Reloader | None:
+    """Return what keeps an authorizer as its files say, and tells the supervisor when it cannot.
+
+    Args:
+        settings: the settings.
+        found: the files, before the authorizer was made of them.
+        authorizer: the authorizer.
+        worker: which of several processes this is.
+
+    Raises:
+        ConfigError: an extra is not installed.
+
+    """
+
+    def load_policy() -> tuple[Policy | None, Callable[[], object]]:
+        policy, checks = settings.load_policy(), isolation(settings)
+        return policy, partial(authorizer.replace_policy, policy, isolation=checks)
+
+    def load_shadow() -> tuple[Policy | None, Callable[[], object]]:
+        shadow = settings.load_shadow()
+        return shadow, partial(authorizer.replace_shadow, shadow)
+
+    def tell() -> None:
+        if worker is not None:
+            worker.say(stale=reloading.is_failing)
+
+    sources = []
+    if found.policy is not None:
+        sources.append(Source("policy", found.policy, load_policy))
+    if found.shadow is not None:
+        sources.append(Source("shadow", found.shadow, load_shadow))
+    if not sources:
+        return None
+    reloading = Reloader(sources, changed=tell, clock=authorizer.verifier.clock)
+    return reloading
+
+
+def _files(*paths: str | None) -> Files | None:
+    named = [path for path in paths if path is not None]
+    return Files(named) if named else None
