@@ -173,6 +173,22 @@ class Authorizer:
             self._take_quota(principal, policy, evidence)
         return principal
 
+    def check_standing(self, principal: Principal) -> None:
+        """Check that the operator has neither withdrawn nor suspended anything of ``principal``.
+
+        Raises:
+            TokenInactiveError: its token, application, organization or key is revoked.
+            PermissionDeniedError: its organization is suspended.
+
+        """
+        self._revocations.check(principal)
+        self._suspensions.check(principal)
+
+    @property
+    def checks_organizations(self) -> bool:
+        """Whether a directory is asked about organizations, or those that are unknown are denied."""
+        return self._organizations.are_checked
+
     def organization(self, org_id: str, policy: Policy | None) -> Flow[Organization]:
         """Return what is known of an organization, as a flow: what ``policy`` lists, over what the directory says.
 
@@ -193,17 +209,6 @@ class Authorizer:
         quota = _quota_of(principal, policy)
         if quota is not None:
             self._quotas.check(principal.org_id, quota)
-
-    def check_standing(self, principal: Principal) -> None:
-        """Check that the operator has neither withdrawn nor suspended anything of ``principal``.
-
-        Raises:
-            TokenInactiveError: its token, application, organization or key is revoked.
-            PermissionDeniedError: its organization is suspended.
-
-        """
-        self._revocations.check(principal)
-        self._suspensions.check(principal)
 
     def is_public(self, method: str) -> bool:
         """Say whether anybody may call ``method``, unless a route asks for more."""

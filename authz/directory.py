@@ -139,6 +139,11 @@ class Directory:
             raise DirectoryUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._now()))
         return record.organization
 
+    def remembers(self, org_id: str) -> bool:
+        """Say whether an organization was asked about, and the answer is still here, however old."""
+        with self._lock:
+            return org_id in self._records
+
     def recall(self, org_id: str) -> Organization | None:
         """Return what was known of an organization last, and ask nobody; ``None`` if nothing is remembered."""
         with self._lock:

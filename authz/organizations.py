@@ -36,6 +36,11 @@ class Organizations:
         self._overlaid = Memory[tuple[int, int], tuple[Organization, Organization, Organization]](_REMEMBERED)
         self._identified = Memory[int, tuple[Principal, Principal]](_REMEMBERED)
 
+    @property
+    def are_checked(self) -> bool:
+        """Whether a directory is asked, or those that are unknown are denied."""
+        return self._directory is not None or self._are_unknown_denied
+
     def check(self, policy: Policy | None) -> None:
         """Check that there is anything to know organizations by, where those that are unknown are denied.
 

@@ -92,7 +92,10 @@ class Quotas:
         with self._lock:
             bucket = self._buckets.get(key)
             if bucket is None:
-                bucket = self._buckets[key] = _Bucket(counter_of(rate, burst))
+                bucket = _Bucket(counter_of(rate, burst))
+                if is_made:
+                    # Whoever only asks takes nobody's place.
+                    self._buckets[key] = bucket
             used, decision = bucket.count(bucket.used, now)
             if is_made:
                 # As it was, if the call may not be made.

@@ -691,8 +691,8 @@ MISTAKES = (
     Mistake(
         "to ask for room uses it up",
         "authz/quota.py",
-        "            if is_made:\n",
-        "            if decision.allowed:\n",
+        "            if is_made:\n                # As it was",
+        "            if decision.allowed:\n                # As it was",
         "tests/test_quota.py -k to_ask",
     ),
     Mistake(
@@ -737,6 +737,13 @@ MISTAKES = (
         "self._forgiven = max(now, self._forgiven) + FAILURE_SECONDS",
         "self._forgiven = now",
         "tests/admin/test_app.py -k guessing",
+    ),
+    Mistake(
+        "whoever looks at the admin page has the directory asked about any name",
+        "authz/admin/explain.py",
+        "        if not self._question.token and directory is not None",
+        "        if self._question.token and directory is not None",
+        "tests/admin/test_app.py -k anybody_may_type",
     ),
     Mistake(
         "a worker that is started again lets in who is suspended",

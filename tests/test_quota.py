@@ -55,6 +55,14 @@ def test_a_burst_is_admitted_and_not_one_more(quotas: Quotas) -> None:
     assert taken(quotas) == 20
 
 
+def test_whoever_only_asks_takes_nobodys_place(clock: Ticks) -> None:
+    quotas = Quotas(clock=clock.clock, max_counted=1)
+    taken(quotas)
+    quotas.check(OTHER, TEN)
+
+    assert taken(quotas) == 0
+
+
 def test_then_it_goes_at_the_rate(quotas: Quotas, clock: Ticks) -> None:
     taken(quotas)
 
@@ -95,11 +103,13 @@ def test_refused_calls_are_not_counted(quotas: Quotas, clock: Ticks) -> None:
     assert taken(quotas) == 1
 
 
-def test_to_ask_is_not_to_take(quotas: Quotas) -> None:
+@pytest.mark.parametrize("before", [0, 1])
+def test_to_ask_is_not_to_take(quotas: Quotas, before: int) -> None:
+    taken(quotas, tries=before)
     for _ in range(100):
         quotas.check(ORG, TEN)
 
-    assert taken(quotas) == 20
+    assert taken(quotas) == 20 - before
     with pytest.raises(ResourceExhaustedError):
         quotas.check(ORG, TEN)
 

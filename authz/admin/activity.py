@@ -188,7 +188,7 @@ class Activity:
         if self._policy() is not self._counted:
             self._renew_policy(time)
         # What an allow rule had let pass may be refused later, for a reason that is not the policy's.
-        of_list = list_of(is_deny=reason == "policy_denied")
+        of_list = list_of(rule, is_deny=reason == "policy_denied")
         hit = self._hits.setdefault((of_list, rule), [0, 0.0])
         hit[0] += 1
         hit[1] = time

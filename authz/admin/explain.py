@@ -7,14 +7,16 @@ from authz.authorizer import Authorizer
 from authz.call import Call, Principal
 from authz.errors import AuthzError, ClaimError, Code, PeerUnknownError
 from authz.flow import arun
-from authz.policy import Policy
+from authz.policy import Organization
 from authz.policy.explain import as_data
 from authz.policy.explain import explain as explain_policy
+from authz.quota import Quota
 from authz.reasons import meaning
 
 Outcome = Literal["passed", "failed", "unknown"]
 
 _MAX_RULES = 200
+_MAX_GROUPS = 8
 
 
 async def explain(authorizer: Authorizer, question: Question) -> Json:
@@ -30,46 +32,73 @@ class _Hearing:
 
     def __init__(self, authorizer: Authorizer, question: Question) -> None:
         self._authorizer, self._question = authorizer, question
+        self._policy = authorizer.policy
+        self._name = ""
         self._steps: list[dict[str, str]] = []
         self._more: Json = {"caller": None}
 
     async def report(self) -> Json:
-        method = self._question.method
-        if self._authorizer.is_public(method):
-            self._step("Public method", "passed", "Anybody may call it, and no token is looked at.")
+        if self._authorizer.is_public(self._question.method):
+            self._name = "Public method"
+            self._took("passed", "Anybody may call it, and no token is looked at.")
             return self._verdict("allowed")
-        name = "Token"
         try:
-            principal = await self._caller()
-            self._more["caller"] = _identity(principal)
-            name = "Standing"
-            self._authorizer.check_standing(principal)
+            return await self._heard()
         except AuthzError as error:
-            return self._refused(name, error)
-        self._step(name, "passed", "The operator has revoked or suspended nothing of the caller's.")
-        policy = self._authorizer.policy
-        if policy is not None and not self._passes(policy, principal):
+            return self._refused(error)
+
+    async def _heard(self) -> Json:
+        principal = await self._caller()
+        self._more["caller"] = _identity(principal)
+        self._check_standing(principal)
+        organization = await self._organization(principal.org_id)
+        if organization is None:
+            return self._verdict("undecided")
+        if not self._passes(principal, organization):
             return self._verdict(self._more["policy"]["verdict"], self._more["policy"]["reason"])
-        if policy is None:
-            self._step("Policy", "passed", "There is none: whoever has a good token may call everything.")
-        if self._authorizer.asks_issuer(method):
-            self._step("Issuer", "unknown", "A call would ask whether the token was withdrawn. It was not asked now.")
+        self._check_quota(principal)
+        if self._authorizer.asks_issuer(self._question.method):
+            self._name = "Issuer"
+            self._took("unknown", "A call would ask whether the token was withdrawn. It was not asked now.")
         return self._verdict("allowed")
 
     async def _caller(self) -> Principal:
-        asked = self._question
+        self._name, asked = "Token", self._question
         if asked.token:
             principal = await arun(self._authorizer.verifier.verify_flow(asked.token))
-            self._step("Token", "passed", "Signature, issuer, audience and times are good.")
+            self._took("passed", "Signature, issuer, audience and times are good.")
             return principal
-        self._step("Token", "unknown", "None was given: this is what a good token of this caller would get.")
+        self._took("unknown", "None was given: this is what a good token of this caller would get.")
         scopes = frozenset(asked.scopes)
         return Principal(org_id=asked.organization, client_id=asked.client, subject=asked.client, scopes=scopes)
 
-    def _passes(self, policy: Policy, principal: Principal) -> bool:
+    def _check_standing(self, principal: Principal) -> None:
+        self._name = "Standing"
+        self._authorizer.check_standing(principal)
+        self._took("passed", "The operator has revoked or suspended nothing of the caller's.")
+
+    async def _organization(self, org_id: str) -> Organization | None:
+        """Return what is known of the caller's organization; ``None`` if a stranger would have to be asked about."""
+        self._name, directory = "Organization", self._authorizer.directory
+        # Any number of them can be made up, and each would make the directory forget a real one.
+        if not self._question.token and directory is not None and not directory.remembers(org_id):
+            self._took("unknown", "The directory remembers nothing of it, and is asked only if a token is given.")
+            return None
+        organization = await arun(self._authorizer.organization(org_id, self._policy))
+        if self._authorizer.checks_organizations:
+            known = ", ".join(f"{what} {text}" for what, text in known_of(organization).items())
+            self._took("passed", f"Known: {known}." if known else "It passes, and nothing more is known of it.")
+        return organization
+
+    def _passes(self, principal: Principal, organization: Organization) -> bool:
+        self._name, policy = "Policy", self._policy
+        if policy is None:
+            self._took("passed", "There is none: whoever has a good token may call everything.")
+            return True
         # A rule may ask for this header too.
         metadata = (("authorization", f"Bearer {self._question.token}"),) if self._question.token else ()
-        explained = explain_policy(policy, Call(method=self._question.method, metadata=metadata), principal)
+        call = Call(method=self._question.method, metadata=metadata)
+        explained = explain_policy(policy, call, principal, organization)
         verdict = explained.ruling.verdict
         told = {**as_data(explained), "name": policy.name}
         self._more["policy"] = {
@@ -79,24 +108,53 @@ class _Hearing:
         }
         outcomes: dict[str, Outcome] = {"allowed": "passed", "undecided": "unknown"}
         words = explained.decisive
-        self._step("Policy", outcomes.get(verdict, "failed"), f"{words[:1].upper()}{words[1:]}.")
+        self._took(outcomes.get(verdict, "failed"), f"{words[:1].upper()}{words[1:]}.")
         return verdict == "allowed"
 
-    def _refused(self, name: str, error: AuthzError) -> Json:
+    def _check_quota(self, principal: Principal) -> None:
+        self._name = "Quota"
+        quota = None if self._policy is None else self._policy.organization(principal.org_id).quota
+        if quota is not None:
+            self._authorizer.check_quota(principal, self._policy)
+            self._took("passed", f"The plan is {_plan(quota)}. There is room for this call now.")
+
+    def _refused(self, error: AuthzError) -> Json:
         if isinstance(error, PeerUnknownError):
-            self._step(name, "unknown", "The token is bound to a client certificate, which nobody can show here.")
+            self._took("unknown", "The token is bound to a client certificate, which nobody can show here.")
             return self._verdict("undecided")
         # Its name only: the value may be anything, and the text of the error is for nobody.
         claim = f" The claim is {error.claim!a}." if isinstance(error, ClaimError) else ""
         is_open = error.code is Code.UNAVAILABLE
-        self._step(name, "unknown" if is_open else "failed", meaning(error.reason) + claim)
+        self._took("unknown" if is_open else "failed", meaning(error.reason) + claim)
         return self._verdict("undecided" if is_open else "denied", error.reason)
 
-    def _step(self, name: str, outcome: Outcome, words: str) -> None:
-        self._steps.append({"name": name, "outcome": outcome, "words": words})
+    def _took(self, outcome: Outcome, words: str) -> None:
+        self._steps.append({"name": self._name, "outcome": outcome, "words": words})
 
     def _verdict(self, verdict: str, reason: str = "") -> Json:
         return {"verdict": verdict, "reason": reason, "steps": self._steps, **self._more}
+
+
+def known_of(organization: Organization, quota: Quota | None = None) -> dict[str, str]:
+    """Return what is known of an organization, in words: name, tenant, groups and plan, as far as it has them."""
+    groups = sorted(organization.groups)
+    more = f" and {len(groups) - _MAX_GROUPS} more" if len(groups) > _MAX_GROUPS else ""
+    told = {
+        "name": organization.name,
+        "tenant": organization.tenant,
+        "groups": ", ".join(groups[:_MAX_GROUPS]) + more,
+        "plan": "" if quota is None else _plan(quota),
+    }
+    return {what: text for what, text in told.items() if text}
+
+
+def _plan(quota: Quota) -> str:
+    limits = []
+    if quota.requests_per_second is not None:
+        limits.append(f"{quota.requests_per_second:g} a second, {quota.burst} at once")
+    if quota.concurrent_streams is not None:
+        limits.append(f"{quota.concurrent_streams} streams")
+    return f"{quota.name} ({'; '.join(limits)})"
 
 
 def _identity(principal: Principal) -> dict[str, Any]:

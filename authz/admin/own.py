@@ -5,12 +5,13 @@ import os
 from typing import Any
 
 from authz.admin.activity import Activity
-from authz.admin.explain import explain
+from authz.admin.explain import explain, known_of
 from authz.admin.source import Json, Order, Orders, Question
 from authz.authorizer import Authorizer
 from authz.keys import KeySetHealth
 from authz.policy import Policy
-from authz.policy.explain import conditions_of, list_of
+from authz.policy.explain import conditions_of, list_of_rule, rules_of
+from authz.policy.organizations import STRANGER
 
 MAX_ORGANIZATIONS_TOLD = 200
 MAX_RULES_TOLD = 1000
@@ -45,7 +46,9 @@ class OwnProcess:
             "totals": totals,
             "pace": activity.pace(),
             "reasons": activity.reasons(),
-            "organizations": activity.organizations(MAX_ORGANIZATIONS_TOLD),
+            "organizations": [
+                {**each, "known": self._known(each["id"])} for each in activity.organizations(MAX_ORGANIZATIONS_TOLD)
+            ],
             "suspended": sorted(authorizer.suspended_organizations)[:MAX_NAMES_TOLD],
             "revoked": sorted(authorizer.revoked_clients)[:MAX_NAMES_TOLD],
             "workers": [
@@ -84,6 +87,13 @@ class OwnProcess:
         known = None if policy is None else policy.organizations.get(order.id)
         return {"by_policy": known is not None and known.is_suspended, "workers": 1, "pending": 0}
 
+    def _known(self, org_id: str) -> dict[str, str]:
+        """Return what an organization is called, without asking anybody."""
+        policy, directory = self._authorizer.policy, self._authorizer.directory
+        listed = STRANGER if policy is None else policy.organization(org_id)
+        known = None if directory is None else directory.recall(org_id)
+        return known_of(listed if known is None else listed.over(known), listed.quota)
+
 
 def _keys(health: KeySetHealth) -> dict[str, Any]:
     return {
@@ -101,6 +111,7 @@ def _keys(health: KeySetHealth) -> dict[str, Any]:
 def _described(policy: Policy | None) -> Json:
     if policy is None:
         return {"policy": None}
+    rules = rules_of(policy)
     suspended = sorted(org_id for org_id, known in policy.organizations.items() if known.is_suspended)
     return {
         "policy": policy.name,
@@ -108,10 +119,10 @@ def _described(policy: Policy | None) -> Json:
         "suspended": suspended[:MAX_NAMES_TOLD],
         "suspended_count": len(suspended),
         "public": sorted(policy.public)[:MAX_NAMES_TOLD],
-        "rule_count": len(policy.rules),
+        "rule_count": len(rules),
         "rules": [
-            {"list": list_of(is_deny=rule.is_deny), "name": rule.name, "conditions": conditions_of(rule)}
-            for rule in policy.rules[:MAX_RULES_TOLD]
+            {"list": list_of_rule(rule), "name": rule.name, "conditions": conditions_of(rule)}
+            for rule in rules[:MAX_RULES_TOLD]
         ],
     }
 

@@ -166,6 +166,8 @@ def _organizations(answers: Iterable[Json]) -> list[Json]:
             **{verdict: before[verdict] + each[verdict] for verdict in verdicts},
             "last": max(before["last"], each["last"]),
             "clients": _sum((before["clients"], each["clients"])),
+            # Each knows what it has asked the directory about.
+            "known": {**before["known"], **each["known"]},
         }
     newest = sorted(total.values(), key=lambda each: float(each["last"]), reverse=True)
     return newest[:MAX_ORGANIZATIONS_TOLD]

@@ -6,7 +6,7 @@ from authz.cli.app import ALLOWED, DENIED
 from authz.cli.policy_source import policy_of
 from authz.errors import ConfigError
 from authz.policy.cases import Cases, file_beside
-from authz.policy.explain import list_of, shown
+from authz.policy.explain import list_of_rule, shown
 
 
 def run_cases(file: Path | None = None, /, *, tests: Path | None = None, descriptors: Path | None = None) -> int:
@@ -29,7 +29,7 @@ def run_cases(file: Path | None = None, /, *, tests: Path | None = None, descrip
     for failure in results.failures:
         print(failure)
     for rule in results.unreached:
-        print(f"hint: rule {shown(rule.name)} of {list_of(is_deny=rule.is_deny)} decides in no test")
+        print(f"hint: rule {shown(rule.name)} of {list_of_rule(rule)} decides in no test")
     print(f"{results.passed} passed, {len(results.failures)} failed")
     return DENIED if results.failures else ALLOWED
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from authz.call import Call, Principal
 from authz.peer import Peer
 from authz.policy.document import Document, Fault, read
-from authz.policy.explain import Explanation, explain, list_of, shown
+from authz.policy.explain import Explanation, explain, list_of_rule, shown
 from authz.policy.policy import Policy
 from authz.policy.rules import Rule
 from authz.policy.schema import compiled, did_you_mean
@@ -114,7 +114,7 @@ class Cases:
         return Results(
             passed=len(explanations) - len(failures),
             failures=failures,
-            unreached=tuple(rule for rule in rules if (list_of(is_deny=rule.is_deny), rule.name) not in reached),
+            unreached=tuple(rule for rule in rules if (list_of_rule(rule), rule.name) not in reached),
         )
 
     def _failures(self, explanations: Sequence[Explanation]) -> Iterator[str]:

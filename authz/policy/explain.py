@@ -11,6 +11,7 @@ from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.policy.index import Index
+from authz.policy.organizations import Organization
 from authz.policy.patterns import Patterns
 from authz.policy.policy import Policy
 from authz.policy.rules import PROTO, Rule, Words, headers_of
@@ -41,9 +42,7 @@ class Ruling(NamedTuple):
     @property
     def list(self) -> str:
         """The list in which the rule stands."""
-        if self.rule.startswith(PROTO):
-            return _PROTO
-        return list_of(is_deny=self.verdict != "allowed") if self.rule else ""
+        return list_of(self.rule, is_deny=self.verdict != "allowed") if self.rule else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +119,13 @@ class Explanation:
         return f"no rule allows it; the nearest, {shown(nearest.name)}: {'; '.join(nearest.failed)}"
 
 
-def decide(policy: Policy, call: Call, principal: Principal) -> Ruling:
-    """Return what ``policy`` decides about ``call``, public methods included."""
+def decide(policy: Policy, call: Call, principal: Principal, organization: Organization | None = None) -> Ruling:
+    """Return what ``policy`` decides about ``call``, public methods included; the arguments are :func:`explain`'s."""
     if call.method in policy.public:
         return Ruling("public")
     evidence = Evidence()
     try:
-        policy.admit(call, principal, evidence)
+        policy.admit(call, principal, evidence, organization)
     except PeerUnknownError:
         return Ruling("undecided")
     except PermissionDeniedError as error:
@@ -136,22 +135,20 @@ def decide(policy: Policy, call: Call, principal: Principal) -> Ruling:
     return Ruling("allowed", evidence.rule)
 
 
-def explain(policy: Policy, call: Call, principal: Principal) -> Explanation:
+def explain(policy: Policy, call: Call, principal: Principal, organization: Organization | None = None) -> Explanation:
     """Say what ``policy`` decides about ``call``, and of each of its rules why it did or did not match.
 
     Args:
         policy: the policy.
         call: the call; what it depends on of a ``peer`` that is ``None`` is not known.
         principal: who makes it; for a public method nobody need.
+        organization: what is known of the principal's, where that is more than is listed in ``policy``.
 
     """
-    organization = policy.organization(principal.org_id)
-    ruling = decide(policy, call, principal)
+    listed = policy.organization(principal.org_id)
+    organization = organization or listed
+    ruling = decide(policy, call, principal, organization)
     question = _Question(call, principal, organization.groups)
-    rules = [question.explain(rule) for rule in policy.rules if rule.is_deny]
-    if call.method in policy.requirements:
-        rules.append(question.explain_requirement(policy.requirements[call.method]))
-    rules += [question.explain(rule) for rule in policy.rules if not rule.is_deny]
     return Explanation(
         method=call.method,
         organization=principal.org_id,
@@ -159,9 +156,10 @@ def explain(policy: Policy, call: Call, principal: Principal) -> Explanation:
         tenant=organization.tenant,
         groups=tuple(sorted(organization.groups)),
         is_suspended=organization.is_suspended,
-        quota="" if organization.quota is None else organization.quota.name,
+        # Plans are the policy's alone.
+        quota="" if listed.quota is None else listed.quota.name,
         ruling=ruling,
-        rules=() if ruling.verdict == "public" else tuple(rules),
+        rules=() if ruling.verdict == "public" else tuple(map(question.explain, rules_of(policy, call.method))),
     )
 
 
@@ -206,15 +204,11 @@ class _Question:
             if not holds:
                 failed.setdefault(kind, failure)
                 matches = False
-        return RuleExplanation(
-            list=list_of(is_deny=rule.is_deny), name=rule.name, matches=matches, failed=tuple(failed.values())
-        )
-
-    def explain_requirement(self, rule: Rule) -> RuleExplanation:
+        of_list = list_of_rule(rule)
         # A .proto calls them scopes, not source.scopes.
-        explained = self.explain(rule)
-        failed = tuple(failure.removeprefix("source.") for failure in explained.failed)
-        return replace(explained, list=_PROTO, failed=failed)
+        prefix = "source." if of_list == _PROTO else ""
+        texts = tuple(failure.removeprefix(prefix) for failure in failed.values())
+        return RuleExplanation(list=of_list, name=rule.name, matches=matches, failed=texts)
 
     def _matches(self, rule: Rule) -> bool:
         found = Index([rule]).find(self._call.method, self._principal, self._groups)
@@ -260,8 +254,29 @@ def _distance(rule: RuleExplanation) -> tuple[bool, int]:
     return any(failure.startswith(_PATHS) for failure in rule.failed), len(rule.failed)
 
 
-def list_of(*, is_deny: bool) -> str:
-    """Return what a policy calls the list of its rules that deny, or of those that allow."""
+def rules_of(policy: Policy, method: str | None = None) -> list[Rule]:
+    """Return the rules of ``policy``, those of the ``.proto`` included, in the order in which they are asked.
+
+    Args:
+        policy: the policy.
+        method: leave out what the ``.proto`` asks of the callers of other methods.
+
+    """
+    denies = [rule for rule in policy.rules if rule.is_deny]
+    requirements = [rule for of_method, rule in policy.requirements.items() if method in (None, of_method)]
+    allows = [rule for rule in policy.rules if not rule.is_deny]
+    return [*denies, *requirements, *allows]
+
+
+def list_of_rule(rule: Rule) -> str:
+    """Return the list in which ``rule`` stands."""
+    return list_of(rule.name, is_deny=rule.is_deny)
+
+
+def list_of(rule: str, *, is_deny: bool) -> str:
+    """Return the list of a rule of that name that has denied a call, or has not."""
+    if rule.startswith(PROTO):
+        return _PROTO
     return _DENY if is_deny else _ALLOW
 
 

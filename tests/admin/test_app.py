@@ -1,15 +1,17 @@
 """The interface of the page: what it answers, to whom, and what it refuses to do."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
 
-from authz import admin
+from authz import admin, directory
 from authz.admin.activity import Activity
 from authz.admin.app import MAX_BODY_BYTES, admin_app
 from authz.admin.guard import FAILURE_SECONDS, FAILURES, Secret
@@ -18,13 +20,14 @@ from authz.admin.source import MAX_IN_FORCE, Order, Orders
 from authz.authorizer import Authorizer
 from authz.call import Call
 from authz.demo.signing import SigningKey
-from authz.errors import AuthzError, ConfigError
+from authz.errors import AuthzError, ConfigError, InsufficientScopeError, PermissionDeniedError
 from authz.flow import run
 from authz.introspection import Assurance, Introspector
-from authz.policy import Policy
+from authz.policy import Organization, Policy
 from authz.verifier import Verifier
-from tests.decisions import decision
+from tests.decisions import ACME, decision
 from tests.doubles import CLIENT, ISSUER, ORG, FakeTransport, ManualClock, json_response
+from tests.marked import service_file, with_imports
 
 SECRET = "a-secret-of-the-operator"
 HOST = "127.0.0.1:9902"
@@ -33,13 +36,43 @@ STATIC = sorted(Path(admin.__path__[0], "static").iterdir())
 PATHS = ["/", *(f"/{path.name}" for path in STATIC if path.suffix != ".html")]
 READ = ["/api/about", "/api/decisions", "/api/overview", "/api/policy"]
 GUARDING = ("content-security-policy", "x-content-type-options", "x-frame-options", "referrer-policy", "cache-control")
-LEDGER = {
+LEDGER: dict[str, Any] = {
     "name": "ledger",
     "deny_rules": [{"name": "no-import", "request": {"paths": ["*/Import"]}}],
     "allow_rules": [{"name": "readers", "source": {"scopes": ["ledger:read"]}, "request": {"paths": ["/a.B/*"]}}],
     "public": ["/health"],
     "organizations": {ORG: {"tenant": "acme"}, "org_gone": {"status": "suspended"}},
 }
+API = "/tests.Api/Call"
+# All that the judge asks after the token.
+EVERYTHING = {
+    **LEDGER,
+    "deny_rules": [*LEDGER["deny_rules"], {"name": "no-trials", "source": {"groups": ["trial"]}}],
+    "allow_rules": [*LEDGER["allow_rules"], {"name": "api", "request": {"paths": ["/tests.Api/*"]}}],
+    "groups": ["trial"],
+    "quotas": {"once": {"requests_per_second": 1, "burst": 1}, "wide": {"concurrent_streams": 5}},
+    "organizations": {
+        **LEDGER["organizations"],
+        **{org_id: {"quota": "once"} for org_id in ("org_planned", "org_busy")},
+        "org_wide": {"quota": "wide"},
+    },
+}
+
+
+class Directory(directory.Directory):
+    """A directory that knows everybody, but a few otherwise."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.asked: list[str] = []
+        super().__init__(self._who_is, clock=clock.clock, jitter=lambda: 0.0)
+
+    def _who_is(self, org_id: str) -> Organization | None:
+        self.asked.append(org_id)
+        if org_id == "org_unclear":
+            raise directory.LookUpError("status 418", is_about_one=True)
+        groups = frozenset(["trial"] if org_id == "org_trial" else [])
+        found = Organization("theirs", groups, org_id == "org_closed", name="Somebody")
+        return None if org_id == "org_unknown" else found
 
 
 class Page:
@@ -83,6 +116,17 @@ def activity(clock: ManualClock) -> Activity:
 @pytest.fixture
 def authorizer(verifier: Verifier, activity: Activity) -> Authorizer:
     return Authorizer(verifier, policy=Policy.from_document(LEDGER), observers=[activity])
+
+
+@pytest.fixture
+def everything(verifier: Verifier, activity: Activity, clock: ManualClock, tmp_path: Path) -> Iterator[Authorizer]:
+    """Return a judge that asks for all there is: .proto, file, directory and quotas."""
+    api, file = tmp_path / "api.binpb", tmp_path / "policy.json"
+    api.write_bytes(with_imports(service_file({"Call": {"scopes": ["admin"]}, "Other": {"clients": ["c", "d"]}})))
+    file.write_text(json.dumps(EVERYTHING), encoding="utf-8")
+    policy = Policy.from_descriptors(api, file)
+    with contextlib.closing(Directory(clock)) as asked:
+        yield Authorizer(verifier, policy=policy, directory=asked, unknown_organizations="deny", observers=[activity])
 
 
 @pytest.fixture
@@ -271,6 +315,42 @@ def test_policy_is_told_with_hits_in_the_order_in_which_it_is_asked(page: Page, 
     assert (told["organizations"], told["suspended"], told["public"]) == (2, ["org_gone"], ["/health"])
 
 
+def test_what_the_proto_asks_for_is_told_between_what_denies_and_what_allows(
+    everything: Authorizer, activity: Activity
+) -> None:
+    page = Page(everything, activity)
+    for error in (InsufficientScopeError(frozenset(["admin"])), PermissionDeniedError(reason="policy_denied"), None):
+        made = decision(error)
+        made.evidence.rule = f"proto:{API}"
+        activity(made)
+    told = page.get("/api/policy").json()
+
+    assert [(rule["name"], rule["list"], rule["hits"]) for rule in told["rules"]] == [
+        ("no-import", "deny_rules", 0),
+        ("no-trials", "deny_rules", 0),
+        (f"proto:{API}", "proto", 3),
+        ("proto:/tests.Api/Other", "proto", 0),
+        ("readers", "allow_rules", 0),
+        ("api", "allow_rules", 0),
+    ]
+    assert (told["rule_count"], told["rules"][3]["conditions"][0]) == (6, ["client", "c or d"])
+
+
+def test_organizations_are_told_with_what_is_known_of_them(
+    everything: Authorizer, activity: Activity, new_token: Callable[..., str]
+) -> None:
+    for org_id in ("org_trial", "org_planned", "org_wide"):
+        activity(decision(principal=replace(ACME, org_id=org_id)))
+    reason(everything, new_token(org_id="org_trial"))
+    told = Page(everything, activity).get("/api/overview").json()["organizations"]
+
+    assert {each["id"]: each["known"] for each in told} == {
+        "org_trial": {"name": "Somebody", "tenant": "theirs", "groups": "trial"},
+        "org_planned": {"plan": "once (1 a second, 1 at once)"},
+        "org_wide": {"plan": "wide (5 streams)"},
+    }
+
+
 def test_policy_that_was_replaced_is_told_anew(page: Page, authorizer: Authorizer, activity: Activity) -> None:
     activity(decision())
     before = page.get("/api/policy").json()
@@ -316,21 +396,55 @@ EXPIRED = {"exp": 1_799_999_000, "iat": 1_799_998_000}
         (("/a.B/C", {"org_id": "org_out"}), ("denied", "organization_suspended", "Standing")),
         (("/a.B/C", {"cnf": {"x5t#S256": "A" * 43}}), ("undecided", "", "Token")),
         (("/health", EXPIRED), ("allowed", "", "Public method")),
+        (("/a.B/C", {"org_id": "org_unknown"}), ("denied", "organization_unknown", "Organization")),
+        (("/a.B/C", {"org_id": "org_unclear"}), ("undecided", "directory_unavailable", "Organization")),
+        (("/a.B/C", {"org_id": "org_trial"}), ("denied", "policy_denied", "Policy")),
+        (("/a.B/C", {"org_id": "org_closed"}), ("denied", "organization_suspended", "Policy")),
+        ((API, {"scope": "ledger:read"}), ("denied", "insufficient_scope", "Policy")),
+        ((API, {"scope": "admin"}), ("allowed", "", "Policy")),
+        (("/a.B/C", {"org_id": "org_planned"}), ("allowed", "", "Quota")),
+        (("/a.B/C", {"org_id": "org_busy"}), ("denied", "quota_exceeded", "Quota")),
     ],
 )
 def test_explanation_is_what_the_judge_would_say(
-    page: Page,
-    authorizer: Authorizer,
+    everything: Authorizer,
+    activity: Activity,
     new_token: Callable[..., str],
     call: tuple[str, dict[str, Any]],
     expected: tuple[str, str, str],
 ) -> None:
     method, token = call[0], new_token(**call[1])
-    authorizer.suspend("org_out")
-    told = page.explain(method=method, token=token)
+    everything.suspend("org_out")
+    reason(everything, new_token(org_id="org_busy"))
+    told = Page(everything, activity).explain(method=method, token=token)
 
     assert (told["verdict"], told["reason"], told["steps"][-1]["name"]) == expected
-    assert expected[0] == "undecided" or reason(authorizer, token, method) == expected[1]
+    # Only the caller's certificate is unknown here, but not to a door.
+    assert expected == ("undecided", "", "Token") or reason(everything, token, method) == expected[1]
+
+
+def test_steps_are_those_of_the_judge(
+    everything: Authorizer, activity: Activity, new_token: Callable[..., str]
+) -> None:
+    told = Page(everything, activity).explain(method="/a.B/C", token=new_token(org_id="org_planned"))
+
+    assert [step["name"] for step in told["steps"]] == ["Token", "Standing", "Organization", "Policy", "Quota"]
+    assert told["steps"][2]["words"] == "Known: name Somebody, tenant theirs."
+    assert told["steps"][4]["words"].startswith("The plan is once (1 a second, 1 at once).")
+
+
+def test_directory_is_not_asked_about_a_name_that_anybody_may_type(
+    everything: Authorizer, activity: Activity, new_token: Callable[..., str]
+) -> None:
+    page, typed = Page(everything, activity), {"method": "/a.B/C", "organization": "org_trial", "scopes": "ledger:read"}
+    before = page.explain(**typed)
+    asked_before = list(cast(Directory, everything.directory).asked)
+    page.explain(method="/a.B/C", token=new_token(org_id="org_trial"))
+    after = page.explain(**typed)
+
+    assert (before["verdict"], before["steps"][-1]["name"], asked_before) == ("undecided", "Organization", [])
+    assert (after["verdict"], after["policy"]["rule"], after["policy"]["groups"]) == ("denied", "no-trials", ["trial"])
+    assert cast(Directory, everything.directory).asked == ["org_trial"]
 
 
 def test_caller_may_be_named_instead(page: Page) -> None:

@@ -120,7 +120,7 @@ def test_answers_are_added_up(new_authorizer: NewAuthorizer) -> None:
     [organization], [(_, allowed, _)] = overview["organizations"], overview["pace"]
 
     assert (overview["totals"]["allowed"], organization["allowed"], allowed) == (5, 5, 5)
-    assert organization["clients"] == {"client_01JYPARTNER": 5}
+    assert (organization["clients"], organization["known"]) == ({"client_01JYPARTNER": 5}, {})
     assert (len(news["decisions"]), later["decisions"], later["missed"]) == (5, [], 0)
 
 

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 from playwright.async_api import Page, async_playwright
 
+from authz.access import Access
 from authz.admin.activity import Activity
 from authz.admin.app import admin_app
 from authz.admin.own import OwnProcess
@@ -27,6 +28,8 @@ from authz.envoy import web
 from authz.errors import AuthzError
 from authz.flow import run
 from authz.policy import Policy
+from authz.policy.declared import Protos
+from authz.policy.document import Document
 from authz.verifier import Verifier
 from tests.browser.chromium import ARGUMENTS, path_of_chromium
 from tests.doubles import AUDIENCE, ISSUER, FakeIssuer, m2m_claims
@@ -44,17 +47,20 @@ deny_rules:
   request: {paths: ["*/Purge"], headers: [{key: x-region, values: [outside]}]}
 allow_rules:
 - {name: customers, source: {groups: [paying, trial]}, request: {paths: [/ledger.v1.Ledger/*]}}
-- {name: reports, source: {groups: [paying], scopes: ["reports:read"]}, request: {paths: [/reports.v1.Reports/*]}}
+- {name: reports, source: {groups: [paying]}, request: {paths: [/reports.v1.Reports/*]}}
 - name: initech-migration
-  source: {organizations: [org_01JYINITECH000000000000001], clients: [client_01JYINITECH00000000000009]}
+  source: {clients: [client_01JYINITECH00000000000009]}
   request: {paths: [/ledger.v1.Migration/*]}
 public: [/grpc.health.v1.Health/Check]
+quotas: {trial: {requests_per_second: 50, burst: 500}}
 organizations:
   org_01JYACME000000000000000001: {tenant: acme-7, groups: [paying]}
-  org_01JYGLOBEX0000000000000001: {tenant: globex-2, groups: [trial]}
+  org_01JYGLOBEX0000000000000001: {name: Globex, tenant: globex-2, groups: [trial], quota: trial}
   org_01JYINITECH000000000000001: {tenant: initech-1, groups: [paying]}
   org_01JYUMBRELLA00000000000001: {tenant: umbrella-3, groups: [paying], status: suspended}
 """
+# What the .proto of the reports would declare.
+PROTO = {f"{REPORTS}/Get": Access(scopes=(frozenset(["reports:read"]),))}
 
 
 class Partner(NamedTuple):
@@ -166,7 +172,8 @@ async def main(path: str, scheme: Any = "light", scale: str = "1") -> None:
     )
     # The page says how long the server has run, and since when rules are counted.
     activity = Activity(clock=Clock(lambda: time.time() - 3 * 3600 - 720, time.monotonic))
-    authorizer = Authorizer(verifier, policy=Policy.from_document(yaml.safe_load(POLICY)))
+    policy = Policy(Document(yaml.safe_load(POLICY), "policy"), Protos.of(PROTO, "services"))
+    authorizer = Authorizer(verifier, policy=policy)
     source = OwnProcess(authorizer, activity)
     traffic = Traffic(authorizer, activity, key)
     for at in traffic.times(time.time()):

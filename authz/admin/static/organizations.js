@@ -79,7 +79,7 @@ function renderChosen(each) {
     panel.replaceChildren();
     return;
   }
-  const facts = [["allowed", number(each.allowed)], ["refused", number(refusals(each))]];
+  const facts = [...Object.entries(each.known ?? {}), ["allowed", number(each.allowed)], ["refused", number(refusals(each))]];
   facts.push(["last call", each.last === null ? "none since the start" : clock(each.last)]);
   const clients = Object.entries(each.clients).map(([id, count]) => client(id, count));
   replace(panel, [

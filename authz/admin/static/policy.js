@@ -11,7 +11,7 @@ export function show(policy) {
     $("policy-note").textContent = "There is no policy: whoever has a good token may call everything. Give one with --policy.";
     return;
   }
-  const never = policy.rules.filter((rule) => rule.hits === 0).length;
+  const never = policy.rules.filter(isIdle).length;
   const organizations = policy.organizations > 0 ? `${plural(policy.organizations, "organization")} listed` : "";
   const suspended = policy.suspended_count > 0 ? `${number(policy.suspended_count)} suspended` : "";
   $("policy-meta").textContent = [
@@ -20,20 +20,38 @@ export function show(policy) {
   replace($("policy-rows"), policy.rules.map(row));
   const publics = policy.public.length > 0 ? ` Public: ${policy.public.join(", ")}.` : "";
   const more = policy.rule_count > policy.rules.length ? ` The first ${number(policy.rules.length)} are shown.` : "";
+  const needed = policy.rules.some(isProto) ? " What the .proto asks for is needed, whatever allows the call." : "";
   $("policy-note").textContent =
-    `Asked from top to bottom; what no rule allows is denied. Hits are counted since ${clock(policy.since)}.${publics}${more}`;
+    `Asked from top to bottom; what no rule allows is denied.${needed} Hits are counted since ${clock(policy.since)}.${publics}${more}`;
 }
 
+const isProto = (rule) => rule.list === "proto";
+// A .proto speaks of every method, and where a file allows too it decides only by refusing: that it never did is no sign.
+const isIdle = (rule) => rule.hits === 0 && !isProto(rule);
+
+const EFFECTS = {
+  deny_rules: ["deny", "✕ deny"],
+  proto: ["", "⚙ proto asks"],
+  allow_rules: ["allow", "✓ allow"],
+};
+
 function row(rule) {
-  const isDeny = rule.list === "deny_rules";
-  const isNever = rule.hits === 0;
+  const [kind, words] = EFFECTS[rule.list];
+  const isNever = isIdle(rule);
   return make("tr", { className: isNever ? "never" : "" },
-    make("td", {}, make("span", { className: `tag ${isDeny ? "deny" : "allow"}` }, isDeny ? "✕ deny" : "✓ allow")),
+    make("td", {}, make("span", { className: `tag ${kind}`.trim() }, words)),
     make("td", {}, make("code", {}, rule.name)),
-    make("td", {}, ...(rule.conditions.length > 0 ? rule.conditions.map(condition) : ["nothing: it matches every call"])),
-    make("td", { className: "number" }, isNever ? "0" : short(rule.hits)),
-    make("td", {}, isNever ? make("span", { className: "tag warn" }, "○ never hit since start") : clock(rule.last)),
+    make("td", {}, ...asked(rule)),
+    make("td", { className: "number" }, short(rule.hits)),
+    make("td", {}, isNever ? make("span", { className: "tag warn" }, "○ never hit since start") : rule.last === null ? "" : clock(rule.last)),
   );
+}
+
+function asked(rule) {
+  // Its name says the method already.
+  const conditions = rule.conditions.filter(([kind]) => kind !== "method" || !isProto(rule));
+  if (conditions.length > 0) return conditions.map(condition);
+  return [isProto(rule) ? "a good token" : "nothing: it matches every call"];
 }
 
 function condition([kind, alternatives]) {
