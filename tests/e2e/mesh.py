@@ -30,6 +30,7 @@ from authz.errors import InternalError
 from authz.flow import Flow, pause
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
+from authz.policy import Policy
 from authz.v1 import policy_pb2
 from authz.verifier import Verifier
 from interceptors import AuthzInterceptor
@@ -53,7 +54,7 @@ UNSERVED = "/tests.Guarded/Unserved"
 """A method that the upstream does not have."""
 DENIED = "/tests.Guarded/Denied"
 """A method that the policy denies."""
-METERED = tuple(f"org_01JYMETERED000000000000000{number}" for number in range(3))
+METERED = tuple(f"org_01JYMETERED000000000000000{number}" for number in range(4))
 """Organizations that may make three calls in a while, one for each test."""
 SUSPENDED, TENANT = "org_01JYSUSPENDED00000000000000", "org_01JYTENANT000000000000000"
 POLICY: dict[str, Any] = {
@@ -202,6 +203,10 @@ class Mesh:
 
     def __exit__(self, *_: object) -> None:
         self._running.close()
+
+    def policy(self) -> Policy:
+        """Return the policy of the authorization server."""
+        return Policy.from_descriptors(self._descriptors, self._policy)
 
     def start_server(self) -> None:
         """Start the authorization server, with its keys."""

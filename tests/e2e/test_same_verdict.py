@@ -23,13 +23,12 @@ from authz.errors import (
     TokenInactiveError,
 )
 from authz.metadata import TrustedMetadata
-from authz.policy import Policy
 from authz.verifier import Verifier
 from tests.certificates import Certificate
 from tests.doubles import ABSENT, AUDIENCE, ISSUER, ORG, jwks, m2m_claims
 from tests.e2e.mesh import (
     DENIED,
-    POLICY,
+    METERED,
     PUBLIC_CALL,
     SHOWN,
     SUSPENDED,
@@ -116,9 +115,9 @@ Door = Callable[[str], grpc.Channel]
 """Returns the channel of a client, by the name of its certificate; the empty name has none."""
 
 
-def judge(key: SigningKey) -> Authorizer:
+def judge(mesh: Mesh, key: SigningKey) -> Authorizer:
     verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(key), algorithms=["ES256"])
-    return Authorizer(verifier, policy=Policy.from_document(POLICY))
+    return Authorizer(verifier, policy=mesh.policy())
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +138,8 @@ def doors(
         running.callback(loop.close)
         sync, aio = in_process("sync"), in_process("aio")
         behind_sync, behind_aio = (
-            [interceptors.AuthzInterceptor(judge(ec_key))],
-            [interceptors.aio.AuthzInterceptor(judge(ec_key))],
+            [interceptors.AuthzInterceptor(judge(mesh, ec_key))],
+            [interceptors.aio.AuthzInterceptor(judge(mesh, ec_key))],
         )
         running.enter_context(sync_server(HANDLERS, behind_sync, bind=sync.bind))
         running.enter_context(aio_server(loop, HANDLERS, behind_aio, bind=aio.bind))
@@ -257,6 +256,32 @@ def test_every_door_lets_a_request_name_the_same_organizations(
     wanted = ("OK", ADMITTED[case]) if named in own else ("PERMISSION_DENIED", "ORGANIZATION_MISMATCH")
     assert {name: verdict(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(doors, wanted)
     first, *others = map(what_the_caller_gets, outcomes.values())
+    assert others == [first, first]
+
+
+def test_every_door_wants_the_scopes_that_the_proto_asks_for(
+    doors: dict[str, Door], credentials: dict[str, tuple[list[str], str]]
+) -> None:
+    entries = bearer(credentials["without-scopes"][0][0])
+
+    outcomes = {name: call(door(""), "unary_unary", SHOWN, metadata=entries) for name, door in doors.items()}
+
+    wanted = ("PERMISSION_DENIED", "INSUFFICIENT_SCOPE")
+    assert {name: verdict(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(doors, wanted)
+    first, *others = map(what_the_caller_gets, outcomes.values())
+    assert others == [first, first]
+
+
+def test_every_door_counts_alike(doors: dict[str, Door], ec_key: SigningKey) -> None:
+    entries = bearer(ec_key.sign(m2m_claims(time.time(), org_id=METERED[-1])))
+    outcomes = {
+        name: [call(door(""), "unary_unary", GUARDED, metadata=entries) for _ in range(4)]
+        for name, door in doors.items()
+    }
+
+    wanted = [*[("OK", METERED[-1])] * 3, ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")]
+    assert {name: [*map(verdict, calls)] for name, calls in outcomes.items()} == dict.fromkeys(doors, wanted)
+    first, *others = (what_the_caller_gets(calls[-1]) for calls in outcomes.values())
     assert others == [first, first]
 
 
