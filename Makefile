@@ -17,9 +17,10 @@ BUF := $(BUF_HOME)/node_modules/.bin/buf
 
 PROTOC := .venv-protos/bin/python -m grpc_tools.protoc
 
-# Tests of one file share its servers, so a file stays with one worker. A worker
+# Many tests wait, so there are more workers than cores. Tests of one file share its
+# servers, so a file stays with one worker. A worker
 # that a hanging test took down is not replaced: the next would hang as well.
-PYTEST_PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
+PYTEST_PARALLEL := -n 4 --dist loadfile --max-worker-restart 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
