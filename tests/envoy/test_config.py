@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from authz.envoy.authz_cluster import authz_cluster
 from authz.envoy.config import (
     bootstrap,
     check_address,
@@ -16,6 +15,7 @@ from authz.envoy.config import (
     listener,
     retry_policy,
 )
+from authz.envoy.config.authz_cluster import authz_cluster
 from authz.errors import ConfigError
 from authz.metadata import TrustedMetadata
 from tests.envoy.validation import validate
