@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy, whose own rooms are below.
+# Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy, whose rooms follow.
 FLOORS = (
     ("clock", "encoding", "errors", "fork", "logs", "peer", "reasons", "signature", "telemetry"),
     ("alarms", "background", "backoff", "call", "jwk", "secret", "transport", "watch"),
