@@ -556,7 +556,7 @@ MISTAKES = (
     Mistake(
         "envoy payload: introspection is left out",
         "authz/authorizer.py",
-        " or credentials_of(call) or self._assurance_of(call.method, policy) is not None:",
+        " or credentials_of(call) or self._assurances.of(call.method, policy) is not None:",
         " or credentials_of(call):",
         "tests/test_verified_claims.py",
     ),

@@ -30,7 +30,7 @@ FLOORS = (
     ("access", "audit_service", "otel", "verifier"),
     ("policy",),
     ("directory", "nobody", "verifiers"),
-    ("organizations", "workos_api"),
+    ("assurances", "organizations", "workos_api"),
     ("shadow",),
     ("authorizer", "workos_directory"),
     ("hearing", "reload", "settings"),
