@@ -1,1 +1,1 @@
-"""One check: Envoy's question read, decided, and answered, without any I/O."""
+"""One question of Envoy, from its bytes to those of the answer, whatever serves it."""
