@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from authz import telemetry
+from authz.assurances import Assurances
 from authz.bearer import credentials_of, token_of
 from authz.call import ANONYMOUS, Call, Principal, check_methods
 from authz.claims import is_expired
@@ -90,9 +91,6 @@ class Authorizer:
         trusted: TrustedMetadata | None = None,
         observers: Collection[Observer] = (),
     ) -> None:
-        is_asked = assurance is not None or any(each.has_assurances for each in (policy, shadow) if each is not None)
-        if (introspector is None and assurance is not None) or (introspector is not None and not is_asked):
-            raise ConfigError("introspector and assurance: give both or neither, or nothing would ever be asked")
         if verifier is None and trust is None:
             raise ConfigError("verifier: missing; only where the peers of trust are believed can there be none")
         self.verifier = verifier or NOBODY
@@ -106,10 +104,8 @@ class Authorizer:
         self._suspensions = Suspensions()
         self._trust = trust
         self._public = check_methods(public_methods, "public_methods")
-        self.introspectors = _by_issuer(introspector, self.verifier.health()) if introspector is not None else {}
-        self._assurance = {"*": assurance} if isinstance(assurance, Assurance) else dict(assurance or {})
-        self._default_assurance = self._assurance.pop("*", None)
-        check_methods(self._assurance, "assurance")
+        self._assurances = Assurances(introspector, assurance, self.verifier.health(), (policy, shadow))
+        self.introspectors = self._assurances.introspectors
         self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
         self._observers = tuple(observers)
         self.directory = directory
@@ -216,7 +212,7 @@ class Authorizer:
 
     def asks_issuer(self, method: str) -> bool:
         """Say whether the issuer is asked about the tokens of calls of ``method``."""
-        return bool(self.introspectors) and self._assurance_of(method, self.policy) is not None
+        return bool(self.introspectors) and self._assurances.of(method, self.policy) is not None
 
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which calls of ``principal`` are refused, unless it shows a newer token."""
@@ -405,7 +401,7 @@ class Authorizer:
                 raise TokenExpiredError
             return principal
         # Where the issuer is to be asked, there is nothing to ask it about.
-        if call.verified_claims is None or credentials_of(call) or self._assurance_of(call.method, policy) is not None:
+        if call.verified_claims is None or credentials_of(call) or self._assurances.of(call.method, policy) is not None:
             return None
         principal = self.verifier.principal_of(call.verified_claims, call.peer)
         evidence.principal, evidence.source = principal, "proxy"
@@ -415,7 +411,7 @@ class Authorizer:
         self, call: Call, token: str, principal: Principal, policy: Policy | None, evidence: Evidence
     ) -> Flow[None]:
         # After the policy, so that nobody is asked about calls that may not be made.
-        assurance = self._assurance_of(call.method, policy)
+        assurance = self._assurances.of(call.method, policy)
         if assurance is not None:
             self.check_quota(principal, policy)
             evidence.source = "introspection"
@@ -434,10 +430,7 @@ class Authorizer:
         self._organizations.check(policy)
         if policy is not None:
             policy.check_headers(self.trusted.reserved)
-            if policy.has_assurances and not self.introspectors:
-                raise ConfigError(
-                    f"policy {policy.name!a}: introspect needs an introspector (introspection_client_id and its secret)"
-                )
+            self._assurances.check(policy)
         return policy
 
     def _refusal_of_stream(self, call: Call | None, principal: Principal) -> AuthzError | None:
@@ -461,10 +454,6 @@ class Authorizer:
 
     def _is_public(self, method: str, policy: Policy | None) -> bool:
         return method in self._public or (policy is not None and method in policy.public)
-
-    def _assurance_of(self, method: str, policy: Policy | None) -> Assurance | None:
-        assurance = policy.assurance(method) if policy is not None else None
-        return assurance or self._assurance.get(method, self._default_assurance)
 
     def _end_streams_of_keys(self, issuer: str, kids: frozenset[str]) -> None:
         self._withdrawn[issuer] = kids
@@ -502,17 +491,3 @@ def _quota_of(principal: Principal, policy: Policy | None) -> Quota | None:
     if policy is None or not policy.has_quotas or principal is ANONYMOUS:
         return None
     return policy.organization(principal.org_id).quota
-
-
-def _by_issuer(
-    introspector: Introspector | Mapping[str, Introspector], issuers: Collection[str]
-) -> dict[str, Introspector]:
-    if not issuers:
-        raise ConfigError("introspector: without a verifier there is no token to ask an issuer about")
-    if isinstance(introspector, Mapping):
-        introspectors = dict(introspector)
-    else:
-        introspectors = dict.fromkeys(list(issuers)[:1], introspector)
-    if introspectors.keys() != set(issuers):
-        raise ConfigError("introspector: with several issuers give one for each, as a mapping by issuer")
-    return introspectors

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from authz import Authorizer, Call, Policy
-from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.check.servicer import AuthorizationServicer
 from authz.flow import run
 from benchmarks.material import check_request, claims, signing_key, verifier
 

@@ -13,7 +13,7 @@ from google.protobuf.json_format import MessageToDict
 
 from authz.authorizer import Authorizer
 from authz.claims import MAX_TIME
-from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest, CheckResponse, HeaderValue
 from authz.verifier import DEFAULT_LEEWAY as LEEWAY
 from fuzz.subjects import ED, STRANGER, TOKEN, Mutate, change, new_verifier

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy.
+# Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy, whose rooms follow.
 FLOORS = (
     ("clock", "encoding", "errors", "fork", "logs", "peer", "reasons", "signature", "telemetry"),
     ("alarms", "background", "backoff", "call", "jwk", "secret", "transport", "watch"),
@@ -30,7 +30,7 @@ FLOORS = (
     ("access", "audit_service", "otel", "verifier"),
     ("policy",),
     ("directory", "nobody", "verifiers"),
-    ("organizations", "workos_api"),
+    ("assurances", "organizations", "workos_api"),
     ("shadow",),
     ("authorizer", "workos_directory"),
     ("hearing", "reload", "settings"),
@@ -41,6 +41,14 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+ENVOY_FLOORS = (
+    ("check", "listeners"),
+    ("client", "config", "serving"),
+    ("operations", "workers"),
+    ("rules",),
+    ("process", "processes"),
+)
+ENVOY_FLOOR = {room: number for number, rooms in enumerate(ENVOY_FLOORS) for room in rooms}
 # The public names of the package itself belong to whoever is above all of them.
 PUBLIC = FLOOR["authorizer"]
 
@@ -54,9 +62,16 @@ GENERATED = ("v1", "v3")
 
 
 def room_of(dotted: str) -> str:
-    """Return "keys" for authz.keys, "envoy" for authz.envoy.check."""
+    """Return "keys" for authz.keys, "envoy" for authz.envoy.check.messages."""
     package, _, rest = dotted.partition(".")
     return rest.partition(".")[0] if package == "authz" else package
+
+
+def envoy_room_of(dotted: str) -> str:
+    """Return "check" for authz.envoy.check.messages, and nothing for what is not in a room of authz.envoy."""
+    _, _, rest = dotted.partition("authz.envoy.")
+    room = rest.partition(".")[0]
+    return "" if room == "__init__" else room
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -75,6 +90,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 MODULES = [pytest.param(room_of(name), set(imports(path)), id=name) for name, path in modules()]
+ENVOY_MODULES = [pytest.param(name, path, id=name) for name, path in modules() if envoy_room_of(name)]
 
 
 @pytest.mark.parametrize(("room", "imported"), MODULES)
@@ -84,6 +100,13 @@ def test_imports_point_down(room, imported):
     others = ours - {room, "v1"}  # the messages import nothing of ours
     above = {(room, other) for other in others if FLOOR.get(other, PUBLIC) >= FLOOR[room]}
     assert above <= UP
+
+
+@pytest.mark.parametrize(("name", "path"), ENVOY_MODULES)
+def test_imports_point_down_among_the_rooms_of_envoy(name, path):
+    room = envoy_room_of(name)
+    others = {envoy_room_of(each) for each in imports(path)} - {room, "", "v3"}
+    assert {other for other in others if ENVOY_FLOOR[other] >= ENVOY_FLOOR[room]} == set()
 
 
 @pytest.mark.parametrize(("room", "imported"), MODULES)

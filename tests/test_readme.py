@@ -20,7 +20,7 @@ from authz import Authorizer, Policy, Principal, TrustedMetadata
 from authz.cli import app
 from authz.demo.issuer import IssuerServer
 from authz.envoy.config import ext_authz
-from authz.envoy.server import EngineName
+from authz.envoy.serving.server import EngineName
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PROGRAMS = {match[1]: match[0] for match in re.findall(r"```python\n((?:# (\S+\.py)\n).*?)```", README, re.DOTALL)}

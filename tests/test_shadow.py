@@ -12,7 +12,7 @@ from authz.call import Requirements
 from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.directory import Directory
-from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from authz.errors import AuthzError
 from authz.flow import run

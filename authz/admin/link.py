@@ -1,6 +1,6 @@
 """What the supervisor and a worker tell each other for the page: lines of JSON over a pair of sockets.
 
-Not the link that :mod:`authz.envoy.worker` has: answers are long, and whoever
+Not the link that :mod:`authz.envoy.workers.worker` has: answers are long, and whoever
 decides must not wait for a supervisor that does not read. Nobody else can
 connect to a pair of sockets, so there is nothing to guard.
 

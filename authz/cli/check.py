@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, standard_input
-from authz.envoy import listeners
+from authz.envoy.listeners import addresses
 from authz.errors import ConfigError
 
 _STATUSES = {"allowed": ALLOWED, "denied": DENIED, "undecided": UNDECIDED}
@@ -68,7 +68,7 @@ def check(
     from authz.cli import verdict  # noqa: PLC0415 - as above
     from authz.envoy import client  # noqa: PLC0415 - as above
 
-    address = listeners.parse("server", server)
+    address = addresses.parse("server", server)
     if not method.startswith("/") or not method.isprintable():
         raise ConfigError("method: give /package.Service/Method, or with --http a path that begins with /")
     if token is not None and address.kind == "tcp" and not (address.is_local or insecure_channel):

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, app
-from authz.envoy import formats, kubernetes, mesh_config
-from authz.envoy.annotated import Document, render
-from authz.envoy.authz_cluster import Tls, check_authz_address, endpoints
-from authz.envoy.config import check_address
+from authz.envoy.config import formats, kubernetes, mesh
+from authz.envoy.config.annotated import Document, render
+from authz.envoy.config.authz_cluster import Tls, check_authz_address, endpoints
+from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
 from authz.settings import Settings
 
@@ -106,11 +106,11 @@ def envoy_config(
 
 
 def _in_cluster(format: Format, around: Around, authz: list[str] | None, settings: Settings) -> list[Document]:  # noqa: A002
-    service = mesh_config.Service.parse("authz", authz[0]) if authz else mesh_config.Service()
+    service = mesh.Service.parse("authz", authz[0]) if authz else mesh.Service()
     if format == "istio":
-        return mesh_config.istio(service)
+        return mesh.istio(service)
     if format == "envoy-gateway":
-        return mesh_config.envoy_gateway(service)
+        return mesh.envoy_gateway(service)
     ingress = around.ingress([f"{service.host}:{service.port}"], Tls())
     return kubernetes.kubernetes(service, settings, formats.bootstrap(ingress))
 

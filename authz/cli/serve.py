@@ -9,8 +9,8 @@ from cyclopts import Parameter
 
 from authz import logs
 from authz.cli.app import ALLOWED, MISUSED, app
-from authz.envoy import banner
-from authz.envoy.worker import Worker
+from authz.envoy.operations import banner
+from authz.envoy.workers.worker import Worker
 from authz.errors import ConfigError
 from authz.settings import Settings
 
@@ -55,9 +55,9 @@ def _serve(settings: Settings, worker: Worker | None) -> None:
     write_the_rest = logs.configure(settings.log_level, settings.log_format, **always)
     try:
         if worker is None and settings.workers > 1:
-            from authz.envoy import workers  # noqa: PLC0415 - only here, as below
+            from authz.envoy import processes  # noqa: PLC0415 - only here, as below
 
-            _run(workers.run(settings))
+            _run(processes.run(settings))
         else:
             # The core of gRPC logs in a format of its own what comes back as an error anyway.
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -21,9 +21,9 @@ import httpx2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.demo.directory import load_directory
-from authz.envoy.authz_cluster import authz_cluster
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
-from authz.envoy.server import EngineName
+from authz.envoy.config.authz_cluster import authz_cluster
+from authz.envoy.serving.server import EngineName
 from authz.metadata import TrustedMetadata
 
 ADMIN_SECRET = "demo-admin-secret"  # noqa: S105 - of a page on loopback, for as long as the demonstration runs

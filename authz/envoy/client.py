@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from authz.envoy.listeners import Address
-from authz.envoy.servicer import SERVICE
+from authz.envoy.check.servicer import SERVICE
+from authz.envoy.listeners.addresses import Address
 from authz.envoy.v3.external_auth_pb2 import (
     Address as PeerAddress,
 )

@@ -14,19 +14,21 @@ from authz.audit_service import Audit, serve_audit
 from authz.authorizer import Authorizer
 from authz.decision import Observer
 from authz.decision_log import DecisionLog
-from authz.envoy import admin_page, banner, rules, server
-from authz.envoy.certificates import Certificates
-from authz.envoy.health import Health
-from authz.envoy.listeners import Address
-from authz.envoy.server import Companion
-from authz.envoy.servicer import AuthorizationServicer
-from authz.envoy.unix_sockets import Permissions, check_nobody_answers
-from authz.envoy.worker import Worker
+from authz.envoy import rules
+from authz.envoy.check.servicer import AuthorizationServicer
+from authz.envoy.listeners.addresses import Address
+from authz.envoy.listeners.certificates import Certificates
+from authz.envoy.listeners.unix_sockets import Permissions, check_nobody_answers
+from authz.envoy.operations import admin_page, banner
+from authz.envoy.serving import server
+from authz.envoy.serving.health import Health
+from authz.envoy.serving.server import Companion
+from authz.envoy.workers.worker import Worker
 from authz.reload import Reloader
 from authz.settings import Settings
 
 if TYPE_CHECKING:
-    from authz.envoy.metrics import Metrics
+    from authz.envoy.operations.metrics import Metrics
 
 
 def check(settings: Settings) -> None:
@@ -125,7 +127,7 @@ def _of(worker: Worker | None, address: str) -> str:
 
 def _figures(settings: Settings, log: DecisionLog | None, worker: Worker | None) -> "Metrics":
     # Late: it takes a fifth of a second to load, which not everybody needs.
-    from authz.envoy import metrics  # noqa: PLC0415
+    from authz.envoy.operations import metrics  # noqa: PLC0415
 
     return metrics.Metrics(
         engine=settings.engine,
@@ -143,7 +145,7 @@ def _telling(
     worker: Worker | None,
     reloader: Reloader | None,
 ) -> contextlib.AbstractAsyncContextManager[object]:
-    from authz.envoy import metrics, probes  # noqa: PLC0415 - as above
+    from authz.envoy.operations import metrics, probes  # noqa: PLC0415 - as above
 
     def refresh() -> None:
         figures.refresh(servicer.authorizer, is_ready=not health.reason, pending=servicer.pending, reloader=reloader)

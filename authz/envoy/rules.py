@@ -5,8 +5,8 @@ from functools import partial
 from typing import NamedTuple
 
 from authz.authorizer import Authorizer
-from authz.envoy.isolation import RequestIsolation
-from authz.envoy.worker import Worker
+from authz.envoy.check.isolation import RequestIsolation
+from authz.envoy.workers.worker import Worker
 from authz.errors import ConfigError
 from authz.policy import Policy
 from authz.reload import Reloader, Source

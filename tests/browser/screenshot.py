@@ -24,7 +24,7 @@ from authz.call import Call
 from authz.clock import Clock
 from authz.decision import Decision, Evidence
 from authz.demo.signing import SigningKey
-from authz.envoy import web
+from authz.envoy.operations import web
 from authz.errors import AuthzError
 from authz.flow import run
 from authz.policy import Policy

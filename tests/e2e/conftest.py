@@ -9,7 +9,7 @@ import pytest
 from authz.demo.directory import Application
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Stack
-from authz.envoy.server import EngineName
+from authz.envoy.serving.server import EngineName
 from tests.e2e.mesh import Mesh
 from tests.interceptors.client import Silence
 from tests.interceptors.servers import channel_to

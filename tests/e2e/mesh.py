@@ -21,11 +21,11 @@ from authz.decision import Evidence
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.demo.v1 import ledger_pb2
-from authz.envoy.authz_cluster import authz_cluster
+from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
-from authz.envoy.grpcio_engine import GrpcioEngine
-from authz.envoy.server import EngineName
-from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.config.authz_cluster import authz_cluster
+from authz.envoy.serving.grpcio_engine import GrpcioEngine
+from authz.envoy.serving.server import EngineName
 from authz.errors import InternalError
 from authz.flow import Flow, pause
 from authz.mesh import MeshPeers

@@ -14,8 +14,8 @@ import pytest
 
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
-from authz.envoy.authz_cluster import endpoints
-from authz.envoy.formats import Ingress, bootstrap
+from authz.envoy.config.authz_cluster import endpoints
+from authz.envoy.config.formats import Ingress, bootstrap
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from tests import programs
 from tests.certificates import Authority

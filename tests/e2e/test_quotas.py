@@ -14,8 +14,8 @@ import yaml
 from authz.authorizer import Authorizer
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
-from authz.envoy.authz_cluster import authz_cluster
 from authz.envoy.config import bootstrap, cluster, grpc_route, listener
+from authz.envoy.config.authz_cluster import authz_cluster
 from authz.metadata import TrustedMetadata
 from authz.policy import Policy
 from authz.verifier import Verifier

@@ -5,7 +5,7 @@ import pytest
 
 from authz.authorizer import Authorizer
 from authz.demo.signing import SigningKey
-from authz.envoy.server import EngineName
+from authz.envoy.serving.server import EngineName
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
 from authz.verifier import Verifier
 from tests.doubles import FakeIssuer, m2m_claims

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.authorizer import Authorizer
 from authz.demo.signing import SigningKey
-from authz.envoy.server import EngineName, serve
-from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.check.servicer import AuthorizationServicer
+from authz.envoy.serving.server import EngineName, serve
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from tests.doubles import FakeIssuer, jwks, m2m_claims
 from tests.envoy.messages import GRPC, bearer, in_headers

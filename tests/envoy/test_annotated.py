@@ -4,7 +4,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.envoy.annotated import Document, render
+from authz.envoy.config.annotated import Document, render
 
 DATA = {
     "clusters": [{"name": "a", "checks": {"interval": "1s"}}, {"name": "b", "checks": {"interval": "2s"}}],

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from authz.envoy.authz_cluster import Tls, authz_cluster, check_authz_address, endpoints
+from authz.envoy.config.authz_cluster import Tls, authz_cluster, check_authz_address, endpoints
 from authz.errors import ConfigError
 
 

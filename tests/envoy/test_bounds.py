@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.demo.signing import SigningKey
-from authz.envoy.server import EngineName
+from authz.envoy.serving.server import EngineName
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from tests.doubles import AUDIENCE, ISSUER, jwks
 from tests.envoy.messages import GRPC, Denial, in_headers

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.call import ANONYMOUS, Call, Principal
-from authz.envoy.check import allow, allowed, check_path, denied, deny, is_fit, is_grpc, read
-from authz.envoy.limits import facts_of
+from authz.envoy.check.limits import facts_of
+from authz.envoy.check.messages import allow, allowed, check_path, denied, deny, is_fit, is_grpc, read
 from authz.envoy.v3.external_auth_pb2 import (
     AttributeContext,
     CheckRequest,

@@ -5,17 +5,10 @@ from typing import Any
 
 import pytest
 
-from authz.envoy.authz_cluster import authz_cluster
-from authz.envoy.config import (
-    bootstrap,
-    check_address,
-    cluster,
-    ext_authz,
-    grpc_route,
-    http_route,
-    listener,
-    retry_policy,
-)
+from authz.envoy.config import bootstrap, cluster, ext_authz, grpc_route, http_route, listener
+from authz.envoy.config.authz_cluster import authz_cluster
+from authz.envoy.config.parts import retry_policy
+from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
 from authz.metadata import TrustedMetadata
 from tests.envoy.validation import validate

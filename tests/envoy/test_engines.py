@@ -18,10 +18,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
 from authz.decision import Evidence
-from authz.envoy.grpcio_engine import GrpcioEngine
-from authz.envoy.native_engine import NativeEngine
-from authz.envoy.server import EngineName
-from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.check.servicer import AuthorizationServicer
+from authz.envoy.serving.grpcio_engine import GrpcioEngine
+from authz.envoy.serving.native_engine import NativeEngine
+from authz.envoy.serving.server import EngineName
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.errors import ConfigError
 from authz.flow import Flow, Wait

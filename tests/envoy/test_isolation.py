@@ -12,8 +12,8 @@ from authz.authorizer import Authorizer
 from authz.decision import Decision
 from authz.demo.signing import SigningKey
 from authz.demo.v1 import ledger_pb2 as pb
-from authz.envoy.isolation import RequestIsolation
-from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.check.isolation import RequestIsolation
+from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.errors import ConfigError
 from authz.policy import Policy

@@ -6,10 +6,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from authz.envoy.annotated import render
-from authz.envoy.formats import Ingress, bootstrap
-from authz.envoy.kubernetes import environment, kubernetes
-from authz.envoy.mesh_config import Service
+from authz.envoy.config.annotated import render
+from authz.envoy.config.formats import Ingress, bootstrap
+from authz.envoy.config.kubernetes import environment, kubernetes
+from authz.envoy.config.mesh import Service
 from authz.settings import Settings
 from tests.envoy.validation import validate
 

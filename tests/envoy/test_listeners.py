@@ -20,10 +20,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from authz.authorizer import Authorizer
-from authz.envoy import listeners, server, unix_sockets
-from authz.envoy.certificates import Certificates
-from authz.envoy.server import EngineName
-from authz.envoy.unix_sockets import Permissions, bind_socket
+from authz.envoy.listeners import unix_sockets
+from authz.envoy.listeners.addresses import parse, parse_all
+from authz.envoy.listeners.certificates import Certificates
+from authz.envoy.listeners.unix_sockets import Permissions, bind_socket
+from authz.envoy.serving import server
+from authz.envoy.serving.server import EngineName
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
 from authz.errors import ConfigError
 from tests.certificates import Authority, Certificate
@@ -49,7 +51,7 @@ TLS = "tls:127.0.0.1:0"
     ],
 )
 def test_address_is_read(text: str, kind: str, target: str, *, is_local: bool) -> None:
-    address = listeners.parse("listen", text)
+    address = parse("listen", text)
 
     assert (address.kind, address.target, address.is_local) == (kind, target, is_local)
 
@@ -59,18 +61,18 @@ def test_address_is_read(text: str, kind: str, target: str, *, is_local: bool) -
 )
 def test_what_is_no_address_is_a_wrong_setting(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^listen: '.*' is neither HOST:PORT, tls:HOST:PORT nor unix:PATH$"):
-        listeners.parse("listen", text)
+        parse("listen", text)
 
 
 def test_socket_that_no_permissions_guard_is_a_wrong_setting() -> None:
     with pytest.raises(ConfigError, match=r"^listen: .* cannot be guarded by permissions; use unix:PATH$"):
-        listeners.parse("listen", "unix-abstract:authz")
+        parse("listen", "unix-abstract:authz")
 
 
 @pytest.mark.parametrize("listen", [["tls:a:1", "a:1"], ["unix:/a", "unix:/a"]])
 def test_address_that_stands_twice_is_a_wrong_setting(listen: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"^listen: .* stands twice"):
-        listeners.parse_all(listen)
+        parse_all(listen)
 
 
 # ---- TLS ----
@@ -379,15 +381,15 @@ def test_successor_keeps_the_socket_that_it_took_over(
 
 def test_somebody_who_answers_is_found_out(authorizer: Authorizer, tmp_path: Path) -> None:
     path = str(tmp_path / "a.sock")
-    unix_sockets.check_nobody_answers([listeners.parse("listen", f"unix:{path}")])
+    unix_sockets.check_nobody_answers([parse("listen", f"unix:{path}")])
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(path)
-    unix_sockets.check_nobody_answers([listeners.parse("listen", f"unix:{path}")])
+    unix_sockets.check_nobody_answers([parse("listen", f"unix:{path}")])
     with (
         serving(authorizer, f"unix:{path}"),
         pytest.raises(ConfigError, match=rf"^listen: 'unix:{path}' cannot be bound: another server listens there"),
     ):
-        unix_sockets.check_nobody_answers([listeners.parse("listen", f"unix:{path}")])
+        unix_sockets.check_nobody_answers([parse("listen", f"unix:{path}")])
 
 
 def test_path_of_107_bytes_is_served_and_one_more_refused(

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import yaml
 
-from authz.envoy import config
-from authz.envoy.annotated import Document, render
-from authz.envoy.authz_cluster import authz_cluster
-from authz.envoy.mesh_config import Service, envoy_gateway, istio
+from authz.envoy.config import parts
+from authz.envoy.config.annotated import Document, render
+from authz.envoy.config.authz_cluster import authz_cluster
+from authz.envoy.config.mesh import Service, envoy_gateway, istio
 from authz.errors import ConfigError
 from authz.metadata import TrustedMetadata
 from tests.envoy.validation import validate
@@ -36,13 +36,13 @@ def merged(into: Any, patch: Any) -> Any:
 
 def istio_makes() -> dict[str, Any]:
     """Return the listener that Istio makes, reduced to what our patches are for."""
-    authz = {"@type": config.EXT_AUTHZ, "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": "1s"}}
+    authz = {"@type": parts.EXT_AUTHZ, "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": "1s"}}
     authz |= {
         "failure_mode_allow": False,
         "transport_api_version": "V3",
         "status_on_error": {"code": "ServiceUnavailable"},
     }
-    made = config.listener("ingress", "127.0.0.1:0", [], authz="authz", trusted=TrustedMetadata())
+    made = parts.listener("ingress", "127.0.0.1:0", [], authz="authz", trusted=TrustedMetadata())
     manager = made["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["early_header_mutation_extensions"]
     manager["http_filters"][0]["typed_config"] = authz
@@ -57,9 +57,9 @@ def test_envoy_takes_what_istio_merges() -> None:
     http_filters = filters[0]["typed_config"]["http_filters"]
     http_filters[0] = merged(http_filters[0], of_filter["value"])
 
-    validate(config.bootstrap([made], [authz_cluster("authz", ["127.0.0.1:1"])]))
-    assert http_filters[0] == config.ext_authz("authz")
-    assert filters[0]["typed_config"]["early_header_mutation_extensions"] == [config.early_removal(TrustedMetadata())]
+    validate(parts.bootstrap([made], [authz_cluster("authz", ["127.0.0.1:1"])]))
+    assert http_filters[0] == parts.ext_authz("authz")
+    assert filters[0]["typed_config"]["early_header_mutation_extensions"] == [parts.early_removal(TrustedMetadata())]
 
 
 def test_istio_patches_only_what_there_is() -> None:

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from authz.authorizer import Authorizer
 from authz.demo.signing import SigningKey
-from authz.envoy.metrics import Metrics, SharedMetrics
-from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.check.servicer import AuthorizationServicer
+from authz.envoy.operations.metrics import Metrics, SharedMetrics
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
 from authz.introspection import Assurance, Introspector
 from authz.verifier import Verifier
@@ -165,7 +165,7 @@ import sys
 from authz.authorizer import Authorizer
 from authz.call import Call
 from authz.decision import Decision, Evidence
-from authz.envoy.metrics import Metrics
+from authz.envoy.operations.metrics import Metrics
 from authz.verifier import Verifier
 
 authorizer = Authorizer(Verifier(issuer="https://acme.example", audience="a"))

@@ -3,8 +3,8 @@
 import asyncio
 import errno
 
-from authz.envoy.child import Child
-from authz.envoy.place import Place
+from authz.envoy.workers.child import Child
+from authz.envoy.workers.place import Place
 
 
 class Exhausted:

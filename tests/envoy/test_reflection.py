@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from authz.authorizer import Authorizer
 from authz.demo.signing import SigningKey
-from authz.envoy.servicer import SERVICE
+from authz.envoy.check.servicer import SERVICE
 from authz.errors import ConfigError
 from tests.doubles import AUDIENCE, ISSUER, jwks
 from tests.envoy.serving import LOOPBACK, serving

@@ -15,8 +15,8 @@ from authz.authorizer import Authorizer
 from authz.call import Call, Principal
 from authz.decision import Evidence
 from authz.demo.signing import SigningKey
-from authz.envoy.server import EngineName
-from authz.envoy.servicer import SERVICE
+from authz.envoy.check.servicer import SERVICE
+from authz.envoy.serving.server import EngineName
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.errors import ConfigError
 from authz.flow import Flow

@@ -13,7 +13,7 @@ from authz.authorizer import Authorizer
 from authz.call import Call, Principal
 from authz.decision import Decision, Evidence
 from authz.demo.signing import SigningKey
-from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.flow import Flow, run
 from authz.mesh import MeshPeers

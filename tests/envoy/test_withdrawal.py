@@ -8,7 +8,7 @@ import pytest
 from authz import Assurance, Authorizer, Introspector, Transport, Verifier
 from authz.demo.issuer import Issuer, IssuerServer
 from authz.demo.signing import SigningKey
-from authz.envoy.server import EngineName
+from authz.envoy.serving.server import EngineName
 from tests.doubles import ManualClock
 from tests.envoy.messages import GRPC, GRPC_PATH, Denial, bearer, in_headers
 from tests.envoy.serving import Served, serving

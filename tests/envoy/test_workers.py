@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from authz.demo.signing import SigningKey
-from authz.envoy.server import EngineName
+from authz.envoy.serving.server import EngineName
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from tests import programs
 from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
@@ -273,7 +273,8 @@ def test_port_of_another_is_not_shared_with_it(tmp_path: Path, keys: tuple[str, 
 
 def test_supervisor_never_loads_grpc() -> None:
     program = (
-        "import sys, authz.cli.serve, authz.envoy.workers, authz.envoy.metrics, authz.envoy.probes;"
+        "import sys, authz.cli.serve, authz.envoy.processes;"
+        "import authz.envoy.operations.metrics, authz.envoy.operations.probes;"
         "print({'grpc', 'pygrpc_native'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=PATIENCE)

@@ -11,7 +11,7 @@ import pytest
 from authz import Authorizer, Call, MeshPeers, Principal, Verifier
 from authz.decision import Decision, Evidence
 from authz.demo.signing import SigningKey
-from authz.envoy.servicer import AuthorizationServicer
+from authz.envoy.check.servicer import AuthorizationServicer
 from authz.flow import Flow
 from tests.doubles import CLIENT, ORG, FakeTransport, ManualClock, jwks, m2m_claims
 from tests.envoy.messages import GRPC, in_headers

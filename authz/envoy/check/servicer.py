@@ -5,15 +5,15 @@ from time import perf_counter
 
 from authz.authorizer import Authorizer
 from authz.decision import Evidence
-from authz.envoy import check
-from authz.envoy.isolation import RequestIsolation
+from authz.envoy.check import messages
+from authz.envoy.check.isolation import RequestIsolation
 from authz.errors import InternalError, OverloadedError
 from authz.flow import Flow, Wait, arun
 from authz.refusal import Challenge, refusal_of
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 
-_LAST_WORD = check.denied(refusal_of(InternalError(), Challenge()), grpc=True)
+_LAST_WORD = messages.denied(refusal_of(InternalError(), Challenge()), grpc=True)
 
 MAX_PENDING = 1024
 
@@ -95,15 +95,15 @@ class AuthorizationServicer:
 
     def _check_flow(self, body: bytes) -> Flow[bytes]:
         began = perf_counter()
-        call, is_grpc = check.UNREADABLE, False
+        call, is_grpc = messages.UNREADABLE, False
         evidence, refusal = Evidence(), None
         try:
-            call, is_grpc = check.read(body, jwt_authn_payload=self._jwt_authn_payload)
+            call, is_grpc = messages.read(body, jwt_authn_payload=self._jwt_authn_payload)
             principal = yield from self.authorizer.authorize(call, evidence)
-            check.check_path(call.method, grpc=is_grpc)
+            messages.check_path(call.method, grpc=is_grpc)
             if evidence.isolation is not None:
                 evidence.isolation.check(body, call.method, principal, grpc=is_grpc)
-            answer = check.allowed(
+            answer = messages.allowed(
                 principal,
                 self.authorizer.trusted,
                 remove_authorization=self._remove_authorization,
@@ -113,13 +113,13 @@ class AuthorizationServicer:
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
             refusal = self.authorizer.refusal(call, error)
-            answer = check.denied(refusal, grpc=is_grpc)
+            answer = messages.denied(refusal, grpc=is_grpc)
         self.authorizer.decided(call, evidence, refusal, perf_counter() - began, door="envoy")
         return answer
 
     def unforeseen(self, error: BaseException) -> bytes:
         """Return the answer to a request of which nothing is known but that ``error`` came up."""
         try:
-            return check.denied(self.authorizer.refusal(check.UNREADABLE, error), grpc=True)
+            return messages.denied(self.authorizer.refusal(messages.UNREADABLE, error), grpc=True)
         except BaseException:  # noqa: BLE001 - not even the log works
             return _LAST_WORD

@@ -8,7 +8,9 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from authz.envoy.bounds import (
+from authz.envoy.check.servicer import SERVICE, AuthorizationServicer
+from authz.envoy.listeners.addresses import Address
+from authz.envoy.serving.bounds import (
     KEEPALIVE_MS,
     KEEPALIVE_TIMEOUT_MS,
     MAX_CONCURRENT_STREAMS,
@@ -16,9 +18,7 @@ from authz.envoy.bounds import (
     MAX_REQUEST_BYTES,
     MIN_PING_INTERVAL_MS,
 )
-from authz.envoy.listeners import Address
-from authz.envoy.reflection import add_reflection
-from authz.envoy.servicer import SERVICE, AuthorizationServicer
+from authz.envoy.serving.reflection import add_reflection
 from authz.errors import ConfigError
 
 _OPTIONS = (
@@ -36,7 +36,7 @@ _OPTIONS = (
 
 
 class GrpcioEngine:
-    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.server.Engine`.
+    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.serving.server.Engine`.
 
     Args:
         servicer: answers ``Check``.
@@ -59,10 +59,10 @@ class GrpcioEngine:
 
     @staticmethod
     def check(address: Address) -> None:
-        """See :class:`authz.envoy.server.Engine`."""
+        """See :class:`authz.envoy.serving.server.Engine`."""
 
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-        """See :class:`authz.envoy.server.Engine`."""
+        """See :class:`authz.envoy.serving.server.Engine`."""
         try:
             if credentials is None:
                 port = self._server.add_insecure_port(address)
@@ -77,15 +77,15 @@ class GrpcioEngine:
         return port
 
     async def start(self) -> None:
-        """See :class:`authz.envoy.server.Engine`."""
+        """See :class:`authz.envoy.serving.server.Engine`."""
         await self._server.start()
 
     async def set_health(self, status: int) -> None:
-        """See :class:`authz.envoy.server.Engine`."""
+        """See :class:`authz.envoy.serving.server.Engine`."""
         self._health.set(status)
 
     async def stop(self, grace: float) -> None:
-        """See :class:`authz.envoy.server.Engine`."""
+        """See :class:`authz.envoy.serving.server.Engine`."""
         # Watchers learn it before connections close.
         self._health.set(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.stop(grace)

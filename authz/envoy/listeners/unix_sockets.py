@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from authz.envoy.listeners import Address
+from authz.envoy.listeners.addresses import Address
 from authz.errors import ConfigError
 
 # sockaddr_un.sun_path has 108 bytes, and the last is zero.

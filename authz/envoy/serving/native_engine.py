@@ -14,9 +14,9 @@ import grpc
 from grpc_health.v1 import health_pb2
 from pygrpc_native import EVENT_CALL, STREAM_FULL, STREAM_SENT, NativeGrpcFront
 
-from authz.envoy.bounds import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MAX_CONCURRENT_STREAMS, MAX_METADATA_BYTES
-from authz.envoy.listeners import Address, parse
-from authz.envoy.servicer import SERVICE, AuthorizationServicer
+from authz.envoy.check.servicer import SERVICE, AuthorizationServicer
+from authz.envoy.listeners.addresses import Address, parse
+from authz.envoy.serving.bounds import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MAX_CONCURRENT_STREAMS, MAX_METADATA_BYTES
 from authz.errors import ConfigError
 from authz.flow import start
 
@@ -45,7 +45,7 @@ _JOIN_SECONDS = 1.0
 
 
 class NativeEngine:
-    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.server.Engine`.
+    """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.serving.server.Engine`.
 
     Args:
         servicer: what answers.
@@ -74,7 +74,7 @@ class NativeEngine:
 
     @staticmethod
     def check(address: Address) -> None:
-        """See :class:`authz.envoy.server.Engine`.
+        """See :class:`authz.envoy.serving.server.Engine`.
 
         Raises:
             ConfigError: an address with TLS, or one that other machines can reach.
@@ -89,7 +89,7 @@ class NativeEngine:
             )
 
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-        """See :class:`authz.envoy.server.Engine`; without ``credentials``, for there is no TLS.
+        """See :class:`authz.envoy.serving.server.Engine`; without ``credentials``, for there is no TLS.
 
         Raises:
             ConfigError: an address that other machines can reach, or one that cannot be bound.
@@ -117,7 +117,7 @@ class NativeEngine:
         return front.bound_port
 
     async def start(self) -> None:
-        """See :class:`authz.envoy.server.Engine`."""
+        """See :class:`authz.envoy.serving.server.Engine`."""
         for front in self._fronts:
             front.start()
             thread = threading.Thread(target=self._serve, args=(front,), name="authz-native", daemon=True)
@@ -125,7 +125,7 @@ class NativeEngine:
             self._threads.append(thread)
 
     async def set_health(self, status: int) -> None:
-        """See :class:`authz.envoy.server.Engine`."""
+        """See :class:`authz.envoy.serving.server.Engine`."""
         with self._lock:
             if self._is_stopping:
                 return
@@ -133,7 +133,7 @@ class NativeEngine:
         self._tell_watchers()
 
     async def stop(self, grace: float) -> None:
-        """See :class:`authz.envoy.server.Engine`."""
+        """See :class:`authz.envoy.serving.server.Engine`."""
         with self._lock:
             self._is_stopping = True
             self._status = _NOT_SERVING

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from authz import telemetry
 from authz.admin.source import Source
-from authz.envoy.listeners import parse
+from authz.envoy.listeners.addresses import parse
 from authz.errors import ConfigError
 from authz.settings import Settings
 
@@ -46,7 +46,7 @@ async def serving(settings: Settings, source: Source) -> AsyncIterator[None]:
     """
     # Late: it takes a while to load, and not everybody wants it.
     from authz.admin.app import admin_app  # noqa: PLC0415
-    from authz.envoy import web  # noqa: PLC0415
+    from authz.envoy.operations import web  # noqa: PLC0415
 
     check(settings)
     if settings.admin is None:

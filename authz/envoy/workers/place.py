@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from authz import telemetry
 from authz.backoff import Backoff
-from authz.envoy.child import Child
+from authz.envoy.workers.child import Child
 from authz.errors import ConfigError
 
 # The pause after a death; a death after a long life counts as the first.

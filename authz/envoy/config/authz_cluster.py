@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from authz.envoy.config import TYPE, UNIX, check_address, cluster, is_ip_address
+from authz.envoy.config.parts import TYPE, UNIX, cluster, is_ip_address
+from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
 
 _TLS = "tls:"

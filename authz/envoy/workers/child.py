@@ -1,4 +1,4 @@
-"""A worker as its supervisor sees it: a process, and what it says of itself; see :mod:`authz.envoy.worker`."""
+"""A worker as its supervisor sees it: a process, and what it says of itself; see :mod:`authz.envoy.workers.worker`."""
 
 import asyncio
 import contextlib
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from authz.admin.workers import Workers
-from authz.envoy.health import STARTING
-from authz.envoy.worker import VARIABLE
+from authz.envoy.serving.health import STARTING
+from authz.envoy.workers.worker import VARIABLE
 
 
 class Child:

@@ -8,7 +8,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from authz.call import Principal
 from authz.descriptors import load_services, methods_of
-from authz.envoy.bodies import body_of, messages_in, unverified
+from authz.envoy.check.bodies import body_of, messages_in, unverified
 from authz.errors import ConfigError
 from authz.isolation import check, places_of
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Self
 
-from authz.envoy.listeners import Address, parse, parse_all
+from authz.envoy.listeners.addresses import Address, parse, parse_all
 from authz.errors import ConfigError
 
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)

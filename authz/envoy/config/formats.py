@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from authz.envoy import comments, config
-from authz.envoy.annotated import Document
-from authz.envoy.authz_cluster import Tls, authz_cluster
+from authz.envoy.config import comments, parts
+from authz.envoy.config.annotated import Document
+from authz.envoy.config.authz_cluster import Tls, authz_cluster
 from authz.metadata import TrustedMetadata
 
 VERSIONS = "Envoy 1.40"
@@ -35,17 +35,17 @@ class Ingress:
 
 def bootstrap(ingress: Ingress) -> Document:
     """Return a complete bootstrap."""
-    routes = [config.grpc_route("upstream")]
+    routes = [parts.grpc_route("upstream")]
     clusters = [
         authz_cluster("authz", ingress.authz, tls=ingress.tls),
-        config.cluster("upstream", [ingress.upstream], http2=True),
+        parts.cluster("upstream", [ingress.upstream], http2=True),
     ]
     if ingress.http_upstream is not None:
-        routes.append(config.http_route("http_upstream"))
-        clusters.append(config.cluster("http_upstream", [ingress.http_upstream], http2=False))
-    listener = config.listener("ingress", ingress.listen, routes, authz="authz", trusted=TrustedMetadata())
+        routes.append(parts.http_route("http_upstream"))
+        clusters.append(parts.cluster("http_upstream", [ingress.http_upstream], http2=False))
+    listener = parts.listener("ingress", ingress.listen, routes, authz="authz", trusted=TrustedMetadata())
     return Document(
-        data=config.bootstrap([listener], clusters, admin=ingress.admin),
+        data=parts.bootstrap([listener], clusters, admin=ingress.admin),
         title=f"For {VERSIONS}: envoy -c FILE. Made by `authz envoy-config`.",
         comments=comments.BOOTSTRAP,
     )
@@ -55,9 +55,9 @@ def fragment(authz: list[str], tls: Tls) -> Document:
     """Return what a bootstrap of one's own needs."""
     data: dict[str, Any] = {
         "http_connection_manager": {
-            **config.one_spelling(),
-            "early_header_mutation_extensions": [config.early_removal(TrustedMetadata())],
-            "http_filters": [config.ext_authz("authz")],
+            **parts.one_spelling(),
+            "early_header_mutation_extensions": [parts.early_removal(TrustedMetadata())],
+            "http_filters": [parts.ext_authz("authz")],
         },
         "clusters": [authz_cluster("authz", authz, tls=tls)],
     }

@@ -8,7 +8,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
-from authz.envoy.servicer import SERVICE
+from authz.envoy.check.servicer import SERVICE
 from authz.envoy.v3 import external_auth_pb2
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 

@@ -73,6 +73,18 @@ def parse_all(listen: Iterable[str]) -> list[Address]:
     return addresses
 
 
+def check_address(setting: str, address: str) -> str:
+    """Return ``address`` if it is ``HOST:PORT`` or ``unix:PATH``.
+
+    Raises:
+        ConfigError: it is neither; the message names ``setting``.
+
+    """
+    if is_host_and_port(address) or (address.startswith("unix:") and address != "unix:"):
+        return address
+    raise ConfigError(f"{setting}: {address!a} is neither HOST:PORT nor unix:PATH")
+
+
 def is_host_and_port(text: str) -> bool:
     """Say whether ``text`` is ``HOST:PORT``; without a port gRPC would take that of https."""
     host, _, port = text.rpartition(":")

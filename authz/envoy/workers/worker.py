@@ -1,6 +1,6 @@
 """One of several server processes, and what it and its supervisor tell each other, over a pair of sockets.
 
-The worker says in lines of JSON what :class:`authz.envoy.child.Child` wants to
+The worker says in lines of JSON what :class:`authz.envoy.workers.child.Child` wants to
 know. The supervisor says one thing: that it is the worker's turn to listen.
 When the socket closes the supervisor is no more, and the worker ends as well.
 """
@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
 from authz.authorizer import Authorizer
-from authz.envoy.health import Health
+from authz.envoy.serving.health import Health
 from authz.errors import UnavailableError
 from authz.flow import arun
 

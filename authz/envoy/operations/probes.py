@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from authz.envoy import web
+from authz.envoy.operations import web
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

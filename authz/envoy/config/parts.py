@@ -1,15 +1,13 @@
 """Envoy's configuration, made from ours: parts that fit together into a bootstrap.
 
 Everything is plain data, ready for ``json.dumps``; Envoy reads JSON as well as YAML.
-``authz.envoy.comments`` says of each part why it is there.
+``authz.envoy.config.comments`` says of each part why it is there.
 """
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from authz.envoy.listeners import is_host_and_port
-from authz.errors import ConfigError
 from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
 
@@ -23,18 +21,6 @@ UNIX = "unix:"
 # A step upwards in words that Envoy leaves to the upstream, where servers that know parameters of segments take it:
 # /open/%2e%2e;/private would come by the route of /open/, which may have no check, and be served as /private.
 _STEP_IN_DISGUISE = r".*/(\.|%2[eE]){1,2}(;|%3[bB]).*"
-
-
-def check_address(setting: str, address: str) -> str:
-    """Return ``address`` if it is ``HOST:PORT`` or ``unix:PATH``.
-
-    Raises:
-        ConfigError: it is neither; the message names ``setting``.
-
-    """
-    if is_host_and_port(address) or (address.startswith(UNIX) and address != UNIX):
-        return address
-    raise ConfigError(f"{setting}: {address!a} is neither HOST:PORT nor unix:PATH")
 
 
 def bootstrap(

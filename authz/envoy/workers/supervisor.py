@@ -11,11 +11,11 @@ from functools import partial
 
 from authz import telemetry
 from authz.admin.workers import Workers
-from authz.envoy.child import Child
-from authz.envoy.health import STARTING, STOPPING
-from authz.envoy.place import Place
-from authz.envoy.ports import SharedAddresses
-from authz.envoy.signals import on_signals
+from authz.envoy.serving.health import STARTING, STOPPING
+from authz.envoy.serving.signals import on_signals
+from authz.envoy.workers.child import Child
+from authz.envoy.workers.place import Place
+from authz.envoy.workers.ports import SharedAddresses
 
 
 class Supervisor:

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 from google.protobuf.json_format import MessageToDict
 
 from authz.call import Call, Entry, Principal
-from authz.envoy.limits import facts_of
+from authz.envoy.check.limits import facts_of
 from authz.envoy.v3.external_auth_pb2 import (
     AttributeContext,
     CheckRequest,

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from authz.envoy import comments, config
-from authz.envoy.annotated import Document
+from authz.envoy.config import comments, parts
+from authz.envoy.config.annotated import Document
+from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
 from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
@@ -30,7 +31,7 @@ class Service:
             ConfigError: it is none; the message names ``setting``.
 
         """
-        host, _, port = config.check_address(setting, address).rpartition(":")
+        host, _, port = check_address(setting, address).rpartition(":")
         name, _, rest = host.partition(".")
         namespace, _, rest = rest.partition(".")
         if not name or not namespace or rest.split(".")[0] != "svc":
@@ -102,8 +103,8 @@ def _envoy_filter() -> Document:
             {
                 "name": _MANAGER,
                 "typed_config": {
-                    "@type": config.HTTP_MANAGER,
-                    "early_header_mutation_extensions": [config.early_removal(TrustedMetadata())],
+                    "@type": parts.HTTP_MANAGER,
+                    "early_header_mutation_extensions": [parts.early_removal(TrustedMetadata())],
                 },
             },
         ),
@@ -113,8 +114,8 @@ def _envoy_filter() -> Document:
             {
                 "name": "envoy.filters.http.ext_authz",
                 "typed_config": {
-                    "@type": config.EXT_AUTHZ,
-                    "grpc_service": {"retry_policy": config.retry_policy(_TIMEOUT)},
+                    "@type": parts.EXT_AUTHZ,
+                    "grpc_service": {"retry_policy": parts.retry_policy(_TIMEOUT)},
                     "validate_mutations": True,
                     "encode_raw_headers": True,
                     "include_peer_certificate": True,

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from authz.envoy.annotated import Document, render
-from authz.envoy.mesh_config import Service
+from authz.envoy.config.annotated import Document, render
+from authz.envoy.config.mesh import Service
 from authz.settings import Settings
 
 _HEALTH_PORT = 9192

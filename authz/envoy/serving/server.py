@@ -11,18 +11,18 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from authz import telemetry
-from authz.envoy import listeners, unix_sockets
-from authz.envoy.certificates import Certificates
-from authz.envoy.grpcio_engine import GrpcioEngine
-from authz.envoy.health import Health
-from authz.envoy.listeners import Address
-from authz.envoy.servicer import AuthorizationServicer
-from authz.envoy.signals import on_signals
-from authz.envoy.unix_sockets import Permissions
+from authz.envoy.check.servicer import AuthorizationServicer
+from authz.envoy.listeners import unix_sockets
+from authz.envoy.listeners.addresses import Address, parse_all
+from authz.envoy.listeners.certificates import Certificates
+from authz.envoy.listeners.unix_sockets import Permissions
+from authz.envoy.serving.grpcio_engine import GrpcioEngine
+from authz.envoy.serving.health import Health
+from authz.envoy.serving.signals import on_signals
 from authz.errors import ConfigError
 
 if TYPE_CHECKING:
-    from authz.envoy.native_engine import NativeEngine
+    from authz.envoy.serving.native_engine import NativeEngine
 
 EngineName = Literal["grpcio", "native"]
 
@@ -147,7 +147,7 @@ def check(
         ConfigError: one of them cannot be served, or the engine is not installed.
 
     """
-    addresses = listeners.parse_all(listen)
+    addresses = parse_all(listen)
     with_tls = [address for address in addresses if address.kind == "tls"]
     kind = GrpcioEngine if engine == "grpcio" else _native()
     for address in addresses:
@@ -167,7 +167,7 @@ def check(
 
 def _native() -> "type[NativeEngine]":
     try:
-        from authz.envoy.native_engine import NativeEngine  # noqa: PLC0415 - the extra's
+        from authz.envoy.serving.native_engine import NativeEngine  # noqa: PLC0415 - the extra's
     except ModuleNotFoundError as error:
         if error.name != "pygrpc_native":
             raise

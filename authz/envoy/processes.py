@@ -4,11 +4,11 @@ import contextlib
 from functools import partial
 
 from authz.admin.workers import Workers
-from authz.envoy import admin_page, banner
-from authz.envoy.listeners import parse
-from authz.envoy.ports import SharedAddresses
-from authz.envoy.supervisor import Supervisor
-from authz.envoy.unix_sockets import check_nobody_answers
+from authz.envoy.listeners.addresses import parse
+from authz.envoy.listeners.unix_sockets import check_nobody_answers
+from authz.envoy.operations import admin_page, banner
+from authz.envoy.workers.ports import SharedAddresses
+from authz.envoy.workers.supervisor import Supervisor
 from authz.errors import ConfigError
 from authz.settings import Settings
 
@@ -45,7 +45,7 @@ async def run(settings: Settings) -> None:
             supervisor = build()
         else:
             # Late, as for one process.
-            from authz.envoy import metrics, probes  # noqa: PLC0415
+            from authz.envoy.operations import metrics, probes  # noqa: PLC0415
 
             figures = ending.enter_context(metrics.SharedMetrics())
             supervisor = build(variables=figures.variables, ended=figures.ended)

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from authz import telemetry
-from authz.envoy.config import check_address
+from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
 
 # Of an orchestrator and a few scrapers or pages; more answer 503, so that nobody takes the memory of whoever decides.

@@ -1,0 +1,1 @@
+"""Where the server listens: addresses, Unix sockets, its certificate."""

@@ -1,0 +1,1 @@
+"""The server itself: its engines, what they bound, and whether it is fit to decide."""
