@@ -17,9 +17,9 @@ BUF := $(BUF_HOME)/node_modules/.bin/buf
 
 PROTOC := .venv-protos/bin/python -m grpc_tools.protoc
 
-# Many tests wait, so there are more workers than cores. Tests of one file share its
-# servers, so a file stays with one worker. A worker
-# that a hanging test took down is not replaced: the next would hang as well.
+# More workers than most machines have cores: many tests wait. Those of one file share
+# its servers, so a file stays with one worker. A worker that a hanging test took down
+# is not replaced: the next would hang as well.
 PYTEST_PARALLEL := -n 4 --dist loadfile --max-worker-restart 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
