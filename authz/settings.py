@@ -337,7 +337,9 @@ class Settings(VerifierSettings):
         return Introspector(
             self.issuer if url is None else None,
             endpoint=None if url is None else check_url(url, "introspection_url"),
-            client_id=_needed("introspection_client_id", self.introspection_client_id, "client_01…"),
+            client_id=_needed(
+                "introspection_client_id", self.introspection_client_id, "client_01…, since the issuer is to be asked"
+            ),
             client_secret=self._introspection_client_secret(),
             transport=self.transport(),
         )

@@ -20,6 +20,7 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz import cli
+from authz.demo.directory import DEFAULT_FILE
 from authz.demo.issuer import Issuer, IssuerServer, SigningKey
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.v1.audit_pb2 import WatchRequest
@@ -741,6 +742,10 @@ def test_other_formats_are_resources(run: Run, name: str, kinds: Sequence[str | 
     assert "9000" in done.out
 
 
+def test_organizations_of_the_issuer_are_printed_to_begin_with(run: Run) -> None:
+    assert run("issuer", "--print-config") == Done(0, DEFAULT_FILE.read_text(encoding="utf-8"), "")
+
+
 # ---- The policy ----
 
 
@@ -750,7 +755,27 @@ def test_good_policy_is_said_to_be_good(run: Run, tmp_path: Path) -> None:
 
     done = run("policy", "check", "policy.yaml")
 
-    assert done == Done(0, "policy.yaml: ledger: 0 deny rules, 1 allow rules, 2 organizations\n", "")
+    assert done == Done(0, "policy.yaml: ledger: 0 deny rules, 1 allow rule, 2 organizations\n", "")
+
+
+def test_path_that_no_method_can_have_is_hinted_at(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(
+        "{name: p, allow_rules: [{name: r, request: {paths: [a.B/C, /a.B/*, '*/D']}}]}"
+    )
+
+    done = run("policy", "check", "policy.yaml")
+
+    assert done.out.splitlines()[1:] == ["hint: rule r: no method is like a.B/C; methods begin with /"]
+
+
+def test_header_that_is_always_removed_is_an_error_in_every_command(run: Run, tmp_path: Path) -> None:
+    request = "{headers: [{key: x-org-id, values: [org_a]}]}"
+    (tmp_path / "policy.yaml").write_text(f"{{name: p, allow_rules: [{{name: r, request: {request}}}]}}")
+
+    done = run("policy", "check", "policy.yaml")
+
+    assert done.status == 2
+    assert "asks for the header 'x-org-id', which is removed from every call" in done.err
 
 
 def test_schema_of_policies_is_printed(run: Run) -> None:

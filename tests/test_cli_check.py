@@ -126,6 +126,8 @@ def test_denied_request_is_explained(check: Check) -> None:
         "  gRPC code: UNAUTHENTICATED",
         "  HTTP status: 401",
         "  message: No token provided",
+        "  headers sent:",
+        '    www-authenticate: Bearer realm="api"',
         f"  {MEANINGS['token_missing']}",
     ]
     assert said["explanation"] == MEANINGS["token_missing"]

@@ -1,6 +1,7 @@
 """The examples run as they are, and do what they say."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -146,8 +147,24 @@ def test_a_caller_has_the_scopes_that_the_proto_asks_for_or_is_refused(
         ready(grpc.insecure_channel(target)) as channel,
     ):
         outcomes = {scope: outcome(channel, (("authorization", f"Bearer {token}"),)) for scope, token in tokens.items()}
+        program, shown = refused_in_the_guide()
+        program = program.replace("http://127.0.0.1:9190", issuer.url).replace("127.0.0.1:50051", target)
+        client = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+        )
 
     assert outcomes == {"ledger:read": "PERMISSION_DENIED", "ledger:write": ACME}
+    assert (client.stdout, client.stderr) == (shown, "")
+
+
+def refused_in_the_guide() -> tuple[str, str]:
+    """Return the program in docs/policy.md that is refused, and what it prints there."""
+    text = (FOLDER.parent / "docs/policy.md").read_text(encoding="utf-8")
+    program = re.search(r"```python\n(# refused\.py\n.*?)```", text, re.DOTALL)
+    printed = re.search(r"\$ python refused\.py\n(.*?)```", text, re.DOTALL)
+    assert program is not None
+    assert printed is not None
+    return program[1], printed[1]
 
 
 SAID = Principal(org_id=GLOBEX, client_id="client_1", subject="client_1", expires_at=4e9)

@@ -153,7 +153,7 @@ def _plan(quota: Quota) -> str:
     if quota.requests_per_second is not None:
         limits.append(f"{quota.requests_per_second:g} a second, {quota.burst} at once")
     if quota.concurrent_streams is not None:
-        limits.append(f"{quota.concurrent_streams} streams")
+        limits.append(f"streams: {quota.concurrent_streams}")
     return f"{quota.name} ({'; '.join(limits)})"
 
 

@@ -3,6 +3,9 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, app
 from authz.errors import ConfigError
@@ -16,6 +19,7 @@ def issuer(
     config: Path | None = None,
     keys: Path | None = None,
     allow_remote: bool = False,
+    print_config: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Run a local WorkOS Connect for development. Never use it in production.
 
@@ -26,16 +30,22 @@ def issuer(
     issuer_url
         The issuer that tokens name, where it differs from the address.
     config
-        YAML file of organizations and applications; there is a built-in one.
+        YAML file of organizations, applications and their scopes; there is a built-in one.
     keys
         File of private keys, kept from run to run; made if it is not there.
     allow_remote
         Permit an address that other machines can reach.
+    print_config
+        Only print the built-in file, for a --config of your own.
 
     """
     with _extra("demo"):
+        from authz.demo.directory import DEFAULT_FILE  # noqa: PLC0415 - the extra's
         from authz.demo.issuer import serve_issuer  # noqa: PLC0415 - the extra's
-    serve_issuer(listen=listen, issuer_url=issuer_url, config=config, keys=keys, allow_remote=allow_remote)
+    if print_config:
+        print(DEFAULT_FILE.read_text(encoding="utf-8"), end="")
+    else:
+        serve_issuer(listen=listen, issuer_url=issuer_url, config=config, keys=keys, allow_remote=allow_remote)
     return ALLOWED
 
 

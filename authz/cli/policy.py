@@ -10,6 +10,7 @@ from authz.cli.policy_cases import run_cases
 from authz.cli.policy_diff import diff
 from authz.cli.policy_explain import explain
 from authz.cli.policy_source import policy_of
+from authz.policy.explain import impossible_paths, shown
 from authz.policy.schema import as_json
 
 policy = cyclopts.App(name="policy", help="What each organization may do: check it, test it, explain it.")
@@ -33,9 +34,16 @@ def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> in
     """
     found = policy_of(file, descriptors)
     if file is not None:
-        rules, denying = len(found.rules), sum(rule.is_deny for rule in found.rules)
-        counts = f"{denying} deny rules, {rules - denying} allow rules, {len(found.organizations)} organizations"
-        print(f"{file}: {found.name}: {counts}")
+        denying = sum(rule.is_deny for rule in found.rules)
+        counts = (
+            _counted(denying, "deny rule"),
+            _counted(len(found.rules) - denying, "allow rule"),
+            _counted(len(found.organizations), "organization"),
+        )
+        print(f"{file}: {found.name}: {', '.join(counts)}")
+        for rule in found.rules:
+            for path in impossible_paths(rule):
+                print(f"hint: rule {shown(rule.name)}: no method is like {shown(path)}; methods begin with /")
     if descriptors is not None:
         access = access_of_file(descriptors)
         silent = sorted(method for method, declared in access.items() if declared is None)
@@ -43,6 +51,10 @@ def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> in
         for method in silent:
             print(f"hint: {method} declares nothing, so nobody may call it unless the file says so")
     return ALLOWED
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 @policy.command

@@ -84,8 +84,8 @@ def _notes(replay: Replay) -> Iterator[str]:
     notes = {
         "lines are no decisions": replay.unreadable,
         "not replayed: no organization, so no policy was asked": replay.anonymous,
-        "not replayed: refused or left undecided for what no policy says": replay.refused,
+        "not replayed: refused or left undecided for another reason than a rule": replay.refused,
         "not replayed: they depend on headers or certificates, which the log does not hold": replay.conditional,
-        "were decided otherwise then than the old policy does: was it in force?": replay.surprising,
+        "were decided otherwise then: by another policy, or because an operator suspended": replay.surprising,
     }
     yield from (f"{count} {note}" for note, count in notes.items() if count)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from authz.errors import ConfigError
+from authz.metadata import TrustedMetadata
 from authz.policy import Policy
 
 
@@ -14,7 +15,10 @@ def policy_of(file: Path | None, descriptors: Path | None) -> Policy:
 
     """
     if descriptors is not None:
-        return Policy.from_descriptors(descriptors, file)
-    if file is None:
+        policy = Policy.from_descriptors(descriptors, file)
+    elif file is not None:
+        policy = Policy.from_file(file)
+    else:
         raise ConfigError("policy: missing; give a policy file, --descriptors api.binpb, or both")
-    return Policy.from_file(file)
+    policy.check_headers(TrustedMetadata().reserved)
+    return policy

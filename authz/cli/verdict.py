@@ -21,6 +21,8 @@ Report = dict[str, Any]
 _UNDECIDED_CODES = {Code.UNAVAILABLE, Code.INTERNAL}
 # Envoy's, where the answer has none.
 _FORBIDDEN = 403
+# What a caller learns from besides the message.
+_TELLING = {"www-authenticate", "retry-after"}
 
 
 def report_of(response: CheckResponse) -> Report:
@@ -55,7 +57,7 @@ def text_of(report: Report) -> str:
     head = f"{report['verdict']}: {report['reason']}" if report["reason"] else report["verdict"]
     lines = [head]
     for name, value in report.items():
-        if name in {"verdict", "reason", "explanation"} or value in ("", []):
+        if name in {"verdict", "reason", "explanation"} or value in ("", [], {}):
             continue
         if isinstance(value, dict):
             lines += [f"  {_title(name)}:", *(f"    {key}: {part}" for key, part in value.items())]
@@ -95,6 +97,7 @@ def _refused(response: CheckResponse) -> Report:
         "grpc_code": Code.Name(code) if code in Code.values() else str(code),
         "http_status": int(http.status.code) or _FORBIDDEN,
         "message": response.status.message,
+        "headers_sent": {name: value for name, value in _values(http.headers).items() if name in _TELLING},
         "explanation": meaning(reason),
     }
 

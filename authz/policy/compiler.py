@@ -52,7 +52,7 @@ def check_alone(data: Mapping[str, Any]) -> None:
     if "override" in data:
         raise Fault("'override' does nothing without .proto files that declare access; leave it out", "override")
     if "allow_rules" not in data:
-        raise Fault("'allow_rules' is missing; only beside .proto files that declare access can a file do without")
+        raise Fault("'allow_rules' is missing; only a file beside --descriptors that declare access does without")
 
 
 def check_loggers(data: Mapping[str, Any]) -> None:

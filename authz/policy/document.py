@@ -128,7 +128,7 @@ def _yaml(text: str, source: str) -> Any:
         raise ConfigError(f"{source}:{error.line}: {error}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{source}:{line}: not YAML: {error.problem}") from error
+        raise ConfigError(f"{source}:{line}: not YAML: {_problem(text, error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML: it has characters that no text has") from error
 
@@ -136,6 +136,14 @@ def _yaml(text: str, source: str) -> Any:
 def _loader(yaml: Any) -> Any:
     # That in C is ten times as fast; a wheel without it is rare.
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _problem(text: str, error: Any) -> str:
+    mark, said = error.problem_mark, str(error.problem)
+    # The parser in C does not say which, and a tab cannot be seen.
+    if mark and said.startswith("found character that"):
+        return said.replace("character", f"character {text[mark.index : mark.index + 1]!a}", 1)
+    return said
 
 
 class _Misplaced(Exception):  # noqa: N818 - it never leaves this module

@@ -280,6 +280,12 @@ def list_of(rule: str, *, is_deny: bool) -> str:
     return _DENY if is_deny else _ALLOW
 
 
+def impossible_paths(rule: Rule) -> list[str]:
+    """Return the paths of ``rule`` that nothing is like, since all methods and all paths of HTTP begin with ``/``."""
+    paths = _texts(rule.paths) if rule.paths else []
+    return [path for path in paths if not path.startswith(("/", "*")) or path == "**"]
+
+
 def shown(text: str) -> str:
     """Return ``text`` as it may be shown on a terminal, whoever wrote it."""
     return text if text.isprintable() and text else ascii(text)

@@ -347,7 +347,7 @@ def test_organizations_are_told_with_what_is_known_of_them(
     assert {each["id"]: each["known"] for each in told} == {
         "org_trial": {"name": "Somebody", "tenant": "theirs", "groups": "trial"},
         "org_planned": {"plan": "once (1 a second, 1 at once)"},
-        "org_wide": {"plan": "wide (5 streams)"},
+        "org_wide": {"plan": "wide (streams: 5)"},
     }
 
 

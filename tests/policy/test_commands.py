@@ -218,7 +218,7 @@ def test_what_would_change_is_printed(run: Run, tmp_path: Path) -> None:
 1 '/ledger/\\x1b[2J' {ORG}: allowed by ledger -> denied
 note: 1 lines are no decisions
 note: 1 not replayed: no organization, so no policy was asked
-note: 1 not replayed: refused or left undecided for what no policy says
+note: 1 not replayed: refused or left undecided for another reason than a rule
 note: 1 not replayed: they depend on headers or certificates, which the log does not hold
 3 of 3 decisions would change
 """,
@@ -277,7 +277,7 @@ def test_protos_are_checked_with_and_without_a_file(run: Run, tmp_path: Path, ap
     assert run("check", "--descriptors", api) == (0, said, "")
     assert run("check", "narrowing.yaml", "--descriptors", api) == (
         0,
-        f"narrowing.yaml: ledger: 1 deny rules, 0 allow rules, 1 organizations\n{said}",
+        f"narrowing.yaml: ledger: 1 deny rule, 0 allow rules, 1 organization\n{said}",
         "",
     )
     (tmp_path / api).write_bytes(with_imports(service_file({"Call": {}, "Silent": None})))

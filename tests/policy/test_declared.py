@@ -350,7 +350,10 @@ def test_names_are_not_compared_where_no_organizations_are_listed(build: Build) 
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ({}, "policy: 'allow_rules' is missing; only beside .proto files that declare access can a file do without"),
+        (
+            {},
+            "policy: 'allow_rules' is missing; only a file beside --descriptors that declare access does without",
+        ),
         (
             {"override": False, "allow_rules": [rule("r")]},
             "policy: override: 'override' does nothing without .proto files that declare access; leave it out",

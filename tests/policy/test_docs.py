@@ -39,7 +39,7 @@ def test_the_commands_print_what_it_shows(
     for name in ("policy.yaml", "policy.test.yaml"):
         example(tmp_path, name)
     monkeypatch.chdir(tmp_path)
-    shown = re.search(rf"```console\n\$ authz (policy {command} .*)\n((?:.*\n)*?)```", TEXT)
+    shown = re.search(rf"```console\n\$ authz (policy {command} policy.yaml.*)\n((?:.*\n)*?)```", TEXT)
     assert shown is not None
 
     cli.run(shown[1].split())

@@ -63,6 +63,6 @@ def _words(health: KeySetHealth) -> str:
 
 
 def _text(value: object) -> str:
-    if value is None or value == []:
+    if value is None or value in ([], ""):
         return "-"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
