@@ -759,6 +759,20 @@ MISTAKES = (
         "elif not principal:",
         "tests/test_suspension.py",
     ),
+    Mistake(
+        "whoever connects to the admin page and says nothing stays for ever",
+        "authz/envoy/web.py",
+        "self.loop.call_later(seconds, self.shutdown)",
+        "self.loop.call_later(3600, self.shutdown)",
+        "tests/envoy/test_web.py -k nothing",
+    ),
+    Mistake(
+        "connections to the admin page take every file descriptor",
+        "authz/envoy/web.py",
+        "if len(self.connections) > _MOST_CONNECTIONS:",
+        "if not self.connections:",
+        "tests/envoy/test_web.py -k bounded",
+    ),
     # ---- The engines ----
     Mistake(
         "the native engine closes before it has answered",
