@@ -762,9 +762,16 @@ MISTAKES = (
     Mistake(
         "whoever connects to the admin page and says nothing stays for ever",
         "authz/envoy/web.py",
-        "self.loop.call_later(seconds, self.shutdown)",
-        "self.loop.call_later(3600, self.shutdown)",
+        "http=partial(_Connection, connection_seconds),",
+        'http="h11",',
         "tests/envoy/test_web.py -k nothing",
+    ),
+    Mistake(
+        "whoever does not read what the admin page answers stays for ever",
+        "authz/envoy/web.py",
+        "self.loop.call_later(2 * seconds, self._abort),",
+        "",
+        "tests/envoy/test_web.py -k drops",
     ),
     Mistake(
         "connections to the admin page take every file descriptor",
@@ -772,6 +779,13 @@ MISTAKES = (
         "if len(self.connections) > _MOST_CONNECTIONS:",
         "if not self.connections:",
         "tests/envoy/test_web.py -k bounded",
+    ),
+    Mistake(
+        "an answer that is too long ends a worker",
+        "authz/admin/link.py",
+        "if len(said) > _MAX_LINE:",
+        "if not said:",
+        "tests/admin/test_workers.py -k too_long",
     ),
     # ---- The engines ----
     Mistake(
