@@ -787,6 +787,13 @@ MISTAKES = (
         "if not said:",
         "tests/admin/test_workers.py -k too_long",
     ),
+    Mistake(
+        "a descriptor set that was made without options takes the policy away",
+        "authz/envoy/rules.py",
+        "if before is not None and before.has_protos and (policy is None or not policy.has_protos):",
+        "if before is not None and not before.name:",
+        "tests/test_reload.py -k lost",
+    ),
     # ---- The engines ----
     Mistake(
         "the native engine closes before it has answered",

@@ -60,6 +60,7 @@ def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, work
 
     def load_policy() -> tuple[Policy | None, Callable[[], object]]:
         policy, checks = settings.load_policy(), isolation(settings)
+        _check_options(authorizer, policy, checks)
         return policy, partial(authorizer.replace_policy, policy, isolation=checks)
 
     def load_shadow() -> tuple[Policy | None, Callable[[], object]]:
@@ -79,6 +80,23 @@ def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, work
         return None
     reloading = Reloader(sources, changed=tell, clock=authorizer.verifier.clock)
     return reloading
+
+
+def _check_options(authorizer: Authorizer, policy: Policy | None, checks: RequestIsolation | None) -> None:
+    """Check that the descriptor set still has options: one that was made without them would open everything.
+
+    Raises:
+        ConfigError: it had some, and now has none of that kind.
+
+    """
+    before, checked = authorizer.policy, authorizer.isolation
+    if before is not None and before.has_protos and (policy is None or not policy.has_protos):
+        lost = "no method declares who may call it"
+    elif checked is not None and not checked.is_idle and (checks is None or checks.is_idle):
+        lost = "no field is marked (authz.v1.organization)"
+    else:
+        return
+    raise ConfigError(f"descriptors: {lost} any more; make it with all options, or start again if that is meant")
 
 
 def _files(*paths: str | None) -> Files | None:
