@@ -14,7 +14,7 @@ from authz import fork, telemetry
 from authz.alarms import Alarm, Alarms
 from authz.call import Call, Principal, check_methods
 from authz.clock import SYSTEM_CLOCK, Clock
-from authz.errors import AuthzError, ConfigError, ResourceExhaustedError, TokenExpiredError
+from authz.errors import AuthzError, ConfigError, InternalError, ResourceExhaustedError, TokenExpiredError
 
 StreamExpiry = Literal["token", "never"]
 
@@ -123,7 +123,11 @@ class OpenStreams:
         with self._lock:
             streams = list(self._open.items())
         for stream, opened in streams:
-            error = refusal(opened.call, opened.principal)
+            try:
+                error = refusal(opened.call, opened.principal)
+            except Exception as failure:  # noqa: BLE001 - as below; and what nobody can judge must not go on
+                telemetry.unforeseen("stream", failure)
+                error = InternalError()
             if error is not None:
                 self.end_one(stream, error)
 

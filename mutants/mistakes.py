@@ -759,6 +759,41 @@ MISTAKES = (
         "elif not principal:",
         "tests/test_suspension.py",
     ),
+    Mistake(
+        "whoever connects to the admin page and says nothing stays for ever",
+        "authz/envoy/operations/web.py",
+        "http=partial(_Connection, connection_seconds),",
+        'http="h11",',
+        "tests/envoy/test_web.py -k nothing",
+    ),
+    Mistake(
+        "whoever does not read what the admin page answers stays for ever",
+        "authz/envoy/operations/web.py",
+        "self.loop.call_later(2 * seconds, self._abort),",
+        "",
+        "tests/envoy/test_web.py -k drops",
+    ),
+    Mistake(
+        "connections to the admin page take every file descriptor",
+        "authz/envoy/operations/web.py",
+        "if len(self.connections) > _MOST_CONNECTIONS:",
+        "if not self.connections:",
+        "tests/envoy/test_web.py -k bounded",
+    ),
+    Mistake(
+        "an answer that is too long ends a worker",
+        "authz/admin/link.py",
+        "if len(said) > _MAX_LINE:",
+        "if not said:",
+        "tests/admin/test_workers.py -k too_long",
+    ),
+    Mistake(
+        "a descriptor set that was made without options takes the policy away",
+        "authz/envoy/rules.py",
+        "if before is not None and before.has_protos and (policy is None or not policy.has_protos):",
+        "if before is not None and not before.name:",
+        "tests/test_reload.py -k lost",
+    ),
     # ---- The engines ----
     Mistake(
         "the native engine closes before it has answered",

@@ -19,9 +19,10 @@ from authz.reload import Source
 from authz.settings import Settings
 from authz.watch import Files, Watch
 from tests.doubles import AUDIENCE, ISSUER
-from tests.marked import descriptor_set
+from tests.marked import descriptor_set, service_file, with_imports
 
 PATIENCE = 20.0
+ASKING = {"scopes": ["admin"]}
 
 
 def eventually(condition: Callable[[], object]) -> bool:
@@ -349,4 +350,31 @@ def test_descriptor_set_is_put_in_force_with_the_policy(settings: Settings, path
     assert authorizer.isolation is not before
     assert authorizer.policy is not None
     assert authorizer.policy.name == "second"
+    authorizer.close()
+
+
+@pytest.mark.parametrize("with_file", [True, False])
+@pytest.mark.parametrize(
+    ("access", "request_type"), [(None, ".tests.Order"), (ASKING, ".tests.Plain")], ids=["no access", "no marks"]
+)
+def test_descriptor_set_that_has_lost_its_options_opens_nothing(
+    settings: Settings, access: dict[str, Any] | None, request_type: str, *, with_file: bool
+) -> None:
+    assert settings.descriptors is not None
+    descriptors, ours = (
+        Path(settings.descriptors),
+        settings if with_file else settings.model_copy(update={"policy": None}),
+    )
+    descriptors.write_bytes(with_imports(service_file({"Call": ASKING}, request=".tests.Order")))
+    files, authorizer = rules.files(ours), ours.authorizer()
+    authorizer.isolation = rules.isolation(ours)
+    before = authorizer.policy, authorizer.isolation
+    reloader = rules.reloader(ours, files, authorizer, None)
+    assert reloader is not None
+    with reloader:
+        descriptors.write_bytes(with_imports(service_file({"Call": access}, request=request_type)))
+        assert eventually(lambda: reloader.is_failing)
+
+    assert before[0] is not None
+    assert (authorizer.policy, authorizer.isolation) == before
     authorizer.close()

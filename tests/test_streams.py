@@ -232,6 +232,20 @@ def test_stream_that_fails_keeps_no_other_open(streams, clock, caplog, how):
     assert SECRET not in caplog.text
 
 
+def test_stream_that_cannot_be_judged_anew_ends_and_keeps_no_other_open(streams, caplog):
+    all_of_them = [opened(streams), opened(streams, who=principal("org_odd")), opened(streams)]
+
+    def refusal(_call, who):
+        if who.org_id == "org_odd":
+            raise RuntimeError(SECRET)
+        return TokenInactiveError()
+
+    streams.judge(refusal)
+
+    assert [stream.reasons for stream in all_of_them] == [["token_inactive"], ["internal"], ["token_inactive"]]
+    assert SECRET not in caplog.text
+
+
 # ---- What it costs ----
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from authz import telemetry
 from authz.admin.guard import Guard, Secret, answer, refusal
 from authz.admin.source import Order, Question, Source, Verb
+from authz.claims import is_scope
 from authz.errors import ConfigError, UnavailableError
 from authz.reasons import MEANINGS
 
@@ -24,6 +25,8 @@ MAX_BODY_BYTES = 16_384
 """How long a question may be, its token included."""
 
 _MAX_CURSOR = 4096
+# Each rule that is explained may repeat them.
+_MAX_SCOPES = 2048
 _BODY_SECONDS = 10.0
 # Explanations of tokens may wait for keys; more at a time are refused at once.
 _MAX_EXPLANATIONS = 4
@@ -136,6 +139,10 @@ def _question(data: dict[str, Any]) -> Question:
     token = re.sub(r"(?i)^(authorization: *)?bearer +", "", texts["token"])
     if token and (texts["organization"] or texts["client"] or texts["scopes"]):
         raise _MisusedError(400, "token: it says who calls; give it, or organization, client and scopes.")
+    if not all(name == "" or _ID.fullmatch(name) for name in (texts["organization"], texts["client"])):
+        raise _MisusedError(400, "organization, client: give the id that a token would have.")
+    if len(texts["scopes"]) > _MAX_SCOPES or not all(map(is_scope, texts["scopes"].split())):
+        raise _MisusedError(400, f"scopes: give scopes, in at most {_MAX_SCOPES} characters.")
     return Question(texts["method"], token, texts["organization"], texts["client"], tuple(texts["scopes"].split()))
 
 

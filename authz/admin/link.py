@@ -150,14 +150,18 @@ async def answering_supervisor(its: socket.socket, source: Source) -> AsyncItera
 
 
 async def _answer_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: Source) -> None:
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, ValueError):
         async for line in reader:
             asked, answer = json.loads(line), None
             try:
                 answer = await _answer(source, asked["what"], asked["arguments"])
             except Exception as error:  # noqa: BLE001 - the next question may fare better
                 telemetry.unforeseen("admin", error)
-            _write(writer, {"number": asked["number"], "answer": answer})
+            said = _line({"number": asked["number"], "answer": answer})
+            if len(said) > _MAX_LINE:
+                # It would end the link, and with that this worker.
+                said = _line({"number": asked["number"], "answer": None})
+            writer.write(said)
             await writer.drain()
     # Whom no order can reach any more must not go on: its successor will hear what is in force.
     os.kill(os.getpid(), signal.SIGTERM)
@@ -171,7 +175,11 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 
 def _write(writer: asyncio.StreamWriter, line: Json) -> None:
-    writer.write(json.dumps(line).encode() + b"\n")
+    writer.write(_line(line))
+
+
+def _line(said: Json) -> bytes:
+    return json.dumps(said).encode() + b"\n"
 
 
 async def _answer(source: Source, what: str, arguments: list[Any]) -> Json:

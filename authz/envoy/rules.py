@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from authz.access import access_of_file
 from authz.authorizer import Authorizer
 from authz.envoy.check.isolation import RequestIsolation
 from authz.envoy.workers.worker import Worker
@@ -38,7 +39,14 @@ def isolation(settings: Settings) -> RequestIsolation | None:
 
     """
     if settings.descriptors is not None:
-        return RequestIsolation(settings.descriptors, settings.isolation)
+        found = RequestIsolation(settings.descriptors, settings.isolation)
+        if found.is_idle and not any(access_of_file(settings.descriptors).values()):
+            # More likely the options were lost on the way than that nobody wants any.
+            raise ConfigError(
+                f"descriptors: {settings.descriptors!a} says neither who may call (authz.v1.access) nor whose data "
+                "requests are about (authz.v1.organization), so it does nothing; make it with all options"
+            )
+        return found
     if settings.isolation == "enforce":
         raise ConfigError("isolation: enforce needs AUTHZ_DESCRIPTORS or --descriptors, which say what to check")
     return None
@@ -60,6 +68,7 @@ def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, work
 
     def load_policy() -> tuple[Policy | None, Callable[[], object]]:
         policy, checks = settings.load_policy(), isolation(settings)
+        _check_options(authorizer, policy, checks)
         return policy, partial(authorizer.replace_policy, policy, isolation=checks)
 
     def load_shadow() -> tuple[Policy | None, Callable[[], object]]:
@@ -79,6 +88,23 @@ def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, work
         return None
     reloading = Reloader(sources, changed=tell, clock=authorizer.verifier.clock)
     return reloading
+
+
+def _check_options(authorizer: Authorizer, policy: Policy | None, checks: RequestIsolation | None) -> None:
+    """Check that the descriptor set still has options: one that was made without them would open everything.
+
+    Raises:
+        ConfigError: it had some, and now has none of that kind.
+
+    """
+    before, checked = authorizer.policy, authorizer.isolation
+    if before is not None and before.has_protos and (policy is None or not policy.has_protos):
+        lost = "no method declares who may call it"
+    elif checked is not None and not checked.is_idle and (checks is None or checks.is_idle):
+        lost = "no field is marked (authz.v1.organization)"
+    else:
+        return
+    raise ConfigError(f"descriptors: {lost} any more; make it with all options, or start again if that is meant")
 
 
 def _files(*paths: str | None) -> Files | None:

@@ -37,6 +37,7 @@ class Policy:
         organizations: what is known of organizations, by id.
         public: methods that anybody may call.
         has_quotas: whether any organization has a quota.
+        has_protos: whether ``.proto`` files declare who may call.
 
     """
 
@@ -59,6 +60,7 @@ class Policy:
         self.public = self._declared.public
         self.requirements = self._declared.requirements
         self.has_quotas = bool(quotas)
+        self.has_protos = protos is not None
         self._index = Index(self.rules)
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
         self._admitted = Memory[tuple[int, str], tuple[Principal, Organization, str]](_REMEMBERED)

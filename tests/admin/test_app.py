@@ -14,9 +14,10 @@ import pytest
 from authz import admin, directory
 from authz.admin.activity import Activity
 from authz.admin.app import MAX_BODY_BYTES, admin_app
+from authz.admin.explain import explain
 from authz.admin.guard import FAILURE_SECONDS, FAILURES, Secret
 from authz.admin.own import OwnProcess
-from authz.admin.source import MAX_IN_FORCE, Order, Orders
+from authz.admin.source import MAX_IN_FORCE, Order, Orders, Question
 from authz.authorizer import Authorizer
 from authz.call import Call
 from authz.demo.signing import SigningKey
@@ -454,6 +455,22 @@ def test_caller_may_be_named_instead(page: Page) -> None:
     assert page.explain(method="/a.B/C", organization=ORG)["verdict"] == "denied"
 
 
+def test_others_are_served_while_many_rules_are_explained(verifier: Verifier) -> None:
+    rules = [{"name": f"{number}", "request": {"paths": [f"/{number}"]}} for number in range(2000)]
+    authorizer = Authorizer(verifier, policy=Policy.from_document({"name": "long", "allow_rules": rules}))
+
+    async def turns() -> int:
+        explaining = asyncio.create_task(explain(authorizer, Question("/a.B/C", organization=ORG)))
+        turns = 0
+        while not explaining.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert (await explaining)["verdict"] == "denied"
+        return turns
+
+    assert asyncio.run(turns()) > 10
+
+
 def test_without_a_policy_a_good_token_is_enough(verifier: Verifier, activity: Activity, token: str) -> None:
     page = Page(Authorizer(verifier), activity)
 
@@ -483,6 +500,10 @@ def test_issuer_is_not_asked_for_an_explanation(verifier: Verifier, activity: Ac
         ({"method": "no-slash"}, 400),
         ({"method": "/a.B/C", "more": "x"}, 400),
         ({"method": "/a.B/C", "token": "t", "organization": "org_x"}, 400),
+        ({"method": "/a.B/C", "organization": "o" * 257}, 400),
+        ({"method": "/a.B/C", "client": "\u00ad"}, 400),
+        ({"method": "/a.B/C", "scopes": "s" * 2049}, 400),
+        ({"method": "/a.B/C", "scopes": "\u00ad"}, 400),
         ({"method": "/a.B/C", "token": "t" * MAX_BODY_BYTES}, 413),
     ],
 )

@@ -15,6 +15,7 @@ from authz.admin.source import Order, Question
 from authz.admin.workers import Workers
 from authz.authorizer import Authorizer
 from authz.errors import UnavailableError
+from authz.policy import Policy
 from authz.verifier import Verifier
 from tests.decisions import decision
 from tests.doubles import ORG
@@ -135,6 +136,23 @@ def test_worker_that_does_not_answer_is_left_out_and_told_of(new_authorizer: New
     overview = run(story())
 
     assert ([each["number"] for each in overview["workers"]], overview["silent"]) == ([0], 1)
+
+
+def test_answer_that_is_too_long_ends_neither_link_nor_worker(new_verifier: Callable[..., Verifier]) -> None:
+    # The names of those that are told are together longer than a line.
+    rules = [{"name": f"{number:010000}", "request": {"paths": [f"/{number}"]}} for number in range(1000)]
+    policy = Policy.from_document({"name": "long", "allow_rules": rules})
+
+    async def story() -> tuple[Any, Any]:
+        async with Workers() as workers, worker(workers, 0, Authorizer(new_verifier(), policy=policy)):
+            with pytest.raises(UnavailableError):
+                await workers.policy()
+            return await workers.overview(), await workers.order(Order("suspend", ORG))
+
+    overview, ordered = run(story())
+
+    assert (len(overview["workers"]), overview["silent"]) == (1, 0)
+    assert (ordered["workers"], ordered["pending"]) == (1, 0)
 
 
 async def is_silent(workers: Workers) -> bool:

@@ -12,11 +12,13 @@ from authz.authorizer import Authorizer
 from authz.decision import Decision
 from authz.demo.signing import SigningKey
 from authz.demo.v1 import ledger_pb2 as pb
+from authz.envoy import rules
 from authz.envoy.check.isolation import RequestIsolation
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.errors import ConfigError
 from authz.policy import Policy
+from authz.settings import Settings
 from authz.verifier import Verifier
 from tests.doubles import ORG, jwks, m2m_claims
 from tests.envoy.messages import FORMS, GRPC, Denial, Form, bearer, is_sound
@@ -200,3 +202,16 @@ def test_mark_on_a_number_is_a_mistake(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="strings only"):
         RequestIsolation(path)
+
+
+@pytest.mark.parametrize("access", [{}, None], ids=["access", "nothing"])
+def test_set_that_has_lost_its_options_is_a_mistake(tmp_path: Path, access: dict[str, object] | None) -> None:
+    path = tmp_path / "api.binpb"
+    path.write_bytes(with_imports(service_file({"Call": access})))
+    settings = Settings(descriptors=str(path))
+
+    if access is None:
+        with pytest.raises(ConfigError, match=r"^descriptors: .* does nothing; make it with all options$"):
+            rules.isolation(settings)
+    else:
+        assert rules.isolation(settings) is not None

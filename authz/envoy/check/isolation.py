@@ -39,6 +39,11 @@ class RequestIsolation:
             raise ConfigError(f"descriptors: {str(path)!a}: {error}") from None
         self._is_strict = strictness == "enforce"
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request of any method has a marked field."""
+        return not self._types
+
     def check(self, question: bytes, method: str, principal: Principal, *, grpc: bool) -> None:
         """Check the request that Envoy asks about.
 

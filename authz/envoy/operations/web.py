@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from authz import telemetry
 from authz.envoy.listeners.addresses import check_address
@@ -14,13 +17,18 @@ from authz.errors import ConfigError
 
 # Of an orchestrator and a few scrapers or pages; more answer 503, so that nobody takes the memory of whoever decides.
 _MAX_CONNECTIONS = 64
+# Even one that says nothing takes a file descriptor, of which whoever decides needs some.
+_MOST_CONNECTIONS = 2 * _MAX_CONNECTIONS
 _MAX_HEAD_BYTES = 8192
 _IDLE_SECONDS = 15
+_CONNECTION_SECONDS = 30.0
 _END_SECONDS = 1
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, address: str, *, setting: str, event: str) -> AsyncIterator[str]:
+async def serving(
+    app: ASGIApp, address: str, *, setting: str, event: str, connection_seconds: float = _CONNECTION_SECONDS
+) -> AsyncIterator[str]:
     """Serve ``app`` until the end of the block; yield the address in force.
 
     Args:
@@ -28,13 +36,14 @@ async def serving(app: ASGIApp, address: str, *, setting: str, event: str) -> As
         address: ``HOST:PORT``; port 0 is any free one.
         setting: what to call the address in an error.
         event: what to call it in the log.
+        connection_seconds: how long a connection lasts at the most; a request that is being answered has as long again.
 
     Raises:
         ConfigError: the address cannot be bound.
 
     """
     listener = _bind(address, setting)
-    server = _Server(app)
+    server = _Server(app, connection_seconds)
     running = asyncio.create_task(server.serve([listener]))
     host, port = listener.getsockname()[:2]
     bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -46,11 +55,36 @@ async def serving(app: ASGIApp, address: str, *, setting: str, event: str) -> As
         await running
 
 
+class _Connection(H11Protocol):
+    """A connection that ends: uvicorn waits for ever for a request that does not come, or comes in drops."""
+
+    def __init__(self, seconds: float, **more: Any) -> None:
+        super().__init__(**more)
+        self._ends = (
+            self.loop.call_later(seconds, self.shutdown),
+            # Whoever does not read his answer, or does not send all that he has announced.
+            self.loop.call_later(2 * seconds, self._abort),
+        )
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            self._abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for end in self._ends:
+            end.cancel()
+        super().connection_lost(exc)
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, application: ASGIApp) -> None:
+    def __init__(self, application: ASGIApp, connection_seconds: float) -> None:
         config = uvicorn.Config(
             application,
-            http="h11",
+            http=partial(_Connection, connection_seconds),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             access_log=False,
