@@ -119,20 +119,22 @@ class Secret:
         """Return how ``request`` is refused, or ``None`` if it shows the secret."""
         if self._digest is None:
             return refusal(403, "Actions are off: set AUTHZ_ADMIN_SECRET, or --admin-secret-file, and start again.")
+        shown = request.headers.get("authorization")
+        if shown is None:
+            # Nobody has guessed yet.
+            return _unauthorized("Show the admin secret: Authorization: Bearer …")
         now = self._now()
         if self._forgiven - now > (FAILURES - 1) * FAILURE_SECONDS:
             # Right ones are not heard either: else guessing would cost nothing.
             response = refusal(429, "Too many wrong secrets. Wait a few seconds.")
             response.headers["retry-after"] = str(round(FAILURE_SECONDS))
             return response
-        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(_digest(shown), self._digest):
+        scheme, _, secret = shown.partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(_digest(secret), self._digest):
             return None
         self._forgiven = max(now, self._forgiven) + FAILURE_SECONDS
         telemetry.event(telemetry.WARNING, "admin_secret_wrong")
-        response = refusal(401, "The admin secret is wrong.")
-        response.headers["www-authenticate"] = 'Bearer realm="authz admin"'
-        return response
+        return _unauthorized("The admin secret is wrong.")
 
 
 def answer(data: object, status: int = 200) -> Response:
@@ -143,6 +145,12 @@ def answer(data: object, status: int = 200) -> Response:
 def refusal(status: int, error: str) -> Response:
     """Return an answer that says what is wrong."""
     return answer({"error": error}, status)
+
+
+def _unauthorized(error: str) -> Response:
+    response = refusal(401, error)
+    response.headers["www-authenticate"] = 'Bearer realm="authz admin"'
+    return response
 
 
 def _digest(text: str) -> bytes:

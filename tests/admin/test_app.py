@@ -549,6 +549,14 @@ def test_without_the_secret_nothing_is_done(page: Page, authorizer: Authorizer, 
     assert (answer.status_code, authorizer.suspended_organizations) == (401, frozenset())
 
 
+def test_who_shows_no_secret_has_not_guessed(page: Page) -> None:
+    answers = [page.post("/api/orders", {"verb": "suspend", "id": ORG}) for _ in range(8)]
+
+    assert {answer.status_code for answer in answers} == {401}
+    assert answers[-1].json()["error"].startswith("Show the admin secret")
+    assert page.order("suspend", ORG).status_code == 200
+
+
 def test_without_a_configured_secret_nobody_can_act(authorizer: Authorizer, activity: Activity) -> None:
     page = Page(authorizer, activity, secret="")
     answer = page.order("suspend", ORG, "")
