@@ -72,6 +72,7 @@ class KeySetHealth:
         retry_in: until a failed fetch may be tried again.
         fetches: how many have brought keys so far.
         failures: how many have not.
+        kids: what the keys are called, in the issuer's order; ``None`` for one without a name.
 
     """
 
@@ -83,6 +84,7 @@ class KeySetHealth:
     retry_in: float = 0.0
     fetches: int = 0
     failures: int = 0
+    kids: tuple[str | None, ...] = ()
 
 
 class KeySet(Protocol):
@@ -163,7 +165,7 @@ class StaticKeySet:
 
     def health(self) -> KeySetHealth:
         """See :class:`KeySet`."""
-        return KeySetHealth(is_ready=True, keys=len(self._ring.keys))
+        return KeySetHealth(is_ready=True, keys=len(self._ring.keys), kids=tuple(self._ring.keys))
 
     def close(self) -> None:
         """Do nothing: there is nothing to stop."""

@@ -147,6 +147,7 @@ class RemoteKeySet:
                 retry_in=max(0.0, self._backoff.retry_at - now),
                 fetches=self._fetches,
                 failures=self._failures,
+                kids=tuple(ring.keys),
             )
 
     def close(self) -> None:

@@ -96,7 +96,7 @@ def test_static_keys_are_held(static, ec_key):
 
 
 def test_static_keys_are_always_ready_and_last_for_ever(static):
-    assert static.health() == KeySetHealth(is_ready=True, keys=1, age=None, lasts=math.inf, error="", retry_in=0.0)
+    assert static.health() == KeySetHealth(is_ready=True, keys=1, age=None, lasts=math.inf, error="", kids=("ec-1",))
 
 
 def test_closing_static_keys_changes_nothing(static):

@@ -878,14 +878,16 @@ def test_a_fetched_key_set_is_ready(keys, issuer, other_key, clock):
     find(keys, "ec-2")
     clock.advance(100)
 
-    assert keys.health() == KeySetHealth(is_ready=True, keys=2, age=100.0, lasts=STALE - 100, fetches=2)
+    assert keys.health() == KeySetHealth(
+        is_ready=True, keys=2, age=100.0, lasts=STALE - 100, fetches=2, kids=("ec-1", "ec-2")
+    )
 
 
 def test_a_seeded_key_set_is_ready_and_has_no_age(new_keys, ec_key, clock):
     keys = new_keys(seed=ec_key)
     clock.advance(10)
 
-    assert keys.health() == KeySetHealth(is_ready=True, keys=1, age=None, lasts=STALE - 10)
+    assert keys.health() == KeySetHealth(is_ready=True, keys=1, age=None, lasts=STALE - 10, kids=("ec-1",))
 
 
 def test_a_key_set_in_an_outage_is_ready_and_says_what_is_wrong(keys, issuer, clock):
@@ -902,6 +904,7 @@ def test_a_key_set_in_an_outage_is_ready_and_says_what_is_wrong(keys, issuer, cl
         retry_in=1.0,
         fetches=1,
         failures=1,
+        kids=("ec-1",),
     )
     assert keys.health() == expected
 
@@ -924,7 +927,9 @@ def test_a_key_set_that_recovered_says_nothing_is_wrong(keys, transport, clock):
     clock.advance(1)
     find(keys)
 
-    assert keys.health() == KeySetHealth(is_ready=True, keys=1, age=0.0, lasts=STALE, fetches=2, failures=1)
+    assert keys.health() == KeySetHealth(
+        is_ready=True, keys=1, age=0.0, lasts=STALE, fetches=2, failures=1, kids=("ec-1",)
+    )
 
 
 def test_asking_for_the_health_fetches_nothing(keys, transport, clock):

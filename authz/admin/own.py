@@ -99,6 +99,7 @@ def _keys(health: KeySetHealth) -> dict[str, Any]:
     return {
         "is_ready": health.is_ready,
         "keys": health.keys,
+        "kids": [kid or "" for kid in health.kids],
         "age": health.age,
         # JSON knows no infinity.
         "lasts": health.lasts if math.isfinite(health.lasts) else None,

@@ -296,6 +296,7 @@ def test_overview_tells_who_called_and_how_the_keys_do(page: Page, activity: Act
     assert worker["keys"][ISSUER] == {
         "is_ready": True,
         "keys": 1,
+        "kids": ["ec-1"],
         "age": 0.0,
         "lasts": 3600.0,
         "error": "",

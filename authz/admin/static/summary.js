@@ -4,6 +4,7 @@ import { $, brief, make, number, plural, short, span, svg } from "/dom.js";
 
 const BUCKET = 5;
 const BUCKETS = 60;
+const MOST_KIDS = 8;
 
 export function show(overview, version) {
   showServer(overview, version);
@@ -67,6 +68,10 @@ function showKeys(workers) {
   $("key-rows").replaceChildren(...[...issuers].map(([issuer, all]) => row(issuer, all)));
 }
 
+function named(kid) {
+  return make("code", { className: "kid", title: kid }, brief(kid));
+}
+
 function row(issuer, all) {
   const ages = all.map((health) => health.age).filter((age) => age !== null);
   const failing = all.find((health) => health.error);
@@ -77,12 +82,14 @@ function row(issuer, all) {
   const lasts = all.map((health) => health.lasts).filter((left) => left !== null);
   if (lasts.length > 0 && !unready) parts.push(`good for ${span(Math.min(...lasts))} without the issuer`);
   if (all.length > 1) parts.push(`oldest of ${all.length} workers`);
+  const kids = [...new Set(all.flatMap((health) => health.kids))].filter(Boolean);
   const tag = unready ? ["deny", "✕ none"] : failing ? ["warn", "! failing"] : ["allow", "✓ good"];
   return make("li", {},
     make("div", { className: "head" },
       make("code", { title: issuer }, issuer.length > 60 ? brief(issuer) : issuer),
       make("span", { className: `tag ${tag[0]}` }, tag[1])),
     make("p", { className: "meta" }, parts.join(" · ")),
+    ...(kids.length > 0 ? [make("p", { className: "meta" }, ...kids.slice(0, MOST_KIDS).map(named))] : []),
     ...(failing ? [make("p", { className: "meta" }, `Last error: ${failing.error}`)] : []),
   );
 }
