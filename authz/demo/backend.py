@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -24,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from authz import Verifier, current_principal
+from authz import Authorizer, Policy, PolicyReloader, Verifier, current_principal
 from authz.demo.v1 import ledger_pb2 as pb
 from authz.demo.v1 import ledger_pb2_grpc
 from interceptors.aio import AuthzInterceptor
@@ -103,9 +104,9 @@ async def whoami(request: Request) -> JSONResponse:
     return JSONResponse({name: ", ".join(request.headers.getlist(name)) for name in names})
 
 
-async def serve(verifier: Verifier, grpc_address: str, http_address: str) -> None:
+async def serve(authorizer: Authorizer, grpc_address: str, http_address: str) -> None:
     """Serve until SIGTERM, after one line of JSON on standard output with the addresses."""
-    server = grpc.aio.server(interceptors=[AuthzInterceptor(verifier)], options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(interceptors=[AuthzInterceptor(authorizer)], options=[("grpc.so_reuseport", 0)])
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(Ledger(), server)
     grpc_port = server.add_insecure_port(grpc_address)
     web = Starlette(routes=[Route("/{path:path}", whoami)])
@@ -122,7 +123,6 @@ async def serve(verifier: Verifier, grpc_address: str, http_address: str) -> Non
         print(json.dumps(addresses), flush=True)
         await uvicorn.Server(uvicorn.Config(web, log_level="warning", lifespan="off")).serve([listener])
     await server.stop(1)
-    verifier.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -130,11 +130,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m authz.demo.backend", description=__doc__)
     parser.add_argument("--issuer", required=True)
     parser.add_argument("--audience", required=True)
+    parser.add_argument("--policy", required=True)
+    parser.add_argument("--descriptors", required=True)
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--http-listen", default="127.0.0.1:0")
     options = parser.parse_args(arguments)
     verifier = Verifier(issuer=options.issuer, audience=options.audience)
-    asyncio.run(serve(verifier, options.listen, options.http_listen))
+    load = partial(Policy.from_descriptors, options.descriptors, options.policy)
+    authorizer = Authorizer(verifier, policy=load())
+    with PolicyReloader(authorizer, options.descriptors, options.policy, load=load):
+        asyncio.run(serve(authorizer, options.listen, options.http_listen))
+    verifier.close()
 
 
 if __name__ == "__main__":

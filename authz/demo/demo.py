@@ -14,14 +14,14 @@ from authz.demo.partner import Answer
 from authz.demo.scenes import Row, Scenes
 from authz.demo.stack import ADMIN_SECRET, Stack
 
-_COLUMNS = {"sent": 42, "gRPC through Envoy": 41, "HTTP": 4, "gRPC direct": 11, "organization seen": 17, "": 5}
+_COLUMNS = {"sent": 41, "gRPC through Envoy": 42, "HTTP": 4, "gRPC direct": 11, "organization seen": 17, "": 5}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WIDTH = sum(_COLUMNS.values()) + 2 * len(_COLUMNS)
 _INTRODUCTION = """\
 Two companies, Acme Freight and Globex Retail, call one API with tokens of WorkOS Connect M2M applications.
 Each row is sent in every way there is: the four RPC kinds and a plain HTTP request through [b]Envoy[/b],
 which asks [b]authz serve[/b] about each, and the four RPC kinds once more straight to the backend,
-whose [b]AuthzInterceptor[/b] decides.
+whose [b]AuthzInterceptor[/b] decides. Both keep to the ledger's .proto and to one policy file.
 "Organization seen" is what the backend read from its trusted metadata. Every row is checked.
 """
 
@@ -54,6 +54,7 @@ def run(*, keep: bool = False, console: Console | None = None) -> int:
             ("Good calls", scenes.good_calls()),
             ("Tokens that must not get in", scenes.bad_tokens()),
             ("Forged metadata", scenes.forged_metadata()),
+            ("What each organization may do", scenes.policy()),
             ("The issuer rotates its keys", scenes.rotation()),
             ("The issuer is down: never a 401 for our own trouble", scenes.outage()),
         ]
@@ -125,6 +126,7 @@ def _linger(console: Console, stack: Stack) -> None:
     python = sys.executable
     console.print("\n[b]Everything is still running.[/b] Who was let in and who was not, and why:\n")
     console.out(f"  {stack.admin_url}  (to suspend or revoke: {ADMIN_SECRET})", highlight=False)
+    console.out(f"  {stack.policy}  (the policy; what you change in it is in force within a second)", highlight=False)
     console.print("\nIn another terminal:\n")
     # Printed as they are, without wrapping, to be copied.
     for line in (

@@ -37,14 +37,20 @@ class Answer:
     org_ids: frozenset[str] = frozenset()
 
 
-def call_every_kind(channel: grpc.Channel, metadata: Metadata) -> list[Answer]:
-    """Make one call of each RPC kind."""
+def call_every_kind(channel: grpc.Channel, metadata: Metadata, org_id: str = "") -> list[Answer]:
+    """Make one call of each RPC kind.
+
+    Args:
+        channel: to Envoy, or to the backend itself.
+        metadata: of each call.
+        org_id: the organization that the requests name, if any.
+
+    """
     stub = ledger_pb2_grpc.LedgerServiceStub(channel)
-    draft = pb.EntryDraft(account="freight", amount=12_50, currency="EUR", memo="pallet")
+    draft = pb.EntryDraft(account="freight", amount=12_50, currency="EUR", memo="pallet", org_id=org_id)
 
     def list_entries() -> list[pb.Entry]:
-        stub.PostEntry(pb.PostEntryRequest(draft=draft), metadata=metadata, timeout=_SECONDS)
-        request = pb.ListEntriesRequest()
+        request = pb.ListEntriesRequest(org_id=org_id)
         return [reply.entry for reply in stub.ListEntries(request, metadata=metadata, timeout=_SECONDS)]
 
     def post_entry() -> list[pb.Entry]:
@@ -58,6 +64,7 @@ def call_every_kind(channel: grpc.Channel, metadata: Metadata) -> list[Answer]:
         lines = (pb.ReconcileEntriesRequest(line=draft) for _ in range(3))
         return [reply.entry for reply in stub.ReconcileEntries(lines, metadata=metadata, timeout=_SECONDS)]
 
+    # In this order there is an entry that can be listed.
     kinds: dict[str, Callable[[], list[pb.Entry]]] = {
         "unary-unary": post_entry,
         "unary-stream": list_entries,

@@ -21,7 +21,8 @@ import httpx2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.demo.directory import load_directory
-from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener
+from authz.demo.policy import ledger_descriptors, write_policy
+from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
 from authz.envoy.config.authz_cluster import authz_cluster
 from authz.envoy.serving.server import EngineName
 from authz.metadata import TrustedMetadata
@@ -32,6 +33,10 @@ ADMIN_SECRET = "demo-admin-secret"  # noqa: S105 - of a page on loopback, for as
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+_MAX_REQUEST_BYTES = 65_536
+_ONE_REQUEST = ("PostEntry", "ListEntries")
+"""The ledger's methods that do not stream their requests, so that Envoy can show these to the authorization server."""
+
 _ISSUER = re.compile(r"listening on (http://[^\s/]+)")
 
 
@@ -140,6 +145,7 @@ class Stack:
         target: ``HOST:PORT`` of Envoy.
         cold_target: the same of the second listener, whose server :meth:`start_cold` starts.
         admin_url: the admin page of the first authorization server.
+        policy: the policy file of the backend and of both authorization servers.
 
     """
 
@@ -149,6 +155,8 @@ class Stack:
         self._processes: list[Process] = []
         self._folder = tempfile.TemporaryDirectory(prefix="authz-demo-", ignore_cleanup_errors=True)
         self._path = Path(self._folder.name)
+        self.policy = self._path / "policy.json"
+        self._descriptors = self._path / "api.binpb"
 
     def __enter__(self) -> Self:
         try:
@@ -181,6 +189,10 @@ class Stack:
         """Start the issuer again, where it was and with its keys."""
         self._start_issuer(self.issuer_url.removeprefix("http://"))
 
+    def change_policy(self, **more: Mapping[str, Any]) -> None:
+        """Have the policy file say ``more`` than at first; nothing is restarted."""
+        write_policy(self.policy, more)
+
     def stop(self) -> None:
         """End every process, the last one first."""
         while self._processes:
@@ -188,8 +200,10 @@ class Stack:
         self._folder.cleanup()
 
     def _start_all(self) -> None:
+        self.change_policy()
+        self._descriptors.write_bytes(ledger_descriptors())
         self._start_issuer("127.0.0.1:0")
-        backend = self._start_module("backend", "authz.demo.backend", *self._verifier_flags())
+        backend = self._start_module("backend", "authz.demo.backend", *self._judge_flags())
         (self._path / "admin-secret").write_text(ADMIN_SECRET, encoding="utf-8")
         server = self._start_authz("authz", "--admin", "127.0.0.1:0", "--admin-secret-file", "admin-secret")
         self.admin_url = next(f"http://{line['address']}/" for line in server.lines() if line.get("event") == "admin")
@@ -210,13 +224,14 @@ class Stack:
 
     def _start_authz(self, name: str, *more: str) -> Process:
         listen = f"unix:{self._path}/{name}.sock"
-        flags = ("--listen", listen, "--engine", self._engine, "--log-format", "json", *more, *self._verifier_flags())
+        flags = ("--listen", listen, "--engine", self._engine, "--log-format", "json", *more, *self._judge_flags())
         server = self._start_module(name, "authz", "serve", *flags)
         server.wait_for(lambda: any(line.get("event") == "listening" for line in server.lines()))
         return server
 
-    def _verifier_flags(self) -> list[str]:
-        return ["--issuer", self.issuer_url, "--audience", self.directory.audience]
+    def _judge_flags(self) -> list[str]:
+        policy = ("--policy", str(self.policy), "--descriptors", str(self._descriptors))
+        return ["--issuer", self.issuer_url, "--audience", self.directory.audience, *policy]
 
     def _start_envoy(self) -> None:
         proxy = Envoy(self._envoy_config(), self._path)
@@ -225,12 +240,13 @@ class Stack:
         self.target, self.cold_target = addresses["main"], addresses["cold"]
 
     def _envoy_config(self) -> dict[str, Any]:
-        routes = [grpc_route("ledger"), http_route("web")]
-        trusted = TrustedMetadata()
+        shown = [unary_route("ledger", f"/authz.demo.v1.LedgerService/{name}") for name in _ONE_REQUEST]
+        routes = [*shown, grpc_route("ledger"), http_route("web")]
+        options: dict[str, Any] = {"trusted": TrustedMetadata(), "max_request_bytes": _MAX_REQUEST_BYTES}
         return bootstrap(
             [
-                listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted),
-                listener("cold", "127.0.0.1:0", routes, authz="cold", trusted=trusted),
+                listener("main", "127.0.0.1:0", routes, authz="authz", **options),
+                listener("cold", "127.0.0.1:0", routes, authz="cold", **options),
             ],
             [
                 authz_cluster("authz", [f"unix:{self._path}/authz.sock"]),

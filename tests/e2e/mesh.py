@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
 from authz.decision import Evidence
+from authz.demo.policy import ledger_descriptors
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
-from authz.demo.v1 import ledger_pb2
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
 from authz.envoy.config.authz_cluster import authz_cluster
@@ -31,7 +30,6 @@ from authz.flow import Flow, pause
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.policy import Policy
-from authz.v1 import policy_pb2
 from authz.verifier import Verifier
 from interceptors import AuthzInterceptor
 from tests.certificates import Authority, Certificate
@@ -39,7 +37,6 @@ from tests.doubles import AUDIENCE, ISSUER, jwks
 from tests.e2e.variants import PAYLOAD, ext_authz_of, manager_of, variants
 from tests.interceptors.servers import Loop, on_loopback, sync_server
 from tests.interceptors.service import Witness, handlers, sync_behaviours
-from tests.marked import descriptor_set
 from tests.programs import Program
 
 PUBLIC = "/public"
@@ -177,7 +174,7 @@ class Mesh:
         self._policy = folder / "policy.yaml"
         self._policy.write_text(json.dumps(POLICY), encoding="utf-8")
         self._descriptors = folder / "api.binpb"
-        self._descriptors.write_bytes(_ledger_without_introspection())
+        self._descriptors.write_bytes(ledger_descriptors())
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
@@ -294,15 +291,6 @@ _NO_CHECK = {
         }
     }
 }
-
-
-def _ledger_without_introspection() -> bytes:
-    files = FileDescriptorSet.FromString(descriptor_set(ledger_pb2.DESCRIPTOR))
-    [service] = (service for file in files.file for service in file.service)
-    for method in service.method:
-        # There is no issuer that could be asked.
-        method.options.Extensions[policy_pb2.access].ClearField("introspect")
-    return files.SerializeToString()
 
 
 def _access_log(path: Path) -> dict[str, Any]:

@@ -67,6 +67,16 @@ def test_refusal_for_another_reason_is_wrong(reason: str) -> None:
     assert Row(sent="expired", expected=expired, through_envoy=(answer,)).wrong == (answer,)
 
 
+@pytest.mark.parametrize(
+    ("status", "http"), [("PERMISSION_DENIED", "403"), ("RESOURCE_EXHAUSTED", "429")], ids=["denied", "exhausted"]
+)
+def test_refusal_has_its_own_status_over_http(status: str, http: str) -> None:
+    refused = Expected(status=status, reason="QUOTA_EXCEEDED")
+
+    assert refused.matches(Answer(kind="HTTP", status=http))
+    assert not refused.matches(Answer(kind="HTTP", status="401"))
+
+
 def processes(folder: Path) -> list[int]:
     """Return the processes that have ``folder`` for their temporary files: the demonstration and its children."""
     return list(_with_variable(f"TMPDIR={folder}".encode()))
@@ -96,8 +106,14 @@ def test_demonstration_shows_every_row_and_leaves_nothing(tmp_path: Path, tempor
     [counted] = re.findall(r"^All (\d+) rows are as they must be", done.stdout, re.MULTILINE)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(rows) == int(counted) >= 20
+    assert len(rows) == int(counted) >= 27
     assert all(row.rstrip().endswith("ok") for row in rows)
+    assert re.findall(r"4 (?:PERMISSION_DENIED|RESOURCE_EXHAUSTED) (\w+)", done.stdout) == [
+        "insufficient_scope",
+        "organization_mismatch",
+        "organization_suspended",
+        "quota_exceeded",
+    ]
     assert (processes(temporary), list(temporary.iterdir())) == ([], [])
 
 
