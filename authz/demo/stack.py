@@ -123,8 +123,10 @@ class Envoy(Process):
 
     def _listeners(self) -> dict[str, str]:
         try:
-            url = f"http://{self._admin.read_text(encoding='utf-8')}/listeners"
-            answer = httpx2.get(url, params={"format": "json"}, timeout=1, trust_env=False).json()
+            url = f"http://{self._admin.read_text(encoding='utf-8')}"
+            # Their ports are known before anybody listens there.
+            httpx2.get(f"{url}/ready", timeout=1, trust_env=False).raise_for_status()
+            answer = httpx2.get(f"{url}/listeners", params={"format": "json"}, timeout=1, trust_env=False).json()
         except (OSError, httpx2.HTTPError, httpx2.InvalidURL, ValueError):
             return {}
         return {
