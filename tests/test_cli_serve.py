@@ -1,6 +1,7 @@
 """What ``authz serve`` says before it serves: that the configuration is good, and what is in force, without secrets."""
 
 import json
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -19,8 +20,19 @@ SECRET = "a-secret-for-introspection"
 LOOPBACK = "127.0.0.1:0"
 SERVE = ("serve", "--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256")
 INTROSPECTION = ("--introspect-max-age", "5", "--introspection-client-id", "client_api")
-# Ends when its terminal does.
-ON_A_TERMINAL = (sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", *AUTHZ)
+# SIGHUP, which the end of a terminal brings, ends no server; so it is told to end.
+TERMINAL = """
+import contextlib, os, pty, signal, sys
+pid, terminal = pty.fork()
+if not pid:
+    os.execv(sys.argv[1], sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
+with contextlib.suppress(OSError):
+    while shown := os.read(terminal, 4096):
+        os.write(1, shown)
+os.waitpid(pid, 0)
+"""
+ON_A_TERMINAL = (sys.executable, "-c", TERMINAL, *AUTHZ)
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -76,6 +88,8 @@ def test_terminal_gets_a_text_for_people(folder: Path) -> None:
     with Program(*SERVE, *flags, folder=folder, command=ON_A_TERMINAL, **variables) as program:
         program.await_line(lambda line: "listening" in line and "addresses" in line)
         text = {line.split("  ", 1)[0].strip(): line.split("  ", 1)[1].strip() for line in program.log if "  " in line}
+        program.send(signal.SIGTERM)
+        assert program.wait() == 0
 
     assert text["listening on"].startswith("127.0.0.1:")
     assert (text["engine"], text["keys"], text["realm"]) == ("grpcio", "1 key", "[bold]ledger")
