@@ -154,9 +154,10 @@ class Authorizer:
         self.check_standing(principal)
         if call.requirements is not None:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
-        # Mostly nobody need be asked, and that is quicker told without a flow.
-        organization = self._organizations.listed(principal.org_id, policy)
-        if organization is None:
+        if self.directory is None:
+            # There is nobody to ask, and that takes no flow.
+            organization = self._organizations.recall(principal.org_id, policy)
+        else:
             organization = yield from self.organization(principal.org_id, policy)
         if organization.tenant:
             evidence.principal = principal = self._organizations.identify(principal, organization)

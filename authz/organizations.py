@@ -63,16 +63,10 @@ class Organizations:
                 depend on that, so nobody can decide, whatever the policy lists.
 
         """
-        listed = _listed(org_id, policy)
-        known = listed if self._directory is None else (yield from self._directory.find(org_id))
-        return self._overlay(listed, known)
-
-    def listed(self, org_id: str, policy: Policy | None) -> Organization | None:
-        """Return what ``policy`` lists of an organization, where nobody else has a say; else ``None``."""
-        if self._directory is not None:
-            return None
-        known = None if policy is None else policy.organizations.get(org_id)
-        return STRANGER if known is None and not self._are_unknown_denied else known
+        if self._directory is None:
+            return self.recall(org_id, policy)
+        known = yield from self._directory.find(org_id)
+        return self._overlay(_listed(org_id, policy), known)
 
     def recall(self, org_id: str, policy: Policy | None) -> Organization:
         """Return what is known of an organization, as :meth:`find` does, but ask nobody.
