@@ -24,12 +24,13 @@ PATIENCE = 20.0
 """Seconds after which something that must happen counts as never happening."""
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    """Return once ``condition`` holds, which another thread brings about."""
+def eventually(condition: Callable[[], object], pause: float = 0.001) -> bool:
+    """Return true once ``condition`` holds, which another thread or process brings about."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.001)
+        time.sleep(pause)
+    return True
 
 
 class _Absent(enum.Enum):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -101,6 +102,12 @@ class Program:
             for _ in self._lines():
                 pass
             return self._process.wait()
+
+    def end(self) -> None:
+        """End it politely: only then are there figures of what its processes have covered."""
+        self.send(signal.SIGTERM)
+        self.wait()
+        self.__exit__()
 
     def __enter__(self) -> Self:
         return self

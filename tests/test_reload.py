@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,10 @@ from authz.envoy import rules
 from authz.reload import Source
 from authz.settings import Settings
 from authz.watch import Files, Watch
-from tests.doubles import AUDIENCE, ISSUER
+from tests.doubles import AUDIENCE, ISSUER, PATIENCE, eventually
 from tests.marked import descriptor_set, service_file, with_imports
 
-PATIENCE = 20.0
 ASKING = {"scopes": ["admin"]}
-
-
-def eventually(condition: Callable[[], object]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not (holds := condition()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return bool(holds)
 
 
 def text(name: str) -> str:

@@ -1,18 +1,14 @@
 """A server with an admin page, and somebody who calls it."""
 
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-import grpc
 import httpx2
 
-from authz.envoy.v3.external_auth_pb2 import CheckResponse
-from tests.doubles import AUDIENCE, ISSUER
+from tests.doubles import AUDIENCE, ISSUER, eventually
 from tests.envoy.messages import GRPC, bearer, in_headers
-from tests.envoy.serving import CHECK, LOOPBACK
+from tests.envoy.serving import LOOPBACK, ask
 from tests.programs import PATIENCE, Program
 
 SECRET = "a-secret-of-the-operator"
@@ -45,20 +41,12 @@ class Site:
 
     def __exit__(self, *_: object) -> None:
         self.page.close()
-        # Politely: only then are there figures of what its processes have covered.
-        self.program.send(signal.SIGTERM)
-        self.program.wait()
-        self.program.__exit__()
+        self.program.end()
 
     def check(self, token: str | None, *addresses: str, path: str = "/a.B/C") -> list[int]:
         """Return the codes of the answers to one check at each address."""
-        question = in_headers(GRPC, *([] if token is None else [bearer(token)]), path=path).SerializeToString()
-        codes = []
-        for address in addresses or self.addresses:
-            with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-                answer = channel.unary_unary(CHECK)(question, timeout=PATIENCE, wait_for_ready=True)
-            codes.append(int(CheckResponse.FromString(answer).status.code))
-        return codes
+        question = in_headers(GRPC, *([] if token is None else [bearer(token)]), path=path)
+        return [ask(address, question, wait_for_ready=True) for address in addresses or self.addresses]
 
     def get(self, what: str) -> Any:
         return self.page.get(f"/api/{what}").json()
@@ -71,7 +59,4 @@ class Site:
         return answer.json()
 
     def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, "it never came to that"
-            time.sleep(0.05)
+        eventually(condition, 0.05)

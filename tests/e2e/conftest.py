@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -10,6 +11,7 @@ from authz.demo.directory import Application
 from authz.demo.signing import SigningKey
 from authz.demo.stack import Stack
 from authz.envoy.serving.server import EngineName
+from tests.doubles import m2m_claims
 from tests.e2e.mesh import Mesh
 from tests.interceptors.client import Silence
 from tests.interceptors.servers import channel_to
@@ -20,6 +22,12 @@ from tests.interceptors.service import KINDS
 def kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     return kind
+
+
+@pytest.fixture(scope="module")
+def sign(ec_key: SigningKey) -> Callable[..., str]:
+    """Return a function that signs a good token, or what its arguments make of one."""
+    return lambda **changes: ec_key.sign(m2m_claims(time.time(), **changes))
 
 
 @pytest.fixture

@@ -1,17 +1,15 @@
 """What a real Envoy lets through to an upstream that believes every header, and what it never does."""
 
 import base64
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 
-from authz.demo.signing import SigningKey
 from authz.metadata import TrustedMetadata
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
-from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, m2m_claims
+from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG
 from tests.e2e import http1
 from tests.e2e.mesh import OPEN, PUBLIC, PUBLIC_CALL, TENANT, Mesh, Seen, seen_by_upstream
 from tests.interceptors.client import bearer
@@ -22,11 +20,6 @@ FORGED = "org_01JYFORGED0000000000000000"
 TRUSTED = TrustedMetadata()
 
 Sign = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def sign(ec_key: SigningKey) -> Sign:
-    return lambda **changes: ec_key.sign(m2m_claims(time.time(), **changes))
 
 
 def refusal(channel: grpc.Channel, path: str, metadata: object, timeout: float = 20) -> grpc.StatusCode:

@@ -1,15 +1,13 @@
 """A backend that has no token to verify: it believes a real Envoy, and nobody who comes around it."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
 
 from authz.call import Principal
-from authz.demo.signing import SigningKey
 from authz.metadata import TrustedMetadata
-from tests.doubles import ORG, m2m_claims
+from tests.doubles import ORG
 from tests.e2e.mesh import Mesh
 from tests.interceptors.client import bearer, call
 from tests.interceptors.servers import channel_to
@@ -31,11 +29,6 @@ def channels(mesh: Mesh) -> Iterator[Channels]:
         channel_to(mesh.backend) as direct,
     ):
         yield {"envoy": envoy, "undecided": undecided, "direct": direct}
-
-
-@pytest.fixture(scope="module")
-def sign(ec_key: SigningKey) -> Callable[..., str]:
-    return lambda **changes: ec_key.sign(m2m_claims(time.time(), **changes))
 
 
 def test_envoy_says_who_calls_and_keeps_the_token(channels: Channels, kind: str, sign: Callable[..., str]) -> None:

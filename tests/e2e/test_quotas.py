@@ -1,14 +1,12 @@
 """Quotas behind a real Envoy: what its clients see, and what its own rate-limit filter gets to know."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
-import pytest
 import yaml
 
 from authz.authorizer import Authorizer
@@ -19,7 +17,7 @@ from authz.envoy.config.authz_cluster import authz_cluster
 from authz.metadata import TrustedMetadata
 from authz.policy import Policy
 from authz.verifier import Verifier
-from tests.doubles import AUDIENCE, ISSUER, ORG, jwks, m2m_claims
+from tests.doubles import AUDIENCE, ISSUER, ORG, jwks
 from tests.e2e import http1
 from tests.e2e.mesh import METERED, Mesh, grpc_echo, serve_here
 from tests.e2e.variants import manager_of
@@ -28,11 +26,6 @@ from tests.interceptors.servers import channel_to, on_loopback
 from tests.policy.test_docs import example
 
 CALL = "/tests.Guarded/Call"
-
-
-@pytest.fixture(scope="module")
-def sign(ec_key: SigningKey) -> Callable[..., str]:
-    return lambda **changes: ec_key.sign(m2m_claims(time.time(), **changes))
 
 
 def test_grpc_client_over_its_quota_is_told_so_and_not_that_the_server_is_unavailable(

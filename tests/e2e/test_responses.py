@@ -1,6 +1,5 @@
 """What a real Envoy makes of each answer, and of each way to ask for it."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -8,7 +7,6 @@ from urllib.parse import unquote
 import grpc
 import pytest
 
-from authz.demo.signing import SigningKey
 from authz.errors import (
     AuthzError,
     InternalError,
@@ -18,7 +16,7 @@ from authz.errors import (
     TokenExpiredError,
 )
 from authz.metadata import TrustedMetadata
-from tests.doubles import ORG, m2m_claims
+from tests.doubles import ORG
 from tests.e2e import http1
 from tests.e2e.mesh import OPEN_PREFIX, PUBLIC, PUBLIC_CALL, Mesh, Seen
 from tests.interceptors.client import Outcome, bearer, call
@@ -29,11 +27,6 @@ FORGED = "org_01JYFORGED0000000000000000"
 
 Sign = Callable[..., str]
 Entries = list[tuple[str, str]]
-
-
-@pytest.fixture(scope="module")
-def sign(ec_key: SigningKey) -> Sign:
-    return lambda **changes: ec_key.sign(m2m_claims(time.time(), **changes))
 
 
 # ---- Denials, with and without failure_mode_allow ----

@@ -26,11 +26,6 @@ Ask = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
-def sign(ec_key: SigningKey) -> Sign:
-    return lambda **changes: ec_key.sign(m2m_claims(time.time(), **changes))
-
-
-@pytest.fixture(scope="module")
 def ask(mesh: Mesh) -> Ask:
     """Return a function that makes a call by a listener, with the token that is given or without one."""
 

@@ -33,6 +33,13 @@ PATIENCE = 20.0
 T = TypeVar("T")
 
 
+def ask(address: str, question: CheckRequest, *, wait_for_ready: bool = False) -> int:
+    """Return the code of the answer to one check, asked on a connection of its own."""
+    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        check = channel.unary_unary(CHECK, CheckRequest.SerializeToString, CheckResponse.FromString)
+        return int(check(question, timeout=PATIENCE, wait_for_ready=wait_for_ready).status.code)
+
+
 class Served:
     """A server of this thread, which runs while the test waits for something; that leaves signals to it.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from authz.demo.signing import SigningKey
-from tests.doubles import jwks, m2m_claims
-from tests.envoy.test_workers import Workers, check, eventually
+from tests.doubles import eventually, jwks, m2m_claims
+from tests.envoy.test_workers import Workers, check
 
 OK, DENIED = 0, 7
 
@@ -49,18 +49,18 @@ def test_every_worker_follows_the_files_and_keeps_the_last_good_ones(
 
     before = codes()
     replace(path, CLOSED)
-    assert eventually(lambda: codes() == [DENIED, DENIED])
+    assert eventually(lambda: codes() == [DENIED, DENIED], 0.05)
     replace(path, {**GOOD, "nme": "typing error"})
     failing = {"ready": True, "policy": "last reload failed"}
-    assert eventually(lambda: workers.get("/readyz").json() == failing)
+    assert eventually(lambda: workers.get("/readyz").json() == failing, 0.05)
     during = codes(), workers.get("/readyz").status_code, workers.get("/healthz").json()
-    assert eventually(lambda: workers.figure("authz_policy_failing") == 1)
+    assert eventually(lambda: workers.figure("authz_policy_failing") == 1, 0.05)
     replace(path, GOOD)
 
     assert before == [OK, OK]
     assert during == ([DENIED, DENIED], 200, {"alive": True, "policy": "last reload failed"})
-    assert eventually(lambda: codes() == [OK, OK])
-    assert eventually(lambda: workers.get("/readyz").json() == {"ready": True})
-    assert eventually(lambda: workers.figure('authz_policy_reloads_total{result="ok"}') == 4)
+    assert eventually(lambda: codes() == [OK, OK], 0.05)
+    assert eventually(lambda: workers.get("/readyz").json() == {"ready": True}, 0.05)
+    assert eventually(lambda: workers.figure('authz_policy_reloads_total{result="ok"}') == 4, 0.05)
     assert workers.figure("authz_policy_loaded_seconds") > 0
-    assert eventually(lambda: workers.figure('authz_shadow_differences_total{change="allowed_to_denied"}') >= 4)
+    assert eventually(lambda: workers.figure('authz_shadow_differences_total{change="allowed_to_denied"}') >= 4, 0.05)

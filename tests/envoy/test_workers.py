@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
-import grpc
 import httpx2
 import pytest
 
 from authz.demo.signing import SigningKey
 from authz.envoy.serving.server import EngineName
-from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from tests import programs
-from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
+from tests.doubles import AUDIENCE, ISSUER, eventually, jwks, m2m_claims
 from tests.envoy.messages import GRPC, bearer, in_headers
-from tests.envoy.serving import CHECK, LOOPBACK, KeyServer
+from tests.envoy.serving import LOOPBACK, KeyServer, ask
 from tests.programs import PATIENCE, Program
 
 SERVE = ("serve", "--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--log-format", "json")
@@ -57,10 +55,7 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         self._probes.close()
-        # Politely: only then are there figures of what its processes have covered.
-        self.program.send(signal.SIGTERM)
-        self.program.wait()
-        self.program.__exit__()
+        self.program.end()
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [event for event in self.program.events() if event["event"] == name]
@@ -93,17 +88,8 @@ class Workers:
 
 
 def check(address: str, token: str) -> int:
-    """Return the code of the answer to one check, asked on a connection of its own."""
-    question = in_headers(GRPC, bearer(token)).SerializeToString()
-    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        return int(CheckResponse.FromString(channel.unary_unary(CHECK)(question, timeout=PATIENCE)).status.code)
-
-
-def eventually(condition: Callable[[], object]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not (holds := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return bool(holds)
+    """Return the code of the answer to one check."""
+    return ask(address, in_headers(GRPC, bearer(token)))
 
 
 def is_running(pid: int) -> bool:
@@ -152,7 +138,7 @@ def test_workers_share_a_port_and_have_sockets_of_their_own(workers: Workers, to
     assert (first.removesuffix(".0"), first[-2:]) == (second.removesuffix(".1"), ".0")
     assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", tcp)
     assert len(workers.events("listening")) == 1
-    assert eventually(lambda: workers.figure(ALLOWED) == before + 15)
+    assert eventually(lambda: workers.figure(ALLOWED) == before + 15, 0.05)
 
 
 def test_state_of_all_is_known_in_one_place(workers: Workers) -> None:
@@ -205,7 +191,7 @@ def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path, keys: tupl
         pids = workers.pids()
         workers.program.send(signal.SIGKILL)
 
-        assert eventually(lambda: not any(map(is_running, pids.values())))
+        assert eventually(lambda: not any(map(is_running, pids.values())), 0.05)
 
 
 # ---- What is worth a replacement ----

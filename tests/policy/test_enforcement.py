@@ -10,7 +10,6 @@ from authz.access import Access
 from authz.authorizer import Authorizer
 from authz.call import ANONYMOUS, Call, Principal, Requirements
 from authz.decision import Evidence
-from authz.demo.signing import SigningKey
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, PermissionDeniedError, TokenMissingError
 from authz.flow import run
 from authz.introspection import Assurance, Introspector
@@ -67,11 +66,6 @@ class Asked:
         with pytest.raises(AuthzError) as caught:
             self.ask(method, *metadata, **options)
         return caught.value.reason
-
-
-@pytest.fixture
-def sign(ec_key: SigningKey, claims: Callable[..., Any]) -> Callable[..., str]:
-    return lambda **changes: ec_key.sign(claims(**changes))
 
 
 @pytest.fixture

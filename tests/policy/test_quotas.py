@@ -181,11 +181,6 @@ class Asked:
 
 
 @pytest.fixture
-def sign(ec_key: SigningKey, claims: Callable[..., Any]) -> Callable[..., str]:
-    return lambda **changes: ec_key.sign(claims(**changes))
-
-
-@pytest.fixture
 def new_asked(verifier: Verifier, sign: Callable[..., str]) -> Callable[..., Asked]:
     return lambda policy, **options: Asked(Authorizer(verifier, policy=policy, **options), sign())
 

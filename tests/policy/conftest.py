@@ -1,0 +1,12 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from authz.demo.signing import SigningKey
+
+
+@pytest.fixture
+def sign(ec_key: SigningKey, claims: Callable[..., Any]) -> Callable[..., str]:
+    """Return a function that signs a good token, or what its arguments make of one."""
+    return lambda **changes: ec_key.sign(claims(**changes))
