@@ -56,6 +56,8 @@ class RepeatableCall(grpc.Call, _Future):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], object]] = []
         self._is_noticed = False
+        # Whoever reads finds out whether a response has come before the end, which grpc's thread cannot know.
+        self._readers, self._has_ended = 0, False
         # Whether _call is the attempt that counts.
         self._is_final = threading.Event()
         self._context = contextvars.copy_context()
@@ -66,7 +68,8 @@ class RepeatableCall(grpc.Call, _Future):  # type: ignore[misc]
 
     def _first_ended(self) -> None:
         with self._lock:
-            if self._is_noticed:
+            self._has_ended = True
+            if self._is_noticed or self._readers:
                 return
             self._is_noticed = True
         if self._attempts.is_refusal(self._call.code()):
@@ -117,7 +120,7 @@ class RepeatableCall(grpc.Call, _Future):  # type: ignore[misc]
             return next(self._call)
         first = self._call
         try:
-            message = next(first)
+            return self._read(first)
         except grpc.RpcError:
             # grpc tells us and its callbacks in any order.
             self._first_ended()
@@ -125,8 +128,19 @@ class RepeatableCall(grpc.Call, _Future):  # type: ignore[misc]
             if final is first:
                 raise
             return next(final)
-        # What has been delivered cannot be taken back.
-        self._settle(first)
+
+    def _read(self, first: Any) -> Any:
+        with self._lock:
+            self._readers += 1
+        try:
+            message = next(first)
+            # What has been delivered cannot be taken back.
+            self._settle(first)
+        finally:
+            with self._lock:
+                self._readers -= 1
+            if self._has_ended:
+                self._first_ended()
         return message
 
     def _ended(self, timeout: float | None) -> Any:
