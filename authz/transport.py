@@ -7,18 +7,20 @@ body that drips included, which no blocking client's timeouts give.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import ssl
 import threading
 import weakref
+import zlib
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from authz import fork
+from authz import connecting, fork, telemetry
 from authz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,16 +28,28 @@ if TYPE_CHECKING:
 
 _HEADERS = {
     "accept": "application/json",
-    # A compressed body could grow past any limit between two looks at its size.
+    # Some servers compress all the same.
     "accept-encoding": "identity",
     "user-agent": "grpc-org-authz",
 }
+
+# zlib's number for a stream with the header of gzip.
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 class TransportError(Exception):
     """A request that brought no response.
 
-    ``reason`` is ``timeout``, ``too_large``, ``redirect``, ``connect`` or ``protocol``.
+    ``reason`` is one word for each cause that an operator mends in another way:
+
+    - one that :func:`authz.connecting.cause_of` returns: there is no connection.
+    - ``proxy``: the proxy of the environment does not let the request through.
+    - ``timeout``: the whole answer did not come in time.
+    - ``redirect``: the server points elsewhere, where no request of ours goes.
+    - ``too_large``: the body is larger than allowed.
+    - ``encoding``: the body is compressed in a way that is not known, or badly.
+    - ``protocol``: the answer is not HTTP, or breaks off.
+    - ``closed``: the thread of this client has died.
     """
 
     def __init__(self, reason: str) -> None:
@@ -118,11 +132,12 @@ class Transport:
     Args:
         timeout: seconds for one whole request.
         max_bytes: the largest body that is read.
-        ca_file: PEM file of the authorities to trust instead of the system's.
+        ca_file: PEM file of the authorities to trust instead of the system's; by default what ``SSL_CERT_FILE`` and
+            ``SSL_CERT_DIR`` name, as for OpenSSL.
         trust_env: honour ``HTTPS_PROXY`` and its kin.
 
     Raises:
-        ConfigError: ``ca_file`` cannot be read.
+        ConfigError: the file of authorities cannot be read; or gevent or eventlet has replaced what the thread needs.
 
     """
 
@@ -137,12 +152,8 @@ class Transport:
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._trust_env = trust_env
-        self._tls: ssl.SSLContext | bool = True
-        if ca_file is not None:
-            try:
-                self._tls = ssl.create_default_context(cafile=ca_file)
-            except (OSError, ssl.SSLError):
-                raise ConfigError(f"ca_file: {ca_file!a} cannot be read as PEM certificates") from None
+        self._tls = connecting.authorities(ca_file)
+        connecting.check_threads_are_real()
         self._worker: _Worker | None = None
         self._stop: weakref.finalize[Any, Any] | None = None
         self.after_fork()
@@ -165,19 +176,23 @@ class Transport:
         """
         with self._lock:
             try:
+                if self._worker is not None and not self._worker.is_alive:
+                    # Whatever ended it, those who ask from now on must not pay for it.
+                    telemetry.event(telemetry.ERROR, "transport_thread_died")
+                    self._forget()
                 if self._worker is None:
                     self._worker = _Worker(
                         tls=self._tls, trust_env=self._trust_env, timeout=self._timeout, max_bytes=self._max_bytes
                     )
                     # Also at interpreter exit, and when nobody remembers to call close().
                     self._stop = weakref.finalize(self, self._worker.stop)
+                # Inside the lock: close() must find the request on the loop, or not at all.
+                return self._worker.submit(method, url, form=form, headers=headers)
             except (OSError, RuntimeError):
                 # No loop or no thread can be had: too many of them, or the interpreter ends.
                 failed: Future[HttpResponse] = Future()
                 failed.set_exception(TransportError("connect"))
                 return failed
-            # Inside the lock: close() must find the request on the loop, or not at all.
-            return self._worker.submit(method, url, form=form, headers=headers)
 
     def close(self) -> None:
         """End what is under way and stop the thread; a later request starts another."""
@@ -189,11 +204,14 @@ class Transport:
 
     def after_fork(self) -> None:
         """Forget the thread, which is the parent's."""
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._worker = None
         if self._stop is not None:
             self._stop.detach()
             self._stop = None
-        self._lock = threading.Lock()
-        self._worker = None
 
 
 class _Worker:
@@ -203,26 +221,46 @@ class _Worker:
         self._tls, self._trust_env = tls, trust_env
         self._timeout, self._max_bytes = timeout, max_bytes
         self._client: httpx2.AsyncClient | None = None
+        self._waiting: set[Future[HttpResponse]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="authz-transport", daemon=True)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def submit(
         self, method: str, url: str, *, form: Mapping[str, str] | None, headers: Mapping[str, str] | None
     ) -> "Future[HttpResponse]":
-        return asyncio.run_coroutine_threadsafe(self._request(method, url, form, headers), self._loop)
+        request = self._request(method, url, form, headers)
+        try:
+            future = asyncio.run_coroutine_threadsafe(request, self._loop)
+        except RuntimeError:
+            request.close()
+            raise
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        return future
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _run(self) -> None:
-        self._loop.run_forever()
         try:
+            self._loop.run_forever()
             self._loop.run_until_complete(self._finish())
+        except BaseException as error:  # noqa: BLE001 - said below, and the next request starts another thread
+            telemetry.unforeseen("transport", error)
         finally:
             self._loop.close()
+            # A request without an answer would be waited for by all who share it, and never be sent again.
+            for future in list(self._waiting):
+                with contextlib.suppress(InvalidStateError):
+                    future.set_exception(TransportError("closed"))
 
     async def _finish(self) -> None:
         # Only the requests, which end what they have begun: a task of theirs that is cancelled
@@ -262,8 +300,10 @@ class _Worker:
                 return HttpResponse(status=response.status_code, headers=dict(response.headers), body=body)
         except TimeoutError:
             raise TransportError("timeout") from None
-        except (httpx2.ConnectError, httpx2.ProxyError):
-            raise TransportError("connect") from None
+        except httpx2.ProxyError:
+            raise TransportError("proxy") from None
+        except httpx2.ConnectError as error:
+            raise TransportError(connecting.cause_of(error)) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError):
             raise TransportError("protocol") from None
 
@@ -273,11 +313,23 @@ def _is_request(task: "asyncio.Task[Any]") -> bool:
 
 
 async def _body(response: "httpx2.Response", max_bytes: int) -> bytes:
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise TransportError("protocol")
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip"):
+        raise TransportError("encoding")
+    unpacker = zlib.decompressobj(_GZIP) if "gzip" in encoding else None
     body = bytearray()
     async for chunk in response.aiter_raw():
-        body += chunk
+        body += chunk if unpacker is None else _unpacked(unpacker, chunk, max_bytes + 1 - len(body))
         if len(body) > max_bytes:
             raise TransportError("too_large")
+    if unpacker is not None and (not unpacker.eof or unpacker.unused_data):
+        raise TransportError("encoding")
     return bytes(body)
+
+
+def _unpacked(unpacker: "zlib._Decompress", chunk: bytes, at_most: int) -> bytes:
+    try:
+        # Bounded here and not afterwards: a kilobyte unpacks to a megabyte.
+        return unpacker.decompress(chunk, at_most)
+    except zlib.error:
+        raise TransportError("encoding") from None

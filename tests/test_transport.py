@@ -1,7 +1,9 @@
 import contextlib
+import errno
 import gc
 import gzip
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
+from authz.connecting import cause_of
 from authz.errors import ConfigError, KeySetUnavailableError
 from authz.flow import run
 from authz.remote_keys import RemoteKeySet
@@ -140,6 +143,7 @@ def reset(connection):
 
 
 BOMB = gzip.compress(b"0" * 10_000_000)
+ZIPPED = gzip.compress(b'{"keys": []}')
 
 
 @pytest.mark.parametrize(
@@ -148,9 +152,15 @@ BOMB = gzip.compress(b"0" * 10_000_000)
         pytest.param(lambda connection: connection.answer(b"x" * 1001), "too_large", id="one-byte-too-many"),
         pytest.param(lambda connection: connection.answer(b"x" * 10_000_000), "too_large", id="10-mb"),
         pytest.param(endless, "too_large", id="without-end"),
-        pytest.param(lambda c: c.answer(BOMB[:900], "content-encoding: gzip"), "protocol", id="gzip-bomb"),
-        pytest.param(lambda c: c.answer(b"x", "content-encoding: br"), "protocol", id="brotli"),
-        pytest.param(lambda c: c.answer(b"x", "content-encoding: identity, gzip"), "protocol", id="twice-encoded"),
+        pytest.param(lambda c: c.answer(BOMB, "content-encoding: gzip"), "too_large", id="gzip-bomb"),
+        pytest.param(lambda c: c.answer(BOMB[:900], "content-encoding: gzip"), "too_large", id="half-a-gzip-bomb"),
+        pytest.param(lambda c: c.answer(ZIPPED[:-4], "content-encoding: gzip"), "encoding", id="truncated-gzip"),
+        pytest.param(lambda c: c.answer(ZIPPED + b"x", "content-encoding: gzip"), "encoding", id="more-than-gzip"),
+        pytest.param(lambda c: c.answer(b"{}", "content-encoding: gzip"), "encoding", id="no-gzip-at-all"),
+        pytest.param(lambda c: c.answer(b"", "content-encoding: gzip"), "encoding", id="empty-gzip"),
+        pytest.param(lambda c: c.answer(b"x", "content-encoding: br"), "encoding", id="brotli"),
+        pytest.param(lambda c: c.answer(ZIPPED, "content-encoding: identity, gzip"), "encoding", id="a-list"),
+        pytest.param(lambda c: c.answer(gzip.compress(ZIPPED), "content-encoding: gzip, gzip"), "encoding", id="twice"),
         pytest.param(lambda c: c.send(OK, b"content-length: 100\r\n\r\n{}"), "protocol", id="truncated"),
         pytest.param(lambda c: c.send(OK, b"transfer-encoding: chunked\r\n\r\n5\r\nab"), "protocol", id="half-a-chunk"),
         pytest.param(lambda c: c.send(OK, b"transfer-encoding: chunked\r\n\r\nzz\r\n"), "protocol", id="bad-chunk"),
@@ -186,6 +196,20 @@ def test_slowness_is_a_failure_at_the_deadline(hasty, serve, misbehave):
     assert time.monotonic() - began < 3.0
 
 
+@pytest.mark.parametrize("name", ["gzip", "GZIP", "x-gzip", "gzip "])
+def test_an_answer_that_comes_compressed_all_the_same_is_read(strict, serve, name):
+    server = serve(lambda connection: connection.answer(ZIPPED, f"content-encoding: {name}"))
+
+    assert get(strict, server.url).body == b'{"keys": []}'
+
+
+@pytest.mark.parametrize("size", [999, 1000])
+def test_the_size_of_an_answer_is_that_of_what_was_compressed(strict, serve, size):
+    server = serve(lambda connection: connection.answer(gzip.compress(b"x" * size), "content-encoding: gzip"))
+
+    assert get(strict, server.url).body == b"x" * size
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(transport, serve, status):
     target = serve(lambda connection: connection.answer(b"{}"))
@@ -194,15 +218,38 @@ def test_redirects_are_not_followed(transport, serve, status):
     assert (failure(transport, server.url), target.requests) == ("redirect", [])
 
 
-def test_a_port_that_refuses_is_no_connection(transport):
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_port_that_refuses_is_named(transport, scheme):
     with unreachable() as url:
-        assert failure(transport, url) == "connect"
+        assert failure(transport, url.replace("http:", f"{scheme}:")) == "refused"
 
 
-def test_a_plain_server_behind_https_is_no_connection(transport, serve):
+def test_a_plain_server_behind_https_speaks_no_tls(transport, serve):
     server = serve(lambda connection: connection.answer(b"{}"))
 
-    assert failure(transport, server.url.replace("http:", "https:")) == "connect"
+    assert failure(transport, server.url.replace("http:", "https:")) == "tls"
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b"])
+def test_a_host_name_without_an_address_is_named(transport, host):
+    assert failure(transport, f"https://{host}/oauth2/jwks") == "name"
+
+
+@pytest.mark.parametrize(
+    ("cause", "word"),
+    [
+        (OSError(errno.ENETUNREACH, "no route"), "unreachable"),
+        (OSError(errno.EHOSTUNREACH, "no route"), "unreachable"),
+        (OSError(errno.EMFILE, "too many open files"), "connect"),
+        (ExceptionGroup("all addresses", [TimeoutError(), ConnectionRefusedError()]), "refused"),
+        (ssl.SSLError("no shared cipher"), "tls"),
+    ],
+)
+def test_what_led_to_an_error_says_why_there_is_no_connection(cause, word):
+    error = OSError("All connection attempts failed")
+    error.__cause__ = cause
+
+    assert cause_of(error) == word
 
 
 # The client library closes a socket whose handshake is cancelled only when it is collected.
@@ -223,7 +270,7 @@ def test_a_failure_tells_nothing_but_its_reason(transport):
     with unreachable() as url, pytest.raises(TransportError) as caught:
         get(transport, url)
 
-    assert (str(caught.value), caught.value.__cause__, caught.value.__suppress_context__) == ("connect", None, True)
+    assert (str(caught.value), caught.value.__cause__, caught.value.__suppress_context__) == ("refused", None, True)
 
 
 def test_a_server_that_misbehaved_is_asked_again(transport, serve):
@@ -250,7 +297,7 @@ def test_an_unknown_authority_is_not_trusted(transport, serve, tmp_path):
     _, context = certificate(tmp_path)
     server = serve(lambda connection: connection.answer(b"secret"), tls=context)
 
-    assert (failure(transport, server.url), server.requests) == ("connect", [])
+    assert (failure(transport, server.url), server.requests) == ("certificate", [])
 
 
 def test_a_certificate_for_another_name_is_not_trusted(serve, tmp_path):
@@ -258,8 +305,40 @@ def test_a_certificate_for_another_name_is_not_trusted(serve, tmp_path):
     server = serve(lambda connection: connection.answer(b"secret"), tls=context)
     transport = Transport(ca_file=str(file))
 
-    assert failure(transport, server.url.replace("127.0.0.1", "localhost")) == "connect"
+    assert failure(transport, server.url.replace("127.0.0.1", "localhost")) == "certificate"
     transport.close()
+
+
+def test_an_empty_name_of_a_file_does_not_mean_all_authorities_of_the_system():
+    with pytest.raises(ConfigError, match=r"^ca_file: empty"):
+        Transport(ca_file="")
+
+
+def test_the_authorities_of_the_environment_are_trusted(serve, tmp_path, monkeypatch):
+    file, context = certificate(tmp_path)
+    server = serve(lambda connection: connection.answer(b"secret"), tls=context)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    transport = Transport()
+
+    assert get(transport, server.url).body == b"secret"
+    transport.close()
+
+
+def test_an_authority_that_is_given_goes_before_those_of_the_environment(serve, tmp_path, monkeypatch):
+    file, context = certificate(tmp_path)
+    server = serve(lambda connection: connection.answer(b"secret"), tls=context)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    transport = Transport(ca_file=str(file))
+
+    assert get(transport, server.url).body == b"secret"
+    transport.close()
+
+
+def test_an_authority_of_the_environment_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+
+    with pytest.raises(ConfigError, match=r"^SSL_CERT_FILE: '.*missing\.pem' cannot be read"):
+        Transport()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
@@ -490,6 +569,48 @@ def test_loopback_is_this_very_machine(host, loopback):
     assert is_loopback(host) is loopback
 
 
+def test_a_thread_that_has_died_fails_its_requests_and_is_replaced(serve, caplog):
+    silent, quick = serve(Connection.say_nothing), serve(lambda connection: connection.answer(b"again"))
+    transport = Transport(timeout=60.0)
+    pending = transport.fetch("GET", silent.url)
+    assert silent.asked.wait(PATIENCE)
+    before = [thread for thread in threading.enumerate() if thread.name == "authz-transport"]
+    # Ends the loop from within, as an exit that a callback asks for does.
+    transport.fetch("GET", quick.url).add_done_callback(exit_thread)
+    with pytest.raises(TransportError, match=r"^closed$"):
+        pending.result(PATIENCE)
+    for thread in before:
+        thread.join(PATIENCE)
+
+    assert get(transport, quick.url).body == b"again"
+    transport.close()
+
+    assert "transport_thread_died" in caplog.text
+
+
+def exit_thread(_):
+    raise SystemExit
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_a_process_without_real_threads_is_told_at_once(tmp_path, library):
+    program = f"""
+import sys, types
+
+patcher = types.ModuleType("patcher")
+patcher.is_module_patched = patcher.is_monkey_patched = lambda name: name == "threading"
+sys.modules["gevent.monkey" if {library!r} == "gevent" else "eventlet.patcher"] = patcher
+from authz import Verifier
+
+Verifier(issuer="https://acme.authkit.app", audience="client_1")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert f"ConfigError: {library}: it has replaced threads" in done.stderr
+
+
 def test_a_request_that_cannot_even_begin_is_a_failed_request(tmp_path):
     """A process without file descriptors can open no event loop; one that has them again goes on."""
     program = """
@@ -513,4 +634,4 @@ transport.close()
         check=False,
     )
 
-    assert done.stdout.splitlines() == ["TransportError('connect')"] * 2
+    assert done.stdout.splitlines() == ["TransportError('connect')", "TransportError('refused')"]

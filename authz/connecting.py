@@ -1,0 +1,97 @@
+"""What stands between a request and its server: names, routes, certificates, and threads that are real."""
+
+import errno
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+
+from authz.errors import ConfigError
+
+_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
+
+
+def cause_of(error: BaseException) -> str:
+    """Return in one word why there is no connection; each has another remedy.
+
+    - ``name``: the host name cannot be resolved.
+    - ``refused``: nothing listens at the address.
+    - ``unreachable``: there is no route to it.
+    - ``certificate``: no trusted authority vouches for the server under that name.
+    - ``tls``: client and server agree on no TLS, or the server speaks none.
+    - ``connect``: anything else.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "certificate"
+        if isinstance(cause, ssl.SSLError):
+            return "tls"
+        if isinstance(cause, socket.gaierror):
+            return "name"
+        if isinstance(cause, ConnectionRefusedError):
+            return "refused"
+        if isinstance(cause, OSError) and cause.errno in _UNREACHABLE:
+            return "unreachable"
+    return "connect"
+
+
+def authorities(ca_file: str | None) -> ssl.SSLContext | bool:
+    """Return what decides which servers to trust.
+
+    Args:
+        ca_file: PEM file of the authorities; by default what ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name.
+
+    Returns:
+        A context, or ``True`` for the system's authorities.
+
+    Raises:
+        ConfigError: the file cannot be read.
+
+    """
+    setting, file, folder = "ca_file", ca_file, None
+    if ca_file is None:
+        setting = "SSL_CERT_FILE"
+        file, folder = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
+        if file is None and folder is None:
+            return True
+    elif not ca_file:
+        # To Python an empty name means all authorities of the system.
+        raise ConfigError("ca_file: empty; name a PEM file, or leave it out to trust the system's authorities")
+    try:
+        return ssl.create_default_context(cafile=file, capath=folder)
+    except (OSError, ssl.SSLError):
+        raise ConfigError(f"{setting}: {file!a} cannot be read as PEM certificates") from None
+
+
+def check_threads_are_real() -> None:
+    """Check that threads and the waiting for sockets are Python's own.
+
+    Raises:
+        ConfigError: gevent or eventlet has replaced them.
+
+    """
+    # Their event loop runs all threads of Python in one of the system's, where asyncio runs one loop only: the
+    # second thread of this kind would end at once.
+    for module, is_patched in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):
+        patcher = sys.modules.get(module)
+        if patcher is not None and any(
+            getattr(patcher, is_patched)(name) for name in ("threading", "thread", "select")
+        ):
+            raise ConfigError(
+                f"{module.partition('.')[0]}: it has replaced threads or select in this process, and asking an issuer "
+                "needs the real ones; run this in a process that is not patched, such as a worker of kind gthread"
+            )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and all that led to it: a host has several addresses, and each fails in its own way."""
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if cause is None:
+            continue
+        yield cause
+        waiting.append(cause.__cause__ or cause.__context__)
+        if isinstance(cause, BaseExceptionGroup):
+            waiting.extend(cause.exceptions)
