@@ -30,7 +30,7 @@ from tests import programs
 from tests.certificates import Authority
 from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
 from tests.envoy.messages import Denial, in_headers
-from tests.envoy.serving import CHECK, KeyServer
+from tests.envoy.serving import CHECK
 from tests.envoy.validation import validate
 from tests.programs import Program
 
@@ -235,22 +235,18 @@ def test_token_in_a_wrong_place_is_not_repeated(run: Run, arguments: Sequence[st
 
 
 def test_interrupt_ends_it_without_a_traceback(tmp_path: Path) -> None:
-    with KeyServer() as keys:
-        keys.hold()
-        arguments = ("verify", "--issuer", ISSUER, "--audience", AUDIENCE, "--jwks-url", keys.url, unsigned())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        arguments = ("check", "--method", "/a.S/M", "--server", address, "--timeout", "600")
         with Program(*arguments, folder=tmp_path) as program:
-            keys.await_request()
-            program.send(signal.SIGINT)
+            silent.settimeout(programs.PATIENCE)
+            with silent.accept()[0]:
+                program.send(signal.SIGINT)
 
-            assert (program.wait(), program.text) == (130, "")
-
-
-def unsigned() -> str:
-    """Return a token that is refused only once the keys are there."""
-    return SigningKey.generate("unknown", "ES256").sign(m2m_claims(time.time()), {"alg": "RS256"})
+                assert (program.wait(), program.text) == (130, "")
 
 
-@pytest.mark.parametrize(("module", "command"), [("uvicorn", "issuer"), ("envoy", "demo")])
+@pytest.mark.parametrize(("module", "command"), [("uvicorn", "issuer"), ("grpc_health", "demo")])
 def test_missing_extra_is_named(tmp_path: Path, module: str, command: str) -> None:
     script = f"import sys; sys.modules[{module!r}] = None; from authz.cli import main; main()"
     done = programs.run(command, folder=tmp_path, command=(sys.executable, "-c", script))
@@ -509,7 +505,7 @@ def test_wrong_secret_is_denied_and_not_printed(
 def test_token_endpoint_that_is_down_leaves_it_undecided(run: Run) -> None:
     done = run("token", "--issuer", NOBODY, "--client-id", CLIENT_ID)
 
-    assert done == Done(3, "", f"authz: no token from {NOBODY}/oauth2/token: connect\n")
+    assert done == Done(3, "", f"authz: no token from {NOBODY}/oauth2/token: refused\n")
 
 
 # ---- serve, issuer, envoy-config ----

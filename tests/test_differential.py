@@ -21,7 +21,6 @@ from authz.jwk import SUPPORTED_ALGORITHMS
 from authz.verifier import Verifier
 from tests.doubles import ABSENT, AUDIENCE, CLIENT, ISSUER, ORG, jwks, m2m_claims
 
-NOW = time.time()  # The others read the clock themselves.
 DAY = 86_400
 LEEWAY = 10
 ALGORITHMS = sorted(SUPPORTED_ALGORITHMS)
@@ -92,9 +91,19 @@ def segment(value):
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
+def now(seconds=0.0):
+    """Return a time that is not known before its token is signed: the others read the clock themselves."""
+    return lambda: time.time() + seconds
+
+
+def second(seconds=0):
+    return lambda: int(time.time()) + seconds
+
+
 def good(**changes):
     # Good for a day: how long the run takes by then must not matter.
-    return m2m_claims(NOW, **{"exp": int(NOW) + DAY, **changes})
+    given = {"exp": second(DAY), **changes}
+    return m2m_claims(time.time(), **{name: value() if callable(value) else value for name, value in given.items()})
 
 
 def claims(**changes):
@@ -172,11 +181,11 @@ GOOD = {
     "a list of scopes": claims(scope=["a", "b"]),
     "scopes in scp": claims(scope=ABSENT, scp=["a", "b"]),
     "no client_id": claims(client_id=ABSENT),
-    "a past nbf": claims(nbf=int(NOW) - 60),
-    "an nbf within the leeway": claims(nbf=int(NOW) + LEEWAY // 2),
+    "a past nbf": claims(nbf=second(-60)),
+    "an nbf within the leeway": claims(nbf=second(LEEWAY // 2)),
     "an iat of 1970": claims(iat=0),
-    "fractions of seconds": claims(exp=NOW + DAY + 0.5, iat=NOW - 0.5),
-    "a long life": claims(exp=int(NOW) + 10**7),
+    "fractions of seconds": claims(exp=now(DAY + 0.5), iat=now(-0.5)),
+    "a long life": claims(exp=second(10**7)),
     "more claims": claims(more={"a": [1, None, {"b": "\u00e9"}]}),
     "a payload with blanks": lambda key: key.sign(b" \n" + json.dumps(good(), indent=2).encode() + b"\n"),
     "escaped characters": lambda key: key.sign(json.dumps(good()).replace("org_", "\\u006frg_").encode()),
@@ -262,7 +271,7 @@ STRICTER = {
     "D3: exp is a number of this age of the world": (
         "claim_invalid",
         {
-            "a string": claims(exp=str(int(NOW) + 300)),
+            "a string": claims(exp=lambda: str(second(300)())),
             "the year 10000": claims(exp=253_402_300_800),
             "1e308": claims(exp=1e308),
         },
@@ -273,7 +282,7 @@ STRICTER = {
             "iat a string": claims(iat="1"),
             "iat a bool": claims(iat=True),
             "iat negative": claims(iat=-1),
-            "nbf a string": claims(nbf=str(int(NOW))),
+            "nbf a string": claims(nbf=lambda: str(second()())),
             "nbf negative": claims(nbf=-1),
         },
     ),
@@ -369,7 +378,7 @@ SAME = {
         "another payload": parts(lambda head, _, signature: (head, segment(good(jti="2")), signature)),
     },
     "claim_missing": {name: claims(**{name: ABSENT}) for name in ("iss", "aud", "exp", "sub")},
-    "token_expired": {"an hour ago": claims(exp=int(NOW) - 3600), "1970": claims(exp=0)},
+    "token_expired": {"an hour ago": claims(exp=second(-3600)), "1970": claims(exp=0)},
     "claim_invalid": {
         "iss with a slash": claims(iss=ISSUER + "/"),
         "iss a list": claims(iss=[ISSUER]),
@@ -384,8 +393,8 @@ SAME = {
         "exp a bool": claims(exp=True),
         "exp null": claims(exp=None),
         "exp negative": claims(exp=-1),
-        "iat in the future": claims(iat=int(NOW) + 3600),
-        "nbf in the future": claims(nbf=int(NOW) + 3600),
+        "iat in the future": claims(iat=second(3600)),
+        "nbf in the future": claims(nbf=second(3600)),
         "nbf null": claims(nbf=None),
         "sub a number": claims(sub=5, client_id=ABSENT),
         "jti a number": claims(jti=5),

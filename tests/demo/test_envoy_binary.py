@@ -32,7 +32,12 @@ def test_a_package_that_has_taken_the_name_of_its_module_does_not_hide_it():
     ).stdout.strip()
     # In the order in which they would lie on each other in one environment.
     path = os.pathsep.join([theirs, sysconfig.get_path("purelib")])
-    program = "import authz.refusal, authz.audit_service, envoy; from authz.demo.envoy_binary import envoy_path; print(envoy.__file__, envoy_path())"
+    program = """
+import authz.refusal, authz.audit_service, envoy
+from authz.demo.envoy_binary import envoy_path
+
+print(envoy.__file__, envoy_path())
+"""
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": path},
