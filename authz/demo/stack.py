@@ -113,7 +113,15 @@ class Envoy(Process):
         path.write_text(config if isinstance(config, str) else json.dumps(config, indent=2), encoding="utf-8")
         self._admin = folder / "envoy-admin"
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
-        command = [envoy_path(), "--config-path", path, "--admin-address-path", self._admin, *options, *more]
+        command: list[str | Path] = [
+            envoy_path(),
+            "--config-path",
+            path,
+            "--admin-address-path",
+            self._admin,
+            *options,
+            *more,
+        ]
         super().__init__("envoy", command, folder)
 
     def addresses(self) -> dict[str, str]:
