@@ -9,6 +9,7 @@ body that drips included, which no blocking client's timeouts give.
 import asyncio
 import contextlib
 import ipaddress
+import re
 import ssl
 import threading
 import weakref
@@ -32,6 +33,10 @@ _HEADERS = {
     "accept-encoding": "identity",
     "user-agent": "grpc-org-authz",
 }
+
+_MAX_HOST = 253
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII | re.IGNORECASE)
 
 # zlib's number for a stream with the header of gzip.
 _GZIP = 16 + zlib.MAX_WBITS
@@ -96,6 +101,12 @@ def check_url(url: str, setting: str) -> str:
         raise ConfigError(f"{setting}: the URL must have no user, password or fragment")
     if not host or any(char <= " " or char > "~" or char == "\\" for char in url):
         raise ConfigError(f"{setting}: {url!a} is not an absolute https URL, such as https://acme.authkit.app")
+    is_bracketed_name = "[" in parts.netloc and ":" not in host
+    if not is_host(host) or is_bracketed_name or parts.netloc.endswith(":"):
+        raise ConfigError(
+            f"{setting}: {url!a} names no host; write one absolute URL, such as https://acme.authkit.app, "
+            "with your own name in place of any placeholder"
+        )
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise ConfigError(f"{setting}: {url!a} must use https (plain http is for loopback addresses only)")
     return url
@@ -111,6 +122,18 @@ def check_issuer_url(url: str) -> str:
     if "?" in check_url(url, "issuer"):
         raise ConfigError(f"issuer: {url!a} must have no query")
     return url
+
+
+def is_host(name: str) -> bool:
+    """Say whether ``name`` can be a host: an IP address, or a name of letters, digits, hyphens and underscores.
+
+    RFC 1123 section 2.1; underscores besides, which names inside a cluster may have.
+    """
+    try:
+        # One with a zone names a network card of this machine.
+        return not getattr(ipaddress.ip_address(name), "scope_id", None)
+    except ValueError:
+        return len(name) <= _MAX_HOST and _HOST.fullmatch(name) is not None
 
 
 def is_loopback(host: str) -> bool:

@@ -504,7 +504,13 @@ def test_keys_come_over_http(transport, serve, ec_key):
     "url",
     [
         *("https://acme.authkit.app", "https://acme.authkit.app/", "https://acme.authkit.app:8443/a?b=c"),
-        *("HTTPS://ACME.authkit.app", "https://10.0.0.1", "https://[2001:db8::1]/"),
+        *("HTTPS://ACME.authkit.app", "https://10.0.0.1", "https://[2001:db8::1]/", "https://acme.authkit.app./x/y"),
+        *(
+            "https://issuer",
+            "https://issuer_1.prod:8443",
+            "https://xn--caf-dma.example",
+            "https://" + "a" * 63 + ".app",
+        ),
         *("http://localhost:8080", "http://127.0.0.1", "http://127.8.9.1:1", "http://[::1]:8080/"),
     ],
 )
@@ -535,6 +541,18 @@ def test_https_and_loopback_are_good_addresses(url):
             "https://a\x7f",
         ),
         *("https://a\0b", "https://\ud800"),
+        # What is written by mistake where one address belongs.
+        *("https://acme.authkit.app,https://globex.authkit.app", "https://acme.authkit.app,globex.authkit.app"),
+        *("https://<subdomain>.authkit.app", "https://${SUBDOMAIN}.authkit.app", "https://{subdomain}.authkit.app"),
+        *("https://https://acme.authkit.app", "https://https:acme.authkit.app", "https://acme.authkit.app:"),
+        *(
+            "https://a|b",
+            "https://a;b",
+            "https://*.authkit.app",
+            "https://acme..app",
+        ),
+        *("https://-acme.app", "https://acme-.app", "https://.authkit.app", "https://'acme'", "https://" + "a" * 64),
+        *("https://" + ".".join(["a" * 60] * 5), "https://[v1.x]", "https://[::1%25lo]", "https://acme%2eapp"),
     ],
 )
 def test_other_addresses_are_refused(url):
