@@ -1,7 +1,7 @@
 """Where an issuer's endpoints are, by its own published metadata (RFC 8414, OpenID Connect Discovery)."""
 
 from collections.abc import Collection, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from authz.transport import HttpResponse, Transport, TransportError, check_issue
 _PATIENCE = 10.0
 _OK = 200
 _MAX_CONTAINERS = 1024
+_MOST_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,19 +44,47 @@ def discover(issuer: str, transport: Transport, *, allowed_hosts: Collection[str
         KeySetUnavailableError: there is no such document, or it cannot be had now.
 
     """
-    error = ""
+    # What is of no use at one place may be there at the other: some servers answer everything with a page of theirs.
+    reasons: list[str] = []
+    mistake = ""
     for url in _locations(check_issuer_url(issuer)):
         try:
-            response: Future[HttpResponse] = transport.fetch("GET", url)
-            answer = yield Wait(response, _PATIENCE)
-        except (TransportError, TimeoutError, CancelledError) as failure:
-            error = failure.reason if isinstance(failure, TransportError) else type(failure).__name__
+            document = yield from _fetch(url, transport)
+        except _NoDocumentError as failure:
+            reasons.append(str(failure))
             continue
-        if answer.status != _OK:
-            error = f"HTTP status {answer.status}"
-            continue
-        return _read(answer, issuer, frozenset(allowed_hosts))
-    raise KeySetUnavailableError(f"no metadata of {issuer}: {error}")
+        found = document.get("issuer")
+        if found != issuer:
+            mistake = (
+                f"the metadata found at {url} is another issuer's, {str(found)[:_MOST_SHOWN]!a}; "
+                "write it as the issuer does"
+            )
+        elif document.get("jwks_uri") is None:
+            mistake = f"the metadata of {issuer} names no jwks_uri; give jwks_url"
+        else:
+            return _read(document, issuer, {*allowed_hosts, str(urlsplit(issuer).hostname)})
+    if mistake:
+        raise ConfigError(f"issuer: {mistake}")
+    raise KeySetUnavailableError(f"no metadata of {issuer}: {', '.join(dict.fromkeys(reasons))}")
+
+
+class _NoDocumentError(Exception):
+    """Why there is no document at an address, in words that may be logged."""
+
+
+def _fetch(url: str, transport: Transport) -> Flow[Mapping[str, Any]]:
+    try:
+        answer: HttpResponse = yield Wait(transport.fetch("GET", url), _PATIENCE)
+    except TransportError as failure:
+        raise _NoDocumentError(failure.reason) from None
+    except (TimeoutError, CancelledError) as failure:
+        raise _NoDocumentError(type(failure).__name__) from None
+    if answer.status != _OK:
+        raise _NoDocumentError(f"HTTP status {answer.status}")
+    try:
+        return json_object(answer.body, max_containers=_MAX_CONTAINERS)
+    except EncodingError:
+        raise _NoDocumentError("the document is not JSON") from None
 
 
 def _locations(issuer: str) -> tuple[str, str]:
@@ -68,34 +97,26 @@ def _locations(issuer: str) -> tuple[str, str]:
     )
 
 
-def _read(answer: HttpResponse, issuer: str, allowed_hosts: frozenset[str]) -> IssuerMetadata:
-    try:
-        document = json_object(answer.body, max_containers=_MAX_CONTAINERS)
-    except EncodingError as error:
-        raise KeySetUnavailableError(f"the metadata of {issuer} is not JSON") from error
-    if document.get("issuer") != issuer:
-        raise ConfigError(f"issuer: the metadata found at {issuer} is another issuer's; write it as the issuer does")
-    hosts = allowed_hosts | {str(urlsplit(issuer).hostname)}
-    jwks_uri = _endpoint(document, "jwks_uri", hosts)
-    if jwks_uri is None:
-        raise ConfigError(f"issuer: the metadata of {issuer} names no jwks_uri; give jwks_url")
+def _read(document: Mapping[str, Any], issuer: str, hosts: Collection[str]) -> IssuerMetadata:
     return IssuerMetadata(
         issuer=issuer,
-        jwks_uri=jwks_uri,
-        introspection_endpoint=_endpoint(document, "introspection_endpoint", hosts),
-        token_endpoint=_endpoint(document, "token_endpoint", hosts),
+        jwks_uri=_endpoint(document["jwks_uri"], "jwks_uri", hosts),
+        introspection_endpoint=_optional(document, "introspection_endpoint", hosts),
+        token_endpoint=_optional(document, "token_endpoint", hosts),
     )
 
 
-def _endpoint(document: Mapping[str, Any], name: str, hosts: frozenset[str]) -> str | None:
+def _optional(document: Mapping[str, Any], name: str, hosts: Collection[str]) -> str | None:
     url = document.get(name)
-    if url is None:
-        return None
+    return None if url is None else _endpoint(url, name, hosts)
+
+
+def _endpoint(url: object, name: str, hosts: Collection[str]) -> str:
     if not isinstance(url, str):
         raise ConfigError(f"{name}: the issuer's metadata holds no URL there")
     check_url(url, name)
     host = str(urlsplit(url).hostname)
-    # Else whoever can change the document can have us ask any host that we can reach.
+    # Else anybody who can change the document can have us ask any host that we can reach.
     if host not in hosts:
         raise ConfigError(f"{name}: the issuer's metadata names the host {host!a}; allow it with allowed_hosts")
     return url

@@ -95,6 +95,12 @@ def test_the_name_is_inserted_between_host_and_path_or_appended(issuer, first, s
         pytest.param(json_response(b"", 404), id="404"),
         pytest.param(json_response(metadata(), 500), id="500"),
         pytest.param(json_response(b"", 301), id="301"),
+        pytest.param(b"<html>Welcome</html>", id="a-page"),
+        pytest.param(b"[]", id="a-list"),
+        pytest.param({}, id="empty"),
+        pytest.param(metadata("https://other.authkit.app"), id="another-tenant"),
+        pytest.param(metadata(ISSUER + "/"), id="another-spelling"),
+        pytest.param({"issuer": ISSUER}, id="without-keys"),
     ],
 )
 def test_openid_is_asked_where_the_first_has_nothing(answer):
@@ -168,6 +174,26 @@ def test_what_cannot_be_an_issuer_is_asked_nothing(issuer):
 def test_metadata_of_another_issuer_is_discarded(named):
     with pytest.raises(ConfigError, match=r"^issuer: the metadata found at .* is another issuer's"):
         find(metadata() | {"issuer": named})
+
+
+def test_the_issuer_that_was_found_is_named():
+    with pytest.raises(ConfigError, match=rf"at {ISSUER}{OAUTH} is another issuer's, 'https://auth\.globex\.example';"):
+        find(metadata("https://auth.globex.example"))
+
+
+def test_what_was_found_is_shown_in_bounds_and_on_one_line():
+    with pytest.raises(ConfigError) as caught:
+        find(metadata("https://evil.example/\x1b[2J\n" + "x" * 100_000))
+
+    assert "\\x1b[2J\\n" in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_why_neither_place_has_it_is_said():
+    site = Site(**{ISSUER + OAUTH: b"<html>", ISSUER + OPENID: json_response(b"", 503)})
+
+    with pytest.raises(KeySetUnavailableError, match=r": the document is not JSON, HTTP status 503$"):
+        run(discover(ISSUER, site.transport))
 
 
 def test_metadata_without_issuer_is_discarded():
