@@ -44,6 +44,7 @@ if typing.TYPE_CHECKING:
     from authz.metadata import TrustedMetadata
     from authz.peer import Peer
     from authz.policy import Policy
+    from authz.profiles import TokenProfile
     from authz.reload import PolicyReloader
     from authz.token_source import ClientCredentials, TokenSource
     from authz.transport import Transport
@@ -88,6 +89,7 @@ __all__ = [
     "TokenInactiveError",
     "TokenMalformedError",
     "TokenMissingError",
+    "TokenProfile",
     "TokenSource",
     "Transport",
     "TrustedMetadata",
@@ -146,6 +148,7 @@ _NAMES = {
     "authz.metadata": ("TrustedMetadata",),
     "authz.peer": ("Peer",),
     "authz.policy": ("Policy",),
+    "authz.profiles": ("TokenProfile",),
     "authz.reload": ("PolicyReloader",),
     "authz.token_source": (
         "ClientCredentials",

@@ -13,6 +13,7 @@ from typing import Any
 
 from authz.call import Principal
 from authz.errors import ClaimError, TokenExpiredError
+from authz.profiles import CLIENT_ID, PROFILES, TokenProfile
 
 # WorkOS writes org_ and a ULID. Whatever the pattern, the value becomes a header.
 ORG_ID_PATTERN = r"org_[A-Za-z0-9]{1,64}"
@@ -23,6 +24,8 @@ _IDENTIFIER = re.compile(IDENTIFIER, re.ASCII)
 # RFC 6749 section 3.3, several with blanks between them; all of it becomes one header.
 SCOPE = r"[!#-\[\]-~]+"
 _SCOPES = re.compile(r"[ !#-\[\]-~]{0,2048}", re.ASCII)
+
+_IS_A_PERSONS = "a user token where an M2M token is needed"
 
 _REPEATED = frozenset(("iss", "aud", "sub", "client_id", "org_id", "scope"))
 
@@ -44,8 +47,9 @@ class ClaimRules:
         audiences: exact values, of which ``aud`` must hold one.
         leeway: seconds by which clocks may differ.
         max_lifetime: seconds that ``exp - iat`` may be at the most, or ``None`` for any.
-        allow_user_tokens: also accept tokens that a person's consent produced (``sid``, ``user_…``).
-        org_id: what the whole of ``org_id`` must match.
+        allow_user_tokens: also accept tokens that stand for a person, as ``profile`` tells them.
+        org_id: what the whole of the organization's id must match.
+        profile: where organization, application and scopes stand.
 
     """
 
@@ -55,6 +59,7 @@ class ClaimRules:
     max_lifetime: float | None = None
     allow_user_tokens: bool = False
     org_id: re.Pattern[str] = re.compile(ORG_ID_PATTERN, re.ASCII)
+    profile: TokenProfile = PROFILES["workos"]
 
 
 def check_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
@@ -90,9 +95,9 @@ def principal_from(claims: Mapping[str, Any], rules: ClaimRules, now: float, *, 
     issued_at, expires_at = _times(claims, rules, now)
     _check_kind(claims)
     subject, client_id = _parties(claims, rules)
-    org_id = _required(claims, "org_id")
+    org_id = _required(claims, rules.profile.org_id)
     if not isinstance(org_id, str) or not rules.org_id.fullmatch(org_id) or not is_identifier(org_id):
-        raise ClaimError("org_id")
+        raise ClaimError(rules.profile.org_id)
     token_id = claims.get("jti", "")
     if not isinstance(token_id, str):
         raise ClaimError("jti")
@@ -100,7 +105,7 @@ def principal_from(claims: Mapping[str, Any], rules: ClaimRules, now: float, *, 
         org_id=org_id,
         client_id=client_id,
         subject=subject,
-        scopes=_scopes(claims),
+        scopes=_scopes(claims, rules.profile),
         issuer=rules.issuer,
         audience=audience,
         token_id=token_id,
@@ -183,19 +188,25 @@ def _certificate(claims: Mapping[str, Any]) -> str:
 
 
 def _parties(claims: Mapping[str, Any], rules: ClaimRules) -> tuple[str, str]:
+    profile = rules.profile
     subject = _identifier(claims, "sub")
-    client_id = _identifier(claims, "client_id") if "client_id" in claims else ""
+    is_named = profile.client_id in claims
+    client_id = _identifier(claims, profile.client_id) if is_named else ""
     if rules.allow_user_tokens:
         return subject, client_id
-    # RFC 8725 section 3.12: user tokens of the same issuer have the same keys, perhaps the same
-    # audience, and an org_id that a person chose. These are what tells them apart.
-    if "sid" in claims:
-        raise ClaimError("sid", "a user token where an M2M token is needed")
-    if client_id and subject != client_id:
-        raise ClaimError("sub", "sub is not client_id: a user token where an M2M token is needed")
-    if subject.startswith("user_"):
-        raise ClaimError("sub", "a user token where an M2M token is needed")
-    return subject, client_id or subject
+    if not is_named:
+        if not profile.is_client_id_optional:
+            raise ClaimError(profile.client_id, missing=True)
+        client_id = subject
+    for name in profile.person:
+        if name in claims:
+            raise ClaimError(name, _IS_A_PERSONS)
+    for name, value in profile.application.items():
+        if _required(claims, name) != value.replace(CLIENT_ID, client_id):
+            raise ClaimError(name, f"{name} is not that of an application: {_IS_A_PERSONS}")
+    if subject.startswith(profile.person_subjects):
+        raise ClaimError("sub", _IS_A_PERSONS)
+    return subject, client_id
 
 
 def _identifier(claims: Mapping[str, Any], name: str) -> str:
@@ -205,14 +216,13 @@ def _identifier(claims: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    # WorkOS's emulator writes scp, perhaps as a list; RFC 9068 section 2.2.3 says scope.
-    name = "scope" if "scope" in claims else "scp"
-    value = claims.get(name, "")
+def _scopes(claims: Mapping[str, Any], profile: TokenProfile) -> frozenset[str]:
+    name = next((name for name in profile.scopes if name in claims), None)
+    value = "" if name is None else claims[name]
     if isinstance(value, tuple) and all(isinstance(word, str) for word in value):
         value = " ".join(value)
     if not isinstance(value, str) or not _SCOPES.fullmatch(value):
-        raise ClaimError(name)
+        raise ClaimError(str(name))
     return _words(value)
 
 

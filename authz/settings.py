@@ -18,6 +18,7 @@ from authz.decision import Observer
 from authz.errors import ConfigError
 from authz.introspection import ACTIVE_SECONDS, Assurance, Introspector
 from authz.policy import Policy
+from authz.profiles import ProfileName, profile_of
 from authz.secret import read_secret
 from authz.transport import Transport, check_url
 from authz.verifier import Verifier
@@ -64,6 +65,13 @@ class VerifierSettings(BaseSettings):
         default=False, description="Refuse tokens whose typ is not at+jwt. WorkOS sends no typ."
     )
     org_id_pattern: str = Field(ORG_ID_PATTERN, description="What the whole of org_id must match.")
+    token_profile: ProfileName = Field(
+        "workos", description="How the issuer writes its tokens, and what tells an application's from a person's."
+    )
+    org_id_claim: str | None = Field(None, description="The claim that names the organization, if not org_id.")
+    client_id_claim: str | None = Field(
+        None, description="The claim that names the application, if not that of token_profile."
+    )
     ca_file: str | None = Field(None, description="PEM file of the authorities to trust for https.")
 
     @classmethod
@@ -107,6 +115,7 @@ class VerifierSettings(BaseSettings):
             allow_missing_kid=self.allow_missing_kid,
             require_at_jwt=self.require_at_jwt,
             org_id_pattern=self.org_id_pattern,
+            profile=profile_of(self.token_profile, org_id=self.org_id_claim, client_id=self.client_id_claim),
             transport=self.transport(),
         )
 

@@ -21,6 +21,7 @@ from authz.jwk import VerificationKey, check_algorithms
 from authz.jws import check_signature, digest_of, parse_compact
 from authz.keys import KeySet, KeySetHealth, StaticKeySet, load_jwks
 from authz.peer import Peer
+from authz.profiles import ProfileName, TokenProfile, profile_of
 from authz.remote_keys import RemoteKeySet
 from authz.transport import Transport, check_issuer_url, check_url
 
@@ -60,6 +61,8 @@ class Verifier:
         allow_missing_kid: accept a token without ``kid`` where the issuer has exactly one key.
         require_at_jwt: refuse tokens whose ``typ`` is not ``at+jwt`` (RFC 9068 section 4). WorkOS sends no ``typ``.
         org_id_pattern: regular expression that the whole ``org_id`` must match.
+        profile: how the issuer writes its tokens: the name of one of :data:`authz.profiles.PROFILES`, or one of your
+            own. Told apart by it are tokens of applications and of persons.
         max_blocked_threads: how many threads may wait while an unknown ``kid`` is looked for.
         cache_size: how many verified tokens are remembered, each until its ``exp`` and at most 300 s.
         transport: how the keys are fetched; by default one of its own.
@@ -85,6 +88,7 @@ class Verifier:
         allow_missing_kid: bool = False,
         require_at_jwt: bool = False,
         org_id_pattern: str = ORG_ID_PATTERN,
+        profile: TokenProfile | ProfileName = "workos",
         max_blocked_threads: int = 4,
         cache_size: int = 10_000,
         transport: Transport | None = None,
@@ -97,6 +101,7 @@ class Verifier:
             max_lifetime=None if max_lifetime is None else _seconds(max_lifetime, "max_lifetime"),
             allow_user_tokens=allow_user_tokens,
             org_id=_pattern(org_id_pattern),
+            profile=profile_of(profile),
         )
         self.issuer = issuer
         self._algorithms = check_algorithms(algorithms)
