@@ -24,6 +24,7 @@ FLOORS = (
         "introspection",
         "isolation",
         "mesh",
+        "ownership",
         "remote_keys",
         "requirements",
     ),

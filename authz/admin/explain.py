@@ -81,7 +81,7 @@ class _Hearing:
 
     async def _organization(self, org_id: str) -> Organization | None:
         """Return what is known of the caller's organization; ``None`` if a stranger would have to be asked about."""
-        self._name, directory = "Organization", self._authorizer.directory
+        self._name, directory = "Organization", self._authorizer.directory_of(org_id)
         # Any number of them can be made up, and each would make the directory forget a real one.
         if not self._question.token and directory is not None and not directory.remembers(org_id):
             self._took("unknown", "The directory remembers nothing of it, and is asked only if a token is given.")
