@@ -32,8 +32,8 @@ class Moment(NamedTuple):
 class Clock(NamedTuple):
     """Where the time comes from, in seconds.
 
-    ``time`` is POSIX time, for what a token says of itself.
-    ``monotonic`` never steps back, for the age of what is cached.
+    ``time`` is POSIX time, by which tokens say when they end; it can be set.
+    ``monotonic`` never steps, and may stand still while the machine is suspended.
     """
 
     time: Callable[[], float]
@@ -47,6 +47,14 @@ class Clock(NamedTuple):
         """Return the moment of a POSIX time: the clock that comes to it first says that it has come."""
         now = self.now()
         return now.after(time - now.time)
+
+    def has_reached(self, moment: Moment) -> bool:
+        """Say whether ``moment`` has come, by either clock."""
+        return self.time() >= moment.time or self.monotonic() >= moment.monotonic
+
+    def until(self, moment: Moment) -> float:
+        """Return the seconds until ``moment``, by the clock that comes to it first; negative once it has come."""
+        return min(moment.time - self.time(), moment.monotonic - self.monotonic())
 
     def since(self, moment: Moment) -> float:
         """Return the seconds that have passed since ``moment``, by the clock that ran further."""

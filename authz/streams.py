@@ -41,7 +41,7 @@ class OpenStreams:
     """Every open stream of one authorizer.
 
     Args:
-        clock: a stream ends by whichever of its two comes first to the end of the token.
+        clock: a stream ends when the first of its two clocks comes to the end of the token.
 
     """
 

@@ -35,7 +35,8 @@ CACHE_SECONDS = 300.0
 class _Verified(NamedTuple):
     principal: Principal
     key: VerificationKey
-    until: float
+    until_time: float
+    until_monotonic: float
 
 
 class Verifier:
@@ -271,9 +272,9 @@ class Verifier:
         check_signature(jws, key)
         now = self._time()
         principal = principal_from(claims, self._rules, now, key_id=key.kid or "")
-        until = min(self.ends_at(principal), now + CACHE_SECONDS)
+        until = self.clock.at(min(self.ends_at(principal), now + CACHE_SECONDS))
         with self._lock:
-            self._cache[digest] = _Verified(principal, key, until)
+            self._cache[digest] = _Verified(principal, key, *until)
         return principal
 
     def remembered(self, digest: bytes) -> Principal | None:
@@ -283,9 +284,9 @@ class Verifier:
             verified = self._cache[digest]
         except KeyError:
             return None
-        if self._time() < verified.until and self._keys.holds(verified.key):
-            return verified.principal
-        return None
+        # By both clocks, for one of them may be set.
+        is_over = self._time() >= verified.until_time or self._monotonic() >= verified.until_monotonic
+        return None if is_over or not self._keys.holds(verified.key) else verified.principal
 
     def warm_up(self, timeout: float = 5.0) -> None:
         """Have the issuer's keys, so that no call must wait for them.
