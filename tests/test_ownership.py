@@ -1,5 +1,6 @@
 """Several issuers: an organization belongs to one of them, and no other may name it."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.admin.explain import explain
+from authz.admin.source import Question
 from authz.authorizer import Authorizer
 from authz.call import ANONYMOUS, Call, Principal
 from authz.claims import ORG_ID_PATTERN
@@ -454,3 +457,30 @@ def test_an_order_about_an_issuer_that_is_not_there_is_refused(
     for authorizer in (Authorizer(verifiers), judge(verifiers), Authorizer(each[0])):
         with pytest.raises(ConfigError, match=r"^issuer: .* is none of those"):
             getattr(authorizer, change)(client_id=CLIENT, issuer=issuer)
+
+
+# ---- What the admin page explains ----
+
+
+def explained(authorizer: Authorizer, organization: str) -> str:
+    question = Question(method=METHOD, token="", organization=organization, client=CLIENT, scopes=())
+    told = asyncio.run(explain(authorizer, question))
+    return told["reason"] or told["verdict"]
+
+
+def test_a_caller_without_a_token_is_explained_as_one_of_the_issuer_of_its_organization(verifiers: Verifiers) -> None:
+    authorizer = judge(verifiers)
+    authorizer.revoke(client_id=CLIENT, issuer=OTHER)
+
+    assert [explained(authorizer, org_id) for org_id in (OURS, THEIRS, NEITHERS)] == [
+        "allowed",
+        "token_inactive",
+        "claim_invalid",
+    ]
+
+
+def test_a_caller_without_a_token_is_explained_as_one_of_the_only_issuer(each: list[Verifier]) -> None:
+    authorizer = Authorizer(each[0])
+    authorizer.revoke(client_id=CLIENT, issuer=ISSUER)
+
+    assert explained(authorizer, OURS) == "token_inactive"
