@@ -1,26 +1,31 @@
 """Callbacks at given times, on one thread that sleeps until the first of them is due."""
 
 import heapq
+import itertools
 import math
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from authz import fork, telemetry
+from authz.clock import SYSTEM_CLOCK, Clock, Moment
 
 # How long the thread stays without work: long enough not to start one for every alarm.
 _LINGER = 10.0
-# Fewer than this, cancelled alarms are not worth sweeping.
+# Fewer than this, alarms that are over are not worth sweeping.
 _FEW = 64
 
+LOOK_SECONDS = 5.0
+"""How late an alarm may be where the time of day was set forward, or the machine was suspended. The thread sleeps by
+the other clock, so once in so many seconds it looks at the time of day, and at the first alarm however many wait."""
 
-@dataclass(order=True, slots=True)
+
+@dataclass(slots=True, eq=False)
 class Alarm:
     """A callback that is due at ``at``; see :meth:`Alarms.set`."""
 
-    at: float
-    callback: Callable[[], object] | None = field(compare=False)
+    at: Moment
+    callback: Callable[[], object] | None
 
 
 class Alarms:
@@ -30,13 +35,15 @@ class Alarms:
 
     Args:
         name: of the thread.
-        monotonic: the clock that alarms are set by, in seconds.
+        clock: the clocks that alarms are set by.
+        look_seconds: how often the thread looks at the time of day while an alarm is set by it.
 
     """
 
-    def __init__(self, name: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, name: str, *, clock: Clock = SYSTEM_CLOCK, look_seconds: float = LOOK_SECONDS) -> None:
         self._name = name
-        self._monotonic = monotonic
+        self._clock = clock
+        self._look_seconds = look_seconds
         self.after_fork()
         fork.register(self)
 
@@ -44,22 +51,24 @@ class Alarms:
         """Forget the alarms and the thread, which are the parent's."""
         self._changed = threading.Condition(threading.Lock())
         self._ringing = threading.Lock()
-        self._heap: list[Alarm] = []
-        self._cancelled = 0
+        # Each alarm is in both, for after a step of a clock their orders differ.
+        self._by_time, self._by_monotonic = _Heap(), _Heap()
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
 
-    def set(self, at: float, callback: Callable[[], object]) -> Alarm:
-        """Have ``callback`` called at ``at``, by the clock of this object."""
+    def set(self, at: Moment, callback: Callable[[], object]) -> Alarm:
+        """Have ``callback`` called at ``at``, once, by whichever clock comes to it first."""
         alarm = Alarm(at, callback)
         with self._changed:
-            heapq.heappush(self._heap, alarm)
+            is_first_by_time = at.time < math.inf and not self._by_time
+            self._by_time.push(at.time, alarm)
+            self._by_monotonic.push(at.monotonic, alarm)
             if self._thread is None:
                 thread = threading.Thread(target=self._keep_time, name=self._name, daemon=True)
                 thread.start()
                 # Not before: where no thread can be had, the next alarm must ask for one again.
                 self._thread = thread
-            elif at < self._wakes_at:
+            elif at.monotonic < self._wakes_at or is_first_by_time:
                 self._changed.notify()
         return alarm
 
@@ -69,12 +78,8 @@ class Alarms:
             if alarm.callback is None:
                 return
             alarm.callback = None
-            # Left in the heap, for taking it out would mean a search; swept when it is mostly such.
-            self._cancelled += 1
-            if self._cancelled > max(_FEW, len(self._heap) // 2):
-                self._heap = [alarm for alarm in self._heap if alarm.callback is not None]
-                heapq.heapify(self._heap)
-                self._cancelled = 0
+            self._by_time.lose(alarm.at.time)
+            self._by_monotonic.lose(alarm.at.monotonic)
 
     def ring(self) -> None:
         """Call back what is due by now, on this thread."""
@@ -87,31 +92,74 @@ class Alarms:
                     telemetry.unforeseen(self._name, error)
 
     def _due(self) -> list[Callable[[], object]]:
-        due = []
+        due: list[Callable[[], object]] = []
         with self._changed:
-            now = self._monotonic()
-            while self._heap and self._heap[0].at <= now:
-                alarm = heapq.heappop(self._heap)
-                if alarm.callback is None:
-                    self._cancelled -= 1
-                else:
-                    due.append(alarm.callback)
-                    alarm.callback = None
+            now = self._clock.now()
+            for alarm, callback in self._by_monotonic.pop(now.monotonic):
+                self._by_time.lose(alarm.at.time)
+                due.append(callback)
+            for alarm, callback in self._by_time.pop(now.time):
+                self._by_monotonic.lose(alarm.at.monotonic)
+                due.append(callback)
         return due
 
     def _keep_time(self) -> None:
         is_idle = False
         while True:
             with self._changed:
-                now = self._monotonic()
-                if self._heap:
-                    self._wakes_at = self._heap[0].at
-                elif is_idle:
+                now = self._clock.monotonic()
+                has_work = bool(self._by_time or self._by_monotonic)
+                if not has_work and is_idle:
                     self._thread = None
                     return
-                else:
-                    self._wakes_at = now + _LINGER
-                is_idle = not self._heap
+                self._wakes_at = min(
+                    self._by_monotonic.first,
+                    now + self._look_seconds if self._by_time else math.inf,
+                    math.inf if has_work else now + _LINGER,
+                )
+                is_idle = not has_work
                 if self._wakes_at > now:
                     self._changed.wait(min(self._wakes_at - now, threading.TIMEOUT_MAX))
             self.ring()
+
+
+class _Heap:
+    """Alarms in the order of one clock; those that are over stay until it is their turn, or mostly such are left."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[float, int, Alarm]] = []
+        self._numbers = itertools.count()
+        self._over = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def first(self) -> float:
+        """When the first one is due."""
+        return self._entries[0][0] if self._entries else math.inf
+
+    def push(self, at: float, alarm: Alarm) -> None:
+        """Take in an alarm, if it goes by this clock."""
+        if at < math.inf:
+            heapq.heappush(self._entries, (at, next(self._numbers), alarm))
+
+    def pop(self, now: float) -> Iterator[tuple[Alarm, Callable[[], object]]]:
+        """Take out what is due by ``now``, and return that of it which was not over, with what it calls."""
+        while self._entries and self._entries[0][0] <= now:
+            alarm = heapq.heappop(self._entries)[2]
+            callback, alarm.callback = alarm.callback, None
+            if callback is None:
+                self._over -= 1
+            else:
+                yield alarm, callback
+
+    def lose(self, at: float) -> None:
+        """Count one that is over, and was to be due at ``at``: taking it out would mean a search."""
+        if at == math.inf:
+            return
+        self._over += 1
+        if self._over > max(_FEW, len(self._entries) // 2):
+            self._entries = [entry for entry in self._entries if entry[2].callback is not None]
+            heapq.heapify(self._entries)
+            self._over = 0

@@ -61,6 +61,8 @@ class Authorizer:
         shadow: a policy on trial: it is asked as well, and where it would decide otherwise that is counted and logged.
             It has no say, and its ``introspect`` is not asked for.
         directory: who is asked about the organizations that call; by default nobody, and only ``policy`` knows them.
+            Where organizations belong to issuers (:class:`authz.Verifiers`), the directory of each issuer that has one,
+            by issuer.
         unknown_organizations: ``deny`` refuses organizations that the directory does not know; without one, that
             ``policy`` does not list.
         realm: what ``www-authenticate`` calls this API (RFC 9110 section 11.5).
@@ -84,7 +86,7 @@ class Authorizer:
         trust: MeshPeers | None = None,
         policy: Policy | None = None,
         shadow: Policy | None = None,
-        directory: Directory | None = None,
+        directory: Directory | Mapping[str, Directory] | None = None,
         unknown_organizations: Unknown = "allow",
         realm: str = "api",
         resource_metadata: str = "",
@@ -108,8 +110,8 @@ class Authorizer:
         self.introspectors = self._assurances.introspectors
         self._challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
         self._observers = tuple(observers)
-        self.directory = directory
-        self._organizations = Organizations(directory, unknown_organizations)
+        self._organizations = Organizations(directory, unknown_organizations, self.verifier.ownership)
+        self.directories = self._organizations.directories
         self._in_force = _InForce(self._checked(policy))
         self.shadow = Shadow(self._organizations)
         self.replace_shadow(shadow)
@@ -154,7 +156,7 @@ class Authorizer:
         self.check_standing(principal)
         if call.requirements is not None:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
-        if self.directory is None:
+        if not self.directories:
             # There is nobody to ask, and that takes no flow.
             organization = self._organizations.recall(principal.org_id, policy)
         else:
@@ -195,6 +197,10 @@ class Authorizer:
 
         """
         return self._organizations.find(org_id, policy)
+
+    def directory_of(self, org_id: str) -> Directory | None:
+        """Return the directory that is asked about an organization; ``None`` if none is."""
+        return self._organizations.directory_of(org_id)
 
     def check_quota(self, principal: Principal, policy: Policy | None) -> None:
         """Check that the plan that ``policy`` gives the organization of ``principal`` has room; nothing is counted.
@@ -261,23 +267,26 @@ class Authorizer:
         Takes effect at once, in this process.
 
         Args:
-            what: one of ``token_id`` (``jti``), ``client_id``, ``org_id`` and ``key_id`` (``kid``).
+            what: one of ``token_id`` (``jti``), ``client_id``, ``org_id`` and ``key_id`` (``kid``);
+                and ``issuer``, if the order is not about what every issuer calls so.
 
         Raises:
-            ConfigError: not exactly one of them, or an empty one.
+            ConfigError: not exactly one of them, an empty one, or an issuer whose tokens are not taken here.
 
         """
+        self._check_issuer(what.get("issuer"))
         self._revocations.revoke(**what)
         telemetry.event(telemetry.WARNING, "revoked", **what)
         self.streams.end(TokenInactiveError(), self._revocations.concerns)
 
     def reinstate(self, **what: str) -> None:
-        """Take back what :meth:`revoke` did; streams that it ended stay ended.
+        """Take back what :meth:`revoke` did, for every issuer or for the one named; streams that it ended stay ended.
 
         Raises:
-            ConfigError: not exactly one thing is named, or an empty one.
+            ConfigError: not exactly one thing is named, an empty one, or an issuer whose tokens are not taken here.
 
         """
+        self._check_issuer(what.get("issuer"))
         self._revocations.reinstate(**what)
         telemetry.event(telemetry.WARNING, "reinstated", **what)
 
@@ -343,8 +352,8 @@ class Authorizer:
     def close(self) -> None:
         """Stop every request to an issuer, and to the directory."""
         self.verifier.close()
-        if self.directory is not None:
-            self.directory.close()
+        for directory in self.directories:
+            directory.close()
         for introspector in self.introspectors.values():
             introspector.close()
 
@@ -397,6 +406,8 @@ class Authorizer:
         """Return who calls if a proxy says so that is believed."""
         principal = None if self._trust is None else self._trust.principal_of(call, self.trusted)
         if principal is not None:
+            if self.verifier.ownership is not None:
+                self.verifier.ownership.check(principal)
             evidence.principal, evidence.source = principal, "proxy"
             if is_expired(self.ends_at(principal), 0, self.verifier.clock.time()):
                 raise TokenExpiredError
@@ -431,6 +442,8 @@ class Authorizer:
         self._organizations.check(policy)
         if policy is not None:
             policy.check_headers(self.trusted.reserved)
+            if self.verifier.ownership is not None:
+                policy.check_clients()
             self._assurances.check(policy)
         return policy
 
@@ -452,6 +465,13 @@ class Authorizer:
         except AuthzError as error:
             return error
         return None
+
+    def _check_issuer(self, issuer: str | None) -> None:
+        # A proxy may speak for any issuer, unless organizations belong to some.
+        issuers = self.verifier.health()
+        is_any = self._trust is not None and self.verifier.ownership is None
+        if issuer is not None and issuer not in issuers and not is_any:
+            raise ConfigError(f"issuer: {issuer!a} is none of those whose tokens are taken here")
 
     def _is_public(self, method: str, policy: Policy | None) -> bool:
         return method in self._public or (policy is not None and method in policy.public)

@@ -19,7 +19,7 @@ from cachetools import LRUCache, TTLCache
 
 from authz import fork, telemetry
 from authz.backoff import JITTER, Backoff, uniform
-from authz.clock import SYSTEM_CLOCK, Clock
+from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.errors import DirectoryUnavailableError
 from authz.flow import Flow, Wait
 from authz.policy.organizations import Organization
@@ -73,9 +73,10 @@ class DirectoryCounters:
 
 class _Record(NamedTuple):
     organization: Organization | None
-    refresh_at: float
-    fresh_until: float
-    stale_until: float
+    said_at: Moment
+    refresh_after: float
+    fresh: float
+    stale: float
 
 
 class Directory:
@@ -87,7 +88,7 @@ class Directory:
         look_up: returns what is known of an organization, or ``None`` if there is none of that id. It is called on
             one of a few threads, where it may block for some seconds; it raises :class:`LookUpError` if it cannot say.
         size: how many organizations are remembered.
-        clock: only its ``monotonic`` is read.
+        clock: where the time comes from; answers age by whichever of its two clocks runs further.
         jitter: returns a number between -1 and 1, so that many servers do not ask at once.
 
     """
@@ -102,7 +103,7 @@ class Directory:
     ) -> None:
         self._look_up = look_up
         self._size = size
-        self._now = clock.monotonic
+        self._clock, self._now = clock, clock.monotonic
         self._jitter = jitter
         self._backoff = Backoff(jitter)
         self._error = ""
@@ -118,15 +119,15 @@ class Directory:
 
         """
         with self._lock:
-            now = self._now()
             record = self._records.get(org_id)
-            if record is not None and now < record.refresh_at:
+            age = 0.0 if record is None else self._clock.since(record.said_at)
+            if record is not None and age < record.refresh_after:
                 return record.organization
-            if record is not None and now >= record.stale_until:
+            if record is not None and age >= record.stale:
                 record = None
-            question, is_ours = self._join_or_begin(org_id, now)
+            question, is_ours = self._join_or_begin(org_id, self._now())
             # A question while the directory fails is to find out whether it still does: nobody waits for it.
-            is_enough = record is not None and (now < record.fresh_until or self._backoff.is_failing)
+            is_enough = record is not None and (age < record.fresh or self._backoff.is_failing)
             self.counters.refused += question is None and record is None
         if is_ours and question is not None:
             self._launch(org_id, question)
@@ -178,7 +179,7 @@ class Directory:
         return question, True
 
     def _launch(self, org_id: str, question: "Future[_Record | None]") -> None:
-        started = self._now()
+        started = self._clock.now()
         finish = partial(self._finish, org_id, question, started)
         try:
             answer = self._pool.submit(self._ask, org_id)
@@ -195,7 +196,7 @@ class Directory:
         return self._look_up(org_id)
 
     def _finish(
-        self, org_id: str, question: "Future[_Record | None]", started: float, answer: "Future[Organization | None]"
+        self, org_id: str, question: "Future[_Record | None]", started: Moment, answer: "Future[Organization | None]"
     ) -> None:
         record, failure = None, None
         try:
@@ -214,18 +215,18 @@ class Directory:
             if record is not None:
                 self._keep(org_id, record)
             elif failure is not None:
-                self._fail(org_id, failure, started)
+                self._fail(org_id, failure, started.monotonic)
             else:
                 self.counters.refused += 1
         if record is not None or failure is not None:
             self._tell(failure)
         question.set_result(record)
 
-    def _record(self, organization: Organization | None, started: float) -> _Record:
+    def _record(self, organization: Organization | None, started: Moment) -> _Record:
         # What the directory says may be true only since before it said it.
         fresh, stale = (NONE_SECONDS, NONE_SECONDS) if organization is None else (FRESH, STALE)
         ahead = fresh * (_REFRESH_AT + JITTER * self._jitter())
-        return _Record(organization, started + ahead, started + fresh, started + stale)
+        return _Record(organization, started, ahead, fresh, stale)
 
     def _keep(self, org_id: str, record: _Record) -> None:
         self.counters.unknown += record.organization is None

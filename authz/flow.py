@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from authz.alarms import Alarms
+from authz.clock import Moment
 
 T = TypeVar("T")
 
@@ -165,7 +166,8 @@ def _go_on_after(wait: Wait, flow: Flow[T], done: Done[T]) -> None:
 
     patience = None
     if not wait.future.done():
-        patience = _patience.set(time.monotonic() + wait.seconds, partial(go_on, partial(flow.throw, TimeoutError())))
+        at = Moment(monotonic=time.monotonic() + wait.seconds)
+        patience = _patience.set(at, partial(go_on, partial(flow.throw, TimeoutError())))
     wait.future.add_done_callback(arrived)
 
 

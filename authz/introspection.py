@@ -16,7 +16,7 @@ from cachetools import LRUCache
 from authz import fork, telemetry
 from authz.backoff import Backoff
 from authz.call import Principal
-from authz.clock import SYSTEM_CLOCK, Clock
+from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.encoding import EncodingError, json_object
 from authz.errors import ConfigError, IntrospectionUnavailableError, TokenInactiveError
 from authz.flow import Flow, Wait
@@ -70,8 +70,8 @@ class IntrospectionCounters:
 
 class _Word(NamedTuple):
     is_active: bool
-    said_at: float
-    until: float
+    said_at: Moment
+    lasts: float
 
 
 @dataclass(slots=True)
@@ -177,7 +177,7 @@ class Introspector:
 
     def _ask(self, token: str, principal: Principal, max_age: float) -> Flow[bool]:
         digest = digest_of(token)
-        begun_before, after = self._begun, self._clock.monotonic() - max_age
+        begun_before, after = self._begun, self._clock.now().after(-max_age)
         while True:
             with self._lock:
                 word = self._remembered(digest, principal, said_after=after)
@@ -200,15 +200,20 @@ class Introspector:
                 raise self._unavailable()
             # A question that this call only joined was asked before it, perhaps before the token was withdrawn.
             # The one after that was not: so this goes round twice at the most. Counted, for a clock may stand still.
-            if is_ours or not answer.is_active or answer.said_at > after or question.number > begun_before:
+            if (
+                is_ours
+                or not answer.is_active
+                or not after.has_reached(answer.said_at)
+                or question.number > begun_before
+            ):
                 return answer.is_active
 
-    def _remembered(self, digest: bytes, principal: Principal, *, said_after: float) -> _Word | None:
+    def _remembered(self, digest: bytes, principal: Principal, *, said_after: Moment) -> _Word | None:
         word = self._words.get(digest)
-        if word is None or self._clock.monotonic() >= word.until:
+        if word is None or self._clock.since(word.said_at) >= word.lasts:
             return None
         # An answer that the token is withdrawn does not age: nobody brings tokens back.
-        if word.is_active and (word.said_at <= said_after or self._clock.time() >= principal.expires_at):
+        if word.is_active and (said_after.has_reached(word.said_at) or self._clock.time() >= principal.expires_at):
             return None
         self.counters.remembered += 1
         return word
@@ -237,7 +242,7 @@ class Introspector:
             "client_secret": self._client_secret,
         }
         # What the issuer says may be true only since before it said it.
-        started = self._clock.monotonic()
+        started = self._clock.now()
         response = self._transport.fetch("POST", self._url, form=form)
         response.add_done_callback(lambda done: self._finish(digest, question, done, principal, started))
 
@@ -247,7 +252,7 @@ class Introspector:
         question: _Question,
         response: "Future[HttpResponse]",
         principal: Principal,
-        started: float,
+        started: Moment,
     ) -> None:
         is_active, error, pause = None, "", 0.0
         try:
@@ -267,12 +272,12 @@ class Introspector:
             if is_active is None:
                 self.counters.failures += 1
                 # Those under way together fail together: that is one failure, not sixteen.
-                self._backoff.failed(self._clock.monotonic(), at_least=pause, began=started)
+                self._backoff.failed(self._clock.monotonic(), at_least=pause, began=started.monotonic)
             else:
                 self.counters.active += is_active
                 self.counters.inactive += not is_active
                 self._backoff.succeeded()
-                word = _Word(is_active, started, started + (ACTIVE_SECONDS if is_active else INACTIVE_SECONDS))
+                word = _Word(is_active, started, ACTIVE_SECONDS if is_active else INACTIVE_SECONDS)
                 self._words[digest] = word
         if error:
             level = telemetry.ERROR if pause >= _CREDENTIALS_PAUSE else telemetry.WARNING

@@ -17,6 +17,7 @@ class _Nobody:
     """Stands in for a verifier where only proxies are believed: no token is good."""
 
     clock: Clock = SYSTEM_CLOCK
+    ownership = None
 
     def verify_flow(self, _token: str, _peer: Peer | None = None, _evidence: Evidence | None = None) -> Flow[Principal]:
         raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")

@@ -1,5 +1,6 @@
 """What is known of the organization that a caller acts for: what the policy lists, over what a directory says."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -7,6 +8,7 @@ from authz.call import Principal
 from authz.directory import Directory
 from authz.errors import ConfigError, PermissionDeniedError
 from authz.flow import Flow
+from authz.ownership import Ownership
 from authz.policy import Organization, Policy
 from authz.policy.memory import Memory
 from authz.policy.organizations import STRANGER
@@ -20,26 +22,45 @@ class Organizations:
     """Say who organizations are.
 
     Args:
-        directory: who is asked, if anybody.
+        directory: who is asked, if anybody; or the directory of each issuer that has one, by issuer.
         unknown: what becomes of organizations that the directory does not know; without one, that no policy lists.
+        ownership: which issuer an organization belongs to; ``None`` where that makes no difference.
 
     Raises:
-        ConfigError: ``unknown`` is neither ``allow`` nor ``deny``.
+        ConfigError: ``unknown`` is neither ``allow`` nor ``deny``, or a directory is not that of an issuer.
 
     """
 
-    def __init__(self, directory: Directory | None, unknown: Unknown) -> None:
+    def __init__(
+        self,
+        directory: Directory | Mapping[str, Directory] | None,
+        unknown: Unknown,
+        ownership: Ownership | None = None,
+    ) -> None:
         if unknown not in ("allow", "deny"):
             raise ConfigError(f"unknown_organizations: {unknown!a} must be allow or deny")
-        self._directory = directory
+        self._ownership = ownership
+        self._directory, self._by_issuer = _directories(directory, ownership)
         self._are_unknown_denied = unknown == "deny"
         self._overlaid = Memory[tuple[int, int], tuple[Organization, Organization, Organization]](_REMEMBERED)
         self._identified = Memory[int, tuple[Principal, Principal]](_REMEMBERED)
 
     @property
+    def directories(self) -> tuple[Directory, ...]:
+        """Who may be asked."""
+        return (*self._by_issuer.values(), *([] if self._directory is None else [self._directory]))
+
+    @property
     def are_checked(self) -> bool:
         """Whether a directory is asked, or those that are unknown are denied."""
-        return self._directory is not None or self._are_unknown_denied
+        return bool(self.directories) or self._are_unknown_denied
+
+    def directory_of(self, org_id: str) -> Directory | None:
+        """Return who is asked about an organization: never the directory of another issuer than its own."""
+        if not self._by_issuer or self._ownership is None:
+            return self._directory
+        owner = self._ownership.owner_of(org_id)
+        return None if owner is None else self._by_issuer.get(owner)
 
     def check(self, policy: Policy | None) -> None:
         """Check that there is anything to know organizations by, where those that are unknown are denied.
@@ -48,7 +69,7 @@ class Organizations:
             ConfigError: there is not, so everybody would be denied.
 
         """
-        has_list = self._directory is not None or (policy is not None and policy.organizations)
+        has_list = bool(self.directories) or (policy is not None and policy.organizations)
         if self._are_unknown_denied and not has_list:
             raise ConfigError(
                 "unknown_organizations: deny needs a directory (workos_api_key) or a policy that lists organizations"
@@ -63,9 +84,10 @@ class Organizations:
                 depend on that, so nobody can decide, whatever the policy lists.
 
         """
-        if self._directory is None:
+        directory = self.directory_of(org_id)
+        if directory is None:
             return self.recall(org_id, policy)
-        known = yield from self._directory.find(org_id)
+        known = yield from directory.find(org_id)
         return self._overlay(_listed(org_id, policy), known)
 
     def recall(self, org_id: str, policy: Policy | None) -> Organization:
@@ -75,8 +97,8 @@ class Organizations:
             PermissionDeniedError: there is none of that id, or none is remembered, and such are denied.
 
         """
-        listed = _listed(org_id, policy)
-        return self._overlay(listed, listed if self._directory is None else self._directory.recall(org_id))
+        listed, directory = _listed(org_id, policy), self.directory_of(org_id)
+        return self._overlay(listed, listed if directory is None else directory.recall(org_id))
 
     def identify(self, principal: Principal, organization: Organization) -> Principal:
         """Return ``principal`` with the tenant of its organization; for the same caller the same object."""
@@ -103,6 +125,21 @@ class Organizations:
             overlaid = listed, known, listed.over(known)
             self._overlaid.remember(key, overlaid)
         return overlaid[2]
+
+
+def _directories(
+    directory: Directory | Mapping[str, Directory] | None, ownership: Ownership | None
+) -> tuple[Directory | None, dict[str, Directory]]:
+    """Return who is asked about every organization, or the directories by issuer."""
+    if ownership is None:
+        if isinstance(directory, Mapping):
+            raise ConfigError("directory: give one, for all issuers here name the same organizations")
+        return directory, {}
+    if directory is None:
+        return None, {}
+    if not isinstance(directory, Mapping) or not directory or not directory.keys() <= ownership.issuers:
+        raise ConfigError("directory: where organizations belong to issuers give those of issuers, by issuer")
+    return None, dict(directory)
 
 
 def _listed(org_id: str, policy: Policy | None) -> Organization | None:

@@ -12,7 +12,7 @@ MEANINGS = {
     "claim_missing": "The token lacks a claim that it must have. `authz verify` shows which; "
     "a token of an M2M application has all of them.",
     "claim_invalid": "A claim is not what it must be: another issuer or audience, not valid yet, a person's token, "
-    "or bound to another certificate. `authz verify` shows which.",
+    "another issuer's organization, or bound to another certificate. `authz verify` shows which.",
     "token_expired": "The token was good once and has expired. Get a new one; if it is new, compare the clocks.",
     "token_inactive": "The token has been withdrawn, by the issuer or by the operator. "
     "Get a new one; if it is refused too, ask who withdrew the access.",

@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError, Future
 
 from authz import fork, telemetry
 from authz.backoff import JITTER, Backoff, uniform
-from authz.clock import SYSTEM_CLOCK, Clock
+from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.encoding import json_object
 from authz.errors import KeyNotFoundError, KeySetUnavailableError
 from authz.flow import Flow, Wait
@@ -50,7 +50,7 @@ class RemoteKeySet:
     Args:
         url: where the JWK Set is; see :func:`authz.transport.check_url`.
         transport: what fetches it.
-        clock: only its ``monotonic`` is read.
+        clock: where the time comes from; keys age by whichever of its two clocks runs further.
         max_blocked_threads: how many threads may wait for an unknown ``kid``; tasks are not counted.
         seed: keys to begin with, while the first fetch is under way or fails; believed as if just fetched.
         jitter: returns a number between -1 and 1, so that many servers do not refresh at once.
@@ -69,13 +69,13 @@ class RemoteKeySet:
     ) -> None:
         self._url = url
         self._transport = transport
-        self._now = clock.monotonic
+        self._clock, self._now = clock, clock.monotonic
         self._jitter = jitter
         self._max_blocked_threads = max_blocked_threads
         self._ring = seed or _NO_KEYS
-        self._fetched_at: float | None = None
-        self._refresh_at = -math.inf
-        self._stale_at = self._now() + STALE if seed else -math.inf
+        self._fetched_at: Moment | None = None
+        self._refresh_at = _LONG_AGO
+        self._stale_at = clock.now().after(STALE) if seed else _LONG_AGO
         self._error = ""
         self._watchers: list[Callable[[frozenset[str]], None]] = []
         self._backoff = Backoff(jitter)
@@ -102,11 +102,10 @@ class RemoteKeySet:
     def load(self) -> Flow[None]:
         """See :class:`authz.keys.KeySet`; waits up to 2 s, and like any use of a key refreshes ahead of need."""
         with self._lock:
-            now = self._now()
-            if now < self._stale_at:
+            if not self._clock.has_reached(self._stale_at):
                 pending, is_ours = None, False
             else:
-                pending, is_ours = self._join_or_begin(now)
+                pending, is_ours = self._join_or_begin(self._now())
         if pending is None:
             self._refresh_ahead()
             return
@@ -116,9 +115,11 @@ class RemoteKeySet:
 
     def holds(self, key: VerificationKey) -> bool:
         """See :class:`authz.keys.KeySet`; like any use of a key it refreshes ahead of need."""
-        if self._now() >= self._refresh_at:
+        if self._clock.has_reached(self._refresh_at):
             self._refresh_ahead()
-        return self._current().keys.get(key.kid) is key
+            return self._current().keys.get(key.kid) is key
+        # Not due, so not stale either.
+        return self._ring.keys.get(key.kid) is key
 
     def knows(self, key_id: str) -> bool:
         """See :class:`authz.keys.KeySet`."""
@@ -131,7 +132,7 @@ class RemoteKeySet:
     def age(self) -> float | None:
         """See :class:`authz.keys.KeySet`."""
         fetched_at = self._fetched_at
-        return None if fetched_at is None else self._now() - fetched_at
+        return None if fetched_at is None else self._clock.since(fetched_at)
 
     def health(self) -> KeySetHealth:
         """See :class:`authz.keys.KeySet`."""
@@ -142,7 +143,7 @@ class RemoteKeySet:
                 is_ready=bool(ring.keys),
                 keys=len(ring.keys),
                 age=self.age(),
-                lasts=max(0.0, self._stale_at - now),
+                lasts=max(0.0, self._clock.until(self._stale_at)),
                 error=self._error,
                 retry_in=max(0.0, self._backoff.retry_at - now),
                 fetches=self._fetches,
@@ -161,7 +162,7 @@ class RemoteKeySet:
         self._pending: Future[bool] | None = None
 
     def _current(self) -> KeyRing:
-        return self._ring if self._now() < self._stale_at else _NO_KEYS
+        return _NO_KEYS if self._clock.has_reached(self._stale_at) else self._ring
 
     def _look_up(self, kid: str | None) -> tuple[VerificationKey | None, "Future[bool]", bool]:
         # One lock around looking and deciding: a set that arrives in between must not look like a miss.
@@ -176,8 +177,8 @@ class RemoteKeySet:
 
     def _refresh_ahead(self) -> None:
         with self._lock:
-            now = self._now()
-            if self._pending is not None or now < self._refresh_at or now < self._backoff.retry_at:
+            is_due = self._clock.has_reached(self._refresh_at)
+            if self._pending is not None or not is_due or self._now() < self._backoff.retry_at:
                 return
             pending = self._begin()
         self._launch(pending)
@@ -187,7 +188,7 @@ class RemoteKeySet:
             return self._pending, False
         if now < self._backoff.retry_at:
             raise KeySetUnavailableError(retry_after=self._backoff.retry_at - now)
-        if now < self._stale_at:
+        if not self._clock.has_reached(self._stale_at):
             # Keys are there, only not this one, and anybody can invent a kid: attempts count, whoever asks.
             if len(self._forced) == _FORCED_FETCHES and now - self._forced[0] < _FORCED_WINDOW:
                 raise KeySetUnavailableError if self._backoff.is_failing else KeyNotFoundError
@@ -227,7 +228,7 @@ class RemoteKeySet:
             else:
                 self._fetches += 1
                 self._backoff.succeeded()
-                withdrawn = self._replace(ring, now, fresh)
+                withdrawn = self._replace(ring, self._clock.now(), fresh)
         if ring is None:
             telemetry.event(telemetry.WARNING, "jwks_fetch_failed", url=self._url, error=error)
         else:
@@ -237,14 +238,14 @@ class RemoteKeySet:
             for watcher in self._watchers:
                 watcher(withdrawn)
 
-    def _replace(self, ring: KeyRing, now: float, fresh: float) -> frozenset[str]:
+    def _replace(self, ring: KeyRing, now: Moment, fresh: float) -> frozenset[str]:
         # A key that stays keeps its object, so that holds() is one comparison
         # and a token verified by a key that left, or changed, is known at once.
         old = self._ring.keys
         self._ring = KeyRing(keys={kid: old[kid] if old.get(kid) == key else key for kid, key in ring.keys.items()})
         self._fetched_at = now
-        self._refresh_at = now + fresh * (_REFRESH_AT + JITTER * self._jitter())
-        self._stale_at = now + max(fresh, STALE)
+        self._refresh_at = now.after(fresh * (_REFRESH_AT + JITTER * self._jitter()))
+        self._stale_at = now.after(max(fresh, STALE))
         return frozenset(kid or "" for kid, key in old.items() if self._ring.keys.get(kid) is not key)
 
     def _wait(self, pending: "Future[bool]") -> Flow[None]:
@@ -260,6 +261,7 @@ class RemoteKeySet:
 
 
 _NO_KEYS = KeyRing(keys={})
+_LONG_AGO = Moment(-math.inf, -math.inf)
 _NOTHING: "Future[bool]" = Future()
 
 

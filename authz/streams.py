@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 from authz import fork, telemetry
 from authz.alarms import Alarm, Alarms
 from authz.call import Call, Principal, check_methods
-from authz.clock import SYSTEM_CLOCK, Clock
+from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.errors import AuthzError, ConfigError, InternalError, ResourceExhaustedError, TokenExpiredError
 
 StreamExpiry = Literal["token", "never"]
@@ -41,13 +41,13 @@ class OpenStreams:
     """Every open stream of one authorizer.
 
     Args:
-        clock: ``time`` for when tokens expire, ``monotonic`` for waiting until then.
+        clock: a stream ends when the first of its two clocks comes to the end of the token.
 
     """
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
-        self._alarms = Alarms("authz-streams", monotonic=clock.monotonic)
+        self._alarms = Alarms("authz-streams", clock=clock)
         self.after_fork()
         fork.register(self)
 
@@ -93,7 +93,7 @@ class OpenStreams:
             is_new = stream not in self._open
             if is_new:
                 self.check(org_id, at_most)
-            alarm = self._alarm(stream, left) if 0 < left < math.inf else None
+            alarm = self._alarm(stream, self._clock.at(until)) if 0 < left < math.inf else None
             self._open[stream] = _Open(principal, alarm, call)
             self._counts[org_id] = self._counts.get(org_id, 0) + is_new
         if left <= 0:
@@ -145,7 +145,8 @@ class OpenStreams:
             if opened is not None:
                 if opened.alarm is not None:
                     self._alarms.cancel(opened.alarm)
-                self._open[stream] = opened._replace(alarm=self._alarm(stream, seconds))
+                again = Moment(monotonic=self._clock.monotonic() + seconds)
+                self._open[stream] = opened._replace(alarm=self._alarm(stream, again))
 
     def expire(self) -> None:
         """End every stream that is due by now; a thread does it at the time."""
@@ -157,8 +158,7 @@ class OpenStreams:
         self._open: dict[Stream, _Open] = {}
         self._counts: dict[str, int] = {}
 
-    def _alarm(self, stream: Stream, seconds: float) -> Alarm:
-        at = self._clock.monotonic() + seconds
+    def _alarm(self, stream: Stream, at: Moment) -> Alarm:
         return self._alarms.set(at, lambda: self.end_one(stream, TokenExpiredError()))
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 
 from authz import fork, telemetry
 from authz.backoff import JITTER, Backoff, uniform
-from authz.clock import SYSTEM_CLOCK, Clock
+from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.errors import AuthzError, ConfigError, TokenEndpointError
 from authz.flow import Flow, Wait, arun, run
@@ -63,8 +63,8 @@ def replace_token(source: TokenSource, refused: str) -> Flow[str | None]:
 
 class _Token(NamedTuple):
     text: str
-    refresh_at: float
-    expires_at: float
+    refresh_at: Moment
+    expires_at: Moment
 
 
 class _RefusedError(Exception):
@@ -93,7 +93,7 @@ class ClientCredentials:
         scope: the scopes to ask for, space-separated or several; by default whatever the application has.
         auth_method: ``client_secret_post`` or ``client_secret_basic`` (RFC 6749 section 2.3.1).
         transport: how the endpoint is asked; by default one of its own.
-        clock: only its ``monotonic`` and, for tokens without ``expires_in``, its ``time`` are read.
+        clock: where the time comes from; a token ages by whichever of its two clocks runs further.
         jitter: returns a number between -1 and 1, so that many clients do not refresh at once.
 
     Raises:
@@ -199,7 +199,7 @@ class ClientCredentials:
         except (TimeoutError, CancelledError):
             raise TokenEndpointError("the token endpoint did not answer in time") from None
         with self._lock:
-            if self._token is not None and self._clock.monotonic() < self._token.expires_at:
+            if self._token is not None and not self._clock.has_reached(self._token.expires_at):
                 return self._token.text
             raise self._unavailable()
 
@@ -232,14 +232,14 @@ class ClientCredentials:
 
     def _usable(self) -> tuple[str | None, "Future[None]"]:
         with self._lock:
-            now = self._clock.monotonic()
+            now = self._clock.now()
             token = self._token
-            text = token.text if token is not None and now < token.expires_at else None
-            if token is not None and text is not None and now < token.refresh_at:
+            text = token.text if token is not None and not now.has_reached(token.expires_at) else None
+            if token is not None and text is not None and not now.has_reached(token.refresh_at):
                 return text, _NOTHING
             if self._pending is not None:
                 return text, self._pending
-            if now < self._backoff.retry_at and not self._has_another_secret():
+            if now.monotonic < self._backoff.retry_at and not self._has_another_secret():
                 if text is not None:
                     return text, _NOTHING
                 raise self._unavailable()
@@ -261,7 +261,7 @@ class ClientCredentials:
         msg = f"no token from {self._url}: {why}"
         return TokenEndpointError(msg, retry_after=retry_after, is_permanent=why.permanent)
 
-    def _launch(self, pending: "Future[None]", started: float) -> None:
+    def _launch(self, pending: "Future[None]", started: Moment) -> None:
         try:
             secret = self._secret()
         except ConfigError as error:
@@ -289,7 +289,7 @@ class ClientCredentials:
         return secret
 
     def _finish(
-        self, pending: "Future[None]", response: "Future[HttpResponse]", started: float, secret: str | None
+        self, pending: "Future[None]", response: "Future[HttpResponse]", started: Moment, secret: str | None
     ) -> None:
         token, refused = None, _RefusedError("unforeseen")
         try:
@@ -319,7 +319,7 @@ class ClientCredentials:
             telemetry.event(telemetry.WARNING, "token_fetch_failed", url=self._url, error=str(refused))
         pending.set_result(None)
 
-    def _read(self, response: HttpResponse, started: float) -> _Token:
+    def _read(self, response: HttpResponse, started: Moment) -> _Token:
         if response.status != _OK:
             raise _refused(response)
         try:
@@ -336,8 +336,8 @@ class ClientCredentials:
         ahead = min(max(_REFRESH_SECONDS, _REFRESH_SHARE * lifetime), lifetime / 2)
         return _Token(
             text=text,
-            refresh_at=started + lifetime - ahead * (1 + JITTER * self._jitter()),
-            expires_at=started + lifetime - min(_TRAVEL_SECONDS, _REFRESH_SHARE * lifetime),
+            refresh_at=started.after(lifetime - ahead * (1 + JITTER * self._jitter())),
+            expires_at=started.after(lifetime - min(_TRAVEL_SECONDS, _REFRESH_SHARE * lifetime)),
         )
 
     def _lifetime(self, answer: dict[str, Any], text: str) -> float:

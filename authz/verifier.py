@@ -20,6 +20,7 @@ from authz.flow import Flow, arun, pause, run
 from authz.jwk import VerificationKey, check_algorithms
 from authz.jws import check_signature, digest_of, parse_compact
 from authz.keys import KeySet, KeySetHealth, StaticKeySet, load_jwks
+from authz.ownership import Ownership
 from authz.peer import Peer
 from authz.profiles import ProfileName, TokenProfile, profile_of
 from authz.remote_keys import RemoteKeySet
@@ -35,7 +36,8 @@ CACHE_SECONDS = 300.0
 class _Verified(NamedTuple):
     principal: Principal
     key: VerificationKey
-    until: float
+    until_time: float
+    until_monotonic: float
 
 
 class Verifier:
@@ -72,6 +74,9 @@ class Verifier:
         ConfigError: an argument that cannot work; the message names it.
 
     """
+
+    ownership: Ownership | None = None
+    """``None``: one issuer alone may name any organization."""
 
     def __init__(
         self,
@@ -181,13 +186,20 @@ class Verifier:
         """Return whom ``token`` names; see :meth:`verify`."""
         return await arun(self.verify_flow(token, peer))
 
-    def verify_flow(self, token: str, peer: Peer | None = None, evidence: Evidence | None = None) -> Flow[Principal]:
+    def verify_flow(
+        self,
+        token: str,
+        peer: Peer | None = None,
+        evidence: Evidence | None = None,
+        ownership: Ownership | None = None,
+    ) -> Flow[Principal]:
         """Return whom ``token`` names, as a flow; see :meth:`verify`.
 
         Args:
             token: a compact JWS.
             peer: who sent it.
             evidence: is told whom the token names, and how that is known.
+            ownership: which organizations the issuer may name; ``None`` for any.
 
         Raises:
             PeerUnknownError: the token is bound to a certificate, and ``peer`` is ``None``.
@@ -199,6 +211,9 @@ class Verifier:
         if principal is None:
             source = "signature"
             principal = yield from self._checked(token, digest)
+        if ownership is not None:
+            # Before the evidence: an organization is not told of where another issuer names it.
+            ownership.check(principal)
         if evidence is not None:
             evidence.principal = principal
             # A call that is asked about again, with its peer, finds in the cache what has just been checked for it.
@@ -208,7 +223,9 @@ class Verifier:
             _check_certificate(principal, peer)
         return principal
 
-    def principal_of(self, claims: Mapping[str, Any], peer: Peer | None = None) -> Principal:
+    def principal_of(
+        self, claims: Mapping[str, Any], peer: Peer | None = None, ownership: Ownership | None = None
+    ) -> Principal:
         """Return whom the payload of a token names whose signature somebody else has checked.
 
         Every rule about claims is the same as for a token; those about its header are not checked.
@@ -216,6 +233,7 @@ class Verifier:
         Args:
             claims: the payload.
             peer: who sent the token.
+            ownership: which organizations the issuer may name; ``None`` for any.
 
         Raises:
             UnauthenticatedError: a claim is not what it must be, or a rule about headers is in force.
@@ -224,6 +242,8 @@ class Verifier:
         if self._require_at_jwt:
             raise TokenMalformedError("typ must be at+jwt, and a payload has no header that could say so")
         principal = principal_from(claims, self._rules, self._time())
+        if ownership is not None:
+            ownership.check(principal)
         if principal.certificate:
             _check_certificate(principal, peer)
         return principal
@@ -257,9 +277,9 @@ class Verifier:
         check_signature(jws, key)
         now = self._time()
         principal = principal_from(claims, self._rules, now, key_id=key.kid or "")
-        until = min(self.ends_at(principal), now + CACHE_SECONDS)
+        until = self.clock.at(min(self.ends_at(principal), now + CACHE_SECONDS))
         with self._lock:
-            self._cache[digest] = _Verified(principal, key, until)
+            self._cache[digest] = _Verified(principal, key, *until)
         return principal
 
     def remembered(self, digest: bytes) -> Principal | None:
@@ -269,9 +289,9 @@ class Verifier:
             verified = self._cache[digest]
         except KeyError:
             return None
-        if self._time() < verified.until and self._keys.holds(verified.key):
-            return verified.principal
-        return None
+        # By both clocks, for one of them may be set.
+        is_over = self._time() >= verified.until_time or self._monotonic() >= verified.until_monotonic
+        return None if is_over or not self._keys.holds(verified.key) else verified.principal
 
     def warm_up(self, timeout: float = 5.0) -> None:
         """Have the issuer's keys, so that no call must wait for them.

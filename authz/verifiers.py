@@ -11,6 +11,7 @@ from authz.errors import ClaimError, ConfigError, TokenMalformedError, Unavailab
 from authz.flow import Flow, arun, run
 from authz.jws import digest_of
 from authz.keys import KeySetHealth
+from authz.ownership import Organizations, Ownership
 from authz.peer import Peer
 from authz.verifier import Verifier
 
@@ -19,21 +20,38 @@ class Verifiers:
     """Verify tokens of several issuers; each is judged by the verifier of the issuer that it names.
 
     A key is looked up in that issuer's set only (RFC 8725 section 3.8), so
-    that no issuer can speak for another, whatever ``kid`` it writes.
+    that no issuer can speak for another, whatever ``kid`` it writes. An
+    organization belongs to one issuer (:class:`authz.ownership.Ownership`),
+    and a token in which another names it is refused.
     Used in every place where a :class:`authz.Verifier` is.
 
     Args:
         verifiers: one for each issuer.
+        organizations: which organizations each issuer may name, by issuer: a regular expression that the whole
+            ``org_id`` must match, or a list of ids, which goes before any pattern. An id that the patterns of two
+            issuers match is refused from both. Needed where there are several issuers.
+        shared_organizations: let every issuer name every organization, with its tenant, policy and quota,
+            and every client: only where each of them is believed about all customers of the others.
 
     Raises:
-        ConfigError: none, or two for one issuer.
+        ConfigError: no verifier, or two for one issuer; several of them, and neither of the options, or both.
 
     """
 
-    def __init__(self, *verifiers: Verifier) -> None:
+    def __init__(
+        self,
+        *verifiers: Verifier,
+        organizations: Mapping[str, Organizations] | None = None,
+        shared_organizations: bool = False,
+    ) -> None:
         self._by_issuer = {verifier.issuer: verifier for verifier in verifiers}
         if not verifiers or len(self._by_issuer) != len(verifiers):
             raise ConfigError("verifiers: give at least one, and one only for each issuer")
+        if not isinstance(shared_organizations, bool):
+            # The "false" of a variable must not stand for yes.
+            raise ConfigError("shared_organizations: must be True or False")
+        self.ownership = self._ownership(organizations, is_shared=shared_organizations)
+        """Which organizations each issuer may name; ``None`` where any may name all."""
 
     @property
     def clock(self) -> Clock:
@@ -53,12 +71,13 @@ class Verifiers:
         digest = digest_of(token)
         for verifier in self._by_issuer.values():
             if verifier.remembered(digest) is not None:
-                return (yield from verifier.verify_flow(token, peer, evidence))
-        return (yield from self._of_issuer(_claimed_issuer(token)).verify_flow(token, peer, evidence))
+                return (yield from verifier.verify_flow(token, peer, evidence, self.ownership))
+        verifier = self._of_issuer(_claimed_issuer(token))
+        return (yield from verifier.verify_flow(token, peer, evidence, self.ownership))
 
     def principal_of(self, claims: Mapping[str, Any], peer: Peer | None = None) -> Principal:
         """Return whom a payload names; see :meth:`authz.Verifier.principal_of`."""
-        return self._of_issuer(claims.get("iss")).principal_of(claims, peer)
+        return self._of_issuer(claims.get("iss")).principal_of(claims, peer, self.ownership)
 
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which the token of ``principal`` is refused, by its issuer's rules."""
@@ -112,6 +131,24 @@ class Verifiers:
         """Stop fetching keys."""
         for verifier in self._by_issuer.values():
             verifier.close()
+
+    def _ownership(self, organizations: Mapping[str, Organizations] | None, *, is_shared: bool) -> Ownership | None:
+        if organizations is None:
+            if len(self._by_issuer) > 1 and not is_shared:
+                raise ConfigError(
+                    "verifiers: say which organizations each issuer may name: organizations={issuer: a pattern or a "
+                    "list of ids}; or, if each may name those of all others, shared_organizations=True"
+                )
+            return None
+        if is_shared:
+            raise ConfigError("organizations and shared_organizations: give one of them")
+        for issuer in self._by_issuer:
+            if issuer not in organizations:
+                raise ConfigError(f"organizations: every issuer needs its own, and nothing is said of {issuer}")
+        for issuer in organizations:
+            if issuer not in self._by_issuer:
+                raise ConfigError(f"organizations: {issuer!a} is no issuer of these verifiers")
+        return Ownership(organizations)
 
     def _of_issuer(self, issuer: object) -> Verifier:
         verifier = self._by_issuer.get(issuer) if isinstance(issuer, str) else None

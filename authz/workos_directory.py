@@ -23,7 +23,7 @@ class WorkOSDirectory(Directory):
         groups_key: the key of the metadata that names an organization's groups, with commas between them;
             by default none does.
         transport: how WorkOS is asked; by default one of its own.
-        clock: only its ``monotonic`` is read.
+        clock: where the time comes from; answers age by whichever of its two clocks runs further.
 
     Raises:
         ConfigError: an argument that cannot work, or the extra is not installed.

@@ -46,14 +46,20 @@ class ManualClock:
 
     def __init__(self) -> None:
         self.now = NOW
+        self._set_forward = 0.0
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
 
+    def set_forward(self, seconds: float) -> None:
+        """Set the time of day, as after a machine was suspended; back if they are negative."""
+        self.now += seconds
+        self._set_forward += seconds
+
     @property
     def clock(self) -> Clock:
         # Two scales, so that code which mixes them fails.
-        return Clock(lambda: self.now, lambda: self.now - NOW + 1000.0)
+        return Clock(lambda: self.now, lambda: self.now - self._set_forward - NOW + 1000.0)
 
 
 def drive(flow: Flow[Any], clock: ManualClock) -> Any:

@@ -334,7 +334,8 @@ OTHER_ISSUER = "https://globex.authkit.app"
 @pytest.fixture
 def both(new_verifier, other_key):
     """Return a verifier of two issuers."""
-    return Verifiers(new_verifier(), new_verifier(issuer=OTHER_ISSUER, transport=FakeIssuer(other_key).transport))
+    theirs = new_verifier(issuer=OTHER_ISSUER, transport=FakeIssuer(other_key).transport)
+    return Verifiers(new_verifier(), theirs, shared_organizations=True)
 
 
 def test_a_token_is_shown_to_no_other_issuer(both, new_introspector, token, other_key, claims):

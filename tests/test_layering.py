@@ -25,6 +25,7 @@ FLOORS = (
         "introspection",
         "isolation",
         "mesh",
+        "ownership",
         "remote_keys",
         "requirements",
     ),

@@ -509,3 +509,76 @@ def test_organizations_without_streams_leave_nothing_behind(streams):
         streams.close(opened(streams, who=principal(f"org_{number}")))
 
     assert [value for value in vars(streams).values() if isinstance(value, dict)] == [{}, {}]
+
+
+# ---- By either clock ----
+
+
+def test_stream_ends_by_the_time_of_day_when_that_is_set_forward(streams, clock):
+    """A machine that was suspended: its other clock stood still meanwhile."""
+    ended, other = opened(streams, NOW + 3600), opened(streams, NOW + 7200)
+    clock.set_forward(3599.9)
+    streams.expire()
+    before = list(ended.reasons)
+    clock.set_forward(0.1)
+    streams.expire()
+
+    assert (before, ended.reasons, other.reasons) == ([], ["token_expired"], [])
+
+
+@pytest.mark.parametrize("seconds", [-1, -3600, -1e6])
+def test_stream_ends_as_late_as_it_would_when_the_time_of_day_is_set_back(streams, clock, seconds):
+    stream = opened(streams, NOW + 100)
+    clock.set_forward(seconds)
+    after(streams, clock, 99.9)
+    before = list(stream.reasons)
+    after(streams, clock, 0.1)
+
+    assert (before, stream.reasons) == ([], ["token_expired"])
+
+
+def test_streams_end_however_the_time_of_day_is_set_in_between(streams, clock):
+    """By the clock that comes first, whenever each of them was opened."""
+    clock.set_forward(-3600)
+    early = opened(streams, NOW - 3600 + 1000)
+    clock.set_forward(3600)
+    late = opened(streams, NOW + 900)
+    streams.expire()
+    at_once = (early.reasons, late.reasons)
+    after(streams, clock, 900)
+
+    assert at_once == (["token_expired"], [])
+    assert late.reasons == ["token_expired"]
+
+
+def test_stream_is_ended_once_by_both_clocks(streams, clock):
+    stream = opened(streams)
+    clock.set_forward(100)
+    streams.expire()
+    after(streams, clock, 100)
+    clock.set_forward(-100)
+    after(streams, clock, 100)
+
+    assert stream.reasons == ["token_expired"]
+
+
+def test_stream_is_asked_again_by_the_clock_that_is_not_set(streams, clock):
+    stream = opened(streams, stream=Stream(1.0))
+    after(streams, clock, 100)
+    clock.set_forward(3600)
+    streams.expire()
+    before = len(stream.errors)
+    after(streams, clock, 1)
+
+    assert (before, len(stream.errors)) == (1, 2)
+
+
+def test_streams_that_are_over_by_one_clock_leave_nothing_behind_on_the_other(streams, clock):
+    for _ in range(100):
+        batch = [opened(streams, clock.now + 100) for _ in range(100)]
+        clock.set_forward(100)
+        streams.expire()
+        for stream in batch:
+            streams.close(stream)
+
+    assert held(streams) < 300

@@ -140,7 +140,8 @@ def test_bound_claims_are_good_for_their_owner_only(authorizer, claims, peer, ou
     [(ISSUER, "claim_invalid"), ("https://other.example", ORG), ("https://third.example", "claim_invalid")],
 )
 def test_claims_are_judged_by_the_rules_of_the_issuer_that_they_name(new_verifier, claims, named, outcome):
-    verifiers = Verifiers(new_verifier(audience="another"), new_verifier(issuer="https://other.example"))
+    other = new_verifier(issuer="https://other.example")
+    verifiers = Verifiers(new_verifier(audience="another"), other, shared_organizations=True)
 
     assert verdict(Authorizer(verifiers), claims(iss=named)) == outcome
     assert verdict(Authorizer(verifiers), claims(iss=[named])) == "claim_invalid"

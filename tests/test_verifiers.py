@@ -40,7 +40,7 @@ def each(issuers, clock):
 
 @pytest.fixture
 def verifiers(each):
-    return Verifiers(*each.values())
+    return Verifiers(*each.values(), shared_organizations=True)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_each_issuer_has_an_audience_of_its_own(keys, issuers, clock):
             issuer=url, audience=audience, algorithms=["ES256"], transport=issuers[url].transport, clock=clock.clock
         )
 
-    verifiers = Verifiers(verifier(ISSUER, "ours"), verifier(OTHER, "theirs"))
+    verifiers = Verifiers(verifier(ISSUER, "ours"), verifier(OTHER, "theirs"), shared_organizations=True)
 
     assert verdict(verifiers, keys[ISSUER].sign(m2m_claims(aud="ours"))) == ISSUER
     assert verdict(verifiers, keys[ISSUER].sign(m2m_claims(aud="theirs"))) == "claim_invalid"

@@ -71,8 +71,24 @@ class _Hearing:
             self._took("passed", "Signature, issuer, audience and times are good.")
             return principal
         self._took("unknown", "None was given: this is what a good token of this caller would get.")
-        scopes = frozenset(asked.scopes)
-        return Principal(org_id=asked.organization, client_id=asked.client, subject=asked.client, scopes=scopes)
+        return Principal(
+            org_id=asked.organization,
+            client_id=asked.client,
+            subject=asked.client,
+            scopes=frozenset(asked.scopes),
+            issuer=self._issuer_of(asked.organization),
+        )
+
+    def _issuer_of(self, org_id: str) -> str:
+        """Return whose token names an organization; empty where several issuers may."""
+        verifier = self._authorizer.verifier
+        if verifier.ownership is None:
+            issuers = list(verifier.health())
+            return issuers[0] if len(issuers) == 1 else ""
+        owner = verifier.ownership.owner_of(org_id)
+        if owner is None:
+            raise ClaimError("org_id", "the organization belongs to no issuer, so no token may name it")
+        return owner
 
     def _check_standing(self, principal: Principal) -> None:
         self._name = "Standing"
@@ -81,7 +97,7 @@ class _Hearing:
 
     async def _organization(self, org_id: str) -> Organization | None:
         """Return what is known of the caller's organization; ``None`` if a stranger would have to be asked about."""
-        self._name, directory = "Organization", self._authorizer.directory
+        self._name, directory = "Organization", self._authorizer.directory_of(org_id)
         # Any number of them can be made up, and each would make the directory forget a real one.
         if not self._question.token and directory is not None and not directory.remembers(org_id):
             self._took("unknown", "The directory remembers nothing of it, and is asked only if a token is given.")

@@ -89,7 +89,7 @@ class OwnProcess:
 
     def _known(self, org_id: str) -> dict[str, str]:
         """Return what an organization is called, without asking anybody."""
-        policy, directory = self._authorizer.policy, self._authorizer.directory
+        policy, directory = self._authorizer.policy, self._authorizer.directory_of(org_id)
         listed = STRANGER if policy is None else policy.organization(org_id)
         known = None if directory is None else directory.recall(org_id)
         return known_of(listed if known is None else listed.over(known), listed.quota)

@@ -213,6 +213,20 @@ class Policy:
                         "from every call; ask for source.organizations, clients or scopes"
                     )
 
+    def check_clients(self) -> None:
+        """Check that no rule allows clients of whichever issuer: each issuer writes what ``client_id`` it likes.
+
+        Raises:
+            ConfigError: one does.
+
+        """
+        for rule in (*self.rules, *self.requirements.values()):
+            if rule.clients and not rule.is_deny and not rule.organizations and not rule.groups:
+                raise ConfigError(
+                    f"policy {self.name!a}: rule {rule.name!a} allows clients by their ids alone, which any of the "
+                    "issuers may give to clients of its own; name their organizations or groups too"
+                )
+
     def _find(self, call: Call, principal: Principal, groups: Words) -> Rule | None:
         headers: Mapping[str, str] | None = None
         for rule in self._candidates(call.method, principal, groups):

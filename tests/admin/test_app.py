@@ -440,13 +440,13 @@ def test_directory_is_not_asked_about_a_name_that_anybody_may_type(
 ) -> None:
     page, typed = Page(everything, activity), {"method": "/a.B/C", "organization": "org_trial", "scopes": "ledger:read"}
     before = page.explain(**typed)
-    asked_before = list(cast(Directory, everything.directory).asked)
+    asked_before = list(cast(Directory, everything.directories[0]).asked)
     page.explain(method="/a.B/C", token=new_token(org_id="org_trial"))
     after = page.explain(**typed)
 
     assert (before["verdict"], before["steps"][-1]["name"], asked_before) == ("undecided", "Organization", [])
     assert (after["verdict"], after["policy"]["rule"], after["policy"]["groups"]) == ("denied", "no-trials", ["trial"])
-    assert cast(Directory, everything.directory).asked == ["org_trial"]
+    assert cast(Directory, everything.directories[0]).asked == ["org_trial"]
 
 
 def test_caller_may_be_named_instead(page: Page) -> None:

@@ -87,7 +87,7 @@ class WatchedStreams(OpenStreams):
     def __init__(self, *, clock: Clock) -> None:
         self._number = threading.Condition()
         super().__init__(clock=clock)
-        self._alarms = _ByHand("by-hand", monotonic=clock.monotonic)
+        self._alarms = _ByHand("by-hand", clock=clock)
 
     def open(
         self,

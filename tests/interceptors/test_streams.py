@@ -125,6 +125,21 @@ def test_blocked_handler_keeps_no_stream_open(live: Live, kind: str, doing: str)
     assert live.streams.are(0)
 
 
+def test_stream_ends_when_the_time_of_day_is_set_forward(live: Live) -> None:
+    """As on a machine that was suspended until after the token's end."""
+    running, stage = live.act("stream_stream", "answers")
+    running.feed.send(b"before")
+    assert running.read() == b"before"
+
+    live.clock.set_forward(LIFE)
+    live.streams.expire()
+    running.feed.send(b"after")
+
+    assert is_expired(running.end())
+    stage.release.set()
+    assert live.streams.are(0)
+
+
 @pytest.mark.parametrize("kind", ANSWERING)
 def test_handler_that_comes_by_ends_with_the_right_status(live: Live, kind: str) -> None:
     running, stage = live.act(kind, "answers")

@@ -132,9 +132,11 @@ class Metrics:
                 self._tell_keys(issuer, health)
             for issuer, introspector in authorizer.introspectors.items():
                 self._tell_introspection(issuer, introspector.counters)
-            if authorizer.directory is not None:
-                for result, total in asdict(authorizer.directory.counters).items():
-                    self._count_up(self._directory.labels(result), total, "directory", result)
+            asked = Tally[str]()
+            for directory in authorizer.directories:
+                asked.update(asdict(directory.counters))
+            for result, total in asked.items():
+                self._count_up(self._directory.labels(result), total, "directory", result)
             for change, total in authorizer.shadow.differences.copy().items():
                 self._count_up(self._differences.labels(change), total, "shadow", change)
             if reloader is not None:

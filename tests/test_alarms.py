@@ -1,0 +1,67 @@
+"""Alarms ring by whichever clock comes first, and cost next to nothing until then."""
+
+import threading
+
+from authz.alarms import Alarms
+from authz.clock import SYSTEM_CLOCK, Clock, Moment
+from tests.doubles import ManualClock
+
+PATIENCE = 60.0
+
+
+def test_thread_sees_that_the_time_of_day_was_set_forward() -> None:
+    """Though it sleeps by the other clock, which has not moved."""
+    time, rung = ManualClock(), threading.Event()
+    clock = Clock(lambda: time.now, SYSTEM_CLOCK.monotonic)
+    alarms = Alarms("set-forward", clock=clock, look_seconds=0.01)
+    alarms.set(clock.at(time.now + 3600), rung.set)
+    time.advance(3600)
+
+    assert rung.wait(PATIENCE)
+
+
+def test_thread_that_waits_for_the_other_clock_begins_to_look_at_the_time_of_day() -> None:
+    time, rung, is_asleep = ManualClock(), threading.Event(), threading.Event()
+
+    def monotonic() -> float:
+        # Under the lock, which the thread lets go of when it sleeps: whoever sets an alarm after this wakes it.
+        if threading.current_thread().name == "begins-to-look":
+            is_asleep.set()
+        return SYSTEM_CLOCK.monotonic()
+
+    alarms = Alarms("begins-to-look", clock=Clock(lambda: time.now, monotonic), look_seconds=0.01)
+    alarms.set(Moment(monotonic=SYSTEM_CLOCK.monotonic() + 3600), rung.clear)
+    assert is_asleep.wait(PATIENCE)
+    alarms.set(Moment(time=time.now + 3600), rung.set)
+    time.advance(3600)
+
+    assert rung.wait(PATIENCE)
+
+
+def test_a_look_reads_each_clock_once_however_many_alarms_wait() -> None:
+    reads = []
+    clock = Clock(lambda: reads.append("time") or 1000.0, lambda: reads.append("monotonic") or 1000.0)
+
+    class ByHand(Alarms):
+        def _keep_time(self) -> None:
+            pass
+
+    alarms, rung = ByHand("by-hand", clock=clock), []
+    for number in range(1000):
+        alarms.set(Moment(2000.0 + number, 2000.0 + number), lambda: rung.append(1))
+    reads.clear()
+    alarms.ring()
+
+    assert (sorted(reads), rung) == (["monotonic", "time"], [])
+
+
+def test_thread_without_work_ends(monkeypatch) -> None:
+    monkeypatch.setattr("authz.alarms._LINGER", 0.01)
+    rung = threading.Event()
+    alarms = Alarms("without-work", look_seconds=0.01)
+    alarms.set(SYSTEM_CLOCK.now().after(0.01), rung.set)
+    assert rung.wait(PATIENCE)
+    [thread] = [thread for thread in threading.enumerate() if thread.name == "without-work"] or [None]
+    if thread is not None:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
