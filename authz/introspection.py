@@ -3,10 +3,14 @@
 A signature says what was true when the token was issued; introspection says
 what is true now. It is asked only about tokens that have passed every local
 check, so garbage never makes a request.
+
+A limit is no outage: a question that cannot be asked now because there are
+too many, or because the issuer asks for a pause, is never answered with the
+signature's word, whatever an :class:`Assurance` says.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -18,15 +22,27 @@ from authz.backoff import Backoff
 from authz.call import Principal
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.encoding import EncodingError, json_object
-from authz.errors import ConfigError, IntrospectionUnavailableError, TokenInactiveError
+from authz.errors import (
+    ConfigError,
+    IntrospectionUnavailableError,
+    OverloadedError,
+    TokenInactiveError,
+    UnavailableError,
+)
 from authz.flow import Flow, Wait
 from authz.jws import digest_of
+from authz.shares import Shares, Turns
 from authz.transport import HttpResponse, Transport, TransportError, check_issuer_url, check_url
 
 ACTIVE_SECONDS, INACTIVE_SECONDS = 30.0, 10.0
 
+MAX_WAITING = 256
+"""How many questions may wait for their turn."""
+
 _PATIENCE = 5.0
-_OK, _UNAUTHORIZED, _TOO_MANY = 200, 401, 429
+_OK, _UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 200, 401, 429, 500
+# What a request comes to that never reached the issuer, or that it left unanswered.
+_UNANSWERED = frozenset({"timeout", "connect", "protocol"})
 # Our own credentials are wrong: asking again does not mend them.
 _CREDENTIALS_PAUSE = 30.0
 _LONGEST_PAUSE = 60.0
@@ -38,7 +54,9 @@ class Assurance:
 
     Args:
         max_age: seconds that the issuer's word may be old; 0 asks for every call. At most 30.
-        if_unavailable: when the issuer cannot be asked, ``deny`` (UNAVAILABLE), or ``local``: believe the signature.
+        if_unavailable: while the issuer does not answer, or says itself that it fails (HTTP status 5xx), ``deny``
+            (UNAVAILABLE), or ``local``: believe the signature. Whatever else keeps it from being asked, a limit or
+            a mistake, is UNAVAILABLE.
 
     Raises:
         ConfigError: an argument that cannot be.
@@ -66,6 +84,7 @@ class IntrospectionCounters:
     inactive: int = 0
     remembered: int = 0
     refused: int = 0
+    overloaded: int = 0
 
 
 class _Word(NamedTuple):
@@ -76,9 +95,18 @@ class _Word(NamedTuple):
 
 @dataclass(slots=True)
 class _Question:
-    """One request under way, which everybody who asks about the token shares."""
+    """One request, waiting for its turn or under way, which everybody who asks about the token shares."""
 
-    number: int
+    token: str
+    digest: bytes
+    principal: Principal
+    given_up_at: float
+    """When the call that asked first has lost patience."""
+    number: int = 0
+    """Which of all that were asked it is; 0 until its turn."""
+    asked_at: float | None = None
+    is_outage: bool | None = None
+    """Whether it failed because the issuer gives no answer; ``None`` as long as it has not failed."""
     answer: "Future[_Word | None]" = field(default_factory=Future)
 
 
@@ -86,7 +114,8 @@ class Introspector:
     """Ask an issuer's introspection endpoint about tokens.
 
     Answers are remembered by a hash of the token: active ones for 30 s and not past ``exp``, inactive ones for 10 s.
-    One request per token at a time, 16 in all; after failures a pause of 1 s, doubling to 60 s.
+    One request per token at a time, 16 in all; others wait for their turn, which organizations take one after the
+    other, however many questions each of them has. After failures a pause of 1 s, doubling to 60 s.
 
     Args:
         issuer: the AuthKit domain; the endpoint is ``{issuer}/oauth2/introspection``.
@@ -132,6 +161,8 @@ class Introspector:
         self._transport = transport or Transport()
         self._clock = clock
         self._backoff = Backoff()
+        # Whether it was no answer that the pause in force is for.
+        self._is_outage = False
         self._begun = 0
         self.counters = IntrospectionCounters()
         self.after_fork()
@@ -152,12 +183,13 @@ class Introspector:
         Raises:
             TokenInactiveError: the issuer says so, or speaks of somebody else.
             IntrospectionUnavailableError: it cannot be asked, and ``assurance`` wants its word.
+            OverloadedError: too many questions wait, whatever ``assurance`` says.
 
         """
         try:
             is_active = yield from self._ask(token, principal, assurance.max_age)
-        except IntrospectionUnavailableError:
-            if assurance.if_unavailable == "deny":
+        except IntrospectionUnavailableError as error:
+            if assurance.if_unavailable == "deny" or not error.is_outage:
                 raise
             return
         if not is_active:
@@ -172,8 +204,10 @@ class Introspector:
         self._lock = threading.Lock()
         self._words: LRUCache[bytes, _Word] = LRUCache(self._cache_size)
         self._questions: dict[bytes, _Question] = {}
+        self._turns = Turns[_Question](self._max_in_flight, MAX_WAITING)
+        self._is_asking = False
         # While the issuer hangs, few threads of a server's pool may wait for it.
-        self._threads = threading.BoundedSemaphore(self._max_in_flight)
+        self._threads = Shares(self._max_in_flight)
 
     def _ask(self, token: str, principal: Principal, max_age: float) -> Flow[bool]:
         digest = digest_of(token)
@@ -183,21 +217,26 @@ class Introspector:
                 word = self._remembered(digest, principal, said_after=after)
                 if word is not None:
                     return word.is_active
-                question = self._questions.get(digest)
+                question, displaced = self._questions.get(digest), None
                 is_ours = question is None
                 if question is None:
-                    question = self._begin(digest)
+                    question, displaced = self._begin(token, digest, principal)
                 elif self._backoff.is_failing:
                     # One attempt at a time finds out whether the outage is over; nobody else waits for it.
                     raise self._refused()
+            if displaced is question:
+                raise OverloadedError
+            if displaced is not None:
+                displaced.answer.set_result(None)
             if is_ours:
-                self._launch(digest, question, token, principal)
+                self._take_turns()
+            whose = _whose(principal)
             try:
-                answer: _Word | None = yield Wait(question.answer, _PATIENCE, self._threads)
+                answer: _Word | None = yield Wait(question.answer, _PATIENCE, self._threads.of(whose), whose)
             except (TimeoutError, CancelledError):
-                answer = None
+                raise self._unheard(question) from None
             if answer is None:
-                raise self._unavailable()
+                raise self._unheard(question)
             # A question that this call only joined was asked before it, perhaps before the token was withdrawn.
             # The one after that was not: so this goes round twice at the most. Counted, for a clock may stand still.
             if is_ours or not answer.is_active or answer.said_at > after or question.number > begun_before:
@@ -213,71 +252,136 @@ class Introspector:
         self.counters.remembered += 1
         return word
 
-    def _begin(self, digest: bytes) -> _Question:
-        at_most = 1 if self._backoff.is_failing else self._max_in_flight
-        if self._clock.monotonic() < self._backoff.retry_at or len(self._questions) >= at_most:
+    def _begin(self, token: str, digest: bytes, principal: Principal) -> tuple[_Question, _Question | None]:
+        """Return a new question, which waits for its turn, and the one that must go for it, if any."""
+        now = self._clock.monotonic()
+        if now < self._backoff.retry_at or (self._backoff.is_failing and self._questions):
             raise self._refused()
-        self._begun += 1
-        question = self._questions[digest] = _Question(self._begun)
-        self.counters.requests += 1
-        return question
+        question = self._questions[digest] = _Question(token, digest, principal, now + _PATIENCE)
+        displaced = self._turns.join(_whose(principal), question)
+        if displaced is not None:
+            self._drop(displaced)
+        return question, displaced
+
+    def _drop(self, question: _Question) -> None:
+        self.counters.overloaded += 1
+        del self._questions[question.digest]
 
     def _refused(self) -> IntrospectionUnavailableError:
         self.counters.refused += 1
-        return self._unavailable()
+        return self._unavailable(is_outage=self._is_outage)
 
-    def _unavailable(self) -> IntrospectionUnavailableError:
-        return IntrospectionUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._clock.monotonic()))
+    def _unavailable(self, *, is_outage: bool) -> IntrospectionUnavailableError:
+        retry_after = max(1.0, self._backoff.retry_at - self._clock.monotonic())
+        return IntrospectionUnavailableError(retry_after=retry_after, is_outage=is_outage)
 
-    def _launch(self, digest: bytes, question: _Question, token: str, principal: Principal) -> None:
+    def _unheard(self, question: _Question) -> UnavailableError:
+        """Return what it means that there is no answer, or that nobody waits for it any longer."""
+        if question.is_outage is not None:
+            return self._unavailable(is_outage=question.is_outage)
+        if question.asked_at is None:
+            return OverloadedError()
+        # Not the time for which the call has waited: some of that may have been for its turn, and it may have ended
+        # because the caller wanted it to.
+        return self._unavailable(is_outage=self._clock.monotonic() - question.asked_at >= _PATIENCE)
+
+    def _take_turns(self) -> None:
+        """Ask whatever question's turn it is."""
+        while (question := self._next()) is not None:
+            try:
+                if question.asked_at is None:
+                    question.answer.set_result(None)
+                else:
+                    self._launch(question, question.asked_at)
+            finally:
+                self._is_asking = False
+
+    def _next(self) -> _Question | None:
+        """Return whose turn it is: to be asked, or if it comes too late, to be told so."""
+        with self._lock:
+            # An answer that is there at once comes here again: it is left to the loop, whose stack would grow.
+            question = None if self._is_asking else self._turns.next()
+            if question is None:
+                return None
+            self._is_asking = True
+            now = self._clock.monotonic()
+            if now >= question.given_up_at:
+                self._turns.leave()
+                self._drop(question)
+            else:
+                # Numbered when it is asked: whoever began to wait before that has the issuer's word of now.
+                self._begun += 1
+                question.number, question.asked_at = self._begun, now
+                self.counters.requests += 1
+            return question
+
+    def _launch(self, question: _Question, started: float) -> None:
         form = {
-            "token": token,
+            "token": question.token,
             "token_type_hint": "access_token",
             "client_id": self._client_id,
             "client_secret": self._client_secret,
         }
-        # What the issuer says may be true only since before it said it.
-        started = self._clock.monotonic()
         response = self._transport.fetch("POST", self._url, form=form)
-        response.add_done_callback(lambda done: self._finish(digest, question, done, principal, started))
+        response.add_done_callback(lambda done: self._finish(question, done, started))
 
-    def _finish(
-        self,
-        digest: bytes,
-        question: _Question,
-        response: "Future[HttpResponse]",
-        principal: Principal,
-        started: float,
-    ) -> None:
-        is_active, error, pause = None, "", 0.0
+    def _finish(self, question: _Question, response: "Future[HttpResponse]", started: float) -> None:
+        is_active, is_outage, error, pause = None, False, "", 0.0
         try:
             answer = response.result()
-            is_active, error, pause = _read(answer, principal)
+            is_active, error, pause = _read(answer, question.principal)
+            is_outage = answer.status >= _SERVER_ERROR
         except TransportError as failure:
-            error = failure.reason
+            error, is_outage = failure.reason, failure.reason in _UNANSWERED
         except CancelledError:
             error = "closed"
         except Exception as failure:  # noqa: BLE001 - whoever waits must learn that it ended
             error = "unforeseen"
             telemetry.unforeseen("introspection", failure)
-        word = None
+        word, unasked = None, list[_Question]()
         with self._lock:
-            if self._questions.get(digest) is question:
-                del self._questions[digest]
+            # A forked child has questions of its own.
+            if self._questions.get(question.digest) is question:
+                del self._questions[question.digest]
+                self._turns.leave()
+                if is_active is None:
+                    unasked = self._turns.dismiss()
             if is_active is None:
-                self.counters.failures += 1
-                # Those under way together fail together: that is one failure, not sixteen.
-                self._backoff.failed(self._clock.monotonic(), at_least=pause, began=started)
+                self._fail(question, unasked, is_outage=is_outage, pause=pause, started=started)
             else:
                 self.counters.active += is_active
                 self.counters.inactive += not is_active
                 self._backoff.succeeded()
+                # What the issuer says may be true only since before it said it.
                 word = _Word(is_active, started, started + (ACTIVE_SECONDS if is_active else INACTIVE_SECONDS))
-                self._words[digest] = word
+                self._words[question.digest] = word
         if error:
             level = telemetry.ERROR if pause >= _CREDENTIALS_PAUSE else telemetry.WARNING
             telemetry.event(level, "introspection_failed", endpoint=self._url, error=error)
         question.answer.set_result(word)
+        for other in unasked:
+            other.answer.set_result(None)
+        self._take_turns()
+
+    def _fail(
+        self, question: _Question, unasked: list[_Question], *, is_outage: bool, pause: float, started: float
+    ) -> None:
+        self.counters.failures += 1
+        # Those under way together fail together: that is one failure, not sixteen. And if the issuer has answered
+        # any of them, were it to ask for patience, it is no outage.
+        if started < self._backoff.retry_at:
+            is_outage = is_outage and self._is_outage
+        self._backoff.failed(self._clock.monotonic(), at_least=pause, began=started)
+        self._is_outage = question.is_outage = is_outage
+        # Those that wait for their turn are refused, as whoever comes now.
+        for other in unasked:
+            del self._questions[other.digest]
+            self.counters.refused += 1
+            other.is_outage = is_outage
+
+
+def _whose(principal: Principal) -> Hashable:
+    return principal.issuer, principal.org_id
 
 
 def _read(answer: HttpResponse, principal: Principal) -> tuple[bool | None, str, float]:
