@@ -66,6 +66,23 @@ def pause(seconds: float) -> Flow[None]:
         return
 
 
+def resumed(flow: Flow[T], wait: Wait) -> Flow[T]:
+    """Finish, as a flow, one that has already yielded ``wait``."""
+    try:
+        while True:
+            try:
+                value = yield wait
+            except Exception as error:  # noqa: BLE001 - the flow decides what it means
+                wait = flow.throw(error)
+            else:
+                wait = flow.send(value)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        flow.close()
+
+
 def run(flow: Flow[T], timeout: float | None = None, *, waiting: Wait | None = None) -> T:
     """Finish ``flow`` on this thread, which blocks while the flow waits.
 

@@ -5,7 +5,7 @@ from concurrent.futures import CancelledError, Future
 import pytest
 
 from authz.errors import OverloadedError
-from authz.flow import DeadlineError, Wait, arun, pause, run, start
+from authz.flow import DeadlineError, Wait, arun, pause, resumed, run, start
 
 PATIENCE = 20.0
 
@@ -168,6 +168,33 @@ def test_run_goes_on_where_somebody_else_began():
     waiting = next(flow)
 
     assert run(flow, waiting=waiting) == 3
+
+
+@EACH
+def test_a_flow_that_has_begun_is_finished_as_another(drive):
+    def within(flow):
+        return (yield from resumed(flow, next(flow))) + 1
+
+    assert drive(within(adding(Wait(done(1), 1.0), Wait(done(2), 1.0)))) == 4
+    failing = outcome_of(Wait(failed(LookupError("lost")), 1.0))
+    assert isinstance(drive(resumed(failing, next(failing))), LookupError)
+
+
+def test_a_flow_that_has_begun_ends_with_the_one_that_finishes_it():
+    ended = []
+
+    def ending():
+        try:
+            yield Wait(Future(), 600.0)
+        finally:
+            ended.append(True)
+
+    inner = ending()
+    outer = resumed(inner, next(inner))
+    next(outer)
+    outer.close()
+
+    assert ended == [True]
 
 
 def test_a_thread_too_many_is_turned_away_at_once():
