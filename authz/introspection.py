@@ -10,10 +10,10 @@ signature's word, whatever an :class:`Assurance` says.
 """
 
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from cachetools import LRUCache
 
@@ -21,7 +21,6 @@ from authz import fork, telemetry
 from authz.backoff import Backoff
 from authz.call import Principal
 from authz.clock import SYSTEM_CLOCK, Clock
-from authz.encoding import EncodingError, json_object
 from authz.errors import (
     ConfigError,
     IntrospectionUnavailableError,
@@ -32,6 +31,7 @@ from authz.errors import (
 from authz.flow import Flow, Wait
 from authz.jws import digest_of
 from authz.shares import Shares, Turns
+from authz.token_status import TokenStatus, read_status
 from authz.transport import HttpResponse, Transport, TransportError, check_issuer_url, check_url
 
 ACTIVE_SECONDS, INACTIVE_SECONDS = 30.0, 10.0
@@ -40,12 +40,6 @@ MAX_WAITING = 256
 """How many questions may wait for their turn."""
 
 _PATIENCE = 5.0
-_OK, _UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 200, 401, 429, 500
-# What a request comes to that never reached the issuer, or that it left unanswered.
-_UNANSWERED = frozenset({"timeout", "connect", "protocol"})
-# Our own credentials are wrong: asking again does not mend them.
-_CREDENTIALS_PAUSE = 30.0
-_LONGEST_PAUSE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,15 +211,7 @@ class Introspector:
                 word = self._remembered(digest, principal, said_after=after)
                 if word is not None:
                     return word.is_active
-                question, displaced = self._questions.get(digest), None
-                is_ours = question is None
-                if question is None:
-                    question, displaced = self._begin(token, digest, principal)
-                elif self._backoff.is_failing:
-                    # One attempt at a time finds out whether the outage is over; nobody else waits for it.
-                    raise self._refused()
-            if displaced is question:
-                raise OverloadedError
+                question, is_ours, displaced = self._join_or_begin(token, digest, principal)
             if displaced is not None:
                 displaced.answer.set_result(None)
             if is_ours:
@@ -252,20 +238,24 @@ class Introspector:
         self.counters.remembered += 1
         return word
 
-    def _begin(self, token: str, digest: bytes, principal: Principal) -> tuple[_Question, _Question | None]:
-        """Return a new question, which waits for its turn, and the one that must go for it, if any."""
-        now = self._clock.monotonic()
+    def _join_or_begin(
+        self, token: str, digest: bytes, principal: Principal
+    ) -> tuple[_Question, bool, _Question | None]:
+        """Return the question about a token, whether it is a new one, and which other one must go for it."""
+        question, now = self._questions.get(digest), self._clock.monotonic()
+        if question is not None and not self._backoff.is_failing:
+            return question, False, None
+        # One attempt at a time finds out whether an outage is over; nobody else waits for it.
         if now < self._backoff.retry_at or (self._backoff.is_failing and self._questions):
             raise self._refused()
         question = self._questions[digest] = _Question(token, digest, principal, now + _PATIENCE)
         displaced = self._turns.join(_whose(principal), question)
         if displaced is not None:
-            self._drop(displaced)
-        return question, displaced
-
-    def _drop(self, question: _Question) -> None:
-        self.counters.overloaded += 1
-        del self._questions[question.digest]
+            self.counters.overloaded += 1
+            del self._questions[displaced.digest]
+        if displaced is question:
+            raise OverloadedError
+        return question, True, displaced
 
     def _refused(self) -> IntrospectionUnavailableError:
         self.counters.refused += 1
@@ -307,7 +297,8 @@ class Introspector:
             now = self._clock.monotonic()
             if now >= question.given_up_at:
                 self._turns.leave()
-                self._drop(question)
+                self.counters.overloaded += 1
+                del self._questions[question.digest]
             else:
                 # Numbered when it is asked: whoever began to wait before that has the issuer's word of now.
                 self._begun += 1
@@ -326,52 +317,38 @@ class Introspector:
         response.add_done_callback(lambda done: self._finish(question, done, started))
 
     def _finish(self, question: _Question, response: "Future[HttpResponse]", started: float) -> None:
-        is_active, is_outage, error, pause = None, False, "", 0.0
-        try:
-            answer = response.result()
-            is_active, error, pause = _read(answer, question.principal)
-            is_outage = answer.status >= _SERVER_ERROR
-        except TransportError as failure:
-            error, is_outage = failure.reason, failure.reason in _UNANSWERED
-        except CancelledError:
-            error = "closed"
-        except Exception as failure:  # noqa: BLE001 - whoever waits must learn that it ended
-            error = "unforeseen"
-            telemetry.unforeseen("introspection", failure)
+        status = _status(response, question.principal)
         word, unasked = None, list[_Question]()
         with self._lock:
             # A forked child has questions of its own.
             if self._questions.get(question.digest) is question:
                 del self._questions[question.digest]
                 self._turns.leave()
-                if is_active is None:
+                if status.is_active is None:
                     unasked = self._turns.dismiss()
-            if is_active is None:
-                self._fail(question, unasked, is_outage=is_outage, pause=pause, started=started)
+            if status.is_active is None:
+                self._fail(question, unasked, status, started)
             else:
-                self.counters.active += is_active
-                self.counters.inactive += not is_active
+                self.counters.active += status.is_active
+                self.counters.inactive += not status.is_active
                 self._backoff.succeeded()
                 # What the issuer says may be true only since before it said it.
-                word = _Word(is_active, started, started + (ACTIVE_SECONDS if is_active else INACTIVE_SECONDS))
-                self._words[question.digest] = word
-        if error:
-            level = telemetry.ERROR if pause >= _CREDENTIALS_PAUSE else telemetry.WARNING
-            telemetry.event(level, "introspection_failed", endpoint=self._url, error=error)
+                until = started + (ACTIVE_SECONDS if status.is_active else INACTIVE_SECONDS)
+                word = self._words[question.digest] = _Word(status.is_active, started, until)
+        if status.error:
+            level = telemetry.ERROR if status.is_ours else telemetry.WARNING
+            telemetry.event(level, "introspection_failed", endpoint=self._url, error=status.error)
         question.answer.set_result(word)
         for other in unasked:
             other.answer.set_result(None)
         self._take_turns()
 
-    def _fail(
-        self, question: _Question, unasked: list[_Question], *, is_outage: bool, pause: float, started: float
-    ) -> None:
+    def _fail(self, question: _Question, unasked: list[_Question], status: TokenStatus, started: float) -> None:
         self.counters.failures += 1
         # Those under way together fail together: that is one failure, not sixteen. And if the issuer has answered
         # any of them, were it to ask for patience, it is no outage.
-        if started < self._backoff.retry_at:
-            is_outage = is_outage and self._is_outage
-        self._backoff.failed(self._clock.monotonic(), at_least=pause, began=started)
+        is_outage = status.is_outage and (self._is_outage or started >= self._backoff.retry_at)
+        self._backoff.failed(self._clock.monotonic(), at_least=status.pause, began=started)
         self._is_outage = question.is_outage = is_outage
         # Those that wait for their turn are refused, as whoever comes now.
         for other in unasked:
@@ -384,30 +361,13 @@ def _whose(principal: Principal) -> Hashable:
     return principal.issuer, principal.org_id
 
 
-def _read(answer: HttpResponse, principal: Principal) -> tuple[bool | None, str, float]:
-    """Return whether the token is active (``None``: nobody knows), what went wrong, and how long to pause."""
-    if answer.status == _UNAUTHORIZED:
-        return None, "our own client credentials were refused", _CREDENTIALS_PAUSE
-    if answer.status != _OK:
-        pause = min(answer.retry_after, _LONGEST_PAUSE) if answer.status == _TOO_MANY else 0.0
-        return None, f"HTTP status {answer.status}", pause
+def _status(response: "Future[HttpResponse]", principal: Principal) -> TokenStatus:
     try:
-        said = json_object(answer.body)
-    except EncodingError:
-        return None, "the answer is not JSON", 0.0
-    # RFC 7662 section 2.2: a boolean, required. Whatever is not true is not active.
-    if said.get("active") is not True:
-        return False, "", 0.0
-    different = _contradiction(said, principal)
-    return not different, f"the issuer speaks of another token ({different})" if different else "", 0.0
-
-
-def _contradiction(said: Mapping[str, Any], principal: Principal) -> str:
-    claims = principal.claims
-    for name in ("iss", "sub", "org_id", "client_id", "exp", "jti"):
-        if name in said and name in claims and said[name] != claims[name]:
-            return name
-    audience = said.get("aud", list(principal.audience))
-    if not any(value in principal.audience for value in (audience if isinstance(audience, list) else [audience])):
-        return "aud"
-    return "token_type" if said.get("token_type") == "refresh_token" else ""
+        return read_status(response.result(), principal)
+    except TransportError as failure:
+        return TokenStatus(None, failure.reason, is_outage=failure.is_outage)
+    except CancelledError:
+        return TokenStatus(None, "closed")
+    except Exception as failure:  # noqa: BLE001 - whoever waits must learn that it ended
+        telemetry.unforeseen("introspection", failure)
+        return TokenStatus(None, "unforeseen")

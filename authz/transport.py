@@ -8,6 +8,7 @@ body that drips included, which no blocking client's timeouts give.
 
 import asyncio
 import ipaddress
+import os
 import ssl
 import threading
 import weakref
@@ -32,14 +33,20 @@ _HEADERS = {
 }
 
 
+_UNANSWERED = frozenset({"timeout", "connect", "protocol"})
+
+
 class TransportError(Exception):
     """A request that brought no response.
 
-    ``reason`` is ``timeout``, ``too_large``, ``redirect``, ``connect`` or ``protocol``.
+    ``reason`` is ``timeout``, ``too_large``, ``redirect``, ``connect`` or ``protocol``, or ``exhausted`` where this
+    process has no thread or file descriptor left, which says nothing about the server.
+    ``is_outage`` if the server was not reached, or left the request without a whole answer.
     """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
+        self.is_outage = reason in _UNANSWERED
         super().__init__(reason)
 
 
@@ -174,7 +181,7 @@ class Transport:
             except (OSError, RuntimeError):
                 # No loop or no thread can be had: too many of them, or the interpreter ends.
                 failed: Future[HttpResponse] = Future()
-                failed.set_exception(TransportError("connect"))
+                failed.set_exception(TransportError("exhausted"))
                 return failed
             # Inside the lock: close() must find the request on the loop, or not at all.
             return self._worker.submit(method, url, form=form, headers=headers)
@@ -263,9 +270,18 @@ class _Worker:
         except TimeoutError:
             raise TransportError("timeout") from None
         except (httpx2.ConnectError, httpx2.ProxyError):
-            raise TransportError("connect") from None
+            raise TransportError("connect" if _has_descriptor() else "exhausted") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError):
             raise TransportError("protocol") from None
+
+
+def _has_descriptor() -> bool:
+    # Not the errno of what was raised: name resolution without a descriptor fails like a name server that is down.
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 def _is_request(task: "asyncio.Task[Any]") -> bool:
