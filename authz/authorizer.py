@@ -164,7 +164,7 @@ class Authorizer:
     def _admit(self, call: Call, in_force: "_InForce", evidence: Evidence) -> Flow[Principal]:
         """Return who makes ``call`` if it may be made by all that is in force now."""
         # Both as they were at one moment: another thread may replace them at any time.
-        policy, evidence.isolation = in_force
+        policy, evidence.isolation = evidence.in_force = in_force
         if call.requirements is None and self._is_public(call.method, policy):
             evidence.source = "public"
             return ANONYMOUS
@@ -192,6 +192,22 @@ class Authorizer:
         """Check once more, mostly from memory, that it is still known who makes ``call``."""
         if self._principal_of_proxy(call, policy, Evidence()) is None:
             yield from self.verifier.verify_flow(token_of(credentials_of(call)), call.peer)
+
+    def confirm(self, call: Call, principal: Principal, evidence: Evidence) -> None:
+        """Check, before an admitted call begins, what may have changed since the verdict: its request came later.
+
+        Raises:
+            AuthzError: it may not be made any more.
+
+        """
+        if is_expired(self.ends_at(principal), 0, self.verifier.clock.time()):
+            raise TokenExpiredError
+        if evidence.source != "proxy" and not self.verifier.knows_key(principal):
+            raise KeyNotFoundError
+        self.check_standing(principal)
+        error = None if evidence.in_force is self._in_force else self._refusal_of_stream(call, principal)
+        if error is not None:
+            raise error
 
     def check_standing(self, principal: Principal) -> None:
         """Check that the operator has neither withdrawn nor suspended anything of ``principal``.
