@@ -22,7 +22,7 @@ from authz.errors import (
     TokenInactiveError,
     UnavailableError,
 )
-from authz.flow import Flow
+from authz.flow import Flow, resumed
 from authz.introspection import Assurance, Introspector
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
@@ -144,8 +144,29 @@ class Authorizer:
 
         """
         evidence = evidence or Evidence()
-        # Both at once: another thread may replace them at any time.
-        policy, evidence.isolation = self._in_force
+        in_force = self._in_force
+        policy = in_force.policy
+        flow = self._admit(call, in_force, evidence)
+        try:
+            wait = next(flow)
+        except StopIteration as done:
+            principal: Principal = done.value
+        else:
+            principal = yield from resumed(flow, wait)
+            # Meanwhile the token may have expired, its key been taken back, and an operator have given orders.
+            yield from self._check_caller(call, policy)
+            if self._in_force is not in_force:
+                return (yield from self.authorize(call, evidence))
+            self.check_standing(principal)
+        if policy is not None and policy.has_quotas and principal is not ANONYMOUS:
+            # Last: whoever is refused anyway uses up nothing.
+            self._take_quota(principal, policy, evidence)
+        return principal
+
+    def _admit(self, call: Call, in_force: "_InForce", evidence: Evidence) -> Flow[Principal]:
+        """Return who makes ``call`` if it may be made by all that is in force now."""
+        # Both as they were at one moment: another thread may replace them at any time.
+        policy, evidence.isolation = evidence.in_force = in_force
         if call.requirements is None and self._is_public(call.method, policy):
             evidence.source = "public"
             return ANONYMOUS
@@ -167,10 +188,28 @@ class Authorizer:
             policy.admit(call, principal, evidence, organization)
         if token and self.introspectors:
             yield from self._introspect(call, token, principal, policy, evidence)
-        if policy is not None and policy.has_quotas:
-            # Last: whoever is refused anyway uses up nothing.
-            self._take_quota(principal, policy, evidence)
         return principal
+
+    def _check_caller(self, call: Call, policy: Policy | None) -> Flow[None]:
+        """Check once more, mostly from memory, that it is still known who makes ``call``."""
+        if self._principal_of_proxy(call, policy, Evidence()) is None:
+            yield from self.verifier.verify_flow(token_of(credentials_of(call)), call.peer)
+
+    def confirm(self, call: Call, principal: Principal, evidence: Evidence) -> None:
+        """Check, before an admitted call begins, what may have changed since the verdict: its request came later.
+
+        Raises:
+            AuthzError: it may not be made any more.
+
+        """
+        if is_expired(self.ends_at(principal), 0, self.verifier.clock.time()):
+            raise TokenExpiredError
+        if evidence.source != "proxy" and not self.verifier.knows_key(principal):
+            raise KeyNotFoundError
+        self.check_standing(principal)
+        error = None if evidence.in_force is self._in_force else self._refusal_of_stream(call, principal)
+        if error is not None:
+            raise error
 
     def check_standing(self, principal: Principal) -> None:
         """Check that the operator has neither withdrawn nor suspended anything of ``principal``.

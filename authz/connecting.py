@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 from authz.errors import ConfigError
 
+CAUSES = ("name", "refused", "unreachable", "certificate", "tls", "connect")
+"""What :func:`cause_of` returns."""
+
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
 
 

@@ -46,10 +46,21 @@ class Evidence:
         shadow_rule: its rule that says so, if one does.
         isolation: what a door asks whose data the request is about, as it is in force together with the policy.
         quota: the plan by which the call was counted; ``None`` where it was not.
+        in_force: what the judge held in force; another object once that has been replaced.
 
     """
 
-    __slots__ = ("isolation", "policy", "principal", "quota", "rule", "shadow_rule", "shadow_verdict", "source")
+    __slots__ = (
+        "in_force",
+        "isolation",
+        "policy",
+        "principal",
+        "quota",
+        "rule",
+        "shadow_rule",
+        "shadow_verdict",
+        "source",
+    )
 
     def __init__(self) -> None:
         self.principal: Principal = ANONYMOUS
@@ -59,6 +70,7 @@ class Evidence:
         self.shadow_verdict: Verdict | Literal[""] = ""
         self.shadow_rule = ""
         self.isolation: Any = None
+        self.in_force: Any = None
         self.quota: Quota | None = None
 
 

@@ -21,8 +21,9 @@ from authz import fork, telemetry
 from authz.backoff import JITTER, Backoff, uniform
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.errors import DirectoryUnavailableError
-from authz.flow import Flow, Wait
+from authz.flow import DeadlineError, Flow, Wait
 from authz.policy.organizations import Organization
+from authz.shares import Shares
 
 FRESH = 300.0
 """Seconds for which a record is used without asking."""
@@ -116,6 +117,7 @@ class Directory:
 
         Raises:
             DirectoryUnavailableError: nobody answers, and nothing is remembered.
+            OverloadedError: too many threads wait for it.
 
         """
         with self._lock:
@@ -134,10 +136,10 @@ class Directory:
         if record is not None and (is_enough or question is None):
             return record.organization
         if question is not None:
-            newer = yield from self._answer(question, _PATIENCE if record is None else _PATIENCE_FOR_NEWER)
+            newer = yield from self._answer(org_id, question, _PATIENCE if record is None else _PATIENCE_FOR_NEWER)
             record = newer or record
         if record is None:
-            raise DirectoryUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._now()))
+            raise self._unavailable()
         return record.organization
 
     def remembers(self, org_id: str) -> bool:
@@ -159,7 +161,7 @@ class Directory:
         self._questions: dict[str, Future[_Record | None]] = {}
         self._pool = _new_pool()
         # While the directory hangs, few threads of a server's pool may wait for it.
-        self._threads = threading.BoundedSemaphore(_MAX_BLOCKED_THREADS)
+        self._threads = Shares(_MAX_BLOCKED_THREADS)
 
     def close(self) -> None:
         """Stop asking."""
@@ -252,12 +254,18 @@ class Directory:
         elif before and failure is None:
             telemetry.event(telemetry.INFO, "directory_recovered", directory=type(self).__name__)
 
-    def _answer(self, question: "Future[_Record | None]", patience: float) -> Flow[_Record | None]:
+    def _answer(self, org_id: str, question: "Future[_Record | None]", patience: float) -> Flow[_Record | None]:
         try:
-            answer: _Record | None = yield Wait(question, patience, self._threads)
+            answer: _Record | None = yield Wait(question, patience, self._threads.of(org_id), org_id)
+        except DeadlineError:
+            # A caller's haste is no outage: nobody chooses the older record by it.
+            raise self._unavailable() from None
         except (TimeoutError, CancelledError):
             return None
         return answer
+
+    def _unavailable(self) -> DirectoryUnavailableError:
+        return DirectoryUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._now()))
 
 
 def _new_pool() -> ThreadPoolExecutor:

@@ -21,6 +21,7 @@ Every verdict other than "allow" is one of these, at every door::
     ├── ResourceExhaustedError        RESOURCE_EXHAUSTED, HTTP 429: too much, quota_exceeded
     ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
     │   ├── KeySetUnavailableError        key_set_unavailable
+    │   │   └── KeyUndecidedError             key_undecided
     │   ├── IntrospectionUnavailableError introspection_unavailable
     │   ├── DirectoryUnavailableError     directory_unavailable
     │   ├── MeshUndecidedError            mesh_undecided
@@ -188,10 +189,27 @@ class KeySetUnavailableError(UnavailableError):
     reason = "key_set_unavailable"
 
 
+class KeyUndecidedError(KeySetUnavailableError):
+    """Whether the issuer has a key of the token's ``kid`` cannot be looked up before ``retry_after`` seconds are over.
+
+    As often as may be, the keys have been fetched for unknown ``kid``s, which anybody can invent.
+    """
+
+    reason = "key_undecided"
+
+
 class IntrospectionUnavailableError(UnavailableError):
-    """The issuer cannot be asked whether the token is still active."""
+    """The issuer cannot be asked whether the token is still active.
+
+    ``is_outage`` if it does not answer at all, or says itself that it fails; not if a limit, its own or a caller's,
+    or a mistake in the configuration is the reason.
+    """
 
     reason = "introspection_unavailable"
+
+    def __init__(self, message: str = "", *, retry_after: float = 1.0, is_outage: bool = False) -> None:
+        self.is_outage = is_outage
+        super().__init__(message, retry_after=retry_after)
 
 
 class DirectoryUnavailableError(UnavailableError):
@@ -207,7 +225,7 @@ class MeshUndecidedError(UnavailableError):
 
 
 class OverloadedError(UnavailableError):
-    """As many calls wait for a verdict already as may."""
+    """As many calls wait for a verdict already as may, of all callers together or of this one."""
 
     reason = "overloaded"
 

@@ -8,18 +8,33 @@ Most flows finish without yielding: then nobody waits for anything.
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from concurrent.futures import CancelledError, Future
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from authz.alarms import Alarms
 from authz.clock import Moment
+from authz.errors import OverloadedError
 
 T = TypeVar("T")
 
 # What keeps the time where neither a thread nor a task waits.
 _patience = Alarms("authz-patience")
+
+
+class Places(Protocol):
+    """Where a thread must find room before it may wait; a ``threading.Semaphore`` is one."""
+
+    def acquire(self, *, blocking: bool) -> bool:
+        """Take a place; say whether there is one."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+class DeadlineError(TimeoutError):
+    """The caller's own deadline came before the patience that the flow asked for was over."""
 
 
 class Wait(NamedTuple):
@@ -29,13 +44,15 @@ class Wait(NamedTuple):
         future: what to wait for; others may share it, so nobody cancels it.
         seconds: the patience that it deserves.
         threads: where anybody can bring flows to wait, how many threads may do so;
-            a task, which costs no thread, need not ask.
+            a task, which costs no thread, need not ask. One too many is an :class:`authz.errors.OverloadedError`.
+        whose: for whom it waits, where places are shared out among callers; ``None`` as long as nobody knows.
 
     """
 
     future: Future[Any]
     seconds: float
-    threads: threading.Semaphore | None = None
+    threads: Places | None = None
+    whose: Hashable = None
 
 
 Flow = Generator[Wait, Any, T]
@@ -50,12 +67,30 @@ def pause(seconds: float) -> Flow[None]:
         return
 
 
+def resumed(flow: Flow[T], wait: Wait) -> Flow[T]:
+    """Finish, as a flow, one that has already yielded ``wait``."""
+    try:
+        while True:
+            try:
+                value = yield wait
+            except Exception as error:  # noqa: BLE001 - the flow decides what it means
+                wait = flow.throw(error)
+            else:
+                wait = flow.send(value)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        flow.close()
+
+
 def run(flow: Flow[T], timeout: float | None = None, *, waiting: Wait | None = None) -> T:
     """Finish ``flow`` on this thread, which blocks while the flow waits.
 
     Args:
         flow: the flow, fresh, or one that has already yielded ``waiting``.
-        timeout: seconds that each wait may last at the most, or ``None`` for what the flow asks.
+        timeout: seconds that each wait may last at the most, or ``None`` for what the flow asks; a wait that is
+            cut short by it ends in a :class:`DeadlineError`.
         waiting: what the flow yielded when somebody else took its first step.
 
     """
@@ -66,7 +101,8 @@ def run(flow: Flow[T], timeout: float | None = None, *, waiting: Wait | None = N
             try:
                 value = _result(wait, seconds)
             except Exception as error:  # noqa: BLE001 - the flow decides what it means
-                wait = flow.throw(error)
+                is_cut_short = isinstance(error, TimeoutError) and seconds < wait.seconds and not wait.future.done()
+                wait = flow.throw(DeadlineError() if is_cut_short else error)
             else:
                 wait = flow.send(value)
     except StopIteration as done:
@@ -80,7 +116,7 @@ def _result(wait: Wait, seconds: float) -> Any:
     if wait.threads is None or wait.future.done():
         return wait.future.result(seconds)
     if not wait.threads.acquire(blocking=False):
-        raise TimeoutError
+        raise OverloadedError
     try:
         return wait.future.result(seconds)
     finally:

@@ -3,7 +3,7 @@
 from time import perf_counter
 
 from authz.authorizer import Authorizer
-from authz.call import Call
+from authz.call import Call, Principal
 from authz.decision import Door, Evidence
 from authz.refusal import Refusal
 
@@ -34,6 +34,15 @@ class Hearing:
     def seconds(self) -> float:
         """How long it has taken so far."""
         return perf_counter() - self._began
+
+    def confirm(self, principal: Principal) -> None:
+        """Check that the call may still be made, now that its request has come.
+
+        Raises:
+            AuthzError: it may not.
+
+        """
+        self._authorizer.confirm(self.call, principal, self.evidence)
 
     def allowed(self, seconds: float) -> None:
         """Tell that the call may be made, which took ``seconds`` to decide."""

@@ -3,13 +3,17 @@
 A signature says what was true when the token was issued; introspection says
 what is true now. It is asked only about tokens that have passed every local
 check, so garbage never makes a request.
+
+A limit is no outage: a question that cannot be asked now because there are
+too many, or because the issuer asks for a pause, is never answered with the
+signature's word, whatever an :class:`Assurance` says.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from cachetools import LRUCache
 
@@ -17,19 +21,25 @@ from authz import fork, telemetry
 from authz.backoff import Backoff
 from authz.call import Principal
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
-from authz.encoding import EncodingError, json_object
-from authz.errors import ConfigError, IntrospectionUnavailableError, TokenInactiveError
+from authz.errors import (
+    ConfigError,
+    IntrospectionUnavailableError,
+    OverloadedError,
+    TokenInactiveError,
+    UnavailableError,
+)
 from authz.flow import Flow, Wait
 from authz.jws import digest_of
+from authz.shares import Shares, Turns
+from authz.token_status import TokenStatus, read_status
 from authz.transport import HttpResponse, Transport, TransportError, check_issuer_url, check_url
 
 ACTIVE_SECONDS, INACTIVE_SECONDS = 30.0, 10.0
 
+MAX_WAITING = 256
+"""How many questions may wait for their turn."""
+
 _PATIENCE = 5.0
-_OK, _UNAUTHORIZED, _TOO_MANY = 200, 401, 429
-# Our own credentials are wrong: asking again does not mend them.
-_CREDENTIALS_PAUSE = 30.0
-_LONGEST_PAUSE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +48,9 @@ class Assurance:
 
     Args:
         max_age: seconds that the issuer's word may be old; 0 asks for every call. At most 30.
-        if_unavailable: when the issuer cannot be asked, ``deny`` (UNAVAILABLE), or ``local``: believe the signature.
+        if_unavailable: while the issuer does not answer, or says itself that it fails (HTTP status 5xx), ``deny``
+            (UNAVAILABLE), or ``local``: believe the signature. Whatever else keeps it from being asked, a limit or
+            a mistake, is UNAVAILABLE.
 
     Raises:
         ConfigError: an argument that cannot be.
@@ -66,6 +78,7 @@ class IntrospectionCounters:
     inactive: int = 0
     remembered: int = 0
     refused: int = 0
+    overloaded: int = 0
 
 
 class _Word(NamedTuple):
@@ -76,9 +89,18 @@ class _Word(NamedTuple):
 
 @dataclass(slots=True)
 class _Question:
-    """One request under way, which everybody who asks about the token shares."""
+    """One request, waiting for its turn or under way, which everybody who asks about the token shares."""
 
-    number: int
+    token: str
+    digest: bytes
+    principal: Principal
+    given_up_at: float
+    """When the call that asked first has lost patience."""
+    number: int = 0
+    """Which of all that were asked it is; 0 until its turn."""
+    asked_at: Moment | None = None
+    is_outage: bool | None = None
+    """Whether it failed because the issuer gives no answer; ``None`` as long as it has not failed."""
     answer: "Future[_Word | None]" = field(default_factory=Future)
 
 
@@ -86,7 +108,8 @@ class Introspector:
     """Ask an issuer's introspection endpoint about tokens.
 
     Answers are remembered by a hash of the token: active ones for 30 s and not past ``exp``, inactive ones for 10 s.
-    One request per token at a time, 16 in all; after failures a pause of 1 s, doubling to 60 s.
+    One request per token at a time, 16 in all; others wait for their turn, which organizations take one after the
+    other, however many questions each of them has. After failures a pause of 1 s, doubling to 60 s.
 
     Args:
         issuer: the AuthKit domain; the endpoint is ``{issuer}/oauth2/introspection``.
@@ -132,6 +155,8 @@ class Introspector:
         self._transport = transport or Transport()
         self._clock = clock
         self._backoff = Backoff()
+        # Whether it was no answer that the pause in force is for.
+        self._is_outage = False
         self._begun = 0
         self.counters = IntrospectionCounters()
         self.after_fork()
@@ -152,12 +177,13 @@ class Introspector:
         Raises:
             TokenInactiveError: the issuer says so, or speaks of somebody else.
             IntrospectionUnavailableError: it cannot be asked, and ``assurance`` wants its word.
+            OverloadedError: too many questions wait, whatever ``assurance`` says.
 
         """
         try:
             is_active = yield from self._ask(token, principal, assurance.max_age)
-        except IntrospectionUnavailableError:
-            if assurance.if_unavailable == "deny":
+        except IntrospectionUnavailableError as error:
+            if assurance.if_unavailable == "deny" or not error.is_outage:
                 raise
             return
         if not is_active:
@@ -172,8 +198,10 @@ class Introspector:
         self._lock = threading.Lock()
         self._words: LRUCache[bytes, _Word] = LRUCache(self._cache_size)
         self._questions: dict[bytes, _Question] = {}
+        self._turns = Turns[_Question](self._max_in_flight, MAX_WAITING)
+        self._is_asking = False
         # While the issuer hangs, few threads of a server's pool may wait for it.
-        self._threads = threading.BoundedSemaphore(self._max_in_flight)
+        self._threads = Shares(self._max_in_flight)
 
     def _ask(self, token: str, principal: Principal, max_age: float) -> Flow[bool]:
         digest = digest_of(token)
@@ -183,21 +211,18 @@ class Introspector:
                 word = self._remembered(digest, principal, said_after=after)
                 if word is not None:
                     return word.is_active
-                question = self._questions.get(digest)
-                is_ours = question is None
-                if question is None:
-                    question = self._begin(digest)
-                elif self._backoff.is_failing:
-                    # One attempt at a time finds out whether the outage is over; nobody else waits for it.
-                    raise self._refused()
+                question, is_ours, displaced = self._join_or_begin(token, digest, principal)
+            if displaced is not None:
+                displaced.answer.set_result(None)
             if is_ours:
-                self._launch(digest, question, token, principal)
+                self._take_turns()
+            whose = _whose(principal)
             try:
-                answer: _Word | None = yield Wait(question.answer, _PATIENCE, self._threads)
+                answer: _Word | None = yield Wait(question.answer, _PATIENCE, self._threads.of(whose), whose)
             except (TimeoutError, CancelledError):
-                answer = None
+                raise self._unheard(question) from None
             if answer is None:
-                raise self._unavailable()
+                raise self._unheard(question)
             # A question that this call only joined was asked before it, perhaps before the token was withdrawn.
             # The one after that was not: so this goes round twice at the most. Counted, for a clock may stand still.
             if (
@@ -218,97 +243,136 @@ class Introspector:
         self.counters.remembered += 1
         return word
 
-    def _begin(self, digest: bytes) -> _Question:
-        at_most = 1 if self._backoff.is_failing else self._max_in_flight
-        if self._clock.monotonic() < self._backoff.retry_at or len(self._questions) >= at_most:
+    def _join_or_begin(
+        self, token: str, digest: bytes, principal: Principal
+    ) -> tuple[_Question, bool, _Question | None]:
+        """Return the question about a token, whether it is a new one, and which other one must go for it."""
+        question, now = self._questions.get(digest), self._clock.monotonic()
+        if question is not None and not self._backoff.is_failing:
+            return question, False, None
+        # One attempt at a time finds out whether an outage is over; nobody else waits for it.
+        if now < self._backoff.retry_at or (self._backoff.is_failing and self._questions):
             raise self._refused()
-        self._begun += 1
-        question = self._questions[digest] = _Question(self._begun)
-        self.counters.requests += 1
-        return question
+        question = self._questions[digest] = _Question(token, digest, principal, now + _PATIENCE)
+        displaced = self._turns.join(_whose(principal), question)
+        if displaced is not None:
+            self.counters.overloaded += 1
+            del self._questions[displaced.digest]
+        if displaced is question:
+            raise OverloadedError
+        return question, True, displaced
 
     def _refused(self) -> IntrospectionUnavailableError:
         self.counters.refused += 1
-        return self._unavailable()
+        return self._unavailable(is_outage=self._is_outage)
 
-    def _unavailable(self) -> IntrospectionUnavailableError:
-        return IntrospectionUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._clock.monotonic()))
+    def _unavailable(self, *, is_outage: bool) -> IntrospectionUnavailableError:
+        retry_after = max(1.0, self._backoff.retry_at - self._clock.monotonic())
+        return IntrospectionUnavailableError(retry_after=retry_after, is_outage=is_outage)
 
-    def _launch(self, digest: bytes, question: _Question, token: str, principal: Principal) -> None:
+    def _unheard(self, question: _Question) -> UnavailableError:
+        """Return what it means that there is no answer, or that nobody waits for it any longer."""
+        if question.is_outage is not None:
+            return self._unavailable(is_outage=question.is_outage)
+        if question.asked_at is None:
+            return OverloadedError()
+        # Not the time for which the call has waited: some of that may have been for its turn, and it may have ended
+        # because the caller wanted it to.
+        return self._unavailable(is_outage=self._clock.monotonic() - question.asked_at.monotonic >= _PATIENCE)
+
+    def _take_turns(self) -> None:
+        """Ask whatever question's turn it is."""
+        while (question := self._next()) is not None:
+            try:
+                if question.asked_at is None:
+                    question.answer.set_result(None)
+                else:
+                    self._launch(question, question.asked_at)
+            finally:
+                self._is_asking = False
+
+    def _next(self) -> _Question | None:
+        """Return whose turn it is: to be asked, or if it comes too late, to be told so."""
+        with self._lock:
+            # An answer that is there at once comes here again: it is left to the loop, whose stack would grow.
+            question = None if self._is_asking else self._turns.next()
+            if question is None:
+                return None
+            self._is_asking = True
+            now = self._clock.now()
+            if now.monotonic >= question.given_up_at:
+                self._turns.leave()
+                self.counters.overloaded += 1
+                del self._questions[question.digest]
+            else:
+                # Numbered when it is asked: whoever began to wait before that has the issuer's word of now.
+                self._begun += 1
+                question.number, question.asked_at = self._begun, now
+                self.counters.requests += 1
+            return question
+
+    def _launch(self, question: _Question, started: Moment) -> None:
         form = {
-            "token": token,
+            "token": question.token,
             "token_type_hint": "access_token",
             "client_id": self._client_id,
             "client_secret": self._client_secret,
         }
-        # What the issuer says may be true only since before it said it.
-        started = self._clock.now()
         response = self._transport.fetch("POST", self._url, form=form)
-        response.add_done_callback(lambda done: self._finish(digest, question, done, principal, started))
+        response.add_done_callback(lambda done: self._finish(question, done, started))
 
-    def _finish(
-        self,
-        digest: bytes,
-        question: _Question,
-        response: "Future[HttpResponse]",
-        principal: Principal,
-        started: Moment,
-    ) -> None:
-        is_active, error, pause = None, "", 0.0
-        try:
-            answer = response.result()
-            is_active, error, pause = _read(answer, principal)
-        except TransportError as failure:
-            error = failure.reason
-        except CancelledError:
-            error = "closed"
-        except Exception as failure:  # noqa: BLE001 - whoever waits must learn that it ended
-            error = "unforeseen"
-            telemetry.unforeseen("introspection", failure)
-        word = None
+    def _finish(self, question: _Question, response: "Future[HttpResponse]", started: Moment) -> None:
+        status = _status(response, question.principal)
+        word, unasked = None, list[_Question]()
         with self._lock:
-            if self._questions.get(digest) is question:
-                del self._questions[digest]
-            if is_active is None:
-                self.counters.failures += 1
-                # Those under way together fail together: that is one failure, not sixteen.
-                self._backoff.failed(self._clock.monotonic(), at_least=pause, began=started.monotonic)
+            # A forked child has questions of its own.
+            if self._questions.get(question.digest) is question:
+                del self._questions[question.digest]
+                self._turns.leave()
+                if status.is_active is None:
+                    unasked = self._turns.dismiss()
+            if status.is_active is None:
+                self._fail(question, unasked, status, started)
             else:
-                self.counters.active += is_active
-                self.counters.inactive += not is_active
+                self.counters.active += status.is_active
+                self.counters.inactive += not status.is_active
                 self._backoff.succeeded()
-                word = _Word(is_active, started, ACTIVE_SECONDS if is_active else INACTIVE_SECONDS)
-                self._words[digest] = word
-        if error:
-            level = telemetry.ERROR if pause >= _CREDENTIALS_PAUSE else telemetry.WARNING
-            telemetry.event(level, "introspection_failed", endpoint=self._url, error=error)
+                # What the issuer says may be true only since before it said it.
+                lasts = ACTIVE_SECONDS if status.is_active else INACTIVE_SECONDS
+                word = self._words[question.digest] = _Word(status.is_active, started, lasts)
+        if status.error:
+            level = telemetry.ERROR if status.is_ours else telemetry.WARNING
+            telemetry.event(level, "introspection_failed", endpoint=self._url, error=status.error)
         question.answer.set_result(word)
+        for other in unasked:
+            other.answer.set_result(None)
+        self._take_turns()
+
+    def _fail(self, question: _Question, unasked: list[_Question], status: TokenStatus, started: Moment) -> None:
+        self.counters.failures += 1
+        # Those under way together fail together: that is one failure, not sixteen. And if the issuer has answered
+        # any of them, were it to ask for patience, it is no outage.
+        is_outage = status.is_outage and (self._is_outage or started.monotonic >= self._backoff.retry_at)
+        self._backoff.failed(self._clock.monotonic(), at_least=status.pause, began=started.monotonic)
+        self._is_outage = question.is_outage = is_outage
+        # Those that wait for their turn are refused, as whoever comes now.
+        for other in unasked:
+            del self._questions[other.digest]
+            self.counters.refused += 1
+            other.is_outage = is_outage
 
 
-def _read(answer: HttpResponse, principal: Principal) -> tuple[bool | None, str, float]:
-    """Return whether the token is active (``None``: nobody knows), what went wrong, and how long to pause."""
-    if answer.status == _UNAUTHORIZED:
-        return None, "our own client credentials were refused", _CREDENTIALS_PAUSE
-    if answer.status != _OK:
-        pause = min(answer.retry_after, _LONGEST_PAUSE) if answer.status == _TOO_MANY else 0.0
-        return None, f"HTTP status {answer.status}", pause
+def _whose(principal: Principal) -> Hashable:
+    return principal.issuer, principal.org_id
+
+
+def _status(response: "Future[HttpResponse]", principal: Principal) -> TokenStatus:
     try:
-        said = json_object(answer.body)
-    except EncodingError:
-        return None, "the answer is not JSON", 0.0
-    # RFC 7662 section 2.2: a boolean, required. Whatever is not true is not active.
-    if said.get("active") is not True:
-        return False, "", 0.0
-    different = _contradiction(said, principal)
-    return not different, f"the issuer speaks of another token ({different})" if different else "", 0.0
-
-
-def _contradiction(said: Mapping[str, Any], principal: Principal) -> str:
-    claims = principal.claims
-    for name in ("iss", "sub", "org_id", "client_id", "exp", "jti"):
-        if name in said and name in claims and said[name] != claims[name]:
-            return name
-    audience = said.get("aud", list(principal.audience))
-    if not any(value in principal.audience for value in (audience if isinstance(audience, list) else [audience])):
-        return "aud"
-    return "token_type" if said.get("token_type") == "refresh_token" else ""
+        return read_status(response.result(), principal)
+    except TransportError as failure:
+        return TokenStatus(None, failure.reason, is_outage=failure.is_outage)
+    except CancelledError:
+        return TokenStatus(None, "closed")
+    except Exception as failure:  # noqa: BLE001 - whoever waits must learn that it ended
+        telemetry.unforeseen("introspection", failure)
+        return TokenStatus(None, "unforeseen")

@@ -38,11 +38,14 @@ MEANINGS = {
     "unavailable": "No verdict can be had now. Try again, and look into the server's log.",
     "key_set_unavailable": "The server cannot get the issuer's keys. "
     "Check --issuer and --jwks-url, and whether the server can reach them; its log names the error.",
+    "key_undecided": "The token names a key that the server does not know, and it has asked the issuer for such keys "
+    "as often as it may. Try again when retry-after says; if that fails too, somebody makes up keys.",
     "introspection_unavailable": "The server cannot ask the issuer whether the token was withdrawn. "
     "Check --introspection-url, the credentials and the network; its log names the error.",
     "directory_unavailable": "The server cannot ask WorkOS who the organization is, and remembers nothing of it. "
     "Check AUTHZ_WORKOS_API_KEY and the network; its log names the error.",
-    "overloaded": "As many checks wait for keys or the issuer as may. See why they wait, or raise --max-pending.",
+    "overloaded": "As many checks wait as may, of this organization or of all: for keys, the issuer or the directory. "
+    "Call less at once; or see why they wait, or raise --max-pending.",
     "mesh_undecided": "A proxy let the call pass although nobody had decided it. Set failure_mode_allow to false.",
     "token_endpoint_unavailable": "The token endpoint gave no token. Try again, and check the client's credentials.",
     "internal": "Something unforeseen happened, so the door stayed shut. "

@@ -20,7 +20,7 @@ from authz import fork, telemetry
 from authz.backoff import JITTER, Backoff, uniform
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.encoding import json_object
-from authz.errors import KeyNotFoundError, KeySetUnavailableError
+from authz.errors import AuthzError, KeyNotFoundError, KeySetUnavailableError, KeyUndecidedError, OverloadedError
 from authz.flow import Flow, Wait
 from authz.jwk import KeyRing, VerificationKey, parse_jwks
 from authz.keys import KeySetHealth, log_dropped
@@ -39,6 +39,8 @@ _MAX_AGE_DIGITS = 9
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.ASCII | re.IGNORECASE)
 _FORCED_FETCHES, _FORCED_WINDOW = 2, 30.0
 _PATIENCE = 2.0
+# Anybody can invent kids, so what waits for them has room of its own, and takes nobody else's.
+_MAX_WAITING = 64
 # A set of 64 keys with their certificate chains and key_ops stays below.
 _MAX_CONTAINERS = 1024
 _OK = 200
@@ -73,6 +75,8 @@ class RemoteKeySet:
         self._jitter = jitter
         self._max_blocked_threads = max_blocked_threads
         self._ring = seed or _NO_KEYS
+        # What the issuer has taken back last: keys that it had are none that it has not published yet.
+        self._gone: frozenset[str | None] = frozenset()
         self._fetched_at: Moment | None = None
         self._refresh_at = _LONG_AGO
         self._stale_at = clock.now().after(STALE) if seed else _LONG_AGO
@@ -80,15 +84,24 @@ class RemoteKeySet:
         self._watchers: list[Callable[[frozenset[str]], None]] = []
         self._backoff = Backoff(jitter)
         self._fetches = self._failures = 0
+        # The fetches so far, and the number of the one that brought the keys.
+        self._begun = self._answered = 0
         self._forced: deque[float] = deque(maxlen=_FORCED_FETCHES)
         self.after_fork()
         fork.register(self)
 
     def find(self, kid: str | None) -> Flow[VerificationKey]:
-        """See :class:`authz.keys.KeySet`; waits up to 2 s, for a first key set or for an unknown ``kid``."""
+        """See :class:`authz.keys.KeySet`; waits up to 2 s, for a first key set or for an unknown ``kid``.
+
+        Raises:
+            KeyUndecidedError: the keys have been fetched for unknown ``kid``s as often as may be, and this is one.
+            OverloadedError: as many calls wait for unknown ``kid``s as may.
+
+        """
+        came = self._begun
         # Twice: a fetch that this call only joined began before it, perhaps before the key was published.
         for _ in range(2):
-            key, pending, is_ours = self._look_up(kid)
+            key, pending, is_ours = self._look_up(kid, came)
             if key is not None:
                 return key
             yield from self._wait(pending)
@@ -159,16 +172,20 @@ class RemoteKeySet:
         """Forget the fetch under way, which is the parent's."""
         self._lock = threading.Lock()
         self._blocked_threads = threading.BoundedSemaphore(self._max_blocked_threads)
+        self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
         self._pending: Future[bool] | None = None
 
     def _current(self) -> KeyRing:
         return _NO_KEYS if self._clock.has_reached(self._stale_at) else self._ring
 
-    def _look_up(self, kid: str | None) -> tuple[VerificationKey | None, "Future[bool]", bool]:
+    def _look_up(self, kid: str | None, came: int) -> tuple[VerificationKey | None, "Future[bool]", bool]:
         # One lock around looking and deciding: a set that arrives in between must not look like a miss.
         with self._lock:
             key = self._current().get(kid)
-            pending, is_ours = (_NOTHING, False) if key else self._join_or_begin(self._now())
+            if key is None and self._answered > came:
+                # The issuer has been asked since the call came, and has answered.
+                raise KeyNotFoundError
+            pending, is_ours = (_NOTHING, False) if key else self._join_or_begin(self._now(), kid)
         if key is not None:
             self._refresh_ahead()
         elif is_ours:
@@ -183,7 +200,7 @@ class RemoteKeySet:
             pending = self._begin()
         self._launch(pending)
 
-    def _join_or_begin(self, now: float) -> tuple["Future[bool]", bool]:
+    def _join_or_begin(self, now: float, kid: str | None = None) -> tuple["Future[bool]", bool]:
         if self._pending is not None:
             return self._pending, False
         if now < self._backoff.retry_at:
@@ -191,19 +208,28 @@ class RemoteKeySet:
         if not self._clock.has_reached(self._stale_at):
             # Keys are there, only not this one, and anybody can invent a kid: attempts count, whoever asks.
             if len(self._forced) == _FORCED_FETCHES and now - self._forced[0] < _FORCED_WINDOW:
-                raise KeySetUnavailableError if self._backoff.is_failing else KeyNotFoundError
+                raise self._undecided(kid, self._forced[0] + _FORCED_WINDOW - now)
             self._forced.append(now)
         return self._begin(), True
 
+    def _undecided(self, kid: str | None, retry_after: float) -> AuthzError:
+        if kid in self._gone and not self._backoff.is_failing:
+            return KeyNotFoundError()
+        # Not that there is no such key: the issuer may have begun to use it since the last fetch.
+        error = KeySetUnavailableError if self._backoff.is_failing else KeyUndecidedError
+        return error(retry_after=retry_after)
+
     def _begin(self) -> "Future[bool]":
+        self._begun += 1
         self._pending = Future()
         return self._pending
 
     def _launch(self, pending: "Future[bool]") -> None:
+        number = self._begun
         response = self._transport.fetch("GET", self._url)
-        response.add_done_callback(lambda done: self._finish(pending, done))
+        response.add_done_callback(lambda done: self._finish(pending, number, done))
 
-    def _finish(self, pending: "Future[bool]", response: "Future[HttpResponse]") -> None:
+    def _finish(self, pending: "Future[bool]", number: int, response: "Future[HttpResponse]") -> None:
         ring, fresh, error, withdrawn = None, FRESH, "", frozenset[str]()
         try:
             answer = response.result()
@@ -227,6 +253,7 @@ class RemoteKeySet:
                 self._backoff.failed(now)
             else:
                 self._fetches += 1
+                self._answered = number
                 self._backoff.succeeded()
                 withdrawn = self._replace(ring, self._clock.now(), fresh)
         if ring is None:
@@ -242,6 +269,7 @@ class RemoteKeySet:
         # A key that stays keeps its object, so that holds() is one comparison
         # and a token verified by a key that left, or changed, is known at once.
         old = self._ring.keys
+        self._gone = frozenset(old) - frozenset(ring.keys) or self._gone
         self._ring = KeyRing(keys={kid: old[kid] if old.get(kid) == key else key for kid, key in ring.keys.items()})
         self._fetched_at = now
         self._refresh_at = now.after(fresh * (_REFRESH_AT + JITTER * self._jitter()))
@@ -249,13 +277,18 @@ class RemoteKeySet:
         return frozenset(kid or "" for kid, key in old.items() if self._ring.keys.get(kid) is not key)
 
     def _wait(self, pending: "Future[bool]") -> Flow[None]:
+        # With no key at all everybody waits: there is nothing else the threads could do.
+        places = None if self._current() is _NO_KEYS else self._waiting
+        if places is not None and not places.acquire(blocking=False):
+            raise OverloadedError
         try:
             # Few threads: whoever invents kids while the issuer hangs must not pin a server's pool.
-            # With no key at all everybody waits: there is nothing else the threads could do.
-            is_cold = self._current() is _NO_KEYS
-            succeeded = yield Wait(pending, _PATIENCE, None if is_cold else self._blocked_threads)
+            succeeded = yield Wait(pending, _PATIENCE, None if places is None else self._blocked_threads)
         except (TimeoutError, CancelledError):
             succeeded = False
+        finally:
+            if places is not None:
+                places.release()
         if not succeeded:
             raise KeySetUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._now()))
 

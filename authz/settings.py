@@ -207,7 +207,7 @@ class Settings(VerifierSettings):
         "does not list.",
     )
     max_pending: int = Field(
-        1024, ge=1, description="Checks that may wait, for keys or for the issuer; one more is refused at once."
+        1024, ge=1, description="Checks that may wait, half of them of one organization; one more is refused at once."
     )
     decision_log: Literal["off", "denied", "all"] = Field(
         "off", description="Write each decision, or each that is not to allow, as a JSON line."

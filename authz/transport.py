@@ -9,6 +9,7 @@ body that drips included, which no blocking client's timeouts give.
 import asyncio
 import contextlib
 import ipaddress
+import os
 import re
 import ssl
 import threading
@@ -42,6 +43,9 @@ _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII | re.IGNORECASE)
 _GZIP = 16 + zlib.MAX_WBITS
 
 
+_UNANSWERED = frozenset({"timeout", "protocol", "proxy", *connecting.CAUSES})
+
+
 class TransportError(Exception):
     """A request that brought no response.
 
@@ -55,10 +59,15 @@ class TransportError(Exception):
     - ``encoding``: the body is compressed in a way that is not known, or badly.
     - ``protocol``: the answer is not HTTP, or breaks off.
     - ``closed``: the thread of this client has died.
+    - ``exhausted``: this process has no thread or file descriptor left.
+
+    ``is_outage`` if the server was not reached, or left the request without a whole answer. The last two say nothing
+    about the server.
     """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
+        self.is_outage = reason in _UNANSWERED
         super().__init__(reason)
 
 
@@ -214,7 +223,7 @@ class Transport:
             except (OSError, RuntimeError):
                 # No loop or no thread can be had: too many of them, or the interpreter ends.
                 failed: Future[HttpResponse] = Future()
-                failed.set_exception(TransportError("connect"))
+                failed.set_exception(TransportError("exhausted"))
                 return failed
 
     def close(self) -> None:
@@ -323,12 +332,22 @@ class _Worker:
                 return HttpResponse(status=response.status_code, headers=dict(response.headers), body=body)
         except TimeoutError:
             raise TransportError("timeout") from None
-        except httpx2.ProxyError:
-            raise TransportError("proxy") from None
-        except httpx2.ConnectError as error:
-            raise TransportError(connecting.cause_of(error)) from None
+        except (httpx2.ConnectError, httpx2.ProxyError) as error:
+            if not _has_descriptor():
+                raise TransportError("exhausted") from None
+            is_proxy = isinstance(error, httpx2.ProxyError)
+            raise TransportError("proxy" if is_proxy else connecting.cause_of(error)) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError):
             raise TransportError("protocol") from None
+
+
+def _has_descriptor() -> bool:
+    # Not the errno of what was raised: name resolution without a descriptor fails like a name server that is down.
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 def _is_request(task: "asyncio.Task[Any]") -> bool:

@@ -6,19 +6,37 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from authz.call import Principal
+from authz.call import ANONYMOUS, Principal
+from authz.hearing import Hearing
 from authz.isolation import check, places_of
 from interceptors.handlers import Handler
 
 Check = Callable[[Any], None]
-"""Raises :class:`authz.errors.PermissionDeniedError` for a request that names another organization."""
+"""Raises an :class:`authz.errors.AuthzError` for a request that the handler may not see."""
 
 
-def check_of(handler: Handler, principal: Principal) -> Check | None:
-    """Return the check of every request of one RPC, or ``None`` where there can be nothing to check."""
-    if not _may_name(handler.request_deserializer):
-        return None
-    return functools.partial(check, principal=principal, tenant=principal.tenant)
+def check_of(handler: Handler, principal: Principal, hearing: Hearing) -> Check | None:
+    """Return the check of every request of one RPC, or ``None`` where there can be nothing to check.
+
+    Args:
+        handler: whose requests they are.
+        principal: who makes the RPC: no request may name another organization.
+        hearing: that of the RPC. Its verdict came with the headers, and the only request of a method without streams
+            may come any time after it, so that is looked at again; streams are ended when something changes.
+
+    """
+    named = None
+    if _may_name(handler.request_deserializer):
+        named = functools.partial(check, principal=principal, tenant=principal.tenant)
+    if handler.request_streaming or handler.response_streaming or principal is ANONYMOUS:
+        return named
+
+    def confirmed(request: Any) -> None:
+        hearing.confirm(principal)
+        if named is not None:
+            named(request)
+
+    return confirmed
 
 
 def _may_name(parse: Any) -> bool:

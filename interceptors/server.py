@@ -120,7 +120,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
     ) -> Behaviour:
         """Return the behaviour of an admitted call, and tell of it, unless that takes a look at its only request."""
         behaviour = behaviour_of(handler)
-        check = check_of(handler, principal)
+        check = check_of(handler, principal, hearing)
         is_stream = handler.request_streaming or handler.response_streaming
         may_end = is_stream and (principal is not ANONYMOUS or check is not None)
         # Here already, so that who finds no room now does not wait for a thread of the pool.

@@ -102,6 +102,11 @@ class FakeTransport:
     def fetches(self) -> int:
         return len(self.requests)
 
+    @property
+    def pending(self) -> int:
+        """How many requests hang."""
+        return len(self._pending)
+
     def up(self) -> None:
         """Let it answer again."""
         self._failure, self._hangs = None, False

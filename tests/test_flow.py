@@ -4,7 +4,8 @@ from concurrent.futures import CancelledError, Future
 
 import pytest
 
-from authz.flow import Wait, arun, pause, run, start
+from authz.errors import OverloadedError
+from authz.flow import DeadlineError, Wait, arun, pause, resumed, run, start
 
 PATIENCE = 20.0
 
@@ -169,17 +170,58 @@ def test_run_goes_on_where_somebody_else_began():
     assert run(flow, waiting=waiting) == 3
 
 
+@EACH
+def test_a_flow_that_has_begun_is_finished_as_another(drive):
+    def within(flow):
+        return (yield from resumed(flow, next(flow))) + 1
+
+    assert drive(within(adding(Wait(done(1), 1.0), Wait(done(2), 1.0)))) == 4
+    failing = outcome_of(Wait(failed(LookupError("lost")), 1.0))
+    assert isinstance(drive(resumed(failing, next(failing))), LookupError)
+
+
+def test_a_flow_that_has_begun_ends_with_the_one_that_finishes_it():
+    ended = []
+
+    def ending():
+        try:
+            yield Wait(Future(), 600.0)
+        finally:
+            ended.append(True)
+
+    inner = ending()
+    outer = resumed(inner, next(inner))
+    next(outer)
+    outer.close()
+
+    assert ended == [True]
+
+
 def test_a_thread_too_many_is_turned_away_at_once():
     threads = threading.Semaphore(0)
 
-    assert isinstance(run(outcome_of(Wait(Future(), 600.0, threads))), TimeoutError)
+    assert isinstance(run(outcome_of(Wait(Future(), 600.0, threads))), OverloadedError)
 
 
 @pytest.mark.parametrize("future", [pytest.param(done(1), id="done"), pytest.param(failed(LookupError()), id="failed")])
 def test_nobody_is_turned_away_from_what_is_already_there(future):
     error = run(outcome_of(Wait(future, 600.0, threading.Semaphore(0))))
 
-    assert not isinstance(error, TimeoutError)
+    assert not isinstance(error, OverloadedError)
+
+
+@pytest.mark.parametrize(("timeout", "kind"), [(0.0, DeadlineError), (600.0, TimeoutError), (None, TimeoutError)])
+def test_a_callers_deadline_is_another_end_than_that_of_patience(timeout, kind):
+    """R1."""
+    wait = Wait(Future(), 600.0 if timeout == 0.0 else 0.0)
+
+    assert type(run(outcome_of(wait), timeout)) is kind
+
+
+def test_what_a_future_raises_is_no_deadline():
+    failure = TimeoutError("the answer itself")
+
+    assert run(outcome_of(Wait(failed(failure), 600.0)), timeout=0.0) is failure
 
 
 def test_a_thread_gives_its_place_back():

@@ -5,13 +5,14 @@ import contextlib
 import random
 import threading
 from concurrent.futures import CancelledError
+from dataclasses import replace
 
 import pytest
 
 from authz.demo.issuer import Issuer, IssuerServer
-from authz.errors import AuthzError, ConfigError, IntrospectionUnavailableError, TokenInactiveError
+from authz.errors import AuthzError, ConfigError, IntrospectionUnavailableError, OverloadedError, TokenInactiveError
 from authz.flow import arun, run
-from authz.introspection import Assurance, Introspector
+from authz.introspection import MAX_WAITING, Assurance, Introspector
 from authz.transport import Transport, TransportError
 from authz.verifier import Verifier
 from tests.doubles import ABSENT, AUDIENCE, CLIENT, ISSUER, NOW, ORG, FakeTransport, json_response, m2m_claims
@@ -273,11 +274,31 @@ def test_patience_ends_after_five_seconds(begin, transport):
 
 
 @pytest.mark.parametrize(("body", "status"), UNAVAILABLE)
-def test_the_local_verdict_stands_where_that_is_wanted(ask, endpoint, body, status):
-    """F8."""
+def test_the_local_verdict_stands_only_where_the_issuer_itself_says_that_it_fails(ask, endpoint, body, status):
+    """F8, R1. What it answers otherwise may be for a wrong URL or secret of ours, or for what a caller does."""
     endpoint.says(body, status)
 
-    assert ask(LOCAL) == "active"
+    assert ask(LOCAL) == ("active" if status >= 500 else "introspection_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("failure", "verdict"),
+    [
+        pytest.param(TransportError("timeout"), "active", id="timeout"),
+        pytest.param(TransportError("connect"), "active", id="connect"),
+        pytest.param(TransportError("protocol"), "active", id="protocol"),
+        pytest.param(TransportError("redirect"), "introspection_unavailable", id="redirect"),
+        pytest.param(TransportError("too_large"), "introspection_unavailable", id="too-large"),
+        pytest.param(TransportError("exhausted"), "introspection_unavailable", id="no-descriptor-of-ours-left"),
+        pytest.param(CancelledError(), "introspection_unavailable", id="we-are-closing"),
+        pytest.param(ZeroDivisionError(), "introspection_unavailable", id="unforeseen"),
+    ],
+)
+def test_the_local_verdict_stands_only_where_the_issuer_gives_no_answer(ask, transport, failure, verdict):
+    """R1."""
+    transport.down(failure)
+
+    assert (ask(LOCAL), ask(LOCAL, "another")) == (verdict, verdict)
 
 
 def test_the_local_verdict_does_not_outweigh_the_issuers_word(ask, endpoint):
@@ -402,8 +423,8 @@ def test_the_oldest_answers_are_forgotten_first(new_introspector, ask, transport
 
 
 def test_a_hundred_threads_make_one_request(new_introspector, token, principal, transport):
-    """F6. Each of them may wait here; by default sixteen may."""
-    introspector = new_introspector(max_in_flight=100)
+    """F6. Each of them may wait here; by default eight of one organization may."""
+    introspector = new_introspector(max_in_flight=200)
     transport.hang()
     outcomes = []
     all_wait = threading.Barrier(101, timeout=20)
@@ -484,38 +505,136 @@ def test_a_no_from_before_is_a_no(begin, transport, endpoint):
     assert (finish(*first), finish(*late), transport.fetches) == ("token_inactive", "token_inactive", 1)
 
 
-def test_the_seventeenth_question_is_refused_at_once(begin, ask, transport, introspector):
+def test_the_seventeenth_question_waits_for_its_turn(begin, transport, introspector):
     """F6: tokens can be cycled, so no memory of them protects the issuer."""
     transport.hang()
-    flows = [begin(text=f"token-{number}") for number in range(16)]
-
-    assert [ask(text=f"more-{number}") for number in range(100)] == ["introspection_unavailable"] * 100
-    assert (transport.fetches, introspector.counters.refused) == (16, 100)
+    flows = [begin(text=f"token-{number}") for number in range(40)]
+    asked = transport.fetches
     transport.release()
-    assert [finish(*one) for one in flows] == ["active"] * 16
+
+    assert [finish(*one) for one in flows] == ["active"] * 40
+    assert (asked, transport.fetches, introspector.counters.overloaded) == (16, 40, 0)
+
+
+@pytest.mark.parametrize("assurance", [ALWAYS, LOCAL])
+def test_questions_beyond_those_that_may_wait_are_refused_at_once(begin, ask, transport, introspector, assurance):
+    """R1: whatever an outage means for the method, for this is none."""
+    transport.hang()
+    flows = [begin(text=f"token-{number}") for number in range(16 + MAX_WAITING)]
+
+    assert [ask(assurance, f"more-{number}") for number in range(100)] == ["overloaded"] * 100
+    assert (transport.fetches, introspector.counters.overloaded, introspector.counters.refused) == (16, 100, 0)
+    transport.release()
+    assert [finish(*one) for one in flows] == ["active"] * len(flows)
     assert ask(text="later") == "active"
+
+
+def test_who_loses_patience_before_its_turn_is_refused_even_where_an_outage_is_not(begin, transport, clock):
+    """R1: the time in which it waited for its turn says nothing about the issuer."""
+    transport.hang()
+    flows = [begin(LOCAL, f"token-{number}") for number in range(17)]
+    clock.advance(4.9)
+    for future in transport.take_over():
+        future.set_result(json_response(workos_answer()))
+    clock.advance(0.1)
+
+    with pytest.raises(IntrospectionUnavailableError):
+        flows[16][0].throw(TimeoutError())
+    late, _ = begin(LOCAL, "late")
+    for number in range(16):
+        begin(LOCAL, f"more-{number}")
+    waiting, _ = begin(LOCAL, "waiting")
+    with pytest.raises(OverloadedError):
+        waiting.throw(TimeoutError())
+    clock.advance(5)
+    with pytest.raises(StopIteration):
+        late.throw(TimeoutError())
+
+
+def test_a_callers_deadline_is_no_outage(introspector, token, principal, transport):
+    """R1: a withdrawn token got in with a deadline of a tenth of what the issuer takes."""
+    transport.hang()
+
+    with pytest.raises(IntrospectionUnavailableError):
+        run(introspector.introspect(token, principal, LOCAL), timeout=0.0)
+
+
+def test_a_question_that_its_callers_have_given_up_is_not_asked(begin, transport, clock, introspector):
+    transport.hang()
+    for number in range(16):
+        begin(text=f"token-{number}")
+    flow, wait = begin(text="too late")
+    clock.advance(5)
+    transport.release()
+
+    assert (finish(flow, wait), transport.fetches, introspector.counters.overloaded) == ("overloaded", 16, 1)
+
+
+def test_what_waits_for_its_turn_is_told_of_an_outage_at_once(begin, transport):
+    transport.hang()
+    flows = [begin(text=f"token-{number}") for number in range(20)] + [begin(LOCAL, "believed")]
+    transport.down()
+    transport.release()
+
+    assert [finish(*one) for one in flows] == ["introspection_unavailable"] * 20 + ["active"]
+    assert transport.fetches == 16
+
+
+def test_a_flood_of_one_organization_leaves_the_others_their_turns(introspector, transport, principal):
+    """R2: 29 of 43 good calls of others were refused beside it."""
+    transport.hang()
+    one, others = replace(principal, org_id="org_flood"), [replace(principal, org_id=f"org_{n}") for n in range(43)]
+    flood = [introspector.introspect(f"flood-{number}", one, ALWAYS) for number in range(2 * MAX_WAITING)]
+    waits = [next(flow) for flow in flood[: MAX_WAITING + 16]]
+    for flow in flood[MAX_WAITING + 16 :]:
+        with pytest.raises(OverloadedError):
+            next(flow)
+    good = [introspector.introspect(f"good-{caller.org_id}", caller, ALWAYS) for caller in others]
+    good_waits = [next(flow) for flow in good]
+    transport.release()
+
+    assert [finish(*pair) for pair in zip(good, good_waits, strict=True)] == ["active"] * 43
+    verdicts = [finish(*pair) for pair in zip(flood, waits, strict=False)]
+    assert (verdicts.count("active"), verdicts.count("overloaded")) == (MAX_WAITING + 16 - 43, 43)
+
+
+def test_organizations_take_turns(introspector, transport, principal):
+    """R2: who has one question does not wait for all of those who have many."""
+    transport.hang()
+    many, few = replace(principal, org_id="org_many"), replace(principal, org_id="org_few")
+    for number in range(30):
+        next(introspector.introspect(f"many-{number}", many, ALWAYS))
+    next(introspector.introspect("few", few, ALWAYS))
+    waiting = transport.take_over()
+    for future in waiting[:2]:
+        future.set_result(json_response(workos_answer()))
+
+    assert [request.form["token"] for request in transport.requests[16:]] == ["many-16", "few"]
 
 
 def test_a_full_house_does_not_count_as_an_outage(begin, ask, transport):
     transport.hang()
-    for number in range(16):
-        begin(text=f"token-{number}")
-    ask(text="one too many")
+    for number in range(17 + MAX_WAITING):
+        with contextlib.suppress(OverloadedError):
+            begin(text=f"token-{number}")
     transport.release()
 
     assert ask() == "active"
 
 
-def test_sixteen_threads_may_wait(introspector, token, principal, transport):
+def test_few_threads_may_wait_and_each_organization_has_its_share_of_them(introspector, token, principal, transport):
     """So that a hanging issuer does not pin a larger pool."""
     transport.hang()
     place = next(introspector.introspect(token, principal, LATELY)).threads
+    taken = 0
     while place.acquire(blocking=False):
-        pass
+        taken += 1
 
-    with pytest.raises(IntrospectionUnavailableError):
-        run(introspector.introspect(token, principal, LATELY))
-    assert transport.fetches == 1
+    with pytest.raises(OverloadedError):
+        run(introspector.introspect(token, principal, LOCAL))
+    other = replace(principal, org_id="org_other")
+    assert next(introspector.introspect("another", other, LATELY)).threads.acquire(blocking=False)
+    assert (taken, transport.fetches) == (8, 2)
 
 
 # ---- F3, F6: when the issuer is in trouble ----
@@ -611,6 +730,29 @@ def test_429_pauses_as_the_issuer_asks(ask, endpoint, clock, retry_after, second
     assert (before, ask()) == ("introspection_unavailable", "active")
 
 
+def test_a_pause_that_the_issuer_asks_for_opens_nothing(ask, endpoint, clock):
+    """R1: callers can make so many calls that it asks for one."""
+    endpoint.says({}, 429, retry_after=20)
+    during = [ask(LOCAL), ask(LOCAL), ask(LOCAL, "another")]
+    clock.advance(25)
+    endpoint.transport.down()
+
+    assert (during, ask(LOCAL)) == (["introspection_unavailable"] * 3, "active")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_one_who_is_asked_for_patience_keeps_a_shared_failure_from_being_an_outage(begin, ask, transport, first):
+    """R1: an issuer under load answers some with 429, and others not at all."""
+    transport.hang()
+    flows = [begin(LOCAL, "a"), begin(LOCAL, "b")]
+    limited, broken = transport.take_over() if first else reversed(transport.take_over())
+    limited.set_result(json_response({}, 429))
+    broken.set_exception(TransportError("protocol"))
+
+    assert "introspection_unavailable" in [finish(*one) for one in flows]
+    assert ask(LOCAL, "c") == "introspection_unavailable"
+
+
 def test_refused_credentials_pause_for_30_seconds_and_alert(ask, endpoint, clock, caplog):
     """F3: asking again does not mend them."""
     endpoint.says({"error": "invalid_client"}, 401)
@@ -625,7 +767,7 @@ def test_refused_credentials_pause_for_30_seconds_and_alert(ask, endpoint, clock
 
 
 def test_questions_and_outages_at_random_never_exceed_the_bounds(begin, introspector, transport, clock):
-    """A seeded walk: never more than 16 questions at once, and nobody is left waiting."""
+    """A seeded walk: never more than 16 questions at once, and nobody is left waiting for good."""
     chance = random.Random(7)  # noqa: S311 - the same walk on every run
     waiting = []
     for _ in range(3000):
@@ -633,11 +775,11 @@ def test_questions_and_outages_at_random_never_exceed_the_bounds(begin, introspe
         transport.hang()
         with contextlib.suppress(StopIteration, IntrospectionUnavailableError):
             waiting.append(begin(Assurance(max_age=chance.choice([0, 5])), f"token-{chance.randrange(40)}"))
-        assert len({id(wait.future) for _, wait in waiting}) <= 16
+        assert transport.pending <= 16
         if chance.random() < 0.05:
             transport.down() if chance.random() < 0.3 else transport.up()
             transport.release()
-            assert {finish(*one) for one in waiting} <= {"active", "introspection_unavailable"}
+            assert {finish(*one) for one in waiting} <= {"active", "introspection_unavailable", "overloaded"}
             waiting.clear()
     counters = introspector.counters
 

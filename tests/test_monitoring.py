@@ -131,9 +131,17 @@ def test_every_alert_is_tested() -> None:
 
 
 def test_thresholds_follow_the_defaults() -> None:
-    assert threshold("AuthzPendingChecks") == 0.75 * Settings.model_fields["max_pending"].default
+    assert threshold("AuthzPendingChecks") == 0.75 * Settings.model_fields["max_pending"].default / 2
     assert threshold("AuthzKeysAgeing") == STALE / 2
     assert threshold("AuthzKeysExpiring") == STALE - 600
+
+
+def test_what_callers_can_bring_about_wakes_nobody() -> None:
+    """R6: anybody can make up keys, and any partner can send too much."""
+    expressions = {alert["alert"]: (alert["expr"], alert["labels"]["severity"]) for alert in alerts()}
+
+    assert 'verdict="undecided", reason!~"key_undecided|overloaded"' in expressions["AuthzUndecided"][0]
+    assert expressions["AuthzLimited"][1] == "warning"
 
 
 def test_the_dashboard_can_be_imported() -> None:

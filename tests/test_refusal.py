@@ -43,6 +43,7 @@ ROWS = [
     ),
     pytest.param(errors.ResourceExhaustedError(WORDS), 429, "Quota exceeded", None, id="Q4-quota"),
     pytest.param(errors.KeySetUnavailableError(WORDS), 503, "Authorization is unavailable", None, id="E5-keys"),
+    pytest.param(errors.KeyUndecidedError(WORDS), 503, "Authorization is unavailable", None, id="R5-key-undecided"),
     pytest.param(errors.MeshUndecidedError(WORDS), 503, "Authorization is unavailable", None, id="J6-mesh-undecided"),
     pytest.param(errors.OverloadedError(WORDS), 503, "Authorization is unavailable", None, id="overloaded"),
     pytest.param(errors.TokenEndpointError(WORDS), 503, "Authorization is unavailable", None, id="E5-endpoint"),

@@ -5,7 +5,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from authz.errors import AuthzError, KeyNotFoundError, KeySetUnavailableError
+from authz.errors import AuthzError, KeyNotFoundError, KeySetUnavailableError, KeyUndecidedError
 from authz.flow import arun, run
 from authz.keys import KeySetHealth, load_jwks
 from authz.remote_keys import FRESH, STALE, RemoteKeySet
@@ -565,7 +565,7 @@ def test_a_rotation_is_seen_at_once(keys, issuer, other_key, transport):
 
 def test_unknown_kids_fetch_twice_per_window(keys, transport, clock):
     outcomes = [find(keys, f"nobody-{number}") for number in range(100)]
-    assert (set(outcomes), transport.fetches - 1) == ({"key_not_found"}, 2)
+    assert (outcomes, transport.fetches - 1) == (["key_not_found"] * 2 + ["key_undecided"] * 98, 2)
 
     clock.advance(WINDOW - 0.1)
     find(keys, "nobody")
@@ -589,7 +589,7 @@ def test_a_flood_of_kids_neither_stops_calls_nor_storms_the_issuer(keys, transpo
     """Ten a second for ten minutes, beside good calls."""
     for number in range(6000):
         clock.advance(0.1)
-        assert find(keys, f"nobody-{number}") == "key_not_found"
+        assert find(keys, f"nobody-{number}") in {"key_not_found", "key_undecided"}
         assert find(keys) == "ec-1"
 
     assert transport.fetches - 1 <= 43
@@ -707,7 +707,7 @@ def test_the_second_look_is_bounded_as_any_other(keys, transport):
     shared = next(late)
     transport.release()
 
-    with pytest.raises(KeyNotFoundError):
+    with pytest.raises(KeyUndecidedError):
         late.send(shared.future.result(0))
     assert transport.fetches - 1 == 2
 
@@ -718,8 +718,90 @@ def test_few_threads_may_wait_for_unknown_kids(keys, transport):
     for wait in waits:
         assert wait.threads.acquire(blocking=False)
 
-    assert find(keys, "nobody") == "key_set_unavailable"
+    assert find(keys, "nobody") == "overloaded"
     assert find_without_waiting(keys).kid == "ec-1"
+
+
+def test_what_waits_for_unknown_kids_is_bounded_whatever_drives_it(keys, transport):
+    """R4: tasks and callbacks cost no thread, but memory, and places that others need."""
+    transport.hang()
+    flows = [keys.find(f"nobody-{number}") for number in range(64)]
+    waits = [next(flow) for flow in flows]
+
+    assert [find(keys, f"more-{number}") for number in range(10)] == ["overloaded"] * 10
+    assert find_without_waiting(keys).kid == "ec-1"
+    flows[0].close()
+    with pytest.raises(KeySetUnavailableError):
+        flows[1].throw(TimeoutError())
+    again = [keys.find("nobody"), keys.find("nobody")]
+    waits += [next(flow) for flow in again]
+    assert find(keys, "nobody") == "overloaded"
+    transport.down()
+    transport.release()
+    for flow, wait in zip([*flows[2:], *again], waits[2:], strict=True):
+        with pytest.raises(KeySetUnavailableError):
+            flow.send(wait.future.result(0))
+
+    assert find(keys, "nobody") == "key_set_unavailable"
+
+
+def test_a_cold_start_has_room_for_everybody(cold, transport):
+    """R4: there, all wait for the same, and nobody's kid is known to be invented."""
+    transport.hang()
+    waits = [next(flow) for flow in [cold.find("ec-1") for _ in range(1000)]]
+
+    assert len({id(wait.future) for wait in waits}) == 1
+
+
+# ---- A look-up that may not be made now ----
+
+
+def test_after_two_invented_kids_a_new_key_is_undecided_and_found_when_its_time_has_come(
+    keys, issuer, other_key, clock
+):
+    """R5: its tokens were refused for half a minute as if the issuer had no such key."""
+    find(keys, "nobody-1")
+    clock.advance(10)
+    find(keys, "nobody-2")
+    issuer.keys.append(other_key)
+    clock.advance(5)
+    with pytest.raises(KeyUndecidedError) as caught:
+        run(keys.find("ec-2"))
+
+    assert (caught.value.reason, caught.value.retry_after) == ("key_undecided", WINDOW - 15)
+    clock.advance(caught.value.retry_after)
+    assert find(keys, "ec-2") == "ec-2"
+
+
+def test_an_invented_kid_is_not_found_once_it_has_been_looked_up(keys, transport, clock):
+    """R5."""
+    outcomes = [find(keys, "nobody") for _ in range(3)]
+    clock.advance(WINDOW)
+
+    assert [*outcomes, find(keys, "nobody")] == ["key_not_found"] * 2 + ["key_undecided", "key_not_found"]
+    assert transport.fetches - 1 == 3
+
+
+def test_a_key_that_was_taken_back_is_not_found_without_another_look(keys, issuer, other_key, transport):
+    """Tokens of it must be thrown away at once, whoever invents kids meanwhile."""
+    issuer.keys = [other_key]
+    find(keys, "ec-2")
+    find(keys, "nobody")
+
+    assert (find(keys, "ec-1"), find(keys, "nobody"), transport.fetches - 1) == ("key_not_found", "key_undecided", 2)
+
+
+def test_who_came_before_a_fetch_that_has_ended_takes_its_answer(keys, transport):
+    """Else all but the first of those who joined an older fetch would learn nothing from the next."""
+    transport.hang()
+    flows = [keys.find(f"nobody-{number}") for number in range(5)]
+    waits = [next(flow) for flow in flows]
+    transport.release()
+    for flow, wait in zip(flows, waits, strict=True):
+        with pytest.raises(KeyNotFoundError):
+            run(flow, waiting=wait)
+
+    assert transport.fetches - 1 == 2
 
 
 def test_tasks_that_wait_for_unknown_kids_are_not_counted(keys, transport):
@@ -747,7 +829,7 @@ def test_random_questions_never_exceed_the_bounds(keys, issuer, transport, clock
         transport.down() if chance.random() < 0.05 else None
         issuer.keys = [*issuer.keys[:1], *([other_key] if chance.random() < 0.5 else [])]
         for kid in ("ec-2", f"nobody-{chance.random()}"):
-            assert find(keys, kid) in {"ec-2", "key_not_found", "key_set_unavailable"}
+            assert find(keys, kid) in {"ec-2", "key_not_found", "key_set_unavailable", "key_undecided"}
         assert find(keys) == "ec-1"
 
     assert transport.fetches <= 2 * seconds / WINDOW + seconds / 240 + 2

@@ -652,4 +652,29 @@ transport.close()
         check=False,
     )
 
-    assert done.stdout.splitlines() == ["TransportError('connect')", "TransportError('refused')"]
+    assert done.stdout.splitlines() == ["TransportError('exhausted')", "TransportError('refused')"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "issuer.invalid"])
+def test_a_process_without_descriptors_is_no_outage_of_the_server(tmp_path, host):
+    """R1: whoever opens connections until there are none left must not make the issuer look as if it were down."""
+    program = f"""
+import os, resource
+from authz.transport import Transport, TransportError
+
+transport = Transport()
+before = transport.fetch("GET", "http://{host}:9/").exception()
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, most))
+during = transport.fetch("GET", "http://{host}:9/").exception()
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, most))
+for error in before, during:
+    print(error.reason, error.is_outage)
+transport.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    before, during = done.stdout.splitlines()
+    assert (before, during) == ("name True" if host.endswith(".invalid") else "refused True", "exhausted False")

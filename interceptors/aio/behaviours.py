@@ -138,6 +138,9 @@ class _Asynchronous(functools.partial[Any]):
         if stream is None:
             return self.func(request, TrustedAioContext(context, self._admission.metadata))
         stream.begin(context)
+        if stream.refusal is not None and not inspect.isasyncgenfunction(self.func):
+            # It must end before it has begun, as it will in a moment: so its handler never begins.
+            return stream.never()
         trusted = _StreamContext(context, self._admission.metadata, stream)
         if rule is not None and rule.is_stream:
             request = trusted.requests = Requests(request, rule, stream)

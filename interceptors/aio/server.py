@@ -169,7 +169,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         return self._streams.until(call.method, self._authorizer.ends_at(principal))
 
     def _rule(self, handler: Handler, hearing: Hearing, principal: Principal, seconds: float) -> RequestRule | None:
-        check = check_of(handler, principal)
+        check = check_of(handler, principal, hearing)
         if check is None:
             return None
         return RequestRule(

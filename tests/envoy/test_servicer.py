@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -16,6 +17,7 @@ from authz.demo.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.flow import Flow, run
+from authz.introspection import Assurance, Introspector
 from authz.mesh import MeshPeers
 from authz.metadata import TrustedMetadata
 from authz.policy import Policy
@@ -23,7 +25,7 @@ from authz.policy.declared import Protos
 from authz.policy.document import Document
 from authz.verifier import Verifier
 from tests.certificates import Authority, dns, uris
-from tests.doubles import AUDIENCE, ISSUER, ORG, FakeIssuer, ManualClock, jwks, m2m_claims
+from tests.doubles import AUDIENCE, ISSUER, ORG, FakeIssuer, FakeTransport, ManualClock, json_response, jwks, m2m_claims
 from tests.envoy.messages import FORMS, GRPC, GRPC_PATH, Denial, Form, bearer, in_header_map, in_headers, is_sound
 
 Ask = Callable[[CheckRequest | bytes], CheckResponse]
@@ -315,9 +317,10 @@ def test_check_beyond_what_may_wait_is_undecided_at_once(
     issuer: FakeIssuer, verifier: Verifier, ec_key: SigningKey
 ) -> None:
     decisions: list[Decision] = []
-    servicer = AuthorizationServicer(Authorizer(verifier, observers=[decisions.append]), max_pending=2)
+    servicer = AuthorizationServicer(Authorizer(verifier, observers=[decisions.append]), max_pending=4)
     question = in_headers(GRPC, bearer(ec_key.sign(m2m_claims()))).SerializeToString()
     issuer.transport.hang()
+    # Half of the places: nobody has verified yet who these callers are.
     waiting = [servicer.begin(question), servicer.begin(question)]
     denial = Denial(CheckResponse.FromString(answered(servicer.begin(question))))
 
@@ -333,10 +336,70 @@ def test_check_beyond_what_may_wait_is_undecided_at_once(
     for begun in waiting:
         assert not isinstance(begun, bytes)
         assert CheckResponse.FromString(run(begun[0], waiting=begun[1])).status.code == 0
-        servicer.end()
+        servicer.end(begun[1])
 
     assert servicer.pending == 0
     assert CheckResponse.FromString(answered(servicer.begin(question))).status.code == 0
+
+
+def begin_all(servicer: AuthorizationServicer, tokens: list[str]) -> list[Any]:
+    """Begin a check with each token; what waits does so for as long as the result is kept."""
+    return [servicer.begin(in_headers(GRPC, bearer(token)).SerializeToString()) for token in tokens]
+
+
+def come_to(begun: list[Any]) -> list[str]:
+    return [Denial(CheckResponse.FromString(one)).reason if isinstance(one, bytes) else "waits" for one in begun]
+
+
+@pytest.fixture
+def asking(known_keys: Verifier, clock: ManualClock) -> AuthorizationServicer:
+    """Return a servicer for an issuer that does not answer questions, with room for 16 checks."""
+    hanging = FakeTransport(lambda: json_response({"active": True}))
+    hanging.hang()
+    introspector = Introspector(ISSUER, client_id="c", client_secret="s", transport=hanging, clock=clock.clock)
+    return AuthorizationServicer(
+        Authorizer(known_keys, introspector=introspector, assurance=Assurance()), max_pending=16
+    )
+
+
+def test_no_organization_takes_all_the_places_of_checks_that_wait(
+    asking: AuthorizationServicer, ec_key: SigningKey
+) -> None:
+    """R3."""
+    flood = begin_all(asking, [ec_key.sign(m2m_claims(jti=f"{number}")) for number in range(20)])
+    others = begin_all(asking, [ec_key.sign(m2m_claims(org_id=f"org_other{number}")) for number in range(4)])
+
+    assert come_to(flood) == ["waits"] * 8 + ["OVERLOADED"] * 12
+    assert come_to(others) == ["waits"] * 4
+
+
+def test_made_up_kids_do_not_take_all_the_places_of_checks_that_wait(
+    issuer: FakeIssuer, verifier: Verifier, ec_key: SigningKey, clock: ManualClock
+) -> None:
+    """R4: a good token that had to be asked about was refused beside them."""
+    verifier.warm_up()
+    issuer.transport.hang()
+    questions = FakeTransport(lambda: json_response({"active": True}))
+    questions.hang()
+    introspector = Introspector(ISSUER, client_id="c", client_secret="s", transport=questions, clock=clock.clock)
+    authorizer = Authorizer(verifier, introspector=introspector, assurance=Assurance())
+    servicer = AuthorizationServicer(authorizer, max_pending=100)
+    made_up = begin_all(servicer, [ec_key.sign(m2m_claims(), {"kid": f"nobody-{number}"}) for number in range(150)])
+
+    assert come_to(made_up) == ["waits"] * 50 + ["OVERLOADED"] * 100
+    assert come_to(begin_all(servicer, [ec_key.sign(m2m_claims())])) == ["waits"]
+
+
+def test_made_up_kids_have_room_of_their_own_however_many_checks_may_wait(
+    issuer: FakeIssuer, verifier: Verifier, ec_key: SigningKey
+) -> None:
+    """R4."""
+    verifier.warm_up()
+    issuer.transport.hang()
+    servicer = AuthorizationServicer(Authorizer(verifier))
+    made_up = begin_all(servicer, [ec_key.sign(m2m_claims(), {"kid": f"nobody-{number}"}) for number in range(150)])
+
+    assert come_to(made_up) == ["waits"] * 64 + ["OVERLOADED"] * 86
 
 
 def test_check_that_need_not_wait_is_decided_however_many_do(

@@ -63,9 +63,7 @@ def test_known_kids_are_served_meanwhile(attacked: Attacked, ec_key: SigningKey)
 
     # The others were refused at once, and may try again: whether their keys exist nobody knows.
     refused = [finish(KIND, one) for one in attacked.forged if one not in waiting]
-    assert {(outcome.code, outcome.reason) for outcome in refused} == {
-        (grpc.StatusCode.UNAVAILABLE, "KEY_SET_UNAVAILABLE")
-    }
+    assert {(outcome.code, outcome.reason) for outcome in refused} == {(grpc.StatusCode.UNAVAILABLE, "OVERLOADED")}
     assert len(refused) >= 5 * POOL - BLOCKED
     assert attacked.transport.fetches == 2
 

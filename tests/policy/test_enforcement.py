@@ -286,20 +286,27 @@ def test_a_stream_that_opens_after_its_rule_was_removed_ends(asked: Asked) -> No
     assert stream.error.reason == "policy_denied"
 
 
+@pytest.mark.parametrize(
+    ("changes", "tenant"), [({}, "tenant-7"), ({"tenant": "tenant-8"}, "tenant-8"), ({"status": "suspended"}, None)]
+)
 def test_a_call_is_judged_by_policy_and_isolation_of_one_moment(
-    new_verifier: Callable[..., Verifier], sign: Callable[..., str]
+    new_verifier: Callable[..., Verifier], sign: Callable[..., str], changes: dict[str, Any], tenant: str | None
 ) -> None:
-    """It had to wait for keys, and both were replaced meanwhile."""
+    """It had to wait for keys, and both were replaced meanwhile: those count that are in force at the verdict."""
     authorizer = Authorizer(new_verifier(), policy=policy())
     authorizer.isolation = "first"
     evidence = Evidence()
     flow = authorizer.authorize(Call(method=READ, metadata=[("authorization", f"Bearer {sign()}")]), evidence)
     wait = next(flow)
 
-    authorizer.replace_policy(policy(**organization(status="suspended")), isolation="second")
+    authorizer.replace_policy(policy(**organization(**changes)), isolation="second")
 
-    assert run(flow, waiting=wait).tenant == "tenant-7"
-    assert (evidence.isolation, authorizer.isolation) == ("first", "second")
+    if tenant is None:
+        with pytest.raises(PermissionDeniedError):
+            run(flow, waiting=wait)
+    else:
+        assert run(flow, waiting=wait).tenant == tenant
+    assert (evidence.isolation, authorizer.isolation) == ("second", "second")
 
 
 # ---- Introspection ----

@@ -1,6 +1,5 @@
 """Envoy's ``Check``, whatever serves it: bytes in, bytes out."""
 
-import threading
 from time import perf_counter
 
 from authz.authorizer import Authorizer
@@ -10,6 +9,7 @@ from authz.envoy.check.isolation import RequestIsolation
 from authz.errors import InternalError, OverloadedError
 from authz.flow import Flow, Wait, arun
 from authz.refusal import Challenge, refusal_of
+from authz.shares import Shares
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 
@@ -29,8 +29,10 @@ class AuthorizationServicer:
             Whoever else reaches the server could write anything there, though all that it gets is a verdict:
             only Envoy may reach it. Empty to believe nothing of the kind.
         isolation: checks what requests name, where Envoy shows them; ``authorizer.replace_policy`` replaces it.
-        max_pending: how many checks may wait at a time, for keys or for the issuer's word. One more is answered
-            UNAVAILABLE at once: Envoy's patience is short, and what waits costs memory.
+        max_pending: how many checks may wait at a time, for keys, for the issuer's word or for the directory's. Half
+            of them at the most are of one organization, or of callers whose token nobody has verified yet, so that
+            none keeps out another. One more is answered UNAVAILABLE at once: Envoy's patience is short, and what
+            waits costs memory.
 
     """
 
@@ -48,10 +50,12 @@ class AuthorizationServicer:
         self._jwt_authn_payload = jwt_authn_payload
         if isolation is not None:
             authorizer.isolation = isolation
-        self._max_pending = max_pending
-        self._lock = threading.Lock()
-        self.pending = 0
+        self._waiting = Shares(max_pending)
+
+    @property
+    def pending(self) -> int:
         """How many checks wait now."""
+        return self._waiting.taken
 
     async def check(self, body: bytes, _context: object) -> bytes:
         """Return the answer, as a handler of ``grpc.aio``; see :meth:`begin`."""
@@ -63,7 +67,7 @@ class AuthorizationServicer:
             try:
                 return await arun(flow, waiting=wait)
             finally:
-                self.end()
+                self.end(wait)
         except (Exception, GeneratorExit) as error:  # noqa: BLE001 - see _check_flow
             # Our log is out of order, or a rule has raised GeneratorExit: whoever closes a flow does not see it again.
             return self.unforeseen(error)
@@ -72,15 +76,12 @@ class AuthorizationServicer:
         """Return a serialized ``CheckResponse`` for a serialized ``CheckRequest``, whatever is in it.
 
         Mostly that takes no waiting. Else it returns the flow that will return the response, and what that has yielded
-        already; whoever has driven it to its end calls :meth:`end`.
+        already; whoever has driven it to its end calls :meth:`end` with that.
         """
         flow = self._check_flow(body)
         try:
             wait = next(flow)
-            with self._lock:
-                has_room = self.pending < self._max_pending
-                self.pending += has_room
-            if has_room:
+            if self._waiting.take(wait.whose):
                 return flow, wait
             flow.throw(OverloadedError())
         except StopIteration as done:
@@ -88,10 +89,9 @@ class AuthorizationServicer:
             return answer
         raise RuntimeError("a flow must not go on after it has been told to end")
 
-    def end(self) -> None:
-        """Say that a check which had to wait is over."""
-        with self._lock:
-            self.pending -= 1
+    def end(self, wait: Wait) -> None:
+        """Say that a check is over which had to wait, for ``wait`` first."""
+        self._waiting.give_back(wait.whose)
 
     def _check_flow(self, body: bytes) -> Flow[bytes]:
         began = perf_counter()

@@ -169,6 +169,7 @@ class Metrics:
             "inactive": counters.inactive,
             "failed": counters.failures,
             "refused": counters.refused,
+            "overloaded": counters.overloaded,
         }
         for result, total in results.items():
             self._count_up(self._introspection.labels(result), total, "introspection", issuer, result)

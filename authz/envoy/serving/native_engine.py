@@ -18,7 +18,7 @@ from authz.envoy.check.servicer import SERVICE, AuthorizationServicer
 from authz.envoy.listeners.addresses import Address, parse
 from authz.envoy.serving.bounds import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MAX_CONCURRENT_STREAMS, MAX_METADATA_BYTES
 from authz.errors import ConfigError
-from authz.flow import start
+from authz.flow import Wait, start
 
 _HEALTH = "/grpc.health.v1.Health"
 _METHODS = ((f"/{SERVICE}/Check", False), (f"{_HEALTH}/Check", False), (f"{_HEALTH}/Watch", True))
@@ -183,11 +183,13 @@ class NativeEngine:
             answers.append((call_id, begun))
         else:
             flow, wait = begun
-            start(flow, partial(self._answer, front, call_id), waiting=wait)
+            start(flow, partial(self._answer, front, call_id, wait), waiting=wait)
 
-    def _answer(self, front: NativeGrpcFront, call_id: int, answer: bytes | None, error: BaseException | None) -> None:
+    def _answer(
+        self, front: NativeGrpcFront, call_id: int, wait: Wait, answer: bytes | None, error: BaseException | None
+    ) -> None:
         front.respond(call_id, answer if answer is not None else self._servicer.unforeseen(error or RuntimeError()))
-        self._servicer.end()
+        self._servicer.end(wait)
 
     def _tell_health(self, front: NativeGrpcFront, call_id: int, body: bytes, *, is_watching: bool) -> None:
         is_known = health_pb2.HealthCheckRequest.FromString(body).service in ("", SERVICE)
