@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from authz import telemetry
 from authz.assurances import Assurances
 from authz.bearer import credentials_of, token_of
-from authz.call import ANONYMOUS, Call, Principal, check_methods
+from authz.call import ANONYMOUS, Call, Principal, check_methods, check_size
 from authz.claims import is_expired
 from authz.decision import Decision, Door, Event, Evidence, Observer
 from authz.directory import Directory
@@ -142,6 +142,7 @@ class Authorizer:
 
         """
         evidence = evidence or Evidence()
+        check_size(call)
         # Both at once: another thread may replace them at any time.
         policy, evidence.isolation = self._in_force
         if call.requirements is None and self._is_public(call.method, policy):
