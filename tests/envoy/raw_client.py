@@ -6,9 +6,12 @@ from typing import Self
 
 import h2.config
 import h2.connection
+import hpack
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, WindowUpdateFrame
 
 from tests.envoy.serving import PATIENCE
+
+_HEADERS, _RESET = 1, 3
 
 
 class RawClient:
@@ -19,6 +22,7 @@ class RawClient:
         self._socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
         self._incoming = self._socket.makefile("rb")
         self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+        self._decoder = hpack.Decoder()
         self._connection.initiate_connection()
         self._connection.update_settings({4: window})
         self._socket.sendall(self._connection.data_to_send())
@@ -63,6 +67,18 @@ class RawClient:
             kind, stream, body = self._frame()
             if (kind, stream) == (0, number):
                 data += body
+
+    def statuses(self, count: int) -> list[bytes]:
+        """Return the gRPC status of so many streams, which end in any order; a reset one has none."""
+        self._socket.sendall(WindowUpdateFrame(0, window_increment=1_000_000).serialize())
+        found: list[bytes] = []
+        while len(found) < count:
+            kind, stream, body = self._frame()
+            if kind == _HEADERS and stream:
+                found += [value for name, value in self._decoder.decode(body, raw=True) if name == b"grpc-status"]
+            elif kind == _RESET:
+                found.append(b"")
+        return found
 
     def _frame(self) -> tuple[int, int, bytes]:
         header = self._incoming.read(9)

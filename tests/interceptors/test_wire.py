@@ -216,10 +216,10 @@ TOO_LARGE = [
 @pytest.mark.parametrize("name", [method, public_method])
 @pytest.mark.parametrize("headers", TOO_LARGE)
 def test_more_headers_than_anybody_needs_are_refused(
-    exposed: Exposed, wire: Wire, kind: str, credentials: bytes, headers: Headers, name: Any
+    exposed: Exposed, wire: Wire, kind: str, headers: Headers, name: Any
 ) -> None:
-    answer = wire.receive(wire.send(name(kind), [(b"authorization", credentials), *headers], body=EMPTY_MESSAGE))
-    next_answer = wire.receive(wire.send(name(kind), [(b"authorization", credentials)], body=EMPTY_MESSAGE))
+    answer = wire.receive(wire.send(name(kind), [*exposed.credentials, *headers], body=EMPTY_MESSAGE))
+    next_answer = wire.receive(wire.send(name(kind), exposed.credentials, body=EMPTY_MESSAGE))
 
     assert answer[b"grpc-status"] == PERMISSION_DENIED
     assert next_answer[b"grpc-status"] == OK
@@ -227,8 +227,8 @@ def test_more_headers_than_anybody_needs_are_refused(
     assert len(exposed.witness.sights) == 1
 
 
-def test_path_that_is_longer_than_any_method_is_refused(exposed: Exposed, wire: Wire, credentials: bytes) -> None:
-    answer = wire.receive(wire.send(f"/tests.Guarded/{'m' * 100_000}", [(b"authorization", credentials)]))
+def test_path_that_is_longer_than_any_method_is_refused(exposed: Exposed, wire: Wire) -> None:
+    answer = wire.receive(wire.send(f"/tests.Guarded/{'m' * 100_000}", exposed.credentials))
 
     assert answer[b"grpc-status"] == PERMISSION_DENIED
 
