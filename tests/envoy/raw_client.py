@@ -1,17 +1,26 @@
 """An HTTP/2 client that keeps to no rules."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 import h2.config
 import h2.connection
 import hpack
-from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, WindowUpdateFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    WindowUpdateFrame,
+)
 
 from tests.envoy.serving import PATIENCE
 
-_HEADERS, _RESET = 1, 3
+_HEADERS, _RESET, _PING = 1, 3, 6
+_CANCEL = 8
 
 
 class RawClient:
@@ -46,6 +55,23 @@ class RawClient:
         for frame, part in zip(frames, parts, strict=True):
             frame.data = part
             self._socket.sendall(frame.serialize())
+
+    def reset(self, numbers: Iterable[int], path: str) -> None:
+        """Open those streams, and reset each at once, all in one write."""
+        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "authz")]
+        headers += [("content-type", "application/grpc"), ("te", "trailers")]
+        frames: list[Frame] = []
+        for number in numbers:
+            opening = HeadersFrame(number, self._connection.encoder.encode(headers))
+            opening.flags.add("END_HEADERS")
+            frames += [opening, RstStreamFrame(number, error_code=_CANCEL)]
+        self._socket.sendall(b"".join(frame.serialize() for frame in frames))
+
+    def await_pong(self) -> None:
+        """Return when everything that was sent has been taken."""
+        self._socket.sendall(PingFrame(0, b"question").serialize())
+        while self._frame()[::2] != (_PING, b"question"):
+            pass
 
     def send(self, number: int, data: bytes, *, end: bool = True) -> None:
         frame = DataFrame(number, data)
