@@ -848,8 +848,8 @@ MISTAKES = (
     Mistake(
         "headers are looked through before they are counted",
         "authz/envoy/check/messages.py",
-        "check_size(Call(method, headers, size=size))",
-        "",
+        "if len(headers) > MAX_ENTRIES:",
+        "if not attributes:",
         "tests/envoy/test_outline.py -k too_many",
     ),
     Mistake(

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from google.protobuf.json_format import MessageToDict
 
-from authz.call import Call, Entry, Principal, check_size, malformed
+from authz.call import MAX_ENTRIES, Call, Entry, Principal, malformed
 from authz.envoy.check.limits import facts_of
 from authz.envoy.check.outline import size_without_body
 from authz.envoy.v3.external_auth_pb2 import (
@@ -86,12 +86,14 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> tuple[Call, bool]:
         raise malformed() from error
     http = attributes.request.http
     extensions = attributes.context_extensions
-    method, headers = http.path.partition("?")[0], _Headers(http)
-    check_size(Call(method, headers, size=size))
-    credentials, kinds = _credentials_and_kinds(http)
+    headers = _Headers(http)
+    if len(headers) > MAX_ENTRIES:
+        # The judge says so as well, but then they would have been looked through.
+        raise malformed()
+    credentials, kinds = headers.credentials_and_kinds()
     claims = _verified_claims(attributes, jwt_authn_payload) if jwt_authn_payload else None
     call = Call(
-        method=method,
+        method=http.path.partition("?")[0],
         metadata=headers,
         peer=_peer_of(attributes),
         # Where claims count in its absence, whatever could be a token is looked for in any spelling.
@@ -110,36 +112,35 @@ class _Headers:
     Bytes that are not ASCII become Latin-1 characters, which no token has.
     """
 
-    __slots__ = ("_http",)
+    __slots__ = ("_joined", "_raw")
 
     def __init__(self, http: AttributeContext.HttpRequest) -> None:
-        self._http = http
+        self._raw = http.header_map.headers if http.HasField("header_map") else None
+        self._joined = http.headers
 
     def __len__(self) -> int:
-        return len(self._http.header_map.headers) if self._http.HasField("header_map") else len(self._http.headers)
+        return len(self._joined) if self._raw is None else len(self._raw)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        if self._http.HasField("header_map"):
-            return ((header.key.lower(), _value(header)) for header in self._http.header_map.headers)
-        return ((key.lower(), value) for key, value in self._http.headers.items())
+        if self._raw is not None:
+            return ((header.key.lower(), _value(header)) for header in self._raw)
+        return ((key.lower(), value) for key, value in self._joined.items())
 
-
-def _credentials_and_kinds(http: AttributeContext.HttpRequest) -> tuple[list[str], list[str]]:
-    """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""
-    if not http.HasField("header_map"):
-        # Keys are in lower case there, as HTTP/2 wants them, and copies are joined.
-        headers = http.headers
-        credential, kind = headers.get("authorization"), headers.get("content-type")
-        return [] if credential is None else [credential], [] if kind is None else [kind]
-    credentials: list[str] = []
-    kinds: list[str] = []
-    for header in http.header_map.headers:
-        key = header.key.lower()
-        if key == "authorization":
-            credentials.append(_value(header))
-        elif key == "content-type":
-            kinds.append(_value(header))
-    return credentials, kinds
+    def credentials_and_kinds(self) -> tuple[list[str], list[str]]:
+        """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""
+        if self._raw is None:
+            # Keys are in lower case there, as HTTP/2 wants them, and copies are joined.
+            credential, kind = self._joined.get("authorization"), self._joined.get("content-type")
+            return [] if credential is None else [credential], [] if kind is None else [kind]
+        credentials: list[str] = []
+        kinds: list[str] = []
+        for header in self._raw:
+            key = header.key.lower()
+            if key == "authorization":
+                credentials.append(_value(header))
+            elif key == "content-type":
+                kinds.append(_value(header))
+        return credentials, kinds
 
 
 def _value(header: HeaderValue) -> str:
