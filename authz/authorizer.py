@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from authz import telemetry
 from authz.assurances import Assurances
 from authz.bearer import credentials_of, token_of
-from authz.call import ANONYMOUS, Call, Principal, check_methods
+from authz.call import ANONYMOUS, Call, Principal, check_methods, check_size
 from authz.claims import is_expired
 from authz.decision import Decision, Door, Event, Evidence, Observer
 from authz.directory import Directory
@@ -144,6 +144,7 @@ class Authorizer:
 
         """
         evidence = evidence or Evidence()
+        check_size(call)
         in_force = self._in_force
         policy = in_force.policy
         flow = self._admit(call, in_force, evidence)

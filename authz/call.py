@@ -1,18 +1,37 @@
 """A call before its handler runs, and who makes it."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from authz.errors import ConfigError
+from authz.errors import ConfigError, PermissionDeniedError
 from authz.peer import Peer
 
 # No comma: a list of names is not one of them.
 _METHOD = re.compile(r"/[^\s?#,]+")
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
+
+MAX_METHOD = 8192
+"""Characters of a path that is looked at: what servers take at the least (RFC 9110 section 4.1), and some more."""
+
+MAX_ENTRIES = 512
+"""Entries of metadata: five times what an Envoy lets through by default, and as many as 16 KiB of HTTP/2 can hold."""
+
+MAX_METADATA_BYTES = 256 * 1024
+"""All of them together: four times what an Envoy lets through by default, and sixteen times what gRPC does."""
+
+
+class Metadata(Protocol):
+    """Entries that can be counted without looking at them."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __iter__(self) -> Iterator[tuple[str, str | bytes]]:
+        """Yield each as a name and a value, in order."""
 
 
 class Entry(NamedTuple):
@@ -54,15 +73,36 @@ class Call(NamedTuple):
         requirements: what the door asks besides; with any, no method is public.
         verified_claims: the payload of a token whose signature a proxy has checked that this door believes;
             they count only where the caller has sent no ``authorization``.
+        size: how many bytes ``metadata`` has at the most, where the door knows it already.
 
     """
 
     method: str
-    metadata: Iterable[tuple[str, str | bytes]]
+    metadata: Metadata
     peer: Peer | None = None
     credentials: Sequence[str | bytes] | None = None
     requirements: Requirements | None = None
     verified_claims: Mapping[str, Any] | None = None
+    size: int | None = None
+
+
+def check_size(call: Call) -> None:
+    """Check that ``call`` is small enough for every rule to look at all of it.
+
+    Raises:
+        PermissionDeniedError: its path is too long, or its metadata has too many entries or bytes.
+
+    """
+    if len(call.method) > MAX_METHOD or len(call.metadata) > MAX_ENTRIES:
+        raise malformed()
+    size = sum(len(name) + len(value) for name, value in call.metadata) if call.size is None else call.size
+    if size > MAX_METADATA_BYTES:
+        raise malformed()
+
+
+def malformed() -> PermissionDeniedError:
+    """Return the refusal of a request that names nothing that could be authorized, or is too large to be looked at."""
+    return PermissionDeniedError("not a request that can be authorized", reason="request_malformed")
 
 
 def check_methods(names: Collection[str], setting: str) -> frozenset[str]:

@@ -1,7 +1,9 @@
 """Decisions as log records of OpenTelemetry (extra ``otel``)."""
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
+from authz.call import MAX_ENTRIES
 from authz.decision import Decision, Verdict
 from authz.errors import ConfigError
 
@@ -60,7 +62,9 @@ class OpenTelemetryLog:
         if self._current_span().get_span_context().is_valid:
             return None
         # The instrumentation of gRPC servers opens its span only when the handler is called.
-        return self._extract({key: value for key, value in decision.call.metadata if isinstance(value, str)})
+        # Those of a call that was refused for its size may be any number.
+        entries = itertools.islice(decision.call.metadata, MAX_ENTRIES)
+        return self._extract({key: value for key, value in entries if isinstance(value, str)})
 
 
 def _attributes(decision: Decision) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from authz.errors import (
     Code,
     ConfigError,
     KeySetUnavailableError,
+    PermissionDeniedError,
     TokenMalformedError,
     TokenMissingError,
 )
@@ -47,6 +48,22 @@ def authorizer(verifier):
 @pytest.fixture
 def token(ec_key, claims):
     return ec_key.sign(claims())
+
+
+# ---- Size ----
+
+
+@pytest.mark.parametrize("method", [METHOD, HEALTH])
+def test_a_call_that_is_too_large_is_refused_whoever_makes_it(authorizer, token, method):
+    good = ("authorization", f"Bearer {token}")
+    refusals = []
+    for large in (call(good, *[("x", "")] * 512, method=method), call(good, ("x", "v" * 262_144), method=method)):
+        with pytest.raises(PermissionDeniedError) as caught:
+            run(authorizer.authorize(large))
+        refusals.append(caught.value.reason)
+
+    assert refusals == ["request_malformed"] * 2
+    assert run(authorizer.authorize(call(good, *[("x", "")] * 511, method=method))) is not None
 
 
 # ---- A: getting the token ----

@@ -5,7 +5,19 @@ from types import MappingProxyType
 
 import pytest
 
-from authz.call import ANONYMOUS, Entry, Principal, current_principal, set_current_principal
+from authz.call import (
+    ANONYMOUS,
+    MAX_ENTRIES,
+    MAX_METADATA_BYTES,
+    MAX_METHOD,
+    Call,
+    Entry,
+    Principal,
+    check_size,
+    current_principal,
+    set_current_principal,
+)
+from authz.errors import PermissionDeniedError
 
 ALICE = Principal(org_id="org_a", client_id="client_a", subject="client_a")
 BOB = Principal(org_id="org_b", client_id="client_b", subject="client_b")
@@ -79,3 +91,57 @@ def test_entries_are_pairs_with_names():
     entry = Entry("x-org-id", "org_a")
 
     assert (entry.key, entry.value) == ("x-org-id", "org_a") == entry
+
+
+# ---- Size ----
+
+
+class Counted:
+    """Metadata that counts how many of its entries anybody has looked at."""
+
+    def __init__(self, *entries):
+        self._entries = entries
+        self.seen = 0
+
+    def __len__(self):
+        return len(self._entries)
+
+    def __iter__(self):
+        for entry in self._entries:
+            self.seen += 1
+            yield entry
+
+
+@pytest.mark.parametrize(
+    ("method", "metadata"),
+    [
+        pytest.param("/" + "m" * (MAX_METHOD - 1), [], id="path"),
+        pytest.param("/s/m", [("x", "")] * MAX_ENTRIES, id="entries"),
+        pytest.param("/s/m", [("x", "v" * (MAX_METADATA_BYTES - 1))], id="value"),
+        pytest.param("/s/m", [("x-bin", b"v" * (MAX_METADATA_BYTES - 5))], id="bytes"),
+        pytest.param("/s/m", [("x", "v" * 99)] * 512, id="together"),
+    ],
+)
+def test_a_call_may_be_large(method, metadata):
+    check_size(Call(method, metadata))
+
+
+@pytest.mark.parametrize(
+    ("call", "seen"),
+    [
+        pytest.param(Call("/" + "m" * MAX_METHOD, Counted(("x", ""))), 0, id="path"),
+        pytest.param(Call("/s/m", Counted(*[("x", "")] * (MAX_ENTRIES + 1))), 0, id="entries"),
+        pytest.param(Call("/s/m", Counted(*[("x", "")] * 80_000)), 0, id="many-entries"),
+        pytest.param(Call("/s/m", Counted(("x", "v" * MAX_METADATA_BYTES))), 1, id="value"),
+        pytest.param(Call("/s/m", Counted(("n" * MAX_METADATA_BYTES, "v"))), 1, id="name"),
+        pytest.param(Call("/s/m", Counted(("x-bin", b"v" * MAX_METADATA_BYTES))), 1, id="bytes"),
+        pytest.param(Call("/s/m", Counted(*[("x", "v" * 600)] * 500)), 500, id="together"),
+        pytest.param(Call("/s/m", Counted(("x", "")), size=MAX_METADATA_BYTES + 1), 0, id="told-by-the-door"),
+    ],
+)
+def test_a_call_that_is_too_large_is_refused_by_its_size_alone(call, seen):
+    with pytest.raises(PermissionDeniedError) as caught:
+        check_size(call)
+
+    assert caught.value.reason == "request_malformed"
+    assert call.metadata.seen == seen

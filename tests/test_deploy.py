@@ -295,3 +295,8 @@ def test_the_unit_hands_over_its_secret_in_a_file() -> None:
     service = unit()
     [name] = [credential.partition(":")[0] for credential in service["LoadCredential"]]
     assert service["Environment"] == [f"AUTHZ_INTROSPECTION_CLIENT_SECRET_FILE=%d/{name}"]
+
+
+def test_the_unit_bounds_its_memory() -> None:
+    service = unit()
+    assert [service[name] for name in ("MemoryMax", "OOMPolicy", "Restart")] == [["1G"], ["continue"], ["on-failure"]]

@@ -8,7 +8,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import TracerProvider
 
-from authz.call import ANONYMOUS
+from authz.call import ANONYMOUS, MAX_ENTRIES
 from authz.errors import AuthzError, InternalError, KeySetUnavailableError, TokenExpiredError
 from authz.otel import OpenTelemetryLog
 from tests.decisions import decision
@@ -92,6 +92,16 @@ def test_record_belongs_to_the_span_that_the_caller_sent(
     [record] = [one.log_record for one in exporter.get_finished_logs()]
 
     assert f"{record.trace_id:032x}" == TRACE
+
+
+def test_trace_is_looked_for_among_so_many_entries_only(
+    log: OpenTelemetryLog, exporter: InMemoryLogRecordExporter
+) -> None:
+    one, entries = decision(), 80_000 * [("x", "")]
+    log(one._replace(call=one.call._replace(metadata=[*entries[:MAX_ENTRIES], TRACEPARENT, *entries])))
+    [record] = [one.log_record for one in exporter.get_finished_logs()]
+
+    assert not record.trace_id
 
 
 def test_record_belongs_to_the_current_span_first(log: OpenTelemetryLog, exporter: InMemoryLogRecordExporter) -> None:

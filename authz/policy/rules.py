@@ -1,5 +1,6 @@
 """One rule: what it asks of a call, and when it makes another one pointless."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -96,13 +97,13 @@ class Rule:
 
 def headers_of(call: Call) -> dict[str, str]:
     """Return the headers that a caller sent, in lower case; several of one name are one, with commas (A43)."""
-    headers: dict[str, str] = {}
+    values: defaultdict[str, list[str]] = defaultdict(list)
     for name, value in call.metadata:
         # Binary ones are bytes here and base64 there, so no rule may ask for them.
         if isinstance(value, str):
-            key = name.lower()
-            headers[key] = f"{headers[key]},{value}" if key in headers else value
-    return headers
+            values[name.lower()].append(value)
+    # At once: to add one copy after another to what there is costs the square of their number.
+    return {name: ",".join(copies) for name, copies in values.items()}
 
 
 def rule_from(data: Mapping[str, Any], *, is_deny: bool) -> Rule:

@@ -1,14 +1,26 @@
 """An HTTP/2 client that keeps to no rules."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 import h2.config
 import h2.connection
-from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, WindowUpdateFrame
+import hpack
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    WindowUpdateFrame,
+)
 
 from tests.envoy.serving import PATIENCE
+
+_HEADERS, _RESET, _PING = 1, 3, 6
+_CANCEL = 8
 
 
 class RawClient:
@@ -19,6 +31,7 @@ class RawClient:
         self._socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
         self._incoming = self._socket.makefile("rb")
         self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+        self._decoder = hpack.Decoder()
         self._connection.initiate_connection()
         self._connection.update_settings({4: window})
         self._socket.sendall(self._connection.data_to_send())
@@ -43,6 +56,23 @@ class RawClient:
             frame.data = part
             self._socket.sendall(frame.serialize())
 
+    def reset(self, numbers: Iterable[int], path: str) -> None:
+        """Open those streams, and reset each at once, all in one write."""
+        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "authz")]
+        headers += [("content-type", "application/grpc"), ("te", "trailers")]
+        frames: list[Frame] = []
+        for number in numbers:
+            opening = HeadersFrame(number, self._connection.encoder.encode(headers))
+            opening.flags.add("END_HEADERS")
+            frames += [opening, RstStreamFrame(number, error_code=_CANCEL)]
+        self._socket.sendall(b"".join(frame.serialize() for frame in frames))
+
+    def await_pong(self) -> None:
+        """Return when everything that was sent has been taken."""
+        self._socket.sendall(PingFrame(0, b"question").serialize())
+        while self._frame()[::2] != (_PING, b"question"):
+            pass
+
     def send(self, number: int, data: bytes, *, end: bool = True) -> None:
         frame = DataFrame(number, data)
         if end:
@@ -63,6 +93,18 @@ class RawClient:
             kind, stream, body = self._frame()
             if (kind, stream) == (0, number):
                 data += body
+
+    def statuses(self, count: int) -> list[bytes]:
+        """Return the gRPC status of so many streams, which end in any order; a reset one has none."""
+        self._socket.sendall(WindowUpdateFrame(0, window_increment=1_000_000).serialize())
+        found: list[bytes] = []
+        while len(found) < count:
+            kind, stream, body = self._frame()
+            if kind == _HEADERS and stream:
+                found += [value for name, value in self._decoder.decode(body, raw=True) if name == b"grpc-status"]
+            elif kind == _RESET:
+                found.append(b"")
+        return found
 
     def _frame(self) -> tuple[int, int, bytes]:
         header = self._incoming.read(9)

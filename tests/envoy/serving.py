@@ -75,12 +75,18 @@ class Served:
 
         return self.run(connect())
 
-    def begin(self, question: CheckRequest | bytes, channel: grpc.aio.Channel | None = None) -> Any:
+    def begin(
+        self,
+        question: CheckRequest | bytes,
+        channel: grpc.aio.Channel | None = None,
+        *,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
         """Begin a check; the server sees it once something else waits."""
         body = question if isinstance(question, bytes) else question.SerializeToString()
 
         async def begin() -> Any:
-            return (channel or self.channel).unary_unary(CHECK)(body, timeout=PATIENCE)
+            return (channel or self.channel).unary_unary(CHECK)(body, timeout=PATIENCE, compression=compression)
 
         return self.run(begin())
 

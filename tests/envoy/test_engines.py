@@ -1,6 +1,7 @@
 """Both engines under the same treatment: what waits, what breaks, and clients that behave badly."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -18,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from authz.authorizer import Authorizer
 from authz.call import Call, Principal
 from authz.decision import Evidence
+from authz.envoy.check.outline import MAX_QUESTION_BYTES
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.serving.grpcio_engine import GrpcioEngine
 from authz.envoy.serving.native_engine import NativeEngine
@@ -38,6 +40,8 @@ HEALTH = "/grpc.health.v1.Health"
 SERVICE_UNKNOWN = 3
 
 INTERNAL = (13, 500, "Internal error")
+
+EMPTY_MESSAGE = bytes(5)
 
 
 def verdict(denial: Denial) -> tuple[int, int, str]:
@@ -147,6 +151,39 @@ def test_native_engine_ends_even_if_a_rule_does_not(verifier: Verifier, question
     blocking.may_end.set()
 
     assert not was_decided
+
+
+# ---- What is too much ----
+
+
+def test_question_of_more_than_4_mib_lets_nobody_in(server: Served, engine: EngineName, question: CheckRequest) -> None:
+    question.attributes.request.http.raw_body = b"b" * MAX_QUESTION_BYTES
+    if engine == "grpcio":
+        assert code_of(server, CHECK, question.SerializeToString()) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    else:
+        assert Denial(server.check(question)).code == grpc.StatusCode.PERMISSION_DENIED.value[0]
+
+
+def test_grpcio_engine_unpacks_nothing(authorizer: Authorizer, question: CheckRequest) -> None:
+    with serving(authorizer, LOOPBACK, engine="grpcio") as server:
+        call = server.begin(question, compression=grpc.Compression.Gzip)
+
+        assert server.run(call.code()) is grpc.StatusCode.UNIMPLEMENTED
+        assert server.check(question).status.code == 0
+
+
+def test_no_check_is_cancelled_because_many_wait_for_the_interpreter(server: Served) -> None:
+    """More than gRPC keeps by default, from six connections, while nothing of Python runs in the server."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.addresses[0])) for _ in range(6)]
+        streams = range(1, 1201, 2)
+        for client in clients:
+            for stream in streams:
+                client.open(stream, CHECK)
+                client.send(stream, EMPTY_MESSAGE)
+        answers = server.run(asyncio.to_thread(lambda: [client.statuses(len(streams)) for client in clients]))
+
+    assert answers == [[b"0"] * len(streams)] * 6
 
 
 # ---- What breaks ----

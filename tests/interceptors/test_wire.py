@@ -28,6 +28,7 @@ from tests.interceptors.service import (
 Headers = Sequence[tuple[bytes, bytes]]
 
 UNAUTHENTICATED = b"16"
+PERMISSION_DENIED = b"7"
 OK = b"0"
 EMPTY_MESSAGE = bytes(5)
 FORGED = b"b3JnX2ZvcmdlZA"
@@ -202,6 +203,34 @@ def test_odd_forgery_never_reaches_a_public_method(exposed: Exposed, wire: Wire,
 
     assert answer[b"grpc-status"] == OK
     assert "org_forged" not in repr(exposed.witness.sight.metadata)
+
+
+TOO_LARGE = [
+    pytest.param([(b"x-copy", b"v")] * 20_000, id="20,000 copies of one"),
+    pytest.param([(b"x-%d" % number, b"") for number in range(600)], id="600 names"),
+    pytest.param([(b"x-value", b"v" * 300_000)], id="300 kB in one"),
+    pytest.param([(b"x-%d" % number, b"v" * 1000) for number in range(300)], id="300 kB in all"),
+]
+
+
+@pytest.mark.parametrize("name", [method, public_method])
+@pytest.mark.parametrize("headers", TOO_LARGE)
+def test_more_headers_than_anybody_needs_are_refused(
+    exposed: Exposed, wire: Wire, kind: str, headers: Headers, name: Any
+) -> None:
+    answer = wire.receive(wire.send(name(kind), [*exposed.credentials, *headers], body=EMPTY_MESSAGE))
+    next_answer = wire.receive(wire.send(name(kind), exposed.credentials, body=EMPTY_MESSAGE))
+
+    assert answer[b"grpc-status"] == PERMISSION_DENIED
+    assert next_answer[b"grpc-status"] == OK
+    exposed.stop()
+    assert len(exposed.witness.sights) == 1
+
+
+def test_path_that_is_longer_than_any_method_is_refused(exposed: Exposed, wire: Wire) -> None:
+    answer = wire.receive(wire.send(f"/tests.Guarded/{'m' * 100_000}", exposed.credentials))
+
+    assert answer[b"grpc-status"] == PERMISSION_DENIED
 
 
 CAPITALS = [b"X-Org-Id", b"x-Org-id", b"X_ORG_ID", b"X-Scopes", b"X-Authz-Principal-Bin"]

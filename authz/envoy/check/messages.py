@@ -17,8 +17,9 @@ from urllib.parse import unquote_to_bytes
 
 from google.protobuf.json_format import MessageToDict
 
-from authz.call import Call, Entry, Principal
+from authz.call import MAX_ENTRIES, Call, Entry, Principal, malformed
 from authz.envoy.check.limits import facts_of
+from authz.envoy.check.outline import size_without_body
 from authz.envoy.v3.external_auth_pb2 import (
     AttributeContext,
     CheckRequest,
@@ -30,7 +31,7 @@ from authz.envoy.v3.external_auth_pb2 import (
     OkHttpResponse,
     Status,
 )
-from authz.errors import Code, InternalError, PermissionDeniedError
+from authz.errors import Code, InternalError
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
 from authz.quota import Quota
@@ -53,6 +54,12 @@ _VALUE = re.compile(r"[ -~]+")
 _JWT_AUTHN = "envoy.filters.http.jwt_authn"
 _NOBODY, _NOBODY_BY_TLS = Peer(), Peer(principals=("",))
 
+MAX_CERTIFICATE = 32 * 1024
+"""Characters of what is told of a client's certificate; a thousand of them are remembered."""
+
+MAX_CLAIMS_BYTES = 16 * 1024
+"""Of the claims that jwt_authn has left: a token that is looked at here has 6 KiB of them at the most, as JSON."""
+
 UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
 
@@ -72,29 +79,30 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> tuple[Call, bool]:
         PermissionDeniedError: it is none. Not an RPC error: those are let through by ``failure_mode_allow``.
 
     """
+    size = size_without_body(body)
     try:
         attributes = CheckRequest.FromString(body).attributes
     except Exception as error:
         raise malformed() from error
     http = attributes.request.http
     extensions = attributes.context_extensions
-    credentials, kinds = _credentials_and_kinds(http)
+    headers = _Headers(http)
+    if len(headers) > MAX_ENTRIES:
+        # The judge says so as well, but then they would have been looked through.
+        raise malformed()
+    credentials, kinds = headers.credentials_and_kinds()
     claims = _verified_claims(attributes, jwt_authn_payload) if jwt_authn_payload else None
     call = Call(
         method=http.path.partition("?")[0],
-        metadata=_Headers(http),
+        metadata=headers,
         peer=_peer_of(attributes),
         # Where claims count in its absence, whatever could be a token is looked for in any spelling.
         credentials=credentials if claims is None else None,
         requirements=requirements_from(extensions) if extensions else None,
         verified_claims=claims,
+        size=size,
     )
     return call, is_grpc(kinds)
-
-
-def malformed() -> PermissionDeniedError:
-    """Return the refusal of a request that names nothing that could be authorized."""
-    return PermissionDeniedError("not a request that can be authorized", reason="request_malformed")
 
 
 class _Headers:
@@ -104,33 +112,35 @@ class _Headers:
     Bytes that are not ASCII become Latin-1 characters, which no token has.
     """
 
-    __slots__ = ("_http",)
+    __slots__ = ("_joined", "_raw")
 
     def __init__(self, http: AttributeContext.HttpRequest) -> None:
-        self._http = http
+        self._raw = http.header_map.headers if http.HasField("header_map") else None
+        self._joined = http.headers
+
+    def __len__(self) -> int:
+        return len(self._joined) if self._raw is None else len(self._raw)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        if self._http.HasField("header_map"):
-            return ((header.key.lower(), _value(header)) for header in self._http.header_map.headers)
-        return ((key.lower(), value) for key, value in self._http.headers.items())
+        if self._raw is not None:
+            return ((header.key.lower(), _value(header)) for header in self._raw)
+        return ((key.lower(), value) for key, value in self._joined.items())
 
-
-def _credentials_and_kinds(http: AttributeContext.HttpRequest) -> tuple[list[str], list[str]]:
-    """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""
-    if not http.HasField("header_map"):
-        # Keys are in lower case there, as HTTP/2 wants them, and copies are joined.
-        headers = http.headers
-        credential, kind = headers.get("authorization"), headers.get("content-type")
-        return [] if credential is None else [credential], [] if kind is None else [kind]
-    credentials: list[str] = []
-    kinds: list[str] = []
-    for header in http.header_map.headers:
-        key = header.key.lower()
-        if key == "authorization":
-            credentials.append(_value(header))
-        elif key == "content-type":
-            kinds.append(_value(header))
-    return credentials, kinds
+    def credentials_and_kinds(self) -> tuple[list[str], list[str]]:
+        """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""
+        if self._raw is None:
+            # Keys are in lower case there, as HTTP/2 wants them, and copies are joined.
+            credential, kind = self._joined.get("authorization"), self._joined.get("content-type")
+            return [] if credential is None else [credential], [] if kind is None else [kind]
+        credentials: list[str] = []
+        kinds: list[str] = []
+        for header in self._raw:
+            key = header.key.lower()
+            if key == "authorization":
+                credentials.append(_value(header))
+            elif key == "content-type":
+                kinds.append(_value(header))
+        return credentials, kinds
 
 
 def _value(header: HeaderValue) -> str:
@@ -142,6 +152,8 @@ def _verified_claims(attributes: AttributeContext, key: str) -> Mapping[str, Any
     value = stored.fields.get(key) if stored is not None else None
     if value is None or not value.HasField("struct_value"):
         return None
+    if value.ByteSize() > MAX_CLAIMS_BYTES:
+        return {}
     try:
         return MessageToDict(value.struct_value)
     except Exception:  # noqa: BLE001 - a number that JSON does not have: there are claims, and none can be read
@@ -151,6 +163,8 @@ def _verified_claims(attributes: AttributeContext, key: str) -> Mapping[str, Any
 def _peer_of(attributes: AttributeContext) -> Peer:
     source = attributes.source
     certificate, principal = source.certificate, source.principal
+    if len(certificate) + len(principal) > MAX_CERTIFICATE:
+        raise malformed()
     if certificate or principal:
         return _peer(certificate, principal)
     return _NOBODY_BY_TLS if attributes.HasField("tls_session") else _NOBODY

@@ -41,5 +41,8 @@ CLUSTERS = {
 BOOTSTRAP = {
     **HTTP,
     **CLUSTERS,
+    "/layered_runtime": "Of what a caller sends together one request is begun at a time. Else streams that are reset "
+    "as soon as they are opened all become checks that are reset, hundreds in a row, and end the connection to the "
+    "authorization server on which other callers' checks wait.",
     "/admin": "Whoever reaches this can stop Envoy: keep it on loopback.",
 }

@@ -18,6 +18,8 @@ _HTTP_OPTIONS = TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
 
 UNIX = "unix:"
 
+_REQUESTS_PER_CYCLE = "http.max_requests_per_io_cycle"
+
 # A step upwards in words that Envoy leaves to the upstream, where servers that know parameters of segments take it:
 # /open/%2e%2e;/private would come by the route of /open/, which may have no check, and be served as /private.
 _STEP_IN_DISGUISE = r".*/(\.|%2[eE]){1,2}(;|%3[bB]).*"
@@ -34,7 +36,10 @@ def bootstrap(
         admin: ``HOST:PORT`` of the administration interface, or ``None`` for none.
 
     """
-    config: dict[str, Any] = {"static_resources": {"listeners": list(listeners), "clusters": list(clusters)}}
+    config: dict[str, Any] = {
+        "static_resources": {"listeners": list(listeners), "clusters": list(clusters)},
+        "layered_runtime": {"layers": [{"name": "edge", "static_layer": {_REQUESTS_PER_CYCLE: 1}}]},
+    }
     if admin is not None:
         config["admin"] = {"address": _address(admin)}
     return config

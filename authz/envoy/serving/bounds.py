@@ -3,10 +3,9 @@
 MAX_CONCURRENT_STREAMS = 1024
 """Calls at once on one connection: ten times what Envoy has open in a busy second; more of them wait at the client."""
 
-MAX_REQUEST_BYTES = 16 * 1024 * 1024
-"""One question. The caller's headers come in it, so that limits of metadata do not bound them, and what is too large
-is an RPC error, which ``failure_mode_allow`` lets through: there is room for the 8 MiB of headers that an Envoy may be
-told to take (60 KiB by default), and for a buffered body. The native engine has no such limit."""
+MAX_QUEUED_CALLS = 8 * MAX_CONCURRENT_STREAMS
+"""Calls that wait for the interpreter, of all connections: as many as eight Envoys may have open. From 1000 on gRPC
+would cancel calls at random, good ones too, and it takes a client a tenth of a second to open and reset so many."""
 
 MAX_METADATA_BYTES = 16 * 1024
 """Headers of one call. Envoy's own are a few hundred bytes: the caller's headers come in the message."""

@@ -8,6 +8,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from authz.envoy.check.outline import MAX_QUESTION_BYTES
 from authz.envoy.check.servicer import SERVICE, AuthorizationServicer
 from authz.envoy.listeners.addresses import Address
 from authz.envoy.serving.bounds import (
@@ -15,15 +16,19 @@ from authz.envoy.serving.bounds import (
     KEEPALIVE_TIMEOUT_MS,
     MAX_CONCURRENT_STREAMS,
     MAX_METADATA_BYTES,
-    MAX_REQUEST_BYTES,
+    MAX_QUEUED_CALLS,
     MIN_PING_INTERVAL_MS,
 )
 from authz.envoy.serving.reflection import add_reflection
 from authz.errors import ConfigError
 
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_receive_message_length", MAX_QUESTION_BYTES),
+    # Of the algorithms only the first, identity: no Envoy compresses, and a kilobyte may stand for a megabyte.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+    ("grpc.server.max_pending_requests", MAX_QUEUED_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_QUEUED_CALLS),
     # Both, for between the two numbers gRPC refuses calls at random.
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
