@@ -140,7 +140,8 @@ class Transport:
         self._tls: ssl.SSLContext | bool = True
         if ca_file is not None:
             try:
-                self._tls = ssl.create_default_context(cafile=ca_file)
+                # Without a name the standard library would take the system's.
+                self._tls = ssl.create_default_context(cafile=ca_file or ".")
             except (OSError, ssl.SSLError):
                 raise ConfigError(f"ca_file: {ca_file!a} cannot be read as PEM certificates") from None
         self._worker: _Worker | None = None

@@ -61,6 +61,7 @@ def envoy_config(
     authz_ca_file: Path | None = None,
     authz_cert_file: Path | None = None,
     authz_key_file: Path | None = None,
+    env_file: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> int:
     """Print a configuration of Envoy, with comments, that asks `authz serve` about every request.
@@ -83,11 +84,13 @@ def envoy_config(
         PEM file of Envoy's own certificate, where the server asks for one.
     authz_key_file
         PEM file of its key.
+    env_file
+        A file of settings, in lines AUTHZ_NAME=VALUE. None is read unless it is named here.
     as_json
         Print JSON, without comments.
 
     """
-    settings = Settings.load()
+    settings = Settings.load() if env_file is None else Settings.load(env_file=env_file)
     around = around or Around()
     tls = Tls(ca_file=_text(authz_ca_file), cert_file=_text(authz_cert_file), key_file=_text(authz_key_file))
     if format in _IN_CLUSTER:

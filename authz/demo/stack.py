@@ -20,6 +20,7 @@ import grpc
 import httpx2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from authz import variables
 from authz.demo.directory import load_directory
 from authz.demo.policy import ledger_descriptors, write_policy
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
@@ -50,8 +51,8 @@ class Process:
     def __init__(self, name: str, command: Sequence[str | Path], folder: Path) -> None:
         self.name = name
         self.output = folder / f"{name}.log"
-        # No settings of the user's, neither variables nor .env: the demonstration brings its own.
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("AUTHZ_")}
+        # No settings of the user's: the demonstration brings its own.
+        environment = {name: value for name, value in os.environ.items() if not variables.is_ours(name)}
         with self.output.open("wb") as log:
             # A session of its own: Ctrl-C goes to the demonstration alone, which ends the others in order.
             self._child = subprocess.Popen(  # noqa: S603 - our own programs
