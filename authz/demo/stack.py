@@ -245,7 +245,12 @@ class Stack:
     def _envoy_config(self) -> dict[str, Any]:
         shown = [unary_route("ledger", f"/authz.demo.v1.LedgerService/{name}") for name in _ONE_REQUEST]
         routes = [*shown, grpc_route("ledger"), http_route("web")]
-        options: dict[str, Any] = {"trusted": TrustedMetadata(), "max_request_bytes": _MAX_REQUEST_BYTES}
+        options: dict[str, Any] = {
+            "trusted": TrustedMetadata(),
+            "max_request_bytes": _MAX_REQUEST_BYTES,
+            # To show that forged names lead nowhere in any spelling.
+            "underscores": "ALLOW",
+        }
         return bootstrap(
             [
                 listener("main", "127.0.0.1:0", routes, authz="authz", **options),
