@@ -773,7 +773,7 @@ def test_filter_fits_into_a_bootstrap_of_ones_own(run: Run) -> None:
     [
         ("istio", [None, "AuthorizationPolicy", "EnvoyFilter"]),
         ("envoy-gateway", ["SecurityPolicy", "ClientTrafficPolicy", "ReferenceGrant"]),
-        ("kubernetes", ["Deployment", "Service", "ConfigMap"]),
+        ("kubernetes", ["Deployment", "Service", "ConfigMap", "NetworkPolicy"]),
     ],
 )
 def test_other_formats_are_resources(run: Run, name: str, kinds: Sequence[str | None]) -> None:
