@@ -36,7 +36,7 @@ SUPPORTED_ALGORITHMS = frozenset(_RSA_ALGORITHMS) | {row[0] for row in _CURVES.v
 
 _KID = re.compile(r"[\x20-\x7e]{1,128}", re.ASCII)
 
-_PRIVATE_MEMBERS = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+PRIVATE_MEMBERS = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
 
 # Keys of the Infineon library (CVE-2017-15361) are powers of 65537 modulo every one of these.
 _ROCA_PRIMES = (
@@ -152,7 +152,7 @@ def parse_jwk(member: object) -> VerificationKey:
     """
     if not isinstance(member, dict):
         _unfit("not an object")
-    if not _PRIVATE_MEMBERS.isdisjoint(member) or member.get("kty") == "oct":
+    if not PRIVATE_MEMBERS.isdisjoint(member) or member.get("kty") == "oct":
         _unfit("a secret or private key in a public place")
     kid = _printable_kid(member)
     if kid is None and "kid" in member:

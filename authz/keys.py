@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from authz import telemetry
 from authz.errors import ConfigError, KeyNotFoundError
 from authz.flow import Flow
-from authz.jwk import KeyRing, VerificationKey, parse_jwks
+from authz.jwk import PRIVATE_MEMBERS, KeyRing, VerificationKey, parse_jwks
 
 
 def load_jwks(jwks: Mapping[str, Any] | str | os.PathLike[str], setting: str) -> KeyRing:
@@ -35,6 +35,24 @@ def load_jwks(jwks: Mapping[str, Any] | str | os.PathLike[str], setting: str) ->
         raise ConfigError(f"{setting}: no key of the set can verify a signature ({why})")
     log_dropped(ring, source)
     return ring
+
+
+def public_jwks(jwks: str, setting: str) -> str:
+    """Return the text of a key set that somebody configured, which may be shown to anybody.
+
+    Args:
+        jwks: its JSON text, or the path of a file.
+        setting: what to call it in an error.
+
+    Raises:
+        ConfigError: as for :func:`load_jwks`; or a key in it has private parts.
+
+    """
+    load_jwks(jwks, setting)
+    document, _ = _document(jwks, setting)
+    if not all(isinstance(key, dict) and PRIVATE_MEMBERS.isdisjoint(key) for key in document["keys"]):
+        raise ConfigError(f"{setting}: has private or secret keys, which are not shown; give the public ones only")
+    return json.dumps({"keys": document["keys"]}, indent=2) + "\n"
 
 
 def _document(jwks: str | os.PathLike[str], setting: str) -> tuple[dict[str, Any], str]:

@@ -1,32 +1,31 @@
 """Settings, by one name everywhere: flag ``--jwks-url``, variable ``AUTHZ_JWKS_URL``, field ``jwks_url``.
 
-A flag goes before a variable, a variable before the same line in ``.env``.
+A flag goes before a variable, a variable before the same line in the file that ``--env-file`` names.
 Lists may be given as ``a,b`` in variables and by repeating the flag.
 """
 
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic import BeforeValidator, Field, SecretStr
 
 from authz.access import access_of_file
 from authz.authorizer import Authorizer
 from authz.claims import ORG_ID_PATTERN
 from authz.decision import Observer
+from authz.environment import EnvironmentSettings, flag
 from authz.errors import ConfigError
 from authz.introspection import ACTIVE_SECONDS, Assurance, Introspector
 from authz.policy import Policy
 from authz.profiles import ProfileName, profile_of
 from authz.secret import read_secret
 from authz.transport import Transport, check_url
+from authz.variables import PREFIX
 from authz.verifier import Verifier
 from authz.workos_directory import WorkOSDirectory
 
-_PREFIX = "AUTHZ_"
 _MIN_ADMIN_SECRET = 16
-_UNREADABLE_FILE = ".env: cannot be read as UTF-8 text; correct the file, or run this in another folder"
 
 T = TypeVar("T")
 
@@ -35,14 +34,15 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Strings = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Strings = Annotated[list[str], BeforeValidator(_split)]
 
 
-class VerifierSettings(BaseSettings):
+class VerifierSettings(EnvironmentSettings):
     """What decides which tokens are good."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", env_ignore_empty=True)
-
+    env_file: str | None = Field(
+        None, description="A file of such variables, in lines AUTHZ_NAME=VALUE. None is read unless it is named here."
+    )
     issuer: str | None = Field(
         None, description="The exact iss of good tokens, such as https://acme.authkit.app. Required."
     )
@@ -73,27 +73,6 @@ class VerifierSettings(BaseSettings):
         None, description="The claim that names the application, if not that of token_profile."
     )
     ca_file: str | None = Field(None, description="PEM file of the authorities to trust for https.")
-
-    @classmethod
-    def load(cls, given: Self | None = None, /, **values: Any) -> Self:
-        """Return the settings in force.
-
-        Args:
-            given: settings that have been read already; they are returned as they are.
-            values: fields, which go before variables.
-
-        Raises:
-            ConfigError: a value that cannot be; the message names flag and variable.
-
-        """
-        if given is not None:
-            return given
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise config_error(error) from None
-        except (OSError, UnicodeDecodeError, SettingsError):
-            raise ConfigError(_UNREADABLE_FILE) from None
 
     def verifier(self) -> Verifier:
         """Build the verifier.
@@ -307,6 +286,16 @@ class Settings(VerifierSettings):
         """
         return self._policy_of(self.policy)
 
+    def policy_in_force(self) -> str:
+        """Return in words what says who may call what; empty if nothing does: every good token may call everything.
+
+        Raises:
+            ConfigError: the descriptor set cannot be read.
+
+        """
+        declared = [f"what {self.descriptors} declares"] if self._declares_access() else []
+        return " with ".join([self.policy, *declared] if self.policy is not None else declared)
+
     def load_shadow(self) -> Policy | None:
         """Build the policy on trial, if there is one: in the same way, of its file.
 
@@ -331,15 +320,14 @@ class Settings(VerifierSettings):
             )
         return secret
 
-    def masked(self) -> dict[str, Any]:
-        """Return all settings as plain data for people to read, without what could be a secret."""
-        return {name: _masked(value) for name, value in self.model_dump(mode="json").items()}
-
     def _policy_of(self, file: str | None) -> Policy | None:
-        # A descriptor set may be there for isolation only.
-        if self.descriptors is not None and any(access_of_file(self.descriptors).values()):
+        if self.descriptors is not None and self._declares_access():
             return Policy.from_descriptors(self.descriptors, file)
         return None if file is None else Policy.from_file(file)
+
+    def _declares_access(self) -> bool:
+        # A descriptor set may be there for isolation only.
+        return self.descriptors is not None and any(access_of_file(self.descriptors).values())
 
     def _introspector(self) -> Introspector:
         url = self.introspection_url
@@ -375,7 +363,7 @@ class Settings(VerifierSettings):
 def _needed_secret(name: str, given: SecretStr | None, file: str | None) -> str:
     secret = _secret(name, given, file)
     if not secret:
-        raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}-file")
+        raise ConfigError(f"{name}: missing; set {PREFIX}{name.upper()} or --{flag(name)}-file")
     return secret
 
 
@@ -385,33 +373,7 @@ def _secret(name: str, given: SecretStr | None, file: str | None) -> str:
     return given.get_secret_value() if given is not None else ""
 
 
-def _masked(value: Any) -> Any:
-    # pydantic has taken care of what is a secret as a whole.
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("{"):
-        # A key set of one's own making may have private parts.
-        return "{…}"
-    if value.startswith(("https://", "http://")) and "?" in value:
-        return f"{value.partition('?')[0]}?…"
-    return value
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
-
-
 def _needed(name: str, value: T | None, example: str) -> T:
     if not value:
-        raise ConfigError(f"{name}: missing; set {_PREFIX}{name.upper()} or --{_flag(name)}, such as {example}")
+        raise ConfigError(f"{name}: missing; set {PREFIX}{name.upper()} or --{flag(name)}, such as {example}")
     return value
-
-
-def config_error(error: ValidationError) -> ConfigError:
-    """Return what is wrong first, in one line that names flag and variable."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    if not first["loc"]:
-        # No field's fault, so that of the file, which is read before them.
-        return ConfigError(_UNREADABLE_FILE)
-    name = str(first["loc"][0])
-    return ConfigError(f"{name}: {first['msg']}; set {_PREFIX}{name.upper()} or --{_flag(name)}")

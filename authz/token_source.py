@@ -2,17 +2,16 @@
 
 import base64
 import math
-import os
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import quote_plus
 
-from authz import fork, telemetry
+from authz import fork, telemetry, variables
 from authz.backoff import JITTER, Backoff, uniform
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.encoding import EncodingError, base64url_decode, json_object
@@ -33,6 +32,8 @@ _PERMANENT_PAUSE = 30.0
 _LONGEST_PAUSE = 3600.0
 _TRANSIENT = frozenset((408, 425, 429))
 _INVALIDATIONS, _INVALIDATION_WINDOW = 2, 30.0
+
+_VARIABLES = ("issuer", *variables.CLIENT)
 
 _TOKEN = re.compile(r"[!-~]{1,16384}", re.ASCII)
 _ERROR_CODE = re.compile(r"[a-z_]{1,64}", re.ASCII)
@@ -133,6 +134,9 @@ class ClientCredentials:
         self._form = {"grant_type": "client_credentials"}
         if scope is not None:
             self._form["scope"] = scope if isinstance(scope, str) else " ".join(scope)
+            if not self._form["scope"].strip():
+                # An issuer takes none for all.
+                raise ConfigError("scope: must not be empty; leave it out for all that the application may have")
         self._auth_method = auth_method
         self._client_secret, self._client_secret_file = client_secret, client_secret_file
         self._secret()
@@ -149,7 +153,7 @@ class ClientCredentials:
 
     @classmethod
     def from_env(cls, *, transport: Transport | None = None) -> "ClientCredentials":
-        """Build a source from ``AUTHZ_*`` variables.
+        """Build a source from ``AUTHZ_*`` variables, and from the file that ``AUTHZ_ENV_FILE`` names, if any.
 
         They are ``AUTHZ_TOKEN_URL`` or else ``AUTHZ_ISSUER``, ``AUTHZ_CLIENT_ID``, ``AUTHZ_CLIENT_SECRET_FILE``
         or else ``AUTHZ_CLIENT_SECRET``, and ``AUTHZ_SCOPE``.
@@ -161,14 +165,15 @@ class ClientCredentials:
             ConfigError: a variable is missing or wrong; the message names it.
 
         """
-        token_url, file = _variable("token_url"), _variable("client_secret_file")
+        found = variables.values(_VARIABLES)
+        token_url, file = found.get("token_url"), found.get("client_secret_file")
         return cls(
-            _needed("issuer", "or AUTHZ_TOKEN_URL") if token_url is None else None,
+            _needed(found, "issuer", "or AUTHZ_TOKEN_URL") if token_url is None else None,
             token_url=token_url,
-            client_id=_needed("client_id"),
-            client_secret=_needed("client_secret", "or AUTHZ_CLIENT_SECRET_FILE") if file is None else None,
+            client_id=_needed(found, "client_id"),
+            client_secret=_needed(found, "client_secret", "or AUTHZ_CLIENT_SECRET_FILE") if file is None else None,
             client_secret_file=file,
-            scope=_variable("scope"),
+            scope=found.get("scope"),
             transport=transport,
         )
 
@@ -353,15 +358,10 @@ class ClientCredentials:
 _NOTHING: "Future[None]" = Future()
 
 
-def _variable(name: str) -> str | None:
-    return os.environ.get(f"AUTHZ_{name.upper()}") or None
-
-
-def _needed(name: str, alternative: str = "") -> str:
-    value = _variable(name)
-    if value is None:
+def _needed(found: Mapping[str, str], name: str, alternative: str = "") -> str:
+    if name not in found:
         raise ConfigError(" ".join([f"{name}: missing; set AUTHZ_{name.upper()}", alternative]).strip())
-    return value
+    return found[name]
 
 
 def _refused(response: HttpResponse) -> _RefusedError:

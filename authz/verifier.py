@@ -158,7 +158,9 @@ class Verifier:
 
     @classmethod
     def from_env(cls) -> "Verifier":
-        """Build a verifier from the ``AUTHZ_*`` variables and ``.env``; needs the extra ``server``.
+        """Build a verifier from the ``AUTHZ_*`` variables, and from the file that ``AUTHZ_ENV_FILE`` names, if any.
+
+        It needs the extra ``server``.
 
         Raises:
             ConfigError: a variable is missing or wrong; the message names it.

@@ -951,6 +951,7 @@ MISTAKES = (
         "is_over = self._time() >= verified.until_time or self._monotonic() >= verified.until_monotonic",
         "is_over = self._time() >= verified.until_time",
         "tests/test_two_clocks.py -k set_back",
+    ),
     # ---- What one question may cost ----
     Mistake(
         "a call of any size is looked at",
@@ -1017,9 +1018,9 @@ MISTAKES = (
     ),
     Mistake(
         "streams that are reset at once become checks",
-        "authz/envoy/config/parts.py",
-        "{_REQUESTS_PER_CYCLE: 1}",
-        "{}",
+        "authz/envoy/config/edge.py",
+        '"http.max_requests_per_io_cycle": 1,',
+        "",
         "tests/e2e/test_resets.py",
     ),
 )

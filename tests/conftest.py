@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from authz.demo.signing import SigningKey
+from authz.variables import is_ours
 from authz.verifier import Verifier
 from tests.doubles import AUDIENCE, ISSUER, FakeIssuer, FakeTransport, ManualClock, m2m_claims
 
@@ -84,7 +85,7 @@ def verifier(new_verifier: Callable[..., Verifier]) -> Verifier:
 def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder, without any ``AUTHZ_`` variable."""
     monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("AUTHZ_")]:
+    for name in list(filter(is_ours, os.environ)):
         monkeypatch.delenv(name)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from authz.variables import is_ours
+
 PATIENCE = 30.0
 """Seconds after which something that must happen counts as never happening."""
 
@@ -18,14 +20,14 @@ AUTHZ = (sys.executable, "-W", "error", "-m", "authz")
 
 def environment(changes: Mapping[str, str]) -> dict[str, str]:
     """Return this process's variables without settings of ours, and with ``changes``."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
+    inherited = {name: value for name, value in os.environ.items() if not is_ours(name)}
     return {**inherited, **changes}
 
 
 def run(
     *arguments: str, folder: Path, stdin: str | bytes = "", command: Sequence[str] = AUTHZ, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; ``folder`` is where it looks for ``.env``."""
+    """Run a command to its end in ``folder``."""
     done = subprocess.run(
         [*command, *arguments],
         input=stdin.encode() if isinstance(stdin, str) else stdin,

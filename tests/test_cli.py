@@ -211,11 +211,53 @@ def test_port_in_use_is_said_in_one_line(run: Run, ec_key: SigningKey, tmp_path:
         assert programs.run(*SERVE, "--jwks", "jwks.json", "--listen", listen, folder=tmp_path).stderr == line
 
 
-@pytest.mark.parametrize("arguments", [SERVE, ["serve"]], ids=["flags", "no-flags"])
-def test_unreadable_settings_file_is_said_in_one_line(run: Run, tmp_path: Path, arguments: Sequence[str]) -> None:
-    (tmp_path / ".env").write_bytes(b"AUTHZ_REALM=caf\xe9\n")
+READS = [
+    pytest.param(["serve", "--check-config"], id="serve"),
+    pytest.param(["verify", "a.b.c"], id="verify"),
+    pytest.param(["policy", "explain", "policy.json", "--method", "/a.B/C", "--token", "a.b.c"], id="policy"),
+    pytest.param(["envoy-config", "--upstream", "127.0.0.1:1"], id="envoy-config"),
+    pytest.param(TOKEN, id="token"),
+]
 
-    assert run(*arguments).err.startswith("authz: .env: cannot be read as UTF-8 text")
+
+@pytest.mark.parametrize("arguments", READS)
+def test_unreadable_settings_file_is_said_in_one_line(run: Run, tmp_path: Path, arguments: Sequence[str]) -> None:
+    (tmp_path / "policy.json").write_text('{"name": "p", "allow_rules": [{"name": "r"}]}')
+    (tmp_path / "a.b.c").write_text("a.b.c")
+    (tmp_path / ".env").write_bytes(b"AUTHZ_REALM=caf\xe9\n")
+    done = run(*arguments, "--env-file", ".env")
+
+    assert done == Done(2, "", "authz: env_file: '.env' cannot be read as UTF-8 text\n")
+
+
+@pytest.mark.parametrize("arguments", READS)
+def test_a_misspelt_variable_ends_every_command_that_reads_settings(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
+) -> None:
+    (tmp_path / "policy.json").write_text('{"name": "p", "allow_rules": [{"name": "r"}]}')
+    (tmp_path / "a.b.c").write_text("a.b.c")
+    monkeypatch.setenv("AUTHZ_POLCY", SECRET)
+
+    assert run(*arguments) == Done(2, "", "authz: AUTHZ_POLCY: no such setting; the nearest is AUTHZ_POLICY\n")
+    assert run(*SERVE, "--check-config", "--grace", "1").status == 2
+
+
+@pytest.mark.parametrize("name", ["policy", "descriptors", "audience", "unknown-organizations", "introspect-max-age"])
+def test_an_empty_flag_is_an_error(run: Run, name: str) -> None:
+    done = run(*SERVE[:1], "--check-config", "--issuer", ISSUER, f"--{name}", "")
+
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"authz: {name.replace('-', '_')}: ")
+
+
+def test_settings_file_that_is_not_named_makes_no_forged_token_good(run: Run, tmp_path: Path) -> None:
+    forger = SigningKey.generate("forged")
+    (tmp_path / ".env").write_text(f"AUTHZ_JWKS={json.dumps(jwks(forger))}\n")
+    token = forger.sign(m2m_claims(time.time()))
+    verify = ("verify", "--issuer", ISSUER, "--audience", AUDIENCE)
+
+    assert run(*verify, token, "--env-file", ".env").status == 0
+    assert run(*verify, token, "--jwks-url", NOBODY).status == 3
 
 
 @pytest.mark.parametrize(
@@ -398,10 +440,10 @@ def test_flag_goes_before_variable_and_that_before_the_file(
 ) -> None:
     token, audience = live_issuer.issuer.mint(CLIENT_ID), live_issuer.issuer.directory.audience
     (tmp_path / ".env").write_text(f"AUTHZ_ISSUER={live_issuer.url}\nAUTHZ_AUDIENCE={audience}\n")
-    from_file = run("verify", token)
+    from_file = run("verify", token, "--env-file", ".env")
     monkeypatch.setenv("AUTHZ_AUDIENCE", "client_01JOTHER")
-    from_variable = run("verify", token)
-    from_flag = run("verify", token, "--audience", audience)
+    from_variable = run("verify", token, "--env-file", ".env")
+    from_flag = run("verify", token, "--audience", audience, "--env-file", ".env")
 
     assert (from_file.status, from_variable.status, from_flag.status) == (0, 1, 0)
 
@@ -727,7 +769,7 @@ def test_filter_fits_into_a_bootstrap_of_ones_own(run: Run) -> None:
     [
         ("istio", [None, "AuthorizationPolicy", "EnvoyFilter"]),
         ("envoy-gateway", ["SecurityPolicy", "ClientTrafficPolicy", "ReferenceGrant"]),
-        ("kubernetes", ["Deployment", "Service", "ConfigMap"]),
+        ("kubernetes", ["Deployment", "Service", "ConfigMap", "NetworkPolicy"]),
     ],
 )
 def test_other_formats_are_resources(run: Run, name: str, kinds: Sequence[str | None]) -> None:

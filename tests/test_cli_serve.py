@@ -93,9 +93,33 @@ def test_terminal_gets_a_text_for_people(folder: Path) -> None:
 
     assert text["listening on"].startswith("127.0.0.1:")
     assert (text["engine"], text["keys"], text["realm"]) == ("grpcio", "1 key", "[bold]ledger")
+    assert text["policy"] == "none: every good token may call everything"
     assert text["introspection_client_secret"] == "**********"
     assert "leeway" not in text
     assert SECRET not in program.text
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_log_says_which_policy_is_in_force_and_warns_of_none(folder: Path, workers: str) -> None:
+    (folder / "policy.json").write_text('{"name": "p", "allow_rules": [{"name": "r"}]}')
+    flags = (*SERVE, "--jwks", "jwks.json", "--listen", LOOPBACK, "--workers", workers)
+    said = []
+    for more in ((), ("--policy", "policy.json")):
+        with Program(*flags, *more, folder=folder) as program:
+            event = program.await_event("listening")
+            said.append((event["level"], event["policy"]))
+            program.end()
+
+    assert said == [("warning", "none: every good token may call everything"), ("info", "policy.json")]
+
+
+def test_settings_file_that_is_read_is_said(folder: Path) -> None:
+    (folder / ".env").write_text("AUTHZ_REALM=ledger\n")
+    flags = ("--jwks", "jwks.json", "--listen", LOOPBACK, "--env-file", ".env")
+    with Program(*SERVE, *flags, folder=folder) as program:
+        settings = program.await_event("listening")["settings"]
+
+    assert (settings["env_file"], settings["realm"]) == (".env", "ledger")
 
 
 def test_socket_of_a_server_that_serves_is_left_to_it(folder: Path) -> None:
@@ -136,6 +160,22 @@ def test_checked_configuration_shows_no_secret(run: Run, monkeypatch: pytest.Mon
     assert (status, err) == (0, "")
     assert SECRET not in out
     assert {"  introspection_client_secret: **********", "  jwks: {…}"} <= set(out.splitlines())
+
+
+def test_checked_configuration_says_which_policy_is_in_force(run: Run, folder: Path) -> None:
+    (folder / "policy.json").write_text('{"name": "p", "allow_rules": [{"name": "r"}]}')
+    none, some = (run("--check-config", *more)[1].splitlines()[1] for more in ((), ("--policy", "policy.json")))
+
+    assert none == "warning: policy in force: none: every good token may call everything"
+    assert some == "policy in force: policy.json"
+
+
+def test_password_in_a_url_is_not_shown(run: Run) -> None:
+    status, out, err = run("--check-config", "--introspection-url", f"https://user:{SECRET}@acme.example/introspect")
+
+    assert (status, err) == (0, "")
+    assert "  introspection_url: https://acme.example/introspect?…" in out.splitlines()
+    assert SECRET not in out
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from authz.demo.envoy_binary import envoy_path
-from authz.envoy.config import listener
+from authz.envoy.config import edge, listener
 from authz.metadata import TrustedMetadata
 from authz.settings import Settings
 from tests.envoy.test_config import manager_of
@@ -228,6 +228,14 @@ def test_envoy_accepts_the_bootstrap_and_its_options() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_envoy_refuses_requests_before_its_container_is_ended_for_want_of_memory() -> None:
+    [bootstrap] = documents(SIDECAR / "envoy.yaml")
+    [heap, _] = bootstrap["overload_manager"]["resource_monitors"]
+    limit = containers(SIDECAR)["envoy"]["resources"]["limits"]["memory"]
+    assert heap["typed_config"]["max_heap_size_bytes"] == 192 * 2**20
+    assert limit == "256Mi"
+
+
 def test_envoy_and_authz_share_one_socket() -> None:
     command, listen = envoy_command(), environment(SIDECAR / "settings.env")["AUTHZ_LISTEN"]
     assert command[command.index("--authz") + 1] == listen
@@ -247,7 +255,7 @@ def test_istio_removes_the_trusted_names_as_envoy_does() -> None:
     ours = manager_of(listener("main", "127.0.0.1:10000", [], authz="authz", trusted=TrustedMetadata()))
     [manager] = [patch["patch"]["value"]["typed_config"] for patch in patches]
     removal = "early_header_mutation_extensions"
-    assert manager == {"@type": ours["@type"], removal: ours[removal]}
+    assert manager == {"@type": ours["@type"], removal: ours[removal], **edge.connection_manager()}
 
 
 def test_istio_asks_our_service_and_never_fails_open() -> None:

@@ -13,9 +13,21 @@ ROOT = Path(__file__).parent.parent
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy, whose rooms follow.
 FLOORS = (
     ("clock", "encoding", "errors", "fork", "logs", "peer", "reasons", "signature", "telemetry"),
-    ("alarms", "background", "backoff", "call", "connecting", "jwk", "profiles", "secret", "shares", "watch"),
+    (
+        "alarms",
+        "background",
+        "backoff",
+        "call",
+        "connecting",
+        "jwk",
+        "profiles",
+        "secret",
+        "shares",
+        "variables",
+        "watch",
+    ),
     ("transport",),
-    ("flow", "metadata", "quota", "refusal", "streams"),
+    ("environment", "flow", "metadata", "quota", "refusal", "streams"),
     (
         "claims",
         "decision",

@@ -9,7 +9,9 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from pydantic import SecretStr
 
+from authz import variables
 from authz.authorizer import Authorizer
 from authz.call import Call
 from authz.demo.signing import SigningKey
@@ -33,12 +35,13 @@ pytestmark = pytest.mark.usefixtures("no_settings")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return the folder where ``.env`` is looked for."""
+    """Return the folder that the tests work in."""
     return tmp_path
 
 
-def write_env_file(folder: Path, *lines: str) -> None:
+def write_env_file(folder: Path, *lines: str) -> str:
     (folder / ".env").write_text("\n".join(lines), encoding="utf-8")
+    return ".env"
 
 
 # ---- Where they come from ----
@@ -48,12 +51,21 @@ def test_values_go_before_variables_and_those_before_the_file(folder: Path, monk
     write_env_file(folder, "AUTHZ_REALM=file", "AUTHZ_GRACE=1", "AUTHZ_LOG_LEVEL=error")
     monkeypatch.setenv("AUTHZ_REALM", "variable")
     monkeypatch.setenv("AUTHZ_GRACE", "2")
-    settings = Settings.load(realm="value")
+    settings = Settings.load(realm="value", env_file=".env")
 
     assert (settings.realm, settings.grace, settings.log_level) == ("value", 2.0, "error")
 
 
-@pytest.mark.parametrize(("text", "expected"), [("true", True), ("1", True), ("false", False), ("", False)])
+def test_file_that_nobody_names_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_env_file(folder, "AUTHZ_REALM=file", "AUTHZ_JWKS={}")
+    unread = [cls.load() for cls in (Settings, VerifierSettings)]
+    monkeypatch.setenv("AUTHZ_ENV_FILE", file)
+
+    assert [settings.jwks for settings in unread] == [None, None]
+    assert Settings.load().realm == "file"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("true", True), ("1", True), ("false", False)])
 @pytest.mark.usefixtures("folder")
 def test_token_reaches_the_upstream_unless_it_is_to_be_removed(
     monkeypatch: pytest.MonkeyPatch, text: str, *, expected: bool
@@ -91,17 +103,23 @@ def test_lists_are_separated_by_commas(
     assert getattr(Settings.load(), name) == expected
 
 
-def test_empty_variable_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUTHZ_LEEWAY", "")
-    monkeypatch.setenv("AUTHZ_LISTEN", "")
+def test_blanks_and_line_ends_around_a_value_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTHZ_AUDIENCE", f" {AUDIENCE}\r\n")
+    monkeypatch.setenv("AUTHZ_REALM", "ledger\n")
+    monkeypatch.setenv("AUTHZ_ADMIN_SECRET", f"{SECRET}\r")
+    settings = Settings.load()
 
-    assert (Settings.load().leeway, Settings.load().listen) == (10.0, ["127.0.0.1:9191"])
+    assert (settings.audience, settings.realm, settings.admin_secret_text()) == ([AUDIENCE], "ledger", SECRET)
 
 
-def test_other_lines_of_the_file_are_not_ours(folder: Path) -> None:
-    write_env_file(folder, "DATABASE_URL=postgres://", "AUTHZ_UNHEARD_OF=1", f"AUTHZ_ISSUER={ISSUER}")
+def test_lines_of_the_file_are_as_in_a_shell(folder: Path) -> None:
+    file = write_env_file(folder, "# ours", "", "DATABASE_URL=postgres://", f'export AUTHZ_ISSUER="{ISSUER}"', *QUOTED)
+    settings = Settings.load(env_file=file)
 
-    assert Settings.load().issuer == ISSUER
+    assert (settings.issuer, settings.realm, settings.org_id_pattern) == (ISSUER, "a b", "org_$(x)${HOME}")
+
+
+QUOTED = ("AUTHZ_REALM='a b' # a comment", "AUTHZ_ORG_ID_PATTERN=org_$(x)${HOME}")
 
 
 # ---- What is made of them ----
@@ -334,7 +352,9 @@ def test_secret_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
             id="introspection-secret",
         ),
         pytest.param(
-            ASKS | {"introspection_client_secret": ""}, "introspection_client_secret: missing", id="empty-secret"
+            ASKS | {"introspection_client_secret": ""},
+            "introspection_client_secret: must not be empty",
+            id="empty-secret",
         ),
         pytest.param(
             ASKS | {"introspection_client_secret_file": "/dev/null"},
@@ -415,8 +435,196 @@ def test_wrong_value_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_unreadable_file_is_named(folder: Path) -> None:
-    (folder / ".env").write_bytes(b"AUTHZ_REALM=caf\xe9\n")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"AUTHZ_REALM=caf\xe9\n", "env_file: '.env' cannot be read as UTF-8 text", id="bytes"),
+        pytest.param(b"\nAUTHZ_POLICY policy.yaml\n", "env_file: '.env', line 2: not NAME=VALUE", id="no-equals-sign"),
+        pytest.param(b"AUTHZ_POLICY\n", "env_file: '.env', line 1: not NAME=VALUE", id="no-value"),
+        pytest.param(b"AUTHZ_POLICY='policy.yaml\n", "env_file: '.env', line 1: not NAME=VALUE", id="open-quote"),
+        pytest.param(b"AUTHZ_POLICY=\n", "policy: must not be empty", id="empty"),
+        pytest.param(b"AUTHZ_POLICY=''\n", "policy: must not be empty", id="empty-in-quotes"),
+        pytest.param(b"AUTHZ_POLCY=p\n", "AUTHZ_POLCY: no such setting; the nearest is AUTHZ_POLICY", id="misspelt"),
+        pytest.param(b"AUTHZ_POLICY=p\nAUTHZ_POLICY=q\n", "policy: AUTHZ_POLICY is given more than once", id="twice"),
+        pytest.param(b"AUTHZ_ENV_FILE=other\n", "env_file: '.env' cannot name another file", id="another"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(folder: Path, content: bytes, message: str) -> None:
+    (folder / ".env").write_bytes(content)
 
-    with pytest.raises(ConfigError, match=r"^\.env: cannot be read as UTF-8 text"):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(message)}"):
+        Settings.load(env_file=".env")
+
+
+@pytest.mark.parametrize("file", ["nowhere.env", "."])
+def test_file_that_is_named_and_not_there_is_an_error(file: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^env_file: '{re.escape(file)}' cannot be read"):
+        Settings.load(env_file=file)
+
+
+# ---- What would open the server: a value that is empty, a name that is none ----
+
+# Where nothing is the documented default.
+MAY_BE_EMPTY = {"jwt_authn_payload", "public_methods", "resource_metadata", "workos_groups_key"}
+CLOSING = sorted(set(Settings.model_fields) - MAY_BE_EMPTY - {"env_file"})
+TEXTS = [name for name in CLOSING if "str" in str(Settings.model_fields[name].annotation).lower()]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\r\n"], ids=["empty", "blank", "line-end"])
+@pytest.mark.parametrize("name", CLOSING)
+def test_an_empty_variable_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(f"AUTHZ_{name.upper()}", text)
+
+    with pytest.raises(ConfigError, match=rf"^{name}: must not be empty.*AUTHZ_{name.upper()}"):
         Settings.load()
+
+
+@pytest.mark.parametrize("name", sorted(MAY_BE_EMPTY))
+def test_an_empty_variable_may_say_the_default(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"AUTHZ_{name.upper()}", "")
+
+    assert getattr(Settings.load(), name) == Settings.model_fields[name].default
+
+
+@pytest.mark.parametrize("name", CLOSING)
+def test_an_empty_value_is_an_error_in_a_program_as_well(name: str) -> None:
+    values: tuple[Any, ...] = ("", [""]) if "list" in str(Settings.model_fields[name].annotation) else ("",)
+    if "SecretStr" in str(Settings.model_fields[name].annotation):
+        values = ("", SecretStr(" "))
+
+    for value in values:
+        with pytest.raises(ConfigError, match=rf"^{name}: must not be empty"):
+            Settings.load(**{name: value})
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("name", sorted({*TEXTS, *MAY_BE_EMPTY}))
+def test_quotes_that_no_shell_has_removed_are_an_error(monkeypatch: pytest.MonkeyPatch, name: str, quote: str) -> None:
+    monkeypatch.setenv(f"AUTHZ_{name.upper()}", f"{quote}value{quote}")
+
+    with pytest.raises(ConfigError, match=rf"^{name}: must not be in quotes"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    "load", [Settings.load, VerifierSettings.load, Verifier.from_env], ids=["all", "verifier", "from_env"]
+)
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("AUTHZ_POLCY", "AUTHZ_POLICY"),
+        ("authz_polcy", "AUTHZ_POLICY"),
+        ("AUTHZ_POLICY_FILE", "AUTHZ_POLICY"),
+        ("AUTHZ_INTROSPECTION_MAX_AGE", "AUTHZ_INTROSPECT_MAX_AGE"),
+        ("AUTHZ_TLS_CLIENT_CA", "AUTHZ_TLS_CLIENT_CA_FILE"),
+        ("AUTHZ_CLIENT_SECERT", "AUTHZ_CLIENT_SECRET"),
+        ("AUTHZ_HTTP_PORT", "AUTHZ_HTTP_LISTEN"),
+    ],
+)
+def test_a_misspelt_variable_is_an_error_that_names_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, load: Callable[[], object], name: str, nearest: str
+) -> None:
+    monkeypatch.setenv(name, SECRET)
+
+    with pytest.raises(ConfigError, match=rf"^{name}: no such setting; the nearest is {nearest}$"):
+        load()
+
+
+def test_a_misspelt_argument_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"^polcy: no such setting; the nearest is policy$"):
+        Settings.load(polcy="policy.yaml")
+
+
+def test_a_variable_may_be_in_any_case_but_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("authz_policy", "policy.yaml")
+    assert Settings.load().policy == "policy.yaml"
+
+    monkeypatch.setenv("AUTHZ_POLICY", "another.yaml")
+    with pytest.raises(ConfigError, match=r"^policy: AUTHZ_POLICY is given more than once$"):
+        Settings.load()
+
+
+def test_variables_of_other_parts_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in variables.CLIENT:
+        monkeypatch.setenv(f"AUTHZ_{name.upper()}", "x")
+
+    assert Settings.load() == Settings.load()
+
+
+def test_every_setting_is_a_known_variable() -> None:
+    """Add a new one to authz.variables, too."""
+    assert set(Settings.model_fields) == variables.SETTINGS
+
+
+def service_links(service: str) -> dict[str, str]:
+    """Return what a kubelet sets for a Service with two ports."""
+    stem = service.upper().replace("-", "_")
+    found = {f"{stem}_SERVICE_HOST": "10.96.0.1", f"{stem}_SERVICE_PORT": "9191", f"{stem}_SERVICE_PORT_GRPC": "9191"}
+    found[f"{stem}_PORT"] = "tcp://10.96.0.1:9191"
+    for port in (f"{stem}_PORT_9191_TCP", f"{stem}_PORT_9192_UDP"):
+        protocol = port[-3:].lower()
+        found |= {port: f"{protocol}://[fd00::1]:9191", f"{port}_PROTO": protocol}
+        found |= {f"{port}_PORT": "9191", f"{port}_ADDR": "fd00::1"}
+    return found
+
+
+@pytest.mark.parametrize("service", ["authz", "authz-policy", "authz-admin-secret"])
+def test_variables_that_kubernetes_makes_of_services_are_not_ours(
+    monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    for name, value in service_links(service).items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings.load().masked() == Settings().masked()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AUTHZ_HTTP_PORT", "9192"),
+        ("AUTHZ_POLICY_SERVICE_HOST", "policy.yaml"),
+        ("AUTHZ_SERVICE_PORT", "http"),
+        ("AUTHZ_PORT_9191", "tcp://10.96.0.1:9191"),
+        ("AUTHZ_SERVICE", "10.96.0.1"),
+    ],
+)
+def test_variables_that_only_look_like_those_are_unknown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigError, match=rf"^{name}: no such setting"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("value", ["9191", "10.96.0.1", "tcp://10.96.0.1:9191", "tcp"])
+def test_no_setting_hides_among_the_variables_of_services(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    names = (variables.SETTINGS | variables.CLIENT) - {"env_file"}
+    for name in names:
+        monkeypatch.setenv(f"AUTHZ_{name.upper()}", value)
+
+    assert variables.read().keys() == names
+
+
+# ---- The policy in force ----
+
+
+@pytest.mark.parametrize(
+    ("access", "files", "expected"),
+    [
+        pytest.param(None, [], "", id="nothing"),
+        pytest.param(None, ["policy"], "policy.json", id="file"),
+        pytest.param(None, ["descriptors"], "", id="for-isolation-only"),
+        pytest.param({"scopes": ["a"]}, ["descriptors"], "what api.binpb declares", id="descriptors"),
+        pytest.param(
+            {"scopes": ["a"]}, ["policy", "descriptors"], "policy.json with what api.binpb declares", id="both"
+        ),
+    ],
+)
+def test_policy_in_force_is_said(folder: Path, access: Any, files: list[str], expected: str) -> None:
+    (folder / "api.binpb").write_bytes(with_imports(service_file({"Call": access})))
+    given = {"policy": policy_file(folder), "descriptors": "api.binpb"}
+    settings = Settings.load(**{name: given[name] for name in files})
+
+    assert settings.policy_in_force() == expected
+    assert (settings.load_policy() is None) is (expected == "")

@@ -627,7 +627,7 @@ def test_the_environment_says_all_that_is_needed(environment, transport):
 
 def test_an_endpoint_and_a_file_in_the_environment_come_first(environment, transport, secret_file):
     environment(issuer=ISSUER, token_url="https://tokens.example/t", client_id="client_a")
-    environment(client_secret="of another", client_secret_file=str(secret_file), scope="")
+    environment(client_secret="of another", client_secret_file=str(secret_file))
     ClientCredentials.from_env(transport=transport).token()
 
     assert transport.requests[0].url == "https://tokens.example/t"
@@ -644,10 +644,40 @@ def test_an_endpoint_and_a_file_in_the_environment_come_first(environment, trans
     ],
 )
 def test_what_the_environment_lacks_is_named(environment, missing, message):
-    environment(**{"issuer": ISSUER, "client_id": "client_a", "client_secret": SECRET, missing: ""})
+    needed = {"issuer": ISSUER, "client_id": "client_a", "client_secret": SECRET}
+    environment(**{name: value for name, value in needed.items() if name != missing})
 
     with pytest.raises(ConfigError, match=message):
         ClientCredentials.from_env()
+
+
+@pytest.mark.parametrize("name", ["issuer", "token_url", "client_id", "client_secret", "client_secret_file", "scope"])
+def test_an_empty_variable_is_an_error(environment, name):
+    environment(**{"issuer": ISSUER, "client_id": "client_a", "client_secret": SECRET, name: " "})
+
+    with pytest.raises(ConfigError, match=f"^{name}: must not be empty.*AUTHZ_{name.upper()}$"):
+        ClientCredentials.from_env()
+
+
+@pytest.mark.parametrize("scope", ["", " ", [], [""]])
+def test_a_scope_that_is_empty_is_an_error(scope):
+    """An issuer takes none for all that the application may have."""
+    with pytest.raises(ConfigError, match=r"^scope: must not be empty"):
+        ClientCredentials(ISSUER, client_id="client_a", client_secret=SECRET, scope=scope)
+
+
+def test_a_misspelt_variable_is_an_error(environment):
+    environment(issuer=ISSUER, client_id="client_a", client_secret=SECRET, scopes="ledger:read")
+
+    with pytest.raises(ConfigError, match=r"^AUTHZ_SCOPES: no such setting; the nearest is AUTHZ_SCOPE$"):
+        ClientCredentials.from_env()
+
+
+def test_variables_of_a_server_are_known(environment, transport):
+    environment(issuer=ISSUER, client_id="client_a", client_secret=f"{SECRET}\n", policy="", listen="127.0.0.1:1")
+    ClientCredentials.from_env(transport=transport).token()
+
+    assert transport.requests[0].form["client_secret"] == SECRET
 
 
 # ---- Tokens that a server refused ----

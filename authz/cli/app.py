@@ -9,8 +9,8 @@ import cyclopts
 from cyclopts import Parameter
 from pydantic import ValidationError
 
+from authz.environment import config_error
 from authz.errors import ConfigError, TokenEndpointError, UnavailableError
-from authz.settings import config_error
 
 ALLOWED, DENIED, MISUSED, UNDECIDED = 0, 1, 2, 3
 

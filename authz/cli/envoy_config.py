@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from authz.cli.app import ALLOWED, app
-from authz.envoy.config import formats, kubernetes, mesh
+from authz.envoy.config import edge, formats, kubernetes, mesh
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.authz_cluster import Tls, check_authz_address, endpoints
 from authz.envoy.listeners.addresses import check_address
@@ -17,6 +17,8 @@ from authz.settings import Settings
 
 Format = Literal["bootstrap", "filter", "istio", "envoy-gateway", "kubernetes"]
 _IN_CLUSTER = ("istio", "envoy-gateway", "kubernetes")
+# With less Envoy would refuse everything from the start.
+_LEAST_HEAP = 64 << 20
 
 
 @Parameter(name="*")
@@ -32,6 +34,8 @@ class Around:
     """Where Envoy listens."""
     admin: str | None = None
     """HOST:PORT of Envoy's administration interface; none by default."""
+    max_heap_bytes: Annotated[int, Parameter(validator=validators.Number(gte=_LEAST_HEAP))] = edge.HEAP_BYTES
+    """The memory that Envoy may have allocated before it refuses requests; keep it below what its container grants."""
 
     def ingress(self, authz: list[str], tls: Tls) -> formats.Ingress:
         """Return it with its check, or raise ConfigError."""
@@ -48,6 +52,7 @@ class Around:
             http_upstream=self.http_upstream,
             listen=self.listen,
             admin=self.admin,
+            max_heap_bytes=self.max_heap_bytes,
         )
 
 
@@ -61,6 +66,7 @@ def envoy_config(
     authz_ca_file: Path | None = None,
     authz_cert_file: Path | None = None,
     authz_key_file: Path | None = None,
+    env_file: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> int:
     """Print a configuration of Envoy, with comments, that asks `authz serve` about every request.
@@ -83,15 +89,17 @@ def envoy_config(
         PEM file of Envoy's own certificate, where the server asks for one.
     authz_key_file
         PEM file of its key.
+    env_file
+        A file of settings, in lines AUTHZ_NAME=VALUE. None is read unless it is named here.
     as_json
         Print JSON, without comments.
 
     """
-    settings = Settings.load()
+    settings = Settings.load() if env_file is None else Settings.load(env_file=env_file)
     around = around or Around()
     tls = Tls(ca_file=_text(authz_ca_file), cert_file=_text(authz_cert_file), key_file=_text(authz_key_file))
     if format in _IN_CLUSTER:
-        documents = _in_cluster(format, around, authz, settings)
+        documents = _in_cluster(format, around, authz, settings, tls)
     else:
         # The first address: the others are the same servers again.
         setting, addresses = ("authz", authz) if authz else ("listen", settings.listen[:1])
@@ -105,13 +113,22 @@ def envoy_config(
     return ALLOWED
 
 
-def _in_cluster(format: Format, around: Around, authz: list[str] | None, settings: Settings) -> list[Document]:  # noqa: A002
+def _in_cluster(
+    format: Format,  # noqa: A002 - as above
+    around: Around,
+    authz: list[str] | None,
+    settings: Settings,
+    tls: Tls,
+) -> list[Document]:
     service = mesh.Service.parse("authz", authz[0]) if authz else mesh.Service()
     if format == "istio":
         return mesh.istio(service)
     if format == "envoy-gateway":
         return mesh.envoy_gateway(service)
-    ingress = around.ingress([f"{service.host}:{service.port}"], Tls())
+    scheme = "" if settings.tls_cert_file is None else "tls:"
+    if settings.tls_client_ca_file is not None and tls.cert_file is None:
+        raise ConfigError("authz_cert_file: missing; with tls_client_ca_file Envoy needs a certificate of its own")
+    ingress = around.ingress([f"{scheme}{service.host}:{service.port}"], tls)
     return kubernetes.kubernetes(service, settings, formats.bootstrap(ingress))
 
 

@@ -21,7 +21,7 @@ ServeFlags = Annotated[Settings | None, Parameter(name="*")]
 def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     """Run the external authorization server for Envoy (ext_authz v3).
 
-    Every option may also be given as a variable, such as AUTHZ_JWKS_URL for --jwks-url, or in .env.
+    Every option may also be given as a variable, such as AUTHZ_JWKS_URL for --jwks-url, or in a file (--env-file).
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
             from authz.envoy import process  # noqa: PLC0415 - grpc, which nobody else need load
 
             process.check(settings)
-            print(banner.configuration(settings))
+            print(banner.configuration(settings, settings.policy_in_force()))
         else:
             _serve(settings, None)
         return ALLOWED

@@ -1,12 +1,12 @@
 """``authz token`` and ``authz verify``."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from authz import variables
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, standard_input
 from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.errors import AuthzError, ConfigError, UnavailableError
@@ -27,6 +27,7 @@ def token(
     client_secret_file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     scope: list[str] | None = None,
     auth_method: AuthMethod = "client_secret_post",
+    env_file: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Get an access token by client_credentials and print it.
@@ -47,17 +48,20 @@ def token(
         A scope to ask for; may be repeated.
     auth_method
         client_secret_post or client_secret_basic.
+    env_file
+        A file of variables, in lines AUTHZ_NAME=VALUE. None is read unless it is named here.
     as_json
         Print an object with the token and its claims, which are not verified.
 
     """
+    found = variables.values(("issuer", "client_secret"), env_file)
     if issuer is None and token_url is None:
-        issuer = os.environ.get("AUTHZ_ISSUER")
+        issuer = found.get("issuer")
     source = ClientCredentials(
         issuer,
         token_url=token_url,
         client_id=client_id,
-        client_secret=_secret(client_secret_file),
+        client_secret=_secret(client_secret_file, found.get("client_secret", "")),
         scope=scope,
         auth_method=auth_method,
         transport=Transport(),
@@ -110,13 +114,9 @@ def verify(
     return status
 
 
-def _secret(file: Path | None) -> str:
-    if file is None:
-        secret = os.environ.get("AUTHZ_CLIENT_SECRET", "")
-    elif str(file) == "-":
-        secret = standard_input().strip()
-    else:
-        secret = read_secret(file, "client_secret_file")
+def _secret(file: Path | None, secret: str) -> str:
+    if file is not None:
+        secret = standard_input().strip() if str(file) == "-" else read_secret(file, "client_secret_file")
     if not secret:
         raise ConfigError("client_secret: missing; set AUTHZ_CLIENT_SECRET or --client-secret-file")
     return secret

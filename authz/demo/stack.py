@@ -19,6 +19,7 @@ import grpc
 import httpx2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from authz import variables
 from authz.demo.directory import load_directory
 from authz.demo.envoy_binary import envoy_path
 from authz.demo.policy import ledger_descriptors, write_policy
@@ -50,8 +51,8 @@ class Process:
     def __init__(self, name: str, command: Sequence[str | Path], folder: Path) -> None:
         self.name = name
         self.output = folder / f"{name}.log"
-        # No settings of the user's, neither variables nor .env: the demonstration brings its own.
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("AUTHZ_")}
+        # No settings of the user's: the demonstration brings its own.
+        environment = {name: value for name, value in os.environ.items() if not variables.is_ours(name)}
         with self.output.open("wb") as log:
             # A session of its own: Ctrl-C goes to the demonstration alone, which ends the others in order.
             self._child = subprocess.Popen(  # noqa: S603 - our own programs
@@ -252,7 +253,12 @@ class Stack:
     def _envoy_config(self) -> dict[str, Any]:
         shown = [unary_route("ledger", f"/authz.demo.v1.LedgerService/{name}") for name in _ONE_REQUEST]
         routes = [*shown, grpc_route("ledger"), http_route("web")]
-        options: dict[str, Any] = {"trusted": TrustedMetadata(), "max_request_bytes": _MAX_REQUEST_BYTES}
+        options: dict[str, Any] = {
+            "trusted": TrustedMetadata(),
+            "max_request_bytes": _MAX_REQUEST_BYTES,
+            # To show that forged names lead nowhere in any spelling.
+            "underscores": "ALLOW",
+        }
         return bootstrap(
             [
                 listener("main", "127.0.0.1:0", routes, authz="authz", **options),

@@ -66,6 +66,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         activity = None if settings.admin is None else Activity()
         observers: list[Observer | None] = [log, figures, audit, activity]
         files = rules.files(settings)
+        policy = settings.policy_in_force()
         authorizer = settings.authorizer([observer for observer in observers if observer is not None])
         listen = settings.listen if worker is None else worker.listen
         addresses, certificates, permissions = _listening(settings, listen)
@@ -108,7 +109,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             drain=settings.drain,
             grace=settings.grace,
             beside=beside,
-            started=partial(_started, settings, worker, authorizer),
+            started=partial(_started, settings, worker, policy, authorizer),
             hung_up=partial(_hung_up, log),
         )
 
@@ -162,14 +163,16 @@ def _telling(
     return probes.answering(settings.http_listen, lambda: health.reason, text, is_stale)
 
 
-def _started(settings: Settings, worker: Worker | None, authorizer: Authorizer, addresses: Sequence[str]) -> None:
+def _started(
+    settings: Settings, worker: Worker | None, policy: str, authorizer: Authorizer, addresses: Sequence[str]
+) -> None:
     # What has been built by now stays until the end: nobody need look through it for garbage again.
     gc.freeze()
     if worker is not None:
         # The supervisor says it once for all.
         worker.say(listening=True)
     else:
-        banner.announce(settings, addresses, authorizer.verifier.health())
+        banner.announce(settings, policy, addresses, authorizer.verifier.health())
 
 
 def _hung_up(log: DecisionLog | None) -> None:

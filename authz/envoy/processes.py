@@ -38,7 +38,7 @@ async def run(settings: Settings) -> None:
             addresses,
             drain=settings.drain,
             patience=settings.drain + settings.grace + _REST_SECONDS,
-            started=partial(_started, settings, addresses),
+            started=partial(_started, settings, settings.policy_in_force(), addresses),
             admin=admin,
         )
         if settings.http_listen is None:
@@ -59,6 +59,6 @@ async def run(settings: Settings) -> None:
         await supervisor.run()
 
 
-def _started(settings: Settings, addresses: SharedAddresses) -> None:
+def _started(settings: Settings, policy: str, addresses: SharedAddresses) -> None:
     # Each worker has the keys for itself.
-    banner.announce(settings, addresses.all(settings.workers), {})
+    banner.announce(settings, policy, addresses.all(settings.workers), {})

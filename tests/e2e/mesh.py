@@ -235,26 +235,27 @@ class Mesh:
         return program
 
     def _config(self, grpc_upstream: str, http_upstream: str) -> dict[str, Any]:
-        trusted = TrustedMetadata()
+        # Forged names are to get as far as they can.
+        trust: dict[str, Any] = {"trusted": TrustedMetadata(), "underscores": "ALLOW"}
         unchecked = [
             {"match": {"path": OPEN}, "route": {"cluster": "grpc"}, **_NO_CHECK},
             {**http_route("http", prefix=OPEN_PREFIX), **_NO_CHECK},
         ]
         routes = [*unchecked, unary_route("grpc", SHOWN), grpc_route("grpc"), http_route("http")]
-        lenient = listener("lenient", "127.0.0.1:0", routes, authz="keyless", trusted=trusted)
+        lenient = listener("lenient", "127.0.0.1:0", routes, authz="keyless", **trust)
         ext_authz_of(lenient)["failure_mode_allow"] = True
         without_token = {**grpc_route("believer"), "request_headers_to_remove": ["authorization"]}
-        tokenless = listener("tokenless", "127.0.0.1:0", [without_token], authz="authz", trusted=trusted)
-        removing = listener("removing", "127.0.0.1:0", routes, authz="removing", trusted=trusted)
-        undecided = listener("undecided", "127.0.0.1:0", [without_token], authz="nobody", trusted=trusted)
+        tokenless = listener("tokenless", "127.0.0.1:0", [without_token], authz="authz", **trust)
+        removing = listener("removing", "127.0.0.1:0", routes, authz="removing", **trust)
+        undecided = listener("undecided", "127.0.0.1:0", [without_token], authz="nobody", **trust)
         ext_authz_of(undecided).update(failure_mode_allow=True, failure_mode_allow_header_add=True)
-        mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", trusted=trusted, max_request_bytes=65_536)
+        mutual = listener("mutual", "127.0.0.1:0", routes, authz="authz", **trust, max_request_bytes=65_536)
         mutual["filter_chains"][0]["transport_socket"] = _mutual_tls(self.authority)
-        main = listener("main", "127.0.0.1:0", routes, authz="authz", trusted=trusted, max_request_bytes=65_536)
+        main = listener("main", "127.0.0.1:0", routes, authz="authz", **trust, max_request_bytes=65_536)
         manager_of(main)["access_log"] = [_access_log(self._folder / "access.log")]
-        joined = listener("joined", "127.0.0.1:0", routes, authz="authz", trusted=trusted)
+        joined = listener("joined", "127.0.0.1:0", routes, authz="authz", **trust)
         ext_authz_of(joined)["encode_raw_headers"] = False
-        told_lenient = listener("told-lenient", "127.0.0.1:0", routes, authz="told", trusted=trusted)
+        told_lenient = listener("told-lenient", "127.0.0.1:0", routes, authz="told", **trust)
         ext_authz_of(told_lenient)["failure_mode_allow"] = True
         return bootstrap(
             [
@@ -265,7 +266,7 @@ class Mesh:
                 mutual,
                 joined,
                 removing,
-                listener("told", "127.0.0.1:0", routes, authz="told", trusted=trusted),
+                listener("told", "127.0.0.1:0", routes, authz="told", **trust),
                 told_lenient,
                 *variants(PUBLIC_CALL, self._keys),
             ],

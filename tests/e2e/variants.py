@@ -69,7 +69,7 @@ def _in_haste() -> dict[str, Any]:
 
 
 def _listener(name: str, routes: Sequence[Mapping[str, Any]], authz: str = "authz") -> dict[str, Any]:
-    return listener(name, "127.0.0.1:0", routes, authz=authz, trusted=TrustedMetadata())
+    return listener(name, "127.0.0.1:0", routes, authz=authz, trusted=TrustedMetadata(), underscores="ALLOW")
 
 
 # ---- Routes that ask something ----

@@ -1,11 +1,13 @@
 """Envoy's configuration: what it must say, and that the real Envoy accepts it."""
 
+import itertools
 import re
 from typing import Any
 
 import pytest
 
-from authz.envoy.config import bootstrap, cluster, ext_authz, grpc_route, http_route, listener
+from authz.envoy.config import bootstrap, cluster, comments, edge, ext_authz, grpc_route, http_route, listener
+from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.authz_cluster import authz_cluster
 from authz.envoy.config.parts import retry_policy
 from authz.envoy.listeners.addresses import check_address
@@ -185,7 +187,65 @@ def test_address_is_a_socket_or_a_pipe(address: str, expected: dict[str, Any]) -
 def test_cluster_speaks_one_version_of_http(http2: bool, option: str) -> None:  # noqa: FBT001 - a parameter of the test
     [options] = cluster("ledger", ["127.0.0.1:1"], http2=http2)["typed_extension_protocol_options"].values()
 
-    assert options["explicit_http_config"] == {option: {}}
+    assert options["explicit_http_config"].keys() == {option}
+
+
+def test_limits_of_the_edge_are_those_that_are_recommended_and_end_no_stream(manager: dict[str, Any]) -> None:
+    """Those of Envoy's "Configuring Envoy as an edge proxy", but for request_timeout and stream_idle_timeout."""
+    whole = complete("127.0.0.1:9191")
+    [heap, connections] = whole["overload_manager"]["resource_monitors"]
+
+    assert {name: manager[name] for name in ("use_remote_address", "request_headers_timeout")} == {
+        "use_remote_address": True,
+        "request_headers_timeout": "10s",
+    }
+    assert manager["max_request_headers_kb"] == 60
+    assert manager["common_http_protocol_options"] == {
+        "max_headers_count": 100,
+        "headers_with_underscores_action": "REJECT_REQUEST",
+    }
+    assert manager["http2_protocol_options"] == {
+        "max_concurrent_streams": 100,
+        "initial_stream_window_size": 65_536,
+        "initial_connection_window_size": 1_048_576,
+    }
+    assert manager.keys().isdisjoint({"request_timeout", "stream_idle_timeout"})
+    assert "max_stream_duration" not in str(whole)
+    assert heap["typed_config"]["max_heap_size_bytes"] == 1 << 30
+    assert connections["typed_config"]["max_active_downstream_connections"] == 10_000
+    assert [action["name"].rpartition(".")[2] for action in whole["overload_manager"]["actions"]] == [
+        "shrink_heap",
+        "stop_accepting_requests",
+    ]
+    assert whole["admin"]["ignore_global_conn_limit"] is True
+    for part in (*whole["static_resources"]["listeners"], *whole["static_resources"]["clusters"]):
+        assert part["per_connection_buffer_limit_bytes"] == 32_768
+
+
+def test_every_limit_has_its_reason() -> None:
+    text = render([Document(data=complete("127.0.0.1:9191"), comments=comments.BOOTSTRAP)])
+    lines = [line.strip() for line in text.splitlines()]
+    limits = [
+        *edge.connection_manager(),
+        *edge.connection_manager()["common_http_protocol_options"],
+        "max_concurrent_streams",
+        "initial_stream_window_size",
+        "per_connection_buffer_limit_bytes",
+        *edge.process(),
+        "max_heap_size_bytes",
+        "max_active_downstream_connections",
+        "ignore_global_conn_limit",
+    ]
+    unexplained = [
+        name
+        for name in limits
+        if not name.endswith("_protocol_options")
+        and not any(
+            line.startswith(f"{name}:") and before.startswith("#") for before, line in itertools.pairwise(lines)
+        )
+    ]
+
+    assert unexplained == []
 
 
 def test_administration_interface_is_off_unless_asked_for() -> None:

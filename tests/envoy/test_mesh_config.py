@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from authz.envoy.config import parts
+from authz.envoy.config import edge, parts
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.authz_cluster import authz_cluster
 from authz.envoy.config.mesh import Service, envoy_gateway, istio
@@ -44,7 +44,8 @@ def istio_makes() -> dict[str, Any]:
     }
     made = parts.listener("ingress", "127.0.0.1:0", [], authz="authz", trusted=TrustedMetadata())
     manager = made["filter_chains"][0]["filters"][0]["typed_config"]
-    del manager["early_header_mutation_extensions"]
+    for name in ("early_header_mutation_extensions", *edge.connection_manager()):
+        del manager[name]
     manager["http_filters"][0]["typed_config"] = authz
     return made
 
@@ -60,6 +61,7 @@ def test_envoy_takes_what_istio_merges() -> None:
     validate(parts.bootstrap([made], [authz_cluster("authz", ["127.0.0.1:1"])]))
     assert http_filters[0] == parts.ext_authz("authz")
     assert filters[0]["typed_config"]["early_header_mutation_extensions"] == [parts.early_removal(TrustedMetadata())]
+    assert edge.connection_manager().items() <= filters[0]["typed_config"].items()
 
 
 def test_istio_patches_only_what_there_is() -> None:
@@ -117,6 +119,31 @@ def test_envoy_gateway_strips_before_everything_else() -> None:
     assert headers["withUnderscoresAction"] == "RejectRequest"
     # Its API takes no more.
     assert len(removed) <= 16
+
+
+def test_envoy_gateway_keeps_the_limits_that_it_has_words_for() -> None:
+    limits = written(envoy_gateway(SERVICE))[1]["spec"]
+
+    assert limits["http2"] == {
+        "maxConcurrentStreams": 100,
+        "initialStreamWindowSize": "65536",
+        "initialConnectionWindowSize": "1048576",
+    }
+    assert limits["connection"] == {"bufferLimit": "32768", "connectionLimit": {"value": 10_000}}
+
+
+@pytest.mark.parametrize(
+    ("documents", "words"),
+    [
+        (istio(SERVICE), ["overload_manager", "per_connection_buffer_limit_bytes"]),
+        (envoy_gateway(SERVICE), ["request_headers_timeout", "limit of the heap"]),
+    ],
+    ids=["istio", "envoy-gateway"],
+)
+def test_limits_that_cannot_be_set_are_named(documents: list[Document], words: list[str]) -> None:
+    text = " ".join(render(documents).replace("#", "").split())
+
+    assert all(word in text for word in words)
 
 
 @pytest.mark.parametrize("documents", [istio(SERVICE), envoy_gateway(SERVICE)], ids=["istio", "envoy-gateway"])

@@ -50,7 +50,9 @@ def _render(document: Document) -> str:
 def _comment(text: str, indent: str) -> str:
     prefix = f"{indent}# "
     wrapped = (
-        textwrap.wrap(line, _WIDTH, initial_indent=prefix, subsequent_indent=prefix) for line in text.split("\n")
+        # Not at hyphens, for there are commands among them.
+        textwrap.wrap(line, _WIDTH, initial_indent=prefix, subsequent_indent=prefix, break_on_hyphens=False)
+        for line in text.split("\n")
     )
     return "".join(f"{line}\n" for lines in wrapped for line in lines)
 

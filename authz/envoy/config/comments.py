@@ -3,7 +3,21 @@
 HTTP = {
     "*/filter_chains": "Plain text. For TLS give the chain a transport_socket with a DownstreamTlsContext; with mutual "
     "TLS (validation_context) the server also sees certificates that tokens are bound to.",
-    "*/use_remote_address": "Envoy is the edge: what callers say of their own addresses is not believed.",
+    "*/per_connection_buffer_limit_bytes": "1 MiB by default, for each of the connections that a stranger may open; "
+    "beyond it Envoy stops to read until it can write.",
+    "*/use_remote_address": "Envoy is the edge: what callers say of their own addresses is not believed. Behind a load "
+    "balancer that writes x-forwarded-for set xff_num_trusted_hops to the number of such hops, and never to more.",
+    "*/request_headers_timeout": "Without it a caller may take for ever over its headers, and hold a connection with "
+    "each. There is no request_timeout: a stream of requests may last.",
+    "*/max_request_headers_kb": "Envoy's default: a check takes all of them along.",
+    "*/max_headers_count": "Envoy's default, for the same reason.",
+    "*/headers_with_underscores_action": "Some servers read x_org_id as x-org-id. HTTP callers get 400, gRPC "
+    "callers INTERNAL, for the stream is reset. If yours send metadata such as x_custom: DROP_HEADER takes it away, "
+    "ALLOW lets it pass; names that only we may use are removed in every spelling all the same.",
+    "*/max_concurrent_streams": "1024 by default. gRPC clients wait with what is more; those that keep many streams "
+    "open for long need several channels, or a larger number here.",
+    "*/initial_stream_window_size": "What a caller may send ahead, of each stream and of a connection: 16 and 24 MiB "
+    "by default, all of it in memory. A stream over a long distance gets this much through in each round trip.",
     "*/normalize_path": "One spelling per path: else /public/../private is routed as one and served as the other.",
     "*/early_header_mutation_extensions": "Nobody may say who they are but the authorization server. Before everything "
     "else, so also on routes that have no ext_authz.",
@@ -41,8 +55,18 @@ CLUSTERS = {
 BOOTSTRAP = {
     **HTTP,
     **CLUSTERS,
-    "/layered_runtime": "Of what a caller sends together one request is begun at a time. Else streams that are reset "
-    "as soon as they are opened all become checks that are reset, hundreds in a row, and end the connection to the "
-    "authorization server on which other callers' checks wait.",
+    "*/clusters/*/initial_stream_window_size": "The same for what upstreams send.",
     "/admin": "Whoever reaches this can stop Envoy: keep it on loopback.",
+    "*/ignore_global_conn_limit": "It answers when callers have taken all connections, too.",
+    "/overload_manager": "By default Envoy takes what it is sent until the kernel ends it.",
+    "*/max_heap_size_bytes": "Tune it: well below what the machine or the container grants.",
+    "*/max_active_downstream_connections": "Tune it, to what the heap bears: 35 kB for each that is idle, and more "
+    "with TLS. Further ones are closed as they come.",
+    "*/envoy.overload_actions.shrink_heap": "First memory is given back that was only kept; then requests are refused "
+    "with 503 (UNAVAILABLE). Calls and streams that are there go on.",
+    "/layered_runtime": "A caller that opens streams and resets them at once, again and again, is disconnected "
+    "(CVE-2023-44487): Envoy's defaults, as its limits on floods of frames are (max_outbound_frames and the like), "
+    "said here so that they are found. And of what a caller sends together one request is begun at a time; else "
+    "streams that are reset as soon as they are opened all become checks that are reset, hundreds in a row, and end "
+    "the connection to the authorization server on which other callers' checks wait.",
 }

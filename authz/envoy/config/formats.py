@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from authz.envoy.config import comments, parts
+from authz.envoy.config import comments, edge, parts
 from authz.envoy.config.annotated import Document
 from authz.envoy.config.authz_cluster import Tls, authz_cluster
 from authz.metadata import TrustedMetadata
@@ -22,6 +22,7 @@ class Ingress:
         http_upstream: the same of a plain HTTP backend.
         listen: where Envoy listens.
         admin: where its administration interface is.
+        max_heap_bytes: the memory that it may have allocated.
 
     """
 
@@ -31,6 +32,7 @@ class Ingress:
     http_upstream: str | None = None
     listen: str = "127.0.0.1:10000"
     admin: str | None = None
+    max_heap_bytes: int = edge.HEAP_BYTES
 
 
 def bootstrap(ingress: Ingress) -> Document:
@@ -45,7 +47,7 @@ def bootstrap(ingress: Ingress) -> Document:
         clusters.append(parts.cluster("http_upstream", [ingress.http_upstream], http2=False))
     listener = parts.listener("ingress", ingress.listen, routes, authz="authz", trusted=TrustedMetadata())
     return Document(
-        data=parts.bootstrap([listener], clusters, admin=ingress.admin),
+        data=parts.bootstrap([listener], clusters, admin=ingress.admin, max_heap_bytes=ingress.max_heap_bytes),
         title=f"For {VERSIONS}: envoy -c FILE. Made by `authz envoy-config`.",
         comments=comments.BOOTSTRAP,
     )
@@ -55,16 +57,22 @@ def fragment(authz: list[str], tls: Tls) -> Document:
     """Return what a bootstrap of one's own needs."""
     data: dict[str, Any] = {
         "http_connection_manager": {
+            "use_remote_address": True,
+            **edge.connection_manager(),
             **parts.one_spelling(),
             "early_header_mutation_extensions": [parts.early_removal(TrustedMetadata())],
             "http_filters": [parts.ext_authz("authz")],
         },
         "clusters": [authz_cluster("authz", authz, tls=tls)],
+        "listener": edge.buffers(),
+        **edge.process(),
     }
     return Document(
         data=data,
         title=f"For {VERSIONS}, in parts: not a bootstrap. Made by `authz envoy-config --format filter`.\n"
         "Merge http_connection_manager into every connection manager that outsiders reach, its http_filters before all "
-        "others, and clusters into static_resources.",
+        "others, clusters into static_resources, and listener into every listener; overload_manager and "
+        "layered_runtime hold for the whole process, and belong into the bootstrap. Give your own clusters the same "
+        "per_connection_buffer_limit_bytes, and http2_protocol_options with the same windows.",
         comments=comments.BOOTSTRAP,
     )

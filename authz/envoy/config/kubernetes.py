@@ -1,18 +1,24 @@
 """The authorization server on Kubernetes, with the settings in force, and the Envoy that asks it."""
 
+import base64
+import math
 from typing import Any
-
-from pydantic import SecretStr
+from urllib.parse import urlsplit
 
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.mesh import Service
+from authz.envoy.config.pod import FILES_FOLDER, TLS_FOLDER, Pod, pod_of
 from authz.settings import Settings
+from authz.variables import PREFIX
 
 _HEALTH_PORT = 9192
-_SECRET = "AUTHZ_INTROSPECTION_CLIENT_SECRET"  # noqa: S105 - its name
-# Which say where a server is, or name files of this machine.
-_OURS = {"listen", "http_listen"}
-_FILES = {"descriptors", "jwks", "jwks_seed", "policy"}
+# Of the image, which owns nothing there.
+_USER = 65532
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - a pod's own address
+# `kubectl apply` keeps a copy of what it applies in an annotation, which takes no more.
+_APPLIED_BYTES = 200_000
+# From SIGTERM on, after drain and grace: for connections to close, and what Kubernetes gives by default.
+_REST_SECONDS, _LEAST_SECONDS = 5, 30
 
 
 def kubernetes(service: Service, settings: Settings, bootstrap: Document) -> list[Document]:
@@ -20,66 +26,87 @@ def kubernetes(service: Service, settings: Settings, bootstrap: Document) -> lis
 
     Args:
         service: what to call it.
-        settings: what the server is told; secrets are referred to, and files left out.
+        settings: what the server is told: printed, mounted, or referred to in a Secret.
         bootstrap: Envoy's configuration, which asks ``service``.
 
+    Raises:
+        ConfigError: a setting cannot be printed, and the printed server would be more open without it.
+
     """
-    return [_deployment(service, settings), _service(service), _config_map(service, bootstrap)]
+    pod = pod_of(settings)
+    documents = [
+        _deployment(service, settings, pod),
+        _service(service),
+        _config_map(service, bootstrap),
+        _network_policy(service, settings),
+    ]
+    return [*documents, _files(service, pod)] if pod.files else documents
 
 
-def environment(settings: Settings, service: Service) -> list[dict[str, Any]]:
-    """Return the variables that give a container ``settings``."""
-    values = {name: getattr(settings, name) for name in sorted(settings.model_fields_set - _OURS)}
+def environment(service: Service, pod: Pod) -> list[dict[str, Any]]:
+    """Return the variables that give a container its settings."""
+    scheme = "tls:" if pod.has_tls else ""
     told = {
-        f"AUTHZ_{name.upper()}": _text(value)
-        for name, value in values.items()
-        if value is not None and not isinstance(value, SecretStr) and not _is_file(name)
+        "issuer": "https://acme.authkit.app",
+        "audience": "client_01",
+        **pod.variables,
+        "listen": f"{scheme}{_EVERYWHERE}:{service.port}",
+        "http_listen": f"{_EVERYWHERE}:{_HEALTH_PORT}",
     }
-    fixed = {
-        "AUTHZ_ISSUER": "https://acme.authkit.app",
-        "AUTHZ_AUDIENCE": "client_01",
-        "AUTHZ_LISTEN": f"0.0.0.0:{service.port}",
-        "AUTHZ_HTTP_LISTEN": f"0.0.0.0:{_HEALTH_PORT}",
-    }
-    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in {**fixed, **told}.items()]
-    if settings.introspect_max_age is not None:
-        reference = {"name": service.name, "key": "introspection-client-secret"}
-        variables.append({"name": _SECRET, "valueFrom": {"secretKeyRef": reference}})
-    return variables
+    # Of $(NAME) Kubernetes makes the value of another variable.
+    values = [
+        {"name": _variable(name), "value": value.replace("$", "$$")}
+        for name, value in told.items()
+        if name not in pod.secrets
+    ]
+    references = [
+        {"name": _variable(name), "valueFrom": {"secretKeyRef": {"name": service.name, "key": key}}}
+        for name, key in pod.secrets.items()
+    ]
+    return [*values, *references]
 
 
-def _is_file(name: str) -> bool:
-    return name.endswith("_file") or name in _FILES
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
 
 
-def _text(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _deployment(service: Service, settings: Settings) -> Document:
+def _deployment(service: Service, settings: Settings, pod: Pod) -> Document:
     labels = {"app.kubernetes.io/name": service.name}
-    left_out = [name for name in sorted(settings.model_fields_set) if _is_file(name)]
+    volumes = _volumes(service, pod)
     container = {
         "name": "authz",
         "image": "registry.example/grpc-org-authz:0.1.0",
-        "args": ["authz", "serve"],
-        "env": environment(settings, service),
+        "args": ["serve"],
+        "env": environment(service, pod),
         "ports": [{"name": "grpc", "containerPort": service.port}, {"name": "http", "containerPort": _HEALTH_PORT}],
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 5},
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 10},
-        "resources": {"requests": {"cpu": "250m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        "resources": {
+            "requests": {"cpu": "250m", "memory": f"{128 * settings.workers}Mi"},
+            "limits": {"memory": f"{512 * settings.workers}Mi"},
+        },
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
+        "volumeMounts": [mount for mount, _ in volumes],
     }
-    pod = {
+    template = {
         "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": max(
+            math.ceil(settings.drain + settings.grace) + _REST_SECONDS, _LEAST_SECONDS
+        ),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [container],
+        "volumes": [volume for _, volume in volumes],
     }
     return Document(
         data={
@@ -87,20 +114,115 @@ def _deployment(service: Service, settings: Settings) -> Document:
             "spec": {
                 "replicas": 2,
                 "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": pod},
+                "template": {"metadata": {"labels": labels}, "spec": template},
             },
         },
-        title="For Kubernetes 1.27 and later. Made by `authz envoy-config --format kubernetes`.\n"
-        "Replace: the image, and issuer and audience if they are not yours.\n"
-        + (f"Left out, since they name files, which are yours to mount: {', '.join(left_out)}.\n" if left_out else "")
-        + f"Port {service.port} tells anybody whether a token is good: let only Envoy reach it (NetworkPolicy).",
+        title="\n".join(_title(service, pod)),
         comments={
             "*/readinessProbe": "Ready is who has the issuer's keys.",
             "*/livenessProbe": "Alive is who answers: an issuer that is down is no reason to restart.",
-            "*/env/*/valueFrom": "kubectl create secret generic, with this name and key.",
+            "*/limits": "A process that takes more is ended, and started again. None of CPU: throttled for a tenth of "
+            "a second, it makes every waiting call late.",
+            "*/env/*/valueFrom": "From the Secret, and never printed.",
             "*/automountServiceAccountToken": "It asks nothing of Kubernetes.",
+            "*/enableServiceLinks": "Variables of Services, of which those of one called authz begin with AUTHZ_.",
+            "*/terminationGracePeriodSeconds": "More than drain and grace together.",
+            "*/volumes/tmp": "The root is read-only; several workers share their figures here.",
         },
     )
+
+
+def _title(service: Service, pod: Pod) -> list[str]:
+    lines = [
+        "For Kubernetes 1.27 and later. Made by `authz envoy-config --format kubernetes`.",
+        "Replace: the image, and issuer and audience if they are not yours.",
+    ]
+    create = f"kubectl --namespace {service.namespace} create secret"
+    if pod.secrets:
+        files = " ".join(f"--from-file={key}=FILE" for key in pod.secrets.values())
+        lines.append(f"Needs a Secret: {create} generic {service.name} {files}")
+    if pod.has_tls:
+        lines.append(f"Needs a Secret: {create} tls {service.name}-tls --cert=FILE --key=FILE")
+    if sum(map(len, pod.files.values())) > _APPLIED_BYTES:
+        lines.append("The files are large: kubectl apply --server-side.")
+    lines += [f"Left out: {name}, since {why}." for name, why in pod.left_out.items()]
+    return lines
+
+
+def _volumes(service: Service, pod: Pod) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return each volume, after its mount."""
+    found = [_volume("tmp", "/tmp", {"emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}})]  # noqa: S108 - a pod's own
+    if pod.files:
+        # Whole, and not with subPath, which would never change.
+        found.append(_volume("files", FILES_FOLDER, {"configMap": {"name": f"{service.name}-files"}}))
+    if pod.has_tls:
+        secret = {"secretName": f"{service.name}-tls", "defaultMode": 0o440}
+        found.append(_volume("tls", TLS_FOLDER, {"secret": secret}))
+    return found
+
+
+def _volume(name: str, path: str, source: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    writable = {} if "emptyDir" in source else {"readOnly": True}
+    return {"name": name, "mountPath": path, **writable}, {"name": name, **source}
+
+
+def _files(service: Service, pod: Pod) -> Document:
+    texts, bodies = {}, {}
+    for key, content in pod.files.items():
+        try:
+            texts[key] = content.decode()
+        except UnicodeDecodeError:
+            bodies[key] = base64.b64encode(content).decode()
+    return Document(
+        data={
+            **_object("v1", "ConfigMap", service, f"{service.name}-files"),
+            **({"data": texts} if texts else {}),
+            **({"binaryData": bodies} if bodies else {}),
+        },
+        title="The files that the settings name. Changes are in force about a minute later, without new pods.",
+    )
+
+
+def _network_policy(service: Service, settings: Settings) -> Document:
+    urls = [settings.issuer, settings.jwks_url, settings.introspection_url, settings.workos_base_url]
+    ports = sorted({443, *(urlsplit(url).port or 443 for url in urls if url is not None)})
+    return Document(
+        data={
+            **_object("networking.k8s.io/v1", "NetworkPolicy", service, service.name),
+            "spec": {
+                "podSelector": {"matchLabels": {"app.kubernetes.io/name": service.name}},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [
+                    {"from": [_peer("envoy", "app.kubernetes.io/name", "envoy")], "ports": [{"port": "grpc"}]},
+                    {
+                        "from": [_peer("monitoring", "app.kubernetes.io/name", "prometheus")],
+                        "ports": [{"port": "http"}],
+                    },
+                ],
+                "egress": [
+                    {
+                        "to": [_peer("kube-system", "k8s-app", "kube-dns")],
+                        "ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")],
+                    },
+                    {"ports": [{"port": port, "protocol": "TCP"} for port in ports]},
+                ],
+            },
+        },
+        title="Replace: namespaces and labels, by those of your Envoys and your Prometheus.",
+        comments={
+            "*/ingress/0": "Port grpc tells whether a token is good: that is for Envoy alone.",
+            "*/ingress/1": "Figures. The kubelet's probes come from the node, which network plugins let pass; with one "
+            "that does not, add the nodes' addresses here.",
+            "*/egress/1": "The issuer. Its addresses change, and a NetworkPolicy knows no names: TLS says who it is.",
+        },
+    )
+
+
+def _peer(namespace: str, label: str, value: str) -> dict[str, Any]:
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": {"matchLabels": {label: value}},
+    }
 
 
 def _service(service: Service) -> Document:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from authz.envoy.config import comments, parts
+from authz.envoy.config import comments, edge, parts
 from authz.envoy.config.annotated import Document
 from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
@@ -104,6 +104,7 @@ def _envoy_filter() -> Document:
                 "name": _MANAGER,
                 "typed_config": {
                     "@type": parts.HTTP_MANAGER,
+                    **edge.connection_manager(),
                     "early_header_mutation_extensions": [parts.early_removal(TrustedMetadata())],
                 },
             },
@@ -134,7 +135,11 @@ def _envoy_filter() -> Document:
                 "configPatches": patches,
             },
         },
-        title="What Istio has no words for.",
+        title="What Istio has no words for.\n"
+        "Limits of the whole process cannot be set here: overload_manager (max_heap_size_bytes, "
+        "max_active_downstream_connections) and the runtime belong into the gateway's bootstrap, which an annotation "
+        "(sidecar.istio.io/bootstrapOverride) changes; `authz envoy-config --format filter` prints them. Buffers of "
+        "listeners (per_connection_buffer_limit_bytes) are left as Istio makes them.",
         comments={
             **comments.HTTP,
             "*envoy.filters.http.ext_authz": "The filter that Istio makes of the policy above.",
@@ -212,10 +217,26 @@ def _client_traffic_policy() -> Document:
                     "earlyRequestHeaders": {"remove": [*sorted(TrustedMetadata().removed), UNDECIDED]},
                 },
                 "path": {"escapedSlashesAction": "UnescapeRedirect", "disableMergeSlashes": False},
+                "connection": {
+                    "bufferLimit": str(edge.BUFFER_BYTES),
+                    "connectionLimit": {"value": edge.MAX_CONNECTIONS},
+                },
+                "http2": {
+                    "maxConcurrentStreams": edge.MAX_STREAMS,
+                    "initialStreamWindowSize": str(edge.STREAM_WINDOW),
+                    "initialConnectionWindowSize": str(edge.CONNECTION_WINDOW),
+                },
             },
         },
+        title="Cannot be set here: request_headers_timeout, max_headers_count and max_request_headers_kb, for which an "
+        "EnvoyPatchPolicy is needed. The limit of the heap follows the memory limit of the container, which the "
+        "resource EnvoyProxy sets. No timeout.http.requestReceivedTimeout, which would end streams of requests.",
         comments={
-            "*/withUnderscoresAction": "Some servers read x_org_id as x-org-id.",
+            "*/connectionLimit": comments.BOOTSTRAP["*/max_active_downstream_connections"],
+            "*/maxConcurrentStreams": comments.HTTP["*/max_concurrent_streams"],
+            "*/initialStreamWindowSize": comments.HTTP["*/initial_stream_window_size"],
+            "*/withUnderscoresAction": "Some servers read x_org_id as x-org-id. If your callers send metadata such as "
+            "x_custom: DropHeader, or Allow.",
             "*/earlyRequestHeaders": "Nobody may say who they are but the authorization server. Before everything "
             "else, so also on routes that have no check.",
             "*/path": "One spelling per path: else /public/../private is routed as one and served as the other.",

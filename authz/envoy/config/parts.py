@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from authz.envoy.config import edge
 from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
 
@@ -18,7 +19,6 @@ _HTTP_OPTIONS = TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
 
 UNIX = "unix:"
 
-_REQUESTS_PER_CYCLE = "http.max_requests_per_io_cycle"
 
 # A step upwards in words that Envoy leaves to the upstream, where servers that know parameters of segments take it:
 # /open/%2e%2e;/private would come by the route of /open/, which may have no check, and be served as /private.
@@ -26,7 +26,11 @@ _STEP_IN_DISGUISE = r".*/(\.|%2[eE]){1,2}(;|%3[bB]).*"
 
 
 def bootstrap(
-    listeners: Iterable[Mapping[str, Any]], clusters: Iterable[Mapping[str, Any]], *, admin: str | None = None
+    listeners: Iterable[Mapping[str, Any]],
+    clusters: Iterable[Mapping[str, Any]],
+    *,
+    admin: str | None = None,
+    max_heap_bytes: int = edge.HEAP_BYTES,
 ) -> dict[str, Any]:
     """Return a complete Envoy bootstrap.
 
@@ -34,14 +38,15 @@ def bootstrap(
         listeners: made by :func:`listener`.
         clusters: made by :func:`cluster`.
         admin: ``HOST:PORT`` of the administration interface, or ``None`` for none.
+        max_heap_bytes: the memory that Envoy may have allocated; nearly there it refuses requests.
 
     """
     config: dict[str, Any] = {
         "static_resources": {"listeners": list(listeners), "clusters": list(clusters)},
-        "layered_runtime": {"layers": [{"name": "edge", "static_layer": {_REQUESTS_PER_CYCLE: 1}}]},
+        **edge.process(max_heap_bytes),
     }
     if admin is not None:
-        config["admin"] = {"address": _address(admin)}
+        config["admin"] = {"address": _address(admin), "ignore_global_conn_limit": True}
     return config
 
 
@@ -53,6 +58,7 @@ def listener(
     authz: str,
     trusted: TrustedMetadata,
     max_request_bytes: int | None = None,
+    underscores: edge.Underscores = "REJECT_REQUEST",
 ) -> dict[str, Any]:
     """Return a listener that asks the external authorization server about every request.
 
@@ -64,6 +70,8 @@ def listener(
         trusted: the names that callers may not send.
         max_request_bytes: show the authorization server the requests of each :func:`unary_route`, and refuse a larger
             one with HTTP 413. By default it is shown none.
+        underscores: what becomes of requests that have headers with underscores, which some servers read as hyphens.
+            Names that only we may use are removed in every spelling all the same.
 
     """
     virtual_host: dict[str, Any] = {"name": "all", "domains": ["*"], "routes": [_dead_end(), *routes]}
@@ -78,6 +86,7 @@ def listener(
         "stat_prefix": name,
         "codec_type": "AUTO",
         "use_remote_address": True,
+        **edge.connection_manager(underscores),
         **one_spelling(),
         "early_header_mutation_extensions": [early_removal(trusted)],
         "route_config": {"name": name, "virtual_hosts": [virtual_host]},
@@ -86,6 +95,7 @@ def listener(
     return {
         "name": name,
         "address": _address(address),
+        **edge.buffers(),
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
@@ -204,15 +214,16 @@ def cluster(name: str, addresses: Sequence[str], *, http2: bool) -> dict[str, An
         http2: whether they speak HTTP/2, as every gRPC server does.
 
     """
-    protocol = "http2_protocol_options" if http2 else "http_protocol_options"
+    protocol = {"http2_protocol_options": edge.windows()} if http2 else {"http_protocol_options": {}}
     return {
         "name": name,
         "type": "STATIC" if all(map(_is_numeric, addresses)) else "STRICT_DNS",
         "connect_timeout": "1s",
+        **edge.buffers(),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": _HTTP_OPTIONS,
-                "explicit_http_config": {protocol: {}},
+                "explicit_http_config": protocol,
             }
         },
         "load_assignment": {

@@ -12,10 +12,21 @@ from authz import telemetry
 from authz.keys import KeySetHealth
 from authz.settings import Settings
 
+_NO_POLICY = "none: every good token may call everything"
 
-def announce(settings: Settings, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
-    """Say where the server listens and with which settings, secrets masked."""
+
+def announce(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
+    """Say where the server listens, by which policy it decides, and with which settings, secrets masked.
+
+    Args:
+        settings: the settings.
+        policy: that of :meth:`Settings.policy_in_force`; the lack of one is a warning.
+        addresses: where it listens.
+        keys: how each issuer's keys are.
+
+    """
     facts: dict[str, Any] = {
+        "policy": policy or _NO_POLICY,
         "addresses": list(addresses),
         "issuer": settings.issuer,
         "audience": settings.audience,
@@ -23,23 +34,25 @@ def announce(settings: Settings, addresses: Sequence[str], keys: Mapping[str, Ke
         "workers": settings.workers,
     }
     if settings.log_format != "json" and sys.stderr.isatty():
-        _print(settings, addresses, keys)
+        _print(settings, policy, addresses, keys)
     else:
         facts |= {"keys": {issuer: _state(health) for issuer, health in keys.items()}, "settings": settings.masked()}
-    telemetry.event(telemetry.INFO, "listening", **facts)
+    telemetry.event(telemetry.INFO if policy else telemetry.WARNING, "listening", **facts)
 
 
-def configuration(settings: Settings) -> str:
-    """Return all settings in force as text, a line each, secrets masked."""
+def configuration(settings: Settings, policy: str) -> str:
+    """Return all settings in force as text, a line each, secrets masked, and before them the policy in force."""
+    decides = f"policy in force: {policy}" if policy else f"warning: policy in force: {_NO_POLICY}"
     lines = [f"  {name}: {_text(value)}" for name, value in settings.masked().items()]
-    return "\n".join(["configuration is good", *lines])
+    return "\n".join(["configuration is good", decides, *lines])
 
 
-def _print(settings: Settings, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
+def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
     defaults = type(settings).model_construct().masked()
     chosen = {name: value for name, value in settings.masked().items() if value != defaults[name]}
     # All that has a line of its own already.
     rows = {name: _text(value) for name, value in chosen.items() if name not in {"listen", "engine"}}
+    rows["policy"] = policy or _NO_POLICY
     if settings.admin is not None:
         rows["admin"] = f"http://{settings.admin}/"
     table = Table.grid(padding=(0, 2))
@@ -47,7 +60,7 @@ def _print(settings: Settings, addresses: Sequence[str], keys: Mapping[str, KeyS
         rows["keys"] = "; ".join(map(_words, keys.values()))
     for name, value in {"listening on": ", ".join(addresses), "engine": settings.engine, **rows}.items():
         # Text, for a value is no markup.
-        table.add_row(Text(name, style="dim"), Text(value))
+        table.add_row(Text(name, style="dim"), Text(value, style="bold red" if value == _NO_POLICY else ""))
     Console(stderr=True).print(Text("authz serve", style="bold"), table)
 
 

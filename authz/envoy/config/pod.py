@@ -1,0 +1,245 @@
+"""What gives a pod the settings in force here: variables, files and secrets; or why it cannot have them.
+
+Every setting is in exactly one of the groups below, and one that is in none is an error: a pod that lacks a setting may
+let in whom this server keeps out.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from authz.environment import may_hold_secret
+from authz.errors import ConfigError
+from authz.keys import public_jwks
+from authz.settings import Settings
+from authz.transport import check_url
+from authz.variables import PREFIX
+
+FILES_FOLDER = "/etc/authz/files"
+TLS_FOLDER = "/etc/authz/tls"
+
+MAX_FILES_BYTES = 1 << 20
+"""What Kubernetes takes in one ConfigMap, all files together."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What a pod is given.
+
+    Args:
+        variables: settings, by name.
+        secrets: settings that are read from a Secret, with their keys in it.
+        files: what is mounted in :data:`FILES_FOLDER`.
+        left_out: settings that mean nothing in a pod, and why.
+
+    """
+
+    variables: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether it has a certificate to serve with."""
+        return "tls_cert_file" in self.variables
+
+    def refer(self, setting: str) -> None:
+        """Have ``setting`` read from the Secret."""
+        self.secrets[setting] = setting.replace("_", "-")
+
+
+def pod_of(settings: Settings) -> Pod:
+    """Return what gives a pod ``settings``.
+
+    Raises:
+        ConfigError: a setting means nothing there, and to leave it out would open the server; or a file cannot be read,
+            is not fit to be shown, or is too large.
+
+    """
+    pod = Pod()
+    # Before a pod does, and says it where it may not be seen.
+    policies = (settings.load_policy(), settings.load_shadow())
+    for name in sorted(settings.model_fields_set):
+        value = getattr(settings, name)
+        if value not in (None, "", []):
+            GROUPS.get(name, _unknown)(pod, name, value)
+    if settings.introspect_max_age is not None or any(policy and policy.has_assurances for policy in policies):
+        pod.refer("introspection_client_secret")
+    if ("tls_cert_file" in pod.variables) is not ("tls_key_file" in pod.variables):
+        raise ConfigError("tls_cert_file: a certificate and its key belong together; set AUTHZ_TLS_KEY_FILE, too")
+    if any(address.startswith("tls:") for address in settings.listen) and not pod.has_tls:
+        raise ConfigError("tls_cert_file: missing; an address with tls: needs a certificate")
+    if "tls_client_ca_file" in pod.variables and not pod.has_tls:
+        raise ConfigError("tls_cert_file: missing; tls_client_ca_file is for addresses with tls:")
+    _check_size(pod.files)
+    return pod
+
+
+def _printed(pod: Pod, name: str, value: Any) -> None:
+    text = _text(name, value)
+    if may_hold_secret(text):
+        pod.refer(name)
+    else:
+        pod.variables[name] = text
+
+
+def _url(pod: Pod, name: str, url: str) -> None:
+    _printed(pod, name, check_url(url, name))
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        if any("," in str(part) for part in value):
+            raise ConfigError(f"{name}: a part with a comma cannot be printed, for commas stand between parts")
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _secret(pod: Pod, name: str, _value: Any) -> None:
+    pod.refer(name.removesuffix("_file"))
+
+
+def _policy(pod: Pod, name: str, path: str) -> None:
+    # The ending says how it is read.
+    _file(pod, name, path, f"{name}.json" if path.endswith(".json") else f"{name}.yaml")
+
+
+def _file(pod: Pod, name: str, path: str, key: str) -> None:
+    _mount(pod, name, key, _content(name, path))
+
+
+def _certificates(pod: Pod, name: str, path: str, key: str) -> None:
+    content = _content(name, path)
+    if b"PRIVATE KEY" in content:
+        raise ConfigError(f"{name}: {path!a} has a private key, which is not printed; give a file of certificates only")
+    _mount(pod, name, key, content)
+
+
+def _keys(pod: Pod, name: str, jwks: str, key: str) -> None:
+    _mount(pod, name, key, public_jwks(jwks, name).encode())
+
+
+def _mount(pod: Pod, name: str, key: str, content: bytes) -> None:
+    pod.files[key] = content
+    pod.variables[name] = f"{FILES_FOLDER}/{key}"
+
+
+def _content(name: str, path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            # One more than there may be, so that it shows; and no more, for it may have no end.
+            return file.read(MAX_FILES_BYTES + 1)
+    except OSError:
+        raise ConfigError(f"{name}: {path!a} cannot be read") from None
+
+
+def _tls(pod: Pod, name: str, _path: str, key: str) -> None:
+    pod.variables[name] = f"{TLS_FOLDER}/{key}"
+
+
+def _engine(pod: Pod, name: str, engine: str) -> None:
+    if engine == "native":
+        raise ConfigError(
+            "engine: native serves no other pods; set grpcio, or run it in Envoy's pod (deploy/kubernetes/sidecar)"
+        )
+    pod.variables[name] = engine
+
+
+def _admin(pod: Pod, name: str, address: str) -> None:
+    pod.variables[name] = f"127.0.0.1:{address.rpartition(':')[2]}"
+
+
+def _left_out(pod: Pod, name: str, _value: Any, why: str) -> None:
+    pod.left_out[name] = why
+
+
+def _replaced(_pod: Pod, _name: str, _value: Any) -> None:
+    """Do nothing: where a server of a pod listens is not taken from here."""
+
+
+def _unknown(_pod: Pod, name: str, _value: Any) -> None:
+    raise ConfigError(
+        f"{name}: cannot be printed for Kubernetes; unset {PREFIX}{name.upper()}, and set it there by hand"
+    )
+
+
+def _check_size(files: Mapping[str, bytes]) -> None:
+    size = sum(map(len, files.values()))
+    if size > MAX_FILES_BYTES:
+        largest = max(files, key=lambda key: len(files[key]))
+        raise ConfigError(
+            f"{largest}: with it the files have more than {MAX_FILES_BYTES} bytes, too many for a ConfigMap"
+        )
+
+
+GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
+    # A setting that says all by itself. One that names a file, an address or a secret belongs to another group.
+    **dict.fromkeys(
+        (
+            "algorithms",
+            "allow_missing_kid",
+            "allow_user_tokens",
+            "audience",
+            "decision_log",
+            "drain",
+            "grace",
+            "introspect_if_unavailable",
+            "introspect_max_age",
+            "introspection_client_id",
+            "isolation",
+            "jwt_authn_payload",
+            "leeway",
+            "log_format",
+            "log_level",
+            "max_lifetime",
+            "max_pending",
+            "org_id_pattern",
+            "public_methods",
+            "realm",
+            "reflection",
+            "remove_authorization",
+            "require_at_jwt",
+            "unknown_organizations",
+            "workers",
+            "workos_groups_key",
+        ),
+        _printed,
+    ),
+    **dict.fromkeys(("introspection_url", "issuer", "jwks_url", "resource_metadata", "workos_base_url"), _url),
+    **dict.fromkeys(
+        (
+            "admin_secret",
+            "admin_secret_file",
+            "introspection_client_secret",
+            "introspection_client_secret_file",
+            "workos_api_key",
+            "workos_api_key_file",
+        ),
+        _secret,
+    ),
+    "policy": _policy,
+    "shadow": _policy,
+    "descriptors": partial(_file, key="descriptors.binpb"),
+    "ca_file": partial(_certificates, key="ca.pem"),
+    "tls_client_ca_file": partial(_certificates, key="client-ca.pem"),
+    "jwks": partial(_keys, key="jwks.json"),
+    "jwks_seed": partial(_keys, key="jwks-seed.json"),
+    "tls_cert_file": partial(_tls, key="tls.crt"),
+    "tls_key_file": partial(_tls, key="tls.key"),
+    "engine": _engine,
+    "admin": _admin,
+    "listen": _replaced,
+    "http_listen": _replaced,
+    "admin_allow_remote": partial(_left_out, why="the page is on loopback of the pod, for kubectl port-forward"),
+    "audit_listen": partial(
+        _left_out, why="decisions are watched on the same machine, and a pod has nothing to watch with"
+    ),
+    "decision_log_file": partial(_left_out, why="a pod has no file to keep; decisions go to standard output"),
+    "env_file": partial(_left_out, why="what stands in it is printed here"),
+    "socket_mode": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),
+    "socket_owner": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),
+}
+"""What becomes of each setting."""
