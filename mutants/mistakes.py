@@ -606,8 +606,8 @@ MISTAKES = (
     Mistake(
         "only the first of several headers counts",
         "authz/policy/rules.py",
-        'f"{headers[key]},{value}" if key in headers else value',
-        "headers.get(key, value)",
+        '",".join(copies)',
+        "copies[0]",
         "tests/policy/test_a43.py",
     ),
     Mistake(

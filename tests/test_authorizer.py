@@ -54,7 +54,7 @@ def token(ec_key, claims):
 
 
 @pytest.mark.parametrize("method", [METHOD, HEALTH])
-def test_a_call_that_is_too_large_is_refused_whoever_makes_it(authorizer, token, method):
+def test_a_call_that_is_too_large_is_refused_on_public_methods_too(authorizer, token, method):
     good = ("authorization", f"Bearer {token}")
     refusals = []
     for large in (call(good, *[("x", "")] * 512, method=method), call(good, ("x", "v" * 262_144), method=method)):

@@ -156,7 +156,9 @@ def test_native_engine_ends_even_if_a_rule_does_not(verifier: Verifier, question
 # ---- What is too much ----
 
 
-def test_question_of_more_than_4_mib_lets_nobody_in(server: Served, engine: EngineName, question: CheckRequest) -> None:
+def test_question_of_more_than_4_mib_is_never_let_in(
+    server: Served, engine: EngineName, question: CheckRequest
+) -> None:
     question.attributes.request.http.raw_body = b"b" * MAX_QUESTION_BYTES
     if engine == "grpcio":
         assert code_of(server, CHECK, question.SerializeToString()) is grpc.StatusCode.RESOURCE_EXHAUSTED
