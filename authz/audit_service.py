@@ -13,7 +13,7 @@ import grpc.aio
 from authz import fork
 from authz.audit import decision_message
 from authz.call import current_principal
-from authz.decision import Decision
+from authz.decision import Decision, Record
 from authz.errors import ConfigError
 from authz.transport import is_loopback
 from authz.v1 import audit_pb2_grpc
@@ -22,6 +22,8 @@ from authz.v1.decision_pb2 import Decision as DecisionMessage
 
 MAX_WATCHERS = 16
 CAPACITY = 1000
+MAX_BYTES = 2_097_152
+"""How much memory the decisions may take that wait for one watcher."""
 MAX_ITEMS = 100
 """How many items each list of a request may have: every decision is compared with them."""
 
@@ -35,12 +37,15 @@ class Audit(audit_pb2_grpc.AuditServicer):
     Args:
         max_watchers: how many may watch at a time.
         capacity: how many decisions may wait for a watcher; the oldest are dropped, and counted.
+        max_bytes: how many bytes of memory those may take.
 
     """
 
-    def __init__(self, *, max_watchers: int = MAX_WATCHERS, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, *, max_watchers: int = MAX_WATCHERS, capacity: int = CAPACITY, max_bytes: int = MAX_BYTES
+    ) -> None:
         self._max_watchers = max_watchers
-        self._capacity = capacity
+        self._capacity, self._max_bytes = capacity, max_bytes
         self.after_fork()
         fork.register(self)
 
@@ -51,8 +56,12 @@ class Audit(audit_pb2_grpc.AuditServicer):
 
     def __call__(self, decision: Decision) -> None:
         """Take in one decision; never waits."""
-        for watcher in self._watchers:
-            watcher.tell(decision)
+        watchers = self._watchers
+        if watchers:
+            # Nothing else of the call, whose headers may be large and hold the token, waits with it.
+            record = decision.record()
+            for watcher in watchers:
+                watcher.tell(record)
 
     async def Watch(  # type: ignore[override]  # noqa: N802 - gRPC's name, and the stub knows generators only
         self, request: WatchRequest, context: Any
@@ -65,14 +74,14 @@ class Audit(audit_pb2_grpc.AuditServicer):
             matches = _filter(request)
         except ValueError as error:
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        watcher = _Watcher(matches, self._capacity)
+        watcher = _Watcher(matches, self._capacity, self._max_bytes)
         if not self._add(watcher):
             await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many watch already")
         try:
             await context.send_initial_metadata(())
             while True:
-                decision, dropped = await watcher.next()
-                await context.write(WatchResponse(decision=decision_message(decision), dropped=dropped))
+                record, dropped = await watcher.next()
+                await context.write(WatchResponse(decision=decision_message(record), dropped=dropped))
         finally:
             self._remove(watcher)
 
@@ -97,38 +106,52 @@ class Audit(audit_pb2_grpc.AuditServicer):
 class _Watcher:
     """Decisions that wait for one watcher; told on any thread, read on that of the loop it is built in."""
 
-    def __init__(self, matches: Callable[[Decision], bool], capacity: int) -> None:
+    def __init__(self, matches: Callable[[Record], bool], capacity: int, max_bytes: int) -> None:
         self._matches = matches
-        self._waiting: deque[Decision] = deque()
-        self._capacity = capacity
+        self._waiting: deque[Record] = deque()
+        self._capacity, self._max_bytes = capacity, max_bytes
+        self._bytes = 0
         self._dropped = 0
         self._lock = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self._come = asyncio.Event()
 
-    def tell(self, decision: Decision) -> None:
-        if not self._matches(decision):
+    def tell(self, record: Record) -> None:
+        if not self._matches(record):
             return
+        size = record.size
         with self._lock:
             is_first = not self._waiting
-            if len(self._waiting) >= self._capacity:
-                # The oldest, so that the watcher comes back to the present, and knows where the gap is.
-                self._waiting.popleft()
+            # The oldest, so that the watcher comes back to the present, and knows where the gap is.
+            while self._waiting and not self._has_room(size):
+                self._take()
                 self._dropped += 1
-            self._waiting.append(decision)
+            if not self._has_room(size):
+                self._dropped += 1
+                return
+            self._waiting.append(record)
+            self._bytes += size
         if is_first:
             self._loop.call_soon_threadsafe(self._come.set)
 
-    async def next(self) -> tuple[Decision, int]:
+    async def next(self) -> tuple[Record, int]:
         """Return the next decision, and how many are missing before it."""
         while True:
             with self._lock:
                 if self._waiting:
                     dropped, self._dropped = self._dropped, 0
-                    return self._waiting.popleft(), dropped
+                    return self._take(), dropped
             # Whoever brings one from here on sets it in a turn of the loop to come.
             self._come.clear()
             await self._come.wait()
+
+    def _has_room(self, size: int) -> bool:
+        return len(self._waiting) < self._capacity and self._bytes + size <= self._max_bytes
+
+    def _take(self) -> Record:
+        record = self._waiting.popleft()
+        self._bytes -= record.size
+        return record
 
 
 def _has_been_admitted() -> bool:
@@ -139,7 +162,7 @@ def _has_been_admitted() -> bool:
     return True
 
 
-def _filter(request: WatchRequest) -> Callable[[Decision], bool]:
+def _filter(request: WatchRequest) -> Callable[[Record], bool]:
     lists = (request.verdicts, request.organizations, request.clients, request.method_prefixes, request.reasons)
     if any(len(items) > MAX_ITEMS for items in lists):
         raise ValueError(f"A list has more than {MAX_ITEMS} items")
@@ -147,14 +170,13 @@ def _filter(request: WatchRequest) -> Callable[[Decision], bool]:
     organizations, clients, reasons = set(request.organizations), set(request.clients), set(request.reasons)
     prefixes = tuple(request.method_prefixes)
 
-    def matches(decision: Decision) -> bool:
-        principal, refusal = decision.evidence.principal, decision.refusal
+    def matches(record: Record) -> bool:
         return (
-            _is_among(decision.verdict, verdicts)
-            and _is_among(principal.org_id, organizations)
-            and _is_among(principal.client_id, clients)
-            and _is_among("" if refusal is None else refusal.reason, reasons)
-            and (not prefixes or decision.call.method.startswith(prefixes))
+            _is_among(record.verdict, verdicts)
+            and _is_among(record.organization, organizations)
+            and _is_among(record.client, clients)
+            and _is_among(record.reason, reasons)
+            and (not prefixes or record.method.startswith(prefixes))
         )
 
     return matches

@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from authz.v1.audit_pb2 import WatchRequest, WatchResponse
 from authz.v1.audit_pb2_grpc import AuditStub, add_AuditServicer_to_server
 from authz.v1.decision_pb2 import Decision
 from interceptors.aio import AuthzInterceptor
-from tests.decisions import ACME, decision
+from tests.decisions import ACME, Metadata, decision
 from tests.doubles import m2m_claims
 
 LOOPBACK = "127.0.0.1:0"
@@ -74,7 +75,7 @@ def test_watcher_is_told_what_is_decided_from_then_on() -> None:
             watching = await watch()
             for one in (decision(), decision(TokenExpiredError())):
                 audit(one)
-                assert await watching.read() == WatchResponse(decision=decision_message(one))
+                assert await watching.read() == WatchResponse(decision=decision_message(one.record()))
 
     run(work())
 
@@ -152,6 +153,56 @@ def test_watcher_that_does_not_read_loses_the_oldest_is_told_how_many_and_keeps_
                 read, dropped = read + 1, dropped + last.dropped
             assert dropped > 0
             assert read + dropped == count + 1
+
+    run(work())
+
+
+def test_what_waits_for_a_watcher_holds_nothing_of_the_question() -> None:
+    async def work() -> None:
+        audit = Audit()
+        async with connected(audit) as watch:
+            watching = await watch()
+            questions = []
+            # On the thread of the loop, so that nothing is sent meanwhile.
+            for _ in range(100):
+                one = decision()
+                metadata = Metadata([("authorization", "Bearer a"), ("x-padding", "x" * 58_000)])
+                questions.append(weakref.ref(metadata))
+                audit(one._replace(call=one.call._replace(metadata=metadata)))
+                del one, metadata
+
+            assert [question() for question in questions if question() is not None] == []
+            assert (await watching.read()).decision.organization == ACME.org_id
+
+    run(work())
+
+
+def test_what_waits_for_a_watcher_is_bounded_in_bytes_too() -> None:
+    async def work() -> None:
+        audit = Audit(max_bytes=100_000)
+        async with connected(audit) as watch:
+            watching = await watch()
+            for number in range(500):
+                audit(decision(method=f"/{number}/" + "x" * 1000))
+            first = await watching.read()
+
+            # A method is told with 512 characters at the most, so each takes more than half a kilobyte.
+            assert first.dropped >= 500 - 100_000 // 512 - 1
+            assert first.decision.rpc_method.startswith(f"/{first.dropped}/")
+
+    run(work())
+
+
+def test_decision_that_is_larger_than_all_that_may_wait_is_dropped_and_counted() -> None:
+    async def work() -> None:
+        audit = Audit(max_bytes=decision().record().size)
+        async with connected(audit) as watch:
+            watching = await watch()
+            audit(decision(method="/a.B/" + "x" * 500))
+            audit(decision())
+            only = await watching.read()
+
+            assert (only.decision.rpc_method, only.dropped) == ("/a.B/C", 1)
 
     run(work())
 
