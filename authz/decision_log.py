@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from typing import Literal
 
-from authz import telemetry
+from authz import fork, telemetry
 from authz.decision import Decision, Record
 from authz.errors import ConfigError
 
@@ -50,17 +50,19 @@ class DecisionLog:
         self._path = path
         self._file = _open(path)
         self._capacity, self._max_bytes = capacity, max_bytes
+        self.after_fork()
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Forget what waits, which the parent writes, and the thread, which is the parent's."""
         self._lock = threading.Lock()
         self._waiting: deque[Record] = deque()
         self.waiting_bytes = 0
         """How much memory those take that wait to be written."""
-        self._awake = threading.Event()
-        self._end = threading.Event()
-        self._told = 0
-        self.dropped = 0
-        """How many were dropped so far, because the writer was too slow."""
-        self._thread = threading.Thread(target=self._write_on, name="authz-decisions", daemon=True)
-        self._thread.start()
+        self.dropped = self._told = 0
+        """How many this process has dropped so far, because the writer was too slow."""
+        self._awake, self._end = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __call__(self, decision: Decision) -> None:
         """Take in one decision; never waits."""
@@ -76,7 +78,7 @@ class DecisionLog:
             self._waiting.append(record)
             self.waiting_bytes += size
         if not self._awake.is_set():
-            self._awake.set()
+            self._rouse()
 
     def reopen(self) -> None:
         """Open the file anew, which a rotation has moved away; takes effect with the next lines."""
@@ -93,7 +95,17 @@ class DecisionLog:
         """Write what waits, for two seconds at the most."""
         self._end.set()
         self._awake.set()
-        self._thread.join(_END_SECONDS)
+        if self._thread is not None:
+            self._thread.join(_END_SECONDS)
+
+    def _rouse(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._write_on, name="authz-decisions", daemon=True)
+                thread.start()
+                # Not before: where no thread can be had, the next decision must ask for one again.
+                self._thread = thread
+        self._awake.set()
 
     def _write_on(self) -> None:
         while not self._end.is_set():
