@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -16,6 +17,7 @@ from authz.call import current_principal
 from authz.decision import Decision, Record
 from authz.errors import ConfigError
 from authz.transport import is_loopback
+from authz.unix_sockets import Permissions, bind_socket, check_nobody_answers, check_path
 from authz.v1 import audit_pb2_grpc
 from authz.v1.audit_pb2 import WatchRequest, WatchResponse
 from authz.v1.decision_pb2 import Decision as DecisionMessage
@@ -197,45 +199,72 @@ async def _abort(context: "grpc.aio.ServicerContext[Any, Any]", code: grpc.Statu
 
 
 @contextlib.asynccontextmanager
-async def serve_audit(audit: Audit, address: str) -> AsyncIterator[str]:
+async def serve_audit(
+    audit: Audit, address: str, *, permissions: Permissions | None = None, takes_over: bool = False
+) -> AsyncIterator[str]:
     """Serve ``audit`` until the end of the block, to this machine only; yield the address in force.
 
     Args:
         audit: what to serve.
         address: ``HOST:PORT`` of loopback, where port 0 is any free one, or ``unix:PATH``.
+        permissions: of the Unix socket; by default only its owner may connect.
+        takes_over: whether a server that listens on that socket is to be replaced; by default it is left alone.
 
     Raises:
-        ConfigError: another address, or one that cannot be bound.
+        ConfigError: another address, one that cannot be bound, or a socket on which another server listens.
 
     """
-    _check_local(address)
+    check_audit_address(address)
     # With several processes on one port, a watcher would see what one of them decides, and not know which.
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     audit_pb2_grpc.add_AuditServicer_to_server(audit, server)
+    with contextlib.ExitStack() as sockets:
+        if address.startswith(_SOCKET):
+            path = address.removeprefix(_SOCKET)
+            if not takes_over:
+                check_nobody_answers([path], _SETTING)
+            own = bind_socket(path, permissions or Permissions(), partial(_bind_socket, server), setting=_SETTING)
+            sockets.callback(own.remove)
+        else:
+            address = f"{address.rpartition(':')[0]}:{_bind(server, address)}"
+        await server.start()
+        try:
+            yield address
+        finally:
+            sockets.close()
+            # Watchers never come to an end by themselves.
+            await server.stop(None)
+
+
+_SETTING, _SOCKET = "audit_listen", "unix:"
+
+
+def check_audit_address(address: str) -> None:
+    """Check that only this machine can reach ``address``, without binding it.
+
+    Raises:
+        ConfigError: others can, or there can be no socket.
+
+    """
+    if address.startswith(_SOCKET) and address != _SOCKET:
+        check_path(address.removeprefix(_SOCKET), _SETTING)
+        return
+    host, _, port = address.rpartition(":")
+    if not is_loopback(host.strip("[]")) or not port.isdecimal():
+        raise ConfigError(
+            f"{_SETTING}: {address!a} is not for this machine only; give HOST:PORT of loopback or unix:PATH"
+        )
+
+
+def _bind_socket(server: grpc.aio.Server, path: str) -> None:
+    _bind(server, _SOCKET + path)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
         port = 0
     if not port:
-        raise ConfigError(f"audit_listen: {address!a} cannot be bound; choose an address that is free")
-    await server.start()
-    try:
-        yield address if address.startswith(_SOCKET) else f"{address.rpartition(':')[0]}:{port}"
-    finally:
-        # Watchers never come to an end by themselves.
-        await server.stop(None)
-
-
-_SOCKET = "unix:"
-
-
-def _check_local(address: str) -> None:
-    if address.startswith(_SOCKET):
-        is_local = address != _SOCKET
-    else:
-        host, _, port = address.rpartition(":")
-        is_local = is_loopback(host.strip("[]")) and port.isdecimal()
-    if not is_local:
-        raise ConfigError(
-            f"audit_listen: {address!a} is not for this machine only; give HOST:PORT of loopback or unix:PATH"
-        )
+        raise ConfigError(f"{_SETTING}: {address!a} cannot be bound; choose an address that is free")
+    return port

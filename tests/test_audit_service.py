@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import runpy
 import sys
@@ -20,6 +21,7 @@ from authz import Authorizer, Verifier
 from authz.audit import decision_message
 from authz.audit_service import MAX_ITEMS, Audit, serve_audit
 from authz.errors import ConfigError, KeySetUnavailableError, TokenExpiredError
+from authz.unix_sockets import Permissions
 from authz.v1.audit_pb2 import WatchRequest, WatchResponse
 from authz.v1.audit_pb2_grpc import AuditStub, add_AuditServicer_to_server
 from authz.v1.decision_pb2 import Decision
@@ -302,6 +304,77 @@ def test_socket_is_served(tmp_path: Path) -> None:
             assert (await watching.read()).decision.organization == ACME.org_id
 
     run(work())
+
+
+def mode_of(path: Path) -> int:
+    return path.lstat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_socket_is_its_owners_alone_whatever_the_umask_is(tmp_path: Path, umask: int) -> None:
+    async def work() -> None:
+        before = os.umask(umask)
+        try:
+            async with serve_audit(Audit(), f"unix:{tmp_path}/audit"):
+                assert mode_of(tmp_path / "audit") == 0o600
+            assert os.umask(umask) == umask
+        finally:
+            os.umask(before)
+
+    run(work())
+
+
+def test_socket_has_the_permissions_that_were_asked_for_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serve_audit(Audit(), f"unix:{tmp_path}/audit", permissions=Permissions(mode=0o660)):
+            assert mode_of(tmp_path / "audit") == 0o660
+
+    run(work())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_socket_of_a_server_that_runs_is_not_taken(tmp_path: Path) -> None:
+    async def work() -> None:
+        audit, path = Audit(), f"unix:{tmp_path}/audit"
+        async with serve_audit(audit, path), channel_to(path) as channel:
+            with pytest.raises(ConfigError, match=r"^audit_listen: .* another server listens there"):
+                async with serve_audit(Audit(), path):
+                    pass
+            stub: Any = AuditStub(channel)
+            watching = stub.Watch(WatchRequest())
+            await watching.initial_metadata()
+            audit(decision())
+            assert (await watching.read()).decision.organization == ACME.org_id
+
+    run(work())
+
+
+def test_successor_takes_the_socket_over_and_keeps_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        audit, path = Audit(), f"unix:{tmp_path}/audit"
+        async with contextlib.AsyncExitStack() as predecessor:
+            await predecessor.enter_async_context(serve_audit(Audit(), path))
+            async with serve_audit(audit, path, takes_over=True):
+                await predecessor.aclose()
+                async with channel_to(path) as channel:
+                    stub: Any = AuditStub(channel)
+                    await stub.Watch(WatchRequest()).initial_metadata()
+                    assert audit.watchers == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("path", ["missing/audit", "s" * 200, "file"])
+def test_path_where_there_can_be_no_socket_is_named(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("not ours")
+
+    async def work() -> None:
+        async with serve_audit(Audit(), f"unix:{tmp_path}/{path}"):
+            pass
+
+    with pytest.raises(ConfigError, match=r"^audit_listen: 'unix:.* cannot be bound: "):
+        run(work())
+    assert (tmp_path / "file").read_text() == "not ours"
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,24 @@ def test_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
     assert len(lines(path)) == 1
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_file_that_is_made_is_for_its_owner_and_group_to_read_and_one_that_is_there_stays_as_it_is(
+    tmp_path: Path, umask: int
+) -> None:
+    (tmp_path / "there.jsonl").touch(0o600)
+    before = os.umask(umask)
+    try:
+        for name in ("made.jsonl", "there.jsonl"):
+            DecisionLog("all", str(tmp_path / name)).close()
+    finally:
+        os.umask(before)
+
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("made.jsonl", "there.jsonl")] == [
+        0o640 & ~umask,
+        0o600,
+    ]
+
+
 def test_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"decision_log_file: .* cannot be opened"):
         DecisionLog("all", str(tmp_path / "missing" / "decisions.jsonl"))
