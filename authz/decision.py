@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from authz.call import ANONYMOUS, Call, Principal
 from authz.errors import Code
+from authz.printable import bounded
 from authz.quota import Quota
 from authz.refusal import Refusal
 
@@ -188,6 +189,7 @@ class Record(NamedTuple):
 
 
 def _text(value: str) -> str:
+    value = bounded(value)
     # A lone surrogate fits into JSON, but neither into UTF-8 nor into a message.
     return value if value.isascii() else value.encode(errors="replace").decode()
 

@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from authz.call import ANONYMOUS
 from authz.decision_log import DecisionLog
 from authz.errors import ConfigError, KeySetUnavailableError, PermissionDeniedError, TokenMissingError
-from tests.decisions import Metadata, decision
+from tests.decisions import ACME, Metadata, decision
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -96,6 +97,25 @@ def test_line_holds_no_token_no_claim_and_one_line_only(tmp_path: Path) -> None:
     assert len(line) < 2000
     assert "token-text" not in line
     assert "claim" not in line
+
+
+def test_line_is_ascii_whatever_a_caller_and_a_token_say_and_of_what_is_long_it_has_the_beginning(
+    tmp_path: Path,
+) -> None:
+    path, attack = tmp_path / "decisions.jsonl", "\x1b[2J\x7f\x9b\u202e\u2028\n\ud800"
+    log = DecisionLog("all", str(path))
+    principal = replace(ACME, subject=attack + "s" * 1_000_000, scopes=frozenset([attack]))
+    log(decision(method=f"/a{attack}", principal=principal))
+    log.close()
+    line = path.read_bytes()
+    told = json.loads(line)
+
+    assert line.endswith(b"\n")
+    assert line[:-1].isascii()
+    assert line[:-1].decode().isprintable()
+    assert len(line) < 4000
+    assert told["method"].startswith("/a\x1b[2J")
+    assert told["subject"].endswith(" more characters]")
 
 
 def test_writer_that_nobody_reads_makes_nobody_wait_and_drops_are_counted(tmp_path: Path) -> None:

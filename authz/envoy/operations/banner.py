@@ -10,6 +10,7 @@ from rich.text import Text
 
 from authz import telemetry
 from authz.keys import KeySetHealth
+from authz.printable import printable
 from authz.settings import Settings
 
 
@@ -47,7 +48,7 @@ def _print(settings: Settings, addresses: Sequence[str], keys: Mapping[str, KeyS
         rows["keys"] = "; ".join(map(_words, keys.values()))
     for name, value in {"listening on": ", ".join(addresses), "engine": settings.engine, **rows}.items():
         # Text, for a value is no markup.
-        table.add_row(Text(name, style="dim"), Text(value))
+        table.add_row(Text(name, style="dim"), Text(printable(value)))
     Console(stderr=True).print(Text("authz serve", style="bold"), table)
 
 
@@ -65,4 +66,4 @@ def _words(health: KeySetHealth) -> str:
 def _text(value: object) -> str:
     if value is None or value in ([], ""):
         return "-"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return printable(", ".join(map(str, value)) if isinstance(value, list) else str(value))
