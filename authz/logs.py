@@ -32,6 +32,8 @@ _BURST, _PERIOD = 20, 10.0
 
 _END_SECONDS = 2.0
 
+_LEAST_SECRET = 8
+
 
 def configure(level: str, log_format: LogFormat = "auto", **always: object) -> Callable[[], None]:
     """Send every log record of this process to standard error.
@@ -122,10 +124,14 @@ class _Handler(logging.handlers.QueueHandler):
         if hasattr(record, "fields"):
             return record
         record = copy.copy(record)
-        record.msg, record.args = bounded(_message(record)), None
+        message, record.args = _message(record), None
         error = record.exc_info[1] if record.exc_info else None
-        # Not its text, nor that of its frames: either may hold a token.
-        record.fields = {} if error is None else telemetry.cause(error)
+        record.fields = {}
+        if error is not None:
+            # Not its text, nor that of its frames: either may hold a token.
+            message = _without_text(error, message)
+            record.fields = telemetry.cause(error)
+        record.msg = bounded(message)
         record.exc_info = record.exc_text = record.stack_info = None
         return record
 
@@ -163,6 +169,14 @@ def _message(record: logging.LogRecord) -> str:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - another library's mistake, which must be written all the same
         return str(record.msg)
+
+
+def _without_text(error: BaseException, message: str) -> str:
+    for text in (repr(error), str(error)):
+        # What is shorter holds no secret, and may be part of any word.
+        if len(text) >= _LEAST_SECRET:
+            message = message.replace(text, "[…]")
+    return message
 
 
 def _fit(show: Callable[[str], str], _logger: Any, _method: str, event: EventDict) -> EventDict:

@@ -197,6 +197,20 @@ def test_what_waits_to_be_written_holds_no_frame_and_no_argument(capfd: pytest.C
         capfd.readouterr()
 
 
+@pytest.mark.parametrize("show", [str, repr], ids=["str", "repr"])
+def test_message_does_not_repeat_the_text_of_its_exception(
+    configure: Configure, lines: Lines, show: Callable[[object], str]
+) -> None:
+    """As those of asyncio and gRPC do."""
+    configure("info", "json")
+    error = LookupError("there is no eyJ-token\n'")
+    logging.getLogger("elsewhere").error("Exception calling application: %s", show(error), exc_info=error)
+    [line] = lines()
+
+    assert (line["event"], line["error"]) == ("Exception calling application: […]", "LookupError")
+    assert "eyJ" not in str(line)
+
+
 def _raise_beside(question: object) -> None:
     raise LookupError(id(question))
 
