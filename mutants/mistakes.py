@@ -459,7 +459,7 @@ MISTAKES = (
         "authz/audit_service.py",
         "return len(self._waiting) < self._capacity and",
         "return",
-        "tests/test_audit_service.py -k loses_the_oldest",
+        "tests/test_audit_service.py -k bounded_in_number",
     ),
     Mistake(
         "callers of the API may watch all others",

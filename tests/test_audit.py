@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import json_format
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz.admin.activity import Activity
@@ -19,7 +19,7 @@ from authz.envoy.operations.metrics import Metrics
 from authz.errors import AuthzError, InternalError, KeySetUnavailableError, PermissionDeniedError, TokenExpiredError
 from authz.refusal import Challenge, refusal_of
 from authz.v1 import decision_pb2
-from tests.decisions import Metadata, decision
+from tests.decisions import ACME, Metadata, decision
 
 # Where the message has the name that gRFC A59 gives it.
 A59 = {"method": "rpc_method", "subject": "principal", "policy": "policy_name", "rule": "matched_rule"}
@@ -132,6 +132,7 @@ def test_observer_that_counts_keeps_nothing_of_the_question(observer: Observer) 
     assert question() is None
 
 
+@example(principal=ACME, method="/a.B/C", scopes=frozenset(["\U00010000" * 1000, "a" * 1000]))
 @given(principal=principals, method=st.text(max_size=600), scopes=st.frozensets(st.text(max_size=9), max_size=40))
 def test_record_takes_no_more_memory_than_it_says(principal: Principal, method: str, scopes: frozenset[str]) -> None:
     one = decision(principal=replace(principal, scopes=scopes), method=method).record()

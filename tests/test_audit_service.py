@@ -179,6 +179,19 @@ def test_what_waits_for_a_watcher_holds_nothing_of_the_question() -> None:
     run(work())
 
 
+def test_what_waits_for_a_watcher_is_bounded_in_number() -> None:
+    async def work() -> None:
+        audit = Audit(capacity=50)
+        async with connected(audit) as watch:
+            watching = await watch()
+            for _ in range(500):
+                audit(decision())
+
+            assert (await watching.read()).dropped == 450
+
+    run(work())
+
+
 def test_what_waits_for_a_watcher_is_bounded_in_bytes_too() -> None:
     async def work() -> None:
         audit = Audit(max_bytes=100_000)
