@@ -2,15 +2,15 @@
 
 from google.protobuf.duration_pb2 import Duration
 
-from authz import decision as decisions
+from authz.decision import Record
 from authz.v1.decision_pb2 import Decision
 
 _OK = 0
 
 
-def decision_message(decision: decisions.Decision) -> Decision:
-    """Return ``decision`` as a message, which says the same as :meth:`authz.decision.Decision.fields`."""
-    fields, refusal = decision.fields(), decision.refusal
+def decision_message(record: Record) -> Decision:
+    """Return ``record`` as a message, which says the same as its ``fields()``."""
+    fields = record.fields()
     message = Decision(
         event=Decision.Event.Value(_name("EVENT", fields["event"])),
         door=Decision.Door.Value(_name("DOOR", fields["door"])),
@@ -20,21 +20,21 @@ def decision_message(decision: decisions.Decision) -> Decision:
         matched_rule=fields["rule"],
         shadow_verdict=_verdict(fields["shadow_verdict"] or "unspecified"),
         shadow_rule=fields["shadow_rule"],
-        authorized=refusal is None,
+        authorized=record.code is None,
         verdict=_verdict(fields["verdict"]),
-        code=_OK if refusal is None else refusal.code.value,
+        code=_OK if record.code is None else record.code.value,
         reason=fields["reason"],
         organization=fields["organization"],
         client=fields["client"],
         scopes=fields["scopes"],
         token_id=fields["token_id"],
         key_id=fields["key_id"],
-        key_age=None if decision.key_age is None else _duration(decision.key_age),
+        key_age=None if record.key_age is None else _duration(record.key_age),
         source=Decision.Source.Value(_name("SOURCE", fields["source"])),
-        latency=_duration(decision.seconds) if decision.event == "decision" else None,
+        latency=_duration(record.seconds) if record.event == "decision" else None,
     )
     # A float does not tell nanoseconds of our days apart.
-    message.time.FromMicroseconds(round(decision.time * 1e6))
+    message.time.FromMicroseconds(round(record.time * 1e6))
     return message
 
 

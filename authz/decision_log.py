@@ -8,14 +8,17 @@ import threading
 from collections import deque
 from typing import Literal
 
-from authz import telemetry
-from authz.decision import Decision
+from authz import fork, telemetry
+from authz.decision import Decision, Record
 from authz.errors import ConfigError
 
 Wanted = Literal["all", "denied"]
 
 CAPACITY = 10_000
 """How many decisions may wait to be written; more are dropped, and counted."""
+
+MAX_BYTES = 33_554_432
+"""How much memory they may take together."""
 
 # What a pipe takes in one piece (POSIX: PIPE_BUF), so that the lines of several workers do not mix.
 _PIECE = select.PIPE_BUF
@@ -33,36 +36,49 @@ class DecisionLog:
         wanted: ``all`` decisions, or only ``denied`` ones, which are those that are not allowed.
         path: a file to append to; by default standard output.
         capacity: how many may wait to be written.
+        max_bytes: how many bytes of memory they may take together.
 
     Raises:
         ConfigError: the file cannot be opened.
 
     """
 
-    def __init__(self, wanted: Wanted, path: str | None = None, *, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, wanted: Wanted, path: str | None = None, *, capacity: int = CAPACITY, max_bytes: int = MAX_BYTES
+    ) -> None:
         self._is_wanted = None if wanted == "all" else _is_refused
         self._path = path
         self._file = _open(path)
-        self._capacity = capacity
-        self._waiting: deque[Decision] = deque()
-        self._awake = threading.Event()
-        self._end = threading.Event()
-        self._told = 0
-        self.dropped = 0
-        """How many were dropped so far, because the writer was too slow."""
-        self._thread = threading.Thread(target=self._write_on, name="authz-decisions", daemon=True)
-        self._thread.start()
+        self._capacity, self._max_bytes = capacity, max_bytes
+        self.after_fork()
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Forget what waits, which the parent writes, and the thread, which is the parent's."""
+        self._lock = threading.Lock()
+        self._waiting: deque[Record] = deque()
+        self.waiting_bytes = 0
+        """How much memory those take that wait to be written."""
+        self.dropped = self._told = 0
+        """How many this process has dropped so far, because the writer was too slow."""
+        self._awake, self._end = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __call__(self, decision: Decision) -> None:
         """Take in one decision; never waits."""
         if self._is_wanted is not None and not self._is_wanted(decision):
             return
-        if len(self._waiting) >= self._capacity:
-            self.dropped += 1
-            return
-        self._waiting.append(decision)
+        # Nothing else of the call, whose headers may be large and hold the token, waits with it.
+        record = decision.record()
+        size = record.size
+        with self._lock:
+            if len(self._waiting) >= self._capacity or self.waiting_bytes + size > self._max_bytes:
+                self.dropped += 1
+                return
+            self._waiting.append(record)
+            self.waiting_bytes += size
         if not self._awake.is_set():
-            self._awake.set()
+            self._rouse()
 
     def reopen(self) -> None:
         """Open the file anew, which a rotation has moved away; takes effect with the next lines."""
@@ -79,7 +95,17 @@ class DecisionLog:
         """Write what waits, for two seconds at the most."""
         self._end.set()
         self._awake.set()
-        self._thread.join(_END_SECONDS)
+        if self._thread is not None:
+            self._thread.join(_END_SECONDS)
+
+    def _rouse(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._write_on, name="authz-decisions", daemon=True)
+                thread.start()
+                # Not before: where no thread can be had, the next decision must ask for one again.
+                self._thread = thread
+        self._awake.set()
 
     def _write_on(self) -> None:
         while not self._end.is_set():
@@ -93,7 +119,10 @@ class DecisionLog:
     def _write_waiting(self) -> None:
         piece = bytearray()
         while self._waiting:
-            line = _line(self._waiting.popleft())
+            with self._lock:
+                record = self._waiting.popleft()
+                self.waiting_bytes -= record.size
+            line = json.dumps(record.fields(), separators=(",", ":")).encode() + b"\n"
             if piece and len(piece) + len(line) > _PIECE:
                 self._write(piece)
                 piece = bytearray()
@@ -110,7 +139,8 @@ class DecisionLog:
                 del piece[: os.write(self._file, piece)]
         except OSError:
             # A full disk, or nobody who reads: the decisions themselves do not depend on it.
-            self.dropped += piece.count(b"\n")
+            with self._lock:
+                self.dropped += piece.count(b"\n")
 
 
 def _is_refused(decision: Decision) -> bool:
@@ -124,7 +154,3 @@ def _open(path: str | None) -> int:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise ConfigError(f"decision_log_file: {path!a} cannot be opened ({error.strerror})") from error
-
-
-def _line(decision: Decision) -> bytes:
-    return json.dumps(decision.fields(), separators=(",", ":")).encode() + b"\n"

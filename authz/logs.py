@@ -2,9 +2,11 @@
 
 A thread of its own writes, so that nobody who is to be answered waits for a
 terminal, a disk or a pipe; and what anybody can cause by asking is written a
-bounded number of times, and else counted.
+bounded number of times, and else counted. A record is one line, of which no
+value is long, and as text it has no character that a terminal obeys.
 """
 
+import copy
 import logging
 import logging.handlers
 import queue
@@ -18,6 +20,9 @@ from typing import Any, Literal
 import structlog
 from structlog.typing import EventDict
 
+from authz import telemetry
+from authz.printable import bounded, printable
+
 LogFormat = Literal["auto", "json", "text"]
 
 # Records that may wait to be written; more are dropped, and counted.
@@ -26,6 +31,8 @@ _CAPACITY = 1000
 _BURST, _PERIOD = 20, 10.0
 
 _END_SECONDS = 2.0
+
+_LEAST_SECRET = 8
 
 
 def configure(level: str, log_format: LogFormat = "auto", **always: object) -> Callable[[], None]:
@@ -48,7 +55,12 @@ def configure(level: str, log_format: LogFormat = "auto", **always: object) -> C
     writer.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_log_level, _time, partial(_fields, always)],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                # JSON has escapes of its own.
+                partial(_fit, printable if is_text else bounded),
+                renderer,
+            ],
         )
     )
     waiting: queue.Queue[Any] = queue.Queue(_CAPACITY)
@@ -108,7 +120,19 @@ class _Handler(logging.handlers.QueueHandler):
         self._dropped = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        # As it is: it stays in this process, so nothing has to be made ready for another.
+        """Return ``record`` without what it keeps alive while it waits: arguments, and the frames of an exception."""
+        if hasattr(record, "fields"):
+            return record
+        record = copy.copy(record)
+        message, record.args = _message(record), None
+        error = record.exc_info[1] if record.exc_info else None
+        record.fields = {}
+        if error is not None:
+            # Not its text, nor that of its frames: either may hold a token.
+            message = _without_text(error, message)
+            record.fields = telemetry.cause(error)
+        record.msg = bounded(message)
+        record.exc_info = record.exc_text = record.stack_info = None
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
@@ -138,6 +162,35 @@ class _Listener(logging.handlers.QueueListener):
         ending = threading.Thread(target=self.stop, daemon=True)
         ending.start()
         ending.join(_END_SECONDS)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - another library's mistake, which must be written all the same
+        return str(record.msg)
+
+
+def _without_text(error: BaseException, message: str) -> str:
+    for text in (repr(error), str(error)):
+        # What is shorter holds no secret, and may be part of any word.
+        if len(text) >= _LEAST_SECRET:
+            message = message.replace(text, "[…]")
+    return message
+
+
+def _fit(show: Callable[[str], str], _logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {key: _fitting(show, value) for key, value in event.items()}
+
+
+def _fitting(show: Callable[[str], str], value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {show(str(key)): _fitting(show, part) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_fitting(show, part) for part in value]
+    return show(value if isinstance(value, str) else repr(value))
 
 
 def _time(_logger: Any, _method: str, event: EventDict) -> EventDict:

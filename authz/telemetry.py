@@ -8,6 +8,8 @@ in parts. ``authz serve`` renders those with structlog.
 
 import logging
 
+from authz.printable import bounded
+
 _logger = logging.getLogger("authz")
 # Silent until the host configures logging, rather than on its standard error.
 _logger.addHandler(logging.NullHandler())
@@ -16,8 +18,10 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 
 
 def event(level: int, name: str, /, **fields: object) -> None:
-    """Log one event; ``fields`` must not hold tokens, secrets or exception texts."""
+    """Log one event, with the beginning of what is long; ``fields`` must hold no token, secret or exception text."""
     if _logger.isEnabledFor(level):
+        # Here, for it may wait to be written: a path may have as many megabytes as a request.
+        fields = {key: bounded(value) if isinstance(value, str) else value for key, value in fields.items()}
         # ascii(): a value that a caller chose cannot forge a second log line.
         text = " ".join([name, *(f"{key}={value!a}" for key, value in fields.items())])
         _logger.log(level, "%s", text, extra={"event": name, "fields": fields})
@@ -25,8 +29,13 @@ def event(level: int, name: str, /, **fields: object) -> None:
 
 def unforeseen(where: str, error: BaseException) -> None:
     """Log that ``error`` reached a door, by its type and place but not its text, which may hold a token."""
+    event(ERROR, "unforeseen_error", where=where, **cause(error))
+
+
+def cause(error: BaseException) -> dict[str, str]:
+    """Return the type and the place of ``error``, which is all that may be told of it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     at = f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}" if trace else "?"
-    event(ERROR, "unforeseen_error", where=where, error=type(error).__qualname__, at=at)
+    return {"error": type(error).__qualname__, "at": at}

@@ -5,6 +5,7 @@ that must fail. A mistake that they let pass, or that no longer fits the code,
 is an error. ``python -m mutants stream`` tries those whose name contains the word.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -69,9 +70,15 @@ def _copy() -> Iterator[Path]:
 def _run(tree: Path, tests: str) -> int:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", "-p", "no:xdist"]
     try:
-        # The working directory comes first in the path, before the package that is installed.
+        # The working directory comes first in the path, before the package that is installed; and so does the copy in
+        # those of the programs that tests start elsewhere.
         return subprocess.run(  # noqa: S603 - ours
-            [*command, *tests.split()], cwd=tree, capture_output=True, timeout=_SECONDS, check=False
+            [*command, *tests.split()],
+            cwd=tree,
+            env={**os.environ, "PYTHONPATH": str(tree)},
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
         ).returncode
     except subprocess.TimeoutExpired:
         # A call that hangs is what several of the mistakes lead to.

@@ -26,3 +26,7 @@ def decision(
     call = Call(method=method, metadata=[("authorization", credentials)], credentials=[credentials])
     refusal = None if error is None else refusal_of(error, Challenge())
     return Decision(call, evidence, refusal, 0.0012345, time=NOW + 0.25, key_age=12.5)
+
+
+class Metadata(list[tuple[str, str | bytes]]):
+    """What a caller sent; unlike a plain list it can be watched, so that tests see when it is forgotten."""

@@ -1,20 +1,25 @@
 """A decision says the same in every form, and no form holds a token or another claim."""
 
 import json
+import weakref
+from dataclasses import replace
+from sys import getsizeof
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from authz.admin.activity import Activity
 from authz.audit import decision_message
 from authz.call import ANONYMOUS, Call, Principal
-from authz.decision import Decision, Door, Event, Evidence, Source, Verdict
+from authz.decision import Decision, Door, Event, Evidence, Observer, Source, Verdict
+from authz.envoy.operations.metrics import Metrics
 from authz.errors import AuthzError, InternalError, KeySetUnavailableError, PermissionDeniedError, TokenExpiredError
 from authz.refusal import Challenge, refusal_of
 from authz.v1 import decision_pb2
-from tests.decisions import decision
+from tests.decisions import ACME, Metadata, decision
 
 # Where the message has the name that gRFC A59 gives it.
 A59 = {"method": "rpc_method", "subject": "principal", "policy": "policy_name", "rule": "matched_rule"}
@@ -50,7 +55,7 @@ def test_message_and_line_have_the_same_fields() -> None:
 @pytest.mark.parametrize("principal", [decision().evidence.principal, ANONYMOUS], ids=["known", "unknown"])
 def test_message_says_what_the_line_says(error: AuthzError | None, principal: Principal) -> None:
     one = decision(error, principal)
-    message, fields = decision_message(one), one.fields()
+    message, fields = decision_message(one.record()), one.fields()
 
     assert message.code == (0 if error is None else error.code.value)
     assert message.authorized is (error is None)
@@ -81,7 +86,7 @@ def test_every_word_has_its_number(words: Any, enum: Any) -> None:
 
 
 def test_stream_that_ended_has_no_latency_and_keys_that_were_not_fetched_no_age() -> None:
-    message = decision_message(decision()._replace(event="stream_ended", key_age=None, seconds=0.0))
+    message = decision_message(decision()._replace(event="stream_ended", key_age=None, seconds=0.0).record())
 
     assert not message.HasField("latency")
     assert not message.HasField("key_age")
@@ -90,7 +95,7 @@ def test_stream_that_ended_has_no_latency_and_keys_that_were_not_fetched_no_age(
 def test_decision_that_no_policy_on_trial_has_seen_says_nothing_of_one() -> None:
     one = decision()
     one.evidence.shadow_verdict = one.evidence.shadow_rule = ""
-    message = decision_message(one)
+    message = decision_message(one.record())
 
     assert (message.shadow_verdict, message.shadow_rule) == (decision_pb2.Decision.VERDICT_UNSPECIFIED, "")
 
@@ -116,6 +121,27 @@ principals = st.builds(
 )
 
 
+@pytest.mark.parametrize("observer", [Activity(), Metrics(engine="grpcio")], ids=["admin-page", "metrics"])
+def test_observer_that_counts_keeps_nothing_of_the_question(observer: Observer) -> None:
+    one = decision()
+    metadata = Metadata([("authorization", "Bearer a")])
+    question = weakref.ref(metadata)
+    observer(one._replace(call=one.call._replace(metadata=metadata)))
+    del one, metadata
+
+    assert question() is None
+
+
+@example(principal=ACME, method="/a.B/C", scopes=frozenset(["\U00010000" * 1000, "a" * 1000]))
+@given(principal=principals, method=st.text(max_size=600), scopes=st.frozensets(st.text(max_size=9), max_size=40))
+def test_record_takes_no_more_memory_than_it_says(principal: Principal, method: str, scopes: frozenset[str]) -> None:
+    one = decision(principal=replace(principal, scopes=scopes), method=method).record()
+    texts = [one.method, one.organization, one.client, one.subject, one.token_id, one.key_id, *one.scopes]
+    numbers = [one.time, one.key_age, one.seconds, one.size]
+
+    assert sum(map(getsizeof, [one, one.scopes, *texts, *numbers])) <= one.size
+
+
 @given(principal=principals, method=texts, credentials=secrets, error=st.sampled_from(ERRORS))
 def test_no_form_holds_a_token_or_another_claim(
     principal: Principal, method: str, credentials: str, error: AuthzError | None
@@ -126,5 +152,5 @@ def test_no_form_holds_a_token_or_another_claim(
     one = Decision(call, evidence, None if error is None else refusal_of(error, Challenge()), 0.0)
 
     assert SECRET not in json.dumps(one.fields())
-    assert SECRET not in str(decision_message(one))
-    assert SECRET.encode() not in decision_message(one).SerializeToString()
+    assert SECRET not in str(decision_message(one.record()))
+    assert SECRET.encode() not in decision_message(one.record()).SerializeToString()

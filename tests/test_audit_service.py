@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import runpy
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +21,12 @@ from authz import Authorizer, Verifier
 from authz.audit import decision_message
 from authz.audit_service import MAX_ITEMS, Audit, serve_audit
 from authz.errors import ConfigError, KeySetUnavailableError, TokenExpiredError
+from authz.unix_sockets import Permissions
 from authz.v1.audit_pb2 import WatchRequest, WatchResponse
 from authz.v1.audit_pb2_grpc import AuditStub, add_AuditServicer_to_server
 from authz.v1.decision_pb2 import Decision
 from interceptors.aio import AuthzInterceptor
-from tests.decisions import ACME, decision
+from tests.decisions import ACME, Metadata, decision
 from tests.doubles import m2m_claims
 
 LOOPBACK = "127.0.0.1:0"
@@ -74,7 +77,7 @@ def test_watcher_is_told_what_is_decided_from_then_on() -> None:
             watching = await watch()
             for one in (decision(), decision(TokenExpiredError())):
                 audit(one)
-                assert await watching.read() == WatchResponse(decision=decision_message(one))
+                assert await watching.read() == WatchResponse(decision=decision_message(one.record()))
 
     run(work())
 
@@ -152,6 +155,69 @@ def test_watcher_that_does_not_read_loses_the_oldest_is_told_how_many_and_keeps_
                 read, dropped = read + 1, dropped + last.dropped
             assert dropped > 0
             assert read + dropped == count + 1
+
+    run(work())
+
+
+def test_what_waits_for_a_watcher_holds_nothing_of_the_question() -> None:
+    async def work() -> None:
+        audit = Audit()
+        async with connected(audit) as watch:
+            watching = await watch()
+            questions = []
+            # On the thread of the loop, so that nothing is sent meanwhile.
+            for _ in range(100):
+                one = decision()
+                metadata = Metadata([("authorization", "Bearer a"), ("x-padding", "x" * 58_000)])
+                questions.append(weakref.ref(metadata))
+                audit(one._replace(call=one.call._replace(metadata=metadata)))
+                del one, metadata
+
+            assert [question() for question in questions if question() is not None] == []
+            assert (await watching.read()).decision.organization == ACME.org_id
+
+    run(work())
+
+
+def test_what_waits_for_a_watcher_is_bounded_in_number() -> None:
+    async def work() -> None:
+        audit = Audit(capacity=50)
+        async with connected(audit) as watch:
+            watching = await watch()
+            for _ in range(500):
+                audit(decision())
+
+            assert (await watching.read()).dropped == 450
+
+    run(work())
+
+
+def test_what_waits_for_a_watcher_is_bounded_in_bytes_too() -> None:
+    async def work() -> None:
+        audit = Audit(max_bytes=100_000)
+        async with connected(audit) as watch:
+            watching = await watch()
+            for number in range(500):
+                audit(decision(method=f"/{number}/" + "x" * 1000))
+            first = await watching.read()
+
+            # A method is told with 512 characters at the most, so each takes more than half a kilobyte.
+            assert first.dropped >= 500 - 100_000 // 512 - 1
+            assert first.decision.rpc_method.startswith(f"/{first.dropped}/")
+
+    run(work())
+
+
+def test_decision_that_is_larger_than_all_that_may_wait_is_dropped_and_counted() -> None:
+    async def work() -> None:
+        audit = Audit(max_bytes=decision().record().size)
+        async with connected(audit) as watch:
+            watching = await watch()
+            audit(decision(method="/a.B/" + "x" * 500))
+            audit(decision())
+            only = await watching.read()
+
+            assert (only.decision.rpc_method, only.dropped) == ("/a.B/C", 1)
 
     run(work())
 
@@ -251,6 +317,77 @@ def test_socket_is_served(tmp_path: Path) -> None:
             assert (await watching.read()).decision.organization == ACME.org_id
 
     run(work())
+
+
+def mode_of(path: Path) -> int:
+    return path.lstat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_socket_is_its_owners_alone_whatever_the_umask_is(tmp_path: Path, umask: int) -> None:
+    async def work() -> None:
+        before = os.umask(umask)
+        try:
+            async with serve_audit(Audit(), f"unix:{tmp_path}/audit"):
+                assert mode_of(tmp_path / "audit") == 0o600
+            assert os.umask(umask) == umask
+        finally:
+            os.umask(before)
+
+    run(work())
+
+
+def test_socket_has_the_permissions_that_were_asked_for_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serve_audit(Audit(), f"unix:{tmp_path}/audit", permissions=Permissions(mode=0o660)):
+            assert mode_of(tmp_path / "audit") == 0o660
+
+    run(work())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_socket_of_a_server_that_runs_is_not_taken(tmp_path: Path) -> None:
+    async def work() -> None:
+        audit, path = Audit(), f"unix:{tmp_path}/audit"
+        async with serve_audit(audit, path), channel_to(path) as channel:
+            with pytest.raises(ConfigError, match=r"^audit_listen: .* another server listens there"):
+                async with serve_audit(Audit(), path):
+                    pass
+            stub: Any = AuditStub(channel)
+            watching = stub.Watch(WatchRequest())
+            await watching.initial_metadata()
+            audit(decision())
+            assert (await watching.read()).decision.organization == ACME.org_id
+
+    run(work())
+
+
+def test_successor_takes_the_socket_over_and_keeps_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        audit, path = Audit(), f"unix:{tmp_path}/audit"
+        async with contextlib.AsyncExitStack() as predecessor:
+            await predecessor.enter_async_context(serve_audit(Audit(), path))
+            async with serve_audit(audit, path, takes_over=True):
+                await predecessor.aclose()
+                async with channel_to(path) as channel:
+                    stub: Any = AuditStub(channel)
+                    await stub.Watch(WatchRequest()).initial_metadata()
+                    assert audit.watchers == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("path", ["missing/audit", "s" * 200, "file"])
+def test_path_where_there_can_be_no_socket_is_named(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("not ours")
+
+    async def work() -> None:
+        async with serve_audit(Audit(), f"unix:{tmp_path}/{path}"):
+            pass
+
+    with pytest.raises(ConfigError, match=r"^audit_listen: 'unix:.* cannot be bound: "):
+        run(work())
+    assert (tmp_path / "file").read_text() == "not ours"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """What ``authz serve`` says before it serves: that the configuration is good, and what is in force, without secrets."""
 
 import json
+import os
+import re
 import signal
 import socket
 import sys
@@ -134,6 +136,37 @@ def test_socket_of_a_server_that_serves_is_left_to_it(folder: Path) -> None:
     assert second.stderr.startswith("authz: listen: 'unix:a.sock' cannot be bound: another server listens there")
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_socket_for_watchers_has_the_permissions_of_the_others(folder: Path, umask: int) -> None:
+    flags = (*SERVE, "--jwks", "jwks.json", "--listen", "unix:a.sock", "--audit-listen", "unix:w.sock")
+    before = os.umask(umask)
+    try:
+        with Program(*flags, "--socket-mode", "0660", folder=folder) as program:
+            program.await_event("listening")
+            modes = [(folder / name).lstat().st_mode & 0o777 for name in ("a.sock", "w.sock")]
+            program.send(signal.SIGTERM)
+            assert program.wait() == 0
+    finally:
+        os.umask(before)
+
+    assert modes == [0o660, 0o660]
+    assert not list(folder.glob("*.sock"))
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "1"), ("--workers", "2")], ids=["one", "named", "two"])
+def test_socket_for_watchers_of_a_server_that_serves_is_left_to_it(folder: Path, workers: tuple[str, ...]) -> None:
+    first = (*SERVE, "--jwks", "jwks.json", *workers, "--audit-listen", "unix:w.sock")
+    with Program(*first, "--listen", "unix:a.sock", folder=folder) as program:
+        program.await_event("listening")
+        before = {path.name: path.lstat().st_ino for path in folder.glob("w.sock*")}
+        second = programs.run(*first, "--listen", "unix:b.sock", folder=folder)
+        after = {path.name: path.lstat().st_ino for path in folder.glob("w.sock*")}
+
+    assert second.returncode == 2
+    assert re.match(r"authz: audit_listen: 'unix:w\.sock.*' cannot be bound: another server listens", second.stderr)
+    assert before == after != {}
+
+
 # ---- --check-config ----
 
 
@@ -189,6 +222,9 @@ def test_password_in_a_url_is_not_shown(run: Run) -> None:
         (("--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"), "tls_cert_file: no address uses it"),
         (("--tls-cert-file", "no.pem", "--tls-key-file", "key.pem"), "tls_cert_file: 'no.pem' cannot be read"),
         (("--tls-client-ca-file", "ca.pem"), "tls_cert_file: missing"),
+        (("--audit-listen", "0.0.0.0:9903"), "audit_listen: '0.0.0.0:9903' is not for this machine only"),
+        (("--listen", "unix:a", "--audit-listen", "unix:./a"), "audit_listen: 'unix:./a' stands in listen, too"),
+        (("--audit-listen", "unix:no/a.sock"), "audit_listen: 'unix:no/a.sock' cannot be bound: there is no such"),
         (("--socket-mode", "rw"), "socket_mode: 'rw' is not octal"),
         (("--socket-owner", "no-such-user-of-ours"), "socket_owner: there is no user"),
         (("--engine", "native", "--listen", "0.0.0.0:0"), "listen: '0.0.0.0:0' can be reached by other machines"),

@@ -1,8 +1,12 @@
 """Decisions as JSON lines: all that an operator asks, nothing that is secret, and nobody waits for it."""
 
+import contextlib
 import json
 import os
 import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,28 @@ import pytest
 from authz.call import ANONYMOUS
 from authz.decision_log import DecisionLog
 from authz.errors import ConfigError, KeySetUnavailableError, PermissionDeniedError, TokenMissingError
-from tests.decisions import decision
+from tests.decisions import ACME, Metadata, decision
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@contextlib.contextmanager
+def stalled(path: Path) -> Iterator[str]:
+    """Make a pipe that is full, and that nobody reads until the end of the block."""
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x")
+    try:
+        yield str(path)
+    finally:
+        # Without a reader, a writer that waits gets an error.
+        os.close(reader)
+        os.close(writer)
 
 
 def test_line_tells_who_called_what_and_why_it_was_decided_so(tmp_path: Path) -> None:
@@ -78,6 +99,25 @@ def test_line_holds_no_token_no_claim_and_one_line_only(tmp_path: Path) -> None:
     assert "claim" not in line
 
 
+def test_line_is_ascii_whatever_a_caller_and_a_token_say_and_of_what_is_long_it_has_the_beginning(
+    tmp_path: Path,
+) -> None:
+    path, attack = tmp_path / "decisions.jsonl", "\x1b[2J\x7f\x9b\u202e\u2028\n\ud800"
+    log = DecisionLog("all", str(path))
+    principal = replace(ACME, subject=attack + "s" * 1_000_000, scopes=frozenset([attack]))
+    log(decision(method=f"/a{attack}", principal=principal))
+    log.close()
+    line = path.read_bytes()
+    told = json.loads(line)
+
+    assert line.endswith(b"\n")
+    assert line[:-1].isascii()
+    assert line[:-1].decode().isprintable()
+    assert len(line) < 4000
+    assert told["method"].startswith("/a\x1b[2J")
+    assert told["subject"].endswith(" more characters]")
+
+
 def test_writer_that_nobody_reads_makes_nobody_wait_and_drops_are_counted(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -117,6 +157,61 @@ def test_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
     assert len(lines(path)) == 1
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_file_that_is_made_is_for_its_owner_and_group_to_read_and_one_that_is_there_stays_as_it_is(
+    tmp_path: Path, umask: int
+) -> None:
+    (tmp_path / "there.jsonl").touch(0o600)
+    before = os.umask(umask)
+    try:
+        for name in ("made.jsonl", "there.jsonl"):
+            DecisionLog("all", str(tmp_path / name)).close()
+    finally:
+        os.umask(before)
+
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("made.jsonl", "there.jsonl")] == [
+        0o640 & ~umask,
+        0o600,
+    ]
+
+
 def test_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"decision_log_file: .* cannot be opened"):
         DecisionLog("all", str(tmp_path / "missing" / "decisions.jsonl"))
+
+
+def test_what_waits_for_a_stalled_reader_holds_nothing_of_the_question(tmp_path: Path) -> None:
+    with stalled(tmp_path / "pipe") as pipe:
+        log = DecisionLog("all", pipe)
+        questions = []
+        for _ in range(100):
+            one = decision()
+            metadata = Metadata([("authorization", "Bearer a"), ("x-padding", "x" * 58_000)])
+            questions.append(weakref.ref(metadata))
+            log(one._replace(call=one.call._replace(metadata=metadata)))
+            del one, metadata
+
+        assert [question() for question in questions if question() is not None] == []
+    log.close()
+
+
+def test_what_waits_is_bounded_in_bytes_too(tmp_path: Path) -> None:
+    with stalled(tmp_path / "pipe") as pipe:
+        log = DecisionLog("all", pipe, max_bytes=100_000)
+        for number in range(1000):
+            log(decision(method=f"/{number}/" + "x" * 1000))
+
+        # A method is told with 512 characters at the most, so each takes more than half a kilobyte.
+        assert 0 < log.waiting_bytes <= 100_000
+        assert log.dropped >= 1000 - 100_000 // 512 - 1
+    log.close()
+
+
+def test_room_comes_back_when_lines_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionLog("all", str(path), max_bytes=decision().record().size)
+    log(decision())
+    log(decision())
+    log.close()
+
+    assert (log.waiting_bytes, log.dropped, len(lines(path))) == (0, 1, 1)

@@ -1,11 +1,15 @@
 """What a forked child inherits, tried in a process of its own: forking the one that runs the tests would be rash."""
 
+import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.forks import BUILT
+
 ROOT = Path(__file__).parent.parent
-PATIENCE = 30
+PATIENCE = 120
 
 # Each program forks, asks in child and parent, and prints what both got.
 PREAMBLE = """
@@ -209,3 +213,134 @@ forked(used_up)
 """
 
     assert run(program) == ["before False True", "child False"]
+
+
+def test_a_child_writes_its_own_decisions_and_none_of_its_parents(tmp_path):
+    pipe, path = tmp_path / "pipe", tmp_path / "decisions.jsonl"
+    program = f"""
+from authz.decision_log import DecisionLog
+from tests.decisions import decision
+
+os.mkfifo({str(pipe)!r})
+reader = os.open({str(pipe)!r}, os.O_RDONLY | os.O_NONBLOCK)
+stalled, log = DecisionLog("all", {str(pipe)!r}), DecisionLog("all", {str(path)!r})
+log(decision(method="/parent"))
+for _ in range(1000):
+    # More than a pipe holds.
+    stalled(decision())
+
+def write():
+    log(decision(method="/child"))
+    log.close()
+    return stalled.waiting_bytes, stalled.dropped
+
+forked(write)
+print("parent", stalled.waiting_bytes > 0)
+log(decision(method="/parent"))
+log.close()
+os.close(reader)
+stalled.close()
+"""
+
+    assert run(program) == ["child (0, 0)", "parent True"]
+    methods = [json.loads(line)["method"] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert sorted(methods) == ["/child", "/parent", "/parent"]
+
+
+# ---- Every class that owns what a child does not have ----
+
+# Threads, what they hold or wait for, and what the kernel shares between parent and child.
+OWNED = {
+    *("Lock", "RLock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier", "Thread", "Timer"),
+    *("ThreadPoolExecutor", "ProcessPoolExecutor", "Future", "Queue", "SimpleQueue", "new_event_loop"),
+    *("os.open", "os.fdopen", "open", "socket", "socketpair", "Popen", "TemporaryDirectory"),
+}
+# Classes of others that own the like.
+OWNING = {"Handler", "QueueHandler", "QueueListener", "StreamHandler", "Server", "Thread"}
+
+COMMAND = "a command's own: it starts other programs, and is never forked itself"
+RPC = "of one RPC, which goes on in the parent only"
+SERVER = "of a server, which goes on in the parent only"
+DEMO = "of the demonstration and the development issuer"
+PART = "forgotten together with its owner, which is registered"
+DONE = "a future that is done, so nothing of it changes"
+
+NEVER_SHARED = {
+    "authz.admin.activity.Activity": SERVER,
+    "authz.admin.app._Admin": SERVER,
+    "authz.admin.workers.Workers": COMMAND,
+    "authz.audit_service._Watcher": RPC,
+    "authz.demo.backend": DEMO,
+    "authz.demo.issuer_server.IssuerServer": DEMO,
+    "authz.demo.issuer_server._Server": DEMO,
+    "authz.demo.issuer_tokens.Issuer": DEMO,
+    "authz.demo.scenes.Scenes": DEMO,
+    "authz.demo.stack.Process": DEMO,
+    "authz.demo.stack.Stack": DEMO,
+    "authz.envoy.check.servicer.AuthorizationServicer": SERVER,
+    "authz.envoy.listeners.certificates.Certificates": SERVER,
+    "authz.envoy.operations.metrics.Metrics": SERVER,
+    "authz.envoy.operations.metrics.SharedMetrics": COMMAND,
+    "authz.envoy.operations.web._Server": SERVER,
+    "authz.envoy.serving.grpcio_engine._Health": SERVER,
+    "authz.envoy.serving.native_engine.NativeEngine": SERVER,
+    "authz.envoy.serving.server._Stop": SERVER,
+    "authz.envoy.workers.child.Child": COMMAND,
+    "authz.envoy.workers.place.Place": COMMAND,
+    "authz.envoy.workers.supervisor.Supervisor": COMMAND,
+    "authz.envoy.workers.worker.Worker": COMMAND,
+    "authz.logs.Sampling": COMMAND,
+    "authz.logs._Handler": COMMAND,
+    "authz.logs._Listener": COMMAND,
+    "authz.remote_keys": DONE,
+    "authz.token_source": DONE,
+    "authz.transport._Worker": PART,
+    "interceptors.aio.streams.Stream": RPC,
+    "interceptors.aio.streams.StreamOnThreads": RPC,
+    "interceptors.calls.RepeatableCall": RPC,
+    "interceptors.relay.Relay": RPC,
+    "interceptors.streams.Stream": RPC,
+}
+
+
+def called(*nodes):
+    """Return what is called: ``Lock`` and ``threading.Lock`` for ``threading.Lock()``."""
+    calls = (node for outer in nodes for node in ast.walk(outer) if isinstance(node, ast.Call))
+    written = [ast.unparse(call.func) for call in calls]
+    return {*written, *(name.rpartition(".")[2] for name in written if name.rpartition(".")[2] != "open")}
+
+
+def owners():
+    """Yield each class, and each module, that owns something of the kind; and whether it is registered."""
+    for path in sorted([*ROOT.glob("authz/**/*.py"), *ROOT.glob("interceptors/**/*.py")]):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        functions = [node for node in body if isinstance(node, ast.FunctionDef)]
+        # A class may leave it to a function beside it.
+        making = OWNED | {function.name for function in functions if called(function) & OWNED}
+        classes = [node for node in body if isinstance(node, ast.ClassDef)]
+        for node in classes:
+            bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+            if called(node) & making or bases & OWNING:
+                yield f"{module}.{node.name}", "fork.register" in called(node)
+        if called(*(node for node in body if node not in functions and node not in classes)) & OWNED:
+            yield module, False
+
+
+def test_every_owner_is_registered_or_never_shared_with_a_child():
+    found = dict(owners())
+
+    assert {name for name, is_registered in found.items() if not is_registered} == set(NEVER_SHARED)
+    assert {name for name, is_registered in found.items() if is_registered} == set(BUILT)
+
+
+def test_every_owner_starts_afresh_in_a_child():
+    program = """
+from tests.forks import BUILT, left_over, occupy
+
+owners = {name: occupy(build()) for name, build in BUILT.items()}
+forked(lambda: {name: left_over(owner) for name, owner in owners.items() if left_over(owner)})
+print("parent", sum(bool(left_over(owner)) for owner in owners.values()) > 10)
+"""
+
+    assert run(program) == ["child {}", "parent True"]

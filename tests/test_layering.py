@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy, whose rooms follow.
 FLOORS = (
-    ("clock", "encoding", "errors", "fork", "logs", "peer", "reasons", "signature", "telemetry"),
+    ("clock", "encoding", "errors", "fork", "peer", "printable", "reasons", "signature"),
+    ("telemetry",),
     (
         "alarms",
         "background",
@@ -20,9 +21,11 @@ FLOORS = (
         "call",
         "connecting",
         "jwk",
+        "logs",
         "profiles",
         "secret",
         "shares",
+        "unix_sockets",
         "variables",
         "watch",
     ),

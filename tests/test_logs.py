@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -102,6 +103,123 @@ def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "health" in line
     assert "status=SERVING" in line
     assert "\x1b" not in line
+
+
+ATTACKS = ["\x1b[2J", "\x9b2J", "\u202e", "\u2028", "\u2029", "\u200b", "\r", "\n", "\x00", "\x7f", "\ud800", "\ue000"]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=ascii)
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_text_of_a_caller_does_anything_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], log_format: str, attack: str
+) -> None:
+    end = logs.configure("info", log_format)
+    path = f"/a{attack}B"
+    telemetry.event(telemetry.INFO, "call_refused", method=path, several=[path], named={"one": path})
+    logging.getLogger("elsewhere").warning("a path: %s", path)
+    end()
+    lines = capsys.readouterr().err.split("\n")[:-1]
+
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+    assert all("/a" in line and "B" in line for line in lines)
+
+
+def test_letters_of_every_script_are_read_in_a_text_log(capsys: pytest.CaptureFixture[str]) -> None:
+    end = logs.configure("info", "text")
+    telemetry.event(telemetry.INFO, "call_refused", method="/Müller/株式会社")
+    end()
+
+    assert "method=/Müller/株式会社" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_path_of_megabytes_is_told_in_part(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+    end = logs.configure("info", log_format)
+    path = "/a" + "\x1b" * 3_000_000
+    telemetry.event(telemetry.INFO, "call_refused", method=path, named={"one": path})
+    logging.getLogger("elsewhere").warning("a path: %s", path)
+    end()
+    lines = capsys.readouterr().err.splitlines()
+
+    assert len(lines) == 2
+    assert all(len(line) < 20_000 and "more characters" in line for line in lines)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_of_an_exception_that_another_library_logs_type_and_place_are_told(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    end = logs.configure("info", log_format)
+
+    def fail() -> None:
+        token = "eyJ-token"
+        raise LookupError(f"there is no {token}")
+
+    try:
+        fail()
+    except LookupError:
+        logging.getLogger("elsewhere").exception("Exception in an application\n")
+    end()
+    text = capsys.readouterr().err
+
+    assert "eyJ" not in text
+    assert "LookupError" in text
+    assert "tests.test_logs:" in text
+    assert len(text.splitlines()) == 1
+
+
+def test_what_waits_to_be_written_holds_no_frame_and_no_argument(capfd: pytest.CaptureFixture[str]) -> None:
+    class Question:
+        """What a record must not keep alive."""
+
+    reading, writing = os.pipe()
+    stderr, sys.stderr = sys.stderr, os.fdopen(writing, "w", buffering=1)
+    try:
+        end = logs.configure("info", "json")
+        for _ in range(500):
+            telemetry.event(telemetry.INFO, "much", text="x" * 1000)
+        question = Question()
+        watched = weakref.ref(question)
+        try:
+            _raise_beside(question)
+        except LookupError:
+            logging.getLogger("elsewhere").exception("of %s", question)
+        del question
+
+        assert watched() is None
+    finally:
+        os.close(reading)
+        end()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.close()
+        sys.stderr = stderr
+        capfd.readouterr()
+
+
+@pytest.mark.parametrize("show", [str, repr], ids=["str", "repr"])
+def test_message_does_not_repeat_the_text_of_its_exception(
+    configure: Configure, lines: Lines, show: Callable[[object], str]
+) -> None:
+    """As those of asyncio and gRPC do."""
+    configure("info", "json")
+    error = LookupError("there is no eyJ-token\n'")
+    logging.getLogger("elsewhere").error("Exception calling application: %s", show(error), exc_info=error)
+    [line] = lines()
+
+    assert (line["event"], line["error"]) == ("Exception calling application: […]", "LookupError")
+    assert "eyJ" not in str(line)
+
+
+def _raise_beside(question: object) -> None:
+    raise LookupError(id(question))
+
+
+def test_a_message_that_cannot_be_made_is_written_without_its_arguments(configure: Configure, lines: Lines) -> None:
+    configure("info", "json")
+    logging.getLogger("elsewhere").warning("a %d", "\x1b[2J")
+
+    assert [line["event"] for line in lines()] == ["a %d"]
 
 
 def test_urls_that_are_asked_are_not_repeated(configure: Configure, lines: Lines) -> None:

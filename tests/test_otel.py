@@ -2,16 +2,21 @@
 
 import subprocess
 import sys
+import weakref
 
 import pytest
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk._logs.export import (
+    BatchLogRecordProcessor,
+    InMemoryLogRecordExporter,
+    SimpleLogRecordProcessor,
+)
 from opentelemetry.sdk.trace import TracerProvider
 
 from authz.call import ANONYMOUS, MAX_ENTRIES
 from authz.errors import AuthzError, InternalError, KeySetUnavailableError, TokenExpiredError
 from authz.otel import OpenTelemetryLog
-from tests.decisions import decision
+from tests.decisions import Metadata, decision
 from tests.doubles import NOW
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -111,6 +116,21 @@ def test_record_belongs_to_the_current_span_first(log: OpenTelemetryLog, exporte
     [record] = [one.log_record for one in exporter.get_finished_logs()]
 
     assert (record.trace_id, record.span_id) == (span.get_span_context().trace_id, span.get_span_context().span_id)
+
+
+def test_what_waits_for_the_exporter_holds_nothing_of_the_question(exporter: InMemoryLogRecordExporter) -> None:
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporter, schedule_delay_millis=3_600_000))
+    one = decision()
+    metadata = Metadata([TRACEPARENT, ("x-padding", "x" * 58_000)])
+    question = weakref.ref(metadata)
+    OpenTelemetryLog(provider)(one._replace(call=one.call._replace(metadata=metadata)))
+    del one, metadata
+
+    assert exporter.get_finished_logs() == ()
+    assert question() is None
+    provider.shutdown()
+    assert len(exporter.get_finished_logs()) == 1
 
 
 def test_missing_extra_is_named() -> None:

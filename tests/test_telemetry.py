@@ -3,6 +3,7 @@ import logging
 import pytest
 
 from authz import telemetry
+from authz.printable import MAX_CHARACTERS
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,15 @@ def test_a_value_cannot_forge_or_break_a_line(caplog, value):
     message = caplog.records[0].getMessage()
     assert message.isascii()
     assert message.isprintable()
+
+
+def test_a_long_value_is_told_in_part_whoever_writes_the_log(caplog):
+    telemetry.event(telemetry.INFO, "call_refused", method="/" + "\x1b" * 3_000_000)
+
+    (record,) = caplog.records
+    assert len(record.fields["method"]) <= MAX_CHARACTERS
+    assert len(record.getMessage()) < 5 * MAX_CHARACTERS
+    assert "more characters" in record.getMessage()
 
 
 def test_a_field_may_have_any_name(caplog):

@@ -11,8 +11,12 @@ from pydantic import ValidationError
 
 from authz.environment import config_error
 from authz.errors import ConfigError, TokenEndpointError, UnavailableError
+from authz.printable import printable
 
 ALLOWED, DENIED, MISUSED, UNDECIDED = 0, 1, 2, 3
+
+# Of a line of ours: room for all that one header or one claim can be.
+_MAX_LINE = 16_384
 
 app = cyclopts.App(
     name="authz",
@@ -46,7 +50,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _complain(error: object, status: int) -> int:
-    print(f"authz: {' '.join(str(error).split())}", file=sys.stderr)
+    # What is wrong may be written in a file or an argument, and quoted here.
+    print(f"authz: {printable(' '.join(str(error).split()), _MAX_LINE)}", file=sys.stderr)
     return status
 
 
@@ -59,6 +64,17 @@ def _usage(error: cyclopts.CycloptsError) -> object:
         return f"words too many: {len(error.unused_tokens or ())}; options begin with --, see --help"
     cause = error.__cause__ or error.__context__
     return config_error(cause) if isinstance(cause, ValidationError) else error
+
+
+def say(*lines: str) -> None:
+    """Print lines for people, whoever wrote what is in them: none of it reaches the terminal as anything but text."""
+    for line in lines:
+        print(printable(line, _MAX_LINE))
+
+
+def write(document: str) -> None:
+    """Print what a program reads, exactly as it is: JSON, YAML or the like, which has escapes of its own."""
+    print(document, end="" if document.endswith("\n") else "\n")
 
 
 def standard_input() -> str:

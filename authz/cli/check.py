@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, standard_input
+from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, write
 from authz.envoy.listeners import addresses
 from authz.errors import ConfigError
 
@@ -83,7 +83,10 @@ def check(
     except grpc.RpcError as error:
         report = verdict.unanswered(error.code().name, error.details() or "")
     report = verdict.without(secret, report)
-    print(json.dumps(report) if as_json else verdict.text_of(report))
+    if as_json:
+        write(json.dumps(report))
+    else:
+        say(*verdict.lines_of(report))
     return _STATUSES[report["verdict"]]
 
 

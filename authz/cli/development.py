@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, app
+from authz.cli.app import ALLOWED, app, write
 from authz.errors import ConfigError
 
 
@@ -43,7 +43,7 @@ def issuer(
         from authz.demo.directory import DEFAULT_FILE  # noqa: PLC0415 - the extra's
         from authz.demo.issuer import serve_issuer  # noqa: PLC0415 - the extra's
     if print_config:
-        print(DEFAULT_FILE.read_text(encoding="utf-8"), end="")
+        write(DEFAULT_FILE.read_text(encoding="utf-8"))
     else:
         serve_issuer(listen=listen, issuer_url=issuer_url, config=config, keys=keys, allow_remote=allow_remote)
     return ALLOWED
@@ -69,7 +69,7 @@ def protos() -> int:
     """Print the folder of the .proto files, for protoc -I and buf."""
     here = Path(__file__).parent.parent
     # In a wheel they lie inside the package, in a checkout beside it.
-    print(next(folder for folder in (here / "protos", here.parent / "protos") if folder.is_dir()))
+    write(str(next(folder for folder in (here / "protos", here.parent / "protos") if folder.is_dir())))
     return ALLOWED
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from authz.cli.app import ALLOWED, app
+from authz.cli.app import ALLOWED, app, write
 from authz.envoy.config import edge, formats, kubernetes, mesh
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.authz_cluster import Tls, check_authz_address, endpoints
@@ -109,7 +109,7 @@ def envoy_config(
         documents = [
             formats.bootstrap(around.ingress(where, tls)) if format == "bootstrap" else formats.fragment(where, tls)
         ]
-    print(_as_json(documents) if as_json else render(documents), end="")
+    write(_as_json(documents) if as_json else render(documents))
     return ALLOWED
 
 

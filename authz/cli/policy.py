@@ -5,7 +5,7 @@ from pathlib import Path
 import cyclopts
 
 from authz.access import access_of_file
-from authz.cli.app import ALLOWED, app
+from authz.cli.app import ALLOWED, app, say, write
 from authz.cli.policy_cases import run_cases
 from authz.cli.policy_diff import diff
 from authz.cli.policy_explain import explain
@@ -40,16 +40,16 @@ def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> in
             _counted(len(found.rules) - denying, "allow rule"),
             _counted(len(found.organizations), "organization"),
         )
-        print(f"{file}: {found.name}: {', '.join(counts)}")
+        say(f"{file}: {found.name}: {', '.join(counts)}")
         for rule in found.rules:
             for path in impossible_paths(rule):
-                print(f"hint: rule {shown(rule.name)}: no method is like {shown(path)}; methods begin with /")
+                say(f"hint: rule {shown(rule.name)}: no method is like {shown(path)}; methods begin with /")
     if descriptors is not None:
         access = access_of_file(descriptors)
         silent = sorted(method for method, declared in access.items() if declared is None)
-        print(f"{descriptors}: {len(access) - len(silent)} of {len(access)} methods declare who may call them")
+        say(f"{descriptors}: {len(access) - len(silent)} of {len(access)} methods declare who may call them")
         for method in silent:
-            print(f"hint: {method} declares nothing, so nobody may call it unless the file says so")
+            say(f"hint: {method} declares nothing, so nobody may call it unless the file says so")
     return ALLOWED
 
 
@@ -60,5 +60,5 @@ def _counted(count: int, what: str) -> str:
 @policy.command
 def schema() -> int:
     """Print the JSON Schema of policy files, for editors and other checkers."""
-    print(as_json(), end="")
+    write(as_json())
     return ALLOWED

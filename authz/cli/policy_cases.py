@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from authz.cli.app import ALLOWED, DENIED
+from authz.cli.app import ALLOWED, DENIED, say
 from authz.cli.policy_source import policy_of
 from authz.errors import ConfigError
 from authz.policy.cases import Cases, file_beside
@@ -27,10 +27,10 @@ def run_cases(file: Path | None = None, /, *, tests: Path | None = None, descrip
         tests = _beside(file)
     results = Cases.from_file(tests, policy).run()
     for failure in results.failures:
-        print(failure)
+        say(failure)
     for rule in results.unreached:
-        print(f"hint: rule {shown(rule.name)} of {list_of_rule(rule)} decides in no test")
-    print(f"{results.passed} passed, {len(results.failures)} failed")
+        say(f"hint: rule {shown(rule.name)} of {list_of_rule(rule)} decides in no test")
+    say(f"{results.passed} passed, {len(results.failures)} failed")
     return DENIED if results.failures else ALLOWED
 
 

@@ -8,7 +8,7 @@ from typing import IO, Annotated
 
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, DENIED
+from authz.cli.app import ALLOWED, DENIED, say
 from authz.cli.policy_source import policy_of
 from authz.errors import ConfigError
 from authz.policy.explain import shown
@@ -50,11 +50,11 @@ def diff(
     if replay.unreadable and not replay.readable:
         raise ConfigError(f"decisions: no line of {str(decisions)!a} is a decision; give the log of --decision-log")
     for change, count in sorted(replay.changes.items(), key=lambda item: (-item[1], item[0])):
-        print(f"{count} {_line(change)}")
+        say(f"{count} {_line(change)}")
     for note in _notes(replay):
-        print(f"note: {note}")
+        say(f"note: {note}")
     changed = replay.changes.total()
-    print(f"{changed} of {replay.replayed} decisions would change")
+    say(f"{changed} of {replay.replayed} decisions would change")
     return DENIED if changed else ALLOWED
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 from cyclopts import Parameter
 
 from authz.call import ANONYMOUS, Call, Principal
-from authz.cli.app import ALLOWED, DENIED, UNDECIDED, standard_input
+from authz.cli.app import ALLOWED, DENIED, UNDECIDED, say, standard_input, write
 from authz.cli.policy_source import policy_of
 from authz.cli.tokens import VerifierFlags
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, UnavailableError
@@ -82,11 +82,17 @@ def explain(
     except AuthzError as error:
         undecided = isinstance(error, UnavailableError | PeerUnknownError)
         refused = {"verdict": "undecided" if undecided else "denied", "reason": error.reason, "message": str(error)}
-        print(json.dumps(refused) if as_json else f"{refused['verdict']}: {error.reason} ({error})")
+        if as_json:
+            write(json.dumps(refused))
+        else:
+            say(f"{refused['verdict']}: {error.reason} ({error})")
         return UNDECIDED if undecided else DENIED
     call = Call(method=method, metadata=(*caller.metadata, *headers), peer=peer)
     explanation = explain_call(policy, call, caller.principal)
-    print(json.dumps(as_data(explanation)) if as_json else "\n".join(_lines(explanation)))
+    if as_json:
+        write(json.dumps(as_data(explanation)))
+    else:
+        say(*_lines(explanation))
     return _STATUS[explanation.ruling.verdict]
 
 

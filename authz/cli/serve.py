@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from authz import logs
-from authz.cli.app import ALLOWED, MISUSED, app
+from authz.cli.app import ALLOWED, MISUSED, app, say
 from authz.envoy.operations import banner
 from authz.envoy.workers.worker import Worker
 from authz.errors import ConfigError
@@ -36,7 +36,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
             from authz.envoy import process  # noqa: PLC0415 - grpc, which nobody else need load
 
             process.check(settings)
-            print(banner.configuration(settings, settings.policy_in_force()))
+            say(*banner.configuration(settings, settings.policy_in_force()).split("\n"))
         else:
             _serve(settings, None)
         return ALLOWED

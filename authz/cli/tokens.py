@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from authz import variables
-from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, standard_input
+from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, write
 from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.errors import AuthzError, ConfigError, UnavailableError
 from authz.secret import read_secret
@@ -70,7 +70,10 @@ def token(
         access_token = source.token()
     finally:
         source.close()
-    print(json.dumps({"access_token": access_token, "claims": _claims(access_token)}) if as_json else access_token)
+    if as_json:
+        write(json.dumps({"access_token": access_token, "claims": _claims(access_token)}))
+    else:
+        write(access_token)
     return ALLOWED
 
 
@@ -110,7 +113,10 @@ def verify(
     finally:
         verifier.close()
     report["claims"] = _claims(text)
-    print(json.dumps(report) if as_json else _text(report))
+    if as_json:
+        write(json.dumps(report))
+    else:
+        say(*_lines(report))
     return status
 
 
@@ -130,7 +136,7 @@ def _claims(token: str) -> dict[str, Any] | None:
         return None
 
 
-def _text(report: dict[str, Any]) -> str:
+def _lines(report: dict[str, Any]) -> list[str]:
     lines = [report["verdict"] + (f": {report['reason']} ({report['message']})" if report["reason"] else "")]
     lines += [
         f"  {name}: {value if isinstance(value, str) else ' '.join(value)}"
@@ -140,4 +146,4 @@ def _text(report: dict[str, Any]) -> str:
     if report["claims"] is not None:
         lines.append("claims:" if report["claims_verified"] else "claims (NOT verified):")
         lines += [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in report["claims"].items()]
-    return "\n".join(lines)
+    return lines

@@ -52,7 +52,7 @@ def without(secret: str, value: Any) -> Any:
     return value.replace(secret, "[token]") if secret and isinstance(value, str) else value
 
 
-def text_of(report: Report) -> str:
+def lines_of(report: Report) -> list[str]:
     """Return ``report`` for people."""
     head = f"{report['verdict']}: {report['reason']}" if report["reason"] else report["verdict"]
     lines = [head]
@@ -64,7 +64,7 @@ def text_of(report: Report) -> str:
         else:
             lines.append(f"  {_title(name)}: {' '.join(value) if isinstance(value, list) else value}")
     lines.append(f"  {report['explanation']}")
-    return "\n".join(map(_printable, lines))
+    return lines
 
 
 def _allowed(response: CheckResponse) -> Report:
@@ -120,8 +120,3 @@ def _values(headers: Iterable[HeaderValueOption]) -> dict[str, str]:
 
 def _title(name: str) -> str:
     return name.replace("_", " ").replace("grpc", "gRPC").replace("http", "HTTP")
-
-
-def _printable(line: str) -> str:
-    # Another's words must not move the cursor.
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)

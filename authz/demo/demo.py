@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from authz.demo.partner import Answer
 from authz.demo.scenes import Row, Scenes
 from authz.demo.stack import ADMIN_SECRET, Stack
+from authz.printable import printable
 
 _COLUMNS = {"sent": 41, "gRPC through Envoy": 42, "HTTP": 4, "gRPC direct": 11, "organization seen": 17, "": 5}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -78,14 +80,19 @@ def _show(console: Console, title: str, scene: Iterable[Row], names: Mapping[str
             _line(
                 row.sent,
                 envoy,
-                row.http.status if row.http else "-",
+                _plain(row.http.status if row.http else "-"),
                 "same" if direct == envoy else direct,
-                ", ".join(sorted(seen)) or "-",
+                _plain(", ".join(sorted(seen)) or "-"),
                 "[red]WRONG[/red]" if row.wrong else "[green]ok[/green]",
             )
         )
         rows.append(row)
     return rows
+
+
+def _plain(text: str) -> str:
+    """Return what a server has said as text, and no markup."""
+    return escape(printable(text))
 
 
 def _line(*cells: str) -> Table:
@@ -98,13 +105,12 @@ def _line(*cells: str) -> Table:
 
 def _summary(answers: Iterable[Answer]) -> str:
     counts = Counter((answer.status, answer.reason) for answer in answers)
-    return (
-        "\n".join(
-            f"[{'green' if status == 'OK' else 'yellow'}]{count} {status}[/] [dim]{reason.lower()}[/dim]".strip()
-            for (status, reason), count in counts.items()
-        )
-        or "-"
-    )
+    return "\n".join(_counted(count, *kind) for kind, count in counts.items()) or "-"
+
+
+def _counted(count: int, status: str, reason: str) -> str:
+    color = "green" if status == "OK" else "yellow"
+    return f"[{color}]{count} {_plain(status)}[/] [dim]{_plain(reason.lower())}[/dim]".strip()
 
 
 def conclude(console: Console, rows: Sequence[Row]) -> int:
@@ -116,7 +122,8 @@ def conclude(console: Console, rows: Sequence[Row]) -> int:
         console.print(f"[green]All {len(rows)} rows are as they must be[/green] ({calls} calls).")
         return 0
     for row in wrong:
-        console.print(f"[red]wrong[/red]: {row.sent}: expected {row.expected}, got {', '.join(map(str, row.wrong))}")
+        got = _plain(", ".join(map(str, row.wrong)))
+        console.print(f"[red]wrong[/red]: {row.sent}: expected {_plain(str(row.expected))}, got {got}")
     console.print(f"[red]{len(wrong)} of {len(rows)} rows are not as they must be.[/red]")
     return 1
 

@@ -35,6 +35,7 @@ from authz.demo.issuer_http import app
 from authz.demo.issuer_server import IssuerServer
 from authz.demo.issuer_tokens import TOKEN_LIFETIME, Issuer, OAuthCode, OAuthError
 from authz.demo.signing import SigningKey, load_keys, save_keys
+from authz.printable import printable
 
 __all__ = [
     "TOKEN_LIFETIME",
@@ -113,7 +114,7 @@ def _banner(server: IssuerServer) -> str:
                 f" -d client_id={application.client_id} --data-urlencode {secret}"
             )
             break
-    return "\n".join(lines) + "\n"
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from google.rpc.status_pb2 import Status
 
 from authz.demo.v1 import ledger_pb2 as pb
 from authz.demo.v1 import ledger_pb2_grpc
+from authz.printable import printable
 from authz.token_source import ClientCredentials
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -124,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         source.close()
     with grpc.insecure_channel(options.target) as channel:
-        print("\n".join(_show(call_every_kind(channel, metadata))))
+        for line in _show(call_every_kind(channel, metadata)):
+            print(printable(line))
 
 
 if __name__ == "__main__":

@@ -4,28 +4,30 @@ import contextlib
 import gc
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from authz import telemetry
 from authz.admin.activity import Activity
 from authz.admin.link import answering_supervisor
 from authz.admin.own import OwnProcess
-from authz.audit_service import Audit, serve_audit
+from authz.audit_service import Audit, check_audit_address, serve_audit
 from authz.authorizer import Authorizer
 from authz.decision import Observer
 from authz.decision_log import DecisionLog
 from authz.envoy import rules
 from authz.envoy.check.servicer import AuthorizationServicer
-from authz.envoy.listeners.addresses import Address
+from authz.envoy.listeners.addresses import Address, parse_all, socket_paths
 from authz.envoy.listeners.certificates import Certificates
-from authz.envoy.listeners.unix_sockets import Permissions, check_nobody_answers
 from authz.envoy.operations import admin_page, banner
 from authz.envoy.serving import server
 from authz.envoy.serving.health import Health
 from authz.envoy.serving.server import Companion
 from authz.envoy.workers.worker import Worker
+from authz.errors import ConfigError
 from authz.reload import Reloader
 from authz.settings import Settings
+from authz.unix_sockets import Permissions, check_nobody_answers
 
 if TYPE_CHECKING:
     from authz.envoy.operations.metrics import Metrics
@@ -72,7 +74,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         addresses, certificates, permissions = _listening(settings, listen)
         if worker is None:
             # The supervisor has asked for all its workers, and a successor is to take over.
-            check_nobody_answers(addresses)
+            check_nobody_answers(socket_paths(addresses))
             if activity is not None:
                 await ending.enter_async_context(admin_page.serving(settings, OwnProcess(authorizer, activity)))
         else:
@@ -84,7 +86,11 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             await worker.turn(authorizer)
             beside.append(worker.reporting)
         if audit is not None and settings.audit_listen is not None:
-            address = await ending.enter_async_context(serve_audit(audit, _of(worker, settings.audit_listen)))
+            # As above: of a worker's socket the supervisor knows whose it is.
+            serving = serve_audit(
+                audit, _of(worker, settings.audit_listen), permissions=permissions, takes_over=worker is not None
+            )
+            address = await ending.enter_async_context(serving)
             telemetry.event(telemetry.INFO, "audit_listening", address=address)
         servicer = AuthorizationServicer(
             authorizer,
@@ -118,7 +124,16 @@ def _listening(settings: Settings, listen: Sequence[str]) -> tuple[Sequence[Addr
     certificates = Certificates.configured(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
     permissions = Permissions.parse(settings.socket_mode, settings.socket_owner)
     addresses = server.check(listen, engine=settings.engine, certificates=certificates, reflection=settings.reflection)
+    if settings.audit_listen is not None:
+        _check_audit(settings.audit_listen, settings.listen)
     return addresses, certificates, permissions
+
+
+def _check_audit(address: str, listen: Sequence[str]) -> None:
+    check_audit_address(address)
+    sockets = {Path(path).absolute() for path in socket_paths(parse_all(listen))}
+    if Path(address.removeprefix("unix:")).absolute() in sockets:
+        raise ConfigError(f"audit_listen: {address!a} stands in listen, too; choose another path")
 
 
 def _of(worker: Worker | None, address: str) -> str:

@@ -4,13 +4,13 @@ import contextlib
 from functools import partial
 
 from authz.admin.workers import Workers
-from authz.envoy.listeners.addresses import parse
-from authz.envoy.listeners.unix_sockets import check_nobody_answers
+from authz.envoy.listeners.addresses import parse_all, socket_paths
 from authz.envoy.operations import admin_page, banner
 from authz.envoy.workers.ports import SharedAddresses
 from authz.envoy.workers.supervisor import Supervisor
 from authz.errors import ConfigError
 from authz.settings import Settings
+from authz.unix_sockets import check_nobody_answers
 
 # For what follows the grace: connections to close, figures to write.
 _REST_SECONDS = 5.0
@@ -28,7 +28,10 @@ async def run(settings: Settings) -> None:
         raise ConfigError("audit_listen: with several workers give unix:PATH, which becomes PATH.0, PATH.1, …")
     async with contextlib.AsyncExitStack() as ending:
         addresses = ending.enter_context(SharedAddresses(settings.listen))
-        check_nobody_answers(map(partial(parse, "listen"), addresses.all(settings.workers)))
+        check_nobody_answers(socket_paths(parse_all(addresses.all(settings.workers))))
+        if settings.audit_listen is not None:
+            path = settings.audit_listen.removeprefix("unix:")
+            check_nobody_answers((f"{path}.{number}" for number in range(settings.workers)), "audit_listen")
         admin = None if settings.admin is None else await ending.enter_async_context(Workers())
         if admin is not None:
             await ending.enter_async_context(admin_page.serving(settings, admin))

@@ -15,6 +15,7 @@ from authz.policy.organizations import Organization
 from authz.policy.patterns import Patterns
 from authz.policy.policy import Policy
 from authz.policy.rules import PROTO, Rule, Words, headers_of
+from authz.printable import printable
 
 Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
 """``undecided`` means that it depends on the caller's certificate, which is not known."""
@@ -287,8 +288,9 @@ def impossible_paths(rule: Rule) -> list[str]:
 
 
 def shown(text: str) -> str:
-    """Return ``text`` as it may be shown on a terminal, whoever wrote it."""
-    return text if text.isprintable() and text else ascii(text)
+    """Return ``text`` as it may be shown on a terminal, whoever wrote it; in quotes unless all of it can be seen."""
+    fit = printable(text)
+    return fit if fit == text and text else f"'{fit}'"
 
 
 def _name(text: str) -> str:

@@ -39,6 +39,15 @@ def test_rows_that_are_as_they_must_be_exit_0() -> None:
     assert (status, text.strip()) == (0, "All 2 rows are as they must be (18 calls).")
 
 
+def test_words_of_a_server_are_neither_markup_nor_orders_to_a_terminal() -> None:
+    answer = Answer(kind="unary-unary", status="OK", reason="[red]\x1b[2J", org_ids=frozenset(["[link=x]\u202e"]))
+    _, text = conclusion(Row(sent="a forged token", expected=SEEN, through_envoy=(*good(), answer), http=GOOD_HTTP))
+
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "[red]" in text
+    assert "[link=x]" in text
+
+
 @pytest.mark.parametrize(
     "answer",
     [

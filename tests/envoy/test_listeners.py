@@ -19,15 +19,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from authz import unix_sockets
 from authz.authorizer import Authorizer
-from authz.envoy.listeners import unix_sockets
 from authz.envoy.listeners.addresses import parse, parse_all
 from authz.envoy.listeners.certificates import Certificates
-from authz.envoy.listeners.unix_sockets import Permissions, bind_socket
 from authz.envoy.serving import server
 from authz.envoy.serving.server import EngineName
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
 from authz.errors import ConfigError
+from authz.unix_sockets import Permissions, bind_socket
 from tests.certificates import Authority, Certificate
 from tests.envoy.serving import LOOPBACK, Served, serving
 
@@ -381,15 +381,15 @@ def test_successor_keeps_the_socket_that_it_took_over(
 
 def test_somebody_who_answers_is_found_out(authorizer: Authorizer, tmp_path: Path) -> None:
     path = str(tmp_path / "a.sock")
-    unix_sockets.check_nobody_answers([parse("listen", f"unix:{path}")])
+    unix_sockets.check_nobody_answers([path])
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(path)
-    unix_sockets.check_nobody_answers([parse("listen", f"unix:{path}")])
+    unix_sockets.check_nobody_answers([path])
     with (
         serving(authorizer, f"unix:{path}"),
         pytest.raises(ConfigError, match=rf"^listen: 'unix:{path}' cannot be bound: another server listens there"),
     ):
-        unix_sockets.check_nobody_answers([parse("listen", f"unix:{path}")])
+        unix_sockets.check_nobody_answers([path])
 
 
 def test_path_of_107_bytes_is_served_and_one_more_refused(

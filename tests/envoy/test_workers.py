@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
+import grpc
 import httpx2
 import pytest
 
 from authz.demo.signing import SigningKey
 from authz.envoy.serving.server import EngineName
+from authz.v1.audit_pb2 import WatchRequest
+from authz.v1.audit_pb2_grpc import AuditStub
+from authz.v1.decision_pb2 import Decision
 from tests import programs
 from tests.doubles import AUDIENCE, ISSUER, eventually, jwks, m2m_claims
 from tests.envoy.messages import GRPC, bearer, in_headers
@@ -120,7 +124,8 @@ def workers(
     """Return workers that serve; they take time to start, so the tests of one engine share them."""
     folder: Path = tmp_path_factory.mktemp("workers")
     (folder / "jwks.json").write_text(json.dumps(jwks(ec_key)))
-    flags = ("--jwks", "jwks.json", "--engine", request.param, "--listen", f"unix:{folder}/authz.sock")
+    sockets = ("--listen", f"unix:{folder}/authz.sock", "--audit-listen", f"unix:{folder}/audit.sock")
+    flags = ("--jwks", "jwks.json", "--engine", request.param, *sockets)
     with Workers(folder, *flags) as workers:
         workers.until(lambda: workers.serving() == {0, 1})
         yield workers
@@ -173,6 +178,25 @@ def test_hangup_replaces_every_worker_one_by_one(workers: Workers, token: str) -
     assert not any(map(is_running, first.values()))
     assert [check(address, token) for address in workers.addresses] == [0, 0, 0]
     assert workers.figure(RESTARTS) == restarts
+
+
+def test_sockets_for_watchers_are_handed_on_as_those_of_the_server(workers: Workers, token: str) -> None:
+    folder = Path(workers.addresses[0].removeprefix("unix:")).parent
+    before = {path.name: path.lstat().st_ino for path in folder.glob("audit.sock*")}
+    restarts = len(workers.events("workers_replaced"))
+    workers.program.send(signal.SIGHUP)
+    workers.until(lambda: len(workers.events("workers_replaced")) > restarts)
+    after = {path.name: path.lstat() for path in folder.glob("audit.sock*")}
+
+    assert before.keys() == after.keys() == {"audit.sock.0", "audit.sock.1"}
+    assert [found.st_mode & 0o777 for found in after.values()] == [0o600, 0o600]
+    for number, address in enumerate(workers.addresses[:2]):
+        with grpc.insecure_channel(f"unix:{folder}/audit.sock.{number}") as channel:
+            watching: Any = AuditStub(channel)
+            told = watching.Watch(WatchRequest(), timeout=PATIENCE)
+            told.initial_metadata()
+            check(address, token)
+            assert next(told).decision.verdict == Decision.VERDICT_ALLOWED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -73,6 +73,11 @@ def parse_all(listen: Iterable[str]) -> list[Address]:
     return addresses
 
 
+def socket_paths(addresses: Iterable[Address]) -> list[str]:
+    """Return the paths of the Unix sockets among ``addresses``."""
+    return [address.path for address in addresses if address.kind == "unix"]
+
+
 def check_address(setting: str, address: str) -> str:
     """Return ``address`` if it is ``HOST:PORT`` or ``unix:PATH``.
 

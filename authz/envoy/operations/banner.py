@@ -10,6 +10,7 @@ from rich.text import Text
 
 from authz import telemetry
 from authz.keys import KeySetHealth
+from authz.printable import printable
 from authz.settings import Settings
 
 _NO_POLICY = "none: every good token may call everything"
@@ -60,7 +61,8 @@ def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapp
         rows["keys"] = "; ".join(map(_words, keys.values()))
     for name, value in {"listening on": ", ".join(addresses), "engine": settings.engine, **rows}.items():
         # Text, for a value is no markup.
-        table.add_row(Text(name, style="dim"), Text(value, style="bold red" if value == _NO_POLICY else ""))
+        style = "bold red" if value == _NO_POLICY else ""
+        table.add_row(Text(name, style="dim"), Text(printable(value), style=style))
     Console(stderr=True).print(Text("authz serve", style="bold"), table)
 
 
@@ -78,4 +80,4 @@ def _words(health: KeySetHealth) -> str:
 def _text(value: object) -> str:
     if value is None or value in ([], ""):
         return "-"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return printable(", ".join(map(str, value)) if isinstance(value, list) else str(value))

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import grpc
 from grpc_health.v1 import health_pb2
 
-from authz import telemetry
+from authz import telemetry, unix_sockets
 from authz.envoy.check.servicer import AuthorizationServicer
-from authz.envoy.listeners import unix_sockets
 from authz.envoy.listeners.addresses import Address, parse_all
 from authz.envoy.listeners.certificates import Certificates
-from authz.envoy.listeners.unix_sockets import Permissions
 from authz.envoy.serving.grpcio_engine import GrpcioEngine
 from authz.envoy.serving.health import Health
 from authz.envoy.serving.signals import on_signals
 from authz.errors import ConfigError
+from authz.unix_sockets import Permissions
 
 if TYPE_CHECKING:
     from authz.envoy.serving.native_engine import NativeEngine

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from authz.envoy.listeners.addresses import Address
 from authz.errors import ConfigError
 
 # sockaddr_un.sun_path has 108 bytes, and the last is zero.
@@ -83,19 +82,22 @@ class OwnSocket:
                 Path(self.path).unlink()
 
 
-def bind_socket(path: str, permissions: Permissions, bind: Callable[[str], object]) -> OwnSocket:
+def bind_socket(
+    path: str, permissions: Permissions, bind: Callable[[str], object], *, setting: str = "listen"
+) -> OwnSocket:
     """Have ``bind`` listen on a socket at ``path``, whatever socket was there before.
 
     Args:
         path: of the socket.
         permissions: who may connect.
         bind: listens on the path that it is given.
+        setting: what to call it in an error.
 
     Raises:
         ConfigError: there can be no socket, or not of that owner.
 
     """
-    check_path(path)
+    check_path(path, setting)
     temporary = _beside(path)
     before = os.umask(0o177)
     try:
@@ -106,7 +108,7 @@ def bind_socket(path: str, permissions: Permissions, bind: Callable[[str], objec
         os.chown(temporary, permissions.uid, permissions.gid)
         Path(temporary).chmod(permissions.mode)
         identity = _identity(temporary)
-        check_path(path)
+        check_path(path, setting)
         Path(temporary).replace(path)
     except PermissionError:
         _unlink(temporary)
@@ -119,14 +121,18 @@ def bind_socket(path: str, permissions: Permissions, bind: Callable[[str], objec
     return OwnSocket(path, identity)
 
 
-def check_path(path: str) -> None:
+def check_path(path: str, setting: str = "listen") -> None:
     """Check that there can be a socket at ``path``.
+
+    Args:
+        path: of the socket.
+        setting: what to call it in an error.
 
     Raises:
         ConfigError: the path is too long, has no folder, or is a file that is no socket.
 
     """
-    refused = f"listen: {'unix:' + path!a} cannot be bound: "
+    refused = f"{setting}: {'unix:' + path!a} cannot be bound: "
     if max(len(os.fsencode(name)) for name in (path, _beside(path))) > _MAX_PATH_BYTES:
         raise ConfigError(f"{refused}the path is longer than {_MAX_PATH_BYTES} bytes; choose a shorter one")
     if not Path(path).parent.is_dir():
@@ -138,17 +144,21 @@ def check_path(path: str) -> None:
             raise ConfigError(f"{refused}there is a file that is no socket; remove it, or choose another path")
 
 
-def check_nobody_answers(addresses: Iterable[Address]) -> None:
-    """Check that no server listens on the Unix sockets among ``addresses``; whoever is to take over does not ask.
+def check_nobody_answers(paths: Iterable[str], setting: str = "listen") -> None:
+    """Check that no server listens on the sockets at ``paths``; a server that is to take over does not ask.
+
+    Args:
+        paths: of sockets, which need not exist.
+        setting: what to call them in an error.
 
     Raises:
-        ConfigError: somebody does, or nobody can say.
+        ConfigError: a server listens there, or it cannot be found out.
 
     """
-    for address in addresses:
-        if address.kind == "unix" and not _is_free(address.path):
+    for path in paths:
+        if not _is_free(path):
             raise ConfigError(
-                f"listen: {address.text!a} cannot be bound: another server listens there; "
+                f"{setting}: {'unix:' + path!a} cannot be bound: another server listens there; "
                 "end it, or choose another path"
             )
 
