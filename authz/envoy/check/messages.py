@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from google.protobuf.json_format import MessageToDict
@@ -57,8 +57,23 @@ UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
 
 
-def read(body: bytes, *, jwt_authn_payload: str = "") -> tuple[Call, bool]:
-    """Return the call that Envoy asks about, and whether Envoy takes it for gRPC and turns a denial into a gRPC status.
+class Question(NamedTuple):
+    """What Envoy asks about.
+
+    Attributes:
+        call: the call.
+        is_grpc: whether Envoy takes it for gRPC, and turns a denial into a gRPC status.
+        http: the request as Envoy shows it.
+
+    """
+
+    call: Call
+    is_grpc: bool
+    http: AttributeContext.HttpRequest
+
+
+def read(body: bytes, *, jwt_authn_payload: str = "") -> Question:
+    """Return the call that Envoy asks about.
 
     The call's ``method`` is the path without the query. The peer is the caller as Envoy has seen it in its handshake
     (``include_peer_certificate``, ``include_tls_session``); headers about certificates are only headers.
@@ -89,7 +104,7 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> tuple[Call, bool]:
         requirements=requirements_from(extensions) if extensions else None,
         verified_claims=claims,
     )
-    return call, is_grpc(kinds)
+    return Question(call, is_grpc(kinds), http)
 
 
 def malformed() -> PermissionDeniedError:
