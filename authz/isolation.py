@@ -3,6 +3,8 @@
 Pure. The places of marked fields are looked up once for every message type, so a type without any costs a look into a
 cache, and one with some their comparison. Looked at are fields, elements, values of maps, and messages in messages;
 not what is packed in a ``google.protobuf.Any``, which may be of any type, nor extensions and unknown fields.
+
+A look is bounded, since the thread that takes it serves others as well: a message with more to look at is refused.
 """
 
 import functools
@@ -16,6 +18,12 @@ from authz.descriptors import is_repeated
 from authz.errors import ConfigError, PermissionDeniedError
 from authz.v1 import policy_pb2
 
+MAX_LOOKS = 4096
+"""How many fields, elements and messages are looked at in one request."""
+
+# To read a key of a map costs one look, and one more for each so many characters.
+_KEY_CHARACTERS = 64
+
 
 def check(message: Any, principal: Principal, tenant: str = "") -> None:
     """Check that ``message`` names no other organization than that of ``principal``.
@@ -28,27 +36,42 @@ def check(message: Any, principal: Principal, tenant: str = "") -> None:
         tenant: the API owner's own id for the organization, which is as good, or ``""`` if there is none.
 
     Raises:
-        PermissionDeniedError: it names another; the reason is ``organization_mismatch``.
+        PermissionDeniedError: it names another (``organization_mismatch``), or has more to look at than
+            ``MAX_LOOKS`` (``organization_unverified``).
 
     """
     places = places_of(message.__class__)
     if places is not None:
         # Empty is whatever names nobody.
-        places.check(message, ("", principal.org_id, tenant))
+        places.check(message, ("", principal.org_id, tenant), MAX_LOOKS)
+
+
+def mismatch() -> PermissionDeniedError:
+    """Return the refusal of a request that names another organization."""
+    return PermissionDeniedError(
+        "the request names another organization than the caller's", reason="organization_mismatch"
+    )
+
+
+def unverified(message: str) -> PermissionDeniedError:
+    """Return the refusal of a request that may name another organization, which cannot be told."""
+    return PermissionDeniedError(message, reason="organization_unverified")
 
 
 class Places:
     """Where the messages of one type name organizations."""
 
-    __slots__ = ("_inner", "_many", "_names")
+    __slots__ = ("_inner", "_looks", "_many", "_names")
 
     def __init__(self) -> None:
+        self._looks = 0
         self._names: tuple[str, ...] = ()
         self._inner: tuple[tuple[str, Places], ...] = ()
         self._many: tuple[tuple[str, bool, Places | None], ...] = ()
 
     def add(self, field: FieldDescriptor, inner: "Places | None" = None) -> None:
         """Look at ``field``, which names an organization, or whose messages do at ``inner``."""
+        self._looks += 1
         if is_repeated(field):
             self._many += ((field.name, _is_map(field), inner),)
         elif inner is None:
@@ -56,33 +79,46 @@ class Places:
         else:
             self._inner += ((field.name, inner),)
 
-    def check(self, message: Any, ids: Collection[str]) -> None:
-        """Check that every marked field of ``message`` is one of ``ids``.
+    def check(self, message: Any, ids: Collection[str], looks: int) -> int:
+        """Check that every marked field of ``message`` is one of ``ids``, and return how many looks are left.
+
+        Args:
+            message: the message.
+            ids: what it may name.
+            looks: how many fields, elements and messages may be looked at.
 
         Raises:
-            PermissionDeniedError: one is not.
+            PermissionDeniedError: it names another, or has more to look at.
 
         """
+        looks = _less(looks, self._looks)
         for name in self._names:
             if getattr(message, name) not in ids:
-                raise _mismatch()
+                raise mismatch()
         for name, inner in self._inner:
             # One that is not there would be made, and one inside it, without end where a type holds itself.
             if message.HasField(name):
-                inner.check(getattr(message, name), ids)
+                looks = inner.check(getattr(message, name), ids, looks)
         for name, is_map, places in self._many:
             values = getattr(message, name)
-            for value in values.values() if is_map else values:
+            # Before the first is looked at: what has too many costs nothing.
+            looks = _less(looks, len(values))
+            for value in values:
+                # A map shows its keys, which may be long.
+                if is_map and isinstance(value, str):
+                    looks = _less(looks, len(value) // _KEY_CHARACTERS)
+                one = values[value] if is_map else value
                 if places is not None:
-                    places.check(value, ids)
-                elif value not in ids:
-                    raise _mismatch()
+                    looks = places.check(one, ids, looks)
+                elif one not in ids:
+                    raise mismatch()
+        return looks
 
 
-def _mismatch() -> PermissionDeniedError:
-    return PermissionDeniedError(
-        "the request names another organization than the caller's", reason="organization_mismatch"
-    )
+def _less(looks: int, taken: int) -> int:
+    if taken > looks:
+        raise unverified("the message has more fields that could name an organization than are looked at")
+    return looks - taken
 
 
 # More types than one server has; bounded for those who make types as they go.
@@ -99,7 +135,7 @@ def places_of(message_type: Hashable) -> Places | None:
         return None
     found = {one: Places() for one in _holders(_reachable(descriptor))}
     for one, places in found.items():
-        for field in _marked(one):
+        for field in marked_fields(one):
             places.add(field)
         for field in one.fields:
             inner = _message_in(field)
@@ -126,7 +162,7 @@ def _holders(types: Iterable[Descriptor]) -> set[Descriptor]:
     holders: dict[Descriptor, list[Descriptor]] = {}
     waiting = []
     for one in types:
-        if _marked(one):
+        if marked_fields(one):
             waiting.append(one)
         for field in one.fields:
             inner = _message_in(field)
@@ -141,7 +177,13 @@ def _holders(types: Iterable[Descriptor]) -> set[Descriptor]:
     return found
 
 
-def _marked(descriptor: Descriptor) -> list[FieldDescriptor]:
+def marked_fields(descriptor: Descriptor) -> list[FieldDescriptor]:
+    """Return the fields of a type that name an organization.
+
+    Raises:
+        ConfigError: one is no string.
+
+    """
     marked = [
         field
         for field in descriptor.fields

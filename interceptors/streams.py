@@ -91,6 +91,9 @@ def _nothing() -> None:
 class Requests:
     """The requests of a stream, until it must end.
 
+    It has the two ways to read that grpc's own has, and nothing else of that: what else hands out requests would hand
+    them out unchecked.
+
     Args:
         requests: grpc's own.
         stream: what may end.
@@ -122,13 +125,14 @@ class Requests:
         self._go_on()
         return request
 
+    def next(self) -> Any:
+        """Return the next request, as iterators of grpc can be asked for it too."""
+        return next(self)
+
     def _go_on(self) -> None:
         self._stream.check()
         if self._stream.refusal is not None:
             raise StopIteration
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._requests, name)
 
 
 def watched(replies: Iterator[Any], stream: Stream) -> Iterator[Any]:

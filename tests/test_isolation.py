@@ -1,5 +1,6 @@
 """What a request may name, wherever in a message that stands."""
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from authz.call import ANONYMOUS, Principal
 from authz.errors import ConfigError, PermissionDeniedError
-from authz.isolation import check, places_of
+from authz.isolation import MAX_LOOKS, check, places_of
 from tests.marked import TYPES
 
 OWN, TENANT, OTHER = "org_own", "customer-7", "org_other"
@@ -97,6 +98,87 @@ def test_deepest_message_that_can_be_read_is_looked_through():
         data = Order(parent=Order.FromString(data)).SerializeToString()
 
     assert not is_allowed(Order.FromString(data))
+
+
+class Ids:
+    """The ids that may be named; counts how often something is compared with them."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def __contains__(self, one: object) -> bool:
+        self.looks += 1
+        return one in ("", OWN)
+
+
+def looks_at(message: Message) -> int:
+    """Return how often a name of a message is compared before it is let through or refused."""
+    ids: Any = Ids()
+    places = places_of(type(message))
+    assert places is not None
+    with contextlib.suppress(PermissionDeniedError):
+        places.check(message, ids, MAX_LOOKS)
+    return int(ids.looks)
+
+
+def many_in_a_map() -> Message:
+    message = Order()
+    for number in range(100_000):
+        message.line_by_name[str(number)].org = OWN
+    return message
+
+
+def with_long_keys() -> Message:
+    return Order(org_by_region={"k" * 10_000 + str(number): OWN for number in range(1000)})
+
+
+def nested(depth: int) -> Message:
+    message = Order(lines=[Line(org=OWN)] * 50)
+    for _ in range(depth):
+        message = Order(parent=message, lines=[Line(org=OWN)] * 50)
+    return message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(Order(lines=[Line()] * 2_000_000), id="messages"),
+        pytest.param(Order(lines=[Line(org=OWN)] * 2049), id="hardly too many messages"),
+        pytest.param(Order(orgs=[OWN] * 2_000_000), id="elements"),
+        pytest.param(many_in_a_map(), id="map"),
+        pytest.param(with_long_keys(), id="long keys"),
+        pytest.param(nested(90), id="nested"),
+    ],
+)
+def test_message_with_too_much_to_look_at_is_refused_without_looking(message):
+    with pytest.raises(PermissionDeniedError) as refused:
+        check(message, CALLER)
+
+    assert refused.value.reason == "organization_unverified"
+    assert looks_at(message) <= MAX_LOOKS == 4096
+
+
+def test_too_many_elements_are_not_looked_at_at_all():
+    assert looks_at(Order(orgs=[OWN] * 5000)) == looks_at(Order())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(Order(lines=[Line(org=OWN)] * 2000), id="messages"),
+        pytest.param(Order(orgs=[OWN] * 4000), id="elements"),
+        pytest.param(Order(org_by_region={str(number): OWN for number in range(4000)}), id="map"),
+        pytest.param(Order(note="n" * (4 << 20), org=OWN), id="much that is not marked"),
+        pytest.param(Plain(next=Plain(org=OTHER)), id="nothing that is marked"),
+    ],
+)
+def test_large_message_is_looked_through(message):
+    assert is_allowed(message)
+
+
+def test_last_of_many_is_looked_at():
+    assert not is_allowed(Order(lines=[*[Line(org=OWN)] * 1999, Line(org=OTHER)]))
+    assert not is_allowed(Order(orgs=[*[OWN] * 3999, OTHER]))
 
 
 @pytest.mark.parametrize("one", [Plain, bytes, str, type(None)])

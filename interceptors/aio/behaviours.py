@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Self, cast
 
 import grpc
+import grpc.aio
 
 from authz.call import Principal, set_current_principal
 from interceptors.aio.requests import RequestRule, Requests, checked_on_thread, refusing
@@ -86,20 +87,35 @@ def trusted(behaviour: Behaviour, sort: Sort, admission: Admission) -> Behaviour
     return checked_on_thread(trusted, admission.rule, admission.stream, is_generator=sort is Sort.GENERATOR)
 
 
-class _StreamContext(TrustedAioContext):
-    """The context of a stream, which takes no more messages when it must end."""
+class _Context(TrustedAioContext):
+    """A context that reads only what the handler may see."""
 
-    def __init__(self, context: Any, metadata: Metadata, stream: Stream) -> None:
+    def __init__(self, context: Any, metadata: Metadata, rule: RequestRule | None) -> None:
         super().__init__(context, metadata)
-        self._stream = stream
-        self._has_begun = False
+        self._rule = rule
         self.requests: Requests | None = None
-        """What reads for the handler, where it may not see all."""
+        """What reads for the handler of a stream, where it may not see all."""
 
     def read(self) -> Awaitable[Any]:
         """See ``grpc.aio.ServicerContext``."""
+        if self._rule is not None and not self._rule.is_stream:
+            return _no_more()
         reading = cast("Awaitable[Any]", self._context.read())
         return reading if self.requests is None else self.requests.checked(reading)
+
+
+async def _no_more() -> Any:
+    # The only request has been handed out. Another one, which no client of ours sends, is not checked.
+    return grpc.aio.EOF
+
+
+class _StreamContext(_Context):
+    """The context of a stream, which takes no more messages when it must end."""
+
+    def __init__(self, context: Any, metadata: Metadata, rule: RequestRule | None, stream: Stream) -> None:
+        super().__init__(context, metadata, rule)
+        self._stream = stream
+        self._has_begun = False
 
     def send_initial_metadata(self, metadata: Any) -> Awaitable[None]:
         """See ``grpc.aio.ServicerContext``."""
@@ -136,12 +152,15 @@ class _Asynchronous(functools.partial[Any]):
             if refusal is not None:
                 return refusing(context, refusal, is_generator=inspect.isasyncgenfunction(self.func))
         if stream is None:
-            return self.func(request, TrustedAioContext(context, self._admission.metadata))
+            metadata = self._admission.metadata
+            return self.func(
+                request, TrustedAioContext(context, metadata) if rule is None else _Context(context, metadata, rule)
+            )
         stream.begin(context)
         if stream.refusal is not None and not inspect.isasyncgenfunction(self.func):
             # It must end before it has begun, as it will in a moment: so its handler never begins.
             return stream.never()
-        trusted = _StreamContext(context, self._admission.metadata, stream)
+        trusted = _StreamContext(context, self._admission.metadata, rule, stream)
         if rule is not None and rule.is_stream:
             request = trusted.requests = Requests(request, rule, stream)
         result = self.func(request, trusted)

@@ -71,7 +71,10 @@ class RequestRule:
 
 
 class Requests:
-    """The requests of a stream, until one of them ends it."""
+    """The requests of a stream, until one of them ends it.
+
+    Nothing else of grpc's own is passed on, here and below: it would hand out requests unchecked.
+    """
 
     def __init__(self, requests: Any, rule: RequestRule, stream: Stream) -> None:
         self._requests = requests
@@ -93,9 +96,6 @@ class Requests:
             self._rule.end(self._stream, error)
             await self._stream.never()
         return request
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._requests, name)
 
 
 class RequestsOnThread:
@@ -119,9 +119,6 @@ class RequestsOnThread:
             # Not the end of the requests, which a handler would take for all there are.
             raise _EndedError from None
         return request
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._requests, name)
 
 
 def refusing(context: Any, refusal: Refusal, *, is_generator: bool) -> Any:

@@ -123,7 +123,7 @@ each_principal = pytest.mark.parametrize(
 
 
 def call_of(request: CheckRequest) -> Call:
-    call, _ = read(request.SerializeToString())
+    call, *_ = read(request.SerializeToString())
     return call
 
 
@@ -184,7 +184,7 @@ def test_query_is_no_part_of_the_method(form: Form, path: str, method: str) -> N
 
 
 def test_question_without_content_is_a_call_of_nothing() -> None:
-    call, is_grpc_client = read(b"")
+    call, is_grpc_client, _ = read(b"")
 
     assert (call.method, list(call.metadata), call.peer, call.credentials) == ("", [], Peer(), [])
     assert not is_grpc_client
@@ -203,7 +203,7 @@ def test_question_without_content_is_a_call_of_nothing() -> None:
     ],
 )
 def test_peer_has_the_principal_that_envoy_names(attributes: AttributeContext, principals: tuple[str, ...]) -> None:
-    call, _ = read(CheckRequest(attributes=attributes).SerializeToString())
+    call, *_ = read(CheckRequest(attributes=attributes).SerializeToString())
 
     assert call.peer == Peer(principals=principals)
 

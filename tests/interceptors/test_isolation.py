@@ -5,6 +5,7 @@ import functools
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from authz.mesh import MeshPeers
 from tests.doubles import ORG, jwks, m2m_claims
 from tests.interceptors.client import Metadata, Outcome, bearer, call
 from tests.interceptors.conftest import Serve
-from tests.interceptors.servers import PATIENCE, Door
+from tests.interceptors.servers import PATIENCE, Door, Loop
 from tests.interceptors.service import (
     Behaviour,
     handler,
@@ -31,7 +32,8 @@ from tests.interceptors.service import (
     method,
     public_method,
 )
-from tests.interceptors.streams import AIO_READ_WRITE, DOORS_OF_STREAMS, GRPC
+from tests.interceptors.streams import AIO, AIO_READ_WRITE, AIO_SYNC, DOORS_OF_STREAMS, GRPC, RELAY
+from tests.interceptors.wire import Wire
 from tests.marked import TYPES as MARKED
 
 OTHER = "org_01JYGLOBEX0000000000000000"
@@ -244,6 +246,159 @@ def test_second_message_of_a_stream_is_checked_as_well(served: Served, kind: str
     # To the handler it is not as if the client had sent all.
     assert served.seen.ended.wait(PATIENCE)
     assert (served.seen.bytes, served.seen.completed) == ([naming(kind, ORG)], 0)
+
+
+def test_request_with_too_much_to_look_at_is_not_seen(serve_kind: ServeKind, kind: str) -> None:
+    served = serve_kind(MARKED["Order"].FromString)
+    line = MARKED["Line"](org=ORG)
+    much = MARKED["Order"](lines=[line] * 2000).SerializeToString()
+    too_much = MARKED["Order"](lines=[line] * 50_000).SerializeToString()
+
+    refused = call(served.channel, kind, metadata=bearer(served.token), requests=[too_much])
+
+    assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ORGANIZATION_UNVERIFIED")
+    assert not served.seen.requests
+    assert call(served.channel, kind, metadata=bearer(served.token), requests=[much]).messages == [REPLY]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [b"application/grpc", b"application/grpc+proto", b"application/grpc+json", b"application/grpc;x=y", b"text/plain"],
+)
+def test_content_type_changes_nothing(
+    door: Door, loop: Loop, verifier: Verifier, token: str, content_type: bytes
+) -> None:
+    """A server of gRPC for Python hands the bytes to the handler's own parser, or answers nothing."""
+    kind, seen = "unary_unary", Seen()
+    served = handler(kind, behaviour(door, kind, seen), TYPES[kind].FromString)
+    request = naming(kind, OTHER)
+
+    with door.listen(loop, {method(kind): served}, [door.interceptor(verifier)]) as address:
+        wire = Wire(address)
+        stream = wire.send(
+            method(kind),
+            [(b"authorization", f"Bearer {token}".encode())],
+            body=b"\0" + len(request).to_bytes(4) + request,
+            content_type=content_type,
+        )
+        answer = wire.receive(stream)
+        wire.close()
+
+    assert answer.get(b"grpc-status") != b"0"
+    assert seen.requests == []
+
+
+# ---- Every way to read ----
+
+SYNC_WAYS: dict[str, Callable[[Any], Any]] = {
+    "next": next,
+    "method next": lambda requests: requests.next(),
+    "method __next__": lambda requests: requests.__next__(),
+    "its iterator": lambda requests: next(iter(requests)),
+    "method _next": lambda requests: requests._next(),  # noqa: SLF001 - of grpc
+    "generator": lambda requests: requests.send(None),
+    "thread": lambda requests: on_a_thread(next, requests),
+}
+
+Read = Callable[[Any, Any], Any]
+ASYNC_WAYS: dict[str, Read] = {
+    "anext": lambda requests, _: anext(requests),
+    "method __anext__": lambda requests, _: requests.__anext__(),
+    "its iterator": lambda requests, _: anext(aiter(requests)),
+    "generator": lambda requests, _: aiter(requests).asend(None),
+    "receiver": lambda requests, _: anext(requests._async_message_receiver()),  # noqa: SLF001 - of grpc
+    "context": lambda _, context: context.read(),
+}
+
+
+def on_a_thread(function: Callable[..., Any], *args: Any) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result(PATIENCE)
+
+
+def each_read(seen: Seen, read: Callable[[Any], Any]) -> Behaviour:
+    def behave(requests: Any, _context: Any) -> bytes:
+        # A way that there is not hands out nothing.
+        with contextlib.suppress(AttributeError, StopIteration):
+            while True:
+                seen.take(read(requests))
+        return REPLY
+
+    return behave
+
+
+def each_read_async(seen: Seen, read: Read) -> Behaviour:
+    async def behave(requests: Any, context: Any) -> bytes:
+        with contextlib.suppress(AttributeError, StopAsyncIteration):
+            while (request := await read(requests, context)) is not grpc.aio.EOF:
+                seen.take(request)
+        return REPLY
+
+    return behave
+
+
+@pytest.mark.parametrize("kind", ["stream_unary"])
+@pytest.mark.parametrize("door", [GRPC, RELAY, AIO_SYNC], ids=lambda door: door.name)
+@pytest.mark.parametrize("way", SYNC_WAYS)
+def test_no_way_to_read_hands_out_another_organization(serve_kind: ServeKind, kind: str, way: str) -> None:
+    seen = Seen()
+    served = serve_kind(TYPES[kind].FromString, each_read(seen, SYNC_WAYS[way]))
+
+    outcome = served.ask(ORG, OTHER, ORG)
+
+    assert seen.bytes in ([], [naming(kind, ORG)])
+    assert outcome.code is not grpc.StatusCode.OK or not seen.requests
+
+
+@pytest.mark.parametrize("kind", ["stream_unary"])
+@pytest.mark.parametrize("door", [AIO, AIO_READ_WRITE], ids=lambda door: door.name)
+@pytest.mark.parametrize("way", ASYNC_WAYS)
+def test_no_way_to_await_hands_out_another_organization(serve_kind: ServeKind, kind: str, way: str) -> None:
+    seen = Seen()
+    served = serve_kind(TYPES[kind].FromString, each_read_async(seen, ASYNC_WAYS[way]))
+
+    outcome = served.ask(ORG, OTHER, ORG)
+
+    assert seen.bytes in ([], [naming(kind, ORG)])
+    assert is_refused(outcome) or not seen.requests
+
+
+@pytest.mark.parametrize("kind", ["stream_unary"])
+@pytest.mark.parametrize("door", [GRPC, RELAY], ids=lambda door: door.name)
+def test_method_next_reads_as_without_us(serve_kind: ServeKind, kind: str) -> None:
+    seen = Seen()
+    served = serve_kind(TYPES[kind].FromString, each_read(seen, SYNC_WAYS["method next"]))
+
+    assert served.ask(ORG, "").messages == [REPLY]
+    assert seen.bytes == [naming(kind, ORG), naming(kind, "")]
+    assert is_refused(served.ask(ORG, OTHER))
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
+@pytest.mark.parametrize("door", [AIO, AIO_READ_WRITE], ids=lambda door: door.name)
+@pytest.mark.parametrize("more", [(), (("x-org-id", OTHER),)], ids=["at-once", "with-the-peer"])
+def test_second_message_of_a_method_that_takes_one_is_not_seen(
+    serve_kind: ServeKind, kind: str, more: Metadata
+) -> None:
+    seen = Seen()
+
+    async def behave(request: Any, context: Any) -> bytes:
+        seen.take(request)
+        while (another := await context.read()) is not grpc.aio.EOF:
+            seen.take(another)
+        return REPLY
+
+    async def generate(request: Any, context: Any) -> AsyncIterator[bytes]:
+        yield await behave(request, context)
+
+    served = serve_kind(TYPES[kind].FromString, generate if kind == "unary_stream" else behave)
+    requests = [naming(kind, ORG), naming(kind, OTHER)]
+
+    # To the client it is a stream of requests, which is only how it sends them.
+    sent_as = "stream_stream" if kind == "unary_stream" else "stream_unary"
+    call(served.channel, sent_as, method(kind), metadata=[*bearer(served.token), *more], requests=requests)
+
+    assert seen.bytes == [naming(kind, ORG)]
 
 
 def test_verdict_that_waits_for_the_peer_changes_nothing(served: Served, kind: str) -> None:

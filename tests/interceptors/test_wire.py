@@ -1,21 +1,16 @@
 """Bytes that no gRPC client sends, over a bare HTTP/2 connection: refused, and the server goes on."""
 
 import contextlib
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import h2.config
-import h2.connection
-import h2.events
-import hpack
 import pytest
 
 from authz import ANONYMOUS, Verifier
 from tests.doubles import ORG
 from tests.interceptors.client import bearer, call
-from tests.interceptors.servers import DOORS, PATIENCE, Door, Loop, channel_to
+from tests.interceptors.servers import DOORS, Door, Loop, channel_to
 from tests.interceptors.service import (
     PUBLIC_METHODS,
     Witness,
@@ -24,70 +19,13 @@ from tests.interceptors.service import (
     method,
     public_method,
 )
-
-Headers = Sequence[tuple[bytes, bytes]]
+from tests.interceptors.wire import Headers, Wire
 
 UNAUTHENTICATED = b"16"
 PERMISSION_DENIED = b"7"
 OK = b"0"
 EMPTY_MESSAGE = bytes(5)
 FORGED = b"b3JnX2ZvcmdlZA"
-
-
-class PlainEncoder(hpack.Encoder):
-    """Writes strings as they are: Huffman codes of 200 kB take seconds."""
-
-    def encode(self, headers: Any, huffman: bool = False) -> bytes:  # noqa: FBT001, FBT002 - as its base has it
-        return super().encode(headers, huffman)
-
-
-class Wire:
-    """An HTTP/2 connection, spoken by hand; it never acknowledges the server's settings."""
-
-    def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), PATIENCE)
-        config = h2.config.H2Configuration(
-            header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
-        )
-        self._http = h2.connection.H2Connection(config)
-        self._http.encoder = PlainEncoder()
-        self._http.initiate_connection()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def send(self, name: str, headers: Headers, *, body: bytes | None = None) -> int:
-        """Begin a call, with one message or without an end; return its stream."""
-        stream = self._http.get_next_available_stream_id()
-        request = [
-            (b":method", b"POST"),
-            (b":scheme", b"http"),
-            (b":path", name.encode()),
-            (b":authority", b"localhost"),
-            (b"content-type", b"application/grpc"),
-            (b"te", b"trailers"),
-            *headers,
-        ]
-        self._http.send_headers(stream, request)
-        if body is not None:
-            self._http.send_data(stream, body, end_stream=True)
-        self._socket.sendall(self._http.data_to_send())
-        return stream
-
-    def receive(self, stream: int) -> dict[bytes, bytes]:
-        """Return the headers and trailers of the answer; it has none if the stream is reset."""
-        answer: dict[bytes, bytes] = {}
-        while b"grpc-status" not in answer:
-            data = self._socket.recv(65536)
-            assert data, "the server has closed the connection"
-            for event in self._http.receive_data(data):
-                if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-                    assert event.stream_id == stream
-                    answer |= dict(event.headers)
-                if isinstance(event, h2.events.StreamReset):
-                    return answer
-        return answer
 
 
 @dataclass(frozen=True)

@@ -1,68 +1,74 @@
-"""What Envoy shows of a request's body, and the messages of gRPC in it.
+"""What Envoy shows of a request's body, and the message of gRPC in it.
 
 Pure. Envoy shows a body only where it is told to (``with_request_body``), and must show bytes (``pack_as_bytes``): as
 text it replaces what is not UTF-8, and the upstream would be sent another message than the one that was looked at.
 """
 
-from collections.abc import Iterator
+from authz.envoy.v3.external_auth_pb2 import AttributeContext
+from authz.isolation import unverified
 
-from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest
-from authz.errors import PermissionDeniedError
+MAX_BODY_BYTES = 262_144
+"""How long a body may be of which the message is looked at."""
 
 # Envoy adds it where it shows the beginning of a body only (allow_partial_message).
 _PARTIAL = "x-envoy-auth-partial-body"
+_KINDS = (["application/grpc"], ["application/grpc+proto"])
 
 # A flag, and the length in four bytes: "gRPC over HTTP2", Length-Prefixed-Message.
 _PREFIX = 5
 
 
-def body_of(question: bytes) -> bytes:
+def body_of(http: AttributeContext.HttpRequest) -> bytes:
     """Return the body that Envoy shows, empty if it shows none.
 
-    Args:
-        question: a serialized ``CheckRequest`` that has been read before.
-
     Raises:
-        PermissionDeniedError: it is not the whole, or not as it was sent; the reason is ``organization_unverified``.
+        PermissionDeniedError: it is not the whole, or not as it was sent, or others may read something else than
+            protobuf in it; the reason is ``organization_unverified``.
 
     """
-    http = CheckRequest.FromString(question).attributes.request.http
+    headers = _headers(http, "content-type", "content-encoding", _PARTIAL)
+    if headers["content-type"] not in _KINDS:
+        # With "+json", or what an upstream takes for that, it is another text.
+        raise unverified("the content-type is neither application/grpc nor application/grpc+proto")
+    if any(value.lower() not in ("", "identity") for value in headers["content-encoding"]):
+        # A later filter, or the upstream, would decompress it.
+        raise unverified("the body has a content-encoding")
     if http.body:
         raise unverified("the body is shown as text; set pack_as_bytes")
-    if http.raw_body and _is_partial(http):
+    if http.raw_body and any(value not in ("", "false") for value in headers[_PARTIAL]):
         raise unverified("only the beginning of the body is shown; raise max_request_bytes")
     return http.raw_body
 
 
-def messages_in(body: bytes) -> Iterator[bytes]:
-    """Yield every message of gRPC in a body.
+def message_in(body: bytes) -> bytes:
+    """Return the one message of gRPC in a body.
 
     Raises:
-        PermissionDeniedError: one is compressed or not wholly there; the reason is ``organization_unverified``.
+        PermissionDeniedError: there is another one, or it is compressed, too long or not wholly there; the reason
+            is ``organization_unverified``.
 
     """
-    start = 0
-    while start < len(body):
-        flag, length = body[start], int.from_bytes(body[start + 1 : start + _PREFIX])
-        start += _PREFIX
-        if flag != 0:
-            raise unverified("the message is compressed")
-        if start + length > len(body):
-            raise unverified("the message is not wholly there")
-        yield body[start : start + length]
-        start += length
+    if len(body) > MAX_BODY_BYTES:
+        raise unverified(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    if body[0] != 0:
+        raise unverified("the message is compressed")
+    end = _PREFIX + int.from_bytes(body[1:_PREFIX])
+    if end > len(body):
+        raise unverified("the message is not wholly there")
+    if end < len(body):
+        # Servers differ: most take the first, some refuse both.
+        raise unverified("more than one message is sent to a method that takes one")
+    return body[_PREFIX:]
 
 
-def unverified(message: str) -> PermissionDeniedError:
-    """Return the refusal of a request that may name another organization, and nobody can tell."""
-    return PermissionDeniedError(message, reason="organization_unverified")
-
-
-def _is_partial(http: AttributeContext.HttpRequest) -> bool:
-    values = [http.headers.get(_PARTIAL, "")]
-    values += [
-        header.value or header.raw_value.decode("latin-1")
-        for header in http.header_map.headers
-        if header.key.lower() == _PARTIAL
-    ]
-    return any(value not in ("", "false") for value in values)
+def _headers(http: AttributeContext.HttpRequest, *names: str) -> dict[str, list[str]]:
+    """Return the values of some headers, in whichever form Envoy shows them."""
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for name in names:
+        if name in http.headers:
+            found[name].append(http.headers[name])
+    for header in http.header_map.headers:
+        values = found.get(header.key.lower())
+        if values is not None:
+            values.append(header.raw_value.decode("latin-1") or header.value)
+    return found

@@ -1,18 +1,53 @@
 """The check of the messages that Envoy shows: no request may name another organization than the caller's."""
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from authz.call import Principal
 from authz.descriptors import load_services, methods_of
-from authz.envoy.check.bodies import body_of, messages_in, unverified
+from authz.envoy.check.bodies import body_of, message_in
+from authz.envoy.check.paths import MAX_PATH, methods_in
+from authz.envoy.check.wire import Layout, layouts_of
+from authz.envoy.v3.external_auth_pb2 import AttributeContext
 from authz.errors import ConfigError
-from authz.isolation import check, places_of
+from authz.isolation import places_of, unverified
 
 Strictness = Literal["when_body", "enforce"]
+
+
+class _Method(NamedTuple):
+    """A method whose requests have marked fields.
+
+    Attributes:
+        type: the class of its requests.
+        layout: how they are written.
+        is_stream: whether there may be several.
+
+    """
+
+    type: Any
+    layout: Layout
+    is_stream: bool
+
+    def check(self, body: bytes, ids: Collection[bytes]) -> None:
+        """Check that the one message in ``body`` names nothing but ``ids``.
+
+        Raises:
+            PermissionDeniedError: it does, or may.
+
+        """
+        data = message_in(body)
+        # First, since it reads no more than so many fields, and the other makes an object of each.
+        self.layout.check(data, ids)
+        try:
+            self.type.FromString(data)
+        except DecodeError:
+            # Another parser may find more in what this one takes for broken.
+            raise unverified("the message cannot be parsed") from None
 
 
 class RequestIsolation:
@@ -21,7 +56,7 @@ class RequestIsolation:
     Args:
         path: a ``google.protobuf.FileDescriptorSet``; ``buf build -o api.binpb`` writes one.
         strictness: what happens where Envoy shows no body of such a method. ``when_body``: the call is left to the
-            upstream; ``enforce``: it is refused, which stops every stream whose body Envoy cannot show.
+            upstream; ``enforce``: it is refused, which stops every stream of requests.
 
     Raises:
         ConfigError: the file cannot be read, or marks a field that is no string.
@@ -29,49 +64,58 @@ class RequestIsolation:
     """
 
     def __init__(self, path: str | Path, strictness: Strictness = "when_body") -> None:
-        # A class of its own for each, of the file's pool: what this process has under the same name may differ.
-        types: dict[str, Any] = {
-            name: GetMessageClass(method.input_type) for name, method in methods_of(load_services(path))
-        }
+        methods = dict(methods_of(load_services(path)))
         try:
-            self._types = {name: one for name, one in types.items() if places_of(one) is not None}
+            # A class of its own for each, of the file's pool: what this process has under the same name may differ.
+            types: dict[str, Any] = {name: GetMessageClass(method.input_type) for name, method in methods.items()}
+            types = {name: one for name, one in types.items() if places_of(one) is not None}
+            layouts = layouts_of(one.DESCRIPTOR for one in types.values())
         except ConfigError as error:
             raise ConfigError(f"descriptors: {str(path)!a}: {error}") from None
+        self._marked = {
+            name: _Method(one, layouts[one.DESCRIPTOR], is_stream=methods[name].client_streaming)
+            for name, one in types.items()
+        }
+        self._others = methods.keys() - types.keys()
+        self._spellings = {spelling for name in self._marked for spelling in methods_in(name)}
         self._is_strict = strictness == "enforce"
 
     @property
     def is_idle(self) -> bool:
         """Whether no request of any method has a marked field."""
-        return not self._types
+        return not self._marked
 
-    def check(self, question: bytes, method: str, principal: Principal, *, grpc: bool) -> None:
+    def check(self, http: AttributeContext.HttpRequest, principal: Principal) -> None:
         """Check the request that Envoy asks about.
 
         Args:
-            question: a serialized ``CheckRequest`` that has been read before.
-            method: the full method name, which is the path of the request.
+            http: the request.
             principal: who makes it.
-            grpc: whether Envoy takes it for gRPC.
 
         Raises:
-            PermissionDeniedError: it names another organization (``organization_mismatch``), or may name one and
-                nobody can tell (``organization_unverified``).
+            PermissionDeniedError: it names another organization (``organization_mismatch``), or may name one, which
+                cannot be told (``organization_unverified``).
 
         """
-        message_type = self._types.get(method)
-        if message_type is None:
+        method = self._marked.get(http.path)
+        if method is None:
+            self._check_path(http.path)
             return
-        body = body_of(question)
+        if http.method != "POST":
+            # The request may be in the path or in a header, as Connect has it in the query of a GET.
+            raise unverified("the request is no POST")
+        body = body_of(http)
         if not body and not self._is_strict:
             return
         if not body:
             raise unverified("Envoy shows no body; set with_request_body for this method")
-        if not grpc:
-            # A later filter, or the upstream, may make the same call of it.
-            raise unverified("the body is not that of gRPC")
-        for data in messages_in(body):
-            try:
-                message = message_type.FromString(data)
-            except DecodeError:
-                raise unverified("the message cannot be parsed") from None
-            check(message, principal, principal.tenant)
+        if method.is_stream:
+            # One that fills max_request_bytes exactly is the beginning of a longer one, and Envoy does not say so.
+            raise unverified("the body of a stream of requests is never known to be whole")
+        method.check(body, {name.encode() for name in ("", principal.org_id, principal.tenant)})
+
+    def _check_path(self, path: str) -> None:
+        if path in self._others or not self._marked:
+            return
+        if len(path) > MAX_PATH or not self._spellings.isdisjoint(methods_in(path)):
+            raise unverified("the path may be another spelling of a method whose requests name organizations")

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from google.protobuf.json_format import MessageToDict
@@ -64,8 +64,23 @@ UNREADABLE = Call(method="", metadata=())
 """What a request is taken for that cannot even be parsed."""
 
 
-def read(body: bytes, *, jwt_authn_payload: str = "") -> tuple[Call, bool]:
-    """Return the call that Envoy asks about, and whether Envoy takes it for gRPC and turns a denial into a gRPC status.
+class Question(NamedTuple):
+    """What Envoy asks about.
+
+    Attributes:
+        call: the call.
+        is_grpc: whether Envoy takes it for gRPC, and turns a denial into a gRPC status.
+        http: the request as Envoy shows it.
+
+    """
+
+    call: Call
+    is_grpc: bool
+    http: AttributeContext.HttpRequest
+
+
+def read(body: bytes, *, jwt_authn_payload: str = "") -> Question:
+    """Return the call that Envoy asks about.
 
     The call's ``method`` is the path without the query. The peer is the caller as Envoy has seen it in its handshake
     (``include_peer_certificate``, ``include_tls_session``); headers about certificates are only headers.
@@ -102,7 +117,7 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> tuple[Call, bool]:
         verified_claims=claims,
         size=size,
     )
-    return call, is_grpc(kinds)
+    return Question(call, is_grpc(kinds), http)
 
 
 class _Headers:

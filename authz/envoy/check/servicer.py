@@ -98,11 +98,11 @@ class AuthorizationServicer:
         call, is_grpc = messages.UNREADABLE, False
         evidence, refusal = Evidence(), None
         try:
-            call, is_grpc = messages.read(body, jwt_authn_payload=self._jwt_authn_payload)
+            call, is_grpc, http = messages.read(body, jwt_authn_payload=self._jwt_authn_payload)
             principal = yield from self.authorizer.authorize(call, evidence)
             messages.check_path(call.method, grpc=is_grpc)
             if evidence.isolation is not None:
-                evidence.isolation.check(body, call.method, principal, grpc=is_grpc)
+                evidence.isolation.check(http, principal)
             answer = messages.allowed(
                 principal,
                 self.authorizer.trusted,

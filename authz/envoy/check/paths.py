@@ -1,0 +1,36 @@
+"""How lenient a server may be about a path: different spellings that may reach the same method.
+
+Pure. Envoy makes a path canonical where it is told to, and gRPC compares it byte by byte; what serves Connect or JSON
+beside gRPC may decode it once more, fold slashes and cases, or have methods below a prefix.
+"""
+
+import itertools
+import re
+from urllib.parse import unquote
+
+MAX_PATH = 4096
+"""How many characters of a path are looked at."""
+
+# One more than Envoy and a server behind it would decode together.
+_ROUNDS = 3
+_QUERY, _SEPARATORS = re.compile(r"[?#]"), re.compile(r"[/\\]+")
+# What follows them is of the segment's parameters (RFC 3986 section 3.3), or of a query that was encoded.
+_PARAMETERS = re.compile(r"[;?#].*", re.DOTALL)
+_IGNORED = " \t\r\n\0"
+
+
+def methods_in(path: str) -> set[str]:
+    """Return the methods that a path may lead to, ``service/method``, as the most lenient server reads it."""
+    path = _QUERY.split(path, maxsplit=1)[0]
+    for _ in range(_ROUNDS):
+        if "%" not in path:
+            break
+        path = unquote(path)
+    segments: list[str] = []
+    for segment in _SEPARATORS.split(path):
+        name = _PARAMETERS.sub("", segment).strip(_IGNORED).casefold()
+        if name == "..":
+            del segments[-1:]
+        elif name not in ("", "."):
+            segments.append(name)
+    return {f"{service}/{method}" for service, method in itertools.pairwise(segments)}
