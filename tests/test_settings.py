@@ -531,8 +531,8 @@ def test_a_misspelt_variable_is_an_error_that_names_the_nearest(
 
 
 def test_a_misspelt_argument_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"^polcy: no such setting; the nearest is policy$"):
-        Settings.load(polcy="policy.yaml")
+    with pytest.raises(ConfigError, match=r"^polici: no such setting; the nearest is policy$"):
+        Settings.load(polici="policy.yaml")
 
 
 def test_a_variable_may_be_in_any_case_but_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -491,6 +491,16 @@ def test_server_may_ask_where_its_settings_say() -> None:
     assert [entry["port"] for entry in policy["egress"][1]["ports"]] == [443, 8443]
 
 
+def test_what_a_pod_lacks_is_said(given: dict[str, Any]) -> None:
+    tls = {name: given[name] for name in ("tls_cert_file", "tls_key_file")}
+    open_one, shut_one = kubelet().comments, kubelet(policy=given["policy"], **tls).comments
+
+    assert "every good token may call everything" in open_one
+    assert "in plain text" in open_one
+    assert "every good token" not in shut_one
+    assert "in plain text: for TLS" not in shut_one
+
+
 def test_large_files_are_applied_by_the_server(tmp_path: Path) -> None:
     (tmp_path / "large.yaml").write_text(POLICY + "#" * 300_000)
 
