@@ -881,7 +881,7 @@ MISTAKES = (
         "tests/test_settings.py -k wrong_with_a_file",
     ),
     Mistake(
-        "nobody is warned that there is no policy",
+        "the operator is not warned that there is no policy",
         "authz/envoy/operations/banner.py",
         "telemetry.INFO if policy else telemetry.WARNING",
         "telemetry.INFO",
@@ -902,7 +902,7 @@ MISTAKES = (
         "tests/envoy/test_kubernetes.py -k denies",
     ),
     Mistake(
-        "a setting that nobody has thought of is lost on the way to a pod",
+        "a setting that is in no group is lost on the way to a pod",
         "authz/envoy/config/pod.py",
         "GROUPS.get(name, _unknown)",
         "GROUPS.get(name, _replaced)",

@@ -36,9 +36,11 @@ from tests.test_image import instruction
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 SERVICE = Service()
-SECRET = "s3cret-that-nobody-may-print"
+SECRET = "s3cret-that-must-not-be-printed"
 OLDEST = "1.27"
-POLICY = "name: p\ndeny_rules:\n- name: nobody-deletes\n  request: {paths: [/a.B/Delete]}\nallow_rules:\n- name: r\n"
+POLICY = (
+    "name: p\ndeny_rules:\n- name: deletes-are-denied\n  request: {paths: [/a.B/Delete]}\nallow_rules:\n- name: r\n"
+)
 
 
 def settings(**values: Any) -> Settings:
