@@ -41,7 +41,7 @@ class EnvironmentSettings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - which takes a name that is none for nothing
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - which reads a file that nobody has named
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - which reads a file that no operator has named
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is none
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return where values come from, the first one first; for pydantic."""

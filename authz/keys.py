@@ -38,7 +38,7 @@ def load_jwks(jwks: Mapping[str, Any] | str | os.PathLike[str], setting: str) ->
 
 
 def public_jwks(jwks: str, setting: str) -> str:
-    """Return the text of a key set that somebody configured, which may be shown to anybody.
+    """Return the text of a configured key set, without anything that callers may not see.
 
     Args:
         jwks: its JSON text, or the path of a file.

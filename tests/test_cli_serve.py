@@ -13,6 +13,8 @@ import pytest
 
 from authz import cli
 from authz.demo.signing import SigningKey
+from authz.envoy.operations import banner
+from authz.settings import Settings
 from tests import programs
 from tests.certificates import Authority
 from tests.doubles import AUDIENCE, ISSUER, jwks
@@ -113,6 +115,15 @@ def test_log_says_which_policy_is_in_force_and_warns_of_none(folder: Path, worke
             program.end()
 
     assert said == [("warning", "none: every good token may call everything"), ("info", "policy.json")]
+
+
+@pytest.mark.parametrize(("policy", "level"), [("", "WARNING"), ("policy.json", "INFO")])
+@pytest.mark.usefixtures("no_settings")
+def test_lack_of_a_policy_is_a_warning(caplog: pytest.LogCaptureFixture, policy: str, level: str) -> None:
+    caplog.set_level("INFO")
+    banner.announce(Settings.load(), policy, [LOOPBACK], {})
+
+    assert [record.levelname for record in caplog.records] == [level]
 
 
 def test_settings_file_that_is_read_is_said(folder: Path) -> None:

@@ -56,7 +56,7 @@ def test_values_go_before_variables_and_those_before_the_file(folder: Path, monk
     assert (settings.realm, settings.grace, settings.log_level) == ("value", 2.0, "error")
 
 
-def test_file_that_nobody_names_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_without_being_named_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_env_file(folder, "AUTHZ_REALM=file", "AUTHZ_JWKS={}")
     unread = [cls.load() for cls in (Settings, VerifierSettings)]
     monkeypatch.setenv("AUTHZ_ENV_FILE", file)
@@ -531,8 +531,8 @@ def test_a_misspelt_variable_is_an_error_that_names_the_nearest(
 
 
 def test_a_misspelt_argument_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"^polcy: no such setting; the nearest is policy$"):
-        Settings.load(polcy="policy.yaml")
+    with pytest.raises(ConfigError, match=r"^polici: no such setting; the nearest is policy$"):
+        Settings.load(polici="policy.yaml")
 
 
 def test_a_variable_may_be_in_any_case_but_once(monkeypatch: pytest.MonkeyPatch) -> None:

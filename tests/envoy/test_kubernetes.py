@@ -36,9 +36,11 @@ from tests.test_image import instruction
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 SERVICE = Service()
-SECRET = "s3cret-that-nobody-may-print"
+SECRET = "s3cret-that-must-not-be-printed"
 OLDEST = "1.27"
-POLICY = "name: p\ndeny_rules:\n- name: nobody-deletes\n  request: {paths: [/a.B/Delete]}\nallow_rules:\n- name: r\n"
+POLICY = (
+    "name: p\ndeny_rules:\n- name: deletes-are-denied\n  request: {paths: [/a.B/Delete]}\nallow_rules:\n- name: r\n"
+)
 
 
 def settings(**values: Any) -> Settings:
@@ -489,6 +491,16 @@ def test_server_may_ask_where_its_settings_say() -> None:
     policy = manifests(jwks_url="https://keys.example:8443/jwks")[3]["spec"]
 
     assert [entry["port"] for entry in policy["egress"][1]["ports"]] == [443, 8443]
+
+
+def test_what_a_pod_lacks_is_said(given: dict[str, Any]) -> None:
+    tls = {name: given[name] for name in ("tls_cert_file", "tls_key_file")}
+    open_one, shut_one = kubelet().comments, kubelet(policy=given["policy"], **tls).comments
+
+    assert "every good token may call everything" in open_one
+    assert "in plain text" in open_one
+    assert "every good token" not in shut_one
+    assert "in plain text: for TLS" not in shut_one
 
 
 def test_large_files_are_applied_by_the_server(tmp_path: Path) -> None:

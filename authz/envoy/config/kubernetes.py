@@ -117,7 +117,7 @@ def _deployment(service: Service, settings: Settings, pod: Pod) -> Document:
                 "template": {"metadata": {"labels": labels}, "spec": template},
             },
         },
-        title="\n".join(_title(service, pod)),
+        title="\n".join(_title(service, settings, pod)),
         comments={
             "*/readinessProbe": "Ready is who has the issuer's keys.",
             "*/livenessProbe": "Alive is who answers: an issuer that is down is no reason to restart.",
@@ -132,11 +132,15 @@ def _deployment(service: Service, settings: Settings, pod: Pod) -> Document:
     )
 
 
-def _title(service: Service, pod: Pod) -> list[str]:
+def _title(service: Service, settings: Settings, pod: Pod) -> list[str]:
     lines = [
         "For Kubernetes 1.27 and later. Made by `authz envoy-config --format kubernetes`.",
         "Replace: the image, and issuer and audience if they are not yours.",
     ]
+    if not settings.policy_in_force():
+        lines.append("Warning: there is no policy, so every good token may call everything (AUTHZ_POLICY).")
+    if not pod.has_tls:
+        lines.append("Tokens reach it in plain text: for TLS set AUTHZ_TLS_CERT_FILE and AUTHZ_TLS_KEY_FILE.")
     create = f"kubectl --namespace {service.namespace} create secret"
     if pod.secrets:
         files = " ".join(f"--from-file={key}=FILE" for key in pod.secrets.values())
