@@ -158,7 +158,7 @@ class Settings(VerifierSettings):
         "0 asks for every call. By default nobody asks.",
     )
     introspect_if_unavailable: Literal["deny", "local"] = Field(
-        "deny", description="When the issuer cannot be asked: deny, or local to believe the signature."
+        "deny", description="While the issuer does not answer: deny, or local to believe the signature."
     )
     introspection_client_id: str | None = Field(None, description="Our own credentials, for asking the issuer.")
     # No flag, which would show in every list of processes.

@@ -311,3 +311,35 @@ def test_a_fork_asks_anew(directory: Directory, source: Source) -> None:
 
     assert find(directory) == GOLD
     assert source.asked == [ORG, ORG]
+
+
+def test_a_callers_haste_does_not_choose_the_older_record(
+    directory: Directory, source: Source, clock: ManualClock
+) -> None:
+    """R1: who has been taken out of a group comes with a short deadline, and is still in it."""
+    find(directory)
+    source.organizations[ORG] = SILVER
+    source.gate.clear()
+    clock.advance(FRESH)
+
+    with pytest.raises(DirectoryUnavailableError):
+        run(directory.find(ORG), timeout=0.0)
+    source.gate.set()
+    eventually(lambda: directory.counters.found == 2)
+    assert find(directory) == SILVER
+
+
+def test_no_organization_takes_all_the_threads_that_may_wait(directory: Directory, source: Source) -> None:
+    """R3: and for those beyond its share that is no outage."""
+    source.gate.clear()
+    flows = [directory.find(ORG), directory.find(OTHER)]
+    one, other = (next(flow).threads for flow in flows)
+    assert one is not None
+    assert other is not None
+    taken = 0
+    while one.acquire(blocking=False):
+        taken += 1
+
+    assert (taken, other.acquire(blocking=False), reason_of(directory)) == (8, True, "overloaded")
+    for flow in flows:
+        flow.close()

@@ -7,11 +7,13 @@ import grpc
 import pytest
 
 from authz import Assurance, Authorizer, Introspector, Transport, Verifier
+from authz.decision import Decision
 from authz.demo.issuer import Issuer, IssuerServer
 from authz.demo.signing import SigningKey
-from tests.doubles import ManualClock
+from tests.doubles import ISSUER, FakeTransport, ManualClock, eventually, json_response, m2m_claims
 from tests.interceptors.client import Outcome, bearer
 from tests.interceptors.conftest import ServeAll
+from tests.interceptors.servers import DOORS
 from tests.interceptors.service import expected_replies, method
 
 LATELY = 5.0
@@ -122,3 +124,27 @@ def test_what_the_operator_revokes_is_refused_at_once(live: Live) -> None:
     live.authorizer.revoke(client_id=live.issuer.directory.applications[0].client_id)
 
     assert (before.code, live.call("stream_unary").reason) == (grpc.StatusCode.OK, "TOKEN_INACTIVE")
+
+
+@pytest.mark.parametrize("door", [door for door in DOORS if not door.is_aio], ids=lambda door: door.name)
+def test_a_callers_deadline_does_not_have_its_signature_believed(
+    serve_all: ServeAll, verifier: Verifier, ec_key: SigningKey
+) -> None:
+    """R1: it ended the wait for the issuer's word, and the handler of a withdrawn token ran, if for nobody."""
+    hanging = FakeTransport(lambda: json_response({"active": False}))
+    hanging.hang()
+    introspector = Introspector(ISSUER, client_id="c", client_secret="s", transport=hanging)
+    told: list[Decision] = []
+    authorizer = Authorizer(
+        verifier,
+        introspector=introspector,
+        assurance=Assurance(if_unavailable="local"),
+        observers=[told.append],
+    )
+    served = serve_all(judge=authorizer)
+    outcome = served.call("unary_unary", metadata=bearer(ec_key.sign(m2m_claims())), timeout=0.2)
+    eventually(lambda: told)
+
+    # Client and server see the end of the deadline at the same moment.
+    assert outcome.code in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
+    assert ([decision.verdict for decision in told], served.witness.sights) == (["undecided"], [])
