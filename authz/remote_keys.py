@@ -84,19 +84,20 @@ class RemoteKeySet:
         self.after_fork()
         fork.register(self)
 
-    def find(self, kid: str | None) -> Flow[VerificationKey]:
+    def find(self, kid: str | None, algorithm: str | None = None) -> Flow[VerificationKey]:
         """See :class:`authz.keys.KeySet`; waits up to 2 s, for a first key set or for an unknown ``kid``."""
         # Twice: a fetch that this call only joined began before it, perhaps before the key was published.
         for _ in range(2):
-            key, pending, is_ours = self._look_up(kid)
+            key, pending, is_ours = self._look_up(kid, algorithm)
             if key is not None:
                 return key
             yield from self._wait(pending)
             if is_ours:
                 break
-        key = self._current().get(kid)
+        ring = self._current()
+        key = ring.get(kid, algorithm)
         if key is None:
-            raise KeyNotFoundError
+            raise ring.missing(kid)
         return key
 
     def load(self) -> Flow[None]:
@@ -118,7 +119,7 @@ class RemoteKeySet:
         """See :class:`authz.keys.KeySet`; like any use of a key it refreshes ahead of need."""
         if self._now() >= self._refresh_at:
             self._refresh_ahead()
-        return self._current().keys.get(key.kid) is key
+        return self._current().holds(key)
 
     def knows(self, key_id: str) -> bool:
         """See :class:`authz.keys.KeySet`."""
@@ -140,7 +141,7 @@ class RemoteKeySet:
             ring = self._current()
             return KeySetHealth(
                 is_ready=bool(ring.keys),
-                keys=len(ring.keys),
+                keys=len(ring),
                 age=self.age(),
                 lasts=max(0.0, self._stale_at - now),
                 error=self._error,
@@ -163,10 +164,10 @@ class RemoteKeySet:
     def _current(self) -> KeyRing:
         return self._ring if self._now() < self._stale_at else _NO_KEYS
 
-    def _look_up(self, kid: str | None) -> tuple[VerificationKey | None, "Future[bool]", bool]:
+    def _look_up(self, kid: str | None, algorithm: str | None) -> tuple[VerificationKey | None, "Future[bool]", bool]:
         # One lock around looking and deciding: a set that arrives in between must not look like a miss.
         with self._lock:
-            key = self._current().get(kid)
+            key = self._current().get(kid, algorithm)
             pending, is_ours = (_NOTHING, False) if key else self._join_or_begin(self._now())
         if key is not None:
             self._refresh_ahead()
@@ -238,14 +239,14 @@ class RemoteKeySet:
                 watcher(withdrawn)
 
     def _replace(self, ring: KeyRing, now: float, fresh: float) -> frozenset[str]:
-        # A key that stays keeps its object, so that holds() is one comparison
+        # A key that stays keeps its object, so that holds() compares no keys
         # and a token verified by a key that left, or changed, is known at once.
-        old = self._ring.keys
-        self._ring = KeyRing(keys={kid: old[kid] if old.get(kid) == key else key for kid, key in ring.keys.items()})
+        old = self._ring
+        self._ring = ring.keeping(old)
         self._fetched_at = now
         self._refresh_at = now + fresh * (_REFRESH_AT + JITTER * self._jitter())
         self._stale_at = now + max(fresh, STALE)
-        return frozenset(kid or "" for kid, key in old.items() if self._ring.keys.get(kid) is not key)
+        return frozenset(kid or "" for kid, keys in old.keys.items() if not all(map(self._ring.covers, keys)))
 
     def _wait(self, pending: "Future[bool]") -> Flow[None]:
         try:

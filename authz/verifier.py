@@ -57,7 +57,7 @@ class Verifier:
         max_lifetime: seconds that a token may live at the most, or ``None`` for any.
         allow_user_tokens: accept tokens that stand for a person, too. Their ``org_id`` is one that the
             person chose, and whoever may register a client with the issuer can obtain them.
-        allow_missing_kid: accept a token without ``kid`` where the issuer has exactly one key.
+        allow_missing_kid: accept a token without ``kid`` where the issuer has exactly one key for its ``alg``.
         require_at_jwt: refuse tokens whose ``typ`` is not ``at+jwt`` (RFC 9068 section 4). WorkOS sends no ``typ``.
         org_id_pattern: regular expression that the whole ``org_id`` must match.
         max_blocked_threads: how many threads may wait while an unknown ``kid`` is looked for.
@@ -247,7 +247,7 @@ class Verifier:
             raise TokenMalformedError(str(error)) from error
         # Before any fetch: whoever writes another issuer's name must not make this one work.
         check_issuer(claims, self._rules)
-        key = yield from self._keys.find(jws.kid)
+        key = yield from self._keys.find(jws.kid, jws.algorithm)
         # Before the claims: what nobody has signed must not be reported as a fact.
         check_signature(jws, key)
         now = self._time()

@@ -816,4 +816,47 @@ MISTAKES = (
         "except Exception as raised:",
         "tests/test_flow.py -k whatever_a_started",
     ),
+    # ---- Keys of one name, and the client ----
+    Mistake(
+        "the algorithm does not choose among keys of one kid",
+        "authz/verifier.py",
+        "self._keys.find(jws.kid, jws.algorithm)",
+        "self._keys.find(jws.kid)",
+        "tests/test_verifier.py -k one_kid",
+    ),
+    Mistake(
+        "two keys of one kid and algorithm are both taken",
+        "authz/jwk.py",
+        "if count == 1}",
+        "if count}",
+        "tests/test_jwk.py -k kid",
+    ),
+    Mistake(
+        "a listing without alg widens a key",
+        "authz/jwk.py",
+        "[key for key in twins if len(key.algorithms) == 1] or twins",
+        "twins",
+        "tests/test_jwk.py -k listing",
+    ),
+    Mistake(
+        "a missing kid may mean any of several keys",
+        "authz/jwk.py",
+        "return fit[0] if len(fit) == 1 else None",
+        "return fit[0] if fit else None",
+        "tests/test_jwk.py tests/test_verifier.py -k kid",
+    ),
+    Mistake(
+        "a key that is for less stays in force",
+        "authz/jwk.py",
+        "key.thumbprint == other.thumbprint and key.algorithms <= other.algorithms",
+        "key.thumbprint == other.thumbprint",
+        "tests/test_jwk.py tests/test_remote_keys.py -k for_more",
+    ),
+    Mistake(
+        "a key for encryption verifies",
+        "authz/jwk.py",
+        'if any(operation not in ("sign", "verify") for operation in operations):',
+        'if "use" in member and any(operation not in ("sign", "verify") for operation in operations):',
+        "tests/test_jwk.py -k unfit",
+    ),
 )

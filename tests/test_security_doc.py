@@ -14,8 +14,8 @@ TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 
 ROWS = {
     "A": 9,
-    "B": 13,
-    "C": 8,
+    "B": 14,
+    "C": 10,
     "D": 11,
     "E": 11,
     "F": 8,

@@ -529,6 +529,13 @@ def test_a_secret_may_be_in_a_file(filed, transport):
     assert transport.requests[0].form["client_secret"] == SECRET
 
 
+def test_a_byte_order_mark_is_no_part_of_a_secret(filed, transport, secret_file):
+    secret_file.write_bytes(b"\xef\xbb\xbfanother\n")
+    filed.token()
+
+    assert transport.requests[0].form["client_secret"] == "another"
+
+
 def test_a_new_secret_needs_no_restart(filed, transport, clock, secret_file):
     filed.token()
     secret_file.write_text("another")
