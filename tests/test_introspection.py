@@ -596,7 +596,7 @@ def test_unavailable_says_when_to_try_again(introspector, token, principal, tran
         pytest.param("-5", 1.1, id="negative"),
         pytest.param("soon", 1.1, id="word"),
         pytest.param("\u0662\u0660", 1.1, id="other-digits"),
-        pytest.param("Wed, 21 Oct 2099 07:28:00 GMT", 1.1, id="date"),
+        pytest.param("Wed, 21 Oct 2099 07:28:00 GMT", 60, id="date"),
     ],
 )
 def test_429_pauses_as_the_issuer_asks(ask, endpoint, clock, retry_after, seconds):

@@ -26,6 +26,8 @@ def token(
     client_id: str,
     client_secret_file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     scope: list[str] | None = None,
+    resource: list[str] | None = None,
+    audience: str | None = None,
     auth_method: AuthMethod = "client_secret_post",
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
@@ -45,6 +47,10 @@ def token(
         A file that holds the secret; - is standard input.
     scope
         A scope to ask for; may be repeated.
+    resource
+        The URI of what the token is for (RFC 8707); may be repeated.
+    audience
+        What the token is for, where the issuer wants this name for it, as Auth0 does.
     auth_method
         client_secret_post or client_secret_basic.
     as_json
@@ -59,6 +65,8 @@ def token(
         client_id=client_id,
         client_secret=_secret(client_secret_file),
         scope=scope,
+        resource=resource,
+        audience=audience,
         auth_method=auth_method,
         transport=Transport(),
     )
