@@ -1,25 +1,23 @@
 """Tokens for calling others: OAuth 2.0 ``client_credentials`` (RFC 6749 section 4.4), fetched ahead of need."""
 
-import base64
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
-from urllib.parse import quote_plus, urlsplit
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 from authz import fork, telemetry
 from authz.backoff import JITTER, Backoff, uniform
+from authz.client_authentication import AuthMethod, authenticated, check_auth_method
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.errors import AuthzError, ConfigError, TokenDeniedError, TokenEndpointError
 from authz.flow import Flow, Wait, arun, run
 from authz.secret import read_secret
 from authz.token_response import IssuedToken, NoTokenError, read_token
 from authz.transport import Form, HttpResponse, Transport, TransportError, check_issuer_url, check_url
-
-AuthMethod = Literal["client_secret_post", "client_secret_basic"]
 
 _PATIENCE = 10.0
 _REFRESH_SECONDS, _REFRESH_SHARE = 60.0, 0.1
@@ -122,8 +120,7 @@ class ClientCredentials:
             raise ConfigError("client_secret and client_secret_file: give one of them")
         if client_secret is not None and not client_secret:
             raise ConfigError("client_secret: must not be empty")
-        if auth_method not in ("client_secret_post", "client_secret_basic"):
-            raise ConfigError(f"auth_method: {auth_method!a} must be client_secret_post or client_secret_basic")
+        check_auth_method(auth_method)
         if token_url is not None:
             self._url = check_url(token_url, "token_url")
         else:
@@ -273,16 +270,9 @@ class ClientCredentials:
             unreadable.set_exception(NoTokenError(str(error)))
             self._finish(pending, unreadable, asked, None)
             return
-        form, headers = self._request(secret)
+        form, headers = authenticated(self._form, self._auth_method, self.client_id, secret)
         response = self._transport.fetch("POST", self._url, form=form, headers=headers)
         response.add_done_callback(lambda done: self._finish(pending, done, asked, secret))
-
-    def _request(self, secret: str) -> tuple[Form, dict[str, str]]:
-        if self._auth_method == "client_secret_post":
-            return {**self._form, "client_id": self.client_id, "client_secret": secret}, {}
-        # RFC 6749 section 2.3.1: form-encoded first, then Basic.
-        pair = f"{quote_plus(self.client_id)}:{quote_plus(secret)}"
-        return self._form, {"authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
 
     def _secret(self) -> str:
         if self._client_secret_file is None:

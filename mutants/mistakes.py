@@ -915,4 +915,11 @@ MISTAKES = (
         "is_refused = False",
         "tests/interceptors/test_bearer.py -k every_refused",
     ),
+    Mistake(
+        "a secret for a header stands in the form",
+        "authz/client_authentication.py",
+        'if method == "client_secret_post":',
+        "if method:",
+        "tests/test_introspection.py tests/test_settings.py -k test_secret_is_sent_as_the",
+    ),
 )

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("clock", "encoding", "errors", "fork", "logs", "peer", "reasons", "signature", "telemetry"),
     ("alarms", "background", "backoff", "call", "jwk", "secret", "transport", "watch"),
-    ("flow", "metadata", "quota", "refusal", "streams", "token_response"),
+    ("client_authentication", "flow", "metadata", "quota", "refusal", "streams", "token_response"),
     ("claims", "decision", "descriptors", "discovery", "jws", "keys", "revocation", "suspension", "token_source"),
     (
         "audit",

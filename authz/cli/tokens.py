@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, standard_input
+from authz.client_authentication import AuthMethod
 from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.errors import AuthzError, ConfigError, UnavailableError
 from authz.secret import read_secret
 from authz.settings import VerifierSettings
-from authz.token_source import AuthMethod, ClientCredentials
+from authz.token_source import ClientCredentials
 from authz.transport import Transport
 
 VerifierFlags = Annotated[VerifierSettings | None, Parameter(name="*")]
