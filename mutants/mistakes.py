@@ -922,4 +922,18 @@ MISTAKES = (
         "if method:",
         "tests/test_introspection.py tests/test_settings.py -k test_secret_is_sent_as_the",
     ),
+    Mistake(
+        "gRPC's retry policies are not told when",
+        "authz/refusal.py",
+        "(*self.headers, *_pushback(self.wait), Entry(",
+        "(*self.headers, Entry(",
+        "tests/interceptors/test_retries.py tests/test_refusal.py -k retry_polic",
+    ),
+    Mistake(
+        "gRPC's retry policies wait for an hour",
+        "authz/refusal.py",
+        'str(wait) if wait <= 1000 * _MAX_RETRY_AFTER else "-1"',
+        "str(wait)",
+        "tests/test_refusal.py -k retry_polic",
+    ),
 )
