@@ -106,6 +106,10 @@ class KeyRing:
         fit = [key for key in named if algorithm is None or algorithm in key.algorithms]
         return fit[0] if len(fit) == 1 else None
 
+    def knows(self, kid: str | None, thumbprint: str = "") -> bool:
+        """Say whether there is a key of that ``kid``, or the one of that thumbprint unless it is empty."""
+        return any(thumbprint in ("", key.thumbprint) for key in self.keys.get(kid, ()))
+
     def missing(self, kid: str | None) -> KeyNotFoundError:
         """Return why :meth:`get` has found no key of that ``kid``."""
         return KeyNotFoundError("the keys of this kid are for other algorithms" if kid in self.keys else "")

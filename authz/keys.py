@@ -113,8 +113,14 @@ class KeySet(Protocol):
     def holds(self, key: VerificationKey) -> bool:
         """Say whether ``key`` is one of the issuer's at this moment."""
 
-    def knows(self, key_id: str) -> bool:
-        """Say whether any key of that ``kid``, or without one for an empty string, is among those last published."""
+    def knows(self, key_id: str, thumbprint: str = "") -> bool:
+        """Say whether a key of that ``kid``, or without one for an empty string, is among those last published.
+
+        Args:
+            key_id: its ``kid``.
+            thumbprint: its own, since another may have its name; an empty string for any.
+
+        """
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """Have ``withdrawn`` called with every ``kid`` of which the issuer takes back a key, or changes one."""
@@ -156,9 +162,9 @@ class StaticKeySet:
         """See :class:`KeySet`."""
         return self._ring.holds(key)
 
-    def knows(self, key_id: str) -> bool:
+    def knows(self, key_id: str, thumbprint: str = "") -> bool:
         """See :class:`KeySet`."""
-        return (key_id or None) in self._ring.keys
+        return self._ring.knows(key_id or None, thumbprint)
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """Do nothing: no key is ever taken back."""

@@ -121,9 +121,9 @@ class RemoteKeySet:
             self._refresh_ahead()
         return self._current().holds(key)
 
-    def knows(self, key_id: str) -> bool:
+    def knows(self, key_id: str, thumbprint: str = "") -> bool:
         """See :class:`authz.keys.KeySet`."""
-        return (key_id or None) in self._ring.keys
+        return self._ring.knows(key_id or None, thumbprint)
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """See :class:`authz.keys.KeySet`; called on the thread that fetches."""

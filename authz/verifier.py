@@ -4,6 +4,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cachetools import FIFOCache
@@ -233,7 +234,9 @@ class Verifier:
 
     def knows_key(self, principal: Principal) -> bool:
         """Say whether the issuer still has the key that ``principal`` was verified by; yes for another issuer's."""
-        return principal.issuer != self.issuer or self._keys.knows(principal.key_id)
+        if principal.issuer != self.issuer:
+            return True
+        return self._keys.knows(principal.key_id, principal.key_thumbprint)
 
     def key_age(self, principal: Principal) -> float | None:
         """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` for another issuer's."""
@@ -252,6 +255,7 @@ class Verifier:
         check_signature(jws, key)
         now = self._time()
         principal = principal_from(claims, self._rules, now, key_id=key.kid or "")
+        principal = replace(principal, key_thumbprint=key.thumbprint)
         until = min(self.ends_at(principal), now + CACHE_SECONDS)
         with self._lock:
             self._cache[digest] = _Verified(principal, key, until)

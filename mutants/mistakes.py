@@ -936,4 +936,11 @@ MISTAKES = (
         "str(wait)",
         "tests/test_refusal.py -k retry_polic",
     ),
+    Mistake(
+        "a stream opens whose key was replaced by its namesake",
+        "authz/verifier.py",
+        "self._keys.knows(principal.key_id, principal.key_thumbprint)",
+        "self._keys.knows(principal.key_id)",
+        f"{_DOORS}test_stream_revocation.py -k between",
+    ),
 )
