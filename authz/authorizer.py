@@ -261,7 +261,7 @@ class Authorizer:
         Takes effect at once, in this process.
 
         Args:
-            what: one of ``token_id`` (``jti``), ``client_id``, ``org_id`` and ``key_id`` (``kid``, all keys of that name).
+            what: one of ``token_id`` (``jti``), ``client_id``, ``org_id`` and ``key_id`` (``kid``).
 
         Raises:
             ConfigError: not exactly one of them, or an empty one.

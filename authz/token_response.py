@@ -96,7 +96,7 @@ def _lifetime(said: Any, expires_at: float | None, now: float) -> float:
 
 
 def _expiry(token: str) -> float | None:
-    # Nobody has verified it: it may only have us fetch the next token sooner.
+    # Read without verifying: it may only have us fetch the next token sooner.
     try:
         expires_at = json_object(base64url_decode(token.split(".")[1])).get("exp")
     except (EncodingError, IndexError):

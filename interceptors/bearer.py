@@ -72,7 +72,7 @@ class Bearer:
 
     def begin(self) -> Flow[None]:
         """Get what the first attempt needs."""
-        # gRPC would end the call as UNAVAILABLE, and perhaps repeat it, so who was denied asks first.
+        # gRPC would end the call as UNAVAILABLE, and perhaps repeat it, so a source that was denied is asked first.
         if self._insecure or self._source.is_denied:
             token = yield from self._source.token_flow()
             self._plugin.token = token if self._insecure else None

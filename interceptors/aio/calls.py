@@ -37,7 +37,7 @@ def when_ended(
 
 
 def code_now(call: Any) -> grpc.StatusCode | None:
-    """Return the status of ``call`` as it stands, without giving anybody else a turn; ``None`` if there is none."""
+    """Return the status of ``call`` as it stands, without giving another task a turn; ``None`` if there is none."""
     asking = call.code()
     try:
         asking.send(None)
