@@ -137,6 +137,8 @@ class Principal:
         issued_at: ``iat`` in POSIX seconds, or ``None`` where the token has none.
         expires_at: ``exp`` in POSIX seconds.
         key_id: ``kid`` of the key that signed the token.
+        key_thumbprint: that key's (RFC 7638), since several may share a ``kid``; or an empty string where it is
+            not known. Of no account where two callers are compared.
         certificate: thumbprint of the one client certificate that the token may be used with
             (``x5t#S256``, RFC 8705 section 3.1), or an empty string for a bearer token.
         tenant: the API owner's own id for the organization, by the policy or the directory; or an empty string.
@@ -154,6 +156,7 @@ class Principal:
     issued_at: float | None = None
     expires_at: float = 0.0
     key_id: str = ""
+    key_thumbprint: str = field(default="", compare=False, repr=False)
     certificate: str = ""
     tenant: str = ""
     claims: Mapping[str, Any] = field(default_factory=lambda: _NO_CLAIMS, hash=False, repr=False)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from authz import telemetry
-from authz.errors import AuthzError
+from authz.errors import AuthzError, UnauthenticatedError
 from authz.flow import start
 from authz.token_source import TokenSource
 
@@ -21,7 +21,8 @@ def call_credentials(source: TokenSource) -> "grpc.CallCredentials":
 
     gRPC sends them over TLS and ``grpc.local_channel_credentials()``; on other channels a call ends with
     UNAUTHENTICATED, or ``grpc.aio`` raises ``UsageError``, before a token is asked for.
-    Where none can be had, a call ends with UNAVAILABLE.
+    Where none can be had, gRPC ends a call with UNAVAILABLE, whatever the reason is, which its details tell;
+    ``bearer_interceptors`` make UNAUTHENTICATED of it where the issuer has refused one.
     A token that a server refuses is not replaced: that takes ``bearer_interceptors``.
 
     Args:
@@ -32,9 +33,13 @@ def call_credentials(source: TokenSource) -> "grpc.CallCredentials":
 
 
 class BearerPlugin:
-    """An authentication plugin of gRPC that never blocks the thread it runs on; ``token`` is the last it gave."""
+    """An authentication plugin of gRPC that never blocks the thread it runs on.
+
+    ``token`` is the last it gave, ``denial`` what the issuer said if it gave none since.
+    """
 
     token: str | None = None
+    denial: UnauthenticatedError | None = None
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
@@ -52,6 +57,7 @@ class BearerPlugin:
         start(self._source.token_flow(), partial(self._give, callback))
 
     def _give(self, callback: _Callback, token: str | None, error: BaseException | None) -> None:
+        self.denial = error if isinstance(error, UnauthenticatedError) else None
         if token is not None:
             self.token = token
             callback(bearer_metadata(token), None)

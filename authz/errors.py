@@ -13,6 +13,7 @@ Every verdict other than "allow" is one of these, at every door::
     │   │   ├── TokenExpiredError         token_expired
     │   │   └── PeerUnknownError          claim_invalid; a door that can tell asks again
     │   ├── TokenInactiveError            token_inactive
+    │   ├── TokenDeniedError              token_denied
     │   └── MeshMetadataError             mesh_metadata_invalid
     ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
     │   │                                 also policy_denied, organization_suspended,
@@ -134,6 +135,16 @@ class TokenInactiveError(UnauthenticatedError):
     reason = "token_inactive"
 
 
+class TokenDeniedError(UnauthenticatedError):
+    """The issuer refuses us a token; it is asked again after ``retry_after`` seconds, or with another secret."""
+
+    reason = "token_denied"
+
+    def __init__(self, message: str = "", *, retry_after: float = 1.0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
 class MeshMetadataError(UnauthenticatedError):
     """A proxy that is believed said who calls, in a way that nobody can believe."""
 
@@ -231,13 +242,9 @@ class OverloadedError(UnavailableError):
 
 
 class TokenEndpointError(UnavailableError):
-    """The token endpoint gave no token; ``is_permanent`` if it will not until the configuration changes."""
+    """The token endpoint gave no token."""
 
     reason = "token_endpoint_unavailable"
-
-    def __init__(self, message: str = "", *, retry_after: float = 1.0, is_permanent: bool = False) -> None:
-        self.is_permanent = is_permanent
-        super().__init__(message, retry_after=retry_after)
 
 
 class InternalError(AuthzError):

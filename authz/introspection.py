@@ -20,6 +20,7 @@ from cachetools import LRUCache
 from authz import fork, telemetry
 from authz.backoff import Backoff
 from authz.call import Principal
+from authz.client_authentication import AuthMethod, authenticated, check_auth_method
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.errors import (
     ConfigError,
@@ -116,6 +117,7 @@ class Introspector:
         endpoint: the endpoint itself, instead.
         client_id: our own credentials at the issuer.
         client_secret: their secret; never logged, never part of a ``repr`` or an error.
+        auth_method: ``client_secret_post`` or ``client_secret_basic`` (RFC 6749 section 2.3.1).
         max_in_flight: how many requests may be under way.
         cache_size: how many answers are remembered.
         transport: how the endpoint is asked; by default one of its own.
@@ -133,6 +135,7 @@ class Introspector:
         client_id: str,
         client_secret: str,
         endpoint: str | None = None,
+        auth_method: AuthMethod = "client_secret_post",
         max_in_flight: int = 16,
         cache_size: int = 10_000,
         transport: Transport | None = None,
@@ -147,10 +150,11 @@ class Introspector:
         for name, value in (("client_id", client_id), ("client_secret", client_secret)):
             if not value:
                 raise ConfigError(f"{name}: must not be empty")
+        check_auth_method(auth_method)
         for name, number in (("max_in_flight", max_in_flight), ("cache_size", cache_size)):
             if number < 1:
                 raise ConfigError(f"{name}: {number!r} must be 1 or more")
-        self._client_id, self._client_secret = client_id, client_secret
+        self._client_id, self._client_secret, self._auth_method = client_id, client_secret, auth_method
         self._max_in_flight, self._cache_size = max_in_flight, cache_size
         self._transport = transport or Transport()
         self._clock = clock
@@ -312,13 +316,9 @@ class Introspector:
             return question
 
     def _launch(self, question: _Question, started: Moment) -> None:
-        form = {
-            "token": question.token,
-            "token_type_hint": "access_token",
-            "client_id": self._client_id,
-            "client_secret": self._client_secret,
-        }
-        response = self._transport.fetch("POST", self._url, form=form)
+        asked = {"token": question.token, "token_type_hint": "access_token"}
+        form, headers = authenticated(asked, self._auth_method, self._client_id, self._client_secret)
+        response = self._transport.fetch("POST", self._url, form=form, headers=headers)
         response.add_done_callback(lambda done: self._finish(question, done, started))
 
     def _finish(self, question: _Question, response: "Future[HttpResponse]", started: Moment) -> None:

@@ -4,15 +4,17 @@ Pure: turns a parsed JWK Set into the keys that are fit to verify a signature,
 and leaves out, with a word why, every key that is not.
 """
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from jwcrypto.jwk import JWK
 
 from authz.encoding import base64url_decode
-from authz.errors import ConfigError
+from authz.errors import ConfigError, KeyNotFoundError
 from authz.signature import Check, signature_check
 
 MAX_KEYS = 64
@@ -33,6 +35,9 @@ _CURVES = {
 
 # "none" and HS* are not here, and nothing that is not here can be asked for.
 SUPPORTED_ALGORITHMS = frozenset(_RSA_ALGORITHMS) | {row[0] for row in _CURVES.values()}
+
+# RFC 9864 section 2.2 gives EdDSA with the one curve of ours a name of its own.
+_OTHER_NAMES = {"Ed25519": "EdDSA"}
 
 _KID = re.compile(r"[\x20-\x7e]{1,128}", re.ASCII)
 
@@ -77,19 +82,62 @@ class KeyRing:
     """The fit keys of one JWK Set, and why the others are not.
 
     Args:
-        keys: by ``kid``; a key without one is found only where it is alone.
+        keys: by ``kid``, the keys of that name, no two of which are for the same algorithm.
         dropped: for each key left out, its ``kid`` (or ``None``) and the reason.
 
     """
 
-    keys: Mapping[str | None, VerificationKey]
+    keys: Mapping[str | None, tuple[VerificationKey, ...]]
     dropped: tuple[tuple[str | None, str], ...] = ()
 
-    def get(self, kid: str | None) -> VerificationKey | None:
-        """Return the key of that ``kid``; for ``None`` the only key there is, or nothing."""
-        if kid is None:
-            return next(iter(self.keys.values())) if len(self.keys) == 1 else None
-        return self.keys.get(kid)
+    def __len__(self) -> int:
+        """Return how many keys there are."""
+        return sum(map(len, self.keys.values()))
+
+    def get(self, kid: str | None, algorithm: str | None = None) -> VerificationKey | None:
+        """Return the key of that ``kid`` for that algorithm, if there is exactly one.
+
+        Args:
+            kid: its name; ``None`` for the only key that there is, whatever its name.
+            algorithm: what the token was signed with; ``None`` for any.
+
+        """
+        named = self.keys.get(kid, ()) if kid is not None else itertools.chain.from_iterable(self.keys.values())
+        fit = [key for key in named if algorithm is None or algorithm in key.algorithms]
+        return fit[0] if len(fit) == 1 else None
+
+    def knows(self, kid: str | None, thumbprint: str = "") -> bool:
+        """Say whether there is a key of that ``kid``, or the one of that thumbprint unless it is empty."""
+        return any(thumbprint in ("", key.thumbprint) for key in self.keys.get(kid, ()))
+
+    def missing(self, kid: str | None) -> KeyNotFoundError:
+        """Return why :meth:`get` has found no key of that ``kid``."""
+        return KeyNotFoundError("the keys of this kid are for other algorithms" if kid in self.keys else "")
+
+    def keeping(self, before: "KeyRing") -> "KeyRing":
+        """Return these keys, of which those that were there ``before`` are the very same objects."""
+        kept = {
+            kid: tuple(next((old for old in before.keys.get(kid, ()) if old == key), key) for key in keys)
+            for kid, keys in self.keys.items()
+        }
+        return KeyRing(keys=kept)
+
+    def covers(self, key: VerificationKey) -> bool:
+        """Say whether these keys verify whatever ``key`` does."""
+        now = self.keys.get(key.kid, ())
+        return any(key.thumbprint == other.thumbprint and key.algorithms <= other.algorithms for other in now)
+
+    def holds(self, key: VerificationKey) -> bool:
+        """Say whether this very ``key`` is one of them."""
+        for held in self.keys.get(key.kid, ()):  # noqa: SIM110 - any() would make a generator for every call
+            if held is key:
+                return True
+        return False
+
+
+def algorithm_name(name: str) -> str:
+    """Return the one name by which this package knows the algorithm ``name``: ``Ed25519`` is ``EdDSA`` (RFC 9864)."""
+    return _OTHER_NAMES.get(name, name)
 
 
 def check_algorithms(algorithms: Collection[str]) -> frozenset[str]:
@@ -99,7 +147,7 @@ def check_algorithms(algorithms: Collection[str]) -> frozenset[str]:
         ConfigError: none, or one that is not an asymmetric signature algorithm of this module.
 
     """
-    names = {algorithms} if isinstance(algorithms, str) else set(algorithms)
+    names = set(map(algorithm_name, (algorithms,) if isinstance(algorithms, str) else algorithms))
     wrong = sorted(map(str, names - SUPPORTED_ALGORITHMS))
     if wrong or not names:
         raise ConfigError(
@@ -126,25 +174,42 @@ def parse_jwks(document: Mapping[str, Any]) -> KeyRing:
         raise ValueError("a JWK Set needs an array 'keys'")  # noqa: TRY004 - one type for whatever is wrong
     if len(members) > MAX_KEYS:
         raise ValueError(f"a JWK Set of more than {MAX_KEYS} keys")
-    keys: dict[str | None, VerificationKey] = {}
+    fit: dict[str | None, dict[str, list[VerificationKey]]] = {}
     dropped: list[tuple[str | None, str]] = []
-    ambiguous = set()
     for member in members:
         try:
             key = parse_jwk(member)
         except ValueError as error:
             dropped.append((_printable_kid(member), str(error)))
-            continue
-        if keys.setdefault(key.kid, key) != key:
-            ambiguous.add(key.kid)
-    for kid in ambiguous:
-        del keys[kid]
-        dropped.append((kid, "two different keys of one kid"))
+        else:
+            fit.setdefault(key.kid, {}).setdefault(key.thumbprint, []).append(key)
+    keys = {}
+    for kid, listed in fit.items():
+        merged = [_merged(twins) for twins in listed.values()]
+        distinct = _distinct(merged)
+        if distinct != merged:
+            dropped.append((kid, "two different keys of one kid"))
+        if distinct:
+            keys[kid] = tuple(distinct)
     return KeyRing(keys=keys, dropped=tuple(dropped))
 
 
+def _merged(twins: list[VerificationKey]) -> VerificationKey:
+    """Return the one key that is listed several times under one ``kid``: for each algorithm that a listing names."""
+    # RFC 8725 section 3.1: a listing without alg adds nothing to one that says what the key is for.
+    listings = [key for key in twins if len(key.algorithms) == 1] or twins
+    return replace(listings[0], algorithms=frozenset().union(*(key.algorithms for key in listings)))
+
+
+def _distinct(keys: Collection[VerificationKey]) -> list[VerificationKey]:
+    """Return what the keys of one ``kid`` are for but for what two of them are for: nothing could choose there."""
+    counts = Counter(itertools.chain.from_iterable(key.algorithms for key in keys))
+    single = {name for name, count in counts.items() if count == 1}
+    return [replace(key, algorithms=key.algorithms & single) for key in keys if key.algorithms & single]
+
+
 def parse_jwk(member: object) -> VerificationKey:
-    """Read one JWK.
+    """Read one JWK, whose members that are ``null`` count as absent.
 
     Raises:
         ValueError: the key is not fit to verify; the message says why and quotes nothing of it.
@@ -152,6 +217,7 @@ def parse_jwk(member: object) -> VerificationKey:
     """
     if not isinstance(member, dict):
         _unfit("not an object")
+    member = {name: value for name, value in member.items() if value is not None}
     if not PRIVATE_MEMBERS.isdisjoint(member) or member.get("kty") == "oct":
         _unfit("a secret or private key in a public place")
     kid = _printable_kid(member)
@@ -159,12 +225,14 @@ def parse_jwk(member: object) -> VerificationKey:
         _unfit("kid is not a short printable string")
     _check_use(member)
     if member.get("kty") == "RSA":
-        algorithms, signature_size, material = _rsa(member)
+        fitting, signature_size, material = _rsa(member)
     else:
-        algorithms, signature_size, material = _curve(member)
+        fitting, signature_size, material = _curve(member)
+    algorithms = fitting
     if "alg" in member:
         # RFC 8725 section 3.1: one key, one algorithm.
-        algorithms = frozenset(name for name in algorithms if name == member["alg"])
+        said = member["alg"]
+        algorithms = fitting & {algorithm_name(said)} if isinstance(said, str) else frozenset()
         if not algorithms:
             _unfit("alg is not one that fits this key")
     try:
@@ -178,7 +246,7 @@ def parse_jwk(member: object) -> VerificationKey:
         algorithms=algorithms,
         signature_size=signature_size,
         thumbprint=jwk.thumbprint(),
-        _checks={name: signature_check(name, public_key) for name in algorithms},
+        _checks={name: signature_check(name, public_key) for name in fitting},
     )
 
 
@@ -189,8 +257,9 @@ def _check_use(member: Mapping[str, Any]) -> None:
     operations = member.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         _unfit("key_ops does not name verify")
-    if "use" in member and any(operation not in ("sign", "verify") for operation in operations):
-        _unfit("use and key_ops disagree")
+    if any(operation not in ("sign", "verify") for operation in operations):
+        # Section 4.3: nor is a key for unrelated operations that does not say its use.
+        _unfit("use and key_ops disagree" if "use" in member else "key_ops names more than signatures")
 
 
 def _rsa(member: Mapping[str, Any]) -> tuple[frozenset[str], int, dict[str, str]]:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from authz import telemetry
-from authz.errors import ConfigError, KeyNotFoundError
+from authz.errors import ConfigError
 from authz.flow import Flow
 from authz.jwk import PRIVATE_MEMBERS, KeyRing, VerificationKey, parse_jwks
+
+# Some editors begin a file with one (RFC 8259 section 8.1 lets a reader skip it).
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 def load_jwks(jwks: Mapping[str, Any] | str | os.PathLike[str], setting: str) -> KeyRing:
@@ -56,11 +59,11 @@ def public_jwks(jwks: str, setting: str) -> str:
 
 
 def _document(jwks: str | os.PathLike[str], setting: str) -> tuple[dict[str, Any], str]:
-    text, source = str(jwks), "the JSON text"
-    if not (isinstance(jwks, str) and jwks.lstrip().startswith("{")):
+    text, source = str(jwks).removeprefix(_BYTE_ORDER_MARK), "the JSON text"
+    if not (isinstance(jwks, str) and text.lstrip().startswith("{")):
         source = f"file {os.fspath(jwks)!a}"
         try:
-            text = Path(jwks).read_text(encoding="utf-8")
+            text = Path(jwks).read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ConfigError(
@@ -108,11 +111,11 @@ class KeySetHealth:
 class KeySet(Protocol):
     """Where a verifier gets an issuer's keys."""
 
-    def find(self, kid: str | None) -> Flow[VerificationKey]:
-        """Return the key of that ``kid``, or the only key for ``None``.
+    def find(self, kid: str | None, algorithm: str | None = None) -> Flow[VerificationKey]:
+        """Return the key of that ``kid`` for that algorithm; see :meth:`authz.jwk.KeyRing.get`.
 
         Raises:
-            KeyNotFoundError: the issuer has no such key.
+            KeyNotFoundError: the issuer has no such key, or more than one.
             KeySetUnavailableError: nobody can say.
 
         """
@@ -128,11 +131,17 @@ class KeySet(Protocol):
     def holds(self, key: VerificationKey) -> bool:
         """Say whether ``key`` is one of the issuer's at this moment."""
 
-    def knows(self, key_id: str) -> bool:
-        """Say whether a key of that ``kid``, or without one for an empty string, is among those last published."""
+    def knows(self, key_id: str, thumbprint: str = "") -> bool:
+        """Say whether a key of that ``kid``, or without one for an empty string, is among those last published.
+
+        Args:
+            key_id: its ``kid``.
+            thumbprint: its own, since another may have its name; an empty string for any.
+
+        """
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
-        """Have ``withdrawn`` called with the ``kid`` of every key that the issuer takes back, or changes."""
+        """Have ``withdrawn`` called with every ``kid`` of which the issuer takes back a key, or changes one."""
 
     def age(self) -> float | None:
         """Return the seconds since the last successful fetch, or ``None``; cheap, and nobody waits."""
@@ -155,11 +164,11 @@ class StaticKeySet:
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
 
-    def find(self, kid: str | None) -> Flow[VerificationKey]:
+    def find(self, kid: str | None, algorithm: str | None = None) -> Flow[VerificationKey]:
         """See :class:`KeySet`."""
-        key = self._ring.get(kid)
+        key = self._ring.get(kid, algorithm)
         if key is None:
-            raise KeyNotFoundError
+            raise self._ring.missing(kid)
         return key
         yield  # a flow that never waits
 
@@ -169,11 +178,11 @@ class StaticKeySet:
 
     def holds(self, key: VerificationKey) -> bool:
         """See :class:`KeySet`."""
-        return self._ring.keys.get(key.kid) is key
+        return self._ring.holds(key)
 
-    def knows(self, key_id: str) -> bool:
+    def knows(self, key_id: str, thumbprint: str = "") -> bool:
         """See :class:`KeySet`."""
-        return (key_id or None) in self._ring.keys
+        return self._ring.knows(key_id or None, thumbprint)
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """Do nothing: no key is ever taken back."""
@@ -183,7 +192,7 @@ class StaticKeySet:
 
     def health(self) -> KeySetHealth:
         """See :class:`KeySet`."""
-        return KeySetHealth(is_ready=True, keys=len(self._ring.keys), kids=tuple(self._ring.keys))
+        return KeySetHealth(is_ready=True, keys=len(self._ring), kids=tuple(self._ring.keys))
 
     def close(self) -> None:
         """Do nothing: there is nothing to stop."""

@@ -16,6 +16,8 @@ MEANINGS = {
     "token_expired": "The token was good once and has expired. Get a new one; if it is new, compare the clocks.",
     "token_inactive": "The token has been withdrawn, by the issuer or by the operator. "
     "Get a new one; if it is refused too, ask who withdrew the access.",
+    "token_denied": "The issuer refused the client a token; the error names the issuer's reason. "
+    "Check the client's id, its secret and what it asks for.",
     "mesh_metadata_invalid": "A proxy that is believed said who calls in a way that nobody can believe. "
     "Check what the proxy sends.",
     "permission_denied": "The caller is known and may not do this. Ask whoever wrote the rules.",
@@ -47,7 +49,8 @@ MEANINGS = {
     "overloaded": "As many checks wait as may, of this organization or of all: for keys, the issuer or the directory. "
     "Call less at once; or see why they wait, or raise --max-pending.",
     "mesh_undecided": "A proxy let the call pass although nobody had decided it. Set failure_mode_allow to false.",
-    "token_endpoint_unavailable": "The token endpoint gave no token. Try again, and check the client's credentials.",
+    "token_endpoint_unavailable": "The token endpoint gave no token. Try again; "
+    "if that fails too, check its URL and the network. The error says what came.",
     "internal": "Something unforeseen happened, so the door stayed shut. "
     "The server's log tells where; please report it.",
 }

@@ -57,6 +57,7 @@ class Refusal:
         message: one fixed sentence per outcome.
         headers: ``www-authenticate`` (RFC 6750 section 3) or ``retry-after``, for HTTP and as trailing metadata.
         details: a serialized ``google.rpc.Status`` with ``ErrorInfo``, and ``RetryInfo`` where it may help.
+        wait: milliseconds after which another attempt may help; 0 if none will.
 
     """
 
@@ -66,11 +67,12 @@ class Refusal:
     message: str
     headers: tuple[Entry, ...]
     details: bytes
+    wait: int
 
     @property
     def trailers(self) -> tuple[Entry, ...]:
         """The trailing metadata of a gRPC answer."""
-        return (*self.headers, Entry("grpc-status-details-bin", self.details))
+        return (*self.headers, *_pushback(self.wait), Entry("grpc-status-details-bin", self.details))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +147,16 @@ def _refusal(code: Code, reason: str, challenge: Challenge, wait: int, scope: st
         message=message,
         headers=headers,
         details=status.SerializeToString(deterministic=True),
+        wait=wait,
     )
+
+
+def _pushback(wait: int) -> tuple[Entry, ...]:
+    # gRFC A6: without it a client whose retry policy names the status has made all its attempts in a tenth of a
+    # second. One that would wait for longer than any outage lasts here had better tell its caller at once.
+    if not wait:
+        return ()
+    return (Entry("grpc-retry-pushback-ms", str(wait) if wait <= 1000 * _MAX_RETRY_AFTER else "-1"),)
 
 
 def _error(code: Code, reason: str) -> str:

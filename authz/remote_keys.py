@@ -90,7 +90,7 @@ class RemoteKeySet:
         self.after_fork()
         fork.register(self)
 
-    def find(self, kid: str | None) -> Flow[VerificationKey]:
+    def find(self, kid: str | None, algorithm: str | None = None) -> Flow[VerificationKey]:
         """See :class:`authz.keys.KeySet`; waits up to 2 s, for a first key set or for an unknown ``kid``.
 
         Raises:
@@ -101,15 +101,16 @@ class RemoteKeySet:
         came = self._begun
         # Twice: a fetch that this call only joined began before it, perhaps before the key was published.
         for _ in range(2):
-            key, pending, is_ours = self._look_up(kid, came)
+            key, pending, is_ours = self._look_up(kid, algorithm, came)
             if key is not None:
                 return key
             yield from self._wait(pending)
             if is_ours:
                 break
-        key = self._current().get(kid)
+        ring = self._current()
+        key = ring.get(kid, algorithm)
         if key is None:
-            raise KeyNotFoundError
+            raise ring.missing(kid)
         return key
 
     def load(self) -> Flow[None]:
@@ -130,13 +131,13 @@ class RemoteKeySet:
         """See :class:`authz.keys.KeySet`; like any use of a key it refreshes ahead of need."""
         if self._clock.has_reached(self._refresh_at):
             self._refresh_ahead()
-            return self._current().keys.get(key.kid) is key
+            return self._current().holds(key)
         # Not due, so not stale either.
-        return self._ring.keys.get(key.kid) is key
+        return self._ring.holds(key)
 
-    def knows(self, key_id: str) -> bool:
+    def knows(self, key_id: str, thumbprint: str = "") -> bool:
         """See :class:`authz.keys.KeySet`."""
-        return (key_id or None) in self._ring.keys
+        return self._ring.knows(key_id or None, thumbprint)
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """See :class:`authz.keys.KeySet`; called on the thread that fetches."""
@@ -154,7 +155,7 @@ class RemoteKeySet:
             ring = self._current()
             return KeySetHealth(
                 is_ready=bool(ring.keys),
-                keys=len(ring.keys),
+                keys=len(ring),
                 age=self.age(),
                 lasts=max(0.0, self._clock.until(self._stale_at)),
                 error=self._error,
@@ -178,10 +179,12 @@ class RemoteKeySet:
     def _current(self) -> KeyRing:
         return _NO_KEYS if self._clock.has_reached(self._stale_at) else self._ring
 
-    def _look_up(self, kid: str | None, came: int) -> tuple[VerificationKey | None, "Future[bool]", bool]:
+    def _look_up(
+        self, kid: str | None, algorithm: str | None, came: int
+    ) -> tuple[VerificationKey | None, "Future[bool]", bool]:
         # One lock around looking and deciding: a set that arrives in between must not look like a miss.
         with self._lock:
-            key = self._current().get(kid)
+            key = self._current().get(kid, algorithm)
             if key is None and self._answered > came:
                 # The issuer has been asked since the call came, and has answered.
                 raise KeyNotFoundError
@@ -266,15 +269,15 @@ class RemoteKeySet:
                 watcher(withdrawn)
 
     def _replace(self, ring: KeyRing, now: Moment, fresh: float) -> frozenset[str]:
-        # A key that stays keeps its object, so that holds() is one comparison
+        # A key that stays keeps its object, so that holds() compares no keys
         # and a token verified by a key that left, or changed, is known at once.
-        old = self._ring.keys
-        self._gone = frozenset(old) - frozenset(ring.keys) or self._gone
-        self._ring = KeyRing(keys={kid: old[kid] if old.get(kid) == key else key for kid, key in ring.keys.items()})
+        old = self._ring
+        self._gone = frozenset(old.keys) - frozenset(ring.keys) or self._gone
+        self._ring = ring.keeping(old)
         self._fetched_at = now
         self._refresh_at = now.after(fresh * (_REFRESH_AT + JITTER * self._jitter()))
         self._stale_at = now.after(max(fresh, STALE))
-        return frozenset(kid or "" for kid, key in old.items() if self._ring.keys.get(kid) is not key)
+        return frozenset(kid or "" for kid, keys in old.keys.items() if not all(map(self._ring.covers, keys)))
 
     def _wait(self, pending: "Future[bool]") -> Flow[None]:
         # With no key at all everybody waits: there is nothing else the threads could do.

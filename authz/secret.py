@@ -9,7 +9,7 @@ def read_secret(file: str | Path, setting: str) -> str:
     """Return what ``file`` holds, without the blanks around it; empty if there is nothing else.
 
     Args:
-        file: a text file in UTF-8.
+        file: a text file in UTF-8, with or without a byte order mark.
         setting: what to call it in an error.
 
     Raises:
@@ -17,6 +17,6 @@ def read_secret(file: str | Path, setting: str) -> str:
 
     """
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
+        return Path(file).read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError):
         raise ConfigError(f"{setting}: {str(file)!a} cannot be read") from None

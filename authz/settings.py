@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from authz.access import access_of_file
 from authz.authorizer import Authorizer
 from authz.claims import ORG_ID_PATTERN
+from authz.client_authentication import AuthMethod
 from authz.decision import Observer
 from authz.environment import EnvironmentSettings, flag
 from authz.errors import ConfigError
@@ -165,6 +166,9 @@ class Settings(VerifierSettings):
     introspection_client_secret: Annotated[SecretStr | None, Parameter(parse=False)] = None
     introspection_client_secret_file: str | None = Field(
         None, description="A file that holds their secret, if not AUTHZ_INTROSPECTION_CLIENT_SECRET."
+    )
+    introspection_auth_method: AuthMethod = Field(
+        "client_secret_post", description="How they are shown: client_secret_post or client_secret_basic."
     )
     introspection_url: str | None = Field(
         None, description="Where the issuer is asked, if not at {issuer}/oauth2/introspection."
@@ -338,6 +342,7 @@ class Settings(VerifierSettings):
                 "introspection_client_id", self.introspection_client_id, "client_01…, since the issuer is to be asked"
             ),
             client_secret=self._introspection_client_secret(),
+            auth_method=self.introspection_auth_method,
             transport=self.transport(),
         )
 

@@ -1,42 +1,31 @@
 """Tokens for calling others: OAuth 2.0 ``client_credentials`` (RFC 6749 section 4.4), fetched ahead of need."""
 
-import base64
-import math
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
-from urllib.parse import quote_plus
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 from authz import fork, telemetry, variables
 from authz.backoff import JITTER, Backoff, uniform
+from authz.client_authentication import AuthMethod, authenticated, check_auth_method
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
-from authz.encoding import EncodingError, base64url_decode, json_object
-from authz.errors import AuthzError, ConfigError, TokenEndpointError
+from authz.errors import AuthzError, ConfigError, TokenDeniedError, TokenEndpointError
 from authz.flow import Flow, Wait, arun, run
 from authz.secret import read_secret
-from authz.transport import HttpResponse, Transport, TransportError, check_issuer_url, check_url
+from authz.token_response import IssuedToken, NoTokenError, read_token
+from authz.transport import Form, HttpResponse, Transport, TransportError, check_issuer_url, check_url
 
-AuthMethod = Literal["client_secret_post", "client_secret_basic"]
-
-_OK = 200
 _PATIENCE = 10.0
 _REFRESH_SECONDS, _REFRESH_SHARE = 60.0, 0.1
 # A token that expires on its way is of no use.
 _TRAVEL_SECONDS = 5.0
-_UNSAID_LIFETIME = 60.0
-_PERMANENT_PAUSE = 30.0
-_LONGEST_PAUSE = 3600.0
-_TRANSIENT = frozenset((408, 425, 429))
+_DENIED_PAUSE = 30.0
 _INVALIDATIONS, _INVALIDATION_WINDOW = 2, 30.0
 
 _VARIABLES = ("issuer", *variables.CLIENT)
-
-_TOKEN = re.compile(r"[!-~]{1,16384}", re.ASCII)
-_ERROR_CODE = re.compile(r"[a-z_]{1,64}", re.ASCII)
 
 
 class TokenSource(Protocol):
@@ -64,16 +53,9 @@ def replace_token(source: TokenSource, refused: str) -> Flow[str | None]:
 
 class _Token(NamedTuple):
     text: str
-    refresh_at: Moment
-    expires_at: Moment
-
-
-class _RefusedError(Exception):
-    """The endpoint's answer, in words that may be logged; a permanent one will not change by asking again."""
-
-    def __init__(self, why: str, *, permanent: bool = False, retry_after: float = 0.0) -> None:
-        super().__init__(why)
-        self.permanent, self.retry_after = permanent, retry_after
+    asked: Moment
+    refresh_after: float
+    expires_after: float
 
 
 class ClientCredentials:
@@ -92,6 +74,8 @@ class ClientCredentials:
         client_secret_file: a file that holds it, instead; read for each request, so that a new secret
             needs no restart.
         scope: the scopes to ask for, space-separated or several; by default whatever the application has.
+        resource: the URI of what the token is for, or several (RFC 8707 section 2).
+        audience: what the token is for, where the issuer wants this name for it (Auth0 does).
         auth_method: ``client_secret_post`` or ``client_secret_basic`` (RFC 6749 section 2.3.1).
         transport: how the endpoint is asked; by default one of its own.
         clock: where the time comes from; a token ages by whichever of its two clocks runs further.
@@ -111,6 +95,8 @@ class ClientCredentials:
         client_secret_file: str | Path | None = None,
         token_url: str | None = None,
         scope: str | Iterable[str] | None = None,
+        resource: str | Iterable[str] | None = None,
+        audience: str | None = None,
         auth_method: AuthMethod = "client_secret_post",
         transport: Transport | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -124,19 +110,13 @@ class ClientCredentials:
             raise ConfigError("client_secret and client_secret_file: give one of them")
         if client_secret is not None and not client_secret:
             raise ConfigError("client_secret: must not be empty")
-        if auth_method not in ("client_secret_post", "client_secret_basic"):
-            raise ConfigError(f"auth_method: {auth_method!a} must be client_secret_post or client_secret_basic")
+        check_auth_method(auth_method)
         if token_url is not None:
             self._url = check_url(token_url, "token_url")
         else:
             self._url = check_issuer_url(str(issuer)).rstrip("/") + "/oauth2/token"
         self.client_id = client_id
-        self._form = {"grant_type": "client_credentials"}
-        if scope is not None:
-            self._form["scope"] = scope if isinstance(scope, str) else " ".join(scope)
-            if not self._form["scope"].strip():
-                # An issuer takes none for all.
-                raise ConfigError("scope: must not be empty; leave it out for all that the application may have")
+        self._form: Form = _form(scope, resource, audience)
         self._auth_method = auth_method
         self._client_secret, self._client_secret_file = client_secret, client_secret_file
         self._secret()
@@ -145,7 +125,7 @@ class ClientCredentials:
         self._jitter = jitter
         self._backoff = Backoff(jitter)
         self._token: _Token | None = None
-        self._refused: _RefusedError | None = None
+        self._refused: NoTokenError | None = None
         self._refused_secret: str | None = None
         self._invalidated: deque[float] = deque(maxlen=_INVALIDATIONS)
         self.after_fork()
@@ -156,7 +136,8 @@ class ClientCredentials:
         """Build a source from ``AUTHZ_*`` variables, and from the file that ``AUTHZ_ENV_FILE`` names, if any.
 
         They are ``AUTHZ_TOKEN_URL`` or else ``AUTHZ_ISSUER``, ``AUTHZ_CLIENT_ID``, ``AUTHZ_CLIENT_SECRET_FILE``
-        or else ``AUTHZ_CLIENT_SECRET``, and ``AUTHZ_SCOPE``.
+        or else ``AUTHZ_CLIENT_SECRET``, ``AUTHZ_SCOPE``, ``AUTHZ_TOKEN_RESOURCE`` (several with blanks between
+        them) and ``AUTHZ_TOKEN_AUDIENCE``. ``AUTHZ_AUDIENCE`` is whom this process is, and not looked at.
 
         Args:
             transport: how the endpoint is asked; by default one of its own.
@@ -174,6 +155,8 @@ class ClientCredentials:
             client_secret=_needed(found, "client_secret", "or AUTHZ_CLIENT_SECRET_FILE") if file is None else None,
             client_secret_file=file,
             scope=found.get("scope"),
+            resource=found.get("token_resource", "").split() or None,
+            audience=found.get("token_audience"),
             transport=transport,
         )
 
@@ -185,7 +168,8 @@ class ClientCredentials:
         """Return an access token; blocks while the first one is fetched.
 
         Raises:
-            TokenEndpointError: none can be had; the message says why.
+            TokenDeniedError: the issuer refuses this application one; the message says why.
+            TokenEndpointError: none can be had now.
 
         """
         return run(self.token_flow())
@@ -204,7 +188,7 @@ class ClientCredentials:
         except (TimeoutError, CancelledError):
             raise TokenEndpointError("the token endpoint did not answer in time") from None
         with self._lock:
-            if self._token is not None and not self._clock.has_reached(self._token.expires_at):
+            if self._token is not None and self._clock.since(self._token.asked) < self._token.expires_after:
                 return self._token.text
             raise self._unavailable()
 
@@ -237,10 +221,10 @@ class ClientCredentials:
 
     def _usable(self) -> tuple[str | None, "Future[None]"]:
         with self._lock:
-            now = self._clock.now()
-            token = self._token
-            text = token.text if token is not None and not now.has_reached(token.expires_at) else None
-            if token is not None and text is not None and not now.has_reached(token.refresh_at):
+            now, token = self._clock.now(), self._token
+            age = 0.0 if token is None else self._clock.since(token.asked)
+            text = token.text if token is not None and age < token.expires_after else None
+            if token is not None and text is not None and age < token.refresh_after:
                 return text, _NOTHING
             if self._pending is not None:
                 return text, self._pending
@@ -260,30 +244,23 @@ class ClientCredentials:
         except ConfigError:
             return False
 
-    def _unavailable(self) -> TokenEndpointError:
+    def _unavailable(self) -> TokenDeniedError | TokenEndpointError:
         retry_after = max(1.0, self._backoff.retry_at - self._clock.monotonic())
-        why = self._refused or _RefusedError("it gave one that has expired")
-        msg = f"no token from {self._url}: {why}"
-        return TokenEndpointError(msg, retry_after=retry_after, is_permanent=why.permanent)
+        why = self._refused or NoTokenError("it gave one that has expired")
+        kind = TokenDeniedError if why.is_denied else TokenEndpointError
+        return kind(f"no token from {self._url}: {why}", retry_after=retry_after)
 
-    def _launch(self, pending: "Future[None]", started: Moment) -> None:
+    def _launch(self, pending: "Future[None]", asked: Moment) -> None:
         try:
             secret = self._secret()
         except ConfigError as error:
             unreadable: Future[HttpResponse] = Future()
-            unreadable.set_exception(_RefusedError(str(error)))
-            self._finish(pending, unreadable, started, None)
+            unreadable.set_exception(NoTokenError(str(error)))
+            self._finish(pending, unreadable, asked, None)
             return
-        form, headers = self._request(secret)
+        form, headers = authenticated(self._form, self._auth_method, self.client_id, secret)
         response = self._transport.fetch("POST", self._url, form=form, headers=headers)
-        response.add_done_callback(lambda done: self._finish(pending, done, started, secret))
-
-    def _request(self, secret: str) -> tuple[dict[str, str], dict[str, str]]:
-        if self._auth_method == "client_secret_post":
-            return {**self._form, "client_id": self.client_id, "client_secret": secret}, {}
-        # RFC 6749 section 2.3.1: form-encoded first, then Basic.
-        pair = f"{quote_plus(self.client_id)}:{quote_plus(secret)}"
-        return self._form, {"authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+        response.add_done_callback(lambda done: self._finish(pending, done, asked, secret))
 
     def _secret(self) -> str:
         if self._client_secret_file is None:
@@ -294,16 +271,16 @@ class ClientCredentials:
         return secret
 
     def _finish(
-        self, pending: "Future[None]", response: "Future[HttpResponse]", started: Moment, secret: str | None
+        self, pending: "Future[None]", response: "Future[HttpResponse]", asked: Moment, secret: str | None
     ) -> None:
-        token, refused = None, _RefusedError("unforeseen")
+        token, refused = None, NoTokenError("unforeseen")
         try:
-            token = self._read(response.result(), started)
+            token = self._kept(read_token(response.result(), asked.time), asked)
         except TransportError as error:
-            refused = _RefusedError(error.reason)
+            refused = NoTokenError(error.reason)
         except CancelledError:
-            refused = _RefusedError("closed")
-        except _RefusedError as error:
+            refused = NoTokenError("closed")
+        except NoTokenError as error:
             refused = error
         except Exception as error:  # noqa: BLE001 - whoever waits must learn that it ended
             telemetry.unforeseen("token endpoint", error)
@@ -315,44 +292,24 @@ class ClientCredentials:
                 self._backoff.succeeded()
             else:
                 self._refused = refused
-                self._refused_secret = secret if refused.permanent else None
-                if refused.permanent:
+                self._refused_secret = secret if refused.is_denied else None
+                if refused.is_denied:
                     self._token = None
-                pause = max(refused.retry_after, _PERMANENT_PAUSE if refused.permanent else 0.0)
+                pause = max(refused.retry_after, _DENIED_PAUSE if refused.is_denied else 0.0)
                 self._backoff.failed(self._clock.monotonic(), at_least=pause)
         if token is None:
             telemetry.event(telemetry.WARNING, "token_fetch_failed", url=self._url, error=str(refused))
         pending.set_result(None)
 
-    def _read(self, response: HttpResponse, started: Moment) -> _Token:
-        if response.status != _OK:
-            raise _refused(response)
-        try:
-            answer = json_object(response.body)
-        except EncodingError as error:
-            raise _RefusedError("the answer is not JSON") from error
-        text, kind = answer.get("access_token"), answer.get("token_type")
-        if not isinstance(text, str) or not _TOKEN.fullmatch(text):
-            raise _RefusedError("the answer holds no access token")
-        if not isinstance(kind, str) or kind.lower() != "bearer":
-            # RFC 6749 section 7.1: a client must not use a token of a kind that it does not know.
-            raise _RefusedError("the token is not a bearer token")
-        lifetime = self._lifetime(answer, text)
+    def _kept(self, issued: IssuedToken, asked: Moment) -> _Token:
+        lifetime = issued.lifetime
         ahead = min(max(_REFRESH_SECONDS, _REFRESH_SHARE * lifetime), lifetime / 2)
         return _Token(
-            text=text,
-            refresh_at=started.after(lifetime - ahead * (1 + JITTER * self._jitter())),
-            expires_at=started.after(lifetime - min(_TRAVEL_SECONDS, _REFRESH_SHARE * lifetime)),
+            text=issued.text,
+            asked=asked,
+            refresh_after=lifetime - ahead * (1 + JITTER * self._jitter()),
+            expires_after=lifetime - min(_TRAVEL_SECONDS, _REFRESH_SHARE * lifetime),
         )
-
-    def _lifetime(self, answer: dict[str, Any], text: str) -> float:
-        lifetime = answer.get("expires_in")
-        if lifetime is None:
-            expires_at = _expiry(text)
-            lifetime = expires_at - self._clock.time() if expires_at else _UNSAID_LIFETIME
-        if type(lifetime) not in (int, float) or not math.isfinite(lifetime) or lifetime <= 0:
-            raise _RefusedError("expires_in is not a number of seconds")
-        return float(lifetime)
 
 
 _NOTHING: "Future[None]" = Future()
@@ -364,23 +321,28 @@ def _needed(found: Mapping[str, str], name: str, alternative: str = "") -> str:
     return found[name]
 
 
-def _refused(response: HttpResponse) -> _RefusedError:
-    why = f"HTTP status {response.status}"
-    try:
-        code = json_object(response.body).get("error")
-    except EncodingError:
-        code = None
-    if isinstance(code, str) and _ERROR_CODE.fullmatch(code):
-        why += f", {code}"
-    client_error, server_error = 400, 500
-    permanent = client_error <= response.status < server_error and response.status not in _TRANSIENT
-    return _RefusedError(why, permanent=permanent, retry_after=min(response.retry_after, _LONGEST_PAUSE))
+def _form(scope: str | Iterable[str] | None, resource: str | Iterable[str] | None, audience: str | None) -> Form:
+    form: dict[str, str | list[str]] = {"grant_type": "client_credentials"}
+    if scope is not None:
+        form["scope"] = scope if isinstance(scope, str) else " ".join(scope)
+        if not str(form["scope"]).strip():
+            # An issuer takes none for all.
+            raise ConfigError("scope: must not be empty; leave it out for all that the application may have")
+    if resource is not None:
+        form["resource"] = [_check_resource(each) for each in ((resource,) if isinstance(resource, str) else resource)]
+    if audience is not None:
+        if not audience:
+            raise ConfigError("audience: must not be empty")
+        form["audience"] = audience
+    return form
 
 
-def _expiry(token: str) -> float:
-    # Not trusted for anything but when to fetch the next one.
+def _check_resource(resource: str) -> str:
+    # RFC 8707 section 2.
     try:
-        expires_at = json_object(base64url_decode(token.split(".")[1])).get("exp")
-    except (EncodingError, IndexError):
-        return 0.0
-    return float(expires_at) if isinstance(expires_at, int | float) else 0.0
+        is_absolute = bool(urlsplit(resource).scheme)
+    except ValueError:
+        is_absolute = False
+    if not is_absolute or "#" in resource or any(char <= " " for char in resource):
+        raise ConfigError(f"resource: {resource!a} must be an absolute URI without a fragment")
+    return resource

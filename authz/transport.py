@@ -13,11 +13,14 @@ import os
 import re
 import ssl
 import threading
+import time
 import weakref
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -44,6 +47,10 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 _UNANSWERED = frozenset({"timeout", "protocol", "proxy", *connecting.CAUSES})
+
+_MAX_DATE = 40
+
+Form = Mapping[str, str | Sequence[str]]
 
 
 class TransportError(Exception):
@@ -73,17 +80,37 @@ class TransportError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """A whole response; header names are in lower case."""
+    """A whole response; header names are in lower case, and ``received_at`` is in POSIX seconds."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
+    received_at: float = field(default_factory=time.time, compare=False, repr=False)
+
+    @property
+    def date(self) -> float | None:
+        """When the server says that it answered (RFC 9110 section 6.6.1), in POSIX seconds."""
+        return _date(self.headers.get("date", ""))
+
     @property
     def retry_after(self) -> float:
-        """The seconds that ``Retry-After`` asks for (RFC 9110 section 10.2.3); 0 where there is none, or a date."""
+        """The seconds that ``Retry-After`` asks for (RFC 9110 section 10.2.3); 0 where it asks for none."""
         value = self.headers.get("retry-after", "")
-        return float(value) if value.isascii() and value.isdecimal() else 0.0
+        if value.isascii() and value.isdecimal():
+            return float(value)
+        date = _date(value)
+        # By the server's own clock, where it is told, so that ours need not agree with it.
+        return 0.0 if date is None else max(0.0, date - (self.date or self.received_at))
+
+
+def _date(value: str) -> float | None:
+    # RFC 9110 section 5.6.7: three forms, all of them in UTC, one of which does not say so.
+    try:
+        date = parsedate_to_datetime(value[:_MAX_DATE])
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 def check_url(url: str, setting: str) -> str:
@@ -192,14 +219,14 @@ class Transport:
         fork.register(self)
 
     def fetch(
-        self, method: str, url: str, *, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, url: str, *, form: Form | None = None, headers: Mapping[str, str] | None = None
     ) -> "Future[HttpResponse]":
         """Start one request.
 
         Args:
             method: ``GET`` or ``POST``.
             url: an address that :func:`check_url` accepts.
-            form: fields of an ``application/x-www-form-urlencoded`` body.
+            form: fields of an ``application/x-www-form-urlencoded`` body, some perhaps given several times.
             headers: more headers.
 
         Returns:
@@ -263,7 +290,7 @@ class _Worker:
         return self._thread.is_alive()
 
     def submit(
-        self, method: str, url: str, *, form: Mapping[str, str] | None, headers: Mapping[str, str] | None
+        self, method: str, url: str, *, form: Form | None, headers: Mapping[str, str] | None
     ) -> "Future[HttpResponse]":
         request = self._request(method, url, form, headers)
         try:
@@ -305,7 +332,7 @@ class _Worker:
             await self._client.aclose()
 
     async def _request(
-        self, method: str, url: str, form: Mapping[str, str] | None, headers: Mapping[str, str] | None
+        self, method: str, url: str, form: Form | None, headers: Mapping[str, str] | None
     ) -> HttpResponse:
         # 60 ms that a server with a static key set never pays.
         import httpx2  # noqa: PLC0415

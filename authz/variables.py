@@ -36,6 +36,7 @@ SETTINGS = frozenset(
         "http_listen",
         "introspect_if_unavailable",
         "introspect_max_age",
+        "introspection_auth_method",
         "introspection_client_id",
         "introspection_client_secret",
         "introspection_client_secret_file",
@@ -78,7 +79,9 @@ SETTINGS = frozenset(
 )
 """The fields of :class:`authz.settings.Settings`, for those who read variables without its extra."""
 
-CLIENT = frozenset({"client_id", "client_secret", "client_secret_file", "scope", "token_url"})
+CLIENT = frozenset(
+    {"client_id", "client_secret", "client_secret_file", "scope", "token_audience", "token_resource", "token_url"}
+)
 """What :class:`authz.ClientCredentials` reads besides."""
 
 # What Kubernetes sets for a Service called authz or authz-something, in every pod of its namespace that does not say

@@ -4,6 +4,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cachetools import FIFOCache
@@ -60,7 +61,7 @@ class Verifier:
         max_lifetime: seconds that a token may live at the most, or ``None`` for any.
         allow_user_tokens: accept tokens that stand for a person, too. Their ``org_id`` is one that the
             person chose, and whoever may register a client with the issuer can obtain them.
-        allow_missing_kid: accept a token without ``kid`` where the issuer has exactly one key.
+        allow_missing_kid: accept a token without ``kid`` where the issuer has exactly one key for its ``alg``.
         require_at_jwt: refuse tokens whose ``typ`` is not ``at+jwt`` (RFC 9068 section 4). WorkOS sends no ``typ``.
         org_id_pattern: regular expression that the whole ``org_id`` must match.
         profile: how the issuer writes its tokens: the name of one of :data:`authz.profiles.PROFILES`, or one of your
@@ -260,7 +261,9 @@ class Verifier:
 
     def knows_key(self, principal: Principal) -> bool:
         """Say whether the issuer still has the key that ``principal`` was verified by; yes for another issuer's."""
-        return principal.issuer != self.issuer or self._keys.knows(principal.key_id)
+        if principal.issuer != self.issuer:
+            return True
+        return self._keys.knows(principal.key_id, principal.key_thumbprint)
 
     def key_age(self, principal: Principal) -> float | None:
         """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` for another issuer's."""
@@ -274,11 +277,12 @@ class Verifier:
             raise TokenMalformedError(str(error)) from error
         # Before any fetch: whoever writes another issuer's name must not make this one work.
         check_issuer(claims, self._rules)
-        key = yield from self._keys.find(jws.kid)
+        key = yield from self._keys.find(jws.kid, jws.algorithm)
         # Before the claims: what nobody has signed must not be reported as a fact.
         check_signature(jws, key)
         now = self._time()
         principal = principal_from(claims, self._rules, now, key_id=key.kid or "")
+        principal = replace(principal, key_thumbprint=key.thumbprint)
         until = self.clock.at(min(self.ends_at(principal), now + CACHE_SECONDS))
         with self._lock:
             self._cache[digest] = _Verified(principal, key, *until)

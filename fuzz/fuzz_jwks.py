@@ -37,7 +37,8 @@ def check(data: bytes) -> None:
         return
     members = json.loads(body)["keys"]
     assert 0 < health.keys <= len(members) <= MAX_KEYS
-    for kid, key in parse_jwks(json_object(body, max_containers=1024)).keys.items():
+    ring = parse_jwks(json_object(body, max_containers=1024))
+    for kid, key in ((kid, key) for kid, keys in ring.keys.items() for key in keys):
         assert kid is None or is_kid(kid)
         assert key.algorithms <= SUPPORTED_ALGORITHMS
         assert key.signature_size in _SIZES

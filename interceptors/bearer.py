@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from authz import telemetry
 from authz.credentials import BearerPlugin, bearer_metadata
+from authz.errors import AuthzError, UnauthenticatedError
 from authz.flow import Flow
 from authz.token_source import TokenSource, replace_token
 
@@ -16,6 +18,29 @@ Entries = tuple[tuple[str, str | bytes], ...]
 def has_authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
     """Say whether the caller of an RPC brings an ``authorization`` of its own."""
     return any(key.lower() == "authorization" for key, _ in metadata or ())
+
+
+class WatchedSource:
+    """A token source, and whether it was denied a token when last asked."""
+
+    is_denied = False
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+
+    def token_flow(self) -> Flow[str]:
+        """See :class:`authz.token_source.TokenSource`."""
+        try:
+            token = yield from self._source.token_flow()
+        except UnauthenticatedError:
+            self.is_denied = True
+            raise
+        self.is_denied = False
+        return token
+
+    def invalidate(self, token: str) -> None:
+        """See :class:`authz.token_source.TokenSource`."""
+        self._source.invalidate(token)
 
 
 class Attempt(NamedTuple):
@@ -38,7 +63,7 @@ class Bearer:
 
     """
 
-    def __init__(self, source: TokenSource, details: Any, *, is_repeatable: bool, insecure_channel: bool) -> None:
+    def __init__(self, source: WatchedSource, details: Any, *, is_repeatable: bool, insecure_channel: bool) -> None:
         self._source, self._details, self._insecure = source, details, insecure_channel
         self.is_repeatable = is_repeatable
         # Asks for the token when gRPC does, and tells afterwards which one went out, if any did.
@@ -47,8 +72,10 @@ class Bearer:
 
     def begin(self) -> Flow[None]:
         """Get what the first attempt needs."""
-        if self._insecure:
-            self._plugin.token = yield from self._source.token_flow()
+        # gRPC would end the call as UNAVAILABLE, and perhaps repeat it, so a source that was denied is asked first.
+        if self._insecure or self._source.is_denied:
+            token = yield from self._source.token_flow()
+            self._plugin.token = token if self._insecure else None
 
     def begin_again(self) -> Flow[bool]:
         """Get what a second attempt needs; say whether one makes sense."""
@@ -79,8 +106,17 @@ class Bearer:
 
     def drop_token(self) -> None:
         """Have the next RPC bear another token."""
-        self._source.invalidate(self._plugin.token or "")
+        try:
+            self._source.invalidate(self._plugin.token or "")
+        except Exception as error:  # noqa: BLE001 - gRPC's own thread, or its loop, may be here
+            telemetry.unforeseen("token source", error)
 
-    def failure_code(self) -> grpc.StatusCode:
+    def denial(self, code: grpc.StatusCode | None) -> UnauthenticatedError | None:
+        """Return the issuer's word, where gRPC has ended the RPC with ``code`` because of that."""
+        return self._plugin.denial if code is grpc.StatusCode.UNAVAILABLE else None
+
+    def failure_code(self, error: Exception) -> grpc.StatusCode:
         """Return how the RPC ends where no token can be had."""
-        return grpc.StatusCode.DEADLINE_EXCEEDED if self.time_remaining() == 0 else grpc.StatusCode.UNAVAILABLE
+        if self.time_remaining() == 0:
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+        return grpc.StatusCode[error.code.name] if isinstance(error, AuthzError) else grpc.StatusCode.UNAVAILABLE

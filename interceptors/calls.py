@@ -24,6 +24,9 @@ class Attempts(Protocol):
     def is_refusal(self, code: grpc.StatusCode | None) -> bool:
         """Say whether ``code`` means that a server has refused the token."""
 
+    def denied(self, code: grpc.StatusCode | None) -> "FailedCall | None":
+        """Return how the RPC ends instead, where ``code`` means that the issuer refuses us a token."""
+
     def drop_token(self) -> None:
         """Have the next RPC bear another token."""
 
@@ -72,7 +75,8 @@ class RepeatableCall(grpc.Call, _Future):  # type: ignore[misc]
             if self._is_noticed or self._readers:
                 return
             self._is_noticed = True
-        if self._attempts.is_refusal(self._call.code()):
+        code = self._call.code()
+        if self._attempts.is_refusal(code):
             if self._attempts.is_repeatable and not self._is_final.is_set():
                 thread = threading.Thread(target=self._context.run, args=[self._go_on], name="authz-retry", daemon=True)
                 # There are no new threads while the interpreter shuts down.
@@ -80,7 +84,7 @@ class RepeatableCall(grpc.Call, _Future):  # type: ignore[misc]
                     thread.start()
                     return
             self._attempts.drop_token()
-        self._settle(self._call)
+        self._settle(self._attempts.denied(code) or self._call)
 
     def _go_on(self) -> None:
         first = self._call
@@ -239,6 +243,9 @@ def repeatable_messages(first: Iterator[Any], attempts: Attempts) -> Iterator[An
             is_begun = True
             yield message
     except grpc.RpcError as error:
+        failed = attempts.denied(error.code())
+        if failed is not None:
+            raise failed from None
         if not attempts.is_refusal(error.code()):
             raise
         if is_begun or not attempts.is_repeatable:

@@ -7,7 +7,7 @@ import grpc
 from authz.credentials import unavailable
 from authz.flow import run
 from authz.token_source import TokenSource
-from interceptors.bearer import Bearer, has_authorization
+from interceptors.bearer import Bearer, WatchedSource, has_authorization
 from interceptors.calls import FailedCall, RepeatableCall, repeatable_messages
 from interceptors.details import changed
 from interceptors.kinds import Continuation, EveryKind, Intercept
@@ -27,6 +27,7 @@ def bearer_interceptors(source: TokenSource, *, insecure_channel: bool = False) 
             ``grpc.local_channel_credentials()``. With it, a stub waits until there is a token.
 
     """
+    watched = WatchedSource(source)
 
     def intercept(*, is_repeatable: bool, is_stream: bool) -> Intercept:
         def begin(continuation: Continuation, details: grpc.ClientCallDetails, request: Any) -> Any:
@@ -34,7 +35,7 @@ def bearer_interceptors(source: TokenSource, *, insecure_channel: bool = False) 
             details = changed(details, metadata=tuple(details.metadata or ()))
             if has_authorization(details.metadata):
                 return continuation(details, request)
-            rpc = _Rpc(source, details, is_repeatable=is_repeatable, insecure_channel=insecure_channel)
+            rpc = _Rpc(watched, details, is_repeatable=is_repeatable, insecure_channel=insecure_channel)
             return rpc.call(continuation, request, is_stream=is_stream)
 
         return begin
@@ -56,7 +57,7 @@ class _Rpc(Bearer):
         try:
             run(self.begin(), self.time_remaining())
         except Exception as error:  # noqa: BLE001 - a call is owed, whatever a source raises
-            return FailedCall(self.failure_code(), str(unavailable(error)))
+            return FailedCall(self.failure_code(error), str(unavailable(error)))
         call = self.send()
         if is_stream and not hasattr(call, "add_callback"):
             return repeatable_messages(call, self)
@@ -64,7 +65,7 @@ class _Rpc(Bearer):
             return RepeatableCall(call, self)
         # The stub was called for its result, so this thread may wait.
         if not self.is_refusal(call.code()):
-            return call
+            return self.denied(call.code()) or call
         if not self.is_repeatable:
             self.drop_token()
             return call
@@ -73,6 +74,11 @@ class _Rpc(Bearer):
     def send(self) -> Any:
         """Begin an attempt, or make all of it where the stub was called for its result."""
         return self._continuation(changed(self._details, **self.attempt()._asdict()), self._request)
+
+    def denied(self, code: grpc.StatusCode | None) -> FailedCall | None:
+        """Return how the RPC ends, where gRPC has ended it with ``code`` because the issuer refuses us a token."""
+        denial = self.denial(code)
+        return None if denial is None else FailedCall(grpc.StatusCode.UNAUTHENTICATED, str(denial))
 
     def has_replaced_token(self) -> bool:
         """Get another token; say whether there is one, and time to use it."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import parse_qs
 
 import grpc
 import httpx2
@@ -32,6 +33,7 @@ from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
 from tests.envoy.messages import Denial, in_headers
 from tests.envoy.serving import CHECK
 from tests.envoy.validation import validate
+from tests.loopback import Loopback
 from tests.programs import Program
 
 pytestmark = pytest.mark.usefixtures("no_settings", "restored_logging")
@@ -541,6 +543,30 @@ def test_wrong_secret_is_denied_and_not_printed(
 
     assert (done.status, done.out) == (1, "")
     assert done.err == f"authz: no token from {live_issuer.url}/oauth2/token: HTTP status 401, invalid_client\n"
+
+
+@pytest.mark.usefixtures("secret")
+def test_what_the_token_is_for_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTHZ_AUDIENCE", "whom this very server is")
+    body = json.dumps({"access_token": "good", "token_type": "bearer", "expires_in": "300"}).encode()
+    with Loopback(lambda connection: connection.answer(body)) as endpoint:
+        arguments = ("token", "--token-url", endpoint.url, "--client-id", CLIENT_ID)
+        resources = ("--resource", "https://a.example", "--resource", "https://b.example")
+
+        assert run(*arguments).out == "good\n"
+        assert run(*arguments, *resources, "--audience", "ledger").out == "good\n"
+    sent = [parse_qs(request.rpartition(b"\r\n\r\n")[2].decode()) for request in endpoint.requests]
+
+    assert [form.get("resource") for form in sent] == [None, ["https://a.example", "https://b.example"]]
+    assert [form.get("audience") for form in sent] == [None, ["ledger"]]
+
+
+@pytest.mark.usefixtures("secret")
+def test_token_endpoint_behind_a_page_leaves_it_undecided(run: Run) -> None:
+    with Loopback(lambda connection: connection.answer(b"<html>", status="403 Forbidden")) as endpoint:
+        done, url = run("token", "--token-url", endpoint.url, "--client-id", CLIENT_ID), endpoint.url
+
+    assert done == Done(3, "", f"authz: no token from {url}: HTTP status 403\n")
 
 
 @pytest.mark.usefixtures("secret")

@@ -27,6 +27,7 @@ LEAVES = [
     pytest.param(errors.MeshUndecidedError(), Code.UNAVAILABLE, "mesh_undecided", id="mesh-undecided"),
     pytest.param(errors.OverloadedError(), Code.UNAVAILABLE, "overloaded", id="overloaded"),
     pytest.param(errors.TokenEndpointError(), Code.UNAVAILABLE, "token_endpoint_unavailable", id="endpoint"),
+    pytest.param(errors.TokenDeniedError(), Code.UNAUTHENTICATED, "token_denied", id="denied"),
     pytest.param(errors.InternalError(), Code.INTERNAL, "internal", id="internal"),
 ]
 

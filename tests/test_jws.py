@@ -131,6 +131,11 @@ HEADER, PAYLOAD_SEGMENT, SIGNATURE = GOOD.split(".")
         pytest.param(with_header(typ=5), id="B9-typ-number"),
         pytest.param(with_header(typ=None), id="B9-typ-null"),
         pytest.param(with_header(typ=["JWT"]), id="B9-typ-list"),
+        pytest.param(with_header(typ="application/dpop+jwt"), id="B9-typ-dpop-in-full"),
+        pytest.param(with_header(typ="application/application/jwt"), id="B9-typ-application-twice"),
+        pytest.param(with_header(typ="application/"), id="B9-typ-nothing-of-application"),
+        pytest.param(with_header(typ="text/jwt"), id="B9-typ-of-another-tree"),
+        pytest.param(with_header(typ="application/jwt; q=1"), id="B9-typ-with-a-parameter"),
         pytest.param(with_header(typ="\uff2a\uff37\uff34"), id="B9-typ-full-width"),
         pytest.param(with_header(cty="JWT"), id="B10-cty"),
         pytest.param(with_header(zip="DEF"), id="B10-zip"),
@@ -207,7 +212,13 @@ def test_an_optional_kid_must_be_right_where_it_is():
     assert reason_of(with_header(kid=None), require_kid=False) == "token_malformed"
 
 
-@pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt"])
+@pytest.mark.parametrize(
+    "typ",
+    [
+        *("JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt"),
+        *("application/jwt", "APPLICATION/JWT"),
+    ],
+)
 def test_types_of_access_tokens_are_taken_in_any_case(typ):
     assert parse_compact(with_header(typ=typ), ES256).algorithm == "ES256"
 
@@ -217,7 +228,14 @@ def test_at_jwt_can_be_required(typ):
     assert parse_compact(with_header(typ=typ), ES256, require_at_jwt=True).algorithm == "ES256"
 
 
-@pytest.mark.parametrize("text", [pytest.param(GOOD, id="absent"), pytest.param(with_header(typ="JWT"), id="jwt")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(GOOD, id="absent"),
+        pytest.param(with_header(typ="JWT"), id="jwt"),
+        pytest.param(with_header(typ="application/jwt"), id="jwt-in-full"),
+    ],
+)
 def test_a_required_at_jwt_is_required(text):
     assert reason_of(text, require_at_jwt=True) == "token_malformed"
 
@@ -327,3 +345,28 @@ def test_a_key_of_another_algorithm_is_not_found(rsa_key):
 
     with pytest.raises(KeyNotFoundError):
         verify_compact(signer.sign(b"{}"), jwks(rsa_key), ["RS256", "PS256"])
+
+
+def test_the_algorithm_chooses_among_keys_of_one_kid(ec_key, rsa_key):
+    """C6: RFC 7517 section 4.5."""
+    members = [ec_key.public_jwk(), {**rsa_key.public_jwk(), "kid": "ec-1"}]
+    signer = SigningKey.from_jwk({**rsa_key.private_jwk(), "kid": "ec-1"})
+
+    for key in (ec_key, signer):
+        assert verify_compact(key.sign(b"{}"), {"keys": members}, ["ES256", "RS256"]) == b"{}"
+
+
+@pytest.mark.parametrize("allowed", ["EdDSA", "Ed25519"])
+@pytest.mark.parametrize("said", ["EdDSA", "Ed25519"])
+@pytest.mark.parametrize("listed", ["EdDSA", "Ed25519"])
+def test_both_names_of_ed25519_mean_the_same(allowed, said, listed):
+    """B6: RFC 9864 section 2.2."""
+    key = SigningKey.generate("k", "EdDSA")
+    members = {"keys": [{**key.public_jwk(), "alg": listed}]}
+
+    assert verify_compact(key.sign(b"{}", {"alg": said}), members, [allowed]) == b"{}"
+
+
+@pytest.mark.parametrize("said", ["Ed448", "ed25519", "EDDSA"])
+def test_other_names_of_edwards_curves_are_not_allowed(said):
+    assert reason_of(with_header(alg=said), frozenset({"EdDSA"})) == "algorithm_not_allowed"

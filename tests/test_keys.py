@@ -55,6 +55,15 @@ def test_text_object_and_file_give_the_same_keys(ec_key, tmp_path):
     assert set(rings[0].keys) == {"ec-1"}
 
 
+@pytest.mark.parametrize("form", [lambda path: path, lambda path: path.read_text(encoding="utf-8")])
+def test_a_byte_order_mark_does_not_matter(ec_key, tmp_path, form):
+    """Some editors write one, and RFC 8259 section 8.1 lets a reader skip it."""
+    path = tmp_path / "jwks.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(jwks(ec_key)).encode())
+
+    assert set(load_jwks(form(path), "jwks").keys) == {"ec-1"}
+
+
 @pytest.mark.parametrize("give", [lambda document: document, json.dumps], ids=["object", "text"])
 def test_a_key_dropped_while_reading_is_logged_with_its_source(ec_key, caplog, give):
     load_jwks(give({"keys": [{"kid": "bad"}, ec_key.public_jwk()]}), "jwks")
@@ -88,6 +97,15 @@ def test_static_keys_are_found_without_waiting(static):
 def test_a_kid_outside_the_static_set_is_not_found(static):
     with pytest.raises(KeyNotFoundError):
         run(static.find("nobody"))
+
+
+def test_the_algorithm_chooses_among_static_keys_of_one_kid(ec_key, rsa_key):
+    keys = StaticKeySet(load_jwks({"keys": [ec_key.public_jwk(), {**rsa_key.public_jwk(), "kid": "ec-1"}]}, "jwks"))
+
+    assert [run(keys.find("ec-1", name)).algorithms for name in ("ES256", "RS256")] == [{"ES256"}, {"RS256"}]
+    assert (keys.health().keys, keys.health().kids) == (2, ("ec-1",))
+    with pytest.raises(KeyNotFoundError, match="other algorithms"):
+        run(keys.find("ec-1", "PS256"))
 
 
 def test_static_keys_are_held(static, ec_key):

@@ -30,7 +30,7 @@ FLOORS = (
         "watch",
     ),
     ("transport",),
-    ("environment", "flow", "metadata", "quota", "refusal", "streams"),
+    ("client_authentication", "environment", "flow", "metadata", "quota", "refusal", "streams", "token_response"),
     (
         "claims",
         "decision",

@@ -129,6 +129,27 @@ def test_a_quota_says_when_there_is_room_and_never_too_early(seconds, delay, hea
     assert refusal.headers == (("retry-after", header),)
 
 
+@pytest.mark.parametrize(
+    ("error", "pushback"),
+    [
+        (errors.KeySetUnavailableError(retry_after=2.5), "3000"),
+        (errors.OverloadedError(), "1000"),
+        (errors.ResourceExhaustedError(retry_after=0.15), "150"),
+        (errors.ResourceExhaustedError(retry_after=60.0), "60000"),
+        (errors.ResourceExhaustedError(retry_after=61.0), "-1"),
+        (errors.TokenExpiredError(), None),
+        (errors.PermissionDeniedError(), None),
+        (errors.InternalError(), None),
+    ],
+)
+def test_retry_policies_of_grpc_wait_as_long_or_make_no_attempt(error, pushback):
+    """E12: gRFC A6; for HTTP it means nothing."""
+    refusal = refusal_of(error, CHALLENGE)
+
+    assert dict(refusal.trailers).get("grpc-retry-pushback-ms") == pushback
+    assert "grpc-retry-pushback-ms" not in dict(refusal.headers)
+
+
 def test_waits_for_quotas_make_few_refusals():
     waits = [number / 1000 for number in range(1, 7_200_000, 97)]
 

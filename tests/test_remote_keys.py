@@ -876,6 +876,18 @@ def test_a_key_that_changed_its_use_is_no_longer_held(cold, issuer, rsa_key, clo
     assert not cold.holds(key)
 
 
+def test_a_key_that_is_listed_for_more_is_not_withdrawn(cold, issuer, rsa_key, clock):
+    withdrawn = []
+    cold.watch(withdrawn.append)
+    for names in (["RS256"], ["RS256", "RS512"], ["RS512"]):
+        assert withdrawn == []
+        issuer.publishes({"keys": [{**rsa_key.public_jwk(), "alg": name} for name in names]})
+        clock.advance(FRESH)
+        run(cold.load())
+
+    assert withdrawn == [frozenset({"rsa-1"})]
+
+
 def test_a_key_whose_kid_became_ambiguous_is_no_longer_held(keys, issuer, other_key, clock):
     key = find_without_waiting(keys)
     twin = {**other_key.public_jwk(), "kid": "ec-1"}

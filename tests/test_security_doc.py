@@ -14,14 +14,14 @@ TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 
 ROWS = {
     "A": 9,
-    "B": 13,
-    "C": 8,
+    "B": 14,
+    "C": 10,
     "D": 12,
-    "E": 11,
+    "E": 12,
     "F": 8,
     "G": 6,
     "H": 4,
-    "I": 8,
+    "I": 10,
     "J": 9,
     "K": 5,
     "L": 5,

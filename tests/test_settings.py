@@ -278,6 +278,18 @@ def test_secret_may_stand_in_a_file(verdict: Callable[..., str], folder: Path) -
     assert verdict(**ASKS, introspection_client_secret_file="secret") == "introspection_unavailable"
 
 
+@pytest.mark.parametrize(("method", "in_a_header"), [("client_secret_post", False), ("client_secret_basic", True)])
+def test_secret_is_sent_as_the_issuer_wants_it(verdict: Callable[..., str], *, method: str, in_a_header: bool) -> None:
+    with Loopback(lambda connection: connection.answer(b'{"active": true}')) as server:
+        asks = {**ASKS, "introspection_url": server.url, "introspection_client_secret": SECRET}
+        assert verdict(**asks, introspection_auth_method=method) == "allowed"
+
+    (request,) = server.requests
+    head, _, body = request.partition(b"\r\n\r\n")
+    assert (b"authorization: basic" in head.lower()) is in_a_header
+    assert ("client_secret" in parse_qs(body.decode())) is not in_a_header
+
+
 def test_secret_is_sent_as_it_is(ec_key: SigningKey, folder: Path) -> None:
     """The file goes before the variable, without the blanks around it."""
     (folder / "secret").write_text(f"{SECRET}\n", encoding="utf-8")

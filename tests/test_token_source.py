@@ -5,11 +5,14 @@ import json
 import logging
 import threading
 from concurrent.futures import CancelledError
+from email.utils import formatdate
+from urllib.parse import parse_qsl
 
 import pytest
 
+from authz.clock import Clock
 from authz.demo.signing import SigningKey
-from authz.errors import ConfigError, TokenEndpointError
+from authz.errors import AuthzError, Code, ConfigError, TokenDeniedError, TokenEndpointError
 from authz.flow import arun, run
 from authz.token_source import ClientCredentials, replace_token
 from authz.transport import Transport, TransportError
@@ -55,7 +58,7 @@ def source(new_source):
 
 
 def refusal(source):
-    with pytest.raises(TokenEndpointError) as caught:
+    with pytest.raises(AuthzError) as caught:
         source.token()
     return caught.value
 
@@ -92,6 +95,24 @@ def test_scopes_can_be_asked_for(new_source, transport, scope):
     new_source(scope=scope).token()
 
     assert transport.requests[0].form["scope"] == "ledger:read ledger:write"
+
+
+RESOURCE = "https://ledger.example/v1?tenant=a"
+
+
+@pytest.mark.parametrize("resource", [RESOURCE, [RESOURCE], (each for each in [RESOURCE])])
+def test_a_resource_and_an_audience_can_be_asked_for(new_source, transport, resource):
+    """RFC 8707 section 2; the audience is Auth0's."""
+    new_source(resource=resource, audience="ledger").token()
+    form = transport.requests[0].form
+
+    assert (form["resource"], form["audience"]) == ([RESOURCE], "ledger")
+
+
+def test_neither_is_sent_where_it_is_not_given(source, transport):
+    source.token()
+
+    assert not {"resource", "audience"} & transport.requests[0].form.keys()
 
 
 def test_the_endpoint_can_be_chosen(new_source, transport):
@@ -274,7 +295,7 @@ def test_who_lost_patience_leaves_the_request_to_the_next(source, transport):
 # ---- Failures ----
 
 
-@pytest.mark.parametrize("status", [401, 400, 403, 404])
+@pytest.mark.parametrize("status", [401, 400])
 def test_a_refusal_is_permanent_for_half_a_minute(source, endpoint, transport, clock, status):
     """I5: the secret will not become right by asking again."""
     endpoint.refuses(status, {"error": "invalid_client"})
@@ -319,7 +340,7 @@ def test_other_failures_pass(source, endpoint, transport, clock, status):
         pytest.param("-5", 1.0, id="negative"),
         pytest.param("1e9", 1.0, id="exponent"),
         pytest.param("٣", 1.0, id="other-digits"),
-        pytest.param("Wed, 21 Oct 2026 07:28:00 GMT", 1.0, id="date"),
+        pytest.param("Wed, 21 Oct 2026 07:28:00 GMT", 1.0, id="date-that-is-over"),
         pytest.param("", 1.0, id="empty"),
     ],
 )
@@ -329,11 +350,55 @@ def test_the_endpoint_may_ask_for_a_pause(source, endpoint, value, pause):
     assert refusal(source).retry_after == pause
 
 
-@pytest.mark.parametrize("status", [(401, True), (503, False)])
-def test_an_error_says_whether_asking_again_may_help(source, endpoint, status):
-    endpoint.refuses(status[0])
+def test_the_endpoint_may_ask_for_a_pause_until_a_date(source, endpoint):
+    date, retry_after = "Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:29:17 GMT"
+    endpoint.refuses(503, date=date, retry_after=retry_after)
 
-    assert refusal(source).is_permanent is status[1]
+    assert refusal(source).retry_after == 77.0
+
+
+PAGE = b"<html>Attention Required!</html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        pytest.param(401, {"error": "invalid_client"}, TokenDeniedError, id="client"),
+        pytest.param(400, {"error": "invalid_scope"}, TokenDeniedError, id="scope"),
+        pytest.param(401, b"", TokenEndpointError, id="nothing"),
+        pytest.param(401, PAGE, TokenEndpointError, id="page"),
+        pytest.param(400, {"message": "no"}, TokenEndpointError, id="no-oauth-error"),
+        pytest.param(401, {"error": "Not Authorized"}, TokenEndpointError, id="sentence"),
+        pytest.param(400, {"error": {"code": 1}}, TokenEndpointError, id="object"),
+        pytest.param(400, {"error": "temporarily_unavailable"}, TokenEndpointError, id="passing"),
+        pytest.param(403, {"error": "access_denied"}, TokenEndpointError, id="forbidden"),
+        pytest.param(503, {"error": "invalid_client"}, TokenEndpointError, id="server"),
+    ],
+)
+def test_only_an_oauth_error_is_the_issuers_word(source, endpoint, status, body, kind):
+    """I5: RFC 6749 section 5.2; it ends calls as UNAUTHENTICATED, which no retry policy repeats."""
+    endpoint.refuses(status, body)
+    error = refusal(source)
+    expected = (Code.UNAUTHENTICATED, 30.0) if kind is TokenDeniedError else (Code.UNAVAILABLE, 1.0)
+
+    assert (type(error), error.code, error.retry_after) == (kind, *expected)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 407, 421, 451, 500])
+def test_what_stands_before_the_endpoint_takes_no_token_away(source, endpoint, clock, status):
+    """I5: a proxy, a firewall or a page is not the issuer, and the token is good."""
+    source.token()
+    endpoint.refuses(status, PAGE)
+    clock.advance(240)
+    tokens = {source.token()}
+    for _ in range(54):
+        clock.advance(1)
+        tokens.add(source.token())
+
+    assert tokens == {"token-1"}
+    endpoint.works()
+    clock.advance(60)
+    assert source.token() == "token-2"
 
 
 FAILURES = [
@@ -383,7 +448,10 @@ def answer(**changes):
         pytest.param(answer(token_type=None), "not a bearer", id="I4-null"),
         pytest.param(answer(expires_in=0), "number of seconds", id="I3-zero"),
         pytest.param(answer(expires_in=-1), "number of seconds", id="I3-negative"),
-        pytest.param(answer(expires_in="300"), "number of seconds", id="I3-string"),
+        *(
+            pytest.param(answer(expires_in=value), "number of seconds", id=f"I3-string-{value!a}")
+            for value in ("", "0", "-300", "3e2", "300.5", " 300", "three hundred", "٣٠٠", "9" * 11)
+        ),
         pytest.param(answer(expires_in=True), "number of seconds", id="I3-bool"),
         pytest.param(answer(expires_in=[]), "number of seconds", id="I3-list"),
         pytest.param(b'{"access_token":"a","token_type":"bearer","expires_in":NaN}', "not JSON", id="I3-nan"),
@@ -402,6 +470,90 @@ def test_the_type_may_be_in_any_case(source, endpoint, kind):
     endpoint.changes = {"token_type": kind}
 
     assert source.token() == "token-1"
+
+
+def test_seconds_may_be_a_decimal_string(source, endpoint, transport, clock):
+    """I3: several issuers write them so."""
+    endpoint.changes = {"expires_in": "3599"}
+    source.token()
+    clock.advance(3238)
+    source.token()
+    assert transport.fetches == 1
+
+    clock.advance(2)
+    source.token()
+    assert transport.fetches == 2
+
+
+def jwt(**claims):
+    return SigningKey.generate("k", "ES256").sign(claims)
+
+
+@pytest.mark.parametrize(
+    ("exp", "due"),
+    [
+        pytest.param(NOW + 120, 60, id="sooner"),
+        pytest.param(NOW + 3000, 240, id="later"),
+        pytest.param(str(NOW + 120), 240, id="no-number"),
+        pytest.param(True, 240, id="bool"),
+    ],
+)
+def test_a_token_may_only_shorten_its_own_life(source, endpoint, clock, exp, due):
+    """I9: nothing has verified what it says of itself."""
+    endpoint.refuses(200, answer(access_token=jwt(exp=exp)))
+    source.token()
+    clock.advance(due - 1)
+    source.token()
+    assert endpoint.transport.fetches == 1
+
+    clock.advance(1)
+    source.token()
+    assert endpoint.transport.fetches == 2
+
+
+def test_a_token_lives_by_the_issuers_clock_where_it_is_told(source, endpoint, transport, clock):
+    """I9: ours is ten minutes fast."""
+    endpoint.refuses(200, answer(access_token=jwt(exp=NOW + 300)), date=formatdate(NOW, usegmt=True))
+    clock.advance(600)
+    source.token()
+    clock.advance(239)
+    source.token()
+    assert transport.fetches == 1
+
+    clock.advance(1)
+    source.token()
+    assert transport.fetches == 2
+
+
+def test_a_token_that_came_too_late_is_a_failure(source, endpoint):
+    endpoint.refuses(200, answer(access_token=jwt(exp=NOW - 1)))
+
+    assert "has expired already" in str(refusal(source))
+
+
+@pytest.mark.parametrize(
+    ("monotonic", "wall", "token"),
+    [
+        pytest.param(1, 400, "token-2", id="the-machine-slept"),
+        pytest.param(400, 1, "token-2", id="the-time-of-day-was-set-back"),
+        pytest.param(400, -1000, "token-2", id="far-back"),
+        pytest.param(1, -1000, "token-1", id="set-back-while-it-is-good"),
+        pytest.param(1, 1, "token-1", id="both-go-on"),
+    ],
+)
+def test_a_token_is_as_old_as_the_clock_says_that_went_further(new_source, transport, monotonic, wall, token):
+    """I9: one clock stands still while a machine sleeps, the other can be set."""
+    elapsed = [0.0, 0.0]
+    source = new_source(clock=Clock(lambda: NOW + elapsed[0], lambda: 1000.0 + elapsed[1]))
+    source.token()
+    elapsed[:] = wall, monotonic
+    transport.hang()
+    flow = source.token_flow()
+    waits = list(itertools.islice(flow, 1))
+    transport.release()
+
+    assert (run(flow, waiting=waits[0]) if waits else source.token()) == token
+    assert bool(waits) is (token == "token-2")
 
 
 @pytest.mark.parametrize("absent", [True, False])
@@ -467,6 +619,8 @@ def test_the_secret_is_nowhere_to_be_read(new_source, endpoint, transport, clock
         clock.advance(240)
         endpoint.refuses(400, {"error": SECRET, "error_description": SECRET})
         source.token()
+        # What is no error code is not the issuer's word, so the token serves until it expires.
+        clock.advance(60)
         seen.append(str(refusal(source)))
         transport.down(ValueError(SECRET))
         clock.advance(31)
@@ -529,6 +683,13 @@ def test_a_secret_may_be_in_a_file(filed, transport):
     assert transport.requests[0].form["client_secret"] == SECRET
 
 
+def test_a_byte_order_mark_is_no_part_of_a_secret(filed, transport, secret_file):
+    secret_file.write_bytes(b"\xef\xbb\xbfanother\n")
+    filed.token()
+
+    assert transport.requests[0].form["client_secret"] == "another"
+
+
 def test_a_new_secret_needs_no_restart(filed, transport, clock, secret_file):
     filed.token()
     secret_file.write_text("another")
@@ -557,7 +718,7 @@ def test_while_the_file_cannot_be_read_the_old_token_serves(filed, transport, cl
     clock.advance(55)
     failure = refusal(filed)
     assert f"{secret_file}" in str(failure)
-    assert not failure.is_permanent
+    assert failure.code is Code.UNAVAILABLE
 
     secret_file.write_text("another")
     clock.advance(60)
@@ -623,6 +784,15 @@ def test_the_environment_says_all_that_is_needed(environment, transport):
         "client_secret": SECRET,
         "scope": "ledger:read",
     }
+
+
+def test_what_the_token_is_for_can_be_in_the_environment(environment, transport):
+    environment(issuer=ISSUER, client_id="client_a", client_secret=SECRET, audience="whom this very server is")
+    environment(token_resource="https://a.example https://b.example", token_audience="ledger")
+    ClientCredentials.from_env(transport=transport).token()
+    form = transport.requests[0].form
+
+    assert (form["resource"], form["audience"]) == (["https://a.example", "https://b.example"], "ledger")
 
 
 def test_an_endpoint_and_a_file_in_the_environment_come_first(environment, transport, secret_file):
@@ -802,6 +972,12 @@ def test_closing_closes_the_transport(source, transport):
         pytest.param({"client_secret": ""}, "^client_secret: must not be empty", id="no-secret"),
         pytest.param({"client_secret": None}, "^client_secret and client_secret_file: give one", id="neither-secret"),
         pytest.param({"client_secret_file": "x"}, "^client_secret and client_secret_file: give one", id="two-secrets"),
+        pytest.param({"resource": "ledger"}, "^resource: 'ledger' must be an absolute URI", id="resource"),
+        pytest.param({"resource": ["https://a.example", ""]}, "^resource: '' must be", id="empty-resource"),
+        pytest.param({"resource": "https://a.example/#f"}, "^resource: .* without a fragment", id="fragment"),
+        pytest.param({"resource": "https://[a"}, "^resource: ", id="no-uri"),
+        pytest.param({"resource": "https://a.example b"}, "^resource: ", id="two-in-one"),
+        pytest.param({"audience": ""}, "^audience: must not be empty$", id="empty-audience"),
         pytest.param({"auth_method": "private_key_jwt"}, "^auth_method: 'private_key_jwt' must be", id="method"),
     ],
 )
@@ -811,6 +987,21 @@ def test_wrong_configuration_is_named_at_once(new_source, options, message):
 
 
 # ---- Over a real connection ----
+
+
+def test_several_resources_come_over_http():
+    """RFC 8707 section 2: one parameter for each."""
+    body, resources = json.dumps(answer()).encode(), ["https://a.example/", "https://b.example/"]
+    with Loopback(lambda connection: connection.answer(body)) as server:
+        source = ClientCredentials(
+            token_url=server.url, client_id="client_a", client_secret=SECRET, resource=resources, audience="ledger"
+        )
+        source.token()
+    source.close()
+
+    sent = parse_qsl(server.requests[0].rpartition(b"\r\n\r\n")[2].decode())
+    assert [value for name, value in sent if name == "resource"] == resources
+    assert dict(sent)["audience"] == "ledger"
 
 
 def test_a_token_comes_over_http():

@@ -11,12 +11,14 @@ import time
 from concurrent.futures import CancelledError
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authz.connecting import cause_of
 from authz.errors import ConfigError, KeySetUnavailableError
 from authz.flow import run
 from authz.remote_keys import RemoteKeySet
-from authz.transport import Transport, TransportError, check_url, is_loopback
+from authz.transport import HttpResponse, Transport, TransportError, check_url, is_loopback
 from tests.doubles import jwks
 from tests.loopback import OK, Connection, Loopback, certificate, unreachable
 
@@ -683,3 +685,38 @@ transport.close()
 
     before, during = done.stdout.splitlines()
     assert (before, during) == ("name True" if host.endswith(".invalid") else "refused True", "exhausted False")
+
+
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [
+        pytest.param("", 0.0, id="nothing"),
+        pytest.param("17", 17.0, id="seconds"),
+        pytest.param("Sun, 06 Nov 1994 08:50:37 GMT", 60.0, id="imf-fixdate"),
+        pytest.param("Sunday, 06-Nov-94 08:50:37 GMT", 60.0, id="rfc-850"),
+        pytest.param("Sun Nov  6 08:50:37 1994", 60.0, id="asctime"),
+        pytest.param("Sun, 06 Nov 1994 08:48:37 GMT", 0.0, id="over"),
+        pytest.param("Sun, 06 Nov 99999999 08:48:37 GMT", 0.0, id="no-year"),
+        pytest.param("Sun, 06 Nov 1994 08:50:37 +9999", 0.0, id="no-zone"),
+        pytest.param("Sun, 06", 0.0, id="cut"),
+        pytest.param("," * 100_000, 0.0, id="long"),
+    ],
+)
+def test_retry_after_may_be_a_date(retry_after, seconds):
+    """RFC 9110 section 10.2.3: by the server's clock if it tells its date, else by ours."""
+    headers = {"retry-after": retry_after}
+    told = HttpResponse(status=503, headers={**headers, "date": DATE}, body=b"", received_at=0.0)
+    untold = HttpResponse(status=503, headers=headers, body=b"", received_at=784111777.0)
+
+    assert (told.retry_after, untold.retry_after) == (seconds, seconds)
+
+
+@given(st.text(max_size=50))
+def test_any_text_is_a_date_or_none(value):
+    response = HttpResponse(status=503, headers={"date": value, "retry-after": value}, body=b"")
+
+    assert response.date is None or isinstance(response.date, float)
+    assert response.retry_after >= 0

@@ -396,6 +396,40 @@ def test_a_p384_key_with_es256_is_not_found(new_verifier, issuer, claims):
     assert [reason_of(verifier, key.sign(claims(), {"alg": "ES256"})) for _ in range(2)] == ["key_not_found"] * 2
 
 
+def test_the_algorithm_chooses_among_keys_of_one_kid(new_verifier, ec_key, rsa_key, issuer, claims):
+    """C6: RFC 7517 section 4.5; nothing that only another algorithm's token could mean is in doubt."""
+    namesake = SigningKey.from_jwk({**rsa_key.private_jwk(), "kid": "ec-1"})
+    issuer.keys = [ec_key, namesake]
+    verifier = new_verifier(algorithms=["ES256", "RS256"])
+
+    assert [verdict(verifier, key.sign(claims())) for key in (ec_key, namesake)] == ["allowed"] * 2
+    assert verdict(new_verifier(algorithms=["RS256"]), namesake.sign(claims())) == "allowed"
+
+
+def test_a_key_that_takes_over_a_kid_for_another_algorithm_is_fetched(new_verifier, ec_key, rsa_key, issuer, claims):
+    verifier = new_verifier(algorithms=["ES256", "RS256"])
+    assert verdict(verifier, ec_key.sign(claims())) == "allowed"
+    issuer.keys = [SigningKey.from_jwk({**rsa_key.private_jwk(), "kid": "ec-1"})]
+
+    assert verdict(verifier, issuer.keys[0].sign(claims(jti="b"))) == "allowed"
+    assert verdict(verifier, ec_key.sign(claims())) == "key_not_found"
+
+
+def test_when_one_of_two_keys_of_a_kid_leaves_its_tokens_leave_with_it(new_verifier, ec_key, rsa_key, issuer, claims):
+    namesake = SigningKey.from_jwk({**rsa_key.private_jwk(), "kid": "ec-1"})
+    issuer.keys = [ec_key, namesake]
+    verifier, withdrawn = new_verifier(algorithms=["ES256", "RS256"]), []
+    verifier.watch_keys(lambda _issuer, kids: withdrawn.append(kids))
+    tokens = [key.sign(claims()) for key in (ec_key, namesake)]
+    assert [verdict(verifier, token) for token in tokens] == ["allowed"] * 2
+
+    issuer.keys = [ec_key]
+    verdict(verifier, ec_key.sign(claims(), {"kid": "nobody"}))
+
+    assert [verdict(verifier, token) for token in tokens] == ["allowed", "key_not_found"]
+    assert withdrawn == [frozenset({"ec-1"})]
+
+
 def test_keys_of_one_issuer_do_not_serve_another(new_verifier, claims):
     """C8: two issuers, one kid."""
     ours, theirs = (SigningKey.generate("same", "ES256") for _ in range(2))
@@ -596,6 +630,15 @@ def test_a_missing_kid_needs_a_single_key(new_verifier, issuer, ec_key, other_ke
     token = ec_key.sign(claims(), {"kid": None})
 
     assert reason_of(new_verifier(allow_missing_kid=True), token) == "key_not_found"
+
+
+def test_a_missing_kid_counts_only_keys_for_its_algorithm(new_verifier, issuer, ec_key, rsa_key, claims):
+    """B8: what no allowed algorithm can use cannot be meant."""
+    issuer.keys = [ec_key, rsa_key]
+    token = rsa_key.sign(claims(), {"kid": None})
+
+    assert verdict(new_verifier(allow_missing_kid=True, algorithms=["RS256"]), token) == "allowed"
+    assert verdict(new_verifier(allow_missing_kid=True, algorithms=["RS256", "ES256"]), token) == "allowed"
 
 
 @pytest.mark.parametrize(("typ", "outcome"), [("at+jwt", "allowed"), ("JWT", "token_malformed")])

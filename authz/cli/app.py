@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from pydantic import ValidationError
 
 from authz.environment import config_error
-from authz.errors import ConfigError, TokenEndpointError, UnavailableError
+from authz.errors import ConfigError, UnauthenticatedError, UnavailableError
 from authz.printable import printable
 
 ALLOWED, DENIED, MISUSED, UNDECIDED = 0, 1, 2, 3
@@ -41,9 +41,10 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(_usage(error), MISUSED)
     except ConfigError as error:
         return _complain(error, MISUSED)
+    except UnauthenticatedError as error:
+        return _complain(error, DENIED)
     except UnavailableError as error:
-        refused = isinstance(error, TokenEndpointError) and error.is_permanent
-        return _complain(error, DENIED if refused else UNDECIDED)
+        return _complain(error, UNDECIDED)
     except KeyboardInterrupt:
         return 128 + 2
     return status if isinstance(status, int) else ALLOWED

@@ -94,7 +94,7 @@ def _token(source: str | None) -> str:
     if source is None or source == "-":
         return "" if source is None else standard_input().strip()
     try:
-        return Path(source).read_text(encoding="utf-8").strip()
+        return Path(source).read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError):
         # Not its name: it may be the token itself.
         raise ConfigError("token: no such file; give the name of one, or - for standard input") from None

@@ -8,11 +8,12 @@ from cyclopts import Parameter
 
 from authz import variables
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, write
+from authz.client_authentication import AuthMethod
 from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.errors import AuthzError, ConfigError, UnavailableError
 from authz.secret import read_secret
 from authz.settings import VerifierSettings
-from authz.token_source import AuthMethod, ClientCredentials
+from authz.token_source import ClientCredentials
 from authz.transport import Transport
 
 VerifierFlags = Annotated[VerifierSettings | None, Parameter(name="*")]
@@ -26,6 +27,8 @@ def token(
     client_id: str,
     client_secret_file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     scope: list[str] | None = None,
+    resource: list[str] | None = None,
+    audience: str | None = None,
     auth_method: AuthMethod = "client_secret_post",
     env_file: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
@@ -46,6 +49,10 @@ def token(
         A file that holds the secret; - is standard input.
     scope
         A scope to ask for; may be repeated.
+    resource
+        The URI of what the token is for (RFC 8707); may be repeated.
+    audience
+        What the token is for, where the issuer wants this name for it, as Auth0 does.
     auth_method
         client_secret_post or client_secret_basic.
     env_file
@@ -63,6 +70,8 @@ def token(
         client_id=client_id,
         client_secret=_secret(client_secret_file, found.get("client_secret", "")),
         scope=scope,
+        resource=resource,
+        audience=audience,
         auth_method=auth_method,
         transport=Transport(),
     )

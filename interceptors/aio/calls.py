@@ -12,19 +12,42 @@ from authz import telemetry
 _tasks: "set[asyncio.Task[None]]" = set()
 
 
-def when_ended(call: Any, look: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Have ``look`` run in a task of its own as soon as ``call`` is over."""
+def when_ended(
+    call: Any, look: Callable[[], Coroutine[Any, Any, None]], *, unless: Callable[[], bool] = lambda: False
+) -> None:
+    """Have ``look`` run in a task of its own as soon as ``call`` is over, unless by then there is no need for it.
+
+    Args:
+        call: a call of ``grpc.aio``.
+        look: what to run.
+        unless: is asked at the very moment of the end; true if nothing is left to be done.
+
+    """
     loop = asyncio.get_running_loop()
 
     def ended(_call: Any) -> None:
         # A call may be collected, which ends it, after its loop.
-        if not loop.is_closed():
+        if not loop.is_closed() and not unless():
             task = loop.create_task(look())
             # The loop itself keeps only a weak reference.
             _tasks.add(task)
             task.add_done_callback(_tasks.discard)
 
     call.add_done_callback(ended)
+
+
+def code_now(call: Any) -> grpc.StatusCode | None:
+    """Return the status of ``call`` as it stands, without giving another task a turn; ``None`` if there is none."""
+    asking = call.code()
+    try:
+        asking.send(None)
+    except StopIteration as answer:
+        code: grpc.StatusCode = answer.value
+        return code
+    except (grpc.RpcError, asyncio.CancelledError):
+        return None
+    asking.close()
+    return None
 
 
 class Attempts(Protocol):

@@ -1,6 +1,7 @@
 """Bearer tokens on the outgoing RPCs of a ``grpc.aio`` channel."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -11,9 +12,9 @@ from authz.credentials import unavailable
 from authz.errors import TokenEndpointError
 from authz.flow import Flow, arun
 from authz.token_source import TokenSource
-from interceptors.aio.calls import RepeatableStream, when_ended
+from interceptors.aio.calls import RepeatableStream, code_now, when_ended
 from interceptors.aio.kinds import Continuation, Intercept, changed, every_kind
-from interceptors.bearer import Bearer, has_authorization
+from interceptors.bearer import Bearer, WatchedSource, has_authorization
 
 T = TypeVar("T")
 
@@ -32,12 +33,13 @@ def bearer_interceptors(
             ``grpc.local_channel_credentials()``.
 
     """
+    watched = WatchedSource(source)
 
     def intercept(begin: Callable[["_Rpc"], Awaitable[Any]], *, is_repeatable: bool) -> Intercept:
         async def begin_rpc(continuation: Continuation, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
             if has_authorization(details.metadata):
                 return await continuation(details, request)
-            rpc = _Rpc(source, details, is_repeatable=is_repeatable, insecure_channel=insecure_channel)
+            rpc = _Rpc(watched, details, is_repeatable=is_repeatable, insecure_channel=insecure_channel)
             await rpc.prepare(continuation, request)
             return await begin(rpc)
 
@@ -46,8 +48,8 @@ def bearer_interceptors(
     return every_kind(
         unary_unary=intercept(_unary_unary, is_repeatable=True),
         unary_stream=intercept(_unary_stream, is_repeatable=True),
-        stream_unary=intercept(_streaming, is_repeatable=False),
-        stream_stream=intercept(_streaming, is_repeatable=False),
+        stream_unary=intercept(_stream_unary, is_repeatable=False),
+        stream_stream=intercept(_stream_stream, is_repeatable=False),
     )
 
 
@@ -58,7 +60,7 @@ class _Rpc(Bearer):
         try:
             await self._in_time(self.begin())
         except Exception as error:  # noqa: BLE001 - whatever a source raises, gRPC's callers expect this
-            raise _failed(self.failure_code(), unavailable(error)) from None
+            raise _failed(self.failure_code(error), unavailable(error)) from None
 
     async def send(self) -> Any:
         """Begin an attempt."""
@@ -95,6 +97,9 @@ async def _unary_unary(rpc: _Rpc) -> Any:
     except asyncio.CancelledError:
         call.cancel()
         raise
+    denial = rpc.denial(code)
+    if denial is not None:
+        raise _failed(grpc.StatusCode.UNAUTHENTICATED, denial)
     return await rpc.send() if rpc.is_refusal(code) and await rpc.has_replaced_token() else call
 
 
@@ -102,12 +107,40 @@ async def _unary_stream(rpc: _Rpc) -> Any:
     return RepeatableStream(await rpc.send(), rpc)
 
 
-async def _streaming(rpc: _Rpc) -> Any:
+async def _stream_unary(rpc: _Rpc) -> Any:
     call = await rpc.send()
 
+    async def settle() -> None:
+        with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):
+            await call
+
+    return _dropping(rpc, call, settle)
+
+
+async def _stream_stream(rpc: _Rpc) -> Any:
+    async def settle() -> None:
+        """Do nothing: there is no end but the one that is told."""
+
+    return _dropping(rpc, await rpc.send(), settle)
+
+
+def _dropping(rpc: _Rpc, call: Any, settle: Callable[[], Awaitable[None]]) -> Any:
+    """Return ``call``, whose token is dropped if it ends as refused.
+
+    Where a refusal meets a request on its way, grpc.aio says INTERNAL: of requests and responses first the truth
+    and then that, of a single response either first, and the truth once it is awaited.
+    """
+
+    def has_dropped() -> bool:
+        is_refused = rpc.is_refusal(code_now(call))
+        if is_refused:
+            rpc.drop_token()
+        return is_refused
+
     async def look() -> None:
+        await settle()
         if rpc.is_refusal(await call.code()):
             rpc.drop_token()
 
-    when_ended(call, look)
+    when_ended(call, look, unless=has_dropped)
     return call

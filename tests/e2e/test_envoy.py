@@ -75,7 +75,7 @@ def metadata(values: list[str]) -> list[tuple[str, str]]:
 
 def trailers(outcome: Outcome) -> dict[str, Any]:
     """Return the trailers that are ours."""
-    ours = ("www-authenticate", "retry-after", "grpc-status-details-bin")
+    ours = ("www-authenticate", "retry-after", "grpc-retry-pushback-ms", "grpc-status-details-bin")
     return {name: value for name, value in outcome.trailers.items() if name in ours}
 
 

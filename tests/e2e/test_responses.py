@@ -74,6 +74,9 @@ def test_denial_stays_shut_whatever_failures_may_do(mesh: Mesh, sign: Sign, list
     assert (over_http.status, over_http.json) == (row.http_status, {"error": row.message})
     for headers in (over_grpc.trailers, over_http.headers):
         assert {"www-authenticate", "retry-after"} & headers.keys() == ({row.header} if row.header else set())
+    # For gRPC's retry policies only.
+    assert ("grpc-retry-pushback-ms" in over_grpc.trailers) is (row.header == "retry-after")
+    assert "grpc-retry-pushback-ms" not in over_http.headers
 
 
 # ---- The two ways in which Envoy asks ----

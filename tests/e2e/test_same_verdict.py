@@ -202,7 +202,7 @@ def verdict(outcome: Outcome) -> Verdict:
 
 def what_the_caller_gets(outcome: Outcome) -> Any:
     """Return all of it that is ours, byte for byte, and what the backend was told."""
-    names = ("www-authenticate", "retry-after", "grpc-status-details-bin")
+    names = ("www-authenticate", "retry-after", "grpc-retry-pushback-ms", "grpc-status-details-bin")
     trailers = {name: outcome.trailers[name] for name in names if name in outcome.trailers}
     return outcome.details, trailers, [told_to_backend(outcome)] if outcome.messages else []
 

@@ -153,6 +153,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "http_listen": "127.0.0.1:9192",
         "introspect_if_unavailable": "local",
         "introspect_max_age": 5.0,
+        "introspection_auth_method": "client_secret_basic",
         "introspection_client_id": "client_api",
         "introspection_client_secret": SECRET,
         "introspection_client_secret_file": path["secret"],

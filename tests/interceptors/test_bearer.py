@@ -16,7 +16,7 @@ import pytest
 import interceptors
 from authz.token_source import ClientCredentials
 from interceptors.aio.kinds import every_kind
-from tests.doubles import ISSUER, FakeTokenEndpoint, ManualClock
+from tests.doubles import ISSUER, FakeTokenEndpoint, ManualClock, eventually
 from tests.interceptors.callers import CALLERS
 from tests.interceptors.client import DEADLINE
 from tests.interceptors.gate import REFUSAL, Gate
@@ -212,6 +212,22 @@ def test_without_tls_a_call_waits_for_its_token_no_longer_than_its_deadline(plai
     assert (outcome.code, gate.visits) == (grpc.StatusCode.DEADLINE_EXCEEDED, [])
 
 
+INVALID_CLIENT = "HTTP status 401, invalid_client"
+
+
+def test_a_token_that_the_issuer_denies_ends_calls_as_unauthenticated(either, caller, gate, endpoint, kind):
+    """I5: retry policies repeat UNAVAILABLE."""
+    endpoint.refuses(401, {"error": "invalid_client"})
+    outcomes = [either.call(kind, **least(kind)) for _ in range(3)]
+    if caller.name == "aio" and kind != "unary_unary":
+        # A plugin cannot choose gRPC's status, and a stream of grpc.aio has no other.
+        assert outcomes.pop(0).code in ends(caller, kind, UNAUTHENTICATED) | {grpc.StatusCode.UNAVAILABLE}
+
+    assert all(outcome.code in ends(caller, kind, UNAUTHENTICATED) for outcome in outcomes)
+    assert all(INVALID_CLIENT in it.details or it.code is grpc.StatusCode.CANCELLED for it in outcomes)
+    assert (gate.visits, endpoint.transport.fetches) == ([], 1)
+
+
 class OddSource:
     """A source that fails as nobody foresaw."""
 
@@ -308,6 +324,52 @@ def test_a_stream_of_requests_is_never_sent_again(connection, gate, kind):
     # Who was refused may learn of it before the interceptor does.
     tokens = [connection.call(kind, **least(kind)) and gate.tokens[-1] for _ in range(2)]
     assert tokens[-1] == ["token-2"]
+
+
+class Numbered:
+    """A source with any number of tokens, of which each is dropped once."""
+
+    def __init__(self):
+        self.dropped = []
+        self.dropping = threading.Semaphore(0)
+
+    def token_flow(self):
+        return f"token-{len(self.dropped)}"
+        yield
+
+    def invalidate(self, token):
+        self.dropped.append(token)
+        self.dropping.release()
+
+
+@pytest.mark.parametrize("requests", [0, 1, 20])
+def test_every_refused_token_is_dropped(dial, caller, gate, kind, requests):
+    """I6: whichever of two truths grpc.aio tells first where a refusal meets a request."""
+    source = Numbered()
+    gate.refuses = lambda _token: True
+    connection = dial(caller.package.bearer_interceptors(source, insecure_channel=True))
+    calls, attempts = 25, 1 if is_request_streaming(kind) else 2
+    for number in range(1, calls + 1):
+        connection.call(kind, **({"requests": [b"x"] * requests} if is_request_streaming(kind) else {}))
+        assert source.dropping.acquire(timeout=PATIENCE)
+        assert source.dropped == [f"token-{each}" for each in range(number)]
+
+    assert len(gate.visits) == calls * attempts
+
+
+def test_a_source_that_cannot_drop_a_token_harms_no_call(dial, caller, gate, kind, caplog):
+    class Stubborn(Numbered):
+        def invalidate(self, token):
+            self.dropping.release()
+            raise ZeroDivisionError(token)
+
+    source = Stubborn()
+    gate.refuses = lambda _token: True
+    outcome = dial(caller.package.bearer_interceptors(source, insecure_channel=True)).call(kind, **least(kind))
+
+    assert (outcome.code, outcome.details) == (UNAUTHENTICATED, REFUSAL)
+    assert source.dropping.acquire(timeout=PATIENCE)
+    assert eventually(lambda: "unforeseen_error" in caplog.text)
 
 
 def test_a_stream_that_has_begun_is_not_begun_again(connection, gate):

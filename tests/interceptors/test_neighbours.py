@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
@@ -13,6 +14,7 @@ from authz import Authorizer, Verifier
 from tests.interceptors.client import DEADLINE, Silence, bearer, call
 from tests.interceptors.conftest import Serve, WatchedTransport
 from tests.interceptors.servers import DOORS, Door, Loop, channel_to, sync_server
+from tests.interceptors.service import Witness, handlers, is_request_streaming, is_response_streaming
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 HEALTH_METHODS = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch")
@@ -132,3 +134,41 @@ def test_reflection_lists_services_to_known_callers(door: Door, serve: Serve, ve
     [answer] = stub.ServerReflectionInfo(iter(requests), metadata=bearer(token), timeout=DEADLINE)
 
     assert [service.name for service in answer.list_services_response.service] == ["authz.demo.v1.LedgerService"]
+
+
+# ---- Observers before ours ----
+
+
+class Observer(grpc.ServerInterceptor):
+    """Notes of which kind handlers are, as those do that count RPCs by kind."""
+
+    def __init__(self) -> None:
+        self.kinds: list[tuple[bool, bool]] = []
+
+    def note(self, handler: Any) -> Any:
+        self.kinds.append((bool(handler.request_streaming), bool(handler.response_streaming)))
+        return handler
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        return self.note(continuation(handler_call_details))
+
+
+class AioObserver(Observer, grpc.aio.ServerInterceptor):
+    """The same for grpc.aio."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        return self.note(await continuation(handler_call_details))
+
+
+@BOTH
+def test_observer_sees_the_kind_of_a_call_that_is_admitted_and_a_stream_refused(
+    door: Door, serve: Serve, verifier: Verifier, token: str, kind: str
+) -> None:
+    """As unary calls they would wait for a request, which a caller without a token need not send."""
+    observer, witness = AioObserver() if door.is_aio else Observer(), Witness()
+    channel = serve(handlers(door.behaviours(witness), witness), observer, door.interceptor(verifier))
+    call(channel, kind, metadata=bearer(token))
+    call(channel, kind)
+
+    own = (is_request_streaming(kind), is_response_streaming(kind))
+    assert observer.kinds == [own, (True, False)]

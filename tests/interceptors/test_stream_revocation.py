@@ -266,6 +266,17 @@ def test_key_that_is_taken_back_between_verdict_and_opening_opens_nothing(new_li
     assert live.streams.are(0)
 
 
+def test_key_that_changes_between_verdict_and_opening_opens_nothing(new_live: Any, rotating: Rotating) -> None:
+    """Another key has its name by then."""
+    authorizer = Hasty(rotating.verifier)
+    live = new_live(authorizer)
+    namesake = SigningKey.generate(rotating.mine.kid, "ES256")
+    authorizer.meanwhile = lambda: rotating.publish(namesake, rotating.other)
+
+    assert never_answers(live.start(KIND, token=rotating.token(rotating.mine)).end(), "KEY_NOT_FOUND")
+    assert live.streams.are(0)
+
+
 def test_key_that_comes_back_opens_streams_again(new_live: Any, rotating: Rotating) -> None:
     live = new_live(Authorizer(rotating.verifier))
     rotating.publish(rotating.other)

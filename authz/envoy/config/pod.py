@@ -189,6 +189,7 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "grace",
             "introspect_if_unavailable",
             "introspect_max_age",
+            "introspection_auth_method",
             "introspection_client_id",
             "isolation",
             "jwt_authn_payload",
