@@ -1465,8 +1465,8 @@ MISTAKES = (
     Mistake(
         "a token outlives the sleep of its machine",
         "authz/token_source.py",
-        "max(now.monotonic - self.asked.monotonic, now.time - self.asked.time)",
-        "now.monotonic - self.asked.monotonic",
+        "age = 0.0 if token is None else self._clock.since(token.asked)",
+        "age = 0.0 if token is None else now.monotonic - token.asked.monotonic",
         "tests/test_token_source.py -k further",
     ),
     Mistake(

@@ -353,11 +353,6 @@ def test_an_authority_that_cannot_be_read_is_named(tmp_path, content):
         Transport(ca_file=str(file))
 
 
-def test_a_ca_file_without_a_name_is_not_taken_for_the_authorities_of_the_system():
-    with pytest.raises(ConfigError, match=r"^ca_file: '' cannot be read"):
-        Transport(ca_file="")
-
-
 # ---- Proxies ----
 
 
