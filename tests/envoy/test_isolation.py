@@ -154,6 +154,7 @@ def test_nobody_may_name_an_organization(ask: Ask) -> None:
         pytest.param(OWN[:-1], id="cut"),
         pytest.param(OWN + OWN[:-1], id="cut in the second message"),
         pytest.param(OWN + b"\0\0\0", id="cut in the second prefix"),
+        pytest.param(framed(b'\n\3"\1\xff'), id="no UTF-8"),
         pytest.param(bytes(5) * 10_000, id="many empty messages"),
         pytest.param(b"\0", id="cut in the first"),
         pytest.param(framed(b"\xff"), id="no message"),
