@@ -316,7 +316,7 @@ MISTAKES = (
         "envoy: a compressed message is let through",
         "authz/envoy/check/bodies.py",
         "    if body[0] != 0:",
-        "    if body[0] > 1:",
+        "    if body[0] > 0x80:",
         "tests/envoy/test_isolation.py -k cannot_be_read",
     ),
     Mistake(
