@@ -34,7 +34,8 @@ MEANINGS = {
     "organization_mismatch": "The request names another organization than the caller's. "
     "Name the caller's own in the field that says whose data is meant, or none.",
     "organization_unverified": "The request may name another organization, and nobody can tell. "
-    "docs/isolation.md says what Envoy must show; gRPC clients must not compress.",
+    "docs/isolation.md says what Envoy must show, how large a request may be, and how it may be sent; "
+    "gRPC clients must not compress.",
     "request_malformed": "The path is none that every server reads alike, or it or the headers are larger than any "
     "that are looked at (docs/security.md, Limits). Give /package.Service/Method, or with --http an absolute path.",
     "unavailable": "No verdict can be had now. Try again, and look into the server's log.",

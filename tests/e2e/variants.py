@@ -14,6 +14,8 @@ SCOPED, NARROWED, MISSPELT, UNKNOWN_POLICY, FOREIGN = (
     f"/tests.Routes/{name}" for name in ("Scoped", "Narrowed", "Misspelt", "UnknownPolicy", "Foreign")
 )
 """Methods whose routes ask something besides a token."""
+PARTIAL_BYTES = 1024
+"""How much of a request one of the listeners shows, if there is more."""
 ADMITTED, LIMITED = "org_admitted", "org_limited"
 """Organizations that Envoy's RBAC filter lets pass; the second may make one call an hour."""
 
@@ -38,6 +40,14 @@ def variants(public: str, jwks: Mapping[str, Any]) -> list[dict[str, Any]]:
         _with("blindfolded", disallowed_headers={"patterns": [{"exact": "authorization"}]}),
         _with("shadow", shadow_mode=True),
         _with("buffering", with_request_body={"max_request_bytes": 1024, "allow_partial_message": True}),
+        _with(
+            "partial",
+            with_request_body={
+                "max_request_bytes": PARTIAL_BYTES,
+                "allow_partial_message": True,
+                "pack_as_bytes": True,
+            },
+        ),
         _with("hasty", **_in_haste()),
         _with("hasty-lenient", **_in_haste(), failure_mode_allow=True, failure_mode_allow_header_add=True),
     ]

@@ -151,9 +151,12 @@ def test_nobody_may_name_an_organization(ask: Ask) -> None:
     "body",
     [
         pytest.param(framed(gzip.compress(naming(ORG)), flag=1), id="compressed"),
+        pytest.param(framed(naming(ORG), flag=1), id="said to be compressed"),
+        pytest.param(framed(naming(ORG), flag=0x80), id="with a flag of gRPC-Web"),
         pytest.param(OWN[:-1], id="cut"),
         pytest.param(OWN + OWN[:-1], id="cut in the second message"),
         pytest.param(OWN + b"\0\0\0", id="cut in the second prefix"),
+        pytest.param(framed(b'\n\3"\1\xff'), id="no UTF-8"),
         pytest.param(bytes(5) * 10_000, id="many empty messages"),
         pytest.param(b"\0", id="cut in the first"),
         pytest.param(framed(b"\xff"), id="no message"),

@@ -305,7 +305,7 @@ ASYNC_WAYS: dict[str, Read] = {
     "anext": lambda requests, _: anext(requests),
     "method __anext__": lambda requests, _: requests.__anext__(),
     "its iterator": lambda requests, _: anext(aiter(requests)),
-    "generator": lambda requests, _: aiter(requests).asend(None),
+    "generator": lambda requests, _: aiter(requests).asend(None),  # codespell:ignore asend
     "receiver": lambda requests, _: anext(requests._async_message_receiver()),  # noqa: SLF001 - of grpc
     "context": lambda _, context: context.read(),
 }

@@ -58,7 +58,7 @@ def message_in(body: bytes) -> bytes:
     if end < len(body):
         # Servers differ: most take the first, some refuse both.
         raise unverified("more than one message is sent to a method that takes one")
-    return body[_PREFIX:]
+    return body[_PREFIX:end]
 
 
 def _headers(http: AttributeContext.HttpRequest, *names: str) -> dict[str, list[str]]:

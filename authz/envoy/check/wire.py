@@ -18,8 +18,8 @@ from authz.isolation import marked_fields, mismatch, unverified
 MAX_FIELDS = 2048
 """How many fields of one message are read, those of the messages in it included."""
 
-# As most parsers have it, ours of protobuf among them.
-_MAX_DEPTH = 100
+MAX_DEPTH = 100
+"""How many messages may be in one another, as in most parsers."""
 
 _VARINT, _FIXED64, _LENGTH, _GROUP, _GROUP_END, _FIXED32 = range(6)
 _WIDTHS = {_FIXED64: 8, _FIXED32: 4}
@@ -71,7 +71,7 @@ class Layout:
 
         """
         try:
-            _Reader(data, ids).read(self, 0, len(data), _MAX_DEPTH)
+            _Reader(data, ids).read(self, 0, len(data), MAX_DEPTH)
         except IndexError:
             raise _broken() from None
 

@@ -69,7 +69,8 @@ def listener(
         authz: the cluster of the authorization server.
         trusted: the names that callers may not send.
         max_request_bytes: show the authorization server the requests of each :func:`unary_route`, and refuse a larger
-            one with HTTP 413. By default it is shown none.
+            one with HTTP 413. By default it is shown none. Where requests may name organizations it looks at 262,144
+            bytes, and refuses more.
         underscores: what becomes of requests that have headers with underscores, which some servers read as hyphens.
             Names that only we may use are removed in every spelling all the same.
 
