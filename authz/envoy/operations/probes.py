@@ -15,7 +15,11 @@ _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def answering(
-    address: str, unready: Callable[[], str], metrics: Callable[[], bytes], is_stale: Callable[[], bool] = lambda: False
+    address: str,
+    unready: Callable[[], str],
+    metrics: Callable[[], bytes],
+    is_stale: Callable[[], bool] = lambda: False,
+    is_hung: Callable[[], bool] = lambda: False,
 ) -> contextlib.AbstractAsyncContextManager[object]:
     """Answer until the end of the block.
 
@@ -25,16 +29,20 @@ def answering(
         metrics: returns what ``/metrics`` answers; called on a thread.
         is_stale: says whether the last reload of a policy failed, which changes what is said and not the status:
             the policy before it is in force.
+        is_hung: says whether a thread that decides has not got on for too long.
 
     Raises:
         ConfigError: the address cannot be bound.
 
     """
-    return web.serving(app(unready, metrics, is_stale), address, setting="http_listen", event="probes")
+    return web.serving(app(unready, metrics, is_stale, is_hung), address, setting="http_listen", event="probes")
 
 
 def app(
-    unready: Callable[[], str], metrics: Callable[[], bytes], is_stale: Callable[[], bool] = lambda: False
+    unready: Callable[[], str],
+    metrics: Callable[[], bytes],
+    is_stale: Callable[[], bool] = lambda: False,
+    is_hung: Callable[[], bool] = lambda: False,
 ) -> Starlette:
     """Return the ASGI application; see :func:`answering`."""
 
@@ -42,7 +50,9 @@ def app(
         return {**state, "policy": "last reload failed"} if is_stale() else state
 
     async def healthz(_request: Request) -> Response:
-        # It needs the event loop, which is what can hang.
+        # It needs the event loop, which can hang like any other thread that decides.
+        if is_hung():
+            return JSONResponse(state(alive=False), status_code=503)
         return JSONResponse(state(alive=True))
 
     async def readyz(_request: Request) -> Response:
