@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy, whose rooms follow.
 FLOORS = (
-    ("clock", "encoding", "errors", "fork", "logs", "peer", "reasons", "signature", "telemetry"),
+    ("clock", "coalescing", "encoding", "errors", "fork", "logs", "peer", "reasons", "signature", "telemetry"),
     ("alarms", "background", "backoff", "call", "jwk", "secret", "transport", "watch"),
     ("flow", "metadata", "quota", "refusal", "streams"),
     ("claims", "decision", "descriptors", "discovery", "jws", "keys", "revocation", "suspension", "token_source"),

@@ -1,4 +1,4 @@
-"""What a worker may say to its supervisor, or fail to say: nothing of it harms whoever listens."""
+"""What a worker may say to its supervisor, or fail to say: nothing of it harms the supervisor."""
 
 import asyncio
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from authz.admin.workers import Workers
 from authz.envoy.workers.child import Child
 from authz.envoy.workers.words import MAX_TEXT
 
@@ -109,7 +110,7 @@ def test_flood_costs_the_supervisor_little() -> None:
             (sys.executable, "-S", "-c", BEGIN + program), 0, [], variables={}, changed=count, hung_after=PATIENCE
         )
         turns = 0
-        # Whoever shares the loop has its turns, as many as it likes.
+        # What shares the loop has its turns, as many as it likes.
         for _ in range(100):
             await asyncio.sleep(0.01)
             turns += 1
@@ -153,3 +154,29 @@ def test_worker_that_never_says_anything_is_ended(monkeypatch: pytest.MonkeyPatc
         return await child.ended, child.is_hung
 
     assert tell(FOR_EVER, story, hung_after=0.5) == (-9, True)
+
+
+# ---- Workers that no order reaches ----
+
+ADMIN = "orders = socket.socket(fileno=json.loads(os.environ['_AUTHZ_WORKER'])['admin'])\n"
+
+
+@pytest.mark.parametrize("last_words", ["orders.send(b'nonsense\\n')\n", "orders.close()\n"], ids=["broken", "closed"])
+def test_worker_that_hears_no_orders_any_more_is_ended(last_words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authz.admin.link._END_SECONDS", 0.1)
+    program = BEGIN + ADMIN + ALIVE + last_words
+
+    async def told() -> tuple[int, bool]:
+        async with Workers() as workers:
+            child = await Child.start(
+                (sys.executable, "-S", "-c", program + FOR_EVER),
+                0,
+                [],
+                variables={},
+                changed=lambda: None,
+                hung_after=PATIENCE,
+                admin=workers,
+            )
+            return await asyncio.wait_for(child.ended, PATIENCE), child.is_hung
+
+    assert asyncio.run(told()) == (-9, True)

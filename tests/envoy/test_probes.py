@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -80,6 +81,24 @@ def test_server_with_a_thread_that_hangs_is_not_alive() -> None:
     hung[0] = True
 
     assert (before, asyncio.run(ask())) == ((200, {"alive": True}), (503, {"alive": False}))
+
+
+def test_figures_are_made_once_for_all_who_scrape() -> None:
+    made: list[int] = []
+
+    def text() -> bytes:
+        made.append(threading.get_ident())
+        return b"figures"
+
+    async def scrape() -> set[tuple[int, bytes]]:
+        transport = httpx2.ASGITransport(probes.app(lambda: "", text))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answers = await asyncio.gather(*(client.get("/metrics") for _ in range(16)))
+        return {(answer.status_code, answer.content) for answer in answers}
+
+    assert asyncio.run(scrape()) == {(200, b"figures")}
+    assert len(made) <= 2
+    assert threading.get_ident() not in made
 
 
 def test_server_without_keys_is_alive_and_says_what_it_lacks(tmp_path: Path, ec_key: SigningKey) -> None:

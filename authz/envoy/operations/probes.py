@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from authz.coalescing import Coalesced
 from authz.envoy.operations import web
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -26,7 +27,7 @@ def answering(
     Args:
         address: ``HOST:PORT``; port 0 is any free one.
         unready: says why checks cannot be decided; an empty text if they can.
-        metrics: returns what ``/metrics`` answers; called on a thread.
+        metrics: returns what ``/metrics`` answers; called on a thread, at most once a second.
         is_stale: says whether the last reload of a policy failed, which changes what is said and not the status:
             the policy before it is in force.
         is_hung: says whether a thread that decides has not got on for too long.
@@ -61,8 +62,10 @@ def app(
             return JSONResponse(state(ready=False, reason=reason), status_code=503)
         return JSONResponse(state(ready=True))
 
+    # It takes milliseconds, in which no call would be decided.
+    written = Coalesced(lambda: asyncio.to_thread(metrics))
+
     async def figures(_request: Request) -> Response:
-        # It takes milliseconds, in which nobody would be answered.
-        return Response(await asyncio.to_thread(metrics), media_type=_CONTENT_TYPE)
+        return Response(await written.get(), media_type=_CONTENT_TYPE)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", figures)])

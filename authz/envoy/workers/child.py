@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from authz import telemetry
+from authz.admin.link import WorkerLink
 from authz.admin.workers import Workers
 from authz.envoy.serving.health import STARTING
 from authz.envoy.workers.silence import Silence
 from authz.envoy.workers.words import words
 from authz.envoy.workers.worker import VARIABLE
 
-# For what it has said before its end; somebody whom it has left behind may hold the link open.
+# For what it has said before its end; a process that it has left behind may hold the link open.
 _LAST_WORDS_SECONDS = 2.0
 
 
@@ -29,6 +30,7 @@ class Child:
         writer: where it is told that it is its turn.
         changed: is called whenever one of the attributes has changed.
         hung_after: seconds without a sign of life after which it is killed.
+        orders: by which the admin page tells it whom to keep out; without it, once it had one, it is killed as well.
 
     Attributes:
         ended: done with its exit code when it has ended, negative if a signal ended it.
@@ -37,7 +39,7 @@ class Child:
         unready: why it cannot decide checks now; empty if it can.
         is_stale: whether its last reload of a policy failed.
         error: what is wrong with its configuration, where that ended it.
-        is_hung: whether it was killed because it showed no sign of life.
+        is_hung: whether it was killed because it showed no sign of life, or heard no orders any more.
 
     """
 
@@ -46,8 +48,10 @@ class Child:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        *,
         changed: Callable[[], None],
         hung_after: float,
+        orders: WorkerLink | None = None,
     ) -> None:
         self._process, self._reader, self._writer = process, reader, writer
         self._changed, self._tell = asyncio.Event(), changed
@@ -57,6 +61,7 @@ class Child:
         self.is_stale = False
         self.error = ""
         self.is_hung = False
+        self._orders = orders
         self._silence, self._has_turn = Silence(hung_after), False
         self.ended = asyncio.create_task(self._run())
 
@@ -90,9 +95,10 @@ class Child:
             reader, writer = await asyncio.open_unix_connection(sock=ours)
             unused = passed.enter_context(contextlib.ExitStack())
             unused.callback(writer.transport.abort)
-            links = {"link": its.fileno()}
+            links, orders = {"link": its.fileno()}, None
             if admin is not None:
-                links["admin"] = (await passed.enter_async_context(admin.link(number))).fileno()
+                its_admin, orders = await passed.enter_async_context(admin.link(number))
+                links["admin"] = its_admin.fileno()
             told = json.dumps({"number": number, "listen": listen, **links})
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -102,7 +108,7 @@ class Child:
                 start_new_session=True,
             )
             unused.pop_all()
-        return cls(process, reader, writer, changed, hung_after)
+        return cls(process, reader, writer, changed=changed, hung_after=hung_after, orders=orders)
 
     @property
     def pid(self) -> int:
@@ -153,11 +159,17 @@ class Child:
                 self._hear(said)
                 try:
                     self._note()
-                except Exception as error:  # noqa: BLE001 - whoever is told must not end what listens
+                except Exception as error:  # noqa: BLE001 - an observer must not end what listens
                     telemetry.unforeseen("workers", error)
 
     async def _watch(self) -> None:
-        await self._silence.too_long()
+        ways = [self._silence.too_long(), *([] if self._orders is None else [self._orders.lost()])]
+        watching = [asyncio.create_task(way) for way in ways]
+        try:
+            await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in watching:
+                task.cancel()
         self.is_hung = True
         self.kill()
 
