@@ -163,7 +163,7 @@ def test_native_engine_tells_of_a_thread_that_hangs(verifier: Verifier, question
 
 
 async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - the engine tells nobody
+    while not condition():  # noqa: ASYNC110 - the engine sends no event
         await asyncio.sleep(0.01)
 
 

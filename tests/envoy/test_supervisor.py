@@ -68,7 +68,7 @@ def supervise(folder: Path, story: Callable[[Supervisor], Awaitable[Any]], **wor
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - another process tells nobody
+        while not condition():  # noqa: ASYNC110 - another process sends no event
             await asyncio.sleep(0.01)
 
 
@@ -121,7 +121,7 @@ def test_what_is_unforeseen_at_one_place_ends_no_other(caplog: pytest.LogCapture
     async def start(_number: int) -> Any:
         nonlocal attempts
         attempts += 1
-        raise RuntimeError("a text that nobody must see")
+        raise RuntimeError("a text that must not be seen")
 
     async def keep() -> None:
         place = Place(0, start, patience=1, ended=lambda _: None)

@@ -43,7 +43,7 @@ _TICK, _QUIET_TICKS = 0.02, 5
 
 _JOIN_SECONDS = 1.0
 
-# A thread with nothing to do shows this often that it lives, which is twice as often as somebody looks.
+# A thread with nothing to do shows this often that it lives, which is twice as often as it is looked at.
 _IDLE_MS = 500
 
 

@@ -133,7 +133,7 @@ class Supervisor:
         for place in self._places:
             if not await place.replace():
                 return
-            # Nobody is to go before it is known that somebody has come.
+            # No worker is to go before it is known that its successor has come.
             await asyncio.sleep(self._drain)
         telemetry.event(telemetry.INFO, "workers_replaced")
 

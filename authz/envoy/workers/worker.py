@@ -114,7 +114,7 @@ class Worker:
             await asyncio.sleep(BEAT)
 
     def _send(self, said: dict[str, object]) -> None:
-        # It may be gone, and a supervisor that does not read must not stop whoever decides.
+        # It may be gone, and a supervisor that does not read must not stop the worker that decides.
         with contextlib.suppress(OSError):
             self._link.send(line(said))
 
