@@ -850,7 +850,7 @@ MISTAKES = (
         "authz/coalescing.py",
         "        if self._next is None:\n",
         "        if self._next is None or self._next:\n",
-        "tests/test_coalescing.py tests/admin/test_app.py -k at_once_get or asked_once",
+        "tests/admin/test_app.py -k asked_once",
     ),
     Mistake(
         "an onlooker is told what was made before it asked",
