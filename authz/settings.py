@@ -221,6 +221,13 @@ class Settings(VerifierSettings):
         description="Processes to serve with. They share TCP ports; unix:PATH becomes PATH.0, PATH.1 and so on. "
         "SIGHUP then replaces them one by one.",
     )
+    worker_timeout: float = Field(
+        30.0,
+        ge=2,
+        le=3600,
+        description="Seconds without a sign of life after which a worker counts as hung, and is killed and started "
+        "again. With one process /healthz then answers 503.",
+    )
     http_listen: str | None = Field(
         None, description="HOST:PORT of /healthz, /readyz and /metrics, such as 127.0.0.1:9192."
     )

@@ -70,6 +70,7 @@ SETTINGS = frozenset(
         "tls_key_file",
         "token_profile",
         "unknown_organizations",
+        "worker_timeout",
         "workers",
         "workos_api_key",
         "workos_api_key_file",

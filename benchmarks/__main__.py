@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.tree import Tree
 
-from benchmarks import ext_authz, interceptors, isolation, policy, reload, tokens
+from benchmarks import ext_authz, interceptors, isolation, onlookers, policy, reload, tokens
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "tokens": tokens.measure,
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "reload": reload.measure,
     "isolation": isolation.measure,
     "ext_authz": ext_authz.measure,
+    "onlookers": onlookers.measure,
 }
 PACKAGES = ("grpcio", "protobuf", "jwcrypto", "cryptography", "cachetools", "pyjwt", "joserfc", "authlib")
 

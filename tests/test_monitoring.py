@@ -41,6 +41,7 @@ METRICS = {
     "authz_shadow_differences_total": {"change"},
     "authz_workers": set(),
     "authz_worker_restarts_total": set(),
+    "authz_worker_hangs_total": set(),
     "authz_build_info": {"version", "engine"},
 }
 """What ``/metrics`` says, with its labels."""

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from authz.admin.slices import LONG_SLICE, in_slices
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.decision import MAX_METHOD, Decision
 from authz.policy import Policy
@@ -36,18 +37,16 @@ _FIELDS = (
 
 
 class Recent(NamedTuple):
-    """The decisions after a certain one.
+    """The newest decisions.
 
     Args:
         decisions: plain data, the oldest first.
-        cursor: what to ask with the next time.
-        missed: how many more there were.
+        cursor: which was the last; see :class:`authz.admin.news.News`.
 
     """
 
     decisions: list[dict[str, Any]]
     cursor: str
-    missed: int
 
 
 class Activity:
@@ -110,20 +109,13 @@ class Activity:
             if rule:
                 self._count_rule(rule, reason, time)
 
-    def recent(self, after: str = "") -> Recent:
-        """Return the newest decisions after the one that ``after`` names.
-
-        Args:
-            after: cursors, of which one may be of this process; without that, everything that is kept.
-
-        """
+    def recent(self) -> Recent:
+        """Return the newest decisions to allow and the newest to refuse, in the order in which they were made."""
         with self._lock:
             allowed, refused, last = list(self._allowed), list(self._refused), self._sequence
-        seen = _sequence_of(self._origin, after)
-        newest = [*_newest(allowed, seen or 0), *_newest(refused, seen or 0)]
+        newest = [*allowed[-MAX_TOLD:], *refused[-MAX_TOLD:]]
         newest.sort()
-        missed = 0 if seen is None else max(0, last - seen - len(newest))
-        return Recent([_told(one, self._origin) for one in newest], f"{self._origin}-{last}", missed)
+        return Recent([_told(one, self._origin) for one in in_slices(newest)], f"{self._origin}-{last}")
 
     def totals(self) -> dict[str, int]:
         """Return how many decisions of each kind there were."""
@@ -154,7 +146,8 @@ class Activity:
         """Return since when rules are counted; and of each that decided, by list and name, how often and when last."""
         with self._lock:
             self._renew_policy(self._clock.time())
-            return self._since, {rule: (count, last) for rule, (count, last) in self._hits.items()}
+            since, hits = self._since, list(self._hits.items())
+        return since, {rule: (count, last) for rule, (count, last) in in_slices(hits, LONG_SLICE)}
 
     def _latest(self, at_most: int) -> Iterable[tuple[str, list[Any]]]:
         for org_id in reversed(self._organizations):
@@ -198,18 +191,6 @@ class Activity:
         if policy is not self._counted:
             self._counted, self._since = policy, time
             self._hits.clear()
-
-
-def _newest(kept: list[tuple[Any, ...]], seen: int) -> list[tuple[Any, ...]]:
-    return [one for one in kept[-MAX_TOLD:] if one[0] > seen]
-
-
-def _sequence_of(origin: str, after: str) -> int | None:
-    for cursor in after.split(","):
-        name, _, sequence = cursor.partition("-")
-        if name == origin and sequence.isascii() and sequence.isdecimal():
-            return int(sequence)
-    return None
 
 
 def _told(kept: tuple[Any, ...], origin: str) -> dict[str, Any]:

@@ -15,9 +15,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from authz import telemetry
-from authz.admin.guard import Guard, Secret, answer, refusal
+from authz.admin.guard import Guard, Secret, answer, refusal, written
+from authz.admin.news import News
+from authz.admin.slices import encoded
 from authz.admin.source import Order, Question, Source, Verb
 from authz.claims import is_scope
+from authz.coalescing import PAUSE, Coalesced, Paced
 from authz.errors import ConfigError, UnavailableError
 from authz.reasons import MEANINGS
 
@@ -30,6 +33,8 @@ _MAX_SCOPES = 2048
 _BODY_SECONDS = 10.0
 # Explanations of tokens may wait for keys; more at a time are refused at once.
 _MAX_EXPLANATIONS = 4
+# Of the pause between looks: an operator asks one thing after the other.
+_EXPLANATION_SHARE = 0.2
 
 _STATIC = Path(__file__).with_name("static")
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -42,16 +47,19 @@ class _MisusedError(Exception):
     """A request that makes no sense; ``args`` are the status and what is wrong."""
 
 
-def admin_app(source: Source, *, secret: str = "", hosts: frozenset[str] | None = frozenset()) -> ASGIApp:
+def admin_app(
+    source: Source, *, secret: str = "", hosts: frozenset[str] | None = frozenset(), pause: float = PAUSE
+) -> ASGIApp:
     """Return the application.
 
     Args:
         source: whoever decides.
         secret: what must be shown to suspend or revoke; empty if nobody may.
         hosts: see :class:`authz.admin.guard.Guard`.
+        pause: seconds between one look at the source and the next, however many ask.
 
     """
-    admin = _Admin(source, Secret(secret))
+    admin = _Admin(source, Secret(secret), pause)
     routes = [
         *(Route("/" if path.name == "index.html" else f"/{path.name}", _static(path)) for path in _STATIC.iterdir()),
         Route("/api/about", admin.about),
@@ -66,9 +74,13 @@ def admin_app(source: Source, *, secret: str = "", hosts: frozenset[str] | None 
 
 
 class _Admin:
-    def __init__(self, source: Source, secret: Secret) -> None:
+    def __init__(self, source: Source, secret: Secret, pause: float) -> None:
         self._source, self._secret = source, secret
+        self._news = Coalesced(self._look_for_news, pause=pause)
+        self._overview = Coalesced(self._look_over, pause=pause)
+        self._policy = Coalesced(self._look_at_policy, pause=pause)
         self._explaining = asyncio.Semaphore(_MAX_EXPLANATIONS)
+        self._explanations = Paced(pause * _EXPLANATION_SHARE)
 
     async def about(self, _request: Request) -> Response:
         """Answer what does not change."""
@@ -79,22 +91,22 @@ class _Admin:
         after = request.query_params.get("after", "")
         if len(after) > _MAX_CURSOR:
             raise _MisusedError(400, "after: give the cursor of an answer")
-        return answer(await self._source.decisions(after))
+        return written((await self._news.get()).after(after))
 
     async def overview(self, _request: Request) -> Response:
         """Answer who calls, and how often whom was refused why."""
-        return answer({**await self._source.overview(), "now": time.time()})
+        return written(await self._overview.get())
 
     async def policy(self, _request: Request) -> Response:
         """Answer the rules in force."""
-        return answer(await self._source.policy())
+        return written(await self._policy.get())
 
     async def explain(self, request: Request) -> Response:
         """Answer what would be decided."""
         question = _question(await _body(request))
         if self._explaining.locked():
             return refusal(429, "Other questions are being answered. Try again.")
-        async with self._explaining:
+        async with self._explaining, self._explanations.turn():
             return answer(await self._source.explain(question))
 
     async def order(self, request: Request) -> Response:
@@ -108,6 +120,17 @@ class _Admin:
         except ConfigError as error:
             return refusal(409, f"There are {error}.")
         return answer({**done, "verb": order.verb, "id": order.id})
+
+    # On a thread, in slices: in one process this is the loop that decides.
+
+    async def _look_for_news(self) -> News:
+        return await asyncio.to_thread(News, await self._source.decisions())
+
+    async def _look_over(self) -> bytes:
+        return await asyncio.to_thread(encoded, {**await self._source.overview(), "now": time.time()})
+
+    async def _look_at_policy(self) -> bytes:
+        return await asyncio.to_thread(encoded, await self._source.policy())
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from authz import telemetry
 from authz.transport import is_loopback
 
 FAILURES = 5
-"""How many wrong secrets are heard at once; after that one in :data:`FAILURE_SECONDS`, whoever says them."""
+"""How many wrong secrets are answered and logged at once; after that one in :data:`FAILURE_SECONDS`."""
 
 FAILURE_SECONDS = 2.0
 
@@ -123,15 +123,17 @@ class Secret:
         if shown is None:
             # Nobody has guessed yet.
             return _unauthorized("Show the admin secret: Authorization: Bearer …")
+        scheme, _, secret = shown.partition(" ")
+        # First of all: one who guesses must not lock out the operator. Guessing stays hopeless all the same, by the
+        # length of the secret: of 16 random characters there are 10**28, and this port hears a hundred requests a
+        # second. The pause between answers bounds what is logged.
+        if scheme.lower() == "bearer" and hmac.compare_digest(_digest(secret), self._digest):
+            return None
         now = self._now()
         if self._forgiven - now > (FAILURES - 1) * FAILURE_SECONDS:
-            # Right ones are not heard either: else guessing would cost nothing.
             response = refusal(429, "Too many wrong secrets. Wait a few seconds.")
             response.headers["retry-after"] = str(round(FAILURE_SECONDS))
             return response
-        scheme, _, secret = shown.partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(_digest(secret), self._digest):
-            return None
         self._forgiven = max(now, self._forgiven) + FAILURE_SECONDS
         telemetry.event(telemetry.WARNING, "admin_secret_wrong")
         return _unauthorized("The admin secret is wrong.")
@@ -139,7 +141,12 @@ class Secret:
 
 def answer(data: object, status: int = 200) -> Response:
     """Return ``data`` as JSON; in ASCII, for what a caller chose need not be Unicode."""
-    return Response(json.dumps(data, separators=(",", ":")), status, media_type="application/json")
+    return written(json.dumps(data, separators=(",", ":")).encode(), status)
+
+
+def written(text: bytes, status: int = 200) -> Response:
+    """Return an answer that is JSON already."""
+    return Response(text, status, media_type="application/json")
 
 
 def refusal(status: int, error: str) -> Response:

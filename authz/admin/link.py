@@ -19,10 +19,16 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from authz import telemetry
+from authz.admin.shapes import makes_sense
+from authz.admin.slices import encoded
 from authz.admin.source import Json, Order, Question, Source
 
 _MAX_LINE = 8 * 1024 * 1024
 _MAX_UNREAD = 64 * 1024
+# Questions that a worker has read and not answered; orders apart, it is asked no more.
+_MAX_UNANSWERED = 100
+# How long one that has closed its link, as it does at its end, may live on.
+_END_SECONDS = 5.0
 # Said by a worker that has obeyed; no question has this number.
 _READY: Json = {"number": -1, "answer": None}
 
@@ -39,6 +45,7 @@ class WorkerLink:
 
     Attributes:
         is_ready: whether it has obeyed what was in force, and answers.
+        is_broken: whether it has said what makes no sense, which ends the link.
 
     """
 
@@ -52,11 +59,12 @@ class WorkerLink:
         patience: float,
     ) -> None:
         self.number = number
-        self.is_ready = False
+        self.is_ready = self.is_broken = False
         self._reader, self._writer, self._closed = reader, writer, closed
         self._patience = patience
         self._numbers = itertools.count()
-        self._waiting: dict[int, asyncio.Future[Json]] = {}
+        # By the number of the question; none where the page does not wait for the answer any more.
+        self._asked: dict[int, asyncio.Future[Json | None] | None] = {}
         self._listening = asyncio.create_task(self._listen())
 
     def tell(self, orders: list[Order]) -> None:
@@ -67,22 +75,26 @@ class WorkerLink:
         """Return its answer, or ``None`` if it gives none in time; it will still hear what it was asked."""
         if not self.is_ready:
             # It loads for a second or two, for which nobody has to wait.
-            self._write({"number": -1, "what": what, "arguments": arguments})
+            self._question(what, arguments)
             return None
-        if what != "order" and self._writer.transport.get_write_buffer_size() > _MAX_UNREAD:
-            # It is stopped, and questions that it never reads must not pile up.
+        if what != "order" and self._is_behind():
             return None
-        number = next(self._numbers)
-        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._write({"number": number, "what": what, "arguments": arguments})
+        number = self._question(what, arguments)
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._patience):
-                said: Json | None = await answer
-                return said
+                said = await answer
         except (TimeoutError, ConnectionError):
+            if number in self._asked:
+                self._asked[number] = None
             return None
-        finally:
-            del self._waiting[number]
+        return said if said is not None and makes_sense(what, said) else None
+
+    async def lost(self) -> None:
+        """Return when no order can reach the worker any more, and it has had time to end."""
+        await asyncio.wait([self._listening])
+        if not self.is_broken:
+            await asyncio.sleep(_END_SECONDS)
 
     async def close(self) -> None:
         """End it."""
@@ -90,24 +102,55 @@ class WorkerLink:
         with contextlib.suppress(asyncio.CancelledError):
             await self._listening
 
+    def _question(self, what: str, arguments: tuple[Any, ...]) -> int:
+        number = next(self._numbers)
+        self._asked[number] = None
+        self._write({"number": number, "what": what, "arguments": arguments})
+        return number
+
     def _write(self, line: Json) -> None:
         _write(self._writer, line)
 
+    def _is_behind(self) -> bool:
+        # It is stopped, or hangs, and questions that it never answers must not pile up.
+        unread = self._writer.transport.get_write_buffer_size()
+        return unread > _MAX_UNREAD or len(self._asked) >= _MAX_UNANSWERED
+
     async def _listen(self) -> None:
         try:
-            with contextlib.suppress(ConnectionError, ValueError):
+            with contextlib.suppress(ConnectionError):
                 async for line in self._reader:
-                    said = json.loads(line)
-                    self.is_ready = True
-                    answer = self._waiting.get(said["number"])
-                    if answer is not None and not answer.done():
-                        answer.set_result(said["answer"])
+                    self._hear(line)
+        except (ValueError, RecursionError):
+            # Nothing that it says can be believed any more, nor that it obeys.
+            self.is_broken = True
+            telemetry.event(telemetry.ERROR, "worker_unintelligible", worker=self.number)
         finally:
-            for answer in self._waiting.values():
-                if not answer.done():
+            for answer in self._asked.values():
+                if answer is not None and not answer.done():
                     answer.set_exception(ConnectionResetError())
+            self._asked.clear()
             self._closed(self)
-            await _close(self._writer)
+            # What it has not read has no reader any more.
+            self._writer.transport.abort()
+
+    def _hear(self, line: bytes) -> None:
+        """Take in one line.
+
+        Raises:
+            ValueError: it is no answer to a question that was asked.
+
+        """
+        said = json.loads(line)
+        number, told = (said.get("number"), said.get("answer")) if isinstance(said, dict) else (None, None)
+        if said == _READY and not self.is_ready:
+            self.is_ready = True
+        elif isinstance(number, int) and number in self._asked and isinstance(told, dict | None):
+            answer = self._asked.pop(number)
+            if answer is not None and not answer.done():
+                answer.set_result(told)
+        else:
+            raise ValueError
 
 
 async def link_to_worker(
@@ -157,7 +200,8 @@ async def _answer_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
                 answer = await _answer(source, asked["what"], asked["arguments"])
             except Exception as error:  # noqa: BLE001 - the next question may fare better
                 telemetry.unforeseen("admin", error)
-            said = _line({"number": asked["number"], "answer": answer})
+            # On another thread, for it may be long.
+            said = await asyncio.to_thread(_answer_line, asked["number"], answer)
             if len(said) > _MAX_LINE:
                 # It would end the link, and with that this worker.
                 said = _line({"number": asked["number"], "answer": None})
@@ -178,6 +222,11 @@ def _write(writer: asyncio.StreamWriter, line: Json) -> None:
     writer.write(_line(line))
 
 
+def _answer_line(number: int, answer: Json | None) -> bytes:
+    written = b"null" if answer is None else encoded(answer)
+    return b'{"number":%d,"answer":%s}\n' % (number, written)
+
+
 def _line(said: Json) -> bytes:
     return json.dumps(said).encode() + b"\n"
 
@@ -185,7 +234,7 @@ def _line(said: Json) -> bytes:
 async def _answer(source: Source, what: str, arguments: list[Any]) -> Json:
     match what:
         case "decisions":
-            return await source.decisions(arguments[0])
+            return await source.decisions()
         case "overview":
             return await source.overview()
         case "policy":

@@ -1,11 +1,14 @@
 """What this very process has to tell the page."""
 
+import asyncio
+import heapq
 import math
 import os
 from typing import Any
 
 from authz.admin.activity import Activity
 from authz.admin.explain import explain, known_of
+from authz.admin.slices import LONG_SLICE, in_slices
 from authz.admin.source import Json, Order, Orders, Question
 from authz.authorizer import Authorizer
 from authz.keys import KeySetHealth
@@ -32,48 +35,20 @@ class OwnProcess:
         self._authorizer, self._activity, self._worker = authorizer, activity, worker
         self._orders = Orders()
         self._described: tuple[Policy | None, Json] = (None, {"policy": None})
+        self._suspended, self._revoked = _Names(), _Names()
         activity.follow(lambda: authorizer.policy)
 
-    async def decisions(self, after: str) -> Json:
+    async def decisions(self) -> Json:
         """See :class:`authz.admin.source.Source`."""
-        return self._activity.recent(after)._asdict()
+        return (await asyncio.to_thread(self._activity.recent))._asdict()
 
     async def overview(self) -> Json:
         """See :class:`authz.admin.source.Source`."""
-        activity, authorizer = self._activity, self._authorizer
-        totals = activity.totals()
-        return {
-            "totals": totals,
-            "pace": activity.pace(),
-            "reasons": activity.reasons(),
-            "organizations": [
-                {**each, "known": self._known(each["id"])} for each in activity.organizations(MAX_ORGANIZATIONS_TOLD)
-            ],
-            "suspended": sorted(authorizer.suspended_organizations)[:MAX_NAMES_TOLD],
-            "revoked": sorted(authorizer.revoked_clients)[:MAX_NAMES_TOLD],
-            "workers": [
-                {
-                    "number": self._worker,
-                    "pid": os.getpid(),
-                    "started": activity.started,
-                    "decisions": sum(totals.values()),
-                    "keys": {issuer: _keys(health) for issuer, health in authorizer.verifier.health().items()},
-                }
-            ],
-        }
+        return await asyncio.to_thread(self._overview)
 
     async def policy(self) -> Json:
         """See :class:`authz.admin.source.Source`."""
-        since, hits = self._activity.hits()
-        policy = self._authorizer.policy
-        # Ten thousand organizations are looked through once, not once a look.
-        if self._described[0] is not policy:
-            self._described = policy, _described(policy)
-        described = self._described[1]
-        if policy is None:
-            return described
-        rules = [{**rule, **_hit(hits.get((rule["list"], rule["name"])))} for rule in described["rules"]]
-        return {**described, "since": since, "rules": rules}
+        return await asyncio.to_thread(self._policy)
 
     async def explain(self, question: Question) -> Json:
         """See :class:`authz.admin.source.Source`."""
@@ -87,12 +62,61 @@ class OwnProcess:
         known = None if policy is None else policy.organizations.get(order.id)
         return {"by_policy": known is not None and known.is_suspended, "workers": 1, "pending": 0}
 
+    def _overview(self) -> Json:
+        activity, authorizer = self._activity, self._authorizer
+        totals = activity.totals()
+        return {
+            "totals": totals,
+            "pace": activity.pace(),
+            "reasons": activity.reasons(),
+            "organizations": [
+                {**each, "known": self._known(each["id"])}
+                for each in in_slices(activity.organizations(MAX_ORGANIZATIONS_TOLD))
+            ],
+            "suspended": self._suspended.first(authorizer.suspended_organizations),
+            "revoked": self._revoked.first(authorizer.revoked_clients),
+            "workers": [
+                {
+                    "number": self._worker,
+                    "pid": os.getpid(),
+                    "started": activity.started,
+                    "decisions": sum(totals.values()),
+                    "keys": {issuer: _keys(health) for issuer, health in authorizer.verifier.health().items()},
+                }
+            ],
+        }
+
+    def _policy(self) -> Json:
+        since, hits = self._activity.hits()
+        policy = self._authorizer.policy
+        # Ten thousand organizations are looked through once, not once a look.
+        if self._described[0] is not policy:
+            self._described = policy, _described(policy)
+        described = self._described[1]
+        if policy is None:
+            return described
+        rules = [{**rule, **_hit(hits.get((rule["list"], rule["name"])))} for rule in in_slices(described["rules"])]
+        return {**described, "since": since, "rules": rules}
+
     def _known(self, org_id: str) -> dict[str, str]:
         """Return what an organization is called, without asking anybody."""
         policy, directory = self._authorizer.policy, self._authorizer.directory_of(org_id)
         listed = STRANGER if policy is None else policy.organization(org_id)
         known = None if directory is None else directory.recall(org_id)
         return known_of(listed if known is None else listed.over(known), listed.quota)
+
+
+class _Names:
+    """The first of many names, looked for anew only where there are others."""
+
+    def __init__(self) -> None:
+        self._names: frozenset[str] = frozenset()
+        self._first: list[str] = []
+
+    def first(self, names: frozenset[str]) -> list[str]:
+        if names is not self._names:
+            self._names, self._first = names, heapq.nsmallest(MAX_NAMES_TOLD, in_slices(names, LONG_SLICE))
+        return self._first
 
 
 def _keys(health: KeySetHealth) -> dict[str, Any]:
@@ -113,17 +137,17 @@ def _described(policy: Policy | None) -> Json:
     if policy is None:
         return {"policy": None}
     rules = rules_of(policy)
-    suspended = sorted(org_id for org_id, known in policy.organizations.items() if known.is_suspended)
+    suspended = [org_id for org_id, known in in_slices(policy.organizations.items(), LONG_SLICE) if known.is_suspended]
     return {
         "policy": policy.name,
         "organizations": len(policy.organizations),
-        "suspended": suspended[:MAX_NAMES_TOLD],
+        "suspended": heapq.nsmallest(MAX_NAMES_TOLD, in_slices(suspended, LONG_SLICE)),
         "suspended_count": len(suspended),
-        "public": sorted(policy.public)[:MAX_NAMES_TOLD],
+        "public": heapq.nsmallest(MAX_NAMES_TOLD, in_slices(policy.public, LONG_SLICE)),
         "rule_count": len(rules),
         "rules": [
             {"list": list_of_rule(rule), "name": rule.name, "conditions": conditions_of(rule)}
-            for rule in rules[:MAX_RULES_TOLD]
+            for rule in in_slices(rules[:MAX_RULES_TOLD])
         ],
     }
 

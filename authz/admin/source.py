@@ -63,8 +63,8 @@ class Question(NamedTuple):
 class Source(Protocol):
     """Whoever decides, as the page sees it; every answer is plain data, and bounded."""
 
-    async def decisions(self, after: str) -> Json:
-        """Return the decisions after the cursor ``after``."""
+    async def decisions(self) -> Json:
+        """Return the newest decisions, each with its id, and a cursor that says which were the last."""
 
     async def overview(self) -> Json:
         """Return totals, organizations, reasons, keys and workers."""

@@ -39,24 +39,23 @@ class Workers:
             await link.close()
 
     @contextlib.asynccontextmanager
-    async def link(self, number: int) -> AsyncIterator[socket.socket]:
-        """Yield the socket that a worker which is about to start must get."""
+    async def link(self, number: int) -> AsyncIterator[tuple[socket.socket, WorkerLink]]:
+        """Yield the socket that a worker which is about to start must get, and our end of the link."""
         ours, its = socket.socketpair()
         with its:
             link = await link_to_worker(number, ours, self._forget, patience=self._patience)
             # Without a pause in between: what is ordered from now on is told to this one, too.
             link.tell(self._orders.in_force())
             self._links.append(link)
-            yield its
+            yield its, link
 
-    async def decisions(self, after: str) -> Json:
+    async def decisions(self) -> Json:
         """See :class:`authz.admin.source.Source`."""
-        answers, _ = await self._ask("decisions", after)
+        answers, _ = await self._ask("decisions")
         decisions = [decision for answer in answers for decision in answer["decisions"]]
         return {
             "decisions": sorted(decisions, key=lambda decision: decision["time"]),
             "cursor": ",".join(answer["cursor"] for answer in answers),
-            "missed": sum(answer["missed"] for answer in answers),
         }
 
     async def overview(self) -> Json:

@@ -82,6 +82,8 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
                 # Before it listens: it must not let in whom its predecessor kept out.
                 own = OwnProcess(authorizer, activity, worker=worker.number)
                 await ending.enter_async_context(answering_supervisor(worker.admin, own))
+            # From here on: what came before took the time that it took, and the loop could say nothing.
+            await ending.enter_async_context(worker.beating())
             # Before anything that only one process at a time may do.
             await worker.turn(authorizer)
             beside.append(worker.reporting)
@@ -175,7 +177,11 @@ def _telling(
 
     if worker is not None or settings.http_listen is None:
         return metrics.kept_fresh(refresh)
-    return probes.answering(settings.http_listen, lambda: health.reason, text, is_stale)
+
+    def is_hung() -> bool:
+        return health.still >= settings.worker_timeout
+
+    return probes.answering(settings.http_listen, lambda: health.reason, text, is_stale, is_hung)
 
 
 def _started(

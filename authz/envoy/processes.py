@@ -42,6 +42,7 @@ async def run(settings: Settings) -> None:
             drain=settings.drain,
             patience=settings.drain + settings.grace + _REST_SECONDS,
             started=partial(_started, settings, settings.policy_in_force(), addresses),
+            timeout=settings.worker_timeout,
             admin=admin,
         )
         if settings.http_listen is None:
@@ -55,7 +56,7 @@ async def run(settings: Settings) -> None:
             probing = probes.answering(
                 settings.http_listen,
                 lambda: supervisor.unready,
-                lambda: figures.text(running=supervisor.running, restarts=supervisor.restarts),
+                lambda: figures.text(running=supervisor.running, restarts=supervisor.restarts, hangs=supervisor.hangs),
                 lambda: supervisor.is_stale,
             )
             await ending.enter_async_context(probing)

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,8 @@ from authz.admin.app import MAX_BODY_BYTES, admin_app
 from authz.admin.explain import explain
 from authz.admin.guard import FAILURE_SECONDS, FAILURES, Secret
 from authz.admin.own import OwnProcess
-from authz.admin.source import MAX_IN_FORCE, Order, Orders, Question
+from authz.admin.slices import in_slices
+from authz.admin.source import MAX_IN_FORCE, Order, Orders, Question, Source
 from authz.authorizer import Authorizer
 from authz.call import Call
 from authz.demo.signing import SigningKey
@@ -80,7 +83,7 @@ class Page:
     """The application, asked as a browser or a program asks it."""
 
     def __init__(self, authorizer: Authorizer, activity: Activity, **options: Any) -> None:
-        self.app = admin_app(OwnProcess(authorizer, activity), **{"secret": SECRET, **options})
+        self.app = admin_app(OwnProcess(authorizer, activity), **{"secret": SECRET, "pause": 0.0, **options})
 
     def ask(self, method: str, path: str, *, body: object = None, **headers: str) -> httpx2.Response:
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -567,24 +570,30 @@ def test_without_a_configured_secret_nobody_can_act(authorizer: Authorizer, acti
     assert authorizer.suspended_organizations == frozenset()
 
 
-def test_guessing_is_slow_and_nobody_is_locked_out_for_ever(page: Page, authorizer: Authorizer) -> None:
+def test_guesses_are_answered_slowly_and_the_secret_is_always_heard(page: Page, authorizer: Authorizer) -> None:
     guesses = [page.order("suspend", ORG, f"guess-{number}").status_code for number in range(FAILURES + 3)]
-    meanwhile = page.order("suspend", ORG)
+    refused = page.order("suspend", ORG, "another guess")
+    before = authorizer.suspended_organizations
+    heard = [page.order("suspend", ORG).status_code for _ in range(3)]
 
     assert guesses == [401] * FAILURES + [429] * 3
-    assert (meanwhile.status_code, meanwhile.headers["retry-after"]) == (429, "2")
-    assert authorizer.suspended_organizations == frozenset()
+    assert (refused.status_code, refused.headers["retry-after"], before) == (429, "2", frozenset())
+    assert heard == [200] * 3
+    # Nor does a right one forgive the wrong ones before it.
+    assert page.order("suspend", ORG, "another guess").status_code == 429
 
 
-def test_after_a_pause_the_secret_is_heard_again(clock: ManualClock) -> None:
+def test_guesses_are_forgiven_after_a_pause(clock: ManualClock) -> None:
     secret = Secret(SECRET, monotonic=clock.clock.monotonic)
     for _ in range(FAILURES + 5):
         secret.check(_showing("wrong"))
-    early = secret.check(_showing(SECRET))
+    early, heard = secret.check(_showing("wrong")), secret.check(_showing(SECRET))
     clock.advance(FAILURE_SECONDS)
+    late = secret.check(_showing("wrong"))
 
-    assert early is not None
-    assert secret.check(_showing(SECRET)) is None
+    assert (early is not None, late is not None) == (True, True)
+    assert (early and early.status_code, late and late.status_code) == (429, 401)
+    assert heard is None
 
 
 def _showing(secret: str) -> Any:
@@ -634,6 +643,60 @@ def test_orders_are_bounded_and_can_still_be_taken_back() -> None:
 
 
 # ---- What takes too long, or fails ----
+
+
+class Counting:
+    """A source that counts how often it is asked, and asks another."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.asked: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        async def ask(*arguments: Any) -> Any:
+            self.asked[name] += 1
+            return await getattr(self._source, name)(*arguments)
+
+        return ask
+
+
+def test_source_is_asked_once_for_all_who_look(authorizer: Authorizer, activity: Activity) -> None:
+    counting = Counting(OwnProcess(authorizer, activity))
+    app = admin_app(counting, pause=0.05)
+    activity(decision())
+
+    async def look(client: httpx2.AsyncClient, number: int) -> list[int]:
+        # Each has seen another part.
+        cursor = f"{activity.recent().cursor.partition('-')[0]}-{number % 2}"
+        asked = ("/api/overview", "/api/policy", f"/api/decisions?after={cursor}")
+        answers = [await client.get(path) for path in asked for _ in range(3)]
+        assert {answer.status_code for answer in answers} == {200}
+        return [len(answer.json()["decisions"]) for answer in answers[-3:]]
+
+    async def ask() -> list[list[int]]:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url=ORIGIN) as client:
+            return await asyncio.gather(*(look(client, number) for number in range(16)))
+
+    assert asyncio.run(ask()) == [[1] * 3, [0] * 3] * 8
+    # Those who came while the last one was made wait for the next.
+    assert counting.asked.keys() == {"overview", "policy", "decisions"}
+    assert max(counting.asked.values()) <= 2 * 3
+
+
+def test_what_the_page_asks_is_made_on_no_thread_that_decides(
+    everything: Authorizer, activity: Activity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[int] = set()
+    monkeypatch.setattr("authz.admin.slices.time.sleep", lambda _: threads.add(threading.get_ident()))
+    monkeypatch.setattr(in_slices, "__defaults__", (1,))
+    activity(decision())
+    page = Page(everything, activity)
+    for path in ("/api/decisions", "/api/overview", "/api/policy"):
+        threads.clear()
+        assert page.get(path).status_code == 200
+        assert threads
+        assert threading.get_ident() not in threads
 
 
 class Failing:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from authz.admin.activity import Activity
-from authz.admin.link import answering_supervisor
+from authz.admin.link import WorkerLink, answering_supervisor
+from authz.admin.news import News
 from authz.admin.own import OwnProcess
 from authz.admin.source import Order, Question
 from authz.admin.workers import Workers
@@ -37,7 +39,7 @@ async def worker(workers: Workers, number: int, authorizer: Authorizer, seen: in
     activity = Activity()
     for _ in range(seen):
         activity(decision())
-    async with workers.link(number) as its:
+    async with workers.link(number) as (its, _):
         # As a process that was started with it: the supervisor closes its copy.
         ours = socket.socket(fileno=its.detach())
     async with answering_supervisor(ours, OwnProcess(authorizer, activity, worker=number)):
@@ -85,7 +87,7 @@ def test_order_reaches_a_worker_that_is_only_starting(new_authorizer: NewAuthori
 
     async def story() -> dict[str, Any]:
         async with Workers() as workers:
-            async with workers.link(0) as its:
+            async with workers.link(0) as (its, _):
                 ours = socket.socket(fileno=its.detach())
             done = await workers.order(Order("suspend", ORG))
             async with answering_supervisor(ours, OwnProcess(authorizer, Activity())):
@@ -113,9 +115,9 @@ def test_answers_are_added_up(new_authorizer: NewAuthorizer) -> None:
     async def story() -> tuple[Any, Any, Any]:
         one, other = new_authorizer(), new_authorizer()
         async with Workers() as workers, worker(workers, 0, one, seen=2), worker(workers, 1, other, seen=3):
-            overview, news = await workers.overview(), await workers.decisions("")
-            later = await workers.decisions(news["cursor"])
-        return overview, news, later
+            overview, told = await workers.overview(), News(await workers.decisions())
+            news = json.loads(told.after(""))
+        return overview, news, json.loads(told.after(news["cursor"]))
 
     overview, news, later = run(story())
     [organization], [(_, allowed, _)] = overview["organizations"], overview["pace"]
@@ -127,7 +129,7 @@ def test_answers_are_added_up(new_authorizer: NewAuthorizer) -> None:
 
 def test_worker_that_does_not_answer_is_left_out_and_told_of(new_authorizer: NewAuthorizer) -> None:
     async def story() -> Any:
-        async with Workers(patience=0.2) as workers, worker(workers, 0, new_authorizer()), workers.link(1) as its:
+        async with Workers(patience=0.2) as workers, worker(workers, 0, new_authorizer()), workers.link(1) as (its, _):
             # It obeys, and then it hangs.
             its.send(b'{"number": -1, "answer": null}\n')
             await until(lambda: is_silent(workers))
@@ -153,6 +155,107 @@ def test_answer_that_is_too_long_ends_neither_link_nor_worker(new_verifier: Call
 
     assert (len(overview["workers"]), overview["silent"]) == (1, 0)
     assert (ordered["workers"], ordered["pending"]) == (1, 0)
+
+
+NONSENSE = {
+    "no object": b"[]\n",
+    "no number": b'{"answer": {}}\n',
+    "a number that is none": b'{"number": [], "answer": {}}\n',
+    "an answer that is none": b'{"number": 0, "answer": 7}\n',
+    "an answer without a question": b'{"number": 99, "answer": {}}\n',
+    "binary": bytes(range(256)) + b"\n",
+    "depth": b"[" * 100_000 + b"\n",
+    "oversized": b'{"number": 0, "answer": {"": "' + b"x" * 9_000_000 + b'"}}\n',
+    "ready twice": b'{"number": -1, "answer": null}\n',
+}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
+def test_worker_that_makes_no_sense_is_parted_with_and_the_others_go_on(
+    new_authorizer: NewAuthorizer, nonsense: bytes
+) -> None:
+    async def story() -> Any:
+        async with Workers(patience=5.0) as workers, worker(workers, 0, new_authorizer()):
+            async with workers.link(1) as (its, link):
+                its.settimeout(0)
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(its, b'{"number": -1, "answer": null}\n')
+                await until(lambda: is_ready(link))
+                with contextlib.suppress(ConnectionError):
+                    await loop.sock_sendall(its, nonsense)
+                # For one that is asked and answers with nonsense the others do not wait.
+                overview = await workers.overview()
+                await link.lost()
+            ordered = await workers.order(Order("suspend", ORG))
+        return overview, link.is_broken, ordered
+
+    overview, is_broken, ordered = run(story())
+
+    assert [each["number"] for each in overview["workers"]] == [0]
+    assert is_broken
+    assert (ordered["workers"], ordered["pending"]) == (1, 0)
+
+
+async def is_ready(link: WorkerLink) -> bool:
+    return link.is_ready
+
+
+SHAPES: dict[str, list[Any]] = {
+    "overview": [{}, {"workers": 1}, None, {"totals": {"allowed": "many"}}],
+    "decisions": [{}, {"decisions": [{"time": "now", "id": ""}], "cursor": ""}, {"decisions": [7], "cursor": ""}],
+    "policy": [{"policy": "p"}, {"policy": 7}, {"policy": "p", "since": 0, "rules": [{"list": "", "name": []}]}],
+    "order": [{"by_policy": "yes"}, {}],
+}
+
+
+@pytest.mark.parametrize("what", SHAPES)
+def test_answer_of_another_shape_is_none(new_authorizer: NewAuthorizer, what: str) -> None:
+    async def answering(its: socket.socket, answers: list[Any]) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=its)
+        await reader.readline()
+        writer.write(b'{"number": -1, "answer": null}\n')
+        for answer in answers:
+            asked = json.loads(await reader.readline())
+            writer.write(json.dumps({"number": asked["number"], "answer": answer}).encode() + b"\n")
+        await reader.read()
+        writer.close()
+
+    async def story() -> list[Any]:
+        told = []
+        async with Workers() as workers, worker(workers, 0, new_authorizer()), workers.link(1) as (its, link):
+            # It must not end with the block of the link, which closes this copy.
+            broken = asyncio.create_task(answering(socket.socket(fileno=its.detach()), SHAPES[what]))
+            await until(lambda: is_ready(link))
+            for _ in SHAPES[what]:
+                ask = workers.order(Order("suspend", ORG)) if what == "order" else getattr(workers, what)()
+                told.append(await ask)
+            await link.close()
+            await broken
+        return told
+
+    told = run(story())
+
+    if what == "overview":
+        assert [(len(each["workers"]), each["silent"]) for each in told] == [(1, 1)] * len(told)
+    elif what == "decisions":
+        assert [each["cursor"].count(",") for each in told] == [0] * len(told)
+    elif what == "order":
+        assert [(each["workers"], each["pending"]) for each in told] == [(1, 1)] * len(told)
+    else:
+        assert told == [{"policy": None}] * len(told)
+
+
+def test_questions_that_are_never_answered_do_not_pile_up() -> None:
+    async def story() -> int:
+        async with Workers(patience=0.0) as workers, workers.link(1) as (its, link):
+            its.send(b'{"number": -1, "answer": null}\n')
+            await until(lambda: is_ready(link))
+            for _ in range(1000):
+                await workers.overview()
+            its.settimeout(0)
+            return its.recv(1_000_000).count(b"overview")
+
+    assert 0 < run(story()) <= 100
 
 
 async def is_silent(workers: Workers) -> bool:

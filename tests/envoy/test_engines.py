@@ -8,8 +8,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -22,7 +23,9 @@ from authz.decision import Evidence
 from authz.envoy.check.outline import MAX_QUESTION_BYTES
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.serving.grpcio_engine import GrpcioEngine
+from authz.envoy.serving.health import Health
 from authz.envoy.serving.native_engine import NativeEngine
+from authz.envoy.serving.pulse import BEAT
 from authz.envoy.serving.server import EngineName
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.errors import ConfigError
@@ -137,6 +140,34 @@ def test_native_engine_answers_what_it_is_deciding_at_the_end(verifier: Verifier
 
     assert not was_over
     assert answer.status.code == 0
+
+
+@contextlib.asynccontextmanager
+async def noted(into: list[Health], health: Health) -> AsyncIterator[None]:
+    into.append(health)
+    yield
+
+
+def test_native_engine_tells_of_a_thread_that_hangs(verifier: Verifier, question: CheckRequest) -> None:
+    blocking, found = Blocking(verifier), list[Health]()
+    with serving(blocking, LOOPBACK, engine="native", beside=[partial(noted, found)]) as server:
+        server.until(lambda: found[0].reason == "")
+        server.run(asyncio.sleep(3 * BEAT))
+        idle = found[0].still
+        running = server.begin(question)
+        server.run(asyncio.to_thread(blocking.begun.wait, PATIENCE))
+        server.run(until(lambda: found[0].still >= 2 * BEAT))
+        blocking.may_end.set()
+        server.run(running)
+        server.run(until(lambda: found[0].still == 0))
+
+    # On a busy machine an idle one may come late once.
+    assert idle <= BEAT
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - the engine sends no event
+        await asyncio.sleep(0.01)
 
 
 def test_native_engine_ends_even_if_a_rule_does_not(verifier: Verifier, question: CheckRequest) -> None:

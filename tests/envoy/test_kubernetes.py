@@ -187,6 +187,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "tls_key_file": path["tls.key"],
         "token_profile": "okta",
         "unknown_organizations": "deny",
+        "worker_timeout": 45.0,
         "workers": 3,
         "workos_api_key": SECRET,
         "workos_api_key_file": path["secret"],

@@ -190,7 +190,7 @@ def let_decide(shared: SharedMetrics, worker: int, decisions: int) -> None:
 def test_figures_of_workers_are_added_up(shared: SharedMetrics) -> None:
     let_decide(shared, 0, 3)
     let_decide(shared, 1, 4)
-    counted = figures(shared.text(running=2, restarts=1))
+    counted = figures(shared.text(running=2, restarts=1, hangs=0))
 
     assert counted["authz_checks_total", "", "allowed"] == counted["authz_check_seconds_count",] == 7
     assert (counted["authz_ready", "0"], counted["authz_ready", "1"], counted["authz_pending_checks",]) == (1, 1, 4)
@@ -200,9 +200,9 @@ def test_figures_of_workers_are_added_up(shared: SharedMetrics) -> None:
 def test_successor_of_a_dead_worker_counts_on(shared: SharedMetrics) -> None:
     let_decide(shared, 0, 3)
     shared.ended(0)
-    between = figures(shared.text(running=2, restarts=1))
+    between = figures(shared.text(running=2, restarts=1, hangs=0))
     let_decide(shared, 0, 4)
-    after = figures(shared.text(running=2, restarts=1))
+    after = figures(shared.text(running=2, restarts=1, hangs=0))
 
     assert between["authz_checks_total", "", "allowed"] == 3
     assert ("authz_ready", "0") not in between

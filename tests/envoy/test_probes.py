@@ -1,9 +1,11 @@
 """What operators and orchestrators learn by HTTP while the server runs."""
 
+import asyncio
 import json
 import re
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -13,6 +15,7 @@ import httpx2
 import pytest
 
 from authz.demo.signing import SigningKey
+from authz.envoy.operations import probes
 from tests import programs
 from tests.doubles import AUDIENCE, ISSUER, jwks
 from tests.envoy.messages import in_headers
@@ -63,6 +66,39 @@ def test_server_with_its_keys_is_alive_and_ready(probed: Probed) -> None:
 
     assert (alive.status_code, alive.json()) == (200, {"alive": True})
     assert probed.ready() == (200, {"ready": True})
+
+
+def test_server_with_a_thread_that_hangs_is_not_alive() -> None:
+    hung = [False]
+
+    async def ask() -> tuple[int, object]:
+        transport = httpx2.ASGITransport(probes.app(lambda: "", bytes, is_hung=lambda: hung[0]))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.get("/healthz")
+            return answer.status_code, answer.json()
+
+    before = asyncio.run(ask())
+    hung[0] = True
+
+    assert (before, asyncio.run(ask())) == ((200, {"alive": True}), (503, {"alive": False}))
+
+
+def test_figures_are_made_once_for_all_who_scrape() -> None:
+    made: list[int] = []
+
+    def text() -> bytes:
+        made.append(threading.get_ident())
+        return b"figures"
+
+    async def scrape() -> set[tuple[int, bytes]]:
+        transport = httpx2.ASGITransport(probes.app(lambda: "", text))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answers = await asyncio.gather(*(client.get("/metrics") for _ in range(16)))
+        return {(answer.status_code, answer.content) for answer in answers}
+
+    assert asyncio.run(scrape()) == {(200, b"figures")}
+    assert len(made) <= 2
+    assert threading.get_ident() not in made
 
 
 def test_server_without_keys_is_alive_and_says_what_it_lacks(tmp_path: Path, ec_key: SigningKey) -> None:

@@ -218,6 +218,36 @@ def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path, keys: tupl
         assert eventually(lambda: not any(map(is_running, pids.values())), 0.05)
 
 
+@pytest.mark.parametrize("engine", get_args(EngineName))
+def test_worker_that_hangs_is_replaced(tmp_path: Path, keys: tuple[str, ...], token: str, engine: str) -> None:
+    flags = ("--engine", engine, "--worker-timeout", "5", "--listen", f"unix:{tmp_path}/a.sock")
+    with Workers(tmp_path, *keys, *flags) as workers:
+        workers.until(lambda: workers.serving() == {0, 1})
+        first = workers.pids()
+        os.kill(first[0], signal.SIGSTOP)
+        # The other's socket: the kernel still gives the one that hangs its share of the port.
+        meanwhile = check(workers.addresses[1], token)
+        workers.until(lambda: workers.pids()[0] != first[0] and 0 in workers.serving())
+
+        assert meanwhile == check(workers.addresses[0], token) == 0
+        assert workers.pids()[1] == first[1]
+        assert [(event["worker"], event["pid"]) for event in workers.events("worker_hung")] == [(0, first[0])]
+        assert (workers.figure("authz_worker_hangs_total"), workers.figure(RESTARTS)) == (1, 1)
+
+
+def test_supervisor_that_did_not_run_blames_no_worker(tmp_path: Path, keys: tuple[str, ...], token: str) -> None:
+    with Workers(tmp_path, *keys, "--worker-timeout", "2") as workers:
+        workers.until(lambda: workers.serving() == {0, 1})
+        first = workers.pids()
+        workers.program.send(signal.SIGSTOP)
+        time.sleep(4.0)
+        workers.program.send(signal.SIGCONT)
+        alive = workers.get("/readyz").status_code
+
+        assert (alive, check(workers.addresses[0], token)) == (200, 0)
+        assert (workers.pids(), workers.events("worker_hung")) == (first, [])
+
+
 # ---- What is worth a replacement ----
 
 

@@ -207,6 +207,7 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "require_at_jwt",
             "token_profile",
             "unknown_organizations",
+            "worker_timeout",
             "workers",
             "workos_groups_key",
         ),

@@ -101,7 +101,7 @@ class Metrics:
         build = self._gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
         build.labels(version("grpc-org-authz"), engine).set(1)
         if worker is None:
-            registry.register(_Workers(running=1, restarts=0))
+            registry.register(_Workers(running=1, restarts=0, hangs=0))
 
     def __call__(self, decision: Decision) -> None:
         """Count one decision."""
@@ -207,13 +207,14 @@ async def _again_and_again(refresh: Callable[[], None]) -> None:
 
 
 class _Workers(Collector):
-    def __init__(self, running: int, restarts: int) -> None:
-        self._running, self._restarts = running, restarts
+    def __init__(self, running: int, restarts: int, hangs: int) -> None:
+        self._running, self._restarts, self._hangs = running, restarts, hangs
 
     def collect(self) -> Iterator[Metric]:
-        """Tell how many workers run, and how many were started because another had died."""
+        """Tell how many workers run, how many were started because another had died, and how many hung."""
         yield GaugeMetricFamily("authz_workers", "Workers that run.", value=self._running)
         yield CounterMetricFamily("authz_worker_restarts", "Workers started after a death.", value=self._restarts)
+        yield CounterMetricFamily("authz_worker_hangs", "Workers ended as they hung.", value=self._hangs)
 
 
 class SharedMetrics:
@@ -232,17 +233,18 @@ class SharedMetrics:
         """Note that a worker has ended: it has no state any more, but what it has counted stays."""
         mark_process_dead(worker, self._folder.name)
 
-    def text(self, *, running: int, restarts: int) -> bytes:
+    def text(self, *, running: int, restarts: int, hangs: int) -> bytes:
         """Return all figures, as Prometheus reads them.
 
         Args:
             running: how many workers there are.
             restarts: how many have been started because another had died.
+            hangs: how many were ended because they showed no sign of life.
 
         """
         registry = CollectorRegistry()
         registry.register(MultiProcessCollector(None, self._folder.name))
-        registry.register(_Workers(running, restarts))
+        registry.register(_Workers(running, restarts, hangs))
         return generate_latest(registry)
 
     def __enter__(self) -> Self:

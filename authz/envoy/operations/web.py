@@ -5,24 +5,22 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from authz import telemetry
 from authz.envoy.listeners.addresses import check_address
+from authz.envoy.operations.connections import Room, Turns
 from authz.errors import ConfigError
 
-# Of an orchestrator and a few scrapers or pages; more answer 503, so that nobody takes the memory of whoever decides.
-_MAX_CONNECTIONS = 64
-# Even one that says nothing takes a file descriptor, of which whoever decides needs some.
-_MOST_CONNECTIONS = 2 * _MAX_CONNECTIONS
 _MAX_HEAD_BYTES = 8192
 _IDLE_SECONDS = 15
 _CONNECTION_SECONDS = 30.0
 _END_SECONDS = 1
+_BACKLOG = 1024
 
 
 @contextlib.asynccontextmanager
@@ -58,33 +56,61 @@ async def serving(
 class _Connection(H11Protocol):
     """A connection that ends: uvicorn waits for ever for a request that does not come, or comes in drops."""
 
-    def __init__(self, seconds: float, **more: Any) -> None:
+    def __init__(self, seconds: float, room: Room, turns: Turns, **more: Any) -> None:
         super().__init__(**more)
+        self._room, self._turns = room, turns
+        self.peer = ""
         self._ends = (
             self.loop.call_later(seconds, self.shutdown),
             # Whoever does not read his answer, or does not send all that he has announced.
-            self.loop.call_later(2 * seconds, self._abort),
+            self.loop.call_later(2 * seconds, self.abort),
         )
+
+    @property
+    def is_busy(self) -> bool:
+        """See :class:`authz.envoy.operations.connections.Connection`."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
+
+    def abort(self) -> None:
+        """See :class:`authz.envoy.operations.connections.Connection`."""
+        self.transport.abort()
+
+    def go_on(self) -> None:
+        """See :class:`authz.envoy.operations.connections.Connection`."""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            super().handle_events()
+
+    def handle_events(self) -> None:
+        """Listen to what was sent when it is this connection's turn, and to no more of it before that."""
+        if self._turns.take(self):
+            super().handle_events()
+        else:
+            self.flow.pause_reading()
+
+    def on_response_complete(self) -> None:
+        self._room.answered(self)
+        super().on_response_complete()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > _MOST_CONNECTIONS:
-            self._abort()
+        self.peer = self.client[0] if self.client else ""
+        self._room.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._room.leave(self)
+        self._turns.forget(self)
         for end in self._ends:
             end.cancel()
         super().connection_lost(exc)
-
-    def _abort(self) -> None:
-        self.transport.abort()
 
 
 class _Server(uvicorn.Server):
     def __init__(self, application: ASGIApp, connection_seconds: float) -> None:
         config = uvicorn.Config(
             application,
-            http=partial(_Connection, connection_seconds),  # type: ignore[arg-type]
+            http=partial(_Connection, connection_seconds, Room(), Turns()),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             access_log=False,
@@ -94,7 +120,6 @@ class _Server(uvicorn.Server):
             server_header=False,
             # What a caller writes into X-Forwarded-For is not believed.
             proxy_headers=False,
-            limit_concurrency=_MAX_CONNECTIONS,
             h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=_END_SECONDS,
@@ -118,7 +143,7 @@ def _bind(address: str, setting: str) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(bound)
-        listener.listen(_MAX_CONNECTIONS)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(f"{setting}: {address!a} cannot be bound ({error.strerror}); choose another") from None

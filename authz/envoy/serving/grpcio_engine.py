@@ -85,6 +85,10 @@ class GrpcioEngine:
         """See :class:`authz.envoy.serving.server.Engine`."""
         await self._server.start()
 
+    def progress(self) -> tuple[int, ...]:
+        """See :class:`authz.envoy.serving.server.Engine`: the event loop alone decides."""
+        return ()
+
     async def set_health(self, status: int) -> None:
         """See :class:`authz.envoy.serving.server.Engine`."""
         self._health.set(status)

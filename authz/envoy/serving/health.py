@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from authz import telemetry
 from authz.authorizer import Authorizer
+from authz.envoy.serving.pulse import Pulse
 from authz.errors import UnavailableError
 from authz.flow import arun
 
@@ -18,6 +19,7 @@ class Health:
 
     Args:
         authorizer: the judge.
+        pulse: whether the threads that decide get on.
 
     Attributes:
         reason: why checks cannot be decided: ``starting``, ``stopping``, ``internal``, or the reason of callers who
@@ -25,10 +27,15 @@ class Health:
 
     """
 
-    def __init__(self, authorizer: Authorizer) -> None:
-        self._authorizer = authorizer
+    def __init__(self, authorizer: Authorizer, pulse: Pulse) -> None:
+        self._authorizer, self._pulse = authorizer, pulse
         self._watchers: list[Callable[[str], Awaitable[object]]] = []
         self.reason = STARTING
+
+    @property
+    def still(self) -> float:
+        """For how many seconds a thread that decides has not got on."""
+        return self._pulse.still
 
     def watch(self, changed: Callable[[str], Awaitable[object]]) -> None:
         """Have ``changed`` called with the reason, and awaited, whenever that changes."""

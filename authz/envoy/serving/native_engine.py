@@ -43,6 +43,9 @@ _TICK, _QUIET_TICKS = 0.02, 5
 
 _JOIN_SECONDS = 1.0
 
+# A thread with nothing to do shows this often that it lives, which is twice as often as it is looked at.
+_IDLE_MS = 500
+
 
 class NativeEngine:
     """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.envoy.serving.server.Engine`.
@@ -66,6 +69,8 @@ class NativeEngine:
         self._reminder: asyncio.TimerHandle | None = None
         # Those with a batch that is being decided; each is added and taken out by its own thread.
         self._busy: set[NativeGrpcFront] = set()
+        # How often each thread has come by, by its front.
+        self._rounds: dict[NativeGrpcFront, int] = {}
 
     @property
     def watchers(self) -> int:
@@ -116,8 +121,13 @@ class NativeEngine:
         self._fronts.append(front)
         return front.bound_port
 
+    def progress(self) -> tuple[int, ...]:
+        """See :class:`authz.envoy.serving.server.Engine`; a thread that has died makes none."""
+        return tuple(self._rounds.values())
+
     async def start(self) -> None:
         """See :class:`authz.envoy.serving.server.Engine`."""
+        self._rounds = dict.fromkeys(self._fronts, 0)
         for front in self._fronts:
             front.start()
             thread = threading.Thread(target=self._serve, args=(front,), name="authz-native", daemon=True)
@@ -156,7 +166,8 @@ class NativeEngine:
             quiet = 0 if self._busy or self._servicer.pending else quiet + 1
 
     def _serve(self, front: NativeGrpcFront) -> None:
-        while (events := front.recv_batch(_BATCH)) is not None:
+        while (events := front.recv_batch(_BATCH, _IDLE_MS)) is not None:
+            self._rounds[front] += 1
             self._busy.add(front)
             answers: list[tuple[int, bytes]] = []
             for kind, call_id, method, payload, _ in events:

@@ -16,6 +16,7 @@ from authz.envoy.listeners.addresses import Address, parse_all
 from authz.envoy.listeners.certificates import Certificates
 from authz.envoy.serving.grpcio_engine import GrpcioEngine
 from authz.envoy.serving.health import Health
+from authz.envoy.serving.pulse import Pulse
 from authz.envoy.serving.signals import on_signals
 from authz.errors import ConfigError
 from authz.unix_sockets import Permissions
@@ -51,6 +52,9 @@ class Engine(Protocol):
 
     async def start(self) -> None:
         """Begin to serve, NOT_SERVING at first."""
+
+    def progress(self) -> Sequence[int]:
+        """Return how far each thread that decides has come, besides the event loop; see :class:`Pulse`."""
 
     async def set_health(self, status: int) -> None:
         """Tell ``status``, a ``HealthCheckResponse.ServingStatus``, to whoever asks or watches."""
@@ -111,7 +115,8 @@ async def serve(
             else _bind(serving, address, certificates)
             for address in addresses
         ]
-        health = Health(servicer.authorizer)
+        pulse = Pulse(serving.progress)
+        health = Health(servicer.authorizer, pulse)
         health.watch(partial(_tell_health, serving))
         for companion in beside:
             await ending.enter_async_context(companion(health))
@@ -119,7 +124,7 @@ async def serve(
         handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.hurry, signal.SIGHUP: hung_up}
         ending.enter_context(on_signals(handlers))
         await serving.start()
-        keeping = asyncio.create_task(health.keep())
+        keeping, looking = asyncio.create_task(health.keep()), asyncio.create_task(pulse.keep())
         started(bound)
         try:
             await stop.wait()
@@ -128,6 +133,8 @@ async def serve(
             await health.end()
             await stop.drain(drain)
             sockets.close()
+            # Its threads come to their end now.
+            looking.cancel()
             await serving.stop(grace)
             servicer.authorizer.close()
             telemetry.event(telemetry.INFO, "stopped")

@@ -9,9 +9,16 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+from authz import telemetry
+from authz.admin.link import WorkerLink
 from authz.admin.workers import Workers
 from authz.envoy.serving.health import STARTING
+from authz.envoy.workers.silence import Silence
+from authz.envoy.workers.words import words
 from authz.envoy.workers.worker import VARIABLE
+
+# For what it has said before its end; a process that it has left behind may hold the link open.
+_LAST_WORDS_SECONDS = 2.0
 
 
 class Child:
@@ -22,6 +29,8 @@ class Child:
         reader: what it says.
         writer: where it is told that it is its turn.
         changed: is called whenever one of the attributes has changed.
+        hung_after: seconds without a sign of life after which it is killed.
+        orders: by which the admin page tells it whom to keep out; without it, once it had one, it is killed as well.
 
     Attributes:
         ended: done with its exit code when it has ended, negative if a signal ended it.
@@ -30,6 +39,7 @@ class Child:
         unready: why it cannot decide checks now; empty if it can.
         is_stale: whether its last reload of a policy failed.
         error: what is wrong with its configuration, where that ended it.
+        is_hung: whether it was killed because it showed no sign of life, or heard no orders any more.
 
     """
 
@@ -38,7 +48,10 @@ class Child:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        *,
         changed: Callable[[], None],
+        hung_after: float,
+        orders: WorkerLink | None = None,
     ) -> None:
         self._process, self._reader, self._writer = process, reader, writer
         self._changed, self._tell = asyncio.Event(), changed
@@ -47,6 +60,9 @@ class Child:
         self.unready = STARTING
         self.is_stale = False
         self.error = ""
+        self.is_hung = False
+        self._orders = orders
+        self._silence, self._has_turn = Silence(hung_after), False
         self.ended = asyncio.create_task(self._run())
 
     @classmethod
@@ -58,6 +74,7 @@ class Child:
         *,
         variables: Mapping[str, str],
         changed: Callable[[], None],
+        hung_after: float,
         admin: Workers | None = None,
     ) -> Self:
         """Start a worker; it makes itself ready, and listens when that is its turn.
@@ -68,6 +85,7 @@ class Child:
             listen: its addresses.
             variables: of its environment, besides ours.
             changed: is called whenever something is known of it that was not.
+            hung_after: seconds without a sign of life after which it is killed.
             admin: whoever asks it for the admin page.
 
         """
@@ -75,9 +93,12 @@ class Child:
         async with contextlib.AsyncExitStack() as passed:
             passed.enter_context(its)
             reader, writer = await asyncio.open_unix_connection(sock=ours)
-            links = {"link": its.fileno()}
+            unused = passed.enter_context(contextlib.ExitStack())
+            unused.callback(writer.transport.abort)
+            links, orders = {"link": its.fileno()}, None
             if admin is not None:
-                links["admin"] = (await passed.enter_async_context(admin.link(number))).fileno()
+                its_admin, orders = await passed.enter_async_context(admin.link(number))
+                links["admin"] = its_admin.fileno()
             told = json.dumps({"number": number, "listen": listen, **links})
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -86,7 +107,8 @@ class Child:
                 # Ctrl-C and the end of a terminal are for the supervisor, which passes them on in order.
                 start_new_session=True,
             )
-        return cls(process, reader, writer, changed)
+            unused.pop_all()
+        return cls(process, reader, writer, changed=changed, hung_after=hung_after, orders=orders)
 
     @property
     def pid(self) -> int:
@@ -95,6 +117,8 @@ class Child:
 
     def let_listen(self) -> None:
         """Tell it that it is its turn to listen."""
+        self._has_turn = True
+        self._silence.broken(0.0)
         self._writer.write(b"!")
 
     async def until(self, condition: Callable[[], object]) -> bool:
@@ -117,24 +141,50 @@ class Child:
             self._process.send_signal(number)
 
     async def _run(self) -> int:
+        listening, watching = asyncio.create_task(self._listen()), asyncio.create_task(self._watch())
         try:
-            # It may die before it has read what it was told, or in the middle of a word.
-            with contextlib.suppress(ConnectionError):
-                async for line in self._reader:
-                    if line.endswith(b"\n"):
-                        self._hear(json.loads(line))
-                        self._note()
-            return await self._process.wait()
+            status = await self._process.wait()
+            await asyncio.wait([listening], timeout=_LAST_WORDS_SECONDS)
+            return status
         finally:
-            self._writer.close()
+            listening.cancel()
+            watching.cancel()
+            self._writer.transport.abort()
             asyncio.get_running_loop().call_soon(self._note)
 
+    async def _listen(self) -> None:
+        # It may die before it has read what it was told, or in the middle of a word.
+        with contextlib.suppress(ConnectionError):
+            async for said in words(self._reader):
+                self._hear(said)
+                try:
+                    self._note()
+                except Exception as error:  # noqa: BLE001 - an observer must not end what listens
+                    telemetry.unforeseen("workers", error)
+
+    async def _watch(self) -> None:
+        ways = [self._silence.too_long(), *([] if self._orders is None else [self._orders.lost()])]
+        watching = [asyncio.create_task(way) for way in ways]
+        try:
+            await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in watching:
+                task.cancel()
+        self.is_hung = True
+        self.kill()
+
     def _hear(self, said: Mapping[str, Any]) -> None:
+        if said.get("listening") and not self.is_listening:
+            self._silence.is_starting = False
+            self._silence.broken(0.0)
         self.is_able = said.get("able", self.is_able)
         self.is_listening = said.get("listening", self.is_listening)
         self.unready = said.get("unready", self.unready)
         self.is_stale = said.get("stale", self.is_stale)
         self.error = said.get("error", self.error)
+        # One that was told to listen and does not is silent, however often it says that it lives.
+        if "silent" in said and (self.is_listening or not self._has_turn):
+            self._silence.broken(said["silent"])
 
     def _note(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

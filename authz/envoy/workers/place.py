@@ -29,6 +29,7 @@ class Place:
     Attributes:
         child: who fills it now, or did last.
         restarts: how many were started because another had died.
+        hangs: how many were ended because they showed no sign of life.
 
     """
 
@@ -37,7 +38,7 @@ class Place:
     ) -> None:
         self.number = number
         self.child: Child | None = None
-        self.restarts = 0
+        self.restarts = self.hangs = 0
         self._start, self._patience, self._ended = start, patience, ended
         self._successor: Child | None = None
         self._has_listened = self._is_ending = False
@@ -48,26 +49,21 @@ class Place:
         """Have a worker here until :meth:`end`, and return when the last one has ended.
 
         Raises:
-            ConfigError: it cannot work as it is configured, and never has.
+            ConfigError: the very first one says that it cannot work as it is configured.
 
         """
         while not self._is_ending:
             began = asyncio.get_running_loop().time()
             try:
-                child = await self._fill()
+                await self._one(began)
+            except ConfigError:
+                raise
             except OSError as error:
                 # Too many processes or open files, which may pass.
                 await self._pause(began, error=error.strerror)
-                continue
-            status = await child.ended
-            self._has_listened |= child.is_listening
-            is_death = self._successor is None and not self._is_ending
-            if is_death and child.error and not self._has_listened:
-                raise ConfigError(child.error)
-            self._ended(self.number)
-            if is_death:
-                await self._pause(began, pid=child.pid, status=status, error=child.error)
-                self.restarts += not self._is_ending
+            except Exception as error:  # noqa: BLE001 - what befalls one worker must not end the others
+                telemetry.unforeseen("workers", error)
+                await self._pause(began, error="unforeseen")
         if self._successor is not None:
             await self._successor.ended
 
@@ -109,6 +105,22 @@ class Place:
         for child in (self.child, self._successor):
             if child is not None:
                 child.stop(number, self._patience)
+
+    async def _one(self, began: float) -> None:
+        child = await self._fill()
+        status = await child.ended
+        is_first = not self._has_listened and not self.restarts
+        self._has_listened |= child.is_listening
+        is_death = self._successor is None and not self._is_ending
+        if child.is_hung:
+            self.hangs += 1
+            telemetry.event(telemetry.ERROR, "worker_hung", worker=self.number, pid=child.pid)
+        if is_death and child.error and is_first and not child.is_listening:
+            raise ConfigError(child.error)
+        self._ended(self.number)
+        if is_death:
+            await self._pause(began, pid=child.pid, status=status, error=child.error)
+            self.restarts += not self._is_ending
 
     async def _fill(self) -> Child:
         async with self._filling:

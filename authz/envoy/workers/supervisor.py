@@ -29,6 +29,7 @@ class Supervisor:
         started: is called once, when all of them listen.
         ended: is called whenever one has ended, with its number.
         variables: of their environment, besides ours.
+        timeout: seconds without a sign of life after which one is killed, and another started.
         command: what they run; by default what this process was started with.
         admin: whoever asks them for the admin page.
 
@@ -44,12 +45,13 @@ class Supervisor:
         started: Callable[[], None],
         ended: Callable[[int], object] = lambda _: None,
         variables: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
         command: Sequence[str] = (),
         admin: Workers | None = None,
     ) -> None:
         self._addresses = addresses
         self._started, self._has_started = started, False
-        self._drain = drain
+        self._drain, self._timeout = drain, timeout
         self._variables, self._admin = variables or {}, admin
         self._command = command or (sys.executable, *sys.orig_argv[1:])
         self._places = [Place(number, self._start, patience, ended) for number in range(workers)]
@@ -79,6 +81,11 @@ class Supervisor:
     def restarts(self) -> int:
         """How many workers were started because another had died."""
         return sum(place.restarts for place in self._places)
+
+    @property
+    def hangs(self) -> int:
+        """How many workers were ended because they showed no sign of life."""
+        return sum(place.hangs for place in self._places)
 
     async def run(self) -> None:
         """Keep them until SIGTERM or SIGINT, which they get too; at SIGHUP replace them one by one.
@@ -117,18 +124,29 @@ class Supervisor:
             await self._wants_replacement.wait()
             self._wants_replacement.clear()
             telemetry.event(telemetry.INFO, "replacing_workers")
-            for place in self._places:
-                if not await place.replace():
-                    break
-                # Nobody is to go before it is known that somebody has come.
-                await asyncio.sleep(self._drain)
-            else:
-                telemetry.event(telemetry.INFO, "workers_replaced")
+            try:
+                await self._replace_all()
+            except Exception as error:  # noqa: BLE001 - a replacement that fails must not end the workers there are
+                telemetry.unforeseen("workers", error)
+
+    async def _replace_all(self) -> None:
+        for place in self._places:
+            if not await place.replace():
+                return
+            # No worker is to go before it is known that its successor has come.
+            await asyncio.sleep(self._drain)
+        telemetry.event(telemetry.INFO, "workers_replaced")
 
     async def _start(self, number: int) -> Child:
         listen = self._addresses.of(number)
         return await Child.start(
-            self._command, number, listen, variables=self._variables, changed=self._note, admin=self._admin
+            self._command,
+            number,
+            listen,
+            variables=self._variables,
+            changed=self._note,
+            hung_after=self._timeout,
+            admin=self._admin,
         )
 
     def _children(self) -> list[Child]:

@@ -1,7 +1,8 @@
 """One of several server processes, and what it and its supervisor tell each other, over a pair of sockets.
 
 The worker says in lines of JSON what :class:`authz.envoy.workers.child.Child` wants to
-know. The supervisor says one thing: that it is the worker's turn to listen.
+know: all of it again with every sign of life, so that no word that is lost stays lost.
+The supervisor says one thing: that it is the worker's turn to listen.
 When the socket closes the supervisor is no more, and the worker ends as well.
 """
 
@@ -11,11 +12,13 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
 from authz.authorizer import Authorizer
 from authz.envoy.serving.health import Health
+from authz.envoy.serving.pulse import BEAT
+from authz.envoy.workers.words import line
 from authz.errors import UnavailableError
 from authz.flow import arun
 
@@ -47,6 +50,8 @@ class Worker:
         self._link = link
         link.settimeout(0)
         self._turn = asyncio.Event()
+        self._said: dict[str, object] = {}
+        self._still: Callable[[], float] = lambda: 0.0
 
     @classmethod
     def of_environment(cls) -> Self | None:
@@ -60,9 +65,20 @@ class Worker:
 
     def say(self, **what: object) -> None:
         """Tell the supervisor something."""
-        # It may be gone, and a supervisor that does not read must not stop whoever decides.
-        with contextlib.suppress(OSError):
-            self._link.send(json.dumps(what).encode() + b"\n")
+        self._said |= what
+        self._send(self._said)
+
+    @contextlib.asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Tell the supervisor that this worker lives, again and again, until the end of the block.
+
+        It is said by the event loop, and with how long threads that decide beside it have not got on.
+        """
+        beating = asyncio.create_task(self._beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
 
     async def turn(self, authorizer: Authorizer) -> None:
         """Return when it is this worker's turn to listen; say meanwhile when it could."""
@@ -75,6 +91,7 @@ class Worker:
     async def reporting(self, health: Health) -> AsyncIterator[None]:
         """Tell the supervisor of the health, until the end of the block."""
         health.watch(self._tell_health)
+        self._still = lambda: health.still
         try:
             yield
         finally:
@@ -90,6 +107,16 @@ class Worker:
         self._link.close()
         if self.admin is not None:
             self.admin.close()
+
+    async def _beat(self) -> None:
+        while True:
+            self._send({**self._said, "silent": self._still()})
+            await asyncio.sleep(BEAT)
+
+    def _send(self, said: dict[str, object]) -> None:
+        # It may be gone, and a supervisor that does not read must not stop the worker that decides.
+        with contextlib.suppress(OSError):
+            self._link.send(line(said))
 
     async def _warm_up(self, authorizer: Authorizer) -> None:
         with contextlib.suppress(UnavailableError):

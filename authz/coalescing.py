@@ -1,0 +1,74 @@
+"""What takes long to make, made one at a time and with pauses, and once for all who ask for the same."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+PAUSE = 1.0
+"""Seconds between one making and the next, however many ask, and however often."""
+
+# A fifth of the time at the most goes into what is made.
+_SHARE = 4
+
+
+class Paced:
+    """One piece of work at a time, in the order in which they were asked for, with a pause after each.
+
+    Args:
+        pause: its seconds; it is longer where the work took long.
+
+    """
+
+    def __init__(self, pause: float) -> None:
+        self._pause, self._due = pause, 0.0
+        self._working = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for one's turn, which lasts until the end of the block."""
+        loop = asyncio.get_running_loop()
+        async with self._working:
+            await asyncio.sleep(self._due - loop.time())
+            began = loop.time()
+            try:
+                yield
+            finally:
+                ended = loop.time()
+                self._due = ended + max(self._pause, _SHARE * (ended - began))
+
+
+class Coalesced(Generic[T]):
+    """Make something at most once in a while: who asks meanwhile waits, and all who wait get the same.
+
+    What one gets was made after it asked, so it is never older than the question.
+
+    Args:
+        make: makes it.
+        pause: seconds from the end of one making to the beginning of the next, at least.
+
+    """
+
+    def __init__(self, make: Callable[[], Awaitable[T]], *, pause: float = PAUSE) -> None:
+        self._make, self._paced = make, Paced(pause)
+        self._leaving = asyncio.Lock()
+        self._next: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        """Return what was made after this call, or raise what the making raised."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._make_in_turn())
+            # Those who asked may be gone by then.
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
+        made = await asyncio.shield(self._next)
+        # One in each turn of the loop: what they do next must not hold up everybody else all at once.
+        async with self._leaving:
+            await asyncio.sleep(0)
+        return made
+
+    async def _make_in_turn(self) -> T:
+        async with self._paced.turn():
+            self._next = None
+            return await self._make()
