@@ -2,6 +2,7 @@ import contextlib
 import gc
 import gzip
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -534,7 +535,14 @@ for error in before, during:
 transport.close()
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        # What this process imports, and not what is installed.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
     assert done.stdout.splitlines() == ["connect True", "exhausted False"]
