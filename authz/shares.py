@@ -9,6 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+from authz import fork
+
 T = TypeVar("T")
 
 
@@ -25,10 +27,8 @@ class Shares:
 
     def __init__(self, places: int) -> None:
         self._places = places
-        self._lock = threading.Lock()
-        self._held: dict[Hashable, int] = {}
-        self.taken = 0
-        """How many are taken now."""
+        self.after_fork()
+        fork.register(self)
 
     def take(self, key: Hashable) -> bool:
         """Take a place for ``key``; say whether it may have one."""
@@ -47,6 +47,13 @@ class Shares:
             self._held[key] -= 1
             if not self._held[key]:
                 del self._held[key]
+
+    def after_fork(self) -> None:
+        """Start with every place free: those who have taken one are the parent's."""
+        self._lock = threading.Lock()
+        self._held: dict[Hashable, int] = {}
+        self.taken = 0
+        """How many are taken now."""
 
     def of(self, key: Hashable) -> "Share":
         """Return the places as ``key`` sees them."""

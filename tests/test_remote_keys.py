@@ -725,7 +725,7 @@ def test_few_threads_may_wait_for_unknown_kids(keys, transport):
 def test_what_waits_for_unknown_kids_is_bounded_whatever_drives_it(keys, transport):
     """R4: tasks and callbacks cost no thread, but memory, and places that others need."""
     transport.hang()
-    flows = [keys.find(f"nobody-{number}") for number in range(64)]
+    flows = [keys.find(f"nobody-{number}") for number in range(256)]
     waits = [next(flow) for flow in flows]
 
     assert [find(keys, f"more-{number}") for number in range(10)] == ["overloaded"] * 10

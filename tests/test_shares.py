@@ -47,6 +47,14 @@ def test_callers_that_have_gone_leave_nothing_behind() -> None:
     assert (shares.taken, shares._held) == (0, {})  # noqa: SLF001 - what grows without a bound is not seen elsewhere
 
 
+def test_a_forked_child_has_every_place() -> None:
+    shares = Shares(4)
+    take_all(shares, "one")
+    shares.after_fork()
+
+    assert (shares.taken, take_all(shares, "one")) == (0, 2)
+
+
 def test_racing_callers_take_no_more_than_there_are() -> None:
     shares, most = Shares(16), []
     together = threading.Barrier(8, timeout=60)

@@ -3,6 +3,7 @@ import errno
 import gc
 import gzip
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -675,7 +676,14 @@ for error in before, during:
 transport.close()
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        # What this process imports, and not what is installed.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
     before, during = done.stdout.splitlines()

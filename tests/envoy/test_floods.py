@@ -138,7 +138,7 @@ def test_the_flood_of_one_organization_leaves_the_good_tokens_of_others_allowed(
 def test_made_up_kids_leave_room_for_whoever_must_be_asked_about(flooded: Flooded) -> None:
     """R4: while a fetch of the keys hung, they took every place, and good tokens were refused."""
     flooded.keys.hang()
-    made_up = [call for number in range(100) for call in flooded.begin(1, FLOOD, kid=f"nobody-{number}")]
+    made_up = [call for number in range(300) for call in flooded.begin(1, FLOOD, kid=f"nobody-{number}")]
     good = flooded.begin(20, ORG)
 
     assert flooded.verdicts(good) == {"allowed": 20}

@@ -145,11 +145,11 @@ def test_questions_to_the_issuer_are_counted(verifier: Verifier, transport: Fake
     metrics = Metrics(engine="grpcio")
     authorizer = Authorizer(verifier, introspector=introspector, assurance=Assurance())
     counters = introspector.counters
-    counters.active, counters.inactive, counters.failures, counters.refused = 4, 3, 2, 1
+    counters.active, counters.inactive, counters.failures, counters.refused, counters.overloaded = 4, 3, 2, 1, 5
     counted = read_from(metrics, authorizer)
 
     results = {name[1]: value for name, value in counted.items() if name[0] == "authz_introspection_requests_total"}
-    assert results == {"active": 4, "inactive": 3, "failed": 2, "refused": 1}
+    assert results == {"active": 4, "inactive": 3, "failed": 2, "refused": 1, "overloaded": 5}
 
 
 def test_dropped_lines_of_the_decision_log_are_counted(authorizer: Authorizer) -> None:
