@@ -15,6 +15,7 @@ from authz.directory import Directory
 from authz.quota import Quotas
 from authz.remote_keys import RemoteKeySet
 from authz.revocation import Revocations
+from authz.shares import Shares
 from authz.streams import OpenStreams
 from authz.suspension import Suspensions
 from authz.watch import Watch
@@ -38,6 +39,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.remote_keys.RemoteKeySet": lambda: RemoteKeySet(ISSUER, Transport()),
     "authz.revocation.Revocations": Revocations,
     "authz.shadow.Shadow": lambda: Authorizer(_verifier()).shadow,
+    "authz.shares.Shares": lambda: Shares(4),
     "authz.streams.OpenStreams": OpenStreams,
     "authz.suspension.Suspensions": Suspensions,
     "authz.token_source.ClientCredentials": lambda: ClientCredentials(ISSUER, client_id="c", client_secret="s"),

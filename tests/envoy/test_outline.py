@@ -47,7 +47,7 @@ class Counted(bytes):
 def test_as_many_headers_as_may_be_are_read(form: Form) -> None:
     headers = [(f"x-{number}", "v" * 490) for number in range(MAX_ENTRIES - 1)]
 
-    call, is_grpc = read(form(GRPC, *headers).SerializeToString())
+    call, is_grpc, _ = read(form(GRPC, *headers).SerializeToString())
 
     assert (len(call.metadata), len(list(call.metadata)), is_grpc) == (MAX_ENTRIES, MAX_ENTRIES, True)
 
@@ -55,7 +55,7 @@ def test_as_many_headers_as_may_be_are_read(form: Form) -> None:
 @each_form
 @pytest.mark.parametrize("size", [0, 60_000, 4_000_000])
 def test_body_does_not_count(form: Form, size: int) -> None:
-    call, _ = read(with_body(form(GRPC, bearer("a.b.c"), ("x", "v" * 60_000)), b"b" * size))
+    call, _, _ = read(with_body(form(GRPC, bearer("a.b.c"), ("x", "v" * 60_000)), b"b" * size))
 
     assert call.credentials == ["Bearer a.b.c"]
     assert call.size is not None
