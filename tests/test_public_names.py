@@ -30,8 +30,8 @@ def test_what_is_public_is_on_the_list(package):
 
 
 def test_a_name_that_is_not_public_is_no_attribute():
-    with pytest.raises(AttributeError, match="no attribute 'Verifer'"):
-        authz.Verifer  # noqa: B018 - what a typing error does
+    with pytest.raises(AttributeError, match="no attribute 'Verifyer'"):
+        authz.Verifyer  # noqa: B018 - what a typing error does
 
 
 def test_what_type_checkers_see_is_what_is_imported():
