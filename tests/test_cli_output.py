@@ -1,6 +1,9 @@
 """What callers, issuers, servers and files say does nothing on a terminal, whichever command prints it."""
 
 import json
+import os
+import signal
+import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +16,7 @@ from authz.demo.signing import SigningKey
 from authz.envoy.check.servicer import SERVICE
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
+from tests.programs import AUTHZ, PATIENCE, environment
 
 ATTACKS = ["\x1b[2J", "\x9b2J", "\u202e", "\u2066", "\u2028", "\u200b", "\r", "\x07", "\ue000"]
 
@@ -162,3 +166,25 @@ def test_a_line_is_bounded(capsys: Output) -> None:
     lines = printed(capsys, "serve", "--log-level", "x" * 1_000_000)
 
     assert max(map(len, lines)) < 20_000
+
+
+@pytest.mark.parametrize(
+    "arguments", [("protos",), ("--help",), ("--version",), ("envoy-config", "--upstream", "127.0.0.1:50051")]
+)
+def test_a_reader_that_has_enough_ends_a_command_quietly(folder: Path, arguments: Sequence[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*AUTHZ, *arguments],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env=environment({}),
+            check=False,
+            timeout=PATIENCE,
+        )
+    finally:
+        os.close(writer)
+
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

@@ -1,5 +1,6 @@
 """The command itself: its exit codes, and how it says what is wrong."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -37,6 +38,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; what is wrong is said in one line on standard error."""
     try:
         status = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        # Here, and not as the process ends, where nothing could be done about it.
+        sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         return _complain(_usage(error), MISUSED)
     except ConfigError as error:
@@ -47,6 +50,10 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(error, UNDECIDED)
     except KeyboardInterrupt:
         return 128 + 2
+    except BrokenPipeError:
+        # As `head` does once it has enough. What is still to be written has no reader either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
     return status if isinstance(status, int) else ALLOWED
 
 
