@@ -16,6 +16,12 @@ from authz.printable import printable
 
 ALLOWED, DENIED, MISUSED, UNDECIDED = 0, 1, 2, 3
 
+_STATUSES: dict[type[Exception], int] = {
+    ConfigError: MISUSED,
+    UnauthenticatedError: DENIED,
+    UnavailableError: UNDECIDED,
+}
+
 # Of a line of ours: room for all that one header or one claim can be.
 _MAX_LINE = 16_384
 
@@ -42,12 +48,8 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         return _complain(_usage(error), MISUSED)
-    except ConfigError as error:
-        return _complain(error, MISUSED)
-    except UnauthenticatedError as error:
-        return _complain(error, DENIED)
-    except UnavailableError as error:
-        return _complain(error, UNDECIDED)
+    except tuple(_STATUSES) as error:
+        return _complain(error, next(status for kind, status in _STATUSES.items() if isinstance(error, kind)))
     except KeyboardInterrupt:
         return 128 + 2
     except BrokenPipeError:
