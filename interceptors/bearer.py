@@ -67,6 +67,7 @@ class Bearer:
         self._source, self._details, self._insecure = source, details, insecure_channel
         self.is_repeatable = is_repeatable
         # Asks for the token when gRPC does, and tells afterwards which one went out, if any did.
+        self._dropped: str | None = None
         self._plugin = BearerPlugin(source)
         self._ends_at = None if details.timeout is None else time.monotonic() + details.timeout
 
@@ -105,9 +106,13 @@ class Bearer:
         return code is grpc.StatusCode.UNAUTHENTICATED and self._plugin.token is not None
 
     def drop_token(self) -> None:
-        """Have the next RPC bear another token."""
+        """Have the next RPC bear another token; once for each token, however often gRPC says how the RPC has ended."""
+        token = self._plugin.token or ""
+        if token == self._dropped:
+            return
+        self._dropped = token
         try:
-            self._source.invalidate(self._plugin.token or "")
+            self._source.invalidate(token)
         except Exception as error:  # noqa: BLE001 - gRPC's own thread, or its loop, may be here
             telemetry.unforeseen("token source", error)
 

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -279,15 +280,23 @@ def test_token_in_a_wrong_place_is_not_repeated(run: Run, arguments: Sequence[st
 
 
 def test_interrupt_ends_it_without_a_traceback(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        arguments = ("check", "--method", "/a.S/M", "--server", address, "--timeout", "600")
-        with Program(*arguments, folder=tmp_path) as program:
-            silent.settimeout(programs.PATIENCE)
-            with silent.accept()[0]:
-                program.send(signal.SIGINT)
+    command = [*programs.AUTHZ, "verify", "-", "--issuer", ISSUER, "--audience", AUDIENCE]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=tmp_path,
+        env=programs.environment({}),
+    ) as program:
+        assert program.stdin is not None
+        # More than a pipe holds: once this is written, the command is reading, and waits for more.
+        program.stdin.write(b"a" * 1_000_000)
+        program.stdin.flush()
+        program.send_signal(signal.SIGINT)
+        output, _ = program.communicate(timeout=programs.PATIENCE)
 
-                assert (program.wait(), program.text) == (130, "")
+    assert (program.returncode, output) == (130, b"")
 
 
 @pytest.mark.parametrize(("module", "command"), [("uvicorn", "issuer"), ("grpc_health", "demo")])
