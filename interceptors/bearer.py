@@ -67,8 +67,8 @@ class Bearer:
         self._source, self._details, self._insecure = source, details, insecure_channel
         self.is_repeatable = is_repeatable
         # Asks for the token when gRPC does, and tells afterwards which one went out, if any did.
-        self._dropped: str | None = None
         self._plugin = BearerPlugin(source)
+        self._dropped: str | None = None
         self._ends_at = None if details.timeout is None else time.monotonic() + details.timeout
 
     def begin(self) -> Flow[None]:
