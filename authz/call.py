@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -95,7 +96,7 @@ def check_size(call: Call) -> None:
     """
     if len(call.method) > MAX_METHOD or len(call.metadata) > MAX_ENTRIES:
         raise malformed()
-    size = sum(len(name) + len(value) for name, value in call.metadata) if call.size is None else call.size
+    size = sum(map(len, chain.from_iterable(call.metadata))) if call.size is None else call.size
     if size > MAX_METADATA_BYTES:
         raise malformed()
 
