@@ -344,7 +344,7 @@ except ValueError as error:
 
 def test_missing_extra_is_named(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_WATCHFILES]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
 
     assert result.stdout == "reload: it needs the extra 'policy': pip install 'grpc-org-authz[policy]'\n"
 
