@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from authz import fork, telemetry
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
+from authz.threads import restarting
 
 # How long the thread stays without work: long enough not to start one for every alarm.
 _LINGER = 10.0
@@ -64,7 +65,7 @@ class Alarms:
             self._by_time.push(at.time, alarm)
             self._by_monotonic.push(at.monotonic, alarm)
             if self._thread is None:
-                thread = threading.Thread(target=self._keep_time, name=self._name, daemon=True)
+                thread = threading.Thread(target=restarting(self._keep_time), name=self._name, daemon=True)
                 thread.start()
                 # Not before: where no thread can be had, the next alarm must ask for one again.
                 self._thread = thread
@@ -85,23 +86,23 @@ class Alarms:
         """Call back what is due by now, on this thread."""
         # One at a time: whoever has rung knows that all that was due has been called.
         with self._ringing:
-            for callback in self._due():
+            now = self._clock.now()
+            # What is due stays where it is until its turn: if this thread dies meanwhile, it is called by the next.
+            while (callback := self._next_due(now)) is not None:
                 try:
                     callback()
-                except Exception as error:  # noqa: BLE001 - the others must be called all the same
+                except BaseException as error:  # noqa: BLE001 - SystemExit too: the others must be called all the same
                     telemetry.unforeseen(self._name, error)
 
-    def _due(self) -> list[Callable[[], object]]:
-        due: list[Callable[[], object]] = []
+    def _next_due(self, now: Moment) -> Callable[[], object] | None:
         with self._changed:
-            now = self._clock.now()
             for alarm, callback in self._by_monotonic.pop(now.monotonic):
                 self._by_time.lose(alarm.at.time)
-                due.append(callback)
+                return callback
             for alarm, callback in self._by_time.pop(now.time):
                 self._by_monotonic.lose(alarm.at.monotonic)
-                due.append(callback)
-        return due
+                return callback
+        return None
 
     def _keep_time(self) -> None:
         is_idle = False

@@ -1,5 +1,6 @@
 """Decisions as JSON lines, written by a thread of its own: whoever decides never waits for a disk or a pipe."""
 
+import contextlib
 import json
 import os
 import select
@@ -11,6 +12,8 @@ from typing import Literal
 from authz import fork, telemetry
 from authz.decision import Decision, Record
 from authz.errors import ConfigError
+from authz.lines import Lines
+from authz.threads import restarting
 
 Wanted = Literal["all", "denied"]
 
@@ -21,9 +24,11 @@ MAX_BYTES = 33_554_432
 """How much memory they may take together."""
 
 # What a pipe takes in one piece (POSIX: PIPE_BUF), so that the lines of several workers do not mix.
-_PIECE = select.PIPE_BUF
+_PIECE = getattr(select, "PIPE_BUF", 512)
 # Long enough to write many at a time, short enough to watch.
 _PAUSE = 0.05
+# How often a line that could be written in part only is tried to be ended, so that it spoils none of other processes.
+_MEND_SECONDS = 1.0
 _END_SECONDS = 2.0
 
 
@@ -49,6 +54,7 @@ class DecisionLog:
         self._is_wanted = None if wanted == "all" else _is_refused
         self._path = path
         self._file = _open(path)
+        self._lines = Lines(self._file)
         self._capacity, self._max_bytes = capacity, max_bytes
         self.after_fork()
         fork.register(self)
@@ -60,8 +66,10 @@ class DecisionLog:
         self.waiting_bytes = 0
         """How much memory those take that wait to be written."""
         self.dropped = self._told = 0
-        """How many this process has dropped so far, because the writer was too slow."""
-        self._awake, self._end = threading.Event(), threading.Event()
+        """How many this process has dropped so far, because the writer was too slow or could not write."""
+        # Those that are no longer waiting, and not written yet.
+        self._taken = 0
+        self._awake, self._end, self._turn = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     def __call__(self, decision: Decision) -> None:
@@ -81,15 +89,14 @@ class DecisionLog:
             self._rouse()
 
     def reopen(self) -> None:
-        """Open the file anew, which a rotation has moved away; takes effect with the next lines."""
+        """Have the file opened anew, which a rotation has moved away; takes effect with the next lines."""
         if self._path is None:
             return
-        try:
-            self._file, old = _open(self._path), self._file
-        except ConfigError:
-            telemetry.event(telemetry.ERROR, "decision_log_failed", path=self._path)
-            return
-        os.close(old)
+        # On the thread that writes: no line begins in one file and ends in the other, or in what has its number next.
+        self._turn.set()
+        # Where no thread can be had, the next decision asks for one again.
+        with contextlib.suppress(RuntimeError):
+            self._rouse()
 
     def close(self) -> None:
         """Write what waits, for two seconds at the most."""
@@ -101,7 +108,7 @@ class DecisionLog:
     def _rouse(self) -> None:
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._write_on, name="authz-decisions", daemon=True)
+                thread = threading.Thread(target=restarting(self._write_on), name="authz-decisions", daemon=True)
                 thread.start()
                 # Not before: where no thread can be had, the next decision must ask for one again.
                 self._thread = thread
@@ -109,7 +116,9 @@ class DecisionLog:
 
     def _write_on(self) -> None:
         while not self._end.is_set():
-            self._awake.wait()
+            if not self._waiting:
+                # Some are left where this is begun again.
+                self._awake.wait(_MEND_SECONDS if self._lines.is_torn else None)
             # Some more may come meanwhile, which are cheaper to write together.
             self._end.wait(_PAUSE)
             self._awake.clear()
@@ -117,11 +126,20 @@ class DecisionLog:
         self._write_waiting()
 
     def _write_waiting(self) -> None:
+        if self._turn.is_set():
+            self._turn.clear()
+            self._open_anew()
+        if self._lines.is_torn:
+            self._lines.write()
+        # Of a time that came to an unforeseen end.
+        self._lose(self._taken)
+        self._taken = 0
         piece = bytearray()
         while self._waiting:
             with self._lock:
                 record = self._waiting.popleft()
                 self.waiting_bytes -= record.size
+            self._taken += 1
             line = json.dumps(record.fields(), separators=(",", ":")).encode() + b"\n"
             if piece and len(piece) + len(line) > _PIECE:
                 self._write(piece)
@@ -134,13 +152,23 @@ class DecisionLog:
             self._told = self.dropped
 
     def _write(self, piece: bytearray) -> None:
-        try:
-            while piece:
-                del piece[: os.write(self._file, piece)]
-        except OSError:
-            # A full disk, or nobody who reads: the decisions themselves do not depend on it.
+        # A full disk, or a pipe without a reader: the decisions themselves do not depend on it.
+        self._lose(self._lines.write(piece))
+        self._taken -= piece.count(b"\n")
+
+    def _lose(self, count: int) -> None:
+        if count:
             with self._lock:
-                self.dropped += piece.count(b"\n")
+                self.dropped += count
+
+    def _open_anew(self) -> None:
+        try:
+            self._file, old = _open(self._path), self._file
+        except ConfigError:
+            telemetry.event(telemetry.ERROR, "decision_log_failed", path=self._path)
+            return
+        self._lines = Lines(self._file)
+        os.close(old)
 
 
 def _is_refused(decision: Decision) -> bool:

@@ -208,7 +208,7 @@ class Directory:
             pass
         except LookUpError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - whoever waits must learn that it ended
+        except BaseException as error:  # noqa: BLE001 - SystemExit, too: whoever waits must learn that it ended
             failure = LookUpError("unforeseen")
             telemetry.unforeseen("directory", error)
         with self._lock:

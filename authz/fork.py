@@ -30,4 +30,6 @@ def _reset_all() -> None:
         instance.after_fork()
 
 
-os.register_at_fork(after_in_child=_reset_all)
+# Windows knows no fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all)

@@ -6,6 +6,7 @@ bounded number of times, and else counted. A record is one line, of which no
 value is long, and as text it has no character that a terminal obeys.
 """
 
+import contextlib
 import copy
 import logging
 import logging.handlers
@@ -21,7 +22,9 @@ import structlog
 from structlog.typing import EventDict
 
 from authz import telemetry
+from authz.lines import Lines
 from authz.printable import bounded, printable
+from authz.threads import restarting
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -51,29 +54,25 @@ def configure(level: str, log_format: LogFormat = "auto", **always: object) -> C
     renderer: Any = structlog.processors.JSONRenderer()
     if is_text:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    writer = logging.StreamHandler(sys.stderr)
-    writer.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_log_level, _time, partial(_fields, always)],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                # JSON has escapes of its own.
-                partial(_fit, printable if is_text else bounded),
-                renderer,
-            ],
-        )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_log_level, _time, partial(_fields, always)],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            # JSON has escapes of its own.
+            partial(_fit, printable if is_text else bounded),
+            renderer,
+        ],
     )
     waiting: queue.Queue[Any] = queue.Queue(_CAPACITY)
-    handler, listener = _Handler(waiting), _Listener(waiting, writer)
+    handler, writer = _Handler(waiting), _Writer(waiting, formatter)
     handler.addFilter(Sampling())
-    listener.start()
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
     # They name every URL that they ask, and every change that they see.
     for name in ("httpx2", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return listener.end
+    return writer.end
 
 
 class Sampling(logging.Filter):
@@ -146,22 +145,41 @@ class _Handler(logging.handlers.QueueHandler):
             self._dropped = 0
 
 
-class _Listener(logging.handlers.QueueListener):
-    """Writes what the queue holds."""
+class _Writer:
+    """The thread that writes what the queue holds."""
 
-    def __init__(self, waiting: "queue.Queue[Any]", writer: logging.Handler) -> None:
-        super().__init__(waiting, writer)
-        self._waiting = waiting
-
-    def enqueue_sentinel(self) -> None:
-        """Tell the thread to end, as soon as there is room for that."""
-        self._waiting.put(None)
+    def __init__(self, waiting: "queue.Queue[Any]", formatter: logging.Formatter) -> None:
+        self._waiting, self._formatter = waiting, formatter
+        # Not its buffer, which keeps what it could not write, to fail with it again.
+        self._lines, self._encoding = Lines(sys.stderr.fileno()), sys.stderr.encoding
+        self._lost = 0
+        self._thread = threading.Thread(target=restarting(self._write_on), name="authz-log", daemon=True)
+        self._thread.start()
 
     def end(self) -> None:
         """Write the rest, unless nobody reads it."""
-        ending = threading.Thread(target=self.stop, daemon=True)
-        ending.start()
-        ending.join(_END_SECONDS)
+        deadline = time.monotonic() + _END_SECONDS
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(None, timeout=_END_SECONDS)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _write_on(self) -> None:
+        while (record := self._waiting.get()) is not None:
+            self._write(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        fields = getattr(record, "fields", {})
+        dropped = fields.get("dropped", 0) + self._lost
+        # Unless it is written, it is missing as well, and all that it was to tell of.
+        self._lost = dropped + 1
+        if dropped:
+            record.fields = {**fields, "dropped": dropped}
+        try:
+            line = f"{self._formatter.format(record)}\n"
+        except Exception:  # noqa: BLE001 - whatever somebody has put into it; the next one tells that it is missing
+            return
+        if not self._lines.write(line.encode(self._encoding, "backslashreplace")):
+            self._lost = 0
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -101,7 +101,7 @@ class Reloader:
         try:
             if not source.reload():
                 return
-        except Exception as error:  # noqa: BLE001 - the next change must count again
+        except BaseException as error:  # noqa: BLE001 - SystemExit of what loads it, too: the next change must count
             source.is_failing = True
             self.results["failed"] += 1
             if isinstance(error, ConfigError):

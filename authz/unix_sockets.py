@@ -8,9 +8,7 @@ whosever the socket is by then.
 """
 
 import contextlib
-import grp
 import os
-import pwd
 import re
 import secrets
 import socket
@@ -63,6 +61,10 @@ class Permissions:
             mode = "0660" if group else "0600"
         if not re.fullmatch(r"(0o?)?[0-7]{3}", mode):
             raise ConfigError(f"socket_mode: {mode!a} is not octal permissions such as 0660")
+        # Not there on Windows, where neither is a socket that has an owner.
+        import grp  # noqa: PLC0415
+        import pwd  # noqa: PLC0415
+
         uid = _number(user, "user", lambda name: pwd.getpwnam(name).pw_uid)
         gid = _number(group, "group", lambda name: grp.getgrnam(name).gr_gid)
         return cls(mode=int(mode, 8), uid=uid, gid=gid)

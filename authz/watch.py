@@ -9,6 +9,7 @@ from pathlib import Path
 
 from authz import fork, telemetry
 from authz.errors import ConfigError
+from authz.threads import restarting
 
 # A file is read when nothing has happened to it, or beside it, for so long; some programs write in pieces.
 _STILL_MS, _MOST_MS = 100, 400
@@ -102,7 +103,7 @@ class Watch:
     def start(self) -> None:
         """Begin to watch."""
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="authz-watch", daemon=True)
+        self._thread = threading.Thread(target=restarting(self._run), name="authz-watch", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

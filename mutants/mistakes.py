@@ -920,8 +920,8 @@ MISTAKES = (
     Mistake(
         "an alarm that has rung by one clock is swept from the other one too late",
         "authz/alarms.py",
-        "                self._by_monotonic.lose(alarm.at.monotonic)\n                due",
-        "                due",
+        "                self._by_monotonic.lose(alarm.at.monotonic)\n                return",
+        "                return",
         "tests/test_streams.py -k on_the_other",
     ),
     Mistake(
@@ -1780,5 +1780,62 @@ MISTAKES = (
         "return said if said is not None and makes_sense(what, said) else None",
         "return said",
         "tests/admin/test_workers.py -k shape",
+    ),
+    # Logs on a full disk, and threads that end before their time.
+    Mistake(
+        "a line that was cut short is not ended",
+        "authz/lines.py",
+        'bytearray(_BREAK if self.is_torn else b"")',
+        "bytearray()",
+        "tests/test_lines.py",
+    ),
+    Mistake(
+        "how a file ends that another process has written to is not looked at",
+        "authz/lines.py",
+        "return size > 0 and",
+        "return False and",
+        "tests/test_lines.py -k another_process",
+    ),
+    Mistake(
+        "a line that was cut short waits for the next decision to be ended",
+        "authz/decision_log.py",
+        "_MEND_SECONDS if self._lines.is_torn else None",
+        "None",
+        "tests/test_decision_log.py -k no_decision_follows",
+    ),
+    Mistake(
+        "decisions that cannot be written are not counted",
+        "authz/decision_log.py",
+        "self._lose(self._lines.write(piece))",
+        "self._lines.write(piece)",
+        "tests/test_decision_log.py -k full_disk",
+    ),
+    Mistake(
+        "decisions that a thread had taken when it died are not counted",
+        "authz/decision_log.py",
+        "self._lose(self._taken)",
+        "self._lose(0)",
+        "tests/test_decision_log.py -k dies",
+    ),
+    Mistake(
+        "a thread that has died stays dead",
+        "authz/threads.py",
+        "                _tell(error)\n                time.sleep(_PAUSE)\n",
+        "                _tell(error)\n                return\n",
+        "tests/test_reload.py -k begun_again",
+    ),
+    Mistake(
+        "an alarm that wants to exit takes those with it that are due as well",
+        "authz/alarms.py",
+        "except BaseException as error:  # noqa: BLE001 - SystemExit too",
+        "except Exception as error:  # noqa: BLE001 - no SystemExit",
+        "tests/test_alarms.py -k exit",
+    ),
+    Mistake(
+        "a directory that wants to exit leaves its question without an end",
+        "authz/directory.py",
+        "except BaseException as error:  # noqa: BLE001 - SystemExit, too",
+        "except Exception as error:  # noqa: BLE001 - no SystemExit",
+        "tests/test_directory.py -k exit",
     ),
 )

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from authz.variables import is_ours
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds after which something that must happen counts as never happening."""
 
 AUTHZ = (sys.executable, "-W", "error", "-m", "authz")

@@ -86,7 +86,7 @@ def check(what: str, holds: object) -> None:
 
 
 def run(*arguments: str, stdin: str = "", status: int = ALLOWED) -> str:
-    done = subprocess.run([AUTHZ, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([AUTHZ, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode != status or "Traceback" in done.stderr:
         print(done.stdout, done.stderr, sep="\n")
     check(f"authz {arguments[0]} exits {status}", done.returncode == status and "Traceback" not in done.stderr)

@@ -1,12 +1,15 @@
 """Alarms ring by whichever clock comes first, and cost next to nothing until then."""
 
+import logging
 import threading
+
+import pytest
 
 from authz.alarms import Alarms
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from tests.doubles import ManualClock
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def test_thread_sees_that_the_time_of_day_was_set_forward() -> None:
@@ -65,3 +68,49 @@ def test_thread_without_work_ends(monkeypatch) -> None:
     if thread is not None:
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+def test_callback_that_wants_to_exit_keeps_no_other_from_being_called() -> None:
+    rung, alarms = threading.Event(), Alarms("exits")
+
+    def leave() -> None:
+        raise SystemExit
+
+    for callback in (leave, rung.set):
+        alarms.set(SYSTEM_CLOCK.now(), callback)
+
+    assert rung.wait(PATIENCE)
+
+
+def test_thread_that_has_died_is_begun_again_and_calls_what_was_due(caplog: pytest.LogCaptureFixture) -> None:
+    """Else streams would not end at all."""
+    called, is_dead = [], threading.Event()
+    all_called = threading.Event()
+
+    class Deadly(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # Whatever it is that ends the thread: here, what a host does with our log.
+            if getattr(record, "event", "") == "unforeseen_error" and not is_dead.is_set():
+                is_dead.set()
+                raise SystemExit
+
+    def fail() -> None:
+        called.append("failing")
+        raise LookupError
+
+    def succeed() -> None:
+        called.append("next")
+        all_called.set()
+
+    logger, handler = logging.getLogger("authz"), Deadly()
+    logger.addHandler(handler)
+    try:
+        alarms = Alarms("dies")
+        for callback in (fail, succeed):
+            alarms.set(SYSTEM_CLOCK.now(), callback)
+
+        assert all_called.wait(PATIENCE)
+    finally:
+        logger.removeHandler(handler)
+    assert called == ["failing", "next"]
+    assert "thread_died thread='dies' error='SystemExit'" in caplog.text

@@ -597,7 +597,7 @@ def test_serve_ends_in_peace(run: Run, ec_key: SigningKey, tmp_path: Path, numbe
         # It may be asked before it listens.
         with grpc.insecure_channel(address, options=[("grpc.initial_reconnect_backoff_ms", 50)]) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
-            stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
+            stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=120)
         os.kill(os.getpid(), number)
 
     ending = threading.Thread(target=end_when_serving)

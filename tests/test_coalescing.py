@@ -8,7 +8,7 @@ import pytest
 
 from authz.coalescing import Coalesced, Paced
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 ASKERS = 100
 
 

@@ -8,14 +8,18 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Self, cast
 
 import pytest
 
 from authz.call import ANONYMOUS
+from authz.decision import Decision
 from authz.decision_log import DecisionLog
 from authz.errors import ConfigError, KeySetUnavailableError, PermissionDeniedError, TokenMissingError
 from tests.decisions import ACME, Metadata, decision
+from tests.doubles import eventually
+from tests.events import told
+from tests.full_disk import room_for
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -126,7 +130,7 @@ def test_writer_that_nobody_reads_makes_nobody_wait_and_drops_are_counted(tmp_pa
     # More than a pipe holds, and more than may wait.
     work = threading.Thread(target=lambda: [log(decision()) for _ in range(5000)])
     work.start()
-    work.join(30)
+    work.join(120)
 
     assert not work.is_alive()
     assert log.dropped >= 5000 - 100 - 65536 // 250
@@ -215,3 +219,72 @@ def test_room_comes_back_when_lines_are_written(tmp_path: Path) -> None:
     log.close()
 
     assert (log.waiting_bytes, log.dropped, len(lines(path))) == (0, 1, 1)
+
+
+def test_after_a_full_disk_every_line_is_whole_but_one_and_those_that_are_missing_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionLog("all", str(path))
+    with room_for(1000), told("decisions_dropped") as drops:
+        for number in range(20):
+            log(decision(method=f"/first/{number}"))
+    for number in range(3):
+        log(decision(method=f"/second/{number}"))
+    log.close()
+    *before, torn, first, second, third = path.read_bytes().splitlines()
+
+    assert [json.loads(line)["method"] for line in (first, second, third)] == ["/second/0", "/second/1", "/second/2"]
+    assert [json.loads(line)["method"] for line in before] == [f"/first/{number}" for number in range(len(before))]
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(torn)
+    assert log.dropped == sum(fields["count"] for fields in drops) == 20 - len(before)
+
+
+def test_line_that_was_cut_short_is_ended_though_no_decision_follows(tmp_path: Path) -> None:
+    """Else that of another process would be added to it."""
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionLog("all", str(path))
+    with room_for(100), told("decisions_dropped"):
+        log(decision())
+    assert len(path.read_bytes()) == 100
+
+    assert eventually(lambda: path.read_bytes().endswith(b"\n"))
+    log.close()
+
+
+def test_file_is_opened_anew_by_the_thread_that_writes(tmp_path: Path) -> None:
+    """So that no line begins in one file and ends in another; and it is made though no decision follows."""
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionLog("all", str(path))
+    log(decision(method="/old"))
+    path.rename(tmp_path / "old.jsonl")
+    log.reopen()
+    log.close()
+
+    assert path.exists()
+    assert len(lines(tmp_path / "old.jsonl")) + len(lines(path)) == 1
+
+
+def test_writer_that_dies_is_begun_again_and_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionLog("all", str(path))
+    with told("thread_died") as deaths:
+        for one in (decision(method="/perhaps"), _Deadly(), decision(method="/kept")):
+            log(cast("Decision", one))
+    log.close()
+    written = [line["method"] for line in lines(path)]
+
+    assert [(fields["thread"], fields["error"]) for fields in deaths] == [("authz-decisions", "SystemExit")]
+    assert written[-1] == "/kept"
+    assert log.dropped + len(written) == 3
+
+
+class _Deadly:
+    """A decision whose line ends the thread that writes it."""
+
+    size = 1
+
+    def record(self) -> Self:
+        return self
+
+    def fields(self) -> NoReturn:
+        raise SystemExit

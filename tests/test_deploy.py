@@ -223,7 +223,7 @@ def test_envoy_accepts_the_bootstrap_and_its_options() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
 

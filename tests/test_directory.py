@@ -23,7 +23,7 @@ class Source:
 
     def __init__(self) -> None:
         self.organizations: dict[str, Organization] = {ORG: GOLD}
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.asked: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -75,6 +75,17 @@ def test_an_organization_is_asked_about_once_and_then_costs_no_wait(directory: D
 
 def test_tasks_are_served_like_threads(directory: Directory) -> None:
     assert asyncio.run(arun(directory.find(ORG))) == GOLD
+
+
+def test_look_up_that_wants_to_exit_is_a_failure_that_ends_its_question(
+    directory: Directory, source: Source, clock: ManualClock
+) -> None:
+    source.error = SystemExit()
+    assert reason_of(directory) == "directory_unavailable"
+    source.error = None
+    clock.advance(60)
+
+    assert find(directory) == GOLD
 
 
 def test_all_who_ask_at_a_time_share_one_question(directory: Directory, source: Source) -> None:

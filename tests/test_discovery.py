@@ -277,7 +277,7 @@ def reason():
 @pytest.fixture
 def network(reason):
     # Only what is a timeout is to run into it: on a busy machine anything else may take its time.
-    transport = Transport(timeout=0.3 if reason == "timeout" else 10.0)
+    transport = Transport(timeout=0.3 if reason == "timeout" else 120.0)
     yield transport
     transport.close()
 

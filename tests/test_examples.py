@@ -22,7 +22,7 @@ from tests.certificates import Authority, uris
 
 FOLDER = Path(__file__).parent.parent / "examples"
 MAX_LINES = 60
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 ACME, GLOBEX = "org_01JYACME000000000000000001", "org_01JYG10BEX0000000000000001"
 
@@ -85,7 +85,7 @@ def test_the_client_posts_for_its_organization(server: str, issuer: IssuerServer
             env={**os.environ, "TARGET": target, **environment},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
 
@@ -150,7 +150,7 @@ def test_a_caller_has_the_scopes_that_the_proto_asks_for_or_is_refused(
         program, shown = refused_in_the_guide()
         program = program.replace("http://127.0.0.1:9190", issuer.url).replace("127.0.0.1:50051", target)
         client = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
         )
 
     assert outcomes == {"ledger:read": "PERMISSION_DENIED", "ledger:write": ACME}

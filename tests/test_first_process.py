@@ -19,7 +19,7 @@ SLOW_IMPORT = "import signal\nprint('importing', flush=True)\nsignal.pause()\n"
 @pytest.fixture(autouse=True)
 def _namespaces() -> None:
     try:
-        subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, check=True, timeout=60)
+        subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, check=True, timeout=120)
     except (OSError, subprocess.CalledProcessError):
         if "CI" in os.environ:
             raise

@@ -7,7 +7,7 @@ import pytest
 from authz.errors import OverloadedError
 from authz.flow import DeadlineError, Wait, arun, pause, resumed, run, start
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 class Ending:

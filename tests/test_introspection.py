@@ -427,7 +427,7 @@ def test_a_hundred_threads_make_one_request(new_introspector, token, principal, 
     introspector = new_introspector(max_in_flight=200)
     transport.hang()
     outcomes = []
-    all_wait = threading.Barrier(101, timeout=20)
+    all_wait = threading.Barrier(101, timeout=120)
 
     def ask():
         flow = introspector.introspect(token, principal, LATELY)
@@ -796,7 +796,7 @@ def test_threads_never_accept_a_token_after_it_was_withdrawn(introspector, ec_ke
     principal = standing.verify(texts[0])
     withdrawn = threading.Event()
     late = []
-    together = threading.Barrier(9, timeout=20)
+    together = threading.Barrier(9, timeout=120)
 
     def work():
         together.wait()

@@ -12,8 +12,9 @@ ROOT = Path(__file__).parent.parent
 
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy, whose rooms follow.
 FLOORS = (
-    ("clock", "coalescing", "encoding", "errors", "fork", "peer", "printable", "reasons", "signature"),
+    ("clock", "coalescing", "encoding", "errors", "fork", "lines", "peer", "printable", "reasons", "signature"),
     ("telemetry",),
+    ("threads",),
     (
         "alarms",
         "background",

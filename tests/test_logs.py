@@ -8,12 +8,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from authz import logs, telemetry
 from tests.doubles import ManualClock
+from tests.events import told
+from tests.full_disk import room_for
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 
@@ -35,12 +38,12 @@ def configure(ending: contextlib.ExitStack) -> Configure:
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str], ending: contextlib.ExitStack) -> Lines:
+def lines(capfd: pytest.CaptureFixture[str], ending: contextlib.ExitStack) -> Lines:
     """Return a function that reads what has been written since."""
 
     def read() -> list[dict[str, Any]]:
         ending.close()
-        captured = capsys.readouterr()
+        captured = capfd.readouterr()
         assert captured.out == ""
         return [json.loads(line) for line in captured.err.splitlines()]
 
@@ -94,11 +97,11 @@ def test_auto_is_json_where_there_is_no_terminal(configure: Configure, lines: Li
     assert [line["event"] for line in lines()] == ["stopped"]
 
 
-def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_for_people(capfd: pytest.CaptureFixture[str]) -> None:
     end = logs.configure("info", "text")
     telemetry.event(telemetry.INFO, "health", status="SERVING")
     end()
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = capfd.readouterr().err.splitlines()
 
     assert "health" in line
     assert "status=SERVING" in line
@@ -111,36 +114,36 @@ ATTACKS = ["\x1b[2J", "\x9b2J", "\u202e", "\u2028", "\u2029", "\u200b", "\r", "\
 @pytest.mark.parametrize("attack", ATTACKS, ids=ascii)
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_text_of_a_caller_does_anything_on_a_terminal(
-    capsys: pytest.CaptureFixture[str], log_format: str, attack: str
+    capfd: pytest.CaptureFixture[str], log_format: str, attack: str
 ) -> None:
     end = logs.configure("info", log_format)
     path = f"/a{attack}B"
     telemetry.event(telemetry.INFO, "call_refused", method=path, several=[path], named={"one": path})
     logging.getLogger("elsewhere").warning("a path: %s", path)
     end()
-    lines = capsys.readouterr().err.split("\n")[:-1]
+    lines = capfd.readouterr().err.split("\n")[:-1]
 
     assert len(lines) == 2
     assert all(line.isprintable() for line in lines)
     assert all("/a" in line and "B" in line for line in lines)
 
 
-def test_letters_of_every_script_are_read_in_a_text_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_letters_of_every_script_are_read_in_a_text_log(capfd: pytest.CaptureFixture[str]) -> None:
     end = logs.configure("info", "text")
     telemetry.event(telemetry.INFO, "call_refused", method="/Müller/株式会社")
     end()
 
-    assert "method=/Müller/株式会社" in capsys.readouterr().err
+    assert "method=/Müller/株式会社" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_path_of_megabytes_is_told_in_part(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+def test_a_path_of_megabytes_is_told_in_part(capfd: pytest.CaptureFixture[str], log_format: str) -> None:
     end = logs.configure("info", log_format)
     path = "/a" + "\x1b" * 3_000_000
     telemetry.event(telemetry.INFO, "call_refused", method=path, named={"one": path})
     logging.getLogger("elsewhere").warning("a path: %s", path)
     end()
-    lines = capsys.readouterr().err.splitlines()
+    lines = capfd.readouterr().err.splitlines()
 
     assert len(lines) == 2
     assert all(len(line) < 20_000 and "more characters" in line for line in lines)
@@ -148,7 +151,7 @@ def test_a_path_of_megabytes_is_told_in_part(capsys: pytest.CaptureFixture[str],
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_of_an_exception_that_another_library_logs_type_and_place_are_told(
-    capsys: pytest.CaptureFixture[str], log_format: str
+    capfd: pytest.CaptureFixture[str], log_format: str
 ) -> None:
     end = logs.configure("info", log_format)
 
@@ -161,7 +164,7 @@ def test_of_an_exception_that_another_library_logs_type_and_place_are_told(
     except LookupError:
         logging.getLogger("elsewhere").exception("Exception in an application\n")
     end()
-    text = capsys.readouterr().err
+    text = capfd.readouterr().err
 
     assert "eyJ" not in text
     assert "LookupError" in text
@@ -273,7 +276,7 @@ def test_log_that_nobody_reads_makes_nobody_wait(capfd: pytest.CaptureFixture[st
         # More than a pipe holds, and more than may wait.
         logger = threading.Thread(target=lambda: [telemetry.event(20, "much", text="x" * 1000) for _ in range(2000)])
         logger.start()
-        logger.join(30)
+        logger.join(120)
 
         assert not logger.is_alive()
     finally:
@@ -284,3 +287,61 @@ def test_log_that_nobody_reads_makes_nobody_wait(capfd: pytest.CaptureFixture[st
             sys.stderr.close()
         sys.stderr = stderr
         capfd.readouterr()
+
+
+def test_after_a_full_disk_every_line_is_whole_but_one_and_the_next_says_how_many_are_missing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, stderr = tmp_path / "log", sys.stderr
+    sys.stderr = path.open("w", buffering=1)
+    try:
+        end = logs.configure("info", "json")
+        with room_for(300):
+            for number in range(10):
+                telemetry.event(telemetry.INFO, "first", number=number)
+            end()
+        end = logs.configure("info", "json")
+        telemetry.event(telemetry.INFO, "second")
+        end()
+    finally:
+        sys.stderr.close()
+        sys.stderr = stderr
+    *_, torn, last = path.read_text(encoding="utf-8").splitlines()
+
+    assert json.loads(last)["event"] == "second"
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(torn)
+    assert capfd.readouterr().err == ""
+
+
+def log_event(name: str, value: object) -> None:
+    """Log ``value``, which nothing looks at before it is written."""
+    logging.getLogger("authz").info(name, extra={"event": name, "fields": {"value": value}})
+
+
+def test_what_cannot_be_written_is_counted_and_told_with_the_next(configure: Configure, lines: Lines) -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            raise LookupError("eyJ-token")
+
+    configure("info", "json")
+    for value in (Odd(), Odd(), 1):
+        log_event("odd", value)
+    telemetry.event(telemetry.INFO, "next")
+    written = lines()
+
+    assert [(line["event"], line.get("dropped")) for line in written] == [("odd", 2), ("next", None)]
+
+
+def test_thread_that_dies_while_it_writes_is_begun_again(configure: Configure, lines: Lines) -> None:
+    class Deadly:
+        def __repr__(self) -> str:
+            raise SystemExit
+
+    configure("info", "json")
+    with told("thread_died"):
+        for value in (Deadly(), 1):
+            log_event("deadly", value)
+    written = lines()
+
+    assert {line["event"]: line.get("dropped") for line in written} == {"deadly": 1, "thread_died": None}

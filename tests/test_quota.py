@@ -152,7 +152,7 @@ def test_racing_calls_take_no_more_than_there_are(quotas: Quotas) -> None:
     start = threading.Barrier(8)
 
     def race(_number: int) -> int:
-        start.wait(20)
+        start.wait(120)
         return taken(quotas, Quota("many", 10, 500), tries=200)
 
     with ThreadPoolExecutor(8) as pool:

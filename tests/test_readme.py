@@ -52,7 +52,7 @@ def running(program: Path, target: str) -> Iterator[None]:
     with subprocess.Popen([sys.executable, program], cwd=program.parent) as server:
         try:
             with grpc.insecure_channel(target) as channel:
-                grpc.channel_ready_future(channel).result(timeout=20)
+                grpc.channel_ready_future(channel).result(timeout=120)
             yield
         finally:
             server.terminate()
@@ -72,7 +72,7 @@ def test_the_client_is_known_to_the_server_and_forged_metadata_is_not(programs: 
 
     with running(folder / server, target):
         client = subprocess.run(
-            [sys.executable, folder / "client.py"], cwd=folder, capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, folder / "client.py"], cwd=folder, capture_output=True, text=True, timeout=120, check=False
         )
 
     expected = re.search(r"print\(reply\.entry\.org_id\)  # (\S+)", PROGRAMS["client.py"])

@@ -57,6 +57,43 @@ def in_force(authorizer: Authorizer) -> Callable[[str], bool]:
     return lambda name: eventually(lambda: authorizer.policy is not None and authorizer.policy.name == name)
 
 
+def test_policy_that_wants_to_exit_when_it_is_loaded_is_a_failed_reload(authorizer: Authorizer, path: Path) -> None:
+    def load() -> Policy:
+        if "bad" in path.read_text():
+            sys.exit("bad")
+        return Policy.from_file(path)
+
+    with PolicyReloader(authorizer, path, load=load) as reloader:
+        replace(path, "bad")
+        assert eventually(lambda: reloader.is_failing)
+        replace(path, text("second"))
+
+        assert eventually(lambda: not reloader.is_failing)
+    assert authorizer.policy is not None
+    assert (authorizer.policy.name, reloader.results) == ("second", {"failed": 1, "ok": 1})
+
+
+def test_watch_that_dies_is_begun_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    seen, is_dead = threading.Event(), threading.Event()
+
+    def changed(_files: Files) -> None:
+        if not is_dead.is_set():
+            is_dead.set()
+            raise SystemExit
+        seen.set()
+
+    watch = Watch([Files([path])], changed)
+    watch.start()
+    try:
+        replace(path, text("second"))
+        assert is_dead.wait(PATIENCE)
+        assert eventually(lambda: "thread_died thread='authz-watch'" in caplog.text)
+        replace(path, text("third"))
+        assert seen.wait(PATIENCE)
+    finally:
+        watch.stop()
+
+
 def events(caplog: pytest.LogCaptureFixture, name: str) -> list[Any]:
     return [record.fields for record in caplog.records if getattr(record, "event", "") == name]
 
@@ -307,7 +344,7 @@ except ValueError as error:
 
 def test_missing_extra_is_named(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_WATCHFILES]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
 
     assert result.stdout == "reload: it needs the extra 'policy': pip install 'grpc-org-authz[policy]'\n"
 

@@ -91,7 +91,7 @@ def test_all_who_ask_at_first_share_one_fetch(cold, transport):
 def test_threads_share_one_fetch(cold, transport):
     transport.hang()
     found = []
-    all_wait = threading.Barrier(21, timeout=10)
+    all_wait = threading.Barrier(21, timeout=120)
 
     def ask():
         flow = cold.find("ec-1")
@@ -930,7 +930,7 @@ def test_threads_that_hold_a_key_share_the_fetch_ahead(keys, transport, clock):
     key = find_without_waiting(keys)
     clock.advance(240)
     transport.hang()
-    together = threading.Barrier(8, timeout=10)
+    together = threading.Barrier(8, timeout=120)
     held = []
 
     def ask():

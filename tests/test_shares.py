@@ -57,7 +57,7 @@ def test_a_forked_child_has_every_place() -> None:
 
 def test_racing_callers_take_no_more_than_there_are() -> None:
     shares, most = Shares(16), []
-    together = threading.Barrier(8, timeout=60)
+    together = threading.Barrier(8, timeout=120)
 
     def work(key: int) -> None:
         together.wait()

@@ -15,7 +15,7 @@ from authz.streams import OpenStreams, StreamRules
 from tests.doubles import CLIENT, NOW, ORG
 from tests.test_fork import run as run_forking
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 SECRET = "what no log may hold"
 
 
@@ -337,10 +337,10 @@ def ask():
     before = len(streams)
     mine = Stream()
     streams.open(mine, who, SYSTEM_CLOCK.time() + 0.05)
-    return before, mine.ended.wait(20), parents.ended.is_set()
+    return before, mine.ended.wait(120), parents.ended.is_set()
 
 forked(ask)
-print("parent", len(streams), parents.ended.wait(20))
+print("parent", len(streams), parents.ended.wait(120))
 """
 
     assert run_forking(program) == ["child (0, True, False)", "parent 1 True"]

@@ -237,7 +237,7 @@ def test_a_hundred_callers_make_one_request(source, transport):
 def test_threads_share_one_request(source, transport):
     transport.hang()
     tokens = []
-    all_wait = threading.Barrier(11, timeout=10)
+    all_wait = threading.Barrier(11, timeout=120)
 
     def ask():
         flow = source.token_flow()
@@ -1031,7 +1031,7 @@ def test_a_token_comes_over_http():
 )
 def test_an_endpoint_that_misbehaves_is_unavailable(misbehave, reason):
     # Only silence is to run into it: on a busy machine anything else may take its time.
-    transport = Transport(timeout=0.3 if reason == "timeout" else 10.0, max_bytes=1000)
+    transport = Transport(timeout=0.3 if reason == "timeout" else 120.0, max_bytes=1000)
     with Loopback(misbehave) as server:
         source = ClientCredentials(
             token_url=server.url, client_id="client_a", client_secret=SECRET, transport=transport

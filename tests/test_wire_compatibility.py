@@ -25,7 +25,7 @@ def theirs() -> dict[str, str]:
     if not PYTHON.exists():
         pytest.fail("Envoy's own messages are not installed in .venv-xds: `make test` does that.", pytrace=False)
     program = [PYTHON, "-I", "-W", "error", envoy_outline.__file__]
-    result = subprocess.run(program, check=True, capture_output=True, timeout=60)
+    result = subprocess.run(program, check=True, capture_output=True, timeout=120)
     return json.loads(result.stdout)
 
 

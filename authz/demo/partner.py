@@ -17,7 +17,7 @@ from authz.token_source import ClientCredentials
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
-_SECONDS = 10.0
+_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

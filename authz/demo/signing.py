@@ -4,6 +4,7 @@ Pure: no server and no clock. :meth:`SigningKey.sign` signs whatever it is
 given, so that a verifier can be shown tokens which no honest issuer makes.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -170,10 +171,14 @@ def save_keys(path: Path, keys: Iterable[SigningKey]) -> None:
     # Beside the target and then renamed, so that a reader finds the old set or the new one, never half of one.
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
+        # Of a process that was killed, which in a container has the same number.
+        draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
         draft.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 

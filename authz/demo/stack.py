@@ -31,8 +31,8 @@ from authz.metadata import TrustedMetadata
 ADMIN_SECRET = "demo-admin-secret"  # noqa: S105 - of a page on loopback, for as long as the demonstration runs
 """What the admin page of the demonstration asks for before it acts."""
 
-_START_SECONDS = 30.0
-_STOP_SECONDS = 5.0
+_START_SECONDS = 120.0
+_STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.02
 _MAX_REQUEST_BYTES = 65_536
 _ONE_REQUEST = ("PostEntry", "ListEntries")

@@ -63,6 +63,9 @@ class Replay:
     def feed(self, lines: Iterable[bytes]) -> None:
         """Take in lines of a log, one at a time."""
         for line in lines:
+            if line.isspace():
+                # Where a line was cut short by a full disk, the next one begins with a line break.
+                continue
             try:
                 data = json.loads(line)
                 if data["event"] != "decision":

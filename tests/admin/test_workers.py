@@ -22,7 +22,7 @@ from authz.verifier import Verifier
 from tests.decisions import decision
 from tests.doubles import ORG
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 NewAuthorizer = Callable[[], Authorizer]
 

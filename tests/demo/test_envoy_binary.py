@@ -28,7 +28,7 @@ def test_a_package_that_has_taken_the_name_of_its_module_does_not_hide_it():
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     ).stdout.strip()
     # In the order in which they would lie on each other in one environment.
     path = os.pathsep.join([theirs, sysconfig.get_path("purelib")])
@@ -45,7 +45,7 @@ print(envoy.__file__, envoy_path())
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     module, found = done.stdout.split()
 

@@ -178,7 +178,7 @@ def test_signal_ends_the_program_in_peace(program, number, web):
     process, url = program()
     web.get(url)
     process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=10)
+    stdout, stderr = process.communicate(timeout=120)
 
     assert (process.returncode, stdout) == (0, "")
     assert f"development issuer listening on {url} (never use it in production)" == stderr.splitlines()[0]
@@ -187,7 +187,7 @@ def test_signal_ends_the_program_in_peace(program, number, web):
 def test_banner_shows_clients_secrets_and_a_command(program):
     process, url = program("issuer_url=http://issuer.example")
     process.terminate()
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=120)
 
     assert "Acme Freight  org_01JYACME000000000000000001" in stderr
     assert "client_01JYACME000000000000000002  acme-development-secret" in stderr
@@ -201,7 +201,7 @@ def test_keys_in_a_file_outlive_the_program(program, tmp_path, web):
     web.post(f"{url}/dev/rotate")
     before = web.get(f"{url}/oauth2/jwks").json()
     process.terminate()
-    process.wait(timeout=10)
+    process.wait(timeout=120)
     _, url = program(option)
 
     assert before == web.get(f"{url}/oauth2/jwks").json()

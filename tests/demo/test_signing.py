@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 
 import jwt
@@ -9,6 +10,7 @@ from jwcrypto.common import base64url_decode
 
 from authz.demo.signing import SigningKey, load_keys, overlay, save_keys
 from authz.errors import ConfigError
+from tests.full_disk import room_for
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 CLAIMS = {"sub": "client_1", "exp": 2_000_000_000}
@@ -158,6 +160,26 @@ def test_saving_replaces_and_leaves_nothing_else(tmp_path, ec_key):
     save_keys(tmp_path / "keys.json", [ec_key])
 
     assert [tmp_path / "keys.json"] == list(tmp_path.iterdir())
+
+
+def test_full_disk_leaves_the_old_keys_and_nothing_else(tmp_path, ec_key, other_key):
+    path = tmp_path / "keys.json"
+    save_keys(path, [ec_key])
+    with room_for(100), pytest.raises(ConfigError, match=r"keys\.json: cannot be written: File too large"):
+        save_keys(path, [other_key])
+    assert ([key.kid for key in load_keys(path)], list(tmp_path.iterdir())) == ([ec_key.kid], [path])
+    save_keys(path, [other_key])
+
+    assert [key.kid for key in load_keys(path)] == [other_key.kid]
+
+
+def test_draft_of_a_process_that_was_killed_is_no_hindrance(tmp_path, ec_key):
+    """In a container the next one has the same number."""
+    draft = tmp_path / f"keys.json.{os.getpid()}.new"
+    draft.write_text('{"keys": [')
+    save_keys(tmp_path / "keys.json", [ec_key])
+
+    assert list(tmp_path.iterdir()) == [tmp_path / "keys.json"]
 
 
 def test_unwritable_key_file_is_one_clear_line(tmp_path, ec_key):

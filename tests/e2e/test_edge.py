@@ -23,7 +23,7 @@ from tests.e2e.mesh import grpc_echo
 from tests.e2e.variants import manager_of
 from tests.interceptors.servers import channel_to, on_loopback
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 CALL = "/tests.Guarded/Call"
 Config = dict[str, Any]
 Start = Callable[..., Envoy]

@@ -170,7 +170,7 @@ def test_unknown_methods_are_unimplemented_only_for_those_with_a_token(
 ) -> None:
     def code(door: grpc.Channel, entries: Any) -> grpc.StatusCode:
         try:
-            door.unary_unary("/authz.demo.v1.LedgerService/DropTables")(b"", metadata=entries, timeout=20)
+            door.unary_unary("/authz.demo.v1.LedgerService/DropTables")(b"", metadata=entries, timeout=120)
         except grpc.RpcError as error:
             return error.code()
         return grpc.StatusCode.OK

@@ -60,7 +60,7 @@ def test_compressed_request_is_stopped(mesh_channel: grpc.Channel, metadata: Met
 
     with pytest.raises(grpc.RpcError) as raised:
         mesh_channel.unary_unary(SHOWN)(
-            request, metadata=tuple(metadata), timeout=20, compression=grpc.Compression.Gzip
+            request, metadata=tuple(metadata), timeout=120, compression=grpc.Compression.Gzip
         )
 
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED

@@ -103,7 +103,7 @@ def limited(folder: Path, key: SigningKey, service: RateLimitService) -> Iterato
         server = grpc.server(ThreadPoolExecutor(2), handlers=[service])
         service_address = on_loopback(server)
         server.start()
-        running.callback(lambda: server.stop(0).wait(10))
+        running.callback(lambda: server.stop(0).wait(120))
         clusters = [
             authz_cluster("authz", [f"unix:{folder}/authz.sock"]),
             cluster("ratelimit", [service_address], http2=True),

@@ -11,7 +11,7 @@ from authz.admin.workers import Workers
 from authz.envoy.workers.child import Child
 from authz.envoy.workers.words import MAX_TEXT
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 # What every one of these workers begins with; it says what it says by its socket alone.
 BEGIN = (
     "import json, os, socket, sys, time\n"

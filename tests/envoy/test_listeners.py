@@ -123,7 +123,7 @@ def presented(served: Served) -> str:
     host, _, port = served.addresses[0].removeprefix("tls:").rpartition(":")
 
     def shake_hands() -> str:
-        return ssl.get_server_certificate((host, int(port)), timeout=20)
+        return ssl.get_server_certificate((host, int(port)), timeout=120)
 
     return served.run(asyncio.to_thread(shake_hands))
 

@@ -184,7 +184,7 @@ def shared() -> Iterator[SharedMetrics]:
 
 def let_decide(shared: SharedMetrics, worker: int, decisions: int) -> None:
     command = [sys.executable, "-c", _WORKER, str(worker), str(decisions)]
-    subprocess.run(command, check=True, env={**os.environ, **shared.variables}, timeout=60)
+    subprocess.run(command, check=True, env={**os.environ, **shared.variables}, timeout=120)
 
 
 def test_figures_of_workers_are_added_up(shared: SharedMetrics) -> None:

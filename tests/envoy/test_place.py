@@ -26,7 +26,7 @@ def test_process_that_cannot_be_started_is_tried_again() -> None:
         machine = Exhausted()
         place = Place(0, machine.start, patience=1, ended=lambda _: None)
         keeping = asyncio.create_task(place.keep())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await machine.is_tried_thrice.wait()
             place.end(15)
             await keeping

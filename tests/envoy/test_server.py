@@ -311,11 +311,11 @@ def test_sigterm_drains_and_exits_0(serve_command: Serve, ec_key: SigningKey, ot
         program.await_event("health", status="SERVING")
         keys.await_request()
         with grpc.insecure_channel(address) as channel:
-            watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+            watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=120)
             assert next(watching).status == SERVING
             # A key that the server does not know yet: the check waits for another fetch.
             keys.hold()
-            running = channel.unary_unary(CHECK).future(question.SerializeToString(), timeout=20)
+            running = channel.unary_unary(CHECK).future(question.SerializeToString(), timeout=120)
             keys.await_request()
             program.send(signal.SIGTERM)
             assert next(watching).status == NOT_SERVING
@@ -353,8 +353,8 @@ def test_no_part_of_a_token_is_logged(serve_command: Serve, ec_key: SigningKey, 
         with grpc.insecure_channel(address) as channel:
             check = channel.unary_unary(CHECK)
             for token in tokens:
-                check(in_headers(GRPC, bearer(token)).SerializeToString(), timeout=20)
-                check(b"\xff" + token.encode(), timeout=20)
+                check(in_headers(GRPC, bearer(token)).SerializeToString(), timeout=120)
+                check(b"\xff" + token.encode(), timeout=120)
         program.send(signal.SIGTERM)
 
         assert program.wait() == 0

@@ -19,7 +19,7 @@ from authz.envoy.workers.supervisor import Supervisor
 from authz.errors import ConfigError
 from tests.envoy.serving import LOOPBACK
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 # One that has listened before, as a file in its folder tells, goes wrong.
 WORKER = """
 import json, os, pathlib, socket, sys, time

@@ -20,7 +20,7 @@ def validate(bootstrap: Mapping[str, Any] | str) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=120,
         )
     assert (done.returncode, done.stdout.strip()) == (0, f"configuration '{path}' OK"), done.stderr
     assert "deprecated" not in done.stderr.lower()

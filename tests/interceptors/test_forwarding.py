@@ -75,7 +75,7 @@ def chain(door, loop, verifier, next_address, kind):
             served = {method("unary_unary"): unary, public_method("unary_unary"): unary}
             channel = stack.enter_context(door.serve(loop, served, [guard]))
             metadata = (*(bearer(token) if token else ()), *forged_by_client)
-            channel.unary_unary(name)(b"", metadata=metadata, timeout=10)
+            channel.unary_unary(name)(b"", metadata=metadata, timeout=120)
 
         yield begin
 

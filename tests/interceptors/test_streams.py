@@ -478,7 +478,7 @@ def test_idle_streams_cost_no_threads_and_end_together(live: Live, loop: Loop) -
     async def run(address: str) -> tuple[int, list[Any]]:
         async with grpc.aio.insecure_channel(address) as channel:
             stub = channel.stream_unary(method("stream_unary"))
-            calls = [stub(metadata=bearer(live.token), timeout=60) for _ in range(number)]
+            calls = [stub(metadata=bearer(live.token), timeout=120) for _ in range(number)]
             assert await asyncio.to_thread(live.streams.are, number)
             threads = threading.active_count()
             await asyncio.to_thread(live.expire)

@@ -146,7 +146,7 @@ def test_only_rates_need_the_library(tmp_path: Path, plan: Any, said: str) -> No
     (tmp_path / "p.json").write_text(json.dumps(document), encoding="utf-8")
 
     program = [sys.executable, "-c", WITHOUT_LIBRARY]
-    result = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
 
     assert result.stdout.strip() == said
 

@@ -103,6 +103,12 @@ def test_lines_that_are_no_decisions_are_counted() -> None:
     assert (replay.unreadable, replay.readable) == (7, 1)
 
 
+def test_line_that_was_cut_short_is_counted_and_the_empty_one_after_it_is_nothing() -> None:
+    replay = replayed(line("/ledger/Read") + b"\n", line("/ledger/Read")[:40] + b"\n", b"\n", line("/ledger/Read"))
+
+    assert (replay.unreadable, replay.readable) == (1, 2)
+
+
 def test_a_log_of_another_policy_is_noticed() -> None:
     assert replayed(line("/ledger/Read", rule="other"), line("/other")).surprising == 2
 

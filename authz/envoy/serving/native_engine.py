@@ -19,6 +19,7 @@ from authz.envoy.listeners.addresses import Address, parse
 from authz.envoy.serving.bounds import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MAX_CONCURRENT_STREAMS, MAX_METADATA_BYTES
 from authz.errors import ConfigError
 from authz.flow import Wait, start
+from authz.threads import restarting
 
 _HEALTH = "/grpc.health.v1.Health"
 _METHODS = ((f"/{SERVICE}/Check", False), (f"{_HEALTH}/Check", False), (f"{_HEALTH}/Watch", True))
@@ -130,7 +131,8 @@ class NativeEngine:
         self._rounds = dict.fromkeys(self._fronts, 0)
         for front in self._fronts:
             front.start()
-            thread = threading.Thread(target=self._serve, args=(front,), name="authz-native", daemon=True)
+            serve = restarting(partial(self._serve, front))
+            thread = threading.Thread(target=serve, name="authz-native", daemon=True)
             thread.start()
             self._threads.append(thread)
 
