@@ -45,8 +45,8 @@ MISTAKES = (
     Mistake(
         "forged metadata is not stripped",
         "authz/metadata.py",
-        "[entry for entry in metadata if entry[0].lower() not in reserved]",
-        "metadata",
+        "kept = [entry for entry in metadata if not _is_forged(entry[0].lower(), reserved)]",
+        "kept = list(metadata)",
         f"{_DOORS}test_server.py -k forged",
     ),
     Mistake(
@@ -262,8 +262,8 @@ MISTAKES = (
     Mistake(
         "mesh: the principal need not be the organization's",
         "authz/mesh.py",
-        "if said[trusted.org_id] != [principal.org_id]:",
-        "if not said[trusted.org_id]:",
+        "if org_ids != [principal.org_id]:",
+        "if not org_ids:",
         f"tests/test_mesh.py {_DOORS}test_mesh.py",
     ),
     # ---- What requests name ----
@@ -401,7 +401,7 @@ MISTAKES = (
     Mistake(
         "envoy: a trusted name that is not set is not removed either",
         "authz/envoy/check/messages.py",
-        "removed = [name for name in trusted.removed if name not in names]",
+        "removed = [*(name for name in trusted.removed if name not in names), *trusted.prefixed]",
         "removed = list[str]()",
         "tests/envoy/test_check.py",
     ),

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 
 ROWS = {
-    "A": 9,
+    "A": 11,
     "B": 14,
     "C": 10,
     "D": 12,
@@ -35,7 +35,7 @@ ROWS = {
     "V": 8,
     "W": 10,
     "X": 5,
-    "Y": 9,
+    "Y": 11,
     "T": 8,
 }
 

@@ -1,4 +1,4 @@
-"""What Envoy does by default and the printed bootstrap does not: end what is quiet, ask ``::1`` alone, pass trailers."""
+"""Envoy's defaults that the printed bootstrap replaces: it ends what is quiet, asks ``::1`` alone, passes trailers."""
 
 import contextlib
 import queue
