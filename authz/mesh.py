@@ -8,7 +8,7 @@ is the proxy, by the certificate of the connection or by its Unix socket.
 import functools
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -93,35 +93,51 @@ class MeshPeers:
             MeshMetadataError: a believed peer said something that nobody can believe.
 
         """
-        said: dict[str, list[str | bytes]] = {trusted.org_id: [], trusted.principal: []}
-        for name, value in call.metadata:
-            # grpc lets capitals through on some calls.
-            key = name.lower()
-            if key == UNDECIDED:
-                raise MeshUndecidedError
-            if key in said:
-                said[key].append(value)
-        if not any(said.values()):
+        org_ids, scopes, messages = _said(call, trusted)
+        if not org_ids and not messages:
             return None
         if call.peer is None:
             raise PeerUnknownError("peer")
         if call.peer not in self:
             return None
-        if len(said[trusted.principal]) != 1:
+        if len(messages) != 1:
             raise MeshMetadataError(f"exactly one {trusted.principal} is needed")
-        principal = _principal(said[trusted.principal][0])
-        if said[trusted.org_id] != [principal.org_id]:
+        principal, is_without_scopes = _principal(messages[0])
+        if org_ids != [principal.org_id]:
             raise MeshMetadataError(f"{trusted.org_id} is not the organization of {trusted.principal}")
-        return principal
+        if not is_without_scopes:
+            return principal
+        if len(scopes) != 1:
+            raise MeshMetadataError(f"exactly one {trusted.scopes} is needed where {trusted.principal} omits them")
+        return replace(principal, scopes=_words(scopes[0]))
 
 
 def _is_like(pattern: re.Pattern[str], name: object) -> bool:
     return isinstance(name, str) and pattern.fullmatch(name) is not None
 
 
+def _said(call: Call, trusted: TrustedMetadata) -> tuple[list[str | bytes], ...]:
+    """Return what stands under the names of organization, scopes and principal.
+
+    Raises:
+        MeshUndecidedError: Envoy let the call pass although nobody had decided it.
+
+    """
+    said: dict[str, list[str | bytes]] = {trusted.org_id: [], trusted.scopes: [], trusted.principal: []}
+    for name, value in call.metadata:
+        # grpc lets capitals through on some calls.
+        key = name.lower()
+        if key == UNDECIDED:
+            raise MeshUndecidedError
+        if key in said:
+            said[key].append(value)
+    return tuple(said.values())
+
+
 # A proxy says the same of every call with one token.
 @functools.lru_cache(4096)
-def _principal(data: str | bytes) -> Principal:
+def _principal(data: str | bytes) -> tuple[Principal, bool]:
+    """Return who calls, and whether the scopes were left out."""
     if not isinstance(data, bytes) or len(data) > _MAX_MESSAGE_BYTES:
         raise MeshMetadataError("not an authz.v1.Principal, or one that is too long")
     try:
@@ -135,7 +151,7 @@ def _principal(data: str | bytes) -> Principal:
         raise MeshMetadataError("an authz.v1.Principal whose client_id, subject or tenant is no identifier")
     if not all(map(is_scope, message.scopes)):
         raise MeshMetadataError("an authz.v1.Principal with a scope that is not one word")
-    return Principal(
+    principal = Principal(
         org_id=message.org_id,
         client_id=message.client_id,
         subject=message.subject,
@@ -148,6 +164,15 @@ def _principal(data: str | bytes) -> Principal:
         key_id=message.key_id,
         tenant=message.tenant,
     )
+    return principal, "scopes" in message.omitted
+
+
+@functools.lru_cache(1024)
+def _words(scopes: str | bytes) -> frozenset[str]:
+    words = scopes.split(" ") if isinstance(scopes, str) else []
+    if not words or not all(map(is_scope, words)):
+        raise MeshMetadataError("scopes that are not words with one space between them")
+    return frozenset(words)
 
 
 def _seconds(time: Timestamp) -> float:

@@ -10,14 +10,27 @@ from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from authz import telemetry
 from authz.call import Entry, Principal
 from authz.errors import ConfigError
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*[a-z0-9]")
+# What grpc-gateway takes off a header, and puts before one, to make metadata of it.
+_PREFIXES = ("grpc-metadata-", "grpcgateway-")
 # Names that mean something to HTTP, to gRPC or to us already.
 _TAKEN = frozenset({"authorization", "connection", "content-length", "content-type", "host", "te", "transfer-encoding"})
 _REMEMBERED = 1024
+
+MAX_ADDED_BYTES = 3072
+"""What is added to a call, as HTTP/2 counts it: beyond this the scopes are added once only, under their own name.
+
+A gRPC server takes 8 KiB of metadata by default, and refuses more at random. With 2048 characters of scopes, as many as
+a token may have, a call has a token of 4 KiB, and this, and there is room for what proxies add.
+"""
+
+# RFC 9113 section 6.5.2: for each entry.
+_OVERHEAD_BYTES = 32
 
 _Entry = TypeVar("_Entry", bound=tuple[str, str | bytes])
 
@@ -31,7 +44,8 @@ class TrustedMetadata:
         client_id: the M2M application.
         scopes: the granted scopes, sorted, with one space between them; left out where there are none.
         tenant: the API owner's own id for the organization; left out where the policy knows none.
-        principal: a serialized ``authz.v1.Principal``; its name must end in ``-bin``.
+        principal: a serialized ``authz.v1.Principal``; its name must end in ``-bin``. It is without the scopes, and its
+            ``omitted`` says so, where all of this would be longer than :data:`MAX_ADDED_BYTES`.
 
     Raises:
         ConfigError: a name that gRPC would not carry, or that stands twice.
@@ -74,11 +88,22 @@ class TrustedMetadata:
         """The keys that a proxy must take away: the names and their ``-bin`` twins."""
         return (*self.names, *(f"{name}-bin" for name in self.names if name != self.principal))
 
+    @functools.cached_property
+    def prefixed(self) -> tuple[str, ...]:
+        """The keys that become one of ``removed`` where grpc-gateway stands behind a proxy."""
+        return tuple(prefix + name for prefix in _PREFIXES for name in self.removed)
+
+    @functools.cached_property
+    def forgeable(self) -> tuple[str, ...]:
+        """Every key that a proxy must take away before it reads anything else: ``reserved``, and these prefixed."""
+        return (*sorted(self.reserved), *(prefix + name for prefix in _PREFIXES for name in sorted(self.reserved)))
+
     def believed(self, metadata: Iterable[_Entry], principal: Principal) -> tuple[_Entry | Entry, ...]:
         """Return what a caller sent without anything that only we may say, and then what we say of it."""
         reserved = self.reserved
         # In any case: gRPC refuses names with capitals, but grpc.aio has begun to serve the RPC when it does.
-        return (*[entry for entry in metadata if entry[0].lower() not in reserved], *self.entries(principal))
+        kept = [entry for entry in metadata if not _is_forged(entry[0].lower(), reserved)]
+        return (*kept, *self.entries(principal))
 
     def entries(self, principal: Principal) -> tuple[Entry, ...]:
         """Return the trusted entries for ``principal``; none for ``ANONYMOUS``, none that are empty."""
@@ -89,14 +114,31 @@ class TrustedMetadata:
 def _entries(names: TrustedMetadata, principal: Principal) -> tuple[Entry, ...]:
     if not principal.org_id:
         return ()
-    entries = (
+    words = (
         Entry(names.org_id, principal.org_id),
         Entry(names.client_id, principal.client_id),
         Entry(names.scopes, " ".join(sorted(principal.scopes))),
         Entry(names.tenant, principal.tenant),
-        Entry(names.principal, principal_message(principal).SerializeToString()),
     )
-    return tuple(entry for entry in entries if entry.value)
+    said = tuple(entry for entry in words if entry.value)
+    taken = sum(len(entry.key) + len(entry.value) + _OVERHEAD_BYTES for entry in said)
+    room = MAX_ADDED_BYTES - taken - len(names.principal) - _OVERHEAD_BYTES
+    message = principal_message(principal)
+    if principal.scopes and _base64_bytes(message.ByteSize()) > room:
+        message.ClearField("scopes")
+        message.omitted.append("scopes")
+        _tell(principal.org_id, principal.client_id)
+    return (*said, Entry(names.principal, message.SerializeToString()))
+
+
+def _base64_bytes(size: int) -> int:
+    return math.ceil(size / 3) * 4
+
+
+# Once for each client, of as many as this: its tokens come and go.
+@functools.lru_cache(_REMEMBERED)
+def _tell(org_id: str, client_id: str) -> None:
+    telemetry.event(telemetry.WARNING, "principal_shortened", org_id=org_id, client_id=client_id, omitted="scopes")
 
 
 def principal_message(principal: Principal) -> PrincipalMessage:
@@ -119,6 +161,16 @@ def principal_message(principal: Principal) -> PrincipalMessage:
 def _timestamp(seconds: float) -> Timestamp:
     whole = math.floor(seconds)
     return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+def _is_forged(key: str, reserved: frozenset[str]) -> bool:
+    """Say whether ``key`` is reserved, or becomes so without prefixes of grpc-gateway, of which several may stand."""
+    while key not in reserved:
+        prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)
+        if prefix is None:
+            return False
+        key = key.removeprefix(prefix)
+    return True
 
 
 def _spellings(name: str) -> Iterator[str]:

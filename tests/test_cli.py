@@ -184,6 +184,10 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         pytest.param(["envoy-config", "--upstream", "ledger"], "upstream: 'ledger' is neither", id="upstream"),
         pytest.param(["envoy-config", "--upstream", "a:1", "--admin", "b"], "admin: 'b' is neither", id="admin"),
         pytest.param(
+            ["envoy-config", "--upstream", "a:1", "--admin", "b:1"], "admin: 'b:1' is a name", id="named-admin"
+        ),
+        pytest.param(["envoy-config", "--upstream", "a:1", "--listen", "b:1"], "listen: 'b:1' is a name", id="named"),
+        pytest.param(
             ["envoy-config", "--upstream", "a:1", "--http-upstream", ""], "http_upstream: ''", id="http-upstream"
         ),
     ],
@@ -794,16 +798,21 @@ def test_filter_fits_into_a_bootstrap_of_ones_own(run: Run) -> None:
     manager = whole["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     theirs = printed["http_connection_manager"]
 
-    assert theirs.pop("http_filters") == manager["http_filters"][:1]
+    assert theirs.pop("http_filters") == manager["http_filters"][:-1]
     assert theirs.items() <= manager.items()
     assert printed["clusters"] == whole["clusters"][:1]
+    _, grpc = manager["route_config"]["virtual_hosts"][0]["routes"]
+    assert printed["grpc_route"].items() <= grpc["route"].items()
+    assert printed["http_route"] == {"timeout": "0s", "idle_timeout": "300s"}
+    assert printed["upstream_cluster"].pop("dns_lookup_family") == "V4_PREFERRED"
+    assert printed["upstream_cluster"].items() <= whole["clusters"][1].items()
 
 
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
         ("istio", [None, "AuthorizationPolicy", "EnvoyFilter"]),
-        ("envoy-gateway", ["SecurityPolicy", "ClientTrafficPolicy", "ReferenceGrant"]),
+        ("envoy-gateway", ["SecurityPolicy", "ClientTrafficPolicy", "BackendTrafficPolicy", "ReferenceGrant"]),
         ("kubernetes", ["Deployment", "Service", "ConfigMap", "NetworkPolicy"]),
     ],
 )

@@ -253,9 +253,10 @@ def test_envoy_and_authz_share_one_socket() -> None:
 def test_istio_removes_the_trusted_names_as_envoy_does() -> None:
     patches = resource(ISTIO, "EnvoyFilter")["spec"]["configPatches"]
     ours = manager_of(listener("main", "127.0.0.1:10000", [], authz="authz", trusted=TrustedMetadata()))
-    [manager] = [patch["patch"]["value"]["typed_config"] for patch in patches]
+    manager, trailers = [patch["patch"]["value"]["typed_config"] for patch in patches]
     removal = "early_header_mutation_extensions"
     assert manager == {"@type": ours["@type"], removal: ours[removal], **edge.connection_manager()}
+    assert trailers == ours["http_filters"][1]["typed_config"]
 
 
 def test_istio_asks_our_service_and_never_fails_open() -> None:

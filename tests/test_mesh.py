@@ -1,6 +1,7 @@
 import base64
 import contextlib
 import dataclasses
+from dataclasses import replace
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -605,3 +606,44 @@ def test_an_authorizer_without_a_verifier_can_be_closed_and_asked_how_it_does(to
 def test_errors_of_the_mesh_are_what_their_code_says():
     assert issubclass(MeshMetadataError, UnauthenticatedError)
     assert not issubclass(MeshUndecidedError, UnauthenticatedError)
+
+
+# ---- Scopes that a proxy has left out of the principal ----
+
+MANY = " ".join(f"resource{number:03}:read" for number in range(120))
+
+
+def shortened(*scopes):
+    """Return what a proxy says whose principal is without scopes, and these."""
+    return [*word(scopes=None, omitted=["scopes"]), *(("x-scopes", value) for value in scopes)]
+
+
+def test_scopes_that_are_left_out_stand_in_their_own_metadata():
+    caller = replace(CALLER, scopes=frozenset(MANY.split(" ")))
+
+    assert said(*TRUSTED.entries(caller)) == caller
+    assert said(*shortened("a b")).scopes == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        pytest.param((), id="none"),
+        pytest.param(("a", "b"), id="two"),
+        pytest.param(("",), id="empty"),
+        pytest.param(("a  b",), id="two-blanks"),
+        pytest.param((" a",), id="blank"),
+        pytest.param((b"a",), id="bytes"),
+        pytest.param(("a\nb",), id="line"),
+    ],
+)
+def test_scopes_that_are_left_out_and_cannot_be_read_are_an_error(scopes):
+    assert reason_of(*shortened(*scopes)) == "mesh_metadata_invalid"
+
+
+def test_scopes_that_are_not_left_out_are_the_principals():
+    assert said(*word(), ("x-scopes", "admin")).scopes == CALLER.scopes
+
+
+def test_scopes_are_believed_of_known_peers_only():
+    assert said(*shortened("admin"), peer=NOBODY) is None

@@ -1,3 +1,6 @@
+import base64
+from dataclasses import replace
+
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
@@ -5,7 +8,7 @@ from hypothesis import strategies as st
 
 from authz.call import ANONYMOUS, Entry, Principal
 from authz.errors import ConfigError
-from authz.metadata import TrustedMetadata, principal_message
+from authz.metadata import MAX_ADDED_BYTES, TrustedMetadata, principal_message
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 
 TRUSTED = TrustedMetadata()
@@ -96,6 +99,8 @@ FORGED = [
     *("x-org-id-bin", "x-client-id-bin", "x-scopes-bin", "x-org-tenant-bin", "x_org_tenant", "x_org-tenant"),
     *("x_org_id", "x-org_id", "x_org-id", "x_client_id", "x_scopes", "x_authz_principal_bin", "x-authz-principal_bin"),
     *("x_org_id_bin", "x_org_id-bin", "x-org-id_bin"),
+    *("grpc-metadata-x-org-id", "grpcgateway-x-org-id", "grpc-metadata-x_scopes", "Grpc-Metadata-X-Org-Id"),
+    *("grpc-metadata-grpc-metadata-x-org-id", "grpc-metadata-grpcgateway-x-authz-principal-bin"),
 ]
 
 
@@ -110,7 +115,19 @@ def test_every_trusted_name_that_a_caller_sends_is_removed(key, principal):
     assert ("kept", "1") in metadata
 
 
-@pytest.mark.parametrize("key", ["x-org-idx", "xx-org-id", "org-id", "x-org", "x-authz-principal", "authorization"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("x-org-idx", "xx-org-id", "org-id", "x-org", "x-authz-principal", "authorization"),
+        *(
+            "grpc-metadata-x-org",
+            "grpcgateway-authorization",
+            "grpc-metadata-",
+            "grpc-metadata",
+            "x-grpc-metadata-x-org-id",
+        ),
+    ],
+)
 def test_other_names_are_the_callers_own(key):
     assert (key, "1") in believed((key, "1"))
 
@@ -123,6 +140,22 @@ def test_a_proxy_removes_the_names_and_their_binary_twins():
 def test_whatever_is_written_is_reserved():
     assert TRUSTED.reserved >= OURS
     assert set(TRUSTED.removed) <= TRUSTED.reserved
+
+
+def test_a_proxy_removes_what_grpc_gateway_would_turn_into_a_trusted_name():
+    """A9: whatever it takes away, it takes away with the prefixes."""
+    assert len(TRUSTED.prefixed) == 2 * len(TRUSTED.removed)
+    assert {"grpc-metadata-x-org-id", "grpcgateway-x-authz-principal-bin"} <= set(TRUSTED.prefixed)
+    assert set(TRUSTED.forgeable) == TRUSTED.reserved | {
+        prefix + name for prefix in ("grpc-metadata-", "grpcgateway-") for name in TRUSTED.reserved
+    }
+    assert believed(*((name, "forged") for name in TRUSTED.forgeable)) == TRUSTED.entries(CALLER)
+
+
+def test_a_chosen_name_may_begin_like_that_of_a_gateway():
+    trusted = TrustedMetadata(org_id="grpcgateway-org")
+
+    assert ("grpcgateway-org", "forged") not in believed(("grpcgateway-org", "forged"), trusted=trusted)
 
 
 def test_other_names_can_be_chosen():
@@ -170,3 +203,80 @@ def test_the_message_is_a_binary_entry():
 def test_two_entries_need_two_names(names):
     with pytest.raises(ConfigError, match="differ"):
         TrustedMetadata(**dict.fromkeys(names, "x-same"))
+
+
+# ---- What is added is bounded ----
+
+
+def with_scopes(characters, **changes):
+    """Return a caller whose scopes have so many characters, blanks included."""
+    words = [f"resource{number:03}:read" for number in range(1 + characters // 17)]
+    return replace(CALLER, scopes=frozenset(" ".join(words)[:characters].split(" ")), **changes)
+
+
+def size_of(entries):
+    """Return what they have by RFC 9113 section 6.5.2, binary values in base64."""
+    return sum(
+        32 + len(key) + len(value if isinstance(value, str) else base64.b64encode(value)) for key, value in entries
+    )
+
+
+def message_of(entries):
+    return PrincipalMessage.FromString(dict(entries)["x-authz-principal-bin"])
+
+
+@pytest.mark.parametrize("characters", [0, 100, 800, 1000, 1200, 2048])
+def test_what_is_added_to_a_call_is_bounded(characters):
+    assert size_of(TRUSTED.entries(with_scopes(characters))) <= MAX_ADDED_BYTES == 3072
+
+
+def test_scopes_stand_once_where_they_do_not_fit_twice():
+    caller = with_scopes(2048)
+    entries = TRUSTED.entries(caller)
+    said = message_of(entries)
+
+    assert frozenset(dict(entries)["x-scopes"].split(" ")) == caller.scopes
+    assert (list(said.scopes), list(said.omitted)) == ([], ["scopes"])
+    expected = principal_message(caller)
+    expected.ClearField("scopes")
+    expected.omitted.append("scopes")
+    assert said == expected
+
+
+def test_scopes_that_fit_twice_stand_twice():
+    caller = with_scopes(800)
+    said = message_of(TRUSTED.entries(caller))
+
+    assert (set(said.scopes), list(said.omitted)) == (caller.scopes, [])
+
+
+def test_shortest_scopes_that_do_not_fit_are_those_that_would_be_too_long():
+    sizes = []
+    for characters in range(600, 1600, 17):
+        caller = with_scopes(characters)
+        words = tuple(entry for entry in TRUSTED.entries(caller) if not entry.key.endswith("-bin"))
+        whole = (*words, ("x-authz-principal-bin", principal_message(caller).SerializeToString()))
+        is_short = "scopes" in message_of(TRUSTED.entries(caller)).omitted
+        assert is_short is (size_of(whole) > MAX_ADDED_BYTES)
+        sizes.append(is_short)
+
+    assert sizes == sorted(sizes)
+    assert {True, False} == set(sizes)
+
+
+def test_a_caller_without_scopes_has_none_left_out():
+    bare = replace(CALLER, scopes=frozenset(), audience=tuple(f"https://{number}.example" for number in range(300)))
+
+    assert list(message_of(TRUSTED.entries(bare)).omitted) == []
+
+
+def test_what_is_left_out_is_logged_once_for_each_client(caplog):
+    with caplog.at_level("WARNING", "authz"):
+        for client in ("client_one", "client_one", "client_two"):
+            for token_id in ("first", "second"):
+                TRUSTED.entries(with_scopes(2000, client_id=client, token_id=token_id))
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"principal_shortened org_id='org_a' client_id='{client}' omitted='scopes'"
+        for client in ("client_one", "client_two")
+    ]

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 
 ROWS = {
-    "A": 9,
+    "A": 11,
     "B": 14,
     "C": 10,
     "D": 12,
@@ -37,6 +37,9 @@ ROWS = {
     "W": 10,
     "X": 7,
     "Y": 9,
+    "X": 5,
+    "Y": 11,
+    "T": 8,
 }
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from authz.cli.app import ALLOWED, app, write
 from authz.envoy.config import edge, formats, kubernetes, mesh
+from authz.envoy.config.addresses import check_listening
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.authz_cluster import Tls, check_authz_address, endpoints
 from authz.envoy.listeners.addresses import check_address
@@ -45,6 +46,8 @@ class Around:
             address = getattr(self, name)
             if address is not None:
                 check_address(name, address)
+                if name in ("listen", "admin"):
+                    check_listening(name, address)
         return formats.Ingress(
             authz=authz,
             tls=tls,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61uthz/v1/principal.proto\x12\x08\x61uthz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x02\n\tPrincipal\x12\x15\n\x06org_id\x18\x01 \x01(\tR\x05orgId\x12\x1b\n\tclient_id\x18\x02 \x01(\tR\x08\x63lientId\x12\x18\n\x07subject\x18\x03 \x01(\tR\x07subject\x12\x16\n\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x16\n\x06issuer\x18\x05 \x01(\tR\x06issuer\x12\x1a\n\x08\x61udience\x18\x06 \x03(\tR\x08\x61udience\x12\x19\n\x08token_id\x18\x07 \x01(\tR\x07tokenId\x12\x37\n\tissued_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08issuedAt\x12\x39\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x15\n\x06key_id\x18\n \x01(\tR\x05keyId\x12\x16\n\x06tenant\x18\x0b \x01(\tR\x06tenantb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61uthz/v1/principal.proto\x12\x08\x61uthz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x02\n\tPrincipal\x12\x15\n\x06org_id\x18\x01 \x01(\tR\x05orgId\x12\x1b\n\tclient_id\x18\x02 \x01(\tR\x08\x63lientId\x12\x18\n\x07subject\x18\x03 \x01(\tR\x07subject\x12\x16\n\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x16\n\x06issuer\x18\x05 \x01(\tR\x06issuer\x12\x1a\n\x08\x61udience\x18\x06 \x03(\tR\x08\x61udience\x12\x19\n\x08token_id\x18\x07 \x01(\tR\x07tokenId\x12\x37\n\tissued_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08issuedAt\x12\x39\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x15\n\x06key_id\x18\n \x01(\tR\x05keyId\x12\x16\n\x06tenant\x18\x0b \x01(\tR\x06tenant\x12\x18\n\x07omitted\x18\x0c \x03(\tR\x07omittedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authz.v1.principal_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PRINCIPAL']._serialized_start=72
-  _globals['_PRINCIPAL']._serialized_end=427
+  _globals['_PRINCIPAL']._serialized_end=453
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,7 @@ class Principal(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    OMITTED_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """The organization the caller acts for. Never empty. Use this, and only this,
     to decide whose data a request may touch.
@@ -86,6 +87,14 @@ class Principal(_message.Message):
         that queues work for later may want to check again.
         """
 
+    @_builtins.property
+    def omitted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of those fields above that were left out, since a backend takes
+        no more than so many bytes of metadata; gRPC's default is 8 KiB. They are
+        then empty here, whatever the token says. Today that is `scopes` or nothing;
+        the metadata `x-scopes` holds all of them in any case.
+        """
+
     def __init__(
         self,
         *,
@@ -100,10 +109,11 @@ class Principal(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         key_id: _builtins.str = ...,
         tenant: _builtins.str = ...,
+        omitted: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "issued_at", b"issued_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "client_id", b"client_id", "expires_at", b"expires_at", "issued_at", b"issued_at", "issuer", b"issuer", "key_id", b"key_id", "org_id", b"org_id", "scopes", b"scopes", "subject", b"subject", "tenant", b"tenant", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "client_id", b"client_id", "expires_at", b"expires_at", "issued_at", b"issued_at", "issuer", b"issuer", "key_id", b"key_id", "omitted", b"omitted", "org_id", b"org_id", "scopes", b"scopes", "subject", b"subject", "tenant", b"tenant", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

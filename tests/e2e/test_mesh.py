@@ -87,7 +87,11 @@ def test_upstream_never_sees_what_the_caller_forged(mesh_channel: grpc.Channel, 
 
 
 @pytest.mark.parametrize(
-    "name", ["x-org-id", "X-ORG-ID", "x-org-id-bin", "x_org_id", "X-Org_Id", "x-authz-principal-bin"]
+    "name",
+    [
+        *("x-org-id", "X-ORG-ID", "x-org-id-bin", "x_org_id", "X-Org_Id", "x-authz-principal-bin"),
+        *("Grpc-Metadata-X-Org-Id", "grpcgateway-x-org-id", "grpc-metadata-x_org_id"),
+    ],
 )
 @pytest.mark.parametrize("copies", [1, 2])
 def test_http_upstream_never_sees_what_the_caller_forged(mesh: Mesh, sign: Sign, name: str, copies: int) -> None:
@@ -97,6 +101,19 @@ def test_http_upstream_never_sees_what_the_caller_forged(mesh: Mesh, sign: Sign,
 
     assert FORGED not in answer.body
     assert reserved(seen).keys() == {"x-org-id", "x-client-id", "x-scopes", "x-authz-principal-bin"}
+
+
+@pytest.mark.parametrize(("characters", "omitted"), [(1000, ()), (1300, ("scopes",)), (2048, ("scopes",))])
+def test_scopes_of_a_caller_never_make_its_call_too_large_for_a_grpc_backend(
+    mesh_channel: grpc.Channel, sign: Sign, characters: int, omitted: tuple[str, ...]
+) -> None:
+    """A gRPC server refuses, at random, calls with more metadata than 8 KiB."""
+    words = " ".join(f"resource{number:03}:read" for number in range(160))[:characters].rstrip().split(" ")
+    token = bearer(sign(scope=" ".join(words)))
+    seen = [seen_by_upstream(mesh_channel, CALL, token) for _ in range(60)]
+
+    assert {tuple(each.values("x-scopes")) for each in seen} == {(" ".join(sorted(words)),)}
+    assert {tuple(known_to_upstream(each).omitted) for each in seen} == {omitted}
 
 
 def test_forged_scopes_do_not_stand_in_for_missing_ones(mesh_channel: grpc.Channel, sign: Sign) -> None:
@@ -116,9 +133,11 @@ def test_forged_names_are_stripped_from_public_requests(mesh: Mesh, path: str) -
 
 def test_forged_names_are_stripped_where_no_check_runs(mesh_channel: grpc.Channel) -> None:
     forged = [("x-org-id", FORGED), ("x-authz-principal-bin", b"forged"), ("x-envoy-auth-failure-mode-allowed", "true")]
-    seen = seen_by_upstream(mesh_channel, OPEN, forged)
+    prefixed = [("grpc-metadata-x-org-id", FORGED), ("grpcgateway-x-authz-principal-bin", b"forged")]
+    seen = seen_by_upstream(mesh_channel, OPEN, [*forged, *prefixed])
 
     assert reserved(seen) == {}
+    assert seen.names.isdisjoint(key for key, _ in prefixed)
     assert "x-envoy-auth-failure-mode-allowed" not in seen.names
 
 

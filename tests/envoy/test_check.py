@@ -314,13 +314,25 @@ def test_every_trusted_name_is_either_set_or_removed(principal: Principal, trust
     response = allow(principal, trusted).ok_response
     given = [option.header.key for option in response.headers]
 
-    assert sorted([*given, *response.headers_to_remove]) == sorted(trusted.removed)
+    assert sorted([*given, *response.headers_to_remove]) == sorted([*trusted.removed, *trusted.prefixed])
 
 
 def test_twins_of_the_trusted_names_are_removed() -> None:
     removed = allow(PRINCIPAL, TRUSTED).ok_response.headers_to_remove
 
-    assert list(removed) == ["x-org-tenant", "x-org-id-bin", "x-client-id-bin", "x-scopes-bin", "x-org-tenant-bin"]
+    assert [name for name in removed if not name.startswith("grpc")] == [
+        "x-org-tenant",
+        "x-org-id-bin",
+        "x-client-id-bin",
+        "x-scopes-bin",
+        "x-org-tenant-bin",
+    ]
+
+
+def test_names_that_grpc_gateway_would_turn_into_trusted_ones_are_removed() -> None:
+    removed = set(allow(PRINCIPAL, TRUSTED).ok_response.headers_to_remove)
+
+    assert removed >= {f"{prefix}{name}" for prefix in ("grpc-metadata-", "grpcgateway-") for name in TRUSTED.removed}
 
 
 def test_tenant_is_told_where_it_is_known() -> None:
@@ -346,7 +358,7 @@ def test_anonymous_callers_have_no_trusted_name() -> None:
     response = allow(ANONYMOUS, TRUSTED)
 
     assert is_sound(response)
-    assert (list(response.ok_response.headers), len(response.ok_response.headers_to_remove)) == ([], 9)
+    assert (list(response.ok_response.headers), len(response.ok_response.headers_to_remove)) == ([], 27)
 
 
 def test_values_are_those_of_the_principal() -> None:

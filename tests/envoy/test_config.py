@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from authz.envoy.config import bootstrap, cluster, comments, edge, ext_authz, grpc_route, http_route, listener
+from authz.envoy.config import (
+    bootstrap,
+    cluster,
+    comments,
+    edge,
+    ext_authz,
+    grpc_route,
+    http_route,
+    listener,
+    unary_route,
+)
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.authz_cluster import authz_cluster
 from authz.envoy.config.parts import retry_policy
@@ -53,6 +63,7 @@ def complete(authz: str, upstream: str = "127.0.0.1:50051") -> dict[str, Any]:
         pytest.param("unix:/run/authz.sock", "127.0.0.1:50051", id="unix"),
         pytest.param("127.0.0.1:9191", "[::1]:50051", id="tcp"),
         pytest.param("authz.example:9191", "ledger.example:50051", id="dns"),
+        pytest.param("localhost:9191", "localhost:50051", id="localhost"),
     ],
 )
 def test_envoy_accepts_the_configuration(authz: str, upstream: str) -> None:
@@ -99,6 +110,7 @@ def test_timeout_is_written_as_envoy_reads_it(timeout: float, text: str) -> None
 def test_check_runs_before_the_router(manager: dict[str, Any]) -> None:
     assert [item["name"] for item in manager["http_filters"]] == [
         "envoy.filters.http.ext_authz",
+        "envoy.filters.http.header_mutation",
         "envoy.filters.http.router",
     ]
 
@@ -108,9 +120,19 @@ def test_every_reserved_name_is_stripped_before_everything_else(trusted: Trusted
     manager = manager_of(listener("main", "127.0.0.1:0", ROUTES, authz="authz", trusted=trusted))
     [early] = manager["early_header_mutation_extensions"]
     removed = [mutation["remove"] for mutation in early["typed_config"]["mutations"]]
+    prefixed = [prefix + name for prefix in ("grpc-metadata-", "grpcgateway-") for name in trusted.reserved]
 
-    assert sorted(removed) == sorted([*trusted.reserved, "x-envoy-auth-failure-mode-allowed"])
+    assert sorted(removed) == sorted([*trusted.reserved, *prefixed, "x-envoy-auth-failure-mode-allowed"])
     assert {trusted.org_id, f"{trusted.org_id}-bin", trusted.org_id.replace("-", "_")} <= set(removed)
+
+
+def test_trailers_lose_the_same_names(manager: dict[str, Any]) -> None:
+    [early] = manager["early_header_mutation_extensions"]
+    _, trailers, _ = manager["http_filters"]
+
+    assert trailers["typed_config"]["mutations"] == {
+        "request_trailers_mutations": early["typed_config"]["mutations"],
+    }
 
 
 def test_paths_have_one_spelling_before_they_are_routed(manager: dict[str, Any]) -> None:
@@ -122,8 +144,44 @@ def test_paths_have_one_spelling_before_they_are_routed(manager: dict[str, Any])
 def test_grpc_calls_may_last() -> None:
     assert grpc_route("ledger") == {
         "match": {"prefix": "/", "grpc": {}},
-        "route": {"cluster": "ledger", "timeout": "0s"},
+        "route": {"cluster": "ledger", "timeout": "0s", "idle_timeout": "0s"},
     }
+    assert unary_route("ledger", "/a.B/C")["route"] == grpc_route("ledger")["route"]
+
+
+def test_answers_over_http_may_last_while_something_is_sent() -> None:
+    assert http_route("web")["route"] == {"cluster": "web", "timeout": "0s", "idle_timeout": "300s"}
+
+
+@pytest.mark.parametrize("http2", [True, False])
+def test_upstream_takes_whatever_callers_may_open(http2: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    made = cluster("ledger", ["127.0.0.1:1"], http2=http2)
+
+    assert made["circuit_breakers"] == {
+        "thresholds": [{"max_connections": 10_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000}]
+    }
+    assert edge.MAX_CONNECTIONS * edge.MAX_STREAMS == 1_000_000
+
+
+@pytest.mark.parametrize("http2", [True, False])
+def test_peers_that_are_gone_are_noticed(http2: bool, manager: dict[str, Any]) -> None:  # noqa: FBT001 - as above
+    over_tcp, over_unix = (cluster("a", [where], http2=http2) for where in ("127.0.0.1:1", "unix:/run/a.sock"))
+
+    assert manager["http2_protocol_options"]["connection_keepalive"] == {"interval": "60s", "timeout": "20s"}
+    assert over_tcp["upstream_connection_options"] == {
+        "tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}
+    }
+    assert "upstream_connection_options" not in over_unix
+    # A gRPC server takes PINGs without calls for an attack.
+    assert "connection_keepalive" not in str(over_tcp)
+
+
+def test_connection_over_http_1_is_left_before_its_server_leaves_it() -> None:
+    [of_http1] = cluster("web", ["127.0.0.1:1"], http2=False)["typed_extension_protocol_options"].values()
+    [of_grpc] = cluster("ledger", ["127.0.0.1:1"], http2=True)["typed_extension_protocol_options"].values()
+
+    assert of_http1["common_http_protocol_options"] == {"idle_timeout": "1s"}
+    assert "common_http_protocol_options" not in of_grpc
 
 
 def test_routes_keep_their_order(manager: dict[str, Any]) -> None:
@@ -183,6 +241,36 @@ def test_address_is_a_socket_or_a_pipe(address: str, expected: dict[str, Any]) -
     assert endpoints == {"lb_endpoints": [{"endpoint": {"address": expected}}]}
 
 
+def test_every_address_of_ipv6_is_every_address() -> None:
+    """As it is for ``authz serve``; Envoy takes IPv6 alone by default."""
+    made = listener("main", "[::]:1", ROUTES, authz="authz", trusted=TRUSTED)
+
+    assert made["address"] == {"socket_address": {"address": "::", "port_value": 1, "ipv4_compat": True}}
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost"])
+def test_localhost_is_no_name_for_dns(host: str) -> None:
+    """A server that is told to listen on localhost may have taken 127.0.0.1 alone, or ``::1``."""
+    made = cluster("ledger", [f"{host}:1"], http2=True)
+    [endpoints] = made["load_assignment"]["endpoints"]
+    first, second = ({"socket_address": {"address": number, "port_value": 1}} for number in ("127.0.0.1", "::1"))
+
+    assert made["type"] == "STATIC"
+    assert endpoints == {
+        "lb_endpoints": [{"endpoint": {"address": first, "additional_addresses": [{"address": second}]}}]
+    }
+    assert listener("main", f"{host}:1", ROUTES, authz="authz", trusted=TRUSTED)["address"] == first
+
+
+def test_localhost_beside_a_name_is_127_0_0_1() -> None:
+    """Envoy takes no second address in a cluster that asks DNS."""
+    made = cluster("ledger", ["localhost:1", "ledger.example:1"], http2=True)
+
+    assert (made["type"], made["dns_lookup_family"]) == ("STRICT_DNS", "V4_PREFERRED")
+    assert "additional_addresses" not in str(made)
+    assert "dns_lookup_family" not in cluster("ledger", ["localhost:1"], http2=True)
+
+
 @pytest.mark.parametrize(("http2", "option"), [(True, "http2_protocol_options"), (False, "http_protocol_options")])
 def test_cluster_speaks_one_version_of_http(http2: bool, option: str) -> None:  # noqa: FBT001 - a parameter of the test
     [options] = cluster("ledger", ["127.0.0.1:1"], http2=http2)["typed_extension_protocol_options"].values()
@@ -208,6 +296,7 @@ def test_limits_of_the_edge_are_those_that_are_recommended_and_end_no_stream(man
         "max_concurrent_streams": 100,
         "initial_stream_window_size": 65_536,
         "initial_connection_window_size": 1_048_576,
+        "connection_keepalive": {"interval": "60s", "timeout": "20s"},
     }
     assert manager.keys().isdisjoint({"request_timeout", "stream_idle_timeout"})
     assert "max_stream_duration" not in str(whole)
@@ -229,6 +318,7 @@ def test_every_limit_has_its_reason() -> None:
         *edge.connection_manager(),
         *edge.connection_manager()["common_http_protocol_options"],
         "max_concurrent_streams",
+        "connection_keepalive",
         "initial_stream_window_size",
         "per_connection_buffer_limit_bytes",
         *edge.process(),

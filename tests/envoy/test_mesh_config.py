@@ -51,13 +51,14 @@ def istio_makes() -> dict[str, Any]:
 
 
 def test_envoy_takes_what_istio_merges() -> None:
-    of_manager, of_filter = (patch["patch"] for patch in patches())
+    of_manager, of_trailers, of_filter = (patch["patch"] for patch in patches())
     made = istio_makes()
     filters = made["filter_chains"][0]["filters"]
     filters[0] = merged(filters[0], of_manager["value"])
     http_filters = filters[0]["typed_config"]["http_filters"]
     http_filters[0] = merged(http_filters[0], of_filter["value"])
 
+    assert http_filters[1] == of_trailers["value"] == parts.trailers_removal(TrustedMetadata())
     validate(parts.bootstrap([made], [authz_cluster("authz", ["127.0.0.1:1"])]))
     assert http_filters[0] == parts.ext_authz("authz")
     assert filters[0]["typed_config"]["early_header_mutation_extensions"] == [parts.early_removal(TrustedMetadata())]
@@ -67,6 +68,7 @@ def test_envoy_takes_what_istio_merges() -> None:
 def test_istio_patches_only_what_there_is() -> None:
     assert [(patch["applyTo"], patch["patch"]["operation"]) for patch in patches()] == [
         ("NETWORK_FILTER", "MERGE"),
+        ("HTTP_FILTER", "INSERT_BEFORE"),
         ("HTTP_FILTER", "MERGE"),
     ]
     assert {patch["match"]["context"] for patch in patches()} == {"GATEWAY"}
@@ -98,7 +100,7 @@ def test_istio_strips_where_it_checks() -> None:
 
 
 def test_envoy_gateway_asks_the_service_and_fails_closed() -> None:
-    policy, _, grant = written(envoy_gateway(SERVICE))
+    policy, _, _, grant = written(envoy_gateway(SERVICE))
     check = policy["spec"]["extAuth"]
 
     assert (policy["apiVersion"], policy["kind"]) == ("gateway.envoyproxy.io/v1alpha1", "SecurityPolicy")
@@ -132,11 +134,27 @@ def test_envoy_gateway_keeps_the_limits_that_it_has_words_for() -> None:
     assert limits["connection"] == {"bufferLimit": "32768", "connectionLimit": {"value": 10_000}}
 
 
+def test_envoy_gateway_ends_no_stream_and_takes_what_callers_may_open() -> None:
+    _, of_clients, of_backends, _ = (document["spec"] for document in written(envoy_gateway(SERVICE)))
+
+    assert of_clients["timeout"] == {"http": {"streamIdleTimeout": "0s"}}
+    assert of_backends == {
+        "targetRefs": of_clients["targetRefs"],
+        "timeout": {"http": {"requestTimeout": "0s"}},
+        "circuitBreaker": {
+            "maxConnections": 10_000,
+            "maxPendingRequests": 1_000_000,
+            "maxParallelRequests": 1_000_000,
+        },
+        "tcpKeepalive": {"idleTime": "60s", "interval": "10s", "probes": 3},
+    }
+
+
 @pytest.mark.parametrize(
     ("documents", "words"),
     [
-        (istio(SERVICE), ["overload_manager", "per_connection_buffer_limit_bytes"]),
-        (envoy_gateway(SERVICE), ["request_headers_timeout", "limit of the heap"]),
+        (istio(SERVICE), ["overload_manager", "per_connection_buffer_limit_bytes", "VirtualService"]),
+        (envoy_gateway(SERVICE), ["request_headers_timeout", "limit of the heap", "trailers"]),
     ],
     ids=["istio", "envoy-gateway"],
 )

@@ -4,7 +4,9 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,6 +16,7 @@ from authz.demo.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.operations.metrics import Metrics, SharedMetrics
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
+from authz.errors import ConfigError
 from authz.introspection import Assurance, Introspector
 from authz.verifier import Verifier
 from tests.doubles import ISSUER, FakeTransport, ManualClock, m2m_claims
@@ -185,6 +188,16 @@ def shared() -> Iterator[SharedMetrics]:
 def let_decide(shared: SharedMetrics, worker: int, decisions: int) -> None:
     command = [sys.executable, "-c", _WORKER, str(worker), str(decisions)]
     subprocess.run(command, check=True, env={**os.environ, **shared.variables}, timeout=120)
+
+
+def test_workers_without_a_folder_for_their_figures_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose root is read-only, and that has no /tmp."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+
+    with pytest.raises(ConfigError, match=r"^workers: .*TMPDIR"):
+        SharedMetrics()
 
 
 def test_figures_of_workers_are_added_up(shared: SharedMetrics) -> None:

@@ -143,6 +143,17 @@ def test_odd_forgery_never_reaches_a_public_method(exposed: Exposed, wire: Wire,
     assert "org_forged" not in repr(exposed.witness.sight.metadata)
 
 
+@pytest.mark.parametrize("name", [method, public_method])
+def test_trailers_of_a_request_never_reach_a_handler(exposed: Exposed, wire: Wire, kind: str, name: Any) -> None:
+    """The core of gRPC drops them, whatever is in them; an interceptor is not shown any either."""
+    trailers = [(b"x-org-id", b"org_forged"), (b"x-scopes", b"org_forged"), (b"x-kept", b"org_forged")]
+
+    answer = wire.receive(wire.send(name(kind), exposed.credentials, body=EMPTY_MESSAGE, trailers=trailers))
+
+    assert answer[b"grpc-status"] == OK
+    assert "org_forged" not in repr(exposed.witness.sights)
+
+
 TOO_LARGE = [
     pytest.param([(b"x-copy", b"v")] * 20_000, id="20,000 copies of one"),
     pytest.param([(b"x-%d" % number, b"") for number in range(600)], id="600 names"),

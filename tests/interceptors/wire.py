@@ -38,9 +38,15 @@ class Wire:
         self._socket.close()
 
     def send(
-        self, name: str, headers: Headers, *, body: bytes | None = None, content_type: bytes = b"application/grpc"
+        self,
+        name: str,
+        headers: Headers,
+        *,
+        body: bytes | None = None,
+        content_type: bytes = b"application/grpc",
+        trailers: Headers = (),
     ) -> int:
-        """Begin a call, with one message or without an end; return its stream."""
+        """Begin a call, with one message and what follows it, or without an end; return its stream."""
         stream = self._http.get_next_available_stream_id()
         request = [
             (b":method", b"POST"),
@@ -53,7 +59,9 @@ class Wire:
         ]
         self._http.send_headers(stream, request)
         if body is not None:
-            self._http.send_data(stream, body, end_stream=True)
+            self._http.send_data(stream, body, end_stream=not trailers)
+        if trailers:
+            self._http.send_headers(stream, trailers, end_stream=True)
         self._socket.sendall(self._http.data_to_send())
         return stream
 

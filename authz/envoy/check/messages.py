@@ -249,7 +249,7 @@ def allow(
 # Few sets of names; to copy a response is cheaper than to build one, and most tokens are new at some time.
 @functools.lru_cache(64)
 def _frame(trusted: TrustedMetadata, names: tuple[str, ...], remove_authorization: bool) -> CheckResponse:  # noqa: FBT001 - of a cache
-    removed = [name for name in trusted.removed if name not in names]
+    removed = [*(name for name in trusted.removed if name not in names), *trusted.prefixed]
     if remove_authorization:
         removed.append("authorization")
     headers = [HeaderValueOption(header=HeaderValue(key=name), append_action=_OVERWRITE) for name in names]

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from authz.envoy.config.parts import TYPE, UNIX, cluster, is_ip_address
+from authz.envoy.config.addresses import UNIX, is_ip_address
+from authz.envoy.config.parts import TYPE, cluster
 from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
 

@@ -3,6 +3,7 @@
 HTTP = {
     "*/filter_chains": "Plain text. For TLS give the chain a transport_socket with a DownstreamTlsContext; with mutual "
     "TLS (validation_context) the server also sees certificates that tokens are bound to.",
+    "*/address/socket_address/ipv4_compat": "As for `authz serve`: both families. By default Envoy takes IPv6 alone.",
     "*/per_connection_buffer_limit_bytes": "1 MiB by default, for each of the connections that a stranger may open; "
     "beyond it Envoy stops to read until it can write.",
     "*/use_remote_address": "Envoy is the edge: what callers say of their own addresses is not believed. Behind a load "
@@ -18,11 +19,18 @@ HTTP = {
     "open for long need several channels, or a larger number here.",
     "*/initial_stream_window_size": "What a caller may send ahead, of each stream and of a connection: 16 and 24 MiB "
     "by default, all of it in memory. A stream over a long distance gets this much through in each round trip.",
+    "*/connection_keepalive": "None by default: of a caller that is gone without a word Envoy hears nothing, and "
+    "streams have no timeout. It also keeps quiet connections alive that pass through a NAT or a load balancer.",
     "*/normalize_path": "One spelling per path: else /public/../private is routed as one and served as the other.",
     "*/early_header_mutation_extensions": "Nobody may say who they are but the authorization server. Before everything "
     "else, so also on routes that have no ext_authz.",
     "*/safe_regex": "Steps upwards that only some upstreams see as such (..;) have no route.",
-    "*/routes/*/grpc": "gRPC calls; streams may last, so there is no timeout.",
+    "*envoy.filters.http.header_mutation": "The same for what follows a request's body: trailers, which some servers "
+    "of HTTP/2 take for more headers.",
+    "*/routes/*/grpc": "gRPC calls; streams may last and may be quiet, so there is no timeout. By default calls end "
+    "after 15 s (timeout), and streams on which nothing is sent after 5 minutes (stream_idle_timeout of the manager, "
+    "which idle_timeout replaces). The backend keeps the caller's own deadline. Answers to plain HTTP requests may "
+    "last as well, events that a server sends among them, while something is sent once in 5 minutes.",
     "*envoy.filters.http.ext_authz": "Asks `authz serve` about every request.",
     "*/grpc_service/timeout": "For all tries together. The default, 0.2 s, is short for a server that fetches keys.",
     "*/retry_policy": "A check has no effects, but that quotas may count it, so one that got no answer is "
@@ -52,9 +60,31 @@ CLUSTERS = {
     "*/authz/transport_socket": "Whoever answers here decides who gets in: its certificate must name the host.",
 }
 
+UPSTREAMS = {
+    "*/endpoint/additional_addresses": "localhost is either, and the second is tried when the first refuses. By name "
+    "Envoy would ask at ::1 alone.",
+    "*upstream/dns_lookup_family": "By default a name that has an IPv6 address is reached by that alone, though many "
+    "servers listen on IPv4 only.",
+    "*upstream/upstream_connection_options": "None by default: of an upstream that is gone without a word Envoy hears "
+    "nothing. No HTTP/2 keepalive, for gRPC servers end connections on which they get a PING more than once in 5 "
+    "minutes.",
+    "*upstream/circuit_breakers": "By default the 1,025th open request is refused with 503, which ten connections of "
+    "one caller bring about. Here as many are open as callers may open; the heap is the limit. Put a smaller number "
+    "here to spare the backend.",
+    "*http_upstream/*/common_http_protocol_options": "1 h by default, while most servers close what is idle after "
+    "seconds: then a request meets a connection that is just being closed, and fails with 503.",
+}
+
 BOOTSTRAP = {
     **HTTP,
     **CLUSTERS,
+    **UPSTREAMS,
+    "/grpc_route": "Else calls end after 15 s, and streams on which nothing is sent after 5 minutes.",
+    "/http_route": "Else an answer is cut after 15 s, events that a server sends in the midst.",
+    "/upstream_cluster/dns_lookup_family": "By default a name that has an IPv6 address is reached by that alone.",
+    "/upstream_cluster/circuit_breakers": "By default the 1,025th open request is refused with 503.",
+    "/upstream_cluster/upstream_connection_options": "By default Envoy hears nothing of an upstream that is gone "
+    "without a word.",
     "*/clusters/*/initial_stream_window_size": "The same for what upstreams send.",
     "/admin": "Whoever reaches this can stop Envoy: keep it on loopback.",
     "*/ignore_global_conn_limit": "It answers when callers have taken all connections, too.",

@@ -17,6 +17,7 @@ MAX_STREAMS = 100
 MAX_HEADERS = 100
 MAX_HEADERS_KIB = 60
 HEADERS_SECONDS = 10
+PING_SECONDS, _PONG_SECONDS = 60, 20
 BUFFER_BYTES = 32 << 10
 STREAM_WINDOW, CONNECTION_WINDOW = 64 << 10, 1 << 20
 # More streams than that of one connection, and half of them reset by the caller within a second: a flood.
@@ -40,7 +41,11 @@ def connection_manager(underscores: Underscores = "REJECT_REQUEST") -> dict[str,
             "max_headers_count": MAX_HEADERS,
             "headers_with_underscores_action": underscores,
         },
-        "http2_protocol_options": {"max_concurrent_streams": MAX_STREAMS, **windows()},
+        "http2_protocol_options": {
+            "max_concurrent_streams": MAX_STREAMS,
+            **windows(),
+            "connection_keepalive": {"interval": f"{PING_SECONDS}s", "timeout": f"{_PONG_SECONDS}s"},
+        },
     }
 
 

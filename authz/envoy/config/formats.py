@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from authz.envoy.config import comments, edge, parts
+from authz.envoy.config import comments, edge, parts, upstream
 from authz.envoy.config.annotated import Document
 from authz.envoy.config.authz_cluster import Tls, authz_cluster
 from authz.metadata import TrustedMetadata
@@ -61,18 +61,22 @@ def fragment(authz: list[str], tls: Tls) -> Document:
             **edge.connection_manager(),
             **parts.one_spelling(),
             "early_header_mutation_extensions": [parts.early_removal(TrustedMetadata())],
-            "http_filters": [parts.ext_authz("authz")],
+            "http_filters": [parts.ext_authz("authz"), parts.trailers_removal(TrustedMetadata())],
         },
         "clusters": [authz_cluster("authz", authz, tls=tls)],
         "listener": edge.buffers(),
+        "grpc_route": upstream.lasting(),
+        "http_route": upstream.answering(),
+        "upstream_cluster": {**upstream.connections(by_name=True, over_tcp=True), **edge.buffers()},
         **edge.process(),
     }
     return Document(
         data=data,
         title=f"For {VERSIONS}, in parts: not a bootstrap. Made by `authz envoy-config --format filter`.\n"
         "Merge http_connection_manager into every connection manager that outsiders reach, its http_filters before all "
-        "others, clusters into static_resources, and listener into every listener; overload_manager and "
-        "layered_runtime hold for the whole process, and belong into the bootstrap. Give your own clusters the same "
-        "per_connection_buffer_limit_bytes, and http2_protocol_options with the same windows.",
+        "others, clusters into static_resources, and listener into every listener; grpc_route and http_route into the "
+        "route of every route of that kind, and upstream_cluster into your own clusters (dns_lookup_family where they "
+        "have names), with http2_protocol_options of the same windows; overload_manager and "
+        "layered_runtime hold for the whole process, and belong into the bootstrap.",
         comments=comments.BOOTSTRAP,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from authz.envoy.config import comments, edge, parts
+from authz.envoy.config import comments, edge, parts, upstream
 from authz.envoy.config.annotated import Document
 from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
@@ -111,6 +111,12 @@ def _envoy_filter() -> Document:
         ),
         _patch(
             "HTTP_FILTER",
+            {"name": _MANAGER, "subFilter": {"name": "envoy.filters.http.router"}},
+            parts.trailers_removal(TrustedMetadata()),
+            operation="INSERT_BEFORE",
+        ),
+        _patch(
+            "HTTP_FILTER",
             {"name": _MANAGER, "subFilter": {"name": "envoy.filters.http.ext_authz"}},
             {
                 "name": "envoy.filters.http.ext_authz",
@@ -139,7 +145,10 @@ def _envoy_filter() -> Document:
         "Limits of the whole process cannot be set here: overload_manager (max_heap_size_bytes, "
         "max_active_downstream_connections) and the runtime belong into the gateway's bootstrap, which an annotation "
         "(sidecar.istio.io/bootstrapOverride) changes; `authz envoy-config --format filter` prints them. Buffers of "
-        "listeners (per_connection_buffer_limit_bytes) are left as Istio makes them.",
+        "listeners (per_connection_buffer_limit_bytes) are left as Istio makes them.\n"
+        "Routes and upstreams are Istio's as well. It ends no stream for being quiet or long, unless a VirtualService "
+        "has a timeout, and opens as many requests as there are, unless a DestinationRule limits them; that is also "
+        "where an upstream's tcpKeepalive is set.",
         comments={
             **comments.HTTP,
             "*envoy.filters.http.ext_authz": "The filter that Istio makes of the policy above.",
@@ -149,17 +158,19 @@ def _envoy_filter() -> Document:
     )
 
 
-def _patch(applies_to: str, matching: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+def _patch(
+    applies_to: str, matching: dict[str, Any], value: dict[str, Any], operation: str = "MERGE"
+) -> dict[str, Any]:
     return {
         "applyTo": applies_to,
         "match": {"context": "GATEWAY", "listener": {"filterChain": {"filter": matching}}},
-        "patch": {"operation": "MERGE", "value": value},
+        "patch": {"operation": operation, "value": value},
     }
 
 
 def envoy_gateway(service: Service) -> list[Document]:
     """Return the policies of an Envoy Gateway."""
-    return [_security_policy(service), _client_traffic_policy(), _reference_grant(service)]
+    return [_security_policy(service), _client_traffic_policy(), _backend_traffic_policy(), _reference_grant(service)]
 
 
 def _security_policy(service: Service) -> Document:
@@ -221,6 +232,7 @@ def _client_traffic_policy() -> Document:
                     "bufferLimit": str(edge.BUFFER_BYTES),
                     "connectionLimit": {"value": edge.MAX_CONNECTIONS},
                 },
+                "timeout": {"http": {"streamIdleTimeout": "0s"}},
                 "http2": {
                     "maxConcurrentStreams": edge.MAX_STREAMS,
                     "initialStreamWindowSize": str(edge.STREAM_WINDOW),
@@ -230,8 +242,11 @@ def _client_traffic_policy() -> Document:
         },
         title="Cannot be set here: request_headers_timeout, max_headers_count and max_request_headers_kb, for which an "
         "EnvoyPatchPolicy is needed. The limit of the heap follows the memory limit of the container, which the "
-        "resource EnvoyProxy sets. No timeout.http.requestReceivedTimeout, which would end streams of requests.",
+        "resource EnvoyProxy sets. No timeout.http.requestReceivedTimeout, which would end streams of requests. "
+        "HTTP/2 keepalive (connection_keepalive) and the removal of trusted names from trailers and after the prefixes "
+        "of grpc-gateway need an EnvoyPatchPolicy, too; what the server answers removes the latter as well.",
         comments={
+            "*/streamIdleTimeout": "5 minutes by default, after which a quiet gRPC stream is reset.",
             "*/connectionLimit": comments.BOOTSTRAP["*/max_active_downstream_connections"],
             "*/maxConcurrentStreams": comments.HTTP["*/max_concurrent_streams"],
             "*/initialStreamWindowSize": comments.HTTP["*/initial_stream_window_size"],
@@ -240,6 +255,34 @@ def _client_traffic_policy() -> Document:
             "*/earlyRequestHeaders": "Nobody may say who they are but the authorization server. Before everything "
             "else, so also on routes that have no check.",
             "*/path": "One spelling per path: else /public/../private is routed as one and served as the other.",
+        },
+    )
+
+
+def _backend_traffic_policy() -> Document:
+    return Document(
+        data={
+            **_policy("BackendTrafficPolicy"),
+            "spec": {
+                "targetRefs": [_GATEWAY],
+                "timeout": {"http": {"requestTimeout": "0s"}},
+                "circuitBreaker": {
+                    "maxConnections": edge.MAX_CONNECTIONS,
+                    "maxPendingRequests": upstream.MOST_REQUESTS,
+                    "maxParallelRequests": upstream.MOST_REQUESTS,
+                },
+                "tcpKeepalive": {
+                    "idleTime": f"{upstream.PROBED_AFTER_SECONDS}s",
+                    "interval": f"{upstream.PROBE_SECONDS}s",
+                    "probes": upstream.PROBES,
+                },
+            },
+        },
+        comments={
+            "*/requestTimeout": "15 s by default, after which a gRPC stream is reset, and events that a server sends "
+            "are cut. Backends keep the deadlines of calls; give an HTTPRoute timeouts of its own where it needs them.",
+            "*/circuitBreaker": comments.UPSTREAMS["*upstream/circuit_breakers"],
+            "*/tcpKeepalive": "None by default: of an upstream that is gone without a word Envoy hears nothing.",
         },
     )
 

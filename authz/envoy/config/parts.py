@@ -4,11 +4,10 @@ Everything is plain data, ready for ``json.dumps``; Envoy reads JSON as well as 
 ``authz.envoy.config.comments`` says of each part why it is there.
 """
 
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from authz.envoy.config import edge
+from authz.envoy.config import addresses, edge, upstream
 from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
 
@@ -16,8 +15,6 @@ TYPE = "type.googleapis.com/envoy."
 EXT_AUTHZ = TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthz"
 HTTP_MANAGER = TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _HTTP_OPTIONS = TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
-
-UNIX = "unix:"
 
 
 # A step upwards in words that Envoy leaves to the upstream, where servers that know parameters of segments take it:
@@ -46,7 +43,7 @@ def bootstrap(
         **edge.process(max_heap_bytes),
     }
     if admin is not None:
-        config["admin"] = {"address": _address(admin), "ignore_global_conn_limit": True}
+        config["admin"] = {"address": addresses.listening(admin), "ignore_global_conn_limit": True}
     return config
 
 
@@ -91,11 +88,11 @@ def listener(
         **one_spelling(),
         "early_header_mutation_extensions": [early_removal(trusted)],
         "route_config": {"name": name, "virtual_hosts": [virtual_host]},
-        "http_filters": [asking, _router()],
+        "http_filters": [asking, trailers_removal(trusted), _router()],
     }
     return {
         "name": name,
-        "address": _address(address),
+        "address": addresses.listening(address),
         **edge.buffers(),
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
@@ -114,15 +111,29 @@ def one_spelling() -> dict[str, Any]:
 
 def early_removal(trusted: TrustedMetadata) -> dict[str, Any]:
     """Return what takes the trusted names from every request, before it is routed."""
-    # A caller must not look like one whom Envoy let pass undecided either.
-    names = [*sorted(trusted.reserved), UNDECIDED]
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
             "@type": TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            "mutations": [{"remove": name} for name in names],
+            "mutations": _removals(trusted),
         },
     }
+
+
+def trailers_removal(trusted: TrustedMetadata) -> dict[str, Any]:
+    """Return the HTTP filter that takes the trusted names from what comes after a request's body."""
+    return {
+        "name": "envoy.filters.http.header_mutation",
+        "typed_config": {
+            "@type": TYPE + "extensions.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": {"request_trailers_mutations": _removals(trusted)},
+        },
+    }
+
+
+def _removals(trusted: TrustedMetadata) -> list[dict[str, str]]:
+    # A caller must not look like one whom Envoy let pass undecided either.
+    return [{"remove": name} for name in (*trusted.forgeable, UNDECIDED)]
 
 
 def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
@@ -180,7 +191,7 @@ def grpc_route(cluster_name: str) -> dict[str, Any]:
     """Return a route for all gRPC calls, however long they last."""
     return {
         "match": {"prefix": "/", "grpc": {}},
-        "route": {"cluster": cluster_name, "timeout": "0s"},
+        "route": {"cluster": cluster_name, **upstream.lasting()},
     }
 
 
@@ -196,43 +207,39 @@ def unary_route(cluster_name: str, method: str) -> dict[str, Any]:
     """
     return {
         "match": {"path": method},
-        "route": {"cluster": cluster_name, "timeout": "0s"},
+        "route": {"cluster": cluster_name, **upstream.lasting()},
         "typed_per_filter_config": _buffering(disabled=False),
     }
 
 
 def http_route(cluster_name: str, *, prefix: str = "/") -> dict[str, Any]:
     """Return a route for plain HTTP requests."""
-    return {"match": {"prefix": prefix}, "route": {"cluster": cluster_name}}
+    return {"match": {"prefix": prefix}, "route": {"cluster": cluster_name, **upstream.answering()}}
 
 
-def cluster(name: str, addresses: Sequence[str], *, http2: bool) -> dict[str, Any]:
+def cluster(name: str, where: Sequence[str], *, http2: bool) -> dict[str, Any]:
     """Return a cluster of one or several endpoints.
 
     Args:
         name: the cluster's.
-        addresses: ``HOST:PORT`` or ``unix:PATH``.
+        where: ``HOST:PORT`` or ``unix:PATH`` of each.
         http2: whether they speak HTTP/2, as every gRPC server does.
 
     """
-    protocol = {"http2_protocol_options": edge.windows()} if http2 else {"http_protocol_options": {}}
+    is_fixed = addresses.is_fixed(where)
+    over_tcp = not all(address.startswith(addresses.UNIX) for address in where)
     return {
         "name": name,
-        "type": "STATIC" if all(map(_is_numeric, addresses)) else "STRICT_DNS",
-        "connect_timeout": "1s",
+        "type": "STATIC" if is_fixed else "STRICT_DNS",
+        **upstream.connections(by_name=not is_fixed, over_tcp=over_tcp),
         **edge.buffers(),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": _HTTP_OPTIONS,
-                "explicit_http_config": protocol,
+                **(upstream.http2_options() if http2 else upstream.http1_options()),
             }
         },
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [
-                {"lb_endpoints": [{"endpoint": {"address": _address(address)}} for address in addresses]},
-            ],
-        },
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": addresses.endpoints(where)}]},
     }
 
 
@@ -254,23 +261,3 @@ def _router() -> dict[str, Any]:
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": TYPE + "extensions.filters.http.router.v3.Router"},
     }
-
-
-def _address(address: str) -> dict[str, Any]:
-    if address.startswith(UNIX):
-        return {"pipe": {"path": address.removeprefix(UNIX)}}
-    host, _, port = address.rpartition(":")
-    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
-
-
-def _is_numeric(address: str) -> bool:
-    return address.startswith(UNIX) or is_ip_address(address.rpartition(":")[0].strip("[]"))
-
-
-def is_ip_address(host: str) -> bool:
-    """Say whether ``host`` is no name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from authz.authorizer import Authorizer
 from authz.decision import Decision, Source, Verdict
+from authz.errors import ConfigError
 from authz.introspection import IntrospectionCounters
 from authz.keys import KeySetHealth
 from authz.reload import Reloader
@@ -218,11 +219,21 @@ class _Workers(Collector):
 
 
 class SharedMetrics:
-    """The figures of several workers, added up; a context manager that owns the folder of their files."""
+    """The figures of several workers, added up; a context manager that owns the folder of their files.
+
+    Raises:
+        ConfigError: no folder for temporary files can be written to.
+
+    """
 
     def __init__(self) -> None:
         disable_created_metrics()
-        self._folder = tempfile.TemporaryDirectory(prefix="authz-metrics-", ignore_cleanup_errors=True)
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="authz-metrics-", ignore_cleanup_errors=True)
+        except OSError:
+            raise ConfigError(
+                "workers: there is no folder to share figures in; mount a writable /tmp, or name one in TMPDIR"
+            ) from None
 
     @property
     def variables(self) -> dict[str, str]:

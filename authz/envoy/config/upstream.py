@@ -1,0 +1,67 @@
+"""What Envoy grants to upstreams, in place of defaults that end or refuse what should go on."""
+
+from typing import Any
+
+from authz.envoy.config import edge
+
+MOST_REQUESTS = edge.MAX_CONNECTIONS * edge.MAX_STREAMS
+"""Open requests to one upstream: as many as callers may open."""
+
+HTTP_IDLE_SECONDS = 300
+"""How long a plain HTTP request may go on without a byte."""
+
+# Below what servers of HTTP/1.1 wait for a further request: Gunicorn 2 s, Uvicorn and Node 5 s.
+_KEPT_SECONDS = 1
+PROBED_AFTER_SECONDS, PROBE_SECONDS, PROBES = 60, 10, 3
+
+
+def connections(*, by_name: bool, over_tcp: bool) -> dict[str, Any]:
+    """Return how a cluster connects, and how many requests it takes.
+
+    Args:
+        by_name: whether DNS is asked where the upstream is.
+        over_tcp: whether any endpoint is more than a Unix socket.
+
+    """
+    keepalive = {
+        "keepalive_time": PROBED_AFTER_SECONDS,
+        "keepalive_interval": PROBE_SECONDS,
+        "keepalive_probes": PROBES,
+    }
+    return {
+        "connect_timeout": "1s",
+        **({"dns_lookup_family": "V4_PREFERRED"} if by_name else {}),
+        **({"upstream_connection_options": {"tcp_keepalive": keepalive}} if over_tcp else {}),
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": edge.MAX_CONNECTIONS,
+                    "max_pending_requests": MOST_REQUESTS,
+                    "max_requests": MOST_REQUESTS,
+                }
+            ]
+        },
+    }
+
+
+def http1_options() -> dict[str, Any]:
+    """Return the options of HTTP/1.1 to an upstream."""
+    return {
+        "common_http_protocol_options": {"idle_timeout": f"{_KEPT_SECONDS}s"},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
+
+
+def http2_options() -> dict[str, Any]:
+    """Return the options of HTTP/2 to an upstream."""
+    return {"explicit_http_config": {"http2_protocol_options": edge.windows()}}
+
+
+def lasting() -> dict[str, Any]:
+    """Return the timeouts of a route for gRPC calls: none, for streams last, and the caller's deadline ends calls."""
+    return {"timeout": "0s", "idle_timeout": "0s"}
+
+
+def answering() -> dict[str, Any]:
+    """Return the timeouts of a route for plain HTTP requests, whose answers may be events that go on."""
+    return {"timeout": "0s", "idle_timeout": f"{HTTP_IDLE_SECONDS}s"}
