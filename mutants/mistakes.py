@@ -1837,6 +1837,7 @@ MISTAKES = (
         "except BaseException as error:  # noqa: BLE001 - SystemExit, too",
         "except Exception as error:  # noqa: BLE001 - no SystemExit",
         "tests/test_directory.py -k exit",
+    ),
     # ---- Envoy's defaults, trailers, and what is added to a call ----
     Mistake(
         "a quiet gRPC stream is reset after five minutes",
