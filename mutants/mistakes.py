@@ -1303,7 +1303,7 @@ MISTAKES = (
     Mistake(
         "a process without file descriptors takes the issuer for down",
         "authz/transport.py",
-        "if not _has_descriptor():",
+        "if not connecting.has_descriptor():",
         "if False:",
         "tests/test_transport.py -k descriptors",
     ),
@@ -1359,8 +1359,8 @@ MISTAKES = (
     Mistake(
         "a kid that may not be looked up is not found",
         "authz/remote_keys.py",
-        "else KeyUndecidedError\n        return error(",
-        "else KeyNotFoundError\n        return error() if error is KeyNotFoundError else error(",
+        "return KeyUndecidedError(retry_after=retry_after)",
+        "return KeyNotFoundError()",
         "tests/test_remote_keys.py tests/test_simulation.py",
     ),
     Mistake(
@@ -1780,5 +1780,48 @@ MISTAKES = (
         "return said if said is not None and makes_sense(what, said) else None",
         "return said",
         "tests/admin/test_workers.py -k shape",
+    ),
+    # ---- Causes and explanations ----
+    Mistake(
+        "an HTTP status of a server becomes a label of its own",
+        "authz/causes.py",
+        'return f"status {found[1]}xx"',
+        "return word",
+        "tests/test_causes.py -k label",
+    ),
+    Mistake(
+        "what is in parentheses becomes a label",
+        "authz/causes.py",
+        "return word if word in MEANINGS or not word else OTHER",
+        "return cause if word in MEANINGS or not word else OTHER",
+        "tests/test_causes.py -k label",
+    ),
+    Mistake(
+        "why keys were left out is lost when all of them were",
+        "authz/remote_keys.py",
+        'raise ValueError(f"no usable key ({ring.why_dropped()})")',
+        'raise ValueError("no usable key")',
+        "tests/test_causes.py -k left_out",
+    ),
+    Mistake(
+        "the keys that were left out are forgotten where others are kept",
+        "authz/jwk.py",
+        "return KeyRing(keys=kept, dropped=self.dropped)",
+        "return KeyRing(keys=kept)",
+        "tests/test_causes.py -k left_out",
+    ),
+    Mistake(
+        "plain http goes through a proxy",
+        "authz/transport.py",
+        'mounts={"http://": None},',
+        "mounts={},",
+        "tests/test_transport.py -k plain_http",
+    ),
+    Mistake(
+        "a proxy that cannot be reached looks like the server",
+        "authz/transport.py",
+        'raise TransportError(cause if is_of_server else "proxy") from None',
+        "raise TransportError(cause) from None",
+        "tests/test_transport.py -k as_the_cause",
     ),
 )

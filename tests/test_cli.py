@@ -33,7 +33,7 @@ from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
 from tests.envoy.messages import Denial, in_headers
 from tests.envoy.serving import CHECK
 from tests.envoy.validation import validate
-from tests.loopback import Loopback
+from tests.loopback import Connection, Loopback
 from tests.programs import Program
 
 pytestmark = pytest.mark.usefixtures("no_settings", "restored_logging")
@@ -397,6 +397,49 @@ def test_claims_that_nobody_vouches_for_are_marked(
     assert ("claims (NOT verified):" in out) == (case != "token_malformed")
 
 
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        pytest.param(lambda it: it.answer(b"no", status="404 Not Found"), "status 404", id="404"),
+        pytest.param(lambda it: it.answer(b"<html>"), "not JSON", id="login-page"),
+        pytest.param(lambda it: it.answer(b"", "location: /", status="301 Moved"), "redirect", id="redirect"),
+        pytest.param(
+            lambda it: it.answer(b'{"keys": [{"kty": "odd", "kid": "k"}]}'),
+            "no usable key (key 'k': a key type or curve that is not supported)",
+            id="no-usable-key",
+        ),
+    ],
+)
+def test_why_keys_cannot_be_had_is_said(
+    run: Run, ec_key: SigningKey, answer: Callable[[Connection], None], cause: str
+) -> None:
+    token = ec_key.sign(m2m_claims(time.time()))
+    with Loopback(answer) as server:
+        url = server.url
+        done = run(*VERIFY[:-1], "--algorithms", "ES256", "--jwks-url", url, token)
+
+    line = f"undecided: key_set_unavailable (no keys from {url}: {cause})"
+    assert (done.status, done.out.splitlines()[0]) == (3, line)
+
+
+@pytest.mark.usefixtures("secret")
+def test_token_goes_by_the_proxy_and_the_authorities_that_are_asked_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer = ("--issuer", "https://acme.authkit.example")
+    with Loopback(lambda it: it.send(b"HTTP/1.1 403 Forbidden\r\n\r\n")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        flag = run(*TOKEN, *issuer, "--proxy-from-env")
+        monkeypatch.setenv("AUTHZ_PROXY_FROM_ENV", "true")
+        variable = run(*TOKEN, *issuer)
+        asked = len(proxy.requests)
+    refused = run(*TOKEN, *issuer, "--ca-file", str(tmp_path / "none.pem"))
+
+    line = "authz: no token from https://acme.authkit.example/oauth2/token: proxy\n"
+    assert (flag, variable, asked) == (Done(3, "", line), Done(3, "", line), 2)
+    assert refused.err.startswith("authz: ca_file: ")
+
+
 @pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["text", "json"])
 def test_signature_is_never_printed(
     run: Run, verify: tuple[str, ...], refused: dict[str, str], live_issuer: IssuerServer, as_json: tuple[str, ...]
@@ -516,7 +559,7 @@ def test_scope_that_the_application_may_not_have_is_denied(run: Run, live_issuer
     done = run("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID, "--scope", "admin")
 
     assert (done.status, done.out) == (1, "")
-    assert done.err.endswith("HTTP status 400, invalid_scope\n")
+    assert done.err.endswith(": status 400 (invalid_scope)\n")
 
 
 def test_secret_may_come_from_a_file(run: Run, live_issuer: IssuerServer, tmp_path: Path) -> None:
@@ -542,7 +585,7 @@ def test_wrong_secret_is_denied_and_not_printed(
     done = run("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID)
 
     assert (done.status, done.out) == (1, "")
-    assert done.err == f"authz: no token from {live_issuer.url}/oauth2/token: HTTP status 401, invalid_client\n"
+    assert done.err == f"authz: no token from {live_issuer.url}/oauth2/token: status 401 (invalid_client)\n"
 
 
 @pytest.mark.usefixtures("secret")
@@ -566,7 +609,7 @@ def test_token_endpoint_behind_a_page_leaves_it_undecided(run: Run) -> None:
     with Loopback(lambda connection: connection.answer(b"<html>", status="403 Forbidden")) as endpoint:
         done, url = run("token", "--token-url", endpoint.url, "--client-id", CLIENT_ID), endpoint.url
 
-    assert done == Done(3, "", f"authz: no token from {url}: HTTP status 403\n")
+    assert done == Done(3, "", f"authz: no token from {url}: status 403\n")
 
 
 @pytest.mark.usefixtures("secret")

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy, whose rooms follow.
 FLOORS = (
-    ("clock", "coalescing", "encoding", "errors", "fork", "peer", "printable", "reasons", "signature"),
+    ("causes", "clock", "coalescing", "encoding", "errors", "fork", "peer", "printable", "reasons", "signature"),
     ("telemetry",),
     (
         "alarms",

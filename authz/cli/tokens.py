@@ -12,11 +12,11 @@ from authz.client_authentication import AuthMethod
 from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.errors import AuthzError, ConfigError, UnavailableError
 from authz.secret import read_secret
-from authz.settings import VerifierSettings
+from authz.settings import ConnectionSettings, VerifierSettings
 from authz.token_source import ClientCredentials
-from authz.transport import Transport
 
 VerifierFlags = Annotated[VerifierSettings | None, Parameter(name="*")]
+ConnectionFlags = Annotated[ConnectionSettings | None, Parameter(name="*")]
 
 
 @app.command
@@ -30,8 +30,8 @@ def token(
     resource: list[str] | None = None,
     audience: str | None = None,
     auth_method: AuthMethod = "client_secret_post",
-    env_file: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
+    flags: ConnectionFlags = None,
 ) -> int:
     """Get an access token by client_credentials and print it.
 
@@ -55,13 +55,12 @@ def token(
         What the token is for, where the issuer wants this name for it, as Auth0 does.
     auth_method
         client_secret_post or client_secret_basic.
-    env_file
-        A file of variables, in lines AUTHZ_NAME=VALUE. None is read unless it is named here.
     as_json
         Print an object with the token and its claims, which are not verified.
 
     """
-    found = variables.values(("issuer", "client_secret"), env_file)
+    connection = ConnectionSettings.load(flags)
+    found = variables.values(("issuer", "client_secret"), connection.env_file)
     if issuer is None and token_url is None:
         issuer = found.get("issuer")
     source = ClientCredentials(
@@ -73,7 +72,7 @@ def token(
         resource=resource,
         audience=audience,
         auth_method=auth_method,
-        transport=Transport(),
+        transport=connection.transport(),
     )
     try:
         access_token = source.token()

@@ -303,6 +303,7 @@ def test_overview_tells_who_called_and_how_the_keys_do(page: Page, activity: Act
         "age": 0.0,
         "lasts": 3600.0,
         "error": "",
+        "error_means": "",
         "fetches": 1,
         "failures": 0,
     }
