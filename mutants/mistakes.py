@@ -1824,4 +1824,32 @@ MISTAKES = (
         "raise TransportError(cause) from None",
         "tests/test_transport.py -k as_the_cause",
     ),
+    Mistake(
+        "a value of a token is shown at any length",
+        "authz/explanation.py",
+        "{bounded(json.dumps(members[name]), _MOST_SHOWN)}",
+        "{json.dumps(members[name])}",
+        "tests/test_explanation.py -k bounded",
+    ),
+    Mistake(
+        "a value of a token is shown as it is",
+        "authz/explanation.py",
+        "{bounded(json.dumps(members[name]), _MOST_SHOWN)}",
+        "{bounded(json.dumps(members[name], ensure_ascii=False), _MOST_SHOWN)}",
+        "tests/test_explanation.py -k bounded",
+    ),
+    Mistake(
+        "a header is shown as if it were verified",
+        "authz/cli/tokens.py",
+        'else f"{part} (NOT verified):"',
+        'else f"{part}:"',
+        "tests/test_cli.py -k vouches",
+    ),
+    Mistake(
+        "a token of one issuer is explained by the rules of another",
+        "authz/verifiers.py",
+        "verifier = self._by_issuer.get(issuer) if isinstance(issuer, str) else None\n        return None if verifier",
+        "verifier = next(iter(self._by_issuer.values()))\n        return None if verifier",
+        "tests/test_explanation.py -k each_issuer",
+    ),
 )

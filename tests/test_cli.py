@@ -331,6 +331,7 @@ def test_verdict_can_be_read_by_a_program(run: Run, verify: tuple[str, ...], liv
     report = json.loads(done.out)
 
     assert report.pop("claims")["org_id"] == ACME
+    assert report.pop("header").keys() == {"alg", "kid"}
     assert report == {
         "verdict": "allowed",
         "reason": "",
@@ -394,7 +395,42 @@ def test_claims_that_nobody_vouches_for_are_marked(
     out = run(*verify, refused[case]).out
 
     assert "claims:" not in out
+    assert "header:" not in out.splitlines()
     assert ("claims (NOT verified):" in out) == (case != "token_malformed")
+    assert ("header (NOT verified):" in out) == (case != "token_malformed")
+
+
+EXPLAINED = {
+    "token_malformed": ("1 segment, 6 characters: an opaque token, or none", ""),
+    "token_expired": ("exp is ", "--leeway"),
+    "signature_invalid": ("a signature that is not by the issuer's key; header: kid is ", "--jwks-url"),
+    "key_not_found": ('header: kid is "unknown", alg is "RS256"', "--jwks-url"),
+    "claim_invalid": ('aud is "client_01JOTHER"', "--audience"),
+    "claim_missing": ("no org_id", "--org-id-pattern, --org-id-claim"),
+    "algorithm_not_allowed": ('header: alg is "none"', ""),
+}
+
+
+@pytest.mark.parametrize("case", REASONS[:-1])
+def test_what_was_found_and_which_setting_decides_is_said(
+    run: Run, verify: tuple[str, ...], refused: dict[str, str], case: str
+) -> None:
+    found, setting = EXPLAINED[case]
+    report = json.loads(run(*verify, refused[case], "--json").out)
+    lines = run(*verify, refused[case]).out.splitlines()
+
+    assert report["found"].startswith(found)
+    assert (report["setting"], lines[1].startswith(f"  found: {found}")) == (setting, True)
+    assert lines[2] == f"  expected: {report['expected']}"
+    assert (f"  setting: {setting}" in lines) == bool(setting)
+
+
+def test_hostile_claims_and_headers_are_text(run: Run, verify: tuple[str, ...], live_issuer: IssuerServer) -> None:
+    token = live_issuer.issuer.mint(CLIENT_ID, claims={"aud": "\u202e\n\x1b[2J"}, header={"odd": "\x1b]0;\u202e"})
+    out = run(*verify, token).out
+
+    assert all(line.isprintable() for line in out.splitlines())
+    assert token.rpartition(".")[2] not in out
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ FLOORS = (
     ("access", "audit_service", "otel", "verifier"),
     ("policy",),
     ("directory", "nobody", "verifiers"),
-    ("assurances", "organizations", "workos_api"),
+    ("assurances", "explanation", "organizations", "workos_api"),
     ("shadow",),
     ("authorizer", "workos_directory"),
     ("hearing", "reload", "settings"),
