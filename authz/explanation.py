@@ -166,7 +166,7 @@ def _misshapen(token: str) -> Explanation | None:
     elif count == _SEGMENTS_OF_JWE:
         found += ": an encrypted token (JWE)"
     elif count == 1:
-        found += ": an opaque token, or none"
+        found += ": no JWT"
     return Explanation(found, f"a signed JWT: three segments of ASCII, at most {MAX_TOKEN_LENGTH} characters")
 
 

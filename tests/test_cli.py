@@ -401,7 +401,7 @@ def test_claims_that_nobody_vouches_for_are_marked(
 
 
 EXPLAINED = {
-    "token_malformed": ("1 segment, 6 characters: an opaque token, or none", ""),
+    "token_malformed": ("1 segment, 6 characters: no JWT", ""),
     "token_expired": ("exp is ", "--leeway"),
     "signature_invalid": ("a signature that is not by the issuer's key; header: kid is ", "--jwks-url"),
     "key_not_found": ('header: kid is "unknown", alg is "RS256"', "--jwks-url"),

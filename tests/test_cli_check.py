@@ -149,7 +149,7 @@ def test_reason_is_that_of_the_token(
     assert {answer["http_status"] for answer in said} == {401}
     assert [answer["found"].split(" is ")[0] for answer in said] == [
         "exp",
-        "1 segment, 23 characters: an opaque token, or none",
+        "1 segment, 23 characters: no JWT",
         "a signature that",
         "iss",
     ]

@@ -107,7 +107,7 @@ FOR_ANOTHER = 'header: kid is "ec-1", alg is "RS256"; the issuer\'s key of this 
 
 LONG = "k" * 128
 ENVELOPES = [
-    pytest.param("", {}, ("1 segment, 0 characters: an opaque token, or none", ()), id="empty"),
+    pytest.param("", {}, ("1 segment, 0 characters: no JWT", ()), id="empty"),
     pytest.param(
         "Bearer a.b.c", {}, ("3 segments, 12 characters, and the word Bearer before them", ()), id="bearer-three"
     ),
@@ -232,7 +232,7 @@ def test_a_reason_that_is_not_the_tokens_is_not_explained_by_it(ec_key, reason):
 
 
 def test_what_is_no_token_is_explained_too():
-    assert explain_reason("token_malformed", "opaque", NOW).found == "1 segment, 6 characters: an opaque token, or none"
+    assert explain_reason("token_malformed", "opaque", NOW).found == "1 segment, 6 characters: no JWT"
     assert explain_reason("claim_invalid", "opaque", NOW) is None
     assert unverified("a.b") == (None, None)
 

@@ -30,7 +30,7 @@ from authz.introspection import Assurance, Introspector
 from authz.policy import Organization, Policy
 from authz.verifier import Verifier
 from tests.decisions import ACME, decision
-from tests.doubles import CLIENT, ISSUER, ORG, FakeTransport, ManualClock, json_response
+from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, FakeTransport, ManualClock, json_response
 from tests.marked import service_file, with_imports
 
 SECRET = "a-secret-of-the-operator"
