@@ -29,7 +29,7 @@ _IS_A_PERSONS = "a user token where an M2M token is needed"
 
 _REPEATED = frozenset(("iss", "aud", "sub", "client_id", "org_id", "scope"))
 
-_ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash")
+ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash")
 
 # RFC 8705 section 3.1: SHA-256 in base64url, whose last character has two unused bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)
@@ -169,7 +169,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
 
 
 def _check_kind(claims: Mapping[str, Any]) -> None:
-    for name in _ID_TOKEN_CLAIMS:
+    for name in ID_TOKEN_CLAIMS:
         if name in claims:
             raise ClaimError(name, "an ID token is no access token")
 

@@ -6,6 +6,8 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterator
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from authz.errors import ConfigError
 
@@ -65,6 +67,24 @@ def authorities(ca_file: str | None) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=file, capath=folder)
     except (OSError, ssl.SSLError):
         raise ConfigError(f"{setting}: {file!a} cannot be read as PEM certificates") from None
+
+
+def has_proxy(url: str) -> bool:
+    """Say whether the environment names a proxy for ``url``."""
+    parts, proxies = urlsplit(url), getproxies_environment()
+    return (
+        parts.scheme == "https" and not proxies.keys().isdisjoint(("https", "all")) and not proxy_bypass(parts.netloc)
+    )
+
+
+def has_descriptor() -> bool:
+    """Say whether this process has a file descriptor left."""
+    # Not the errno of what was raised: name resolution without a descriptor fails like a name server that is down.
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 def check_threads_are_real() -> None:

@@ -9,6 +9,7 @@ The rules of a record's life:
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from cachetools import LRUCache, TTLCache
 
-from authz import fork, telemetry
+from authz import causes, fork, telemetry
 from authz.backoff import JITTER, Backoff, uniform
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.errors import DirectoryUnavailableError
@@ -50,7 +51,7 @@ class LookUpError(Exception):
     """A directory gave no answer; the message is logged, so it must hold nothing secret.
 
     Args:
-        why: fixed words.
+        why: the cause, in the words of :mod:`authz.causes`, or in fixed words of your own.
         pause: how many seconds nobody should ask.
         is_about_one: whether only this organization is concerned, and others may be asked about.
         is_ours: whether it is our own configuration that is wrong.
@@ -109,6 +110,8 @@ class Directory:
         self._backoff = Backoff(jitter)
         self._error = ""
         self.counters = DirectoryCounters()
+        self.causes = Counter[str]()
+        """How many questions have failed so far, by :func:`authz.causes.label`."""
         self.after_fork()
         fork.register(self)
 
@@ -238,6 +241,7 @@ class Directory:
 
     def _fail(self, org_id: str, failure: LookUpError, started: float) -> None:
         self.counters.failed += 1
+        self.causes[causes.label(str(failure))] += 1
         if failure.is_about_one:
             self._unusable[org_id] = None
         else:
@@ -265,7 +269,9 @@ class Directory:
         return answer
 
     def _unavailable(self) -> DirectoryUnavailableError:
-        return DirectoryUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._now()))
+        retry_after = max(1.0, self._backoff.retry_at - self._now())
+        cause = self._error or "timeout"
+        return DirectoryUnavailableError(f"no answer from the directory: {cause}", retry_after=retry_after, cause=cause)
 
 
 def _new_pool() -> ThreadPoolExecutor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from authz import causes
 from authz.encoding import EncodingError, json_object
 from authz.errors import ConfigError, KeySetUnavailableError
 from authz.flow import Flow, Wait
@@ -65,11 +66,11 @@ def discover(issuer: str, transport: Transport, *, allowed_hosts: Collection[str
             return _read(document, issuer, {*allowed_hosts, str(urlsplit(issuer).hostname)})
     if mistake:
         raise ConfigError(f"issuer: {mistake}")
-    raise KeySetUnavailableError(f"no metadata of {issuer}: {', '.join(dict.fromkeys(reasons))}")
+    raise KeySetUnavailableError(f"no metadata of {issuer}: {', '.join(dict.fromkeys(reasons))}", cause=reasons[0])
 
 
 class _NoDocumentError(Exception):
-    """Why there is no document at an address, in words that may be logged."""
+    """Why there is no document at an address, in the words of :mod:`authz.causes`."""
 
 
 def _fetch(url: str, transport: Transport) -> Flow[Mapping[str, Any]]:
@@ -78,13 +79,13 @@ def _fetch(url: str, transport: Transport) -> Flow[Mapping[str, Any]]:
     except TransportError as failure:
         raise _NoDocumentError(failure.reason) from None
     except (TimeoutError, CancelledError) as failure:
-        raise _NoDocumentError(type(failure).__name__) from None
+        raise _NoDocumentError("timeout" if isinstance(failure, TimeoutError) else "closed") from None
     if answer.status != _OK:
-        raise _NoDocumentError(f"HTTP status {answer.status}")
+        raise _NoDocumentError(causes.status(answer.status))
     try:
         return json_object(answer.body, max_containers=_MAX_CONTAINERS)
     except EncodingError:
-        raise _NoDocumentError("the document is not JSON") from None
+        raise _NoDocumentError("not JSON") from None
 
 
 def _locations(issuer: str) -> tuple[str, str]:

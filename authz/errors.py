@@ -31,8 +31,8 @@ Every verdict other than "allow" is one of these, at every door::
     └── InternalError                 INTERNAL, HTTP 500: the unforeseen, closed
     ConfigError(ValueError)           raised while an object is built, never per call
 
-A message is for the developer who reads a log: fixed words, never a token,
-a claim's value or another exception's text.
+A message is for the developer who reads a log: fixed words, perhaps the URL of an
+endpoint and why it gave no answer, never a token, a claim's value or another exception's text.
 Callers of the API see neither message nor class, only what
 :mod:`authz.refusal` makes of the code and the reason.
 """
@@ -184,13 +184,16 @@ class ResourceExhaustedError(AuthzError):
 
 
 class UnavailableError(AuthzError):
-    """No verdict can be had now; a caller may try again after ``retry_after`` seconds."""
+    """No verdict can be had now; a caller may try again after ``retry_after`` seconds.
+
+    ``cause`` says in the words of :mod:`authz.causes` what keeps another server from answering, if one is needed.
+    """
 
     code = Code.UNAVAILABLE
     reason = "unavailable"
 
-    def __init__(self, message: str = "", *, retry_after: float = 1.0) -> None:
-        self.retry_after = retry_after
+    def __init__(self, message: str = "", *, retry_after: float = 1.0, cause: str = "") -> None:
+        self.retry_after, self.cause = retry_after, cause
         super().__init__(message)
 
 
@@ -218,9 +221,11 @@ class IntrospectionUnavailableError(UnavailableError):
 
     reason = "introspection_unavailable"
 
-    def __init__(self, message: str = "", *, retry_after: float = 1.0, is_outage: bool = False) -> None:
+    def __init__(
+        self, message: str = "", *, retry_after: float = 1.0, cause: str = "", is_outage: bool = False
+    ) -> None:
         self.is_outage = is_outage
-        super().__init__(message, retry_after=retry_after)
+        super().__init__(message, retry_after=retry_after, cause=cause)
 
 
 class DirectoryUnavailableError(UnavailableError):

@@ -10,6 +10,7 @@ signature's word, whatever an :class:`Assurance` says.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Hashable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from cachetools import LRUCache
 
-from authz import fork, telemetry
+from authz import causes, fork, telemetry
 from authz.backoff import Backoff
 from authz.call import Principal
 from authz.client_authentication import AuthMethod, authenticated, check_auth_method
@@ -161,8 +162,12 @@ class Introspector:
         self._backoff = Backoff()
         # Whether it was no answer that the pause in force is for.
         self._is_outage = False
+        # Why the last question failed; empty if it did not.
+        self._error = ""
         self._begun = 0
         self.counters = IntrospectionCounters()
+        self.causes = Counter[str]()
+        """How many questions have failed so far, by :func:`authz.causes.label`."""
         self.after_fork()
         fork.register(self)
 
@@ -272,7 +277,10 @@ class Introspector:
 
     def _unavailable(self, *, is_outage: bool) -> IntrospectionUnavailableError:
         retry_after = max(1.0, self._backoff.retry_at - self._clock.monotonic())
-        return IntrospectionUnavailableError(retry_after=retry_after, is_outage=is_outage)
+        cause = self._error or "timeout"
+        return IntrospectionUnavailableError(
+            f"no answer from {self._url}: {cause}", retry_after=retry_after, cause=cause, is_outage=is_outage
+        )
 
     def _unheard(self, question: _Question) -> UnavailableError:
         """Return what it means that there is no answer, or that nobody waits for it any longer."""
@@ -337,6 +345,7 @@ class Introspector:
                 self.counters.active += status.is_active
                 self.counters.inactive += not status.is_active
                 self._backoff.succeeded()
+                self._error = ""
                 # What the issuer says may be true only since before it said it.
                 lasts = ACTIVE_SECONDS if status.is_active else INACTIVE_SECONDS
                 word = self._words[question.digest] = _Word(status.is_active, started, lasts)
@@ -350,6 +359,8 @@ class Introspector:
 
     def _fail(self, question: _Question, unasked: list[_Question], status: TokenStatus, started: Moment) -> None:
         self.counters.failures += 1
+        self.causes[causes.label(status.error)] += 1
+        self._error = status.error
         # Those under way together fail together: that is one failure, not sixteen. And if the issuer has answered
         # any of them, were it to ask for patience, it is no outage.
         is_outage = status.is_outage and (self._is_outage or started.monotonic >= self._backoff.retry_at)

@@ -18,6 +18,8 @@ from authz.errors import ConfigError, KeyNotFoundError
 from authz.signature import Check, signature_check
 
 MAX_KEYS = 64
+# Of keys that were left out: as many as fit in a line of a log.
+_MOST_TOLD = 5
 
 _MIN_RSA_BITS, _MAX_RSA_BITS = 2048, 8192
 _MIN_EXPONENT, _MAX_EXPONENT = 65537, 2**32
@@ -114,13 +116,19 @@ class KeyRing:
         """Return why :meth:`get` has found no key of that ``kid``."""
         return KeyNotFoundError("the keys of this kid are for other algorithms" if kid in self.keys else "")
 
+    def why_dropped(self) -> str:
+        """Return in one line which keys were left out, and why; of many the first few."""
+        told = [f"key {kid!a}: {reason}" for kid, reason in self.dropped[:_MOST_TOLD]]
+        more = len(self.dropped) - len(told)
+        return "; ".join([*told, f"and {more} more"] if more else told) or "it is empty"
+
     def keeping(self, before: "KeyRing") -> "KeyRing":
         """Return these keys, of which those that were there ``before`` are the very same objects."""
         kept = {
             kid: tuple(next((old for old in before.keys.get(kid, ()) if old == key), key) for key in keys)
             for kid, keys in self.keys.items()
         }
-        return KeyRing(keys=kept)
+        return KeyRing(keys=kept, dropped=self.dropped)
 
     def covers(self, key: VerificationKey) -> bool:
         """Say whether these keys verify whatever ``key`` does."""

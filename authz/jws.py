@@ -23,7 +23,7 @@ _TYPES = {True: ("at+jwt",), False: ("at+jwt", "jwt")}
 
 # crit and b64 change how a JWS is read; the key members let a token bring its own key;
 # zip, enc and cty announce something nested. An access token needs none of them.
-_REFUSED_HEADERS = ("crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "cty")
+REFUSED_HEADERS = ("crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "cty")
 
 
 def digest_of(token: str) -> bytes:
@@ -123,7 +123,7 @@ def _header(
     /,
 ) -> tuple[str, str | None]:
     header = json_object(base64url_decode(text))
-    for name in _REFUSED_HEADERS:
+    for name in REFUSED_HEADERS:
         if name in header:
             raise TokenMalformedError(f"header parameter {name!r} is not accepted")
     said = header.get("alg")

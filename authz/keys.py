@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,8 +34,7 @@ def load_jwks(jwks: Mapping[str, Any] | str | os.PathLike[str], setting: str) ->
     except ValueError as error:
         raise ConfigError(f"{setting}: {error}") from error
     if not ring.keys:
-        why = "; ".join(f"key {kid!a}: {reason}" for kid, reason in ring.dropped) or "it is empty"
-        raise ConfigError(f"{setting}: no key of the set can verify a signature ({why})")
+        raise ConfigError(f"{setting}: no key of the set can verify a signature ({ring.why_dropped()})")
     log_dropped(ring, source)
     return ring
 
@@ -89,11 +88,13 @@ class KeySetHealth:
         keys: how many.
         age: since the last successful fetch, or ``None`` if there was none, or none is needed.
         lasts: until the keys are no longer believed, if no fetch succeeds.
-        error: why the last fetch failed; empty if it did not.
+        error: why the last fetch failed, in the words of :mod:`authz.causes`; empty if it did not.
         retry_in: until a failed fetch may be tried again.
         fetches: how many have brought keys so far.
         failures: how many have not.
         kids: what the keys are called, in the issuer's order; ``None`` for one without a name.
+        dropped: for each key of the set that is left out, its ``kid`` and the reason.
+        causes: how many fetches have failed, by :func:`authz.causes.label`.
 
     """
 
@@ -106,6 +107,8 @@ class KeySetHealth:
     fetches: int = 0
     failures: int = 0
     kids: tuple[str | None, ...] = ()
+    dropped: tuple[tuple[str | None, str], ...] = ()
+    causes: Mapping[str, int] = field(default_factory=dict)
 
 
 class KeySet(Protocol):
@@ -192,7 +195,8 @@ class StaticKeySet:
 
     def health(self) -> KeySetHealth:
         """See :class:`KeySet`."""
-        return KeySetHealth(is_ready=True, keys=len(self._ring), kids=tuple(self._ring.keys))
+        ring = self._ring
+        return KeySetHealth(is_ready=True, keys=len(ring), kids=tuple(ring.keys), dropped=ring.dropped)
 
     def close(self) -> None:
         """Do nothing: there is nothing to stop."""

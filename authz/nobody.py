@@ -44,6 +44,9 @@ class _Nobody:
     def warm_up_flow(self, timeout: float = 0.0) -> Flow[None]:  # noqa: ARG002 - the name of its twins
         yield from ()
 
+    def expectations(self, _issuer: object = None) -> None:
+        return None
+
     def close(self) -> None:
         pass
 

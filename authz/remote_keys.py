@@ -12,14 +12,14 @@ The rules of the key set's life, in order of weight:
 import math
 import re
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 
-from authz import fork, telemetry
+from authz import causes, fork, telemetry
 from authz.backoff import JITTER, Backoff, uniform
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
-from authz.encoding import json_object
+from authz.encoding import EncodingError, json_object
 from authz.errors import AuthzError, KeyNotFoundError, KeySetUnavailableError, KeyUndecidedError, OverloadedError
 from authz.flow import Flow, Wait
 from authz.jwk import KeyRing, VerificationKey, parse_jwks
@@ -84,7 +84,7 @@ class RemoteKeySet:
         self._error = ""
         self._watchers: list[Callable[[frozenset[str]], None]] = []
         self._backoff = Backoff(jitter)
-        self._fetches = self._failures = 0
+        self._fetches, self._failures = 0, Counter[str]()
         # The fetches so far, and the number of the one that brought the keys.
         self._begun = self._answered = 0
         self._forced: deque[float] = deque(maxlen=_FORCED_FETCHES)
@@ -162,8 +162,10 @@ class RemoteKeySet:
                 error=self._error,
                 retry_in=max(0.0, self._backoff.retry_at - now),
                 fetches=self._fetches,
-                failures=self._failures,
+                failures=self._failures.total(),
                 kids=tuple(ring.keys),
+                dropped=ring.dropped,
+                causes=dict(self._failures),
             )
 
     def close(self) -> None:
@@ -208,7 +210,7 @@ class RemoteKeySet:
         if self._pending is not None:
             return self._pending, False
         if now < self._backoff.retry_at:
-            raise KeySetUnavailableError(retry_after=self._backoff.retry_at - now)
+            raise self._unavailable(self._backoff.retry_at - now)
         if not self._clock.has_reached(self._stale_at):
             # Keys are there, only not this one, and anybody can invent a kid: attempts count, whoever asks.
             if len(self._forced) == _FORCED_FETCHES and now - self._forced[0] < _FORCED_WINDOW:
@@ -220,8 +222,14 @@ class RemoteKeySet:
         if kid in self._gone and not self._backoff.is_failing:
             return KeyNotFoundError()
         # Not that there is no such key: the issuer may have begun to use it since the last fetch.
-        error = KeySetUnavailableError if self._backoff.is_failing else KeyUndecidedError
-        return error(retry_after=retry_after)
+        if self._backoff.is_failing:
+            return self._unavailable(retry_after)
+        return KeyUndecidedError(retry_after=retry_after)
+
+    def _unavailable(self, retry_after: float) -> KeySetUnavailableError:
+        # Without an error the fetch is still under way.
+        cause = self._error or "timeout"
+        return KeySetUnavailableError(f"no keys from {self._url}: {cause}", retry_after=retry_after, cause=cause)
 
     def _begin(self) -> "Future[bool]":
         self._begun += 1
@@ -253,7 +261,7 @@ class RemoteKeySet:
             now = self._now()
             self._error = error
             if ring is None:
-                self._failures += 1
+                self._failures[causes.label(error)] += 1
                 self._backoff.failed(now)
             else:
                 self._fetches += 1
@@ -294,7 +302,7 @@ class RemoteKeySet:
             if places is not None:
                 places.release()
         if not succeeded:
-            raise KeySetUnavailableError(retry_after=max(1.0, self._backoff.retry_at - self._now()))
+            raise self._unavailable(max(1.0, self._backoff.retry_at - self._now()))
 
 
 _NO_KEYS = KeyRing(keys={})
@@ -304,10 +312,15 @@ _NOTHING: "Future[bool]" = Future()
 
 def _read(response: HttpResponse) -> KeyRing:
     if response.status != _OK:
-        raise ValueError(f"HTTP status {response.status}")
-    ring = parse_jwks(json_object(response.body, max_containers=_MAX_CONTAINERS))
+        raise ValueError(causes.status(response.status))
+    try:
+        ring = parse_jwks(json_object(response.body, max_containers=_MAX_CONTAINERS))
+    except EncodingError:
+        raise ValueError("not JSON") from None
+    except ValueError as error:
+        raise ValueError(f"not a key set ({error})") from None
     if not ring.keys:
-        raise ValueError("no key of the set can verify a signature")
+        raise ValueError(f"no usable key ({ring.why_dropped()})")
     return ring
 
 

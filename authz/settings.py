@@ -38,12 +38,32 @@ def _split(value: object) -> object:
 Strings = Annotated[list[str], BeforeValidator(_split)]
 
 
-class VerifierSettings(EnvironmentSettings):
-    """What decides which tokens are good."""
+class ConnectionSettings(EnvironmentSettings):
+    """What decides how other servers are asked."""
 
     env_file: str | None = Field(
         None, description="A file of such variables, in lines AUTHZ_NAME=VALUE. None is read unless it is named here."
     )
+    ca_file: str | None = Field(None, description="PEM file of the authorities to trust for https.")
+    proxy_from_env: bool = Field(
+        default=False,
+        description="Send https requests through the proxy that HTTPS_PROXY or ALL_PROXY names, but for hosts of "
+        "NO_PROXY.",
+    )
+
+    def transport(self) -> Transport:
+        """Build what asks them.
+
+        Raises:
+            ConfigError: ``ca_file`` cannot be read.
+
+        """
+        return Transport(ca_file=self.ca_file, trust_env=self.proxy_from_env)
+
+
+class VerifierSettings(ConnectionSettings):
+    """What decides which tokens are good."""
+
     issuer: str | None = Field(
         None, description="The exact iss of good tokens, such as https://acme.authkit.app. Required."
     )
@@ -73,7 +93,6 @@ class VerifierSettings(EnvironmentSettings):
     client_id_claim: str | None = Field(
         None, description="The claim that names the application, if not that of token_profile."
     )
-    ca_file: str | None = Field(None, description="PEM file of the authorities to trust for https.")
 
     def verifier(self) -> Verifier:
         """Build the verifier.
@@ -98,15 +117,6 @@ class VerifierSettings(EnvironmentSettings):
             profile=profile_of(self.token_profile, org_id=self.org_id_claim, client_id=self.client_id_claim),
             transport=self.transport(),
         )
-
-    def transport(self) -> Transport:
-        """Build what asks the issuer.
-
-        Raises:
-            ConfigError: ``ca_file`` cannot be read.
-
-        """
-        return Transport(ca_file=self.ca_file)
 
 
 class Settings(VerifierSettings):

@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
+from authz import causes
 from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.transport import HttpResponse
 
@@ -27,7 +28,7 @@ class NoTokenError(Exception):
     """The answer is no token; the message may be logged.
 
     Args:
-        why: what was answered, in our words.
+        why: the cause, in the words of :mod:`authz.causes`.
         is_denied: whether the issuer has said so, and will not say otherwise if asked again.
         retry_after: seconds that the endpoint wants to be left alone.
 
@@ -57,26 +58,26 @@ def read_token(response: HttpResponse, now: float) -> IssuedToken:
     try:
         answer = json_object(response.body)
     except EncodingError as error:
-        raise NoTokenError("the answer is not JSON") from error
+        raise NoTokenError("not JSON") from error
     text, kind = answer.get("access_token"), answer.get("token_type")
     if not isinstance(text, str) or not _TOKEN.fullmatch(text):
-        raise NoTokenError("the answer holds no access token")
+        raise NoTokenError("no token (the answer holds no access token)")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         # RFC 6749 section 7.1: a client must not use a token of a kind that it does not know.
-        raise NoTokenError("the token is not a bearer token")
+        raise NoTokenError("no token (it is not a bearer token)")
     # The issuer's own clock, where it is told, so that ours need not agree with it.
     return IssuedToken(text, _lifetime(answer.get("expires_in"), _expiry(text), response.date or now))
 
 
 def _refusal(response: HttpResponse) -> NoTokenError:
-    why = f"HTTP status {response.status}"
+    why = causes.status(response.status)
     try:
         code = json_object(response.body).get("error")
     except EncodingError:
         code = None
     has_code = isinstance(code, str) and _ERROR_CODE.fullmatch(code) is not None
     if has_code:
-        why += f", {code}"
+        why += f" ({code})"
     is_denied = has_code and response.status in _REFUSALS and code not in _PASSING
     return NoTokenError(why, is_denied=is_denied, retry_after=min(response.retry_after, _LONGEST_PAUSE))
 
@@ -89,9 +90,9 @@ def _lifetime(said: Any, expires_at: float | None, now: float) -> float:
     if said is None:
         said = _UNSAID_LIFETIME if expires_at is None else own
     if type(said) not in (int, float) or not math.isfinite(said) or said <= 0:
-        raise NoTokenError("expires_in is not a number of seconds")
+        raise NoTokenError("no token (expires_in is not a number of seconds)")
     if own <= 0:
-        raise NoTokenError("the token has expired already")
+        raise NoTokenError("expired (the token has expired already)")
     return min(float(said), own)
 
 

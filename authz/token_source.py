@@ -186,7 +186,8 @@ class ClientCredentials:
         try:
             yield Wait(pending, _PATIENCE)
         except (TimeoutError, CancelledError):
-            raise TokenEndpointError("the token endpoint did not answer in time") from None
+            why = "timeout (the token endpoint did not answer in time)"
+            raise TokenEndpointError(f"no token from {self._url}: {why}", cause=why) from None
         with self._lock:
             if self._token is not None and self._clock.since(self._token.asked) < self._token.expires_after:
                 return self._token.text
@@ -246,16 +247,18 @@ class ClientCredentials:
 
     def _unavailable(self) -> TokenDeniedError | TokenEndpointError:
         retry_after = max(1.0, self._backoff.retry_at - self._clock.monotonic())
-        why = self._refused or NoTokenError("it gave one that has expired")
-        kind = TokenDeniedError if why.is_denied else TokenEndpointError
-        return kind(f"no token from {self._url}: {why}", retry_after=retry_after)
+        why = self._refused or NoTokenError("expired (it gave one that has expired)")
+        message = f"no token from {self._url}: {why}"
+        if why.is_denied:
+            return TokenDeniedError(message, retry_after=retry_after)
+        return TokenEndpointError(message, retry_after=retry_after, cause=str(why))
 
     def _launch(self, pending: "Future[None]", asked: Moment) -> None:
         try:
             secret = self._secret()
         except ConfigError as error:
             unreadable: Future[HttpResponse] = Future()
-            unreadable.set_exception(NoTokenError(str(error)))
+            unreadable.set_exception(NoTokenError(f"secret ({error})"))
             self._finish(pending, unreadable, asked, None)
             return
         form, headers = authenticated(self._form, self._auth_method, self.client_id, secret)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from authz import causes
 from authz.call import Principal
 from authz.encoding import EncodingError, json_object
 from authz.transport import HttpResponse
@@ -18,7 +19,7 @@ class TokenStatus(NamedTuple):
 
     Args:
         is_active: ``None`` if nobody knows.
-        error: what went wrong, in fixed words; empty if nothing did.
+        error: what went wrong, in the words of :mod:`authz.causes`; empty if nothing did.
         pause: how many seconds the issuer should not be asked.
         is_outage: whether the issuer gives no answer, or says itself that it fails. Any other answer that is of no
             use may be for a mistake in our configuration, or for what a caller does, and must open nothing.
@@ -36,20 +37,22 @@ class TokenStatus(NamedTuple):
 def read_status(answer: HttpResponse, principal: Principal) -> TokenStatus:
     """Return what ``answer`` says of the token that named ``principal``."""
     if answer.status == _UNAUTHORIZED:
-        error = "our own client credentials were refused"
+        error = f"{causes.status(_UNAUTHORIZED)} (our own client credentials were refused)"
         return TokenStatus(None, error, _CREDENTIALS_PAUSE, is_ours=True)
     if answer.status != _OK:
         pause = min(answer.retry_after, _LONGEST_PAUSE) if answer.status == _TOO_MANY else 0.0
-        return TokenStatus(None, f"HTTP status {answer.status}", pause, is_outage=answer.status >= _SERVER_ERROR)
+        return TokenStatus(None, causes.status(answer.status), pause, is_outage=answer.status >= _SERVER_ERROR)
     try:
         said = json_object(answer.body)
     except EncodingError:
-        return TokenStatus(None, "the answer is not JSON")
+        return TokenStatus(None, "not JSON")
     # A boolean, required. Whatever is not true is not active.
     if said.get("active") is not True:
         return TokenStatus(is_active=False)
     different = _contradiction(said, principal)
-    return TokenStatus(not different, f"the issuer speaks of another token ({different})" if different else "")
+    return TokenStatus(
+        not different, f"mismatch (the issuer speaks of another token: {different})" if different else ""
+    )
 
 
 def _contradiction(said: Mapping[str, Any], principal: Principal) -> str:

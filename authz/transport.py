@@ -9,7 +9,6 @@ body that drips included, which no blocking client's timeouts give.
 import asyncio
 import contextlib
 import ipaddress
-import os
 import re
 import ssl
 import threading
@@ -193,7 +192,8 @@ class Transport:
         max_bytes: the largest body that is read.
         ca_file: PEM file of the authorities to trust instead of the system's; by default what ``SSL_CERT_FILE`` and
             ``SSL_CERT_DIR`` name, as for OpenSSL.
-        trust_env: honour ``HTTPS_PROXY`` and its kin.
+        trust_env: send https requests through the proxy that ``HTTPS_PROXY`` or ``ALL_PROXY`` names, but for the
+            hosts of ``NO_PROXY``.
 
     Raises:
         ConfigError: the file of authorities cannot be read; or gevent or eventlet has replaced what the thread needs.
@@ -338,15 +338,21 @@ class _Worker:
         import httpx2  # noqa: PLC0415
 
         if self._client is None:
-            self._client = httpx2.AsyncClient(
-                verify=self._tls,
-                trust_env=self._trust_env,
-                follow_redirects=False,
-                timeout=None,
-                headers=_HEADERS,
-                # Nobody needs to be recognised, so no cookie is kept.
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            )
+            try:
+                self._client = httpx2.AsyncClient(
+                    verify=self._tls,
+                    trust_env=self._trust_env,
+                    # Plain http is for this very machine, and would show a proxy what only this machine may see.
+                    mounts={"http://": None},
+                    follow_redirects=False,
+                    timeout=None,
+                    headers=_HEADERS,
+                    # No caller needs to be recognised, so no cookie is kept.
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                )
+            except (ImportError, ValueError, httpx2.InvalidURL):
+                # The environment names a proxy of a kind that is not known.
+                raise TransportError("proxy") from None
         data = dict(form) if form is not None else None
         try:
             async with (
@@ -360,21 +366,15 @@ class _Worker:
         except TimeoutError:
             raise TransportError("timeout") from None
         except (httpx2.ConnectError, httpx2.ProxyError) as error:
-            if not _has_descriptor():
+            if not connecting.has_descriptor():
                 raise TransportError("exhausted") from None
             is_proxy = isinstance(error, httpx2.ProxyError)
-            raise TransportError("proxy" if is_proxy else connecting.cause_of(error)) from None
+            cause = "proxy" if is_proxy else connecting.cause_of(error)
+            # TLS is the server's own matter, behind a proxy too; whatever else keeps a connection away is the proxy's.
+            is_of_server = cause in ("certificate", "tls") or not (self._trust_env and connecting.has_proxy(url))
+            raise TransportError(cause if is_of_server else "proxy") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError):
             raise TransportError("protocol") from None
-
-
-def _has_descriptor() -> bool:
-    # Not the errno of what was raised: name resolution without a descriptor fails like a name server that is down.
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        return False
-    return True
 
 
 def _is_request(task: "asyncio.Task[Any]") -> bool:

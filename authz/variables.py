@@ -56,6 +56,7 @@ SETTINGS = frozenset(
         "org_id_claim",
         "org_id_pattern",
         "policy",
+        "proxy_from_env",
         "public_methods",
         "realm",
         "reflection",

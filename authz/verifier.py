@@ -41,6 +41,15 @@ class _Verified(NamedTuple):
     until_monotonic: float
 
 
+class Expectations(NamedTuple):
+    """What a verifier wants of a token, for those who explain why it has refused one."""
+
+    rules: ClaimRules
+    algorithms: frozenset[str]
+    require_kid: bool
+    require_at_jwt: bool
+
+
 class Verifier:
     """Verify the access tokens of one issuer.
 
@@ -330,6 +339,10 @@ class Verifier:
     def health(self) -> Mapping[str, KeySetHealth]:
         """Say how the issuer's keys do, by issuer."""
         return {self.issuer: self._keys.health()}
+
+    def expectations(self, _issuer: object = None) -> Expectations:
+        """Return what tokens must be."""
+        return Expectations(self._rules, self._algorithms, self._require_kid, self._require_at_jwt)
 
     def close(self) -> None:
         """Stop fetching keys."""

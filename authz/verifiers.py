@@ -13,7 +13,7 @@ from authz.jws import digest_of
 from authz.keys import KeySetHealth
 from authz.ownership import Organizations, Ownership
 from authz.peer import Peer
-from authz.verifier import Verifier
+from authz.verifier import Expectations, Verifier
 
 
 class Verifiers:
@@ -126,6 +126,11 @@ class Verifiers:
     def health(self) -> Mapping[str, KeySetHealth]:
         """Say how the issuers' keys do, by issuer."""
         return {issuer: health for verifier in self._by_issuer.values() for issuer, health in verifier.health().items()}
+
+    def expectations(self, issuer: object = None) -> Expectations | None:
+        """Return what tokens of ``issuer`` must be; ``None`` if it is none of those that are configured."""
+        verifier = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
+        return None if verifier is None else verifier.expectations()
 
     def close(self) -> None:
         """Stop fetching keys."""

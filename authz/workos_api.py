@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import workos
 
-from authz import telemetry
+from authz import causes, telemetry
 from authz.claims import is_identifier
 from authz.directory import LookUpError
 from authz.policy import Organization
@@ -63,15 +63,15 @@ class WorkOSApi:
         except workos.NotFoundError as error:
             # That of a proxy, or of a wrong address, is not WorkOS's word about an organization.
             if not isinstance(error.response_json, Mapping) or "message" not in error.response_json:
-                raise LookUpError("HTTP status 404, but not from WorkOS") from None
+                raise LookUpError(f"{causes.status(404)} (but not from WorkOS)") from None
             return None
         except workos.WorkOSError as error:
             # Its text may hold anything that whoever answered has sent.
             raise _failure(error) from None
         except (AttributeError, TypeError, ValueError):
-            raise LookUpError("the answer is no organization", is_about_one=True) from None
+            raise LookUpError("not an organization", is_about_one=True) from None
         if not _is_about(org_id, answer):
-            raise LookUpError("the answer is not the organization that was asked for", is_about_one=True)
+            raise LookUpError("mismatch (the answer is not the organization that was asked for)", is_about_one=True)
         return self._read(answer)
 
     def _read(self, answer: Any) -> Organization:
@@ -122,14 +122,14 @@ class _Backend:
 
 def _failure(error: workos.WorkOSError) -> LookUpError:
     if isinstance(error, workos.RateLimitExceededError):
-        return LookUpError("HTTP status 429", pause=min(error.retry_after or 0.0, _LONGEST_PAUSE))
+        return LookUpError(causes.status(429), pause=min(error.retry_after or 0.0, _LONGEST_PAUSE))
     if isinstance(error, workos.AuthenticationError | workos.AuthorizationError):
-        return LookUpError("WorkOS refused our API key", pause=_KEY_PAUSE, is_ours=True)
+        return LookUpError(f"status {error.status_code} (WorkOS refused our API key)", pause=_KEY_PAUSE, is_ours=True)
     if (status := getattr(error, "status_code", None)) is not None:
-        return LookUpError(f"HTTP status {status}", is_about_one=status in _ABOUT_THE_ID)
+        return LookUpError(causes.status(status), is_about_one=status in _ABOUT_THE_ID)
     if isinstance(error.__cause__, workos.TransportError):
         return LookUpError(str(error.__cause__))
-    return LookUpError("the answer is no organization", is_about_one=True)
+    return LookUpError("not an organization", is_about_one=True)
 
 
 def _is_about(org_id: str, answer: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import select
 import socket
 import ssl
 import struct
@@ -46,6 +47,18 @@ class Connection:
     def say_nothing(self) -> None:
         """Keep the client waiting for as long as the test lasts."""
         self._over.wait()
+
+    def join(self, host: str, port: int) -> None:
+        """Carry bytes to and from another server until either of them ends, as a proxy does after CONNECT."""
+        with socket.create_connection((host, port)) as other:
+            ends = {self._raw: other, other: self._raw}
+            while True:
+                ready, _, _ = select.select(list(ends), [], [])
+                for end in ready:
+                    data = end.recv(65536)
+                    if not data:
+                        return
+                    ends[end].sendall(data)
 
     def reset(self) -> None:
         """Break the connection off, as a crash does."""

@@ -34,7 +34,7 @@ from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
 from tests.envoy.messages import Denial, in_headers
 from tests.envoy.serving import CHECK
 from tests.envoy.validation import validate
-from tests.loopback import Loopback
+from tests.loopback import Connection, Loopback
 from tests.programs import Program
 
 pytestmark = pytest.mark.usefixtures("no_settings", "restored_logging")
@@ -344,6 +344,7 @@ def test_verdict_can_be_read_by_a_program(run: Run, verify: tuple[str, ...], liv
     report = json.loads(done.out)
 
     assert report.pop("claims")["org_id"] == ACME
+    assert report.pop("header").keys() == {"alg", "kid"}
     assert report == {
         "verdict": "allowed",
         "reason": "",
@@ -407,7 +408,85 @@ def test_claims_that_nobody_vouches_for_are_marked(
     out = run(*verify, refused[case]).out
 
     assert "claims:" not in out
+    assert "header:" not in out.splitlines()
     assert ("claims (NOT verified):" in out) == (case != "token_malformed")
+    assert ("header (NOT verified):" in out) == (case != "token_malformed")
+
+
+EXPLAINED = {
+    "token_malformed": ("1 segment, 6 characters: no JWT", ""),
+    "token_expired": ("exp is ", "--leeway"),
+    "signature_invalid": ("a signature that is not by the issuer's key; header: kid is ", "--jwks-url"),
+    "key_not_found": ('header: kid is "unknown", alg is "RS256"', "--jwks-url"),
+    "claim_invalid": ('aud is "client_01JOTHER"', "--audience"),
+    "claim_missing": ("no org_id", "--org-id-pattern, --org-id-claim"),
+    "algorithm_not_allowed": ('header: alg is "none"', ""),
+}
+
+
+@pytest.mark.parametrize("case", REASONS[:-1])
+def test_what_was_found_and_which_setting_decides_is_said(
+    run: Run, verify: tuple[str, ...], refused: dict[str, str], case: str
+) -> None:
+    found, setting = EXPLAINED[case]
+    report = json.loads(run(*verify, refused[case], "--json").out)
+    lines = run(*verify, refused[case]).out.splitlines()
+
+    assert report["found"].startswith(found)
+    assert (report["setting"], lines[1].startswith(f"  found: {found}")) == (setting, True)
+    assert lines[2] == f"  expected: {report['expected']}"
+    assert (f"  setting: {setting}" in lines) == bool(setting)
+
+
+def test_hostile_claims_and_headers_are_text(run: Run, verify: tuple[str, ...], live_issuer: IssuerServer) -> None:
+    token = live_issuer.issuer.mint(CLIENT_ID, claims={"aud": "\u202e\n\x1b[2J"}, header={"odd": "\x1b]0;\u202e"})
+    out = run(*verify, token).out
+
+    assert all(line.isprintable() for line in out.splitlines())
+    assert token.rpartition(".")[2] not in out
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        pytest.param(lambda it: it.answer(b"no", status="404 Not Found"), "status 404", id="404"),
+        pytest.param(lambda it: it.answer(b"<html>"), "not JSON", id="login-page"),
+        pytest.param(lambda it: it.answer(b"", "location: /", status="301 Moved"), "redirect", id="redirect"),
+        pytest.param(
+            lambda it: it.answer(b'{"keys": [{"kty": "odd", "kid": "k"}]}'),
+            "no usable key (key 'k': a key type or curve that is not supported)",
+            id="no-usable-key",
+        ),
+    ],
+)
+def test_why_keys_cannot_be_had_is_said(
+    run: Run, ec_key: SigningKey, answer: Callable[[Connection], None], cause: str
+) -> None:
+    token = ec_key.sign(m2m_claims(time.time()))
+    with Loopback(answer) as server:
+        url = server.url
+        done = run(*VERIFY[:-1], "--algorithms", "ES256", "--jwks-url", url, token)
+
+    line = f"undecided: key_set_unavailable (no keys from {url}: {cause})"
+    assert (done.status, done.out.splitlines()[0]) == (3, line)
+
+
+@pytest.mark.usefixtures("secret")
+def test_token_goes_by_the_proxy_and_the_authorities_that_are_asked_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer = ("--issuer", "https://acme.authkit.example")
+    with Loopback(lambda it: it.send(b"HTTP/1.1 403 Forbidden\r\n\r\n")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        flag = run(*TOKEN, *issuer, "--proxy-from-env")
+        monkeypatch.setenv("AUTHZ_PROXY_FROM_ENV", "true")
+        variable = run(*TOKEN, *issuer)
+        asked = len(proxy.requests)
+    refused = run(*TOKEN, *issuer, "--ca-file", str(tmp_path / "none.pem"))
+
+    line = "authz: no token from https://acme.authkit.example/oauth2/token: proxy\n"
+    assert (flag, variable, asked) == (Done(3, "", line), Done(3, "", line), 2)
+    assert refused.err.startswith("authz: ca_file: ")
 
 
 @pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["text", "json"])
@@ -529,7 +608,7 @@ def test_scope_that_the_application_may_not_have_is_denied(run: Run, live_issuer
     done = run("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID, "--scope", "admin")
 
     assert (done.status, done.out) == (1, "")
-    assert done.err.endswith("HTTP status 400, invalid_scope\n")
+    assert done.err.endswith(": status 400 (invalid_scope)\n")
 
 
 def test_secret_may_come_from_a_file(run: Run, live_issuer: IssuerServer, tmp_path: Path) -> None:
@@ -555,7 +634,7 @@ def test_wrong_secret_is_denied_and_not_printed(
     done = run("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID)
 
     assert (done.status, done.out) == (1, "")
-    assert done.err == f"authz: no token from {live_issuer.url}/oauth2/token: HTTP status 401, invalid_client\n"
+    assert done.err == f"authz: no token from {live_issuer.url}/oauth2/token: status 401 (invalid_client)\n"
 
 
 @pytest.mark.usefixtures("secret")
@@ -579,7 +658,7 @@ def test_token_endpoint_behind_a_page_leaves_it_undecided(run: Run) -> None:
     with Loopback(lambda connection: connection.answer(b"<html>", status="403 Forbidden")) as endpoint:
         done, url = run("token", "--token-url", endpoint.url, "--client-id", CLIENT_ID), endpoint.url
 
-    assert done == Done(3, "", f"authz: no token from {url}: HTTP status 403\n")
+    assert done == Done(3, "", f"authz: no token from {url}: status 403\n")
 
 
 @pytest.mark.usefixtures("secret")

@@ -147,6 +147,14 @@ def test_reason_is_that_of_the_token(
 
     assert [answer["reason"] for answer in said] == list(tokens)
     assert {answer["http_status"] for answer in said} == {401}
+    assert [answer["found"].split(" is ")[0] for answer in said] == [
+        "exp",
+        "1 segment, 23 characters: no JWT",
+        "a signature that",
+        "iss",
+    ]
+    assert [answer["setting"].split(", ")[0] for answer in said] == ["--leeway", "", "--jwks-url", "--issuer"]
+    assert [answer["header"].get("alg") for answer in said] == ["ES256", None, "ES256", "ES256"]
 
 
 def test_headers_and_context_reach_the_server(check: Check, token: str) -> None:

@@ -12,7 +12,19 @@ ROOT = Path(__file__).parent.parent
 
 # Every floor may import those before it. A folder is one room: "envoy" is all of authz/envoy, whose rooms follow.
 FLOORS = (
-    ("clock", "coalescing", "encoding", "errors", "fork", "lines", "peer", "printable", "reasons", "signature"),
+    (
+        "causes",
+        "clock",
+        "coalescing",
+        "encoding",
+        "errors",
+        "fork",
+        "lines",
+        "peer",
+        "printable",
+        "reasons",
+        "signature",
+    ),
     ("telemetry",),
     ("threads",),
     (
@@ -59,7 +71,7 @@ FLOORS = (
     ("access", "audit_service", "otel", "verifier"),
     ("policy",),
     ("directory", "nobody", "verifiers"),
-    ("assurances", "organizations", "workos_api"),
+    ("assurances", "explanation", "organizations", "workos_api"),
     ("shadow",),
     ("authorizer", "workos_directory"),
     ("hearing", "reload", "settings"),

@@ -32,6 +32,7 @@ METRICS = {
     "authz_jwks_keys": {"issuer"},
     "authz_jwks_failing": {"issuer"},
     "authz_jwks_fetches_total": {"issuer", "result"},
+    "authz_fetch_failures_total": {"of", "cause"},
     "authz_introspection_requests_total": {"result"},
     "authz_directory_requests_total": {"result"},
     "authz_decision_log_dropped_total": set(),

@@ -643,7 +643,7 @@ def test_a_failure_is_logged_with_its_reason(source, endpoint, caplog):
     refusal(source)
 
     assert [record.fields for record in caplog.records] == [
-        {"url": f"{ISSUER}/oauth2/token", "error": "HTTP status 401, invalid_client"}
+        {"url": f"{ISSUER}/oauth2/token", "error": "status 401 (invalid_client)"}
     ]
 
 
@@ -651,7 +651,7 @@ def test_a_failure_is_logged_with_its_reason(source, endpoint, caplog):
 def test_an_odd_error_code_is_not_repeated(source, endpoint, code):
     endpoint.refuses(401, {"error": code})
 
-    assert str(refusal(source)).endswith("HTTP status 401")
+    assert str(refusal(source)).endswith(": status 401")
 
 
 def test_the_unforeseen_is_logged_without_its_text(source, transport, caplog):

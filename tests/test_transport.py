@@ -369,12 +369,72 @@ def test_proxies_of_the_environment_are_not_used(proxy, transport, serve):
     assert (get(transport, server.url).body, proxy.requests) == (b"direct", [])
 
 
-def test_proxies_of_the_environment_can_be_used(proxy):
-    transport = Transport(trust_env=True)
+@pytest.fixture
+def by_proxy(monkeypatch):
+    """Return a function that sets the proxies of the environment, and returns a transport that uses them."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    made = []
 
-    assert get(transport, "http://acme.authkit.example/jwks").body == b"by proxy"
-    assert proxy.requests[0].startswith(b"GET http://acme.authkit.example/jwks ")
-    transport.close()
+    def begin(**proxies):
+        for name, url in proxies.items():
+            monkeypatch.setenv(name, url)
+        made.append(Transport(timeout=PATIENCE, trust_env=True))
+        return made[-1]
+
+    yield begin
+    for transport in made:
+        transport.close()
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_proxies_of_the_environment_can_be_used(by_proxy, serve, name):
+    proxy = serve(lambda connection: connection.send(b"HTTP/1.1 403 Forbidden\r\n\r\n"))
+    transport = by_proxy(**{name: proxy.url})
+
+    assert failure(transport, "https://acme.authkit.example/jwks") == "proxy"
+    assert proxy.requests[0].startswith(b"CONNECT acme.authkit.example:443 ")
+
+
+def test_a_host_that_needs_no_proxy_is_asked_directly(by_proxy, serve, tmp_path):
+    proxy = serve(lambda connection: connection.answer(b"by proxy"))
+    _, context = certificate(tmp_path)
+    server = serve(lambda connection: connection.answer(b"direct"), tls=context)
+    transport = by_proxy(HTTPS_PROXY=proxy.url, NO_PROXY="127.0.0.1")
+
+    assert (failure(transport, server.url), proxy.requests) == ("certificate", [])
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_plain_http_goes_to_this_machine_only_whatever_the_proxy(by_proxy, serve, name):
+    proxy = serve(lambda connection: connection.answer(b"by proxy"))
+    server = serve(lambda connection: connection.answer(b"direct"))
+    transport = by_proxy(**{name: proxy.url})
+
+    assert (get(transport, server.url).body, proxy.requests) == (b"direct", [])
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://127.0.0.1:9", "http://no-such-proxy.invalid", "socks9://a", "http://[", "::"]
+)
+def test_a_proxy_that_cannot_be_used_is_named_as_the_cause(by_proxy, proxy):
+    assert failure(by_proxy(HTTPS_PROXY=proxy), "https://acme.authkit.example/jwks") == "proxy"
+
+
+def test_what_is_wrong_with_the_server_behind_a_proxy_is_not_the_proxys(by_proxy, serve, tmp_path):
+    _, context = certificate(tmp_path)
+    server = serve(lambda connection: connection.answer(b"secret"), tls=context)
+    port = int(server.url.split(":")[2].partition("/")[0])
+
+    def tunnel(connection):
+        connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        connection.join("127.0.0.1", port)
+
+    proxy = serve(tunnel)
+
+    assert failure(by_proxy(HTTPS_PROXY=proxy.url), "https://acme.authkit.example/jwks") == "certificate"
+    assert proxy.requests
 
 
 # ---- Its thread ----

@@ -41,8 +41,8 @@ ANSWER: dict[str, Any] = {
     "created_at": "2026-01-15T12:00:00.000Z",
     "updated_at": "2026-01-15T12:00:00.000Z",
 }
-UNUSABLE = "the answer is no organization"
-ANOTHER = "the answer is not the organization that was asked for"
+UNUSABLE = "not an organization"
+ANOTHER = "mismatch (the answer is not the organization that was asked for)"
 
 Serve = Callable[[Connection], None]
 New = Callable[..., WorkOSDirectory]
@@ -139,7 +139,7 @@ def test_a_wrong_key_is_said_once_and_asked_with_no_more_than_twice_a_minute(
 
     assert issuer.requests[f"/organizations/{ACME}"] - before <= 2
     assert [(record.levelname, record.message) for record in caplog.records] == [
-        ("ERROR", "directory_failed directory='WorkOSDirectory' error='WorkOS refused our API key'")
+        ("ERROR", "directory_failed directory='WorkOSDirectory' error='status 401 (WorkOS refused our API key)'")
     ]
 
 
@@ -188,14 +188,14 @@ def test_a_group_that_is_no_word_is_ignored_and_logged(new: New, caplog: pytest.
 @pytest.mark.parametrize(
     ("serve", "error"),
     [
-        pytest.param(answering({"message": "Forbidden"}, "403 Forbidden"), "WorkOS refused our API key", id="403"),
-        pytest.param(answering({"message": KEY}, "500 Oops"), "HTTP status 500", id="500"),
-        pytest.param(answering(b"<html>", "503 Down"), "HTTP status 503", id="503"),
-        pytest.param(answering({"message": KEY}, "422 No"), "HTTP status 422", id="422"),
-        pytest.param(answering({"message": KEY}, "418 Teapot"), "HTTP status 418", id="418"),
         pytest.param(
-            answering(b"<html>", "404 Not Found"), "HTTP status 404, but not from WorkOS", id="404-of-a-proxy"
+            answering({"message": "Forbidden"}, "403 Forbidden"), "status 403 (WorkOS refused our API key)", id="403"
         ),
+        pytest.param(answering({"message": KEY}, "500 Oops"), "status 500", id="500"),
+        pytest.param(answering(b"<html>", "503 Down"), "status 503", id="503"),
+        pytest.param(answering({"message": KEY}, "422 No"), "status 422", id="422"),
+        pytest.param(answering({"message": KEY}, "418 Teapot"), "status 418", id="418"),
+        pytest.param(answering(b"<html>", "404 Not Found"), "status 404 (but not from WorkOS)", id="404-of-a-proxy"),
         pytest.param(answering(b"[]", "404 Not Found"), UNUSABLE, id="404-list"),
         pytest.param(answering(b"", "301 Moved", "location: http://127.0.0.1:9/"), "redirect", id="redirect"),
         pytest.param(answering(b"not JSON"), ANOTHER, id="not-json"),

@@ -8,6 +8,7 @@ from authz.authorizer import Authorizer
 from authz.background import background
 from authz.call import Call, Principal
 from authz.errors import AuthzError, ClaimError, Code, PeerUnknownError
+from authz.explanation import explain as explain_token
 from authz.flow import arun
 from authz.policy import Organization, Policy
 from authz.policy.explain import as_data
@@ -138,10 +139,13 @@ class _Hearing:
             self._took("passed", f"The plan is {_plan(quota)}. There is room for this call now.")
 
     def _refused(self, error: AuthzError) -> Json:
+        if self._name == "Token" and self._question.token:
+            why = explain_token(error, self._question.token, self._authorizer.verifier)
+            self._more["explanation"] = None if why is None else why.as_data()
         if isinstance(error, PeerUnknownError):
             self._took("unknown", "The token is bound to a client certificate, which nobody can show here.")
             return self._verdict("undecided")
-        # Its name only: the value may be anything, and the text of the error is for nobody.
+        # Its name only: the explanation has the value.
         claim = f" The claim is {error.claim!a}." if isinstance(error, ClaimError) else ""
         is_open = error.code is Code.UNAVAILABLE
         self._took("unknown" if is_open else "failed", meaning(error.reason) + claim)

@@ -11,6 +11,7 @@ from authz.admin.explain import explain, known_of
 from authz.admin.slices import LONG_SLICE, in_slices
 from authz.admin.source import Json, Order, Orders, Question
 from authz.authorizer import Authorizer
+from authz.causes import meaning
 from authz.keys import KeySetHealth
 from authz.policy import Policy
 from authz.policy.explain import conditions_of, list_of_rule, rules_of
@@ -128,6 +129,7 @@ def _keys(health: KeySetHealth) -> dict[str, Any]:
         # JSON knows no infinity.
         "lasts": health.lasts if math.isfinite(health.lasts) else None,
         "error": health.error,
+        "error_means": meaning(health.error),
         "fetches": health.fetches,
         "failures": health.failures,
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, write
 from authz.envoy.listeners import addresses
 from authz.errors import ConfigError
+from authz.explanation import explain_reason, unverified
 
 _STATUSES = {"allowed": ALLOWED, "denied": DENIED, "undecided": UNDECIDED}
 
@@ -82,6 +84,10 @@ def check(
         report = verdict.report_of(client.ask(address, files, request, timeout))
     except grpc.RpcError as error:
         report = verdict.unanswered(error.code().name, error.details() or "")
+    if token is not None and report["reason"]:
+        explanation = explain_reason(report["reason"], secret, time.time())
+        report |= {} if explanation is None else explanation.as_data()
+        report |= {"header": unverified(secret).header or {}}
     report = verdict.without(secret, report)
     if as_json:
         write(json.dumps(report))

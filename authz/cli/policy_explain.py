@@ -12,6 +12,8 @@ from authz.cli.app import ALLOWED, DENIED, UNDECIDED, say, standard_input, write
 from authz.cli.policy_source import policy_of
 from authz.cli.tokens import VerifierFlags
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, UnavailableError
+from authz.explanation import Explanation as TokenExplanation
+from authz.explanation import explain as explain_token
 from authz.peer import Peer
 from authz.policy.explain import Explanation, RuleExplanation, as_data, shown
 from authz.policy.explain import explain as explain_call
@@ -26,6 +28,11 @@ _WORDS = {True: "matches", False: "does not match", None: "cannot tell"}
 class _Caller(NamedTuple):
     principal: Principal
     metadata: tuple[tuple[str, str], ...] = ()
+
+
+class _Refused(NamedTuple):
+    error: AuthzError
+    why: TokenExplanation | None
 
 
 def explain(
@@ -75,18 +82,11 @@ def explain(
     peer = None if principal is None else Peer(principals=tuple(principal))
     given = {"organization": organization, "client": client, "scopes": scopes}
     _check_caller(given, has_token=token is not None, is_public=method in policy.public)
-    try:
-        caller = _Caller(ANONYMOUS)
-        if method not in policy.public:
-            caller = _hypothetical(given) if token is None else _verified(token, flags)
-    except AuthzError as error:
-        undecided = isinstance(error, UnavailableError | PeerUnknownError)
-        refused = {"verdict": "undecided" if undecided else "denied", "reason": error.reason, "message": str(error)}
-        if as_json:
-            write(json.dumps(refused))
-        else:
-            say(f"{refused['verdict']}: {error.reason} ({error})")
-        return UNDECIDED if undecided else DENIED
+    caller: _Caller | _Refused = _Caller(ANONYMOUS)
+    if method not in policy.public:
+        caller = _hypothetical(given) if token is None else _verified(token, flags)
+    if isinstance(caller, _Refused):
+        return _say_refused(caller, as_json=as_json)
     call = Call(method=method, metadata=(*caller.metadata, *headers), peer=peer)
     explanation = explain_call(policy, call, caller.principal)
     if as_json:
@@ -118,12 +118,27 @@ def _hypothetical(given: dict[str, str | None]) -> _Caller:
     )
 
 
-def _verified(file: Path, flags: VerifierSettings | None) -> _Caller:
+def _say_refused(refused: _Refused, *, as_json: bool) -> int:
+    error, why = refused
+    undecided = isinstance(error, UnavailableError | PeerUnknownError)
+    verdict = "undecided" if undecided else "denied"
+    told = {} if why is None else why.as_data()
+    if as_json:
+        write(json.dumps({"verdict": verdict, "reason": error.reason, "message": str(error), **told}))
+    else:
+        lines = (f"  {name}: {text}" for name, text in told.items() if text)
+        say(f"{verdict}: {error.reason} ({error})", *lines)
+    return UNDECIDED if undecided else DENIED
+
+
+def _verified(file: Path, flags: VerifierSettings | None) -> _Caller | _Refused:
     verifier = VerifierSettings.load(flags).verifier()
     try:
         token = standard_input().strip() if str(file) == "-" else read_secret(file, "token")
         # A rule may ask for this header too.
         return _Caller(verifier.verify(token), (("authorization", f"Bearer {token}"),))
+    except AuthzError as error:
+        return _Refused(error, explain_token(error, token, verifier))
     finally:
         verifier.close()
 

@@ -9,14 +9,14 @@ from cyclopts import Parameter
 from authz import variables
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, write
 from authz.client_authentication import AuthMethod
-from authz.encoding import EncodingError, base64url_decode, json_object
 from authz.errors import AuthzError, ConfigError, UnavailableError
+from authz.explanation import explain, unverified
 from authz.secret import read_secret
-from authz.settings import VerifierSettings
+from authz.settings import ConnectionSettings, VerifierSettings
 from authz.token_source import ClientCredentials
-from authz.transport import Transport
 
 VerifierFlags = Annotated[VerifierSettings | None, Parameter(name="*")]
+ConnectionFlags = Annotated[ConnectionSettings | None, Parameter(name="*")]
 
 
 @app.command
@@ -30,8 +30,8 @@ def token(
     resource: list[str] | None = None,
     audience: str | None = None,
     auth_method: AuthMethod = "client_secret_post",
-    env_file: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
+    flags: ConnectionFlags = None,
 ) -> int:
     """Get an access token by client_credentials and print it.
 
@@ -55,13 +55,12 @@ def token(
         What the token is for, where the issuer wants this name for it, as Auth0 does.
     auth_method
         client_secret_post or client_secret_basic.
-    env_file
-        A file of variables, in lines AUTHZ_NAME=VALUE. None is read unless it is named here.
     as_json
         Print an object with the token and its claims, which are not verified.
 
     """
-    found = variables.values(("issuer", "client_secret"), env_file)
+    connection = ConnectionSettings.load(flags)
+    found = variables.values(("issuer", "client_secret"), connection.env_file)
     if issuer is None and token_url is None:
         issuer = found.get("issuer")
     source = ClientCredentials(
@@ -73,14 +72,14 @@ def token(
         resource=resource,
         audience=audience,
         auth_method=auth_method,
-        transport=Transport(),
+        transport=connection.transport(),
     )
     try:
         access_token = source.token()
     finally:
         source.close()
     if as_json:
-        write(json.dumps({"access_token": access_token, "claims": _claims(access_token)}))
+        write(json.dumps({"access_token": access_token, "claims": unverified(access_token).claims}))
     else:
         write(access_token)
     return ALLOWED
@@ -94,7 +93,9 @@ def verify(
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     flags: VerifierFlags = None,
 ) -> int:
-    """Verify one token and say the verdict, the reason and the claims; never the signature.
+    """Verify one token and say the verdict and the reason, what was found and expected, header and claims.
+
+    The signature is never shown.
 
     Parameters
     ----------
@@ -119,9 +120,11 @@ def verify(
         status = UNDECIDED if undecided else DENIED
         report |= {"verdict": "undecided" if undecided else "denied", "reason": error.reason, "message": str(error)}
         report["claims_verified"] = False
+        explanation = explain(error, text, verifier)
+        report |= {} if explanation is None else explanation.as_data()
     finally:
         verifier.close()
-    report["claims"] = _claims(text)
+    report |= unverified(text)._asdict()
     if as_json:
         write(json.dumps(report))
     else:
@@ -137,22 +140,15 @@ def _secret(file: Path | None, secret: str) -> str:
     return secret
 
 
-def _claims(token: str) -> dict[str, Any] | None:
-    parts = token.split(".")
-    try:
-        return json_object(base64url_decode(parts[1]))
-    except (EncodingError, IndexError):
-        return None
-
-
 def _lines(report: dict[str, Any]) -> list[str]:
     lines = [report["verdict"] + (f": {report['reason']} ({report['message']})" if report["reason"] else "")]
     lines += [
         f"  {name}: {value if isinstance(value, str) else ' '.join(value)}"
         for name, value in report.items()
-        if name in ("org_id", "client_id", "scopes")
+        if name in ("org_id", "client_id", "scopes", "found", "expected", "setting") and value != ""
     ]
-    if report["claims"] is not None:
-        lines.append("claims:" if report["claims_verified"] else "claims (NOT verified):")
-        lines += [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in report["claims"].items()]
+    for part in ("claims", "header"):
+        if report[part] is not None:
+            lines.append(f"{part}:" if report["claims_verified"] else f"{part} (NOT verified):")
+            lines += [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in report[part].items()]
     return lines

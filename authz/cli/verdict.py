@@ -119,4 +119,6 @@ def _values(headers: Iterable[HeaderValueOption]) -> dict[str, str]:
 
 
 def _title(name: str) -> str:
+    if name == "header":
+        return "header of the token (NOT verified)"
     return name.replace("_", " ").replace("grpc", "gRPC").replace("http", "HTTP")

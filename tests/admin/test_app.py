@@ -30,7 +30,7 @@ from authz.introspection import Assurance, Introspector
 from authz.policy import Organization, Policy
 from authz.verifier import Verifier
 from tests.decisions import ACME, decision
-from tests.doubles import CLIENT, ISSUER, ORG, FakeTransport, ManualClock, json_response
+from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, FakeTransport, ManualClock, json_response
 from tests.marked import service_file, with_imports
 
 SECRET = "a-secret-of-the-operator"
@@ -303,6 +303,7 @@ def test_overview_tells_who_called_and_how_the_keys_do(page: Page, activity: Act
         "age": 0.0,
         "lasts": 3600.0,
         "error": "",
+        "error_means": "",
         "fetches": 1,
         "failures": 0,
     }
@@ -424,6 +425,7 @@ def test_explanation_is_what_the_judge_would_say(
     told = Page(everything, activity).explain(method=method, token=token)
 
     assert (told["verdict"], told["reason"], told["steps"][-1]["name"]) == expected
+    assert ("explanation" in told) == (expected[2] == "Token")
     # Only the caller's certificate is unknown here, but not to a door.
     assert expected == ("undecided", "", "Token") or reason(everything, token, method) == expected[1]
 
@@ -515,6 +517,18 @@ def test_question_that_makes_no_sense_is_refused(page: Page, body: object, statu
     answer = page.post("/api/explain", body)
 
     assert (answer.status_code, list(answer.json())) == (status, ["error"])
+
+
+def test_what_was_found_in_a_token_and_expected_is_told(page: Page, new_token: Callable[..., str]) -> None:
+    token = new_token(aud="<b>\u202e</b>")
+    answer = page.post("/api/explain", {"method": "/a.B/C", "token": token})
+
+    assert answer.json()["explanation"] == {
+        "found": 'aud is "<b>\\u202e</b>"',
+        "expected": f'"{AUDIENCE}"',
+        "setting": "--audience",
+    }
+    assert token.rpartition(".")[2] not in answer.text
 
 
 def test_token_that_is_none_is_malformed(page: Page) -> None:

@@ -197,6 +197,19 @@ def test_token_is_explained(open_page: Callable[..., Page], new_token: NewToken)
     expect(told.locator("dl")).to_contain_text(ORG)
 
 
+def test_why_a_token_is_refused_is_explained(open_page: Callable[..., Page], new_token: NewToken) -> None:
+    page = open_page()
+    page.get_by_label("Method", exact=True).fill("/a.B/Import")
+    page.get_by_label("Token").fill(new_token(aud="<img src=x>"))
+    page.get_by_role("button", name="Explain").click()
+    told = page.locator("#explanation dl")
+
+    expect(told.locator("dt")).to_have_text(["found", "expected", "setting"])
+    expect(told.locator("dd").first).to_have_text('aud is "<img src=x>"')
+    expect(told.locator("dd").last).to_have_text("--audience")
+    assert page.locator("main img").count() == 0
+
+
 def test_hostile_name_is_a_text(open_page: Callable[..., Page], site: Site, new_token: NewToken) -> None:
     page = open_page()
     site.check(new_token(), path=HOSTILE)

@@ -173,6 +173,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "org_id_claim": "https://acme.example/org",
         "org_id_pattern": r"org_$(AUTHZ_ISSUER)\w+$$",
         "policy": path["policy.yaml"],
+        "proxy_from_env": True,
         "public_methods": ["/a.B/C", "/d.E/F"],
         "realm": "ledger",
         "reflection": True,

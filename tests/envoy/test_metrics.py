@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from authz.authorizer import Authorizer
 from authz.demo.signing import SigningKey
+from authz.directory import Directory
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.operations.metrics import Metrics, SharedMetrics
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
@@ -98,6 +99,7 @@ def test_outage_is_counted_as_undecided(
     assert counted["authz_checks_total", "key_set_unavailable", "undecided"] == 1
     assert counted["authz_jwks_failing", ISSUER] == 1
     assert counted["authz_jwks_fetches_total", ISSUER, "failed"] == 1
+    assert counted["authz_fetch_failures_total", "connect", "keys"] == 1
 
 
 def test_nothing_is_counted_twice(
@@ -153,6 +155,22 @@ def test_questions_to_the_issuer_are_counted(verifier: Verifier, transport: Fake
 
     results = {name[1]: value for name, value in counted.items() if name[0] == "authz_introspection_requests_total"}
     assert results == {"active": 4, "inactive": 3, "failed": 2, "refused": 1, "overloaded": 5}
+
+
+def test_failures_of_other_servers_are_counted_by_cause(verifier: Verifier, transport: FakeTransport) -> None:
+    introspector = Introspector(ISSUER, client_id="c", client_secret="s", transport=transport)
+    directory = Directory(lambda _: None)
+    authorizer = Authorizer(verifier, introspector=introspector, assurance=Assurance(), directory=directory)
+    introspector.causes.update({"status 4xx": 2, "certificate": 1})
+    directory.causes.update({"other": 3})
+    counted = read_from(Metrics(engine="grpcio"), authorizer)
+
+    causes = {name[1:]: value for name, value in counted.items() if name[0] == "authz_fetch_failures_total"}
+    assert causes == {
+        ("status 4xx", "introspection"): 2,
+        ("certificate", "introspection"): 1,
+        ("other", "organizations"): 3,
+    }
 
 
 def test_dropped_lines_of_the_decision_log_are_counted(authorizer: Authorizer) -> None:

@@ -20,6 +20,7 @@ from tests import programs
 from tests.doubles import AUDIENCE, ISSUER, jwks
 from tests.envoy.messages import in_headers
 from tests.envoy.serving import CHECK, LOOPBACK, KeyServer
+from tests.loopback import unreachable
 from tests.programs import Program
 
 SERVE = ("serve", "--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--log-format", "json")
@@ -111,8 +112,21 @@ def test_server_without_keys_is_alive_and_says_what_it_lacks(tmp_path: Path, ec_
             program.await_event("health", status="SERVING")
             ready = probed.ready()
 
-    assert (alive, unready) == (200, (503, {"ready": False, "reason": "key_set_unavailable"}))
+    assert (alive, unready) == (200, (503, {"ready": False, "reason": "key_set_unavailable", "cause": "no usable key"}))
     assert ready == (200, {"ready": True})
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_server_whose_keys_cannot_be_had_says_why(tmp_path: Path, workers: str) -> None:
+    flags = ("--listen", LOOPBACK, "--http-listen", LOOPBACK, "--workers", workers)
+    with (
+        unreachable() as url,
+        Program(*SERVE, *flags, "--jwks-url", url, folder=tmp_path) as program,
+        Probed(program) as probed,
+    ):
+        program.await_event("health", reason="key_set_unavailable: refused")
+
+        assert probed.ready() == (503, {"ready": False, "reason": "key_set_unavailable", "cause": "refused"})
 
 
 def test_server_that_drains_is_not_ready_and_still_answers(tmp_path: Path, ec_key: SigningKey) -> None:

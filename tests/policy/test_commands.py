@@ -141,6 +141,11 @@ def test_a_bad_token_is_denied_before_any_rule(run: Run, tmp_path: Path, ec_key:
     status, out, _ = run("explain", "policy.yaml", "--method", "/ledger/List", "--token", "token")
 
     assert (status, out.split(" ")[:2]) == (1, ["denied:", "claim_invalid"])
+    assert out.splitlines()[1:] == ['  found: aud is "other"', f'  expected: "{AUDIENCE}"', "  setting: --audience"]
+
+    _, out, _ = run("explain", "policy.yaml", "--method", "/ledger/List", "--token", "token", "--json")
+
+    assert (json.loads(out)["found"], json.loads(out)["setting"]) == ('aud is "other"', "--audience")
 
 
 def test_a_token_that_is_bound_to_a_certificate_is_left_undecided(run: Run, tmp_path: Path, ec_key: SigningKey) -> None:

@@ -37,10 +37,11 @@ async function explain() {
 }
 
 function report(answer) {
-  const { verdict: word, reason, steps, caller, policy } = answer;
+  const { verdict: word, reason, steps, explanation, caller, policy } = answer;
   const outcome = make("p", { className: "outcome" }, verdict(word));
   if (reason) outcome.append(make("code", {}, reason), make("span", {}, meanings[reason] ?? ""));
   const parts = [outcome, make("ol", { className: "steps" }, ...steps.map(step))];
+  if (explanation) parts.push(make("dl", {}, ...why(explanation)));
   if (caller) parts.push(make("dl", {}, ...facts(caller)));
   if (policy) parts.push(rules(policy));
   return parts;
@@ -51,13 +52,22 @@ function step({ name, outcome, words }) {
     make("span", { className: "sign", role: "img", "aria-label": outcome }, SIGNS[outcome]), make("b", {}, name), make("span", {}, words));
 }
 
+function why({ found, expected, setting }) {
+  return listed([["found", found], ["expected", expected], ["setting", setting]]);
+}
+
+function listed(pairs) {
+  return pairs.filter(([, value]) => value)
+    .flatMap(([name, value]) => [make("dt", {}, name), make("dd", { className: "mono" }, value)]);
+}
+
 function facts(caller) {
   const left = caller.expires_at === null ? "" : caller.expires_at - Date.now() / 1000;
   const times = left === "" ? "" : `${clock(caller.expires_at)}, ${left > 0 ? `in ${span(left)}` : `${span(-left)} ago`}`;
-  return [
+  return listed([
     ["organization", caller.organization], ["client", caller.client], ["scopes", caller.scopes.join(" ")],
     ["issuer", caller.issuer], ["token id", caller.token_id], ["key id", caller.key_id], ["expires", times],
-  ].filter(([, value]) => value).flatMap(([name, value]) => [make("dt", {}, name), make("dd", { className: "mono" }, value)]);
+  ]);
 }
 
 function rules(policy) {

@@ -90,6 +90,6 @@ function row(issuer, all) {
       make("span", { className: `tag ${tag[0]}` }, tag[1])),
     make("p", { className: "meta" }, parts.join(" · ")),
     ...(kids.length > 0 ? [make("p", { className: "meta" }, ...kids.slice(0, MOST_KIDS).map(named))] : []),
-    ...(failing ? [make("p", { className: "meta" }, `Last error: ${failing.error}`)] : []),
+    ...(failing ? [make("p", { className: "meta" }, `Last error: ${failing.error}. ${failing.error_means ?? ""}`)] : []),
   );
 }

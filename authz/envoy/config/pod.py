@@ -200,6 +200,7 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "max_pending",
             "org_id_claim",
             "org_id_pattern",
+            "proxy_from_env",
             "public_methods",
             "realm",
             "reflection",

@@ -8,7 +8,7 @@ import contextlib
 import tempfile
 import threading
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Literal, Self
@@ -80,6 +80,9 @@ class Metrics:
         self._keys = self._gauge("authz_jwks_keys", "Keys of the issuer.", "livemin", "issuer")
         self._failing = self._gauge("authz_jwks_failing", "Whether the last fetch failed.", "livemax", "issuer")
         self._fetches = Counter("authz_jwks_fetches", "Fetches of keys.", ["issuer", "result"], registry=registry)
+        self._failures = Counter(
+            "authz_fetch_failures", "Failed requests to other servers.", ["of", "cause"], registry=registry
+        )
         self._introspection = Counter(
             "authz_introspection_requests", "Questions to the issuer about a token.", ["result"], registry=registry
         )
@@ -133,9 +136,12 @@ class Metrics:
                 self._tell_keys(issuer, health)
             for issuer, introspector in authorizer.introspectors.items():
                 self._tell_introspection(issuer, introspector.counters)
-            asked = Tally[str]()
+                self._tell_failures("introspection", issuer, introspector.causes)
+            asked, causes = Tally[str](), Tally[str]()
             for directory in authorizer.directories:
                 asked.update(asdict(directory.counters))
+                causes.update(directory.causes.copy())
+            self._tell_failures("organizations", "", causes)
             for result, total in asked.items():
                 self._count_up(self._directory.labels(result), total, "directory", result)
             for change, total in authorizer.shadow.differences.copy().items():
@@ -163,6 +169,12 @@ class Metrics:
             self._age.labels(issuer).set(health.age)
         for result, total in (("ok", health.fetches), ("failed", health.failures)):
             self._count_up(self._fetches.labels(issuer, result), total, "jwks", issuer, result)
+        self._tell_failures("keys", issuer, health.causes)
+
+    def _tell_failures(self, what: str, source: str, causes: Mapping[str, int]) -> None:
+        # A copy: requests fail on a thread of their own.
+        for cause, total in dict(causes).items():
+            self._count_up(self._failures.labels(what, cause), total, "failures", what, source, cause)
 
     def _tell_introspection(self, issuer: str, counters: IntrospectionCounters) -> None:
         results = {

@@ -26,7 +26,7 @@ def answering(
 
     Args:
         address: ``HOST:PORT``; port 0 is any free one.
-        unready: says why checks cannot be decided; an empty text if they can.
+        unready: says why checks cannot be decided, as :attr:`authz.envoy.serving.health.Health.reason` does.
         metrics: returns what ``/metrics`` answers; called on a thread, at most once a second.
         is_stale: says whether the last reload of a policy failed, which changes what is said and not the status:
             the policy before it is in force.
@@ -59,7 +59,9 @@ def app(
     async def readyz(_request: Request) -> Response:
         reason = unready()
         if reason:
-            return JSONResponse(state(ready=False, reason=reason), status_code=503)
+            reason, _, cause = reason.partition(": ")
+            why = {"reason": reason, "cause": cause} if cause else {"reason": reason}
+            return JSONResponse(state(ready=False, **why), status_code=503)
         return JSONResponse(state(ready=True))
 
     # It takes milliseconds, in which no call would be decided.

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from authz import telemetry
+from authz import causes, telemetry
 from authz.authorizer import Authorizer
 from authz.envoy.serving.pulse import Pulse
 from authz.errors import UnavailableError
@@ -23,7 +23,7 @@ class Health:
 
     Attributes:
         reason: why checks cannot be decided: ``starting``, ``stopping``, ``internal``, or the reason of callers who
-            are refused for it; empty while they can.
+            are refused for it, with the cause after a colon where another server is needed; empty while they can.
 
     """
 
@@ -48,7 +48,8 @@ class Health:
             try:
                 await arun(self._authorizer.verifier.warm_up_flow(timeout=0))
             except UnavailableError as error:
-                pause, reason = error.retry_after, error.reason
+                pause, cause = error.retry_after, causes.word(error.cause)
+                reason = f"{error.reason}: {cause}" if cause else error.reason
             except Exception as error:  # noqa: BLE001 - without this task the last status would stay for ever
                 telemetry.unforeseen("health", error)
                 reason = "internal"
