@@ -1866,4 +1866,11 @@ MISTAKES = (
         "if not scopes:",
         "tests/test_mesh.py -k left_out",
     ),
+    Mistake(
+        "a caller that does not read stops the answers to all others",
+        "authz/envoy/config/upstream.py",
+        '{**edge.windows(), "initial_connection_window_size": CONNECTION_WINDOW}',
+        "edge.windows()",
+        "tests/e2e/test_defaults.py -k does_not_read",
+    ),
 )
