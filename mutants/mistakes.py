@@ -1993,5 +1993,11 @@ MISTAKES = (
         "verifier = self._by_issuer.get(issuer) if isinstance(issuer, str) else None\n        return None if verifier",
         "verifier = next(iter(self._by_issuer.values()))\n        return None if verifier",
         "tests/test_explanation.py -k each_issuer",
+    Mistake(
+        "a caller that does not read stops the answers to all others",
+        "authz/envoy/config/upstream.py",
+        '{**edge.windows(), "initial_connection_window_size": CONNECTION_WINDOW}',
+        "edge.windows()",
+        "tests/e2e/test_defaults.py -k does_not_read",
     ),
 )

@@ -883,6 +883,8 @@ def test_filter_fits_into_a_bootstrap_of_ones_own(run: Run) -> None:
     _, grpc = manager["route_config"]["virtual_hosts"][0]["routes"]
     assert printed["grpc_route"].items() <= grpc["route"].items()
     assert printed["http_route"] == {"timeout": "0s", "idle_timeout": "300s"}
+    [options] = whole["clusters"][1]["typed_extension_protocol_options"].values()
+    assert options["explicit_http_config"] == {"http2_protocol_options": printed["upstream_http2_protocol_options"]}
     assert printed["upstream_cluster"].pop("dns_lookup_family") == "V4_PREFERRED"
     assert printed["upstream_cluster"].items() <= whole["clusters"][1].items()
 

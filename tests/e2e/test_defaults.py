@@ -13,6 +13,7 @@ import grpc
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import httpx2
 import pytest
 
@@ -180,6 +181,62 @@ def test_every_address_is_of_both_families(start: Start, upstream: str, family: 
     with socket.create_connection((loopback(family), int(port)), PATIENCE) as client:
         client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         assert client.recv(65_536).startswith(b"HTTP/1.1 404 ")
+
+
+# ---- A caller that does not read ----
+
+
+class Flood(grpc.GenericRpcHandler):
+    """Answers a call of ``Big`` with six megabytes, and any other with a word."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        if details.method.endswith("/Big"):
+            return grpc.unary_stream_rpc_method_handler(lambda _request, _context: iter([bytes(1 << 16)] * 100))
+        return grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"word")
+
+
+def received(folder: Path) -> int:
+    """Return how many bytes an Envoy has received from its upstream."""
+    address = (folder / "envoy-admin").read_text(encoding="utf-8")
+    stats = httpx2.get(f"http://{address}/stats?filter=upstream.upstream_cx_rx_bytes_total", trust_env=False).text
+    return int(stats.split()[-1])
+
+
+def test_caller_that_does_not_read_delays_no_other_answer(start: Start, tmp_path: Path) -> None:
+    """All callers share the connection to the upstream."""
+    streams = 40
+    server = grpc.server(ThreadPoolExecutor(streams + 4), handlers=[Flood()])
+    address = on_loopback(server)
+    server.start()
+    proxy = start(upstream=address)
+    host, _, port = target(proxy).rpartition(":")
+    closed = h2.settings.Settings(initial_values={h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    with socket.create_connection((host, int(port)), PATIENCE) as client, channel_to(target(proxy)) as channel:
+        connection = h2.connection.H2Connection()
+        connection.local_settings = closed
+        connection.initiate_connection()
+        for _ in range(streams):
+            stream = connection.get_next_available_stream_id()
+            connection.send_headers(stream, request_headers("/tests.Guarded/Big"))
+            connection.send_data(stream, bytes(5), end_stream=True)
+        client.sendall(connection.data_to_send())
+        # More than enough of each stream, and of a connection whose window is what edges are advised to have.
+        proxy.wait_for(lambda: received(tmp_path) > 2_000_000)
+        answers = [channel.unary_unary(CALL)(b"", timeout=PATIENCE) for _ in range(3)]
+    server.stop(0).wait()
+
+    assert answers == [b"word"] * 3
+
+
+def request_headers(path: str) -> list[tuple[str, str]]:
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
 
 
 # ---- Trailers ----

@@ -146,6 +146,7 @@ def test_envoy_gateway_ends_no_stream_and_takes_what_callers_may_open() -> None:
             "maxPendingRequests": 1_000_000,
             "maxParallelRequests": 1_000_000,
         },
+        "http2": {"initialStreamWindowSize": "65536", "initialConnectionWindowSize": "2147483647"},
         "tcpKeepalive": {"idleTime": "60s", "interval": "10s", "probes": 3},
     }
 

@@ -83,9 +83,13 @@ BOOTSTRAP = {
     "/http_route": "Else an answer is cut after 15 s, events that a server sends in the midst.",
     "/upstream_cluster/dns_lookup_family": "By default a name that has an IPv6 address is reached by that alone.",
     "/upstream_cluster/circuit_breakers": "By default the 1,025th open request is refused with 503.",
-    "/upstream_cluster/upstream_connection_options": "By default Envoy hears nothing of an upstream that is gone "
-    "without a word.",
-    "*/clusters/*/initial_stream_window_size": "The same for what upstreams send.",
+    "/upstream_cluster/upstream_connection_options": "By default Envoy hears nothing of one that has "
+    "gone without a word.",
+    "*/clusters/*/initial_stream_window_size": "The same for what upstreams send. A connection to one is shared by "
+    "callers, so none of them may use up its window: those that do not read hold one of each of their streams, "
+    "and with 1 MiB for all a few dozen such streams stop the answers to everybody else.",
+    "/upstream_http2_protocol_options": "Callers share connections to upstreams: one that does not read must not use "
+    "up the window of all.",
     "/admin": "Whoever reaches this can stop Envoy: keep it on loopback.",
     "*/ignore_global_conn_limit": "It answers when callers have taken all connections, too.",
     "/overload_manager": "By default Envoy takes what it is sent until the kernel ends it.",

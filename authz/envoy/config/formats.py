@@ -67,6 +67,7 @@ def fragment(authz: list[str], tls: Tls) -> Document:
         "listener": edge.buffers(),
         "grpc_route": upstream.lasting(),
         "http_route": upstream.answering(),
+        "upstream_http2_protocol_options": upstream.windows(),
         "upstream_cluster": {**upstream.connections(by_name=True, over_tcp=True), **edge.buffers()},
         **edge.process(),
     }
@@ -76,7 +77,7 @@ def fragment(authz: list[str], tls: Tls) -> Document:
         "Merge http_connection_manager into every connection manager that outsiders reach, its http_filters before all "
         "others, clusters into static_resources, and listener into every listener; grpc_route and http_route into the "
         "route of every route of that kind, and upstream_cluster into your own clusters (dns_lookup_family where they "
-        "have names), with http2_protocol_options of the same windows; overload_manager and "
+        "have names), with upstream_http2_protocol_options; overload_manager and "
         "layered_runtime hold for the whole process, and belong into the bootstrap.",
         comments=comments.BOOTSTRAP,
     )

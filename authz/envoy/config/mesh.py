@@ -271,6 +271,10 @@ def _backend_traffic_policy() -> Document:
                     "maxPendingRequests": upstream.MOST_REQUESTS,
                     "maxParallelRequests": upstream.MOST_REQUESTS,
                 },
+                "http2": {
+                    "initialStreamWindowSize": str(edge.STREAM_WINDOW),
+                    "initialConnectionWindowSize": str(upstream.CONNECTION_WINDOW),
+                },
                 "tcpKeepalive": {
                     "idleTime": f"{upstream.PROBED_AFTER_SECONDS}s",
                     "interval": f"{upstream.PROBE_SECONDS}s",
@@ -280,8 +284,10 @@ def _backend_traffic_policy() -> Document:
         },
         comments={
             "*/requestTimeout": "15 s by default, after which a gRPC stream is reset, and events that a server sends "
-            "are cut. Backends keep the deadlines of calls; give an HTTPRoute timeouts of its own where it needs them.",
+            "are cut. Backends keep the deadlines of calls; an HTTPRoute may have timeouts of its own.",
             "*/circuitBreaker": comments.UPSTREAMS["*upstream/circuit_breakers"],
+            "*/initialConnectionWindowSize": "Callers share connections to upstreams: one that does not read must not "
+            "use up the window of all.",
             "*/tcpKeepalive": "None by default: of an upstream that is gone without a word Envoy hears nothing.",
         },
     )

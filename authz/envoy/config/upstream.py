@@ -7,6 +7,12 @@ from authz.envoy.config import edge
 MOST_REQUESTS = edge.MAX_CONNECTIONS * edge.MAX_STREAMS
 """Open requests to one upstream: as many as callers may open."""
 
+CONNECTION_WINDOW = (1 << 31) - 1
+"""Bytes that an upstream may send ahead on a connection: all that HTTP/2 permits, for all callers share it.
+
+A caller that does not read holds a window of each of its streams (RFC 9113 section 5.2.2).
+"""
+
 HTTP_IDLE_SECONDS = 300
 """How long a plain HTTP request may go on without a byte."""
 
@@ -54,7 +60,12 @@ def http1_options() -> dict[str, Any]:
 
 def http2_options() -> dict[str, Any]:
     """Return the options of HTTP/2 to an upstream."""
-    return {"explicit_http_config": {"http2_protocol_options": edge.windows()}}
+    return {"explicit_http_config": {"http2_protocol_options": windows()}}
+
+
+def windows() -> dict[str, Any]:
+    """Return how much HTTP/2 lets an upstream send ahead, of one stream and of all streams of a connection."""
+    return {**edge.windows(), "initial_connection_window_size": CONNECTION_WINDOW}
 
 
 def lasting() -> dict[str, Any]:
