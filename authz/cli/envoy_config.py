@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from authz.cli.app import ALLOWED, app, write
-from authz.envoy.config import edge, formats, kubernetes, mesh
+from authz.envoy.config import browsers, edge, formats, kubernetes, mesh
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.authz_cluster import Tls, check_authz_address, endpoints
 from authz.envoy.listeners.addresses import check_address
@@ -37,6 +37,11 @@ class Around:
     max_heap_bytes: Annotated[int, Parameter(validator=validators.Number(gte=_LEAST_HEAP))] = edge.HEAP_BYTES
     """The memory that Envoy may have allocated before it refuses requests; keep it below what its container grants."""
 
+    cors_origin: list[str] | None = None
+    """Origin of the pages that may call from a browser, such as https://app.example; may be given several times."""
+    grpc_web: Annotated[bool, Parameter(negative=())] = False
+    """Let callers speak gRPC-Web to the gRPC backend."""
+
     def ingress(self, authz: list[str], tls: Tls) -> formats.Ingress:
         """Return it with its check, or raise ConfigError."""
         if self.upstream is None:
@@ -53,7 +58,13 @@ class Around:
             listen=self.listen,
             admin=self.admin,
             max_heap_bytes=self.max_heap_bytes,
+            cors_origins=self.origins(),
+            grpc_web=self.grpc_web,
         )
+
+    def origins(self) -> list[str]:
+        """Return the origins, or raise ConfigError."""
+        return [browsers.check_origin("cors_origin", origin) for origin in self.cors_origin or ()]
 
 
 @app.command

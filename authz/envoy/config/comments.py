@@ -22,6 +22,16 @@ HTTP = {
     "*/early_header_mutation_extensions": "Nobody may say who they are but the authorization server. Before everything "
     "else, so also on routes that have no ext_authz.",
     "*/safe_regex": "Steps upwards that only some upstreams see as such (..;) have no route.",
+    "*/virtual_hosts/all/typed_per_filter_config/envoy.filters.http.cors": "Pages of these origins may call from a "
+    "browser, and read what is answered. No allow_credentials: a token comes in a header that a page writes, and never "
+    "by itself, as cookies do. Name your own headers in allow_headers and expose_headers.",
+    "*/virtual_hosts/all/response_headers_to_add": "No cache may give one origin what was answered to another.",
+    "*/http_filters/envoy.filters.http.cors": "Before the check: it answers preflights, which have no token, and lets "
+    "browsers read refusals. Any other OPTIONS, or of another origin, is checked like every request.",
+    "*/http_filters/envoy.filters.http.grpc_web": "Behind the check, which sees so who speaks gRPC-Web, and refuses in "
+    "its form; before it every refusal would have the code that Envoy makes of an HTTP status.",
+    "*/http_filters/envoy.filters.http.header_mutation.grpc_web_content_type": "Refusals of gRPC-Web have no body, so "
+    "Envoy takes away their content-type, without which some clients look no further.",
     "*/routes/*/grpc": "gRPC calls; streams may last, so there is no timeout.",
     "*envoy.filters.http.ext_authz": "Asks `authz serve` about every request.",
     "*/grpc_service/timeout": "For all tries together. The default, 0.2 s, is short for a server that fetches keys.",

@@ -23,6 +23,8 @@ class Ingress:
         listen: where Envoy listens.
         admin: where its administration interface is.
         max_heap_bytes: the memory that it may have allocated.
+        cors_origins: of the pages that may call from a browser.
+        grpc_web: whether callers may speak gRPC-Web to the gRPC backend.
 
     """
 
@@ -33,6 +35,8 @@ class Ingress:
     listen: str = "127.0.0.1:10000"
     admin: str | None = None
     max_heap_bytes: int = edge.HEAP_BYTES
+    cors_origins: list[str] = field(default_factory=list)
+    grpc_web: bool = False
 
 
 def bootstrap(ingress: Ingress) -> Document:
@@ -42,10 +46,20 @@ def bootstrap(ingress: Ingress) -> Document:
         authz_cluster("authz", ingress.authz, tls=ingress.tls),
         parts.cluster("upstream", [ingress.upstream], http2=True),
     ]
+    if ingress.grpc_web:
+        routes.append(parts.grpc_web_route("upstream"))
     if ingress.http_upstream is not None:
         routes.append(parts.http_route("http_upstream"))
         clusters.append(parts.cluster("http_upstream", [ingress.http_upstream], http2=False))
-    listener = parts.listener("ingress", ingress.listen, routes, authz="authz", trusted=TrustedMetadata())
+    listener = parts.listener(
+        "ingress",
+        ingress.listen,
+        routes,
+        authz="authz",
+        trusted=TrustedMetadata(),
+        cors_origins=ingress.cors_origins,
+        grpc_web=ingress.grpc_web,
+    )
     return Document(
         data=parts.bootstrap([listener], clusters, admin=ingress.admin, max_heap_bytes=ingress.max_heap_bytes),
         title=f"For {VERSIONS}: envoy -c FILE. Made by `authz envoy-config`.",
@@ -71,8 +85,11 @@ def fragment(authz: list[str], tls: Tls) -> Document:
         data=data,
         title=f"For {VERSIONS}, in parts: not a bootstrap. Made by `authz envoy-config --format filter`.\n"
         "Merge http_connection_manager into every connection manager that outsiders reach, its http_filters before all "
-        "others, clusters into static_resources, and listener into every listener; overload_manager and "
-        "layered_runtime hold for the whole process, and belong into the bootstrap. Give your own clusters the same "
-        "per_connection_buffer_limit_bytes, and http2_protocol_options with the same windows.",
+        "others but cors, which stands before them: it answers preflights, which have no token, and lets browsers read "
+        "refusals. grpc_web stands behind them, so that the server sees who speaks gRPC-Web, and refuses in its form "
+        "(a bootstrap with --cors-origin and --grpc-web shows both). Merge clusters into static_resources, and "
+        "listener into every listener; overload_manager and layered_runtime hold for the whole process, and belong "
+        "into the bootstrap. Give your own clusters the same per_connection_buffer_limit_bytes, and "
+        "http2_protocol_options with the same windows.",
         comments=comments.BOOTSTRAP,
     )

@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from authz.envoy.config import edge
+from authz.envoy.config import browsers, edge
 from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
 
@@ -59,6 +59,8 @@ def listener(
     trusted: TrustedMetadata,
     max_request_bytes: int | None = None,
     underscores: edge.Underscores = "REJECT_REQUEST",
+    cors_origins: Sequence[str] = (),
+    grpc_web: bool = False,
 ) -> dict[str, Any]:
     """Return a listener that asks the external authorization server about every request.
 
@@ -73,15 +75,23 @@ def listener(
             bytes, and refuses more.
         underscores: what becomes of requests that have headers with underscores, which some servers read as hyphens.
             Names that only we may use are removed in every spelling all the same.
+        cors_origins: of the pages that may call from a browser; none by default.
+        grpc_web: whether gRPC-Web becomes gRPC here; give it a :func:`grpc_web_route`.
 
     """
     virtual_host: dict[str, Any] = {"name": "all", "domains": ["*"], "routes": [_dead_end(), *routes]}
+    per_filter: dict[str, Any] = {}
+    if cors_origins:
+        per_filter |= browsers.cors_policy(cors_origins)
+        virtual_host["response_headers_to_add"] = browsers.varying()
     asking = ext_authz(authz)
     if max_request_bytes is not None:
         # Only here: Envoy 1.40 shows the body as text whatever a route says of pack_as_bytes.
         asking["typed_config"]["with_request_body"] = {"max_request_bytes": max_request_bytes, "pack_as_bytes": True}
         # A stream would be held back until its end.
-        virtual_host["typed_per_filter_config"] = _buffering(disabled=True)
+        per_filter |= _buffering(disabled=True)
+    if per_filter:
+        virtual_host["typed_per_filter_config"] = per_filter
     manager = {
         "@type": HTTP_MANAGER,
         "stat_prefix": name,
@@ -91,7 +101,13 @@ def listener(
         **one_spelling(),
         "early_header_mutation_extensions": [early_removal(trusted)],
         "route_config": {"name": name, "virtual_hosts": [virtual_host]},
-        "http_filters": [asking, _router()],
+        "http_filters": [
+            *([browsers.cors_filter()] if cors_origins else []),
+            *([browsers.content_type_filter()] if grpc_web else []),
+            asking,
+            *([browsers.grpc_web_filter()] if grpc_web else []),
+            _router(),
+        ],
     }
     return {
         "name": name,
@@ -181,6 +197,16 @@ def grpc_route(cluster_name: str) -> dict[str, Any]:
     return {
         "match": {"prefix": "/", "grpc": {}},
         "route": {"cluster": cluster_name, "timeout": "0s"},
+    }
+
+
+def grpc_web_route(cluster_name: str) -> dict[str, Any]:
+    """Return a route for all calls of gRPC-Web, which Envoy does not take for gRPC before its filter has seen them."""
+    kind = {"name": "content-type", "string_match": {"prefix": browsers.GRPC_WEB}}
+    return {
+        **grpc_route(cluster_name),
+        "match": {"prefix": "/", "headers": [kind]},
+        "typed_per_filter_config": browsers.content_type(),
     }
 
 
