@@ -117,9 +117,10 @@ def envoy_config(
         for address in addresses:
             check_authz_address(setting, address)
         where = endpoints(addresses, workers=settings.workers if workers is None else workers)
-        documents = [
-            formats.bootstrap(around.ingress(where, tls)) if format == "bootstrap" else formats.fragment(where, tls)
-        ]
+        if format == "bootstrap":
+            documents = [formats.bootstrap(around.ingress(where, tls))]
+        else:
+            documents = [formats.fragment(where, tls, cors_origins=around.origins(), grpc_web=around.grpc_web)]
     write(_as_json(documents) if as_json else render(documents))
     return ALLOWED
 
@@ -132,10 +133,10 @@ def _in_cluster(
     tls: Tls,
 ) -> list[Document]:
     service = mesh.Service.parse("authz", authz[0]) if authz else mesh.Service()
-    if format == "istio":
-        return mesh.istio(service)
-    if format == "envoy-gateway":
-        return mesh.envoy_gateway(service)
+    if format != "kubernetes":
+        if around.grpc_web:
+            raise ConfigError(f"grpc_web: --format {format} has no such part; the control plane adds the filter")
+        return {"istio": mesh.istio, "envoy-gateway": mesh.envoy_gateway}[format](service, around.origins())
     scheme = "" if settings.tls_cert_file is None else "tls:"
     if settings.tls_client_ca_file is not None and tls.cert_file is None:
         raise ConfigError("authz_cert_file: missing; with tls_client_ca_file Envoy needs a certificate of its own")

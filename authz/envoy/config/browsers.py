@@ -6,7 +6,7 @@ content type that the caller sent, and answers in its form.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from authz.errors import ConfigError
@@ -47,6 +47,23 @@ def check_origin(setting: str, origin: str) -> str:
     return origin
 
 
+def around(check: Mapping[str, Any], *, cors_origins: Sequence[str], grpc_web: bool) -> list[Mapping[str, Any]]:
+    """Return the HTTP filter that asks the authorization server, and what stands around it, in their order."""
+    return [
+        *([cors_filter()] if cors_origins else []),
+        *([content_type_filter()] if grpc_web else []),
+        check,
+        *([grpc_web_filter()] if grpc_web else []),
+    ]
+
+
+def virtual_host(cors_origins: Sequence[str]) -> dict[str, Any]:
+    """Return what a virtual host has for pages of these origins."""
+    if not cors_origins:
+        return {}
+    return {"typed_per_filter_config": cors_policy(cors_origins), "response_headers_to_add": _varying()}
+
+
 def cors_filter() -> dict[str, Any]:
     """Return the HTTP filter that stands before the check."""
     return {"name": CORS, "typed_config": {"@type": f"{_TYPE}cors.v3.Cors"}}
@@ -71,7 +88,7 @@ def cors_policy(origins: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def varying() -> list[dict[str, Any]]:
+def _varying() -> list[dict[str, Any]]:
     """Return the header by which no cache gives one origin what was answered to another (Fetch, section 3.2.5)."""
     return [{"header": {"key": "vary", "value": "origin"}, "append_action": "APPEND_IF_EXISTS_OR_ADD"}]
 

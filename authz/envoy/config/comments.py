@@ -22,10 +22,10 @@ HTTP = {
     "*/early_header_mutation_extensions": "Nobody may say who they are but the authorization server. Before everything "
     "else, so also on routes that have no ext_authz.",
     "*/safe_regex": "Steps upwards that only some upstreams see as such (..;) have no route.",
-    "*/virtual_hosts/all/typed_per_filter_config/envoy.filters.http.cors": "Pages of these origins may call from a "
+    "*/typed_per_filter_config/envoy.filters.http.cors": "Pages of these origins may call from a "
     "browser, and read what is answered. No allow_credentials: a token comes in a header that a page writes, and never "
     "by itself, as cookies do. Name your own headers in allow_headers and expose_headers.",
-    "*/virtual_hosts/all/response_headers_to_add": "No cache may give one origin what was answered to another.",
+    "*/response_headers_to_add": "No cache may give one origin what was answered to another.",
     "*/http_filters/envoy.filters.http.cors": "Before the check: it answers preflights, which have no token, and lets "
     "browsers read refusals. Any other OPTIONS, or of another origin, is checked like every request.",
     "*/http_filters/envoy.filters.http.grpc_web": "Behind the check, which sees so who speaks gRPC-Web, and refuses in "

@@ -1,9 +1,10 @@
 """Envoy's configuration as one prints it: a whole bootstrap, or what belongs into one's own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from authz.envoy.config import comments, edge, parts
+from authz.envoy.config import browsers, comments, edge, parts
 from authz.envoy.config.annotated import Document
 from authz.envoy.config.authz_cluster import Tls, authz_cluster
 from authz.metadata import TrustedMetadata
@@ -67,16 +68,20 @@ def bootstrap(ingress: Ingress) -> Document:
     )
 
 
-def fragment(authz: list[str], tls: Tls) -> Document:
-    """Return what a bootstrap of one's own needs."""
+def fragment(authz: list[str], tls: Tls, *, cors_origins: Sequence[str] = (), grpc_web: bool = False) -> Document:
+    """Return what a bootstrap of one's own needs; the arguments are those of :class:`Ingress`."""
+    around = browsers.around(parts.ext_authz("authz"), cors_origins=cors_origins, grpc_web=grpc_web)
+    at_host = browsers.virtual_host(cors_origins)
     data: dict[str, Any] = {
         "http_connection_manager": {
             "use_remote_address": True,
             **edge.connection_manager(),
             **parts.one_spelling(),
             "early_header_mutation_extensions": [parts.early_removal(TrustedMetadata())],
-            "http_filters": [parts.ext_authz("authz")],
+            "http_filters": around,
         },
+        **({"virtual_host": at_host} if at_host else {}),
+        **({"routes": [parts.grpc_web_route("upstream")]} if grpc_web else {}),
         "clusters": [authz_cluster("authz", authz, tls=tls)],
         "listener": edge.buffers(),
         **edge.process(),
@@ -86,10 +91,10 @@ def fragment(authz: list[str], tls: Tls) -> Document:
         title=f"For {VERSIONS}, in parts: not a bootstrap. Made by `authz envoy-config --format filter`.\n"
         "Merge http_connection_manager into every connection manager that outsiders reach, its http_filters before all "
         "others but cors, which stands before them: it answers preflights, which have no token, and lets browsers read "
-        "refusals. grpc_web stands behind them, so that the server sees who speaks gRPC-Web, and refuses in its form "
-        "(a bootstrap with --cors-origin and --grpc-web shows both). Merge clusters into static_resources, and "
-        "listener into every listener; overload_manager and layered_runtime hold for the whole process, and belong "
-        "into the bootstrap. Give your own clusters the same per_connection_buffer_limit_bytes, and "
-        "http2_protocol_options with the same windows.",
+        "refusals. grpc_web stands behind them, so that the server sees who speaks gRPC-Web, and refuses in its form. "
+        "--cors-origin and --grpc-web print both in their places. Merge clusters into static_resources, and listener "
+        "into every listener; overload_manager and layered_runtime hold for the whole process, and belong into the "
+        "bootstrap. Give your own clusters the same per_connection_buffer_limit_bytes, and http2_protocol_options with "
+        "the same windows.",
         comments=comments.BOOTSTRAP,
     )

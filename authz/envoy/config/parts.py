@@ -80,18 +80,15 @@ def listener(
 
     """
     virtual_host: dict[str, Any] = {"name": "all", "domains": ["*"], "routes": [_dead_end(), *routes]}
-    per_filter: dict[str, Any] = {}
-    if cors_origins:
-        per_filter |= browsers.cors_policy(cors_origins)
-        virtual_host["response_headers_to_add"] = browsers.varying()
+    virtual_host |= browsers.virtual_host(cors_origins)
     asking = ext_authz(authz)
     if max_request_bytes is not None:
         # Only here: Envoy 1.40 shows the body as text whatever a route says of pack_as_bytes.
         asking["typed_config"]["with_request_body"] = {"max_request_bytes": max_request_bytes, "pack_as_bytes": True}
         # A stream would be held back until its end.
-        per_filter |= _buffering(disabled=True)
-    if per_filter:
-        virtual_host["typed_per_filter_config"] = per_filter
+        virtual_host["typed_per_filter_config"] = virtual_host.get("typed_per_filter_config", {}) | _buffering(
+            disabled=True
+        )
     manager = {
         "@type": HTTP_MANAGER,
         "stat_prefix": name,
@@ -101,13 +98,7 @@ def listener(
         **one_spelling(),
         "early_header_mutation_extensions": [early_removal(trusted)],
         "route_config": {"name": name, "virtual_hosts": [virtual_host]},
-        "http_filters": [
-            *([browsers.cors_filter()] if cors_origins else []),
-            *([browsers.content_type_filter()] if grpc_web else []),
-            asking,
-            *([browsers.grpc_web_filter()] if grpc_web else []),
-            _router(),
-        ],
+        "http_filters": [*browsers.around(asking, cors_origins=cors_origins, grpc_web=grpc_web), _router()],
     }
     return {
         "name": name,
