@@ -49,7 +49,7 @@ async function* requests() {
 }
 
 // All four kinds of call.
-async function connectEs(name, transport) {
+async function everyKind(name, transport) {
   const client = createClient(service, transport);
   await outcome(`${name} unary`, async () => (await client.unary({}, { headers })) && 1);
   await outcome(`${name} server stream`, () => count(client.serverStream({}, { headers })));
@@ -58,10 +58,10 @@ async function connectEs(name, transport) {
 }
 
 const options = { baseUrl: url, httpVersion: '2' };
-await connectEs('connect proto', createConnectTransport({ ...options, useBinaryFormat: true }));
-await connectEs('connect json', createConnectTransport({ ...options, useBinaryFormat: false }));
-await connectEs('grpc', createGrpcTransport(options));
-await connectEs('grpc-web of connect', createGrpcWebTransport(options));
+await everyKind('connect proto', createConnectTransport({ ...options, useBinaryFormat: true }));
+await everyKind('connect json', createConnectTransport({ ...options, useBinaryFormat: false }));
+await everyKind('grpc', createGrpcTransport(options));
+await everyKind('grpc-web of connect', createGrpcWebTransport(options));
 const getting = createClient(service, createConnectTransport({ ...options, useHttpGet: true }));
 await outcome('connect get', async () => (await getting.unary({}, { headers })) && 1);
 
