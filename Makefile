@@ -1,6 +1,6 @@
 # Every target sets up what it needs. The only things to have are Python (3.11 or
-# newer, with venv) and make; node is wanted for the checks of the .proto files, and
-# Chromium for the tests of the admin page in a browser.
+# newer, with venv) and make; node is wanted for the checks of the .proto files and the
+# tests of clients from npm, and Chromium for the tests in a browser.
 
 PYTHON ?= python3
 # Passed on to the program that a target runs: make demo ARGS=--keep
@@ -14,6 +14,9 @@ CHAOS_ROUNDS ?= 5
 BUF_VERSION := 1.75.0
 BUF_HOME := .cache/buf-$(BUF_VERSION)
 BUF := $(BUF_HOME)/node_modules/.bin/buf
+
+# Clients of gRPC-Web and Connect.
+WEB_CLIENTS := .cache/web-clients
 
 PROTOC := .venv-protos/bin/python -m grpc_tools.protoc
 
@@ -35,12 +38,12 @@ help: ## Show this list
 demo: .venv/.ready ## Show the whole thing at work behind a real Envoy (ARGS=--keep leaves it running)
 	@.venv/bin/authz demo $(ARGS)
 
-test: .venv/.ready .venv-xds/.ready ## Run the tests and measure coverage (ARGS="-k jws --no-cov" for a few)
+test: .venv/.ready .venv-xds/.ready web-clients ## Run the tests and measure coverage (ARGS="-k jws --no-cov" for a few)
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --cov $(ARGS)
 
 # Without what no requirement's release decides: processes, Envoy, browsers, the demo, documents, and what simulates
 # or tries many inputs. All that runs with the newest.
-NOT_WITH_LOWEST := tests/admin tests/browser tests/chaos tests/demo tests/envoy/test_workers.py tests/test_deploy.py \
+NOT_WITH_LOWEST := tests/admin tests/browser tests/web tests/chaos tests/demo tests/envoy/test_workers.py tests/test_deploy.py \
 	tests/test_examples.py tests/test_image.py tests/test_properties.py tests/test_readme.py tests/test_simulation.py
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
 	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) $(addprefix --ignore ,$(NOT_WITH_LOWEST)) \
@@ -105,7 +108,7 @@ clean: ## Remove everything that make made
 
 # ---- What the targets need ----
 
-.PHONY: check-breaking check-protos protos-with-buf
+.PHONY: check-breaking check-protos protos-with-buf web-clients
 
 protos-with-buf: .venv-protos/.ready $(BUF)
 	$(BUF) generate
@@ -125,6 +128,16 @@ check-protos:
 
 $(BUF):
 	npm install --prefix $(BUF_HOME) --no-audit --no-fund --loglevel=error @bufbuild/buf@$(BUF_VERSION)
+
+web-clients:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEB_CLIENTS)/.ready; \
+	else echo 'No client of gRPC-Web and Connect from npm is tested: npm is not installed.'; fi
+
+$(WEB_CLIENTS)/.ready: tests/web/package.json tests/web/package-lock.json
+	@mkdir -p $(@D)
+	cp $^ $(@D)
+	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
+	@touch $@
 
 # Environments of their own: the generators' releases are pinned, and Envoy's own
 # messages overwrite files of packages that the tests use.

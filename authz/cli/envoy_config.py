@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from authz.cli.app import ALLOWED, app, write
-from authz.envoy.config import edge, formats, kubernetes, mesh
+from authz.envoy.config import browsers, edge, formats, kubernetes, mesh
 from authz.envoy.config.addresses import check_listening
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.authz_cluster import Tls, check_authz_address, endpoints
@@ -38,6 +38,11 @@ class Around:
     max_heap_bytes: Annotated[int, Parameter(validator=validators.Number(gte=_LEAST_HEAP))] = edge.HEAP_BYTES
     """The memory that Envoy may have allocated before it refuses requests; keep it below what its container grants."""
 
+    cors_origin: list[str] | None = None
+    """Origin of the pages that may call from a browser, such as https://app.example; may be given several times."""
+    grpc_web: Annotated[bool, Parameter(negative=())] = False
+    """Let callers speak gRPC-Web to the gRPC backend."""
+
     def ingress(self, authz: list[str], tls: Tls) -> formats.Ingress:
         """Return it with its check, or raise ConfigError."""
         if self.upstream is None:
@@ -56,7 +61,13 @@ class Around:
             listen=self.listen,
             admin=self.admin,
             max_heap_bytes=self.max_heap_bytes,
+            cors_origins=self.origins(),
+            grpc_web=self.grpc_web,
         )
+
+    def origins(self) -> list[str]:
+        """Return the origins, or raise ConfigError."""
+        return [browsers.check_origin("cors_origin", origin) for origin in self.cors_origin or ()]
 
 
 @app.command
@@ -109,9 +120,10 @@ def envoy_config(
         for address in addresses:
             check_authz_address(setting, address)
         where = endpoints(addresses, workers=settings.workers if workers is None else workers)
-        documents = [
-            formats.bootstrap(around.ingress(where, tls)) if format == "bootstrap" else formats.fragment(where, tls)
-        ]
+        if format == "bootstrap":
+            documents = [formats.bootstrap(around.ingress(where, tls))]
+        else:
+            documents = [formats.fragment(where, tls, cors_origins=around.origins(), grpc_web=around.grpc_web)]
     write(_as_json(documents) if as_json else render(documents))
     return ALLOWED
 
@@ -124,10 +136,10 @@ def _in_cluster(
     tls: Tls,
 ) -> list[Document]:
     service = mesh.Service.parse("authz", authz[0]) if authz else mesh.Service()
-    if format == "istio":
-        return mesh.istio(service)
-    if format == "envoy-gateway":
-        return mesh.envoy_gateway(service)
+    if format != "kubernetes":
+        if around.grpc_web:
+            raise ConfigError(f"grpc_web: --format {format} has no such part; the control plane adds the filter")
+        return {"istio": mesh.istio, "envoy-gateway": mesh.envoy_gateway}[format](service, around.origins())
     scheme = "" if settings.tls_cert_file is None else "tls:"
     if settings.tls_client_ca_file is not None and tls.cert_file is None:
         raise ConfigError("authz_cert_file: missing; with tls_client_ca_file Envoy needs a certificate of its own")

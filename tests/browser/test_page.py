@@ -1,7 +1,6 @@
 """The admin page in a real Chromium: what an operator sees, reaches with the keyboard, and can do."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +9,10 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from authz.demo.signing import SigningKey
 from tests.admin.site import SECRET, Site
-from tests.browser.chromium import ARGUMENTS, path_of_chromium
 from tests.doubles import ORG, jwks, m2m_claims
 from tests.marked import service_file, with_imports
 from tests.programs import PATIENCE
@@ -35,17 +33,6 @@ HOSTILE = "/a.B/<img src=x onerror=document.title='stolen'>"
 expect.set_options(timeout=PATIENCE * 1000)
 
 NewToken = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = path_of_chromium()
-    if path is None and os.environ.get("CI") != "true":
-        pytest.skip("there is no Chromium here: apt-get install chromium; CI has one")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path or "/usr/bin/chromium", args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from authz.demo.stack import Stack
 from tests.e2e import http1
 from tests.e2e.conftest import Doors
 from tests.e2e.ledger import call_ledger, organizations
+from tests.envoy.messages import sentence
 from tests.interceptors.client import Outcome, Silence, bearer
 from tests.interceptors.servers import channel_to
 
@@ -154,7 +155,7 @@ def test_refusal_is_worded_for_its_client(
     answer = http1.get(stack.target, headers=metadata(bad[case]))
 
     assert (outcome.details, outcome.trailers["www-authenticate"]) == (message, challenge)
-    assert (answer.status, answer.body) == (401, json.dumps({"error": message}))
+    assert (answer.status, sentence(answer.json)) == (401, ("unauthenticated", message))
     assert answer.headers["www-authenticate"] == challenge
     assert answer.headers["content-type"] == "application/json"
     assert "grpc-status-details-bin" not in answer.headers
@@ -269,7 +270,7 @@ def test_server_without_keys_is_undecided_until_it_has_them(
 
     assert (without.code, without.reason) == (grpc.StatusCode.UNAVAILABLE, "KEY_SET_UNAVAILABLE")
     assert without.trailers["retry-after"] == str(without.retry_delay)
-    assert (answer.status, answer.json) == (503, {"error": "Authorization is unavailable"})
+    assert (answer.status, sentence(answer.json)) == (503, ("unavailable", "Authorization is unavailable"))
     assert 1 <= int(answer.headers["retry-after"]) <= 60
     assert malformed.code is grpc.StatusCode.UNAUTHENTICATED
     assert found.code is grpc.StatusCode.OK

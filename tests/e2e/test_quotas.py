@@ -21,6 +21,7 @@ from tests.doubles import AUDIENCE, ISSUER, ORG, jwks
 from tests.e2e import http1
 from tests.e2e.mesh import METERED, Mesh, grpc_echo, serve_here
 from tests.e2e.variants import manager_of
+from tests.envoy.messages import sentence
 from tests.interceptors.client import bearer, call
 from tests.interceptors.servers import channel_to, on_loopback
 from tests.policy.test_docs import example
@@ -52,7 +53,7 @@ def test_http_client_over_its_quota_gets_429_and_when_to_come_back(mesh: Mesh, s
     answers = [http1.get(mesh.target, "/accounts", headers=token) for _ in range(4)]
 
     assert [answer.status for answer in answers] == [200, 200, 200, 429]
-    assert answers[-1].json == {"error": "Quota exceeded"}
+    assert sentence(answers[-1].json) == ("resource_exhausted", "Quota exceeded")
     assert 600 < int(answers[-1].headers["retry-after"]) <= 1020
 
 

@@ -19,6 +19,7 @@ from authz.metadata import TrustedMetadata
 from tests.doubles import ORG
 from tests.e2e import http1
 from tests.e2e.mesh import OPEN_PREFIX, PUBLIC, PUBLIC_CALL, Mesh, Seen
+from tests.envoy.messages import sentence
 from tests.interceptors.client import Outcome, bearer, call
 from tests.interceptors.servers import channel_to
 
@@ -71,7 +72,8 @@ def test_denial_stays_shut_whatever_failures_may_do(mesh: Mesh, sign: Sign, list
     over_http = http1.get(target, "/accounts", headers=token)
 
     assert (over_grpc.code, over_grpc.details, over_grpc.messages) == (row.code, row.message, [])
-    assert (over_http.status, over_http.json) == (row.http_status, {"error": row.message})
+    assert over_http.status == row.http_status
+    assert sentence(over_http.json) == (row.code.name.lower(), row.message)
     for headers in (over_grpc.trailers, over_http.headers):
         assert {"www-authenticate", "retry-after"} & headers.keys() == ({row.header} if row.header else set())
     # For gRPC's retry policies only.

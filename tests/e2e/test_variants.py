@@ -14,6 +14,7 @@ from tests.doubles import ORG, m2m_claims
 from tests.e2e import http1
 from tests.e2e.mesh import PUBLIC_CALL, Mesh, Seen
 from tests.e2e.variants import ADMITTED, FOREIGN, LIMITED, MISSPELT, NARROWED, SCOPED, UNKNOWN_POLICY
+from tests.envoy.messages import sentence
 from tests.interceptors.client import Outcome, bearer, call
 from tests.interceptors.servers import channel_to
 
@@ -201,22 +202,25 @@ def test_shadow_enforces_nothing_and_lets_no_forgery_through(ask: Ask, sign: Sig
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_grpc"),
+    ("kind", "has_grpc_status"),
     [
         ("application/grpc", True),
         ("application/grpc+proto", True),
         ("application/grpc;x=1", False),
         ("Application/GRPC", False),
-        ("application/grpc-web", False),
+        ("application/grpc-web", True),
+        ("application/grpc-web-text", True),
         ("application/json", False),
     ],
 )
-def test_refusal_is_worded_for_what_envoy_takes_the_request_for(mesh: Mesh, kind: str, *, is_grpc: bool) -> None:
+def test_refusal_is_worded_for_what_envoy_takes_the_request_for(
+    mesh: Mesh, kind: str, *, has_grpc_status: bool
+) -> None:
     answer = http1.get(mesh.target, CALL, headers=[("content-type", kind)])
 
-    if is_grpc:
+    if has_grpc_status:
         assert (answer.status, answer.headers["grpc-status"], answer.body) == (200, "16", "")
         assert answer.headers["grpc-message"] == "No token provided"
     else:
-        assert (answer.status, answer.json) == (401, {"error": "No token provided"})
+        assert (answer.status, sentence(answer.json)) == (401, ("unauthenticated", "No token provided"))
         assert "grpc-status" not in answer.headers

@@ -47,12 +47,25 @@ def is_sound(response: CheckResponse) -> bool:
     verdict = response.WhichOneof("http_response")
     if response.status.code == 0:
         return verdict == "ok_response"
-    http_status = response.denied_response.status.code
-    return verdict == "denied_response" and (response.status.code, http_status) in STATUSES
+    denied = response.denied_response
+    kinds = [option.header.value for option in denied.headers if option.header.key == "content-type"]
+    if any(kind.startswith(IN_BAND) for kind in kinds):
+        return verdict == "denied_response" and denied.status.code == 200 and response.status.code in dict(STATUSES)
+    return verdict == "denied_response" and (response.status.code, denied.status.code) in STATUSES
 
+
+IN_BAND = ("application/grpc-web+", "application/connect+")
+"""What the content types begin with whose refusals have the HTTP status 200, for clients look no further elsewhere."""
 
 STATUSES = {(16, 401), (7, 403), (8, 429), (14, 503), (13, 500)}
 """The gRPC and HTTP statuses of refusals, in pairs."""
+
+
+def sentence(body: Any) -> tuple[str, str]:
+    """Return the code of Connect and the sentence that a refusal over HTTP has, wherever it has them."""
+    assert body.keys() == {"error", "code", "message", "details"}
+    assert body["error"] == body["message"]
+    return body["code"], body["message"]
 
 
 class Denial:

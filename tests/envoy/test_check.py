@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.call import ANONYMOUS, Call, Principal
+from authz.envoy.check.forms import Form as Protocol
+from authz.envoy.check.forms import form_of
 from authz.envoy.check.limits import facts_of
-from authz.envoy.check.messages import allow, allowed, check_path, denied, deny, is_fit, is_grpc, read
+from authz.envoy.check.messages import allow, allowed, check_path, denied, deny, is_fit, read
 from authz.envoy.v3.external_auth_pb2 import (
     AttributeContext,
     CheckRequest,
@@ -65,6 +67,7 @@ from tests.envoy.messages import (
     in_header_map,
     in_headers,
     is_sound,
+    sentence,
 )
 
 PRINCIPAL = Principal(
@@ -114,10 +117,9 @@ ERRORS = [
     UnauthenticatedError(),
     UnavailableError(),
 ]
-CLIENTS = [pytest.param(True, id="grpc"), pytest.param(False, id="http")]
 
 each_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__}-{error.reason}")
-each_client = pytest.mark.parametrize("grpc", CLIENTS)
+each_client = pytest.mark.parametrize("protocol", Protocol)
 each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 each_principal = pytest.mark.parametrize(
     "principal", [PRINCIPAL, WITHOUT_SCOPES, ANONYMOUS], ids=["full", "without-scopes", "anonymous"]
@@ -186,10 +188,10 @@ def test_query_is_no_part_of_the_method(form: Form, path: str, method: str) -> N
 
 
 def test_question_without_content_is_a_call_of_nothing() -> None:
-    call, is_grpc_client, _ = read(b"")
+    call, protocol, _ = read(b"")
 
     assert (call.method, list(call.metadata), call.peer, call.credentials) == ("", [], Peer(), [])
-    assert not is_grpc_client
+    assert protocol is Protocol.HTTP
 
 
 @pytest.mark.parametrize(
@@ -246,13 +248,13 @@ def test_fields_that_newer_envoys_add_are_no_error() -> None:
     ],
 )
 def test_client_is_a_grpc_one_exactly_where_envoy_says_so(kinds: list[str], *, expected: bool) -> None:
-    assert is_grpc(kinds) is expected
+    assert (form_of(kinds) is Protocol.GRPC) is expected
 
 
 @each_form
 def test_client_is_known_by_its_content_type_alone(form: Form) -> None:
-    assert read(form(("te", "trailers"), GRPC).SerializeToString())[1]
-    assert not read(form(("te", "application/grpc")).SerializeToString())[1]
+    assert read(form(("te", "trailers"), GRPC).SerializeToString())[1] is Protocol.GRPC
+    assert read(form(("te", "application/grpc")).SerializeToString())[1] is Protocol.HTTP
 
 
 @pytest.mark.parametrize(
@@ -474,10 +476,11 @@ def test_every_kind_of_error_is_among_those_tried() -> None:
 
 @each_error
 @each_client
-def test_denials_have_a_code_and_its_http_status(error: AuthzError, *, grpc: bool) -> None:
-    response = deny(refusal_of(error, CHALLENGE), grpc=grpc)
+def test_denials_have_a_code_and_its_http_status(error: AuthzError, protocol: Protocol) -> None:
+    response = deny(refusal_of(error, CHALLENGE), protocol)
 
-    assert (response.status.code, response.denied_response.status.code) in STATUSES
+    is_in_band = protocol not in (Protocol.GRPC, Protocol.HTTP)
+    assert response.denied_response.status.code == (200 if is_in_band else dict(STATUSES)[response.status.code])
     assert response.status.code == error.code.value
     assert is_sound(response)
 
@@ -485,7 +488,7 @@ def test_denials_have_a_code_and_its_http_status(error: AuthzError, *, grpc: boo
 @each_error
 def test_grpc_clients_get_a_sentence_and_the_details(error: AuthzError) -> None:
     refusal = refusal_of(error, CHALLENGE)
-    denial = Denial(deny(refusal, grpc=True))
+    denial = Denial(deny(refusal, Protocol.GRPC))
 
     assert denial.body == refusal.message
     assert denial.details == denial.raw["grpc-status-details-bin"] == refusal.details
@@ -496,7 +499,7 @@ def test_grpc_clients_get_a_sentence_and_the_details(error: AuthzError) -> None:
 @each_error
 def test_what_envoy_would_make_something_else_of_has_a_grpc_status(error: AuthzError) -> None:
     """Envoy makes the right one of every other HTTP status that a refusal may have."""
-    headers = Denial(deny(refusal_of(error, CHALLENGE), grpc=True)).headers
+    headers = Denial(deny(refusal_of(error, CHALLENGE), Protocol.GRPC)).headers
 
     assert headers.get("grpc-status") == {429: "8", 500: "13"}.get(refusal_of(error, CHALLENGE).http_status)
 
@@ -504,32 +507,33 @@ def test_what_envoy_would_make_something_else_of_has_a_grpc_status(error: AuthzE
 @each_error
 def test_http_clients_get_json_and_no_trailers(error: AuthzError) -> None:
     refusal = refusal_of(error, CHALLENGE)
-    denial = Denial(deny(refusal, grpc=False))
+    denial = Denial(deny(refusal, Protocol.HTTP))
 
-    assert denial.json == {"error": refusal.message}
+    assert denial.json["error"] == refusal.message
+    assert sentence(denial.json) == (error.code.name.lower(), refusal.message)
     assert denial.headers["content-type"] == "application/json"
     assert not [name for name in denial.headers if name.startswith("grpc-")]
 
 
 @each_error
 @each_client
-def test_envoy_is_told_why_a_request_is_denied_and_nothing_else(error: AuthzError, *, grpc: bool) -> None:
-    assert dict(deny(refusal_of(error, CHALLENGE), grpc=grpc).dynamic_metadata) == {"reason": error.reason}
+def test_envoy_is_told_why_a_request_is_denied_and_nothing_else(error: AuthzError, protocol: Protocol) -> None:
+    assert dict(deny(refusal_of(error, CHALLENGE), protocol).dynamic_metadata) == {"reason": error.reason}
 
 
 @each_error
 @each_client
-def test_denial_that_is_remembered_is_the_same(error: AuthzError, *, grpc: bool) -> None:
+def test_denial_that_is_remembered_is_the_same(error: AuthzError, protocol: Protocol) -> None:
     refusal = refusal_of(error, CHALLENGE)
 
-    assert denied(refusal, grpc=grpc) is denied(refusal, grpc=grpc)
-    assert CheckResponse.FromString(denied(refusal, grpc=grpc)) == deny(refusal, grpc=grpc)
+    assert denied(refusal, protocol) is denied(refusal, protocol)
+    assert CheckResponse.FromString(denied(refusal, protocol)) == deny(refusal, protocol)
 
 
 @each_error
 @each_client
-def test_headers_of_denials_are_clean(error: AuthzError, *, grpc: bool) -> None:
-    for option in deny(refusal_of(error, CHALLENGE), grpc=grpc).denied_response.headers:
+def test_headers_of_denials_are_clean(error: AuthzError, protocol: Protocol) -> None:
+    for option in deny(refusal_of(error, CHALLENGE), protocol).denied_response.headers:
         assert re.fullmatch(r"[a-z][a-z-]*", option.header.key)
         assert re.fullmatch(r"[ -~]{1,16384}", option.header.value)
         assert option.append_action == 2
@@ -537,24 +541,24 @@ def test_headers_of_denials_are_clean(error: AuthzError, *, grpc: bool) -> None:
 
 @each_error
 @each_client
-def test_messages_of_errors_stay_inside(error: AuthzError, *, grpc: bool) -> None:
-    assert b"a secret detail" not in deny(refusal_of(error, CHALLENGE), grpc=grpc).SerializeToString()
+def test_messages_of_errors_stay_inside(error: AuthzError, protocol: Protocol) -> None:
+    assert b"a secret detail" not in deny(refusal_of(error, CHALLENGE), protocol).SerializeToString()
 
 
 @pytest.mark.parametrize(
     ("error", "body"),
     [
-        (TokenMissingError(), '{"error": "No token provided"}'),
-        (TokenExpiredError(), '{"error": "Invalid token"}'),
-        (PermissionDeniedError(), '{"error": "Permission denied"}'),
-        (ResourceExhaustedError(), '{"error": "Quota exceeded"}'),
-        (KeySetUnavailableError(), '{"error": "Authorization is unavailable"}'),
-        (InternalError(), '{"error": "Internal error"}'),
+        (TokenMissingError(), '{"error": "No token provided", '),
+        (TokenExpiredError(), '{"error": "Invalid token", '),
+        (PermissionDeniedError(), '{"error": "Permission denied", '),
+        (ResourceExhaustedError(), '{"error": "Quota exceeded", '),
+        (KeySetUnavailableError(), '{"error": "Authorization is unavailable", '),
+        (InternalError(), '{"error": "Internal error", '),
     ],
     ids=["missing", "expired", "forbidden", "quota", "unavailable", "internal"],
 )
 def test_bodies_are_worded_as_workos_does(error: AuthzError, body: bytes) -> None:
-    assert Denial(deny(refusal_of(error, CHALLENGE), grpc=False)).body == body
+    assert Denial(deny(refusal_of(error, CHALLENGE), Protocol.HTTP)).body.startswith(body)
 
 
 # ---- Whatever may come ----
@@ -590,13 +594,14 @@ def test_nothing_we_allow_can_be_read_as_a_denial(principal: Principal) -> None:
     assert given.isdisjoint(response.ok_response.headers_to_remove)
 
 
-@given(refusal=refusals, grpc=st.booleans())
-def test_nothing_we_deny_can_be_read_as_allowed(refusal: Refusal, *, grpc: bool) -> None:
-    response = CheckResponse.FromString(deny(refusal, grpc=grpc).SerializeToString())
+@given(refusal=refusals, protocol=st.sampled_from(Protocol))
+def test_nothing_we_deny_can_be_read_as_allowed(refusal: Refusal, protocol: Protocol) -> None:
+    response = CheckResponse.FromString(deny(refusal, protocol).SerializeToString())
 
     assert is_sound(response)
     assert response.status.code != 0
-    assert grpc or json.loads(response.denied_response.body) == {"error": refusal.message}
+    if protocol is Protocol.HTTP:
+        assert json.loads(response.denied_response.body)["error"] == refusal.message
 
 
 # ---- What clients of ext_authz take (gRFC A92) ----
@@ -669,20 +674,21 @@ def test_no_principal_that_a_token_gives_is_too_much_for_headers(principal: Prin
     assert complaints(allow(principal, TRUSTED, remove_authorization=remove)) == []
 
 
-@given(refusal=wild_refusals, grpc=st.booleans())
-def test_headers_of_every_denial_are_taken_by_every_client(refusal: Refusal, *, grpc: bool) -> None:
-    response = deny(refusal, grpc=grpc)
+@given(refusal=wild_refusals, protocol=st.sampled_from(Protocol))
+def test_headers_of_every_denial_are_taken_by_every_client(refusal: Refusal, protocol: Protocol) -> None:
+    response = deny(refusal, protocol)
 
     assert is_sound(response)
     assert complaints(response) == []
 
 
-@pytest.mark.parametrize("grpc", CLIENTS)
-def test_challenge_that_is_too_long_is_left_out_and_the_denial_stands(*, grpc: bool) -> None:
+@each_client
+def test_challenge_that_is_too_long_is_left_out_and_the_denial_stands(protocol: Protocol) -> None:
     challenge = Challenge(realm="a" * 16384)
-    denial = Denial(deny(refusal_of(TokenExpiredError(), challenge), grpc=grpc))
+    denial = Denial(deny(refusal_of(TokenExpiredError(), challenge), protocol))
 
-    assert (denial.code, denial.http_status) == (16, 401)
+    assert denial.code == 16
+    assert denial.http_status == (401 if protocol in (Protocol.GRPC, Protocol.HTTP) else 200)
     assert "www-authenticate" not in denial.headers
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.call import MAX_ENTRIES, MAX_METADATA_BYTES, check_size
+from authz.envoy.check.forms import Form as Protocol
 from authz.envoy.check.messages import MAX_CERTIFICATE, MAX_CLAIMS_BYTES, read
 from authz.envoy.check.outline import MAX_FIELDS, MAX_QUESTION_BYTES, size_without_body
 from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest, HeaderMap, HeaderValue
@@ -47,15 +48,15 @@ class Counted(bytes):
 def test_as_many_headers_as_may_be_are_read(form: Form) -> None:
     headers = [(f"x-{number}", "v" * 490) for number in range(MAX_ENTRIES - 1)]
 
-    call, is_grpc, _ = read(form(GRPC, *headers).SerializeToString())
+    call, protocol, _ = read(form(GRPC, *headers).SerializeToString())
 
-    assert (len(call.metadata), len(list(call.metadata)), is_grpc) == (MAX_ENTRIES, MAX_ENTRIES, True)
+    assert (len(call.metadata), len(list(call.metadata)), protocol) == (MAX_ENTRIES, MAX_ENTRIES, Protocol.GRPC)
 
 
 @each_form
 @pytest.mark.parametrize("size", [0, 60_000, 4_000_000])
 def test_body_does_not_count(form: Form, size: int) -> None:
-    call, _, _ = read(with_body(form(GRPC, bearer("a.b.c"), ("x", "v" * 60_000)), b"b" * size))
+    call, *_ = read(with_body(form(GRPC, bearer("a.b.c"), ("x", "v" * 60_000)), b"b" * size))
 
     assert call.credentials == ["Bearer a.b.c"]
     assert call.size is not None

@@ -26,7 +26,18 @@ from authz.policy.document import Document
 from authz.verifier import Verifier
 from tests.certificates import Authority, dns, uris
 from tests.doubles import AUDIENCE, ISSUER, ORG, FakeIssuer, FakeTransport, ManualClock, json_response, jwks, m2m_claims
-from tests.envoy.messages import FORMS, GRPC, GRPC_PATH, Denial, Form, bearer, in_header_map, in_headers, is_sound
+from tests.envoy.messages import (
+    FORMS,
+    GRPC,
+    GRPC_PATH,
+    Denial,
+    Form,
+    bearer,
+    in_header_map,
+    in_headers,
+    is_sound,
+    sentence,
+)
 
 Ask = Callable[[CheckRequest | bytes], CheckResponse]
 
@@ -240,7 +251,8 @@ def test_paths_like_a_public_one_are_not_public(ask: Ask, path: str) -> None:
 def test_bytes_that_are_no_question_are_denied(ask: Ask, body: bytes) -> None:
     denial = Denial(ask(body))
 
-    assert (denial.code, denial.http_status, denial.json) == (7, 403, {"error": "Permission denied"})
+    assert (denial.code, denial.http_status) == (7, 403)
+    assert sentence(denial.json) == ("permission_denied", "Permission denied")
 
 
 class Hostile(Authorizer):

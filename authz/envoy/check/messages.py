@@ -8,7 +8,6 @@ which has none.
 
 import binascii
 import functools
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 from google.protobuf.json_format import MessageToDict
 
 from authz.call import MAX_ENTRIES, Call, Entry, Principal, malformed
+from authz.envoy.check.forms import Form, answer, form_of
 from authz.envoy.check.limits import facts_of
 from authz.envoy.check.outline import size_without_body
 from authz.envoy.v3.external_auth_pb2 import (
@@ -31,7 +31,7 @@ from authz.envoy.v3.external_auth_pb2 import (
     OkHttpResponse,
     Status,
 )
-from authz.errors import Code, InternalError
+from authz.errors import InternalError
 from authz.metadata import TrustedMetadata
 from authz.peer import Peer
 from authz.quota import Quota
@@ -69,13 +69,13 @@ class Question(NamedTuple):
 
     Attributes:
         call: the call.
-        is_grpc: whether Envoy takes it for gRPC, and turns a denial into a gRPC status.
+        form: how a denial is written, by the protocol that the caller speaks.
         http: the request as Envoy shows it.
 
     """
 
     call: Call
-    is_grpc: bool
+    form: Form
     http: AttributeContext.HttpRequest
 
 
@@ -117,7 +117,7 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> Question:
         verified_claims=claims,
         size=size,
     )
-    return Question(call, is_grpc(kinds), http)
+    return Question(call, form_of(kinds), http)
 
 
 class _Headers:
@@ -196,11 +196,6 @@ def _peer(certificate: str, principal: str) -> Peer:
         return Peer(principals=principals)
 
 
-def is_grpc(kinds: Sequence[str]) -> bool:
-    """Say whether Envoy takes a request for gRPC that has these values of ``content-type``."""
-    return len(kinds) == 1 and (kinds[0] == "application/grpc" or kinds[0].startswith("application/grpc+"))
-
-
 def check_path(path: str, *, grpc: bool) -> None:
     """Check that the path is one that every server reads alike.
 
@@ -265,32 +260,23 @@ def allowed(
     return allow(principal, trusted, remove_authorization=remove_authorization, quota=quota).SerializeToString()
 
 
-# Envoy makes UNAVAILABLE of a 429, which clients try again at once, and UNKNOWN of a 500, unless it is told otherwise.
-_NOT_AS_ENVOY_HAS_IT = frozenset({Code.RESOURCE_EXHAUSTED, Code.INTERNAL})
-
-
-def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
+def deny(refusal: Refusal, form: Form) -> CheckResponse:
     """Return the response that stops a request.
 
     Also a 503 is a ``denied_response``: what else says "cannot decide" is let through by ``failure_mode_allow``.
-    A header that some client would not take is left out; the denial stands without it.
+    A header that some client would not take is left out; the denial stands without it. So does a denial whose HTTP
+    status is 200, as some protocols want it: Envoy looks at ``status.code`` alone.
 
     Args:
         refusal: what the caller gets.
-        grpc: whether that is a gRPC status, or else an HTTP status with a JSON body.
+        form: how that is written.
 
     """
-    if grpc:
-        body, headers = refusal.message, refusal.trailers
-        if refusal.code in _NOT_AS_ENVOY_HAS_IT:
-            headers = (*headers, Entry("grpc-status", str(refusal.code.value)))
-    else:
-        body = json.dumps({"error": refusal.message})
-        headers = (*refusal.headers, Entry("content-type", "application/json"))
+    status, headers, body = answer(refusal, form)
     response = CheckResponse(
         status=Status(code=refusal.code.value, message=refusal.message),
         denied_response=DeniedHttpResponse(
-            status=HttpStatus(code=refusal.http_status),  # type: ignore[arg-type]
+            status=HttpStatus(code=status),  # type: ignore[arg-type]
             headers=_headers(headers),
             body=body,
         ),
@@ -299,11 +285,11 @@ def deny(refusal: Refusal, *, grpc: bool) -> CheckResponse:
     return response
 
 
-# Few reasons, and whoever is refused may ask often.
-@functools.lru_cache(256)
-def denied(refusal: Refusal, *, grpc: bool) -> bytes:
+# Few reasons and forms, and whoever is refused may ask often.
+@functools.lru_cache(512)
+def denied(refusal: Refusal, form: Form) -> bytes:
     """Return :func:`deny`, serialized."""
-    return deny(refusal, grpc=grpc).SerializeToString()
+    return deny(refusal, form).SerializeToString()
 
 
 def _tell(response: CheckResponse, **facts: str) -> None:

@@ -5,6 +5,7 @@ from time import perf_counter
 from authz.authorizer import Authorizer
 from authz.decision import Evidence
 from authz.envoy.check import messages
+from authz.envoy.check.forms import Form
 from authz.envoy.check.isolation import RequestIsolation
 from authz.errors import InternalError, OverloadedError
 from authz.flow import Flow, Wait, arun
@@ -13,7 +14,7 @@ from authz.shares import Shares
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 
-_LAST_WORD = messages.denied(refusal_of(InternalError(), Challenge()), grpc=True)
+_LAST_WORD = messages.denied(refusal_of(InternalError(), Challenge()), Form.GRPC)
 
 MAX_PENDING = 1024
 
@@ -95,12 +96,12 @@ class AuthorizationServicer:
 
     def _check_flow(self, body: bytes) -> Flow[bytes]:
         began = perf_counter()
-        call, is_grpc = messages.UNREADABLE, False
+        call, form = messages.UNREADABLE, Form.HTTP
         evidence, refusal = Evidence(), None
         try:
-            call, is_grpc, http = messages.read(body, jwt_authn_payload=self._jwt_authn_payload)
+            call, form, http = messages.read(body, jwt_authn_payload=self._jwt_authn_payload)
             principal = yield from self.authorizer.authorize(call, evidence)
-            messages.check_path(call.method, grpc=is_grpc)
+            messages.check_path(call.method, grpc=form is Form.GRPC)
             if evidence.isolation is not None:
                 evidence.isolation.check(http, principal)
             answer = messages.allowed(
@@ -113,13 +114,13 @@ class AuthorizationServicer:
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
             refusal = self.authorizer.refusal(call, error)
-            answer = messages.denied(refusal, grpc=is_grpc)
+            answer = messages.denied(refusal, form)
         self.authorizer.decided(call, evidence, refusal, perf_counter() - began, door="envoy")
         return answer
 
     def unforeseen(self, error: BaseException) -> bytes:
         """Return the answer to a request of which nothing is known but that ``error`` came up."""
         try:
-            return messages.denied(self.authorizer.refusal(messages.UNREADABLE, error), grpc=True)
+            return messages.denied(self.authorizer.refusal(messages.UNREADABLE, error), Form.GRPC)
         except BaseException:  # noqa: BLE001 - not even the log works
             return _LAST_WORD

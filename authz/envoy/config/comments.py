@@ -31,6 +31,16 @@ HTTP = {
     "after 15 s (timeout), and streams on which nothing is sent after 5 minutes (stream_idle_timeout of the manager, "
     "which idle_timeout replaces). The backend keeps the caller's own deadline. Answers to plain HTTP requests may "
     "last as well, events that a server sends among them, while something is sent once in 5 minutes.",
+    "*/typed_per_filter_config/envoy.filters.http.cors": "Pages of these origins may call from a "
+    "browser, and read what is answered. No allow_credentials: a token comes in a header that a page writes, and never "
+    "by itself, as cookies do. Name your own headers in allow_headers and expose_headers.",
+    "*/response_headers_to_add": "No cache may give one origin what was answered to another.",
+    "*/http_filters/envoy.filters.http.cors": "Before the check: it answers preflights, which have no token, and lets "
+    "browsers read refusals. Any other OPTIONS, or of another origin, is checked like every request.",
+    "*/http_filters/envoy.filters.http.grpc_web": "Behind the check, which sees so who speaks gRPC-Web, and refuses in "
+    "its form; before it every refusal would have the code that Envoy makes of an HTTP status.",
+    "*/http_filters/envoy.filters.http.header_mutation.grpc_web_content_type": "Refusals of gRPC-Web have no body, so "
+    "Envoy takes away their content-type, without which some clients look no further.",
     "*envoy.filters.http.ext_authz": "Asks `authz serve` about every request.",
     "*/grpc_service/timeout": "For all tries together. The default, 0.2 s, is short for a server that fetches keys.",
     "*/retry_policy": "A check has no effects, but that quotas may count it, so one that got no answer is "

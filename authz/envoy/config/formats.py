@@ -1,9 +1,10 @@
 """Envoy's configuration as one prints it: a whole bootstrap, or what belongs into one's own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from authz.envoy.config import comments, edge, parts, upstream
+from authz.envoy.config import browsers, comments, edge, parts, upstream
 from authz.envoy.config.annotated import Document
 from authz.envoy.config.authz_cluster import Tls, authz_cluster
 from authz.metadata import TrustedMetadata
@@ -23,6 +24,8 @@ class Ingress:
         listen: where Envoy listens.
         admin: where its administration interface is.
         max_heap_bytes: the memory that it may have allocated.
+        cors_origins: of the pages that may call from a browser.
+        grpc_web: whether callers may speak gRPC-Web to the gRPC backend.
 
     """
 
@@ -33,6 +36,8 @@ class Ingress:
     listen: str = "127.0.0.1:10000"
     admin: str | None = None
     max_heap_bytes: int = edge.HEAP_BYTES
+    cors_origins: list[str] = field(default_factory=list)
+    grpc_web: bool = False
 
 
 def bootstrap(ingress: Ingress) -> Document:
@@ -42,10 +47,20 @@ def bootstrap(ingress: Ingress) -> Document:
         authz_cluster("authz", ingress.authz, tls=ingress.tls),
         parts.cluster("upstream", [ingress.upstream], http2=True),
     ]
+    if ingress.grpc_web:
+        routes.append(parts.grpc_web_route("upstream"))
     if ingress.http_upstream is not None:
         routes.append(parts.http_route("http_upstream"))
         clusters.append(parts.cluster("http_upstream", [ingress.http_upstream], http2=False))
-    listener = parts.listener("ingress", ingress.listen, routes, authz="authz", trusted=TrustedMetadata())
+    listener = parts.listener(
+        "ingress",
+        ingress.listen,
+        routes,
+        authz="authz",
+        trusted=TrustedMetadata(),
+        cors_origins=ingress.cors_origins,
+        grpc_web=ingress.grpc_web,
+    )
     return Document(
         data=parts.bootstrap([listener], clusters, admin=ingress.admin, max_heap_bytes=ingress.max_heap_bytes),
         title=f"For {VERSIONS}: envoy -c FILE. Made by `authz envoy-config`.",
@@ -53,16 +68,20 @@ def bootstrap(ingress: Ingress) -> Document:
     )
 
 
-def fragment(authz: list[str], tls: Tls) -> Document:
-    """Return what a bootstrap of one's own needs."""
+def fragment(authz: list[str], tls: Tls, *, cors_origins: Sequence[str] = (), grpc_web: bool = False) -> Document:
+    """Return what a bootstrap of one's own needs; the arguments are those of :class:`Ingress`."""
+    around = browsers.around(parts.ext_authz("authz"), cors_origins=cors_origins, grpc_web=grpc_web)
+    at_host = browsers.virtual_host(cors_origins)
     data: dict[str, Any] = {
         "http_connection_manager": {
             "use_remote_address": True,
             **edge.connection_manager(),
             **parts.one_spelling(),
             "early_header_mutation_extensions": [parts.early_removal(TrustedMetadata())],
-            "http_filters": [parts.ext_authz("authz"), parts.trailers_removal(TrustedMetadata())],
+            "http_filters": [*around, parts.trailers_removal(TrustedMetadata())],
         },
+        **({"virtual_host": at_host} if at_host else {}),
+        **({"routes": [parts.grpc_web_route("upstream")]} if grpc_web else {}),
         "clusters": [authz_cluster("authz", authz, tls=tls)],
         "listener": edge.buffers(),
         "grpc_route": upstream.lasting(),
@@ -75,9 +94,12 @@ def fragment(authz: list[str], tls: Tls) -> Document:
         data=data,
         title=f"For {VERSIONS}, in parts: not a bootstrap. Made by `authz envoy-config --format filter`.\n"
         "Merge http_connection_manager into every connection manager that outsiders reach, its http_filters before all "
-        "others, clusters into static_resources, and listener into every listener; grpc_route and http_route into the "
-        "route of every route of that kind, and upstream_cluster into your own clusters (dns_lookup_family where they "
-        "have names), with upstream_http2_protocol_options; overload_manager and "
-        "layered_runtime hold for the whole process, and belong into the bootstrap.",
+        "others but cors, which stands before them: it answers preflights, which have no token, and lets browsers read "
+        "refusals. grpc_web stands behind ext_authz, so that the server sees who speaks gRPC-Web, and refuses in its "
+        "form. --cors-origin and --grpc-web print both in their places. Merge clusters into static_resources, and "
+        "listener into every listener; grpc_route and http_route into the route of every route of that kind, and "
+        "upstream_cluster into your own clusters (dns_lookup_family where they have names), with "
+        "upstream_http2_protocol_options; overload_manager and layered_runtime hold for the whole process, and belong "
+        "into the bootstrap.",
         comments=comments.BOOTSTRAP,
     )

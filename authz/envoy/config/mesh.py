@@ -1,9 +1,10 @@
 """The same check where a control plane writes Envoy's configuration: Istio and Envoy Gateway."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from authz.envoy.config import comments, edge, parts, upstream
+from authz.envoy.config import browsers, comments, edge, parts, upstream
 from authz.envoy.config.annotated import Document
 from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
@@ -12,6 +13,7 @@ from authz.metadata import TrustedMetadata
 
 _TIMEOUT = 1.0
 _MANAGER = "envoy.filters.network.http_connection_manager"
+_BEFORE = "*/http_filters/envoy.filters.http.cors"
 _GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway"}
 
 
@@ -44,9 +46,15 @@ class Service:
         return f"{self.name}.{self.namespace}.svc.cluster.local"
 
 
-def istio(service: Service) -> list[Document]:
-    """Return the configuration of Istio's ingress gateway."""
-    return [_mesh_config(service), _authorization_policy(), _envoy_filter()]
+def istio(service: Service, cors_origins: Sequence[str] = ()) -> list[Document]:
+    """Return the configuration of Istio's ingress gateway.
+
+    Args:
+        service: of the authorization server.
+        cors_origins: of the pages that may call from a browser.
+
+    """
+    return [_mesh_config(service), _authorization_policy(), _envoy_filter(cors_origins)]
 
 
 def _mesh_config(service: Service) -> Document:
@@ -90,12 +98,14 @@ def _authorization_policy() -> Document:
             },
         },
         comments={
-            "*/rules": "Every request is checked. Whatever a rule leaves out here reaches backends unchecked.",
+            "*/rules": "Every request is checked. Whatever a rule leaves out here reaches backends unchecked: with "
+            "notMethods: [OPTIONS], which is often told for CORS, any OPTIONS does, and browsers cannot read refusals. "
+            "--cors-origin prints a filter before the check instead, which answers preflights only.",
         },
     )
 
 
-def _envoy_filter() -> Document:
+def _envoy_filter(cors_origins: Sequence[str]) -> Document:
     patches = [
         _patch(
             "NETWORK_FILTER",
@@ -131,6 +141,15 @@ def _envoy_filter() -> Document:
             },
         ),
     ]
+    if cors_origins:
+        patches += [
+            _patch("HTTP_FILTER", {"name": _MANAGER}, browsers.cors_filter(), "INSERT_FIRST"),
+            {
+                "applyTo": "VIRTUAL_HOST",
+                "match": {"context": "GATEWAY"},
+                "patch": {"operation": "MERGE", "value": browsers.virtual_host(cors_origins)},
+            },
+        ]
     return Document(
         data={
             "apiVersion": "networking.istio.io/v1alpha3",
@@ -152,6 +171,7 @@ def _envoy_filter() -> Document:
         comments={
             **comments.HTTP,
             "*envoy.filters.http.ext_authz": "The filter that Istio makes of the policy above.",
+            "*/configPatches/2": "Istio's own filter for CORS stands behind the check. " + comments.HTTP[_BEFORE],
             "*/workloadSelector": "Only where requests are checked: a sidecar behind it would take away what the "
             "gateway's check has said.",
         },
@@ -168,12 +188,17 @@ def _patch(
     }
 
 
-def envoy_gateway(service: Service) -> list[Document]:
-    """Return the policies of an Envoy Gateway."""
-    return [_security_policy(service), _client_traffic_policy(), _backend_traffic_policy(), _reference_grant(service)]
+def envoy_gateway(service: Service, cors_origins: Sequence[str] = ()) -> list[Document]:
+    """Return the policies of an Envoy Gateway; the arguments are those of :func:`istio`."""
+    return [
+        _security_policy(service, cors_origins),
+        _client_traffic_policy(),
+        _backend_traffic_policy(),
+        _reference_grant(service),
+    ]
 
 
-def _security_policy(service: Service) -> Document:
+def _security_policy(service: Service, cors_origins: Sequence[str]) -> Document:
     reference = {
         "group": "",
         "kind": "Service",
@@ -186,6 +211,7 @@ def _security_policy(service: Service) -> Document:
             **_policy("SecurityPolicy"),
             "spec": {
                 "targetRefs": [_GATEWAY],
+                **({"cors": _cors(cors_origins)} if cors_origins else {}),
                 "extAuth": {
                     "grpc": {
                         "backendRefs": [reference],
@@ -205,6 +231,8 @@ def _security_policy(service: Service) -> Document:
         title="For Envoy Gateway 1.6 and later. Made by `authz envoy-config --format envoy-gateway`.\n"
         "Replace: the service, and name and namespace of the Gateway.",
         comments={
+            "*/cors": "Answers preflights, which have no token, before the check; any other OPTIONS is checked. No "
+            "allowCredentials: a token comes in a header that a page writes, and never by itself, as cookies do.",
             "*/extAuth": "All headers go to the server (no headersToExtAuth), and no bodies, which would stop streams.",
             "*/maxInterval": comments.HTTP["*/max_interval"],
             "*/retry": "A check that got no answer is asked again: it has no effects, but that quotas may count it.",
@@ -212,6 +240,16 @@ def _security_policy(service: Service) -> Document:
             "*/timeout": "10 s by default, for which every request would wait.",
         },
     )
+
+
+def _cors(origins: Sequence[str]) -> dict[str, Any]:
+    return {
+        "allowOrigins": list(origins),
+        "allowMethods": browsers.METHODS.split(", "),
+        "allowHeaders": browsers.REQUEST_HEADERS.split(", "),
+        "exposeHeaders": browsers.RESPONSE_HEADERS.split(", "),
+        "maxAge": f"{browsers.MAX_AGE_SECONDS}s",
+    }
 
 
 _TRIGGERS = ["connect-failure", "refused-stream", "reset", "unavailable"]

@@ -7,7 +7,7 @@ Everything is plain data, ready for ``json.dumps``; Envoy reads JSON as well as 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from authz.envoy.config import addresses, edge, upstream
+from authz.envoy.config import addresses, browsers, edge, upstream
 from authz.mesh import UNDECIDED
 from authz.metadata import TrustedMetadata
 
@@ -56,6 +56,8 @@ def listener(
     trusted: TrustedMetadata,
     max_request_bytes: int | None = None,
     underscores: edge.Underscores = "REJECT_REQUEST",
+    cors_origins: Sequence[str] = (),
+    grpc_web: bool = False,
 ) -> dict[str, Any]:
     """Return a listener that asks the external authorization server about every request.
 
@@ -70,15 +72,20 @@ def listener(
             bytes, and refuses more.
         underscores: what becomes of requests that have headers with underscores, which some servers read as hyphens.
             Names that only we may use are removed in every spelling all the same.
+        cors_origins: of the pages that may call from a browser; none by default.
+        grpc_web: whether gRPC-Web becomes gRPC here; give it a :func:`grpc_web_route`.
 
     """
     virtual_host: dict[str, Any] = {"name": "all", "domains": ["*"], "routes": [_dead_end(), *routes]}
+    virtual_host |= browsers.virtual_host(cors_origins)
     asking = ext_authz(authz)
     if max_request_bytes is not None:
         # Only here: Envoy 1.40 shows the body as text whatever a route says of pack_as_bytes.
         asking["typed_config"]["with_request_body"] = {"max_request_bytes": max_request_bytes, "pack_as_bytes": True}
         # A stream would be held back until its end.
-        virtual_host["typed_per_filter_config"] = _buffering(disabled=True)
+        virtual_host["typed_per_filter_config"] = virtual_host.get("typed_per_filter_config", {}) | _buffering(
+            disabled=True
+        )
     manager = {
         "@type": HTTP_MANAGER,
         "stat_prefix": name,
@@ -88,7 +95,11 @@ def listener(
         **one_spelling(),
         "early_header_mutation_extensions": [early_removal(trusted)],
         "route_config": {"name": name, "virtual_hosts": [virtual_host]},
-        "http_filters": [asking, trailers_removal(trusted), _router()],
+        "http_filters": [
+            *browsers.around(asking, cors_origins=cors_origins, grpc_web=grpc_web),
+            trailers_removal(trusted),
+            _router(),
+        ],
     }
     return {
         "name": name,
@@ -192,6 +203,16 @@ def grpc_route(cluster_name: str) -> dict[str, Any]:
     return {
         "match": {"prefix": "/", "grpc": {}},
         "route": {"cluster": cluster_name, **upstream.lasting()},
+    }
+
+
+def grpc_web_route(cluster_name: str) -> dict[str, Any]:
+    """Return a route for all calls of gRPC-Web, which Envoy does not take for gRPC before its filter has seen them."""
+    kind = {"name": "content-type", "string_match": {"prefix": browsers.GRPC_WEB}}
+    return {
+        **grpc_route(cluster_name),
+        "match": {"prefix": "/", "headers": [kind]},
+        "typed_per_filter_config": browsers.content_type(),
     }
 
 

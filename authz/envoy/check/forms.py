@@ -1,0 +1,118 @@
+"""How a refusal is written for the protocol that its caller speaks: gRPC, gRPC-Web, Connect or plain HTTP.
+
+Pure. The content type decides, and only about the form: whoever is refused is refused in each.
+"""
+
+import binascii
+import enum
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from google.rpc.status_pb2 import Status
+
+from authz.call import Entry
+from authz.errors import Code
+from authz.refusal import Refusal
+
+# Envoy makes UNAVAILABLE of a 429, which clients try again at once, and UNKNOWN of a 500, unless it is told otherwise.
+_NOT_AS_ENVOY_HAS_IT = frozenset({Code.RESOURCE_EXHAUSTED, Code.INTERNAL})
+
+_END_OF_STREAM = 0x02
+
+
+class Form(enum.Enum):
+    """A protocol, as far as its refusals differ from those of others."""
+
+    GRPC = enum.auto()
+    GRPC_WEB = enum.auto()
+    """In binary or as text: its refusals have no body, so they are the same."""
+    CONNECT_PROTO = enum.auto()
+    """A stream of Connect; its unary calls are plain HTTP."""
+    CONNECT_JSON = enum.auto()
+    HTTP = enum.auto()
+
+
+class Answer(NamedTuple):
+    """What a caller who is refused receives.
+
+    Attributes:
+        status: of HTTP.
+        headers: those that belong to the refusal.
+        body: the text of the body; for gRPC it is what Envoy makes the message of.
+
+    """
+
+    status: int
+    headers: tuple[Entry, ...]
+    body: str
+
+
+_GRPC_WEB = "application/grpc-web"
+_STREAMS = {"application/connect+proto": Form.CONNECT_PROTO, "application/connect+json": Form.CONNECT_JSON}
+_KINDS = {form: kind for kind, form in _STREAMS.items()}
+
+
+def form_of(kinds: Sequence[str]) -> Form:
+    """Return how a request is answered that has these values of ``content-type``.
+
+    It is gRPC if and only if Envoy takes it for that, which then turns the refusal into a gRPC status by itself.
+    """
+    if len(kinds) != 1:
+        return Form.HTTP
+    [kind] = kinds
+    if kind == "application/grpc" or kind.startswith("application/grpc+"):
+        return Form.GRPC
+    media_type = kind.partition(";")[0].rstrip().lower()
+    if media_type == _GRPC_WEB or media_type.startswith((f"{_GRPC_WEB}+", f"{_GRPC_WEB}-text")):
+        return Form.GRPC_WEB
+    return _STREAMS.get(media_type, Form.HTTP)
+
+
+def answer(refusal: Refusal, form: Form) -> Answer:
+    """Return ``refusal`` as its caller's client reads it: with its own code, message and details."""
+    match form:
+        case Form.GRPC:
+            status = _grpc_status(refusal) if refusal.code in _NOT_AS_ENVOY_HAS_IT else ()
+            return Answer(refusal.http_status, (*refusal.trailers, *status), refusal.message)
+        case Form.GRPC_WEB:
+            # All in headers: clients that see another status than 200 look no further.
+            message = Entry("grpc-message", refusal.message)
+            kind = Entry("content-type", f"{_GRPC_WEB}+proto")
+            return Answer(200, (*refusal.trailers, *_grpc_status(refusal), message, kind), "")
+        case Form.CONNECT_PROTO | Form.CONNECT_JSON:
+            kind = Entry("content-type", _KINDS[form])
+            return Answer(200, (*refusal.headers, kind), _end_of_stream({"error": _connect_error(refusal)}))
+        case Form.HTTP:
+            body = {"error": refusal.message, **_connect_error(refusal)}
+            kind = Entry("content-type", "application/json")
+            return Answer(refusal.http_status, (*refusal.headers, kind), json.dumps(body))
+
+
+def _grpc_status(refusal: Refusal) -> tuple[Entry, ...]:
+    return (Entry("grpc-status", str(refusal.code.value)),)
+
+
+def _connect_error(refusal: Refusal) -> dict[str, Any]:
+    """Return an ``Error`` of the Connect protocol, whose codes are those of gRPC in lower case."""
+    details = [
+        {"type": detail.type_url.rpartition("/")[2], "value": _unpadded(detail.value)}
+        for detail in Status.FromString(refusal.details).details
+    ]
+    return {"code": refusal.code.name.lower(), "message": refusal.message, "details": details}
+
+
+def _unpadded(value: bytes) -> str:
+    return binascii.b2a_base64(value, newline=False).decode("ascii").rstrip("=")
+
+
+def _end_of_stream(message: dict[str, Any]) -> str:
+    """Return an ``EndStreamResponse`` of the Connect protocol in its envelope: flags, length in four bytes, JSON.
+
+    The field that Envoy is given it in is a text. So each byte of the length is below 128, which blanks see to.
+    """
+    text = json.dumps(message)
+    length = len(text)
+    while not length.to_bytes(4).isascii():
+        length += 1
+    return bytes([_END_OF_STREAM, *length.to_bytes(4)]).decode("ascii") + text.ljust(length)
