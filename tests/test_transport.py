@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import CancelledError
 
 import pytest
