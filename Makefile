@@ -47,8 +47,8 @@ test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the olde
 		--ignore-glob 'tests/e2e/test_[!s]*' $(ARGS)
 
 # What is printed for Envoy, and what only a real one shows: that it accepts it, and what it makes of answers.
-WITH_ENVOY := tests/envoy/test_config.py tests/envoy/test_mesh_config.py tests/e2e/test_envoy.py \
-	tests/e2e/test_printed_config.py tests/e2e/test_responses.py tests/e2e/test_same_verdict.py tests/e2e/test_variants.py
+WITH_ENVOY := tests/envoy/test_config.py tests/envoy/test_mesh_config.py tests/e2e/test_printed_config.py \
+	tests/e2e/test_edge.py
 test-envoy-oldest: .venv-envoy-oldest/.ready ## Run the tests that concern Envoy with the oldest supported one
 	.venv-envoy-oldest/bin/python -m pytest $(PYTEST_PARALLEL) $(WITH_ENVOY) $(ARGS)
 
