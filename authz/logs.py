@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict
@@ -150,8 +150,7 @@ class _Writer:
 
     def __init__(self, waiting: "queue.Queue[Any]", formatter: logging.Formatter) -> None:
         self._waiting, self._formatter = waiting, formatter
-        # Not its buffer, which keeps what it could not write, to fail with it again.
-        self._lines, self._encoding = Lines(sys.stderr.fileno()), sys.stderr.encoding
+        self._write_line = _writing(sys.stderr)
         self._lost = 0
         self._thread = threading.Thread(target=restarting(self._write_on), name="authz-log", daemon=True)
         self._thread.start()
@@ -175,11 +174,22 @@ class _Writer:
         if dropped:
             record.fields = {**fields, "dropped": dropped}
         try:
-            line = f"{self._formatter.format(record)}\n"
+            line = self._formatter.format(record)
         except Exception:  # noqa: BLE001 - whatever somebody has put into it; the next one tells that it is missing
             return
-        if not self._lines.write(line.encode(self._encoding, "backslashreplace")):
+        if not self._write_line(f"{line}\n"):
             self._lost = 0
+
+
+def _writing(stream: TextIO) -> Callable[[str], int]:
+    """Return what writes a line to ``stream``, and says how many are lost."""
+    try:
+        lines = Lines(stream.fileno())
+    except OSError:
+        # What stands for standard error in a process of somebody else's.
+        return lambda line: stream.write(line) and 0
+    # Not by way of its buffer, which keeps what it could not write, to fail with it again.
+    return lambda line: lines.write(line.encode(stream.encoding, "backslashreplace"))
 
 
 def _message(record: logging.LogRecord) -> str:

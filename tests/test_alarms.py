@@ -70,7 +70,7 @@ def test_thread_without_work_ends(monkeypatch) -> None:
         assert not thread.is_alive()
 
 
-def test_callback_that_wants_to_exit_keeps_no_other_from_being_called() -> None:
+def test_callback_that_wants_to_exit_keeps_no_other_from_being_called(caplog: pytest.LogCaptureFixture) -> None:
     rung, alarms = threading.Event(), Alarms("exits")
 
     def leave() -> None:
@@ -80,6 +80,8 @@ def test_callback_that_wants_to_exit_keeps_no_other_from_being_called() -> None:
         alarms.set(SYSTEM_CLOCK.now(), callback)
 
     assert rung.wait(PATIENCE)
+    assert "unforeseen_error where='exits' error='SystemExit'" in caplog.text
+    assert "thread_died" not in caplog.text
 
 
 def test_thread_that_has_died_is_begun_again_and_calls_what_was_due(caplog: pytest.LogCaptureFixture) -> None:

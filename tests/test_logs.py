@@ -345,3 +345,11 @@ def test_thread_that_dies_while_it_writes_is_begun_again(configure: Configure, l
     written = lines()
 
     assert {line["event"]: line.get("dropped") for line in written} == {"deadly": 1, "thread_died": None}
+
+
+def test_what_stands_for_standard_error_need_be_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    end = logs.configure("info", "json")
+    telemetry.event(telemetry.INFO, "stopped")
+    end()
+
+    assert json.loads(capsys.readouterr().err)["event"] == "stopped"
