@@ -51,7 +51,8 @@ def _examine(attributes: AttributeContext, response: CheckResponse, *, believes:
         return
     http = attributes.request.http
     given = {option.header.key: option.header.value for option in response.ok_response.headers}
-    assert set(given) | set(response.ok_response.headers_to_remove) == {*_AUTHORIZER.trusted.removed, *_AUTHORIZER.trusted.prefixed}
+    trusted = _AUTHORIZER.trusted
+    assert set(given) | set(response.ok_response.headers_to_remove) == {*trusted.removed, *trusted.prefixed}
     if http.path.partition("?")[0] == PUBLIC and not (asked.keys() & {"audience", "scopes", "policy"}):
         assert not given, "nobody is trusted there"
         return
