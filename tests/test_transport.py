@@ -515,6 +515,7 @@ def test_keys_come_over_http(transport, serve, ec_key):
             "https://" + "a" * 63 + ".app",
         ),
         *("http://localhost:8080", "http://127.0.0.1", "http://127.8.9.1:1", "http://[::1]:8080/"),
+        *("https://acme.example/keys,2.json?for=https://b.example", "https://acme.example/a%7Bb%7D;c=d~e"),
     ],
 )
 def test_https_and_loopback_are_good_addresses(url):
@@ -556,6 +557,10 @@ def test_https_and_loopback_are_good_addresses(url):
         ),
         *("https://-acme.app", "https://acme-.app", "https://.authkit.app", "https://'acme'", "https://" + "a" * 64),
         *("https://" + ".".join(["a" * 60] * 5), "https://[v1.x]", "https://[::1%25lo]", "https://acme%2eapp"),
+        *("https://a.example/jwks,https://b.example/jwks", "https://a.example/jwks|https://b.example/jwks"),
+        *("https://a.example/https://b.example/jwks"),
+        *("https://acme.example/{tenantid}/v2.0", "https://acme.example/<realm>", "https://acme.example/${REALM}/jwks"),
+        *('https://acme.example/"jwks"', "https://acme.example/^jwks", "https://acme.example/`jwks`"),
     ],
 )
 def test_other_addresses_are_refused(url):
