@@ -1781,4 +1781,33 @@ MISTAKES = (
         "return said",
         "tests/admin/test_workers.py -k shape",
     ),
+    # ---- Other issuers, several issuers, and their metadata ----
+    Mistake(
+        "two URLs with a comma between them are one",
+        "authz/transport.py",
+        'url.partition("?")[0].count("://") > 1 or ',
+        "",
+        "tests/test_transport.py -k other_addresses",
+    ),
+    Mistake(
+        "a placeholder in a path is left there",
+        "authz/transport.py",
+        " or not _UNWRITABLE.isdisjoint(url)",
+        "",
+        "tests/test_transport.py -k other_addresses",
+    ),
+    Mistake(
+        "the issuer speaks of another organization's token, under a name of its own",
+        "authz/token_status.py",
+        "if value in (principal.org_id, principal.client_id)",
+        "if value in (principal.client_id,)",
+        "tests/test_introspection.py -k other_names",
+    ),
+    Mistake(
+        "the issuer speaks of another application's token, by the standard name",
+        "authz/token_status.py",
+        'said.get("client_id", principal.client_id) != principal.client_id and',
+        "False and",
+        "tests/test_introspection.py -k other_names",
+    ),
 )
