@@ -50,6 +50,14 @@ class VerifierSettings(EnvironmentSettings):
     audience: Strings | None = Field(
         None, description="The exact aud, for WorkOS the environment's client ID. Required."
     )
+    discover: bool = Field(
+        default=False,
+        description="Look up where the issuer has its keys, and answers questions about tokens, in its metadata "
+        "(RFC 8414).",
+    )
+    discover_hosts: Strings | None = Field(
+        None, description="Hosts that the metadata may name besides the issuer's own; may be given several times."
+    )
     jwks_url: str | None = Field(None, description="Where the keys are, if not at {issuer}/oauth2/jwks.")
     jwks: str | None = Field(None, description="Keys that never change instead: a path, or the JSON of a JWK Set.")
     jwks_seed: str | None = Field(
@@ -85,6 +93,8 @@ class VerifierSettings(EnvironmentSettings):
         return Verifier(
             issuer=_needed("issuer", self.issuer, "https://acme.authkit.app"),
             audience=_needed("audience", self.audience, "client_01…"),
+            discover=self.discover,
+            discover_hosts=self.discover_hosts or (),
             jwks_url=self.jwks_url,
             jwks=self.jwks,
             jwks_seed=self.jwks_seed,
@@ -345,6 +355,8 @@ class Settings(VerifierSettings):
         return Introspector(
             self.issuer if url is None else None,
             endpoint=None if url is None else check_url(url, "introspection_url"),
+            discover=self.discover and url is None,
+            discover_hosts=(self.discover_hosts or ()) if url is None else (),
             client_id=_needed(
                 "introspection_client_id", self.introspection_client_id, "client_01…, since the issuer is to be asked"
             ),

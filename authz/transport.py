@@ -262,10 +262,11 @@ class Transport:
     def close(self) -> None:
         """End what is under way and stop the thread; a later request starts another."""
         with self._lock:
-            self._worker = None
-            if self._stop is not None:
-                self._stop()
-                self._stop = None
+            stop = self._stop
+            self._worker = self._stop = None
+        if stop is not None:
+            # Outside the lock: what ends on the thread may begin another request there, which wants it.
+            stop()
 
     def after_fork(self) -> None:
         """Forget the thread, which is the parent's."""

@@ -146,6 +146,8 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "decision_log": "denied",
         "decision_log_file": str(tmp_path / "decisions"),
         "descriptors": path["api.binpb"],
+        "discover": True,
+        "discover_hosts": ["keys.example", "tokens.example"],
         "drain": 27.5,
         "engine": "grpcio",
         "env_file": str(tmp_path / "settings.env"),

@@ -185,6 +185,8 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "audience",
             "client_id_claim",
             "decision_log",
+            "discover",
+            "discover_hosts",
             "drain",
             "grace",
             "introspect_if_unavailable",
