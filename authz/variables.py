@@ -45,6 +45,7 @@ SETTINGS = frozenset(
         "introspection_url",
         "isolation",
         "issuer",
+        "issuers",
         "jwks",
         "jwks_seed",
         "jwks_url",

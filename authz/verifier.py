@@ -178,12 +178,16 @@ class Verifier:
         It needs the extra ``server``.
 
         Raises:
-            ConfigError: a variable is missing or wrong; the message names it.
+            ConfigError: a variable is missing or wrong; the message names it. Several issuers are one for
+                :meth:`authz.Verifiers.from_env`.
 
         """
         from authz.settings import VerifierSettings  # noqa: PLC0415 - pydantic is the extra's, and slow to load
 
-        return VerifierSettings.load().verifier()
+        settings = VerifierSettings.load()
+        if settings.issuers is not None:
+            raise ConfigError("issuers: a Verifier is of one issuer; use Verifiers.from_env()")
+        return settings.one_verifier()
 
     def verify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return whom ``token`` names; blocks for up to 2 s where keys must be fetched.

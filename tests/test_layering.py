@@ -66,8 +66,8 @@ FLOORS = (
     ),
     ("access", "audit_service", "credentials", "otel", "verifier"),
     ("policy",),
-    ("directory", "nobody", "verifiers"),
-    ("assurances", "organizations", "workos_api"),
+    ("directory", "issuer_settings", "nobody", "verifiers"),
+    ("assurances", "issuers", "organizations", "workos_api"),
     ("shadow",),
     ("authorizer", "workos_directory"),
     ("hearing", "reload", "settings"),
@@ -89,8 +89,8 @@ ENVOY_FLOOR = {room: number for number, rooms in enumerate(ENVOY_FLOORS) for roo
 # The public names of the package itself belong to whoever is above all of them.
 PUBLIC = FLOOR["authorizer"]
 
-# The only way up: Verifier.from_env() loads the settings when it is called.
-UP = {("verifier", "settings")}
+# The only way up: Verifier.from_env() loads the settings when it is called, as Verifiers.from_env() does.
+UP = {("verifier", "settings"), ("verifiers", "settings")}
 
 MAY_IMPORT_INTERCEPTORS = {"demo", "interceptors"}
 MAY_IMPORT_GRPC = {"audit_service", "cli", "credentials", "demo", "envoy", "interceptors"}
