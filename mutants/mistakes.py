@@ -1852,4 +1852,41 @@ MISTAKES = (
         "            if (found is None",
         "tests/test_discovered_endpoint.py -k share_one_look",
     ),
+    Mistake(
+        "a secret that is set outside goes to every issuer of the file",
+        "authz/issuers.py",
+        '        "introspection_client_id",\n        "introspection_client_secret",\n',
+        '        "introspection_client_id",\n',
+        "tests/test_issuers.py -k 'of_one_issuer or every_setting'",
+    ),
+    Mistake(
+        "settings of one issuer given outside are for all",
+        "authz/issuers.py",
+        "for name in sorted(PROPER & given.keys()):",
+        "for name in ():",
+        "tests/test_issuers.py -k 'of_one_issuer or reach_into'",
+    ),
+    Mistake(
+        "an entry of the file is completed from variables",
+        "authz/issuers.py",
+        "return (init_settings,)",
+        "return super().settings_customise_sources(\n"
+        "            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings\n"
+        "        )",
+        "tests/test_issuers.py -k reach_into",
+    ),
+    Mistake(
+        "a key of the file that is none is passed over",
+        "authz/issuers.py",
+        "        if key not in known:",
+        "        if False:",
+        "tests/test_issuers.py -k its_line",
+    ),
+    Mistake(
+        "a file of issuers is printed with private keys",
+        "authz/envoy/config/pod.py",
+        "entry[keys] = public_jwks(entry[keys], keys)",
+        "pass",
+        "tests/envoy/test_kubernetes.py -k issuers_of_the_file",
+    ),
 )

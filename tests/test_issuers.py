@@ -1,12 +1,14 @@
 """Several issuers of a file: what is read, what is refused and where, and who is admitted. Rows S8 to S10."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authz import cli
 from authz.authorizer import Authorizer
 from authz.call import Call
 from authz.demo.issuer import Issuer, IssuerServer
@@ -22,7 +24,7 @@ from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, jwks, m2m_claims
 
 GLOBEX, GLOBEX_ORG = "https://login.globex.example", "globex-eu"
 
-pytestmark = pytest.mark.usefixtures("no_settings")
+pytestmark = pytest.mark.usefixtures("no_settings", "restored_logging")
 
 
 @pytest.fixture
@@ -98,7 +100,13 @@ def test_variables_do_not_reach_into_the_file(write: Any, monkeypatch: pytest.Mo
         Settings.load().authorizer()
 
 
-@pytest.mark.parametrize("name", sorted(PROPER))
+OF_ONE = [
+    *("issuer", "audience", "discover_hosts", "jwks", "jwks_seed", "jwks_url", "introspection_url"),
+    *("introspection_client_id", "introspection_client_secret", "introspection_client_secret_file"),
+]
+
+
+@pytest.mark.parametrize("name", OF_ONE)
 def test_what_is_of_one_issuer_stands_in_the_file(write: Any, name: str) -> None:
     settings = Settings.load(issuers=write(json.dumps(two())), **{name: "https://a.example"})
 
@@ -108,7 +116,7 @@ def test_what_is_of_one_issuer_stands_in_the_file(write: Any, name: str) -> None
 
 def test_every_setting_of_an_issuer_may_stand_in_the_file() -> None:
     assert set(ListedIssuer.model_fields) - KEYS == {"ca_file", "introspection_client_secret"}
-    assert set(ListedIssuer.model_fields) > PROPER
+    assert set(OF_ONE) == PROPER < set(ListedIssuer.model_fields)
 
 
 def test_a_file_may_list_one_issuer(write: Any) -> None:
@@ -132,6 +140,27 @@ def test_from_env_builds_what_it_is_called_on(write: Any, monkeypatch: pytest.Mo
     assert list(Verifiers.from_env().health()) == [ISSUER, GLOBEX]
     with pytest.raises(ConfigError, match=r"^issuers: a Verifier is of one issuer; use Verifiers\.from_env"):
         Verifier.from_env()
+
+
+def test_the_files_of_the_document_are_good(write: Any) -> None:
+    document = (Path(__file__).parents[1] / "docs/interceptors.md").read_text(encoding="utf-8")
+    _, _, chapter = document.partition("### In settings")
+    examples = re.findall(r"```yaml\n(.*?)```", chapter, re.DOTALL)
+    built = [VerifierSettings.load(issuers=write(text)).verifier() for text in examples]
+
+    assert [list(each.health()) for each in built] == [[ISSUER, GLOBEX], [ISSUER, "https://auth.acme.example"]]
+    named = set(
+        re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", chapter.partition("###")[0], re.MULTILINE)))
+    )
+    assert named == KEYS
+
+
+def test_the_check_of_a_configuration_says_whom_each_issuer_may_name(write: Any, capsys: Any) -> None:
+    assert cli.run(["serve", "--check-config", "--issuers", write(json.dumps(two()))]) == 0
+
+    out = capsys.readouterr().out
+    assert f"issuer: {ISSUER} (audience {AUDIENCE}; organizations org_[0-9A-Z]{{26}})" in out
+    assert f"issuer: {GLOBEX} (audience ledger, other; organizations {GLOBEX_ORG})" in out
 
 
 # ---- S9: what is refused, and where it stands ----
