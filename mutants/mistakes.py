@@ -1857,14 +1857,14 @@ MISTAKES = (
         "authz/issuers.py",
         '        "introspection_client_id",\n        "introspection_client_secret",\n',
         '        "introspection_client_id",\n',
-        "tests/test_issuers.py -k 'of_one_issuer or every_setting'",
+        "tests/test_issuers.py -k every_setting",
     ),
     Mistake(
         "settings of one issuer given outside are for all",
         "authz/issuers.py",
         "for name in sorted(PROPER & given.keys()):",
         "for name in ():",
-        "tests/test_issuers.py -k 'of_one_issuer or reach_into'",
+        "tests/test_issuers.py -k stands_in_the_file",
     ),
     Mistake(
         "an entry of the file is completed from variables",
@@ -1888,5 +1888,12 @@ MISTAKES = (
         "entry[keys] = public_jwks(entry[keys], keys)",
         "pass",
         "tests/envoy/test_kubernetes.py -k issuers_of_the_file",
+    ),
+    Mistake(
+        "one issuer that is down makes the server unready for the callers of all",
+        "authz/envoy/serving/health.py",
+        'reason = "" if any(each.is_ready for each in keys) else error.reason',
+        "reason = error.reason",
+        "tests/test_issuers.py -k server_is_ready",
     ),
 )

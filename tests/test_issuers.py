@@ -1,5 +1,6 @@
 """Several issuers of a file: what is read, what is refused and where, and who is admitted. Rows S8 to S10."""
 
+import asyncio
 import json
 import re
 import time
@@ -13,6 +14,8 @@ from authz.authorizer import Authorizer
 from authz.call import Call
 from authz.demo.issuer import Issuer, IssuerServer
 from authz.demo.signing import SigningKey
+from authz.envoy.serving.health import Health
+from authz.envoy.serving.pulse import Pulse
 from authz.errors import AuthzError, ConfigError
 from authz.flow import run
 from authz.issuers import KEYS, PROPER, ListedIssuer
@@ -326,3 +329,39 @@ def test_one_issuer_that_is_down_keeps_nobody_of_the_other_out(write: Any, ec_ke
         assert [health.is_ready for health in verifiers.health().values()] == [False, True]
     finally:
         verifiers.close()
+
+
+@pytest.mark.parametrize(
+    ("is_other_known", "reason"), [(True, ""), (False, "key_set_unavailable")], ids=["one-is-known", "none-is-known"]
+)
+def test_a_server_is_ready_while_it_has_the_keys_of_one_issuer(
+    write: Any, ec_key: SigningKey, *, is_other_known: bool, reason: str
+) -> None:
+    """Else an issuer that stays down would have every caller of the others turned away."""
+    document = two()
+    document["issuers"][0]["issuer"] = "http://127.0.0.1:9"
+    document["issuers"][1] |= (
+        {"jwks": json.dumps(jwks(ec_key)), "algorithms": ["ES256"]}
+        if is_other_known
+        else {"jwks_url": "http://127.0.0.1:9/"}
+    )
+    authorizer = Settings.load(issuers=write(json.dumps(document))).authorizer()
+
+    async def first_word() -> str:
+        said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        health = Health(authorizer, Pulse(list))
+
+        async def tell(reason: str) -> None:
+            said.set_result(reason)
+
+        health.watch(tell)
+        keeping = asyncio.create_task(health.keep())
+        try:
+            return await asyncio.wait_for(said, 120)
+        finally:
+            keeping.cancel()
+
+    try:
+        assert asyncio.run(first_word()) == reason
+    finally:
+        authorizer.close()

@@ -48,7 +48,10 @@ class Health:
             try:
                 await arun(self._authorizer.verifier.warm_up_flow(timeout=0))
             except UnavailableError as error:
-                pause, reason = error.retry_after, error.reason
+                pause = error.retry_after
+                # Of several issuers one that is down keeps out no caller of another.
+                keys = self._authorizer.verifier.health().values()
+                reason = "" if any(each.is_ready for each in keys) else error.reason
             except Exception as error:  # noqa: BLE001 - without this task the last status would stay for ever
                 telemetry.unforeseen("health", error)
                 reason = "internal"
