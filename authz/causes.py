@@ -38,6 +38,8 @@ MEANINGS = {
     "token endpoint.",
     "expired": "The token endpoint gave a token that has expired already. Compare the clocks.",
     "secret": "Our own secret cannot be read. The text after the word names the file.",
+    "metadata": "The issuer's metadata is another issuer's, lacks the endpoint, or names it at a host that is not allowed. "
+    "Write --issuer as the issuer does, allow the host with --discover-hosts, or give the URL itself.",
     "mismatch": "The answer speaks of something else than what was asked about. Check the URL, and whose credentials "
     "are used.",
     "not an organization": "The answer is no organization as WorkOS writes it. Check --workos-base-url.",

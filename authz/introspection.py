@@ -11,7 +11,7 @@ signature's word, whatever an :class:`Assurance` says.
 
 import threading
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -23,6 +23,7 @@ from authz.backoff import Backoff
 from authz.call import Principal
 from authz.client_authentication import AuthMethod, authenticated, check_auth_method
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
+from authz.discovery import issuer_endpoint
 from authz.errors import (
     ConfigError,
     IntrospectionUnavailableError,
@@ -34,7 +35,7 @@ from authz.flow import Flow, Wait
 from authz.jws import digest_of
 from authz.shares import Shares, Turns
 from authz.token_status import TokenStatus, read_status
-from authz.transport import HttpResponse, Transport, TransportError, check_issuer_url, check_url
+from authz.transport import HttpResponse, Transport, TransportError
 
 ACTIVE_SECONDS, INACTIVE_SECONDS = 30.0, 10.0
 
@@ -116,6 +117,8 @@ class Introspector:
     Args:
         issuer: the AuthKit domain; the endpoint is ``{issuer}/oauth2/introspection``.
         endpoint: the endpoint itself, instead.
+        discover: look the endpoint up in the issuer's metadata (RFC 8414), when it is first needed.
+        discover_hosts: hosts that it may have then, besides the issuer's own.
         client_id: our own credentials at the issuer.
         client_secret: their secret; never logged, never part of a ``repr`` or an error.
         auth_method: ``client_secret_post`` or ``client_secret_basic`` (RFC 6749 section 2.3.1).
@@ -136,6 +139,8 @@ class Introspector:
         client_id: str,
         client_secret: str,
         endpoint: str | None = None,
+        discover: bool = False,
+        discover_hosts: Collection[str] = (),
         auth_method: AuthMethod = "client_secret_post",
         max_in_flight: int = 16,
         cache_size: int = 10_000,
@@ -144,10 +149,16 @@ class Introspector:
     ) -> None:
         if (issuer is None) == (endpoint is None):
             raise ConfigError("issuer and endpoint: give one of them")
-        if endpoint is not None:
-            self._url = check_url(endpoint, "endpoint")
-        else:
-            self._url = check_issuer_url(str(issuer)).rstrip("/") + "/oauth2/introspection"
+        self._endpoint = issuer_endpoint(
+            "introspection_endpoint",
+            issuer,
+            transport or Transport(),
+            url=endpoint,
+            setting="endpoint",
+            discover=discover,
+            discover_hosts=discover_hosts,
+            clock=clock,
+        )
         for name, value in (("client_id", client_id), ("client_secret", client_secret)):
             if not value:
                 raise ConfigError(f"{name}: must not be empty")
@@ -157,7 +168,6 @@ class Introspector:
                 raise ConfigError(f"{name}: {number!r} must be 1 or more")
         self._client_id, self._client_secret, self._auth_method = client_id, client_secret, auth_method
         self._max_in_flight, self._cache_size = max_in_flight, cache_size
-        self._transport = transport or Transport()
         self._clock = clock
         self._backoff = Backoff()
         # Whether it was no answer that the pause in force is for.
@@ -173,7 +183,7 @@ class Introspector:
 
     def __repr__(self) -> str:
         """Name the endpoint, nothing else."""
-        return f"{type(self).__name__}(endpoint={self._url!r})"
+        return f"{type(self).__name__}(endpoint={self._endpoint.url!r})"
 
     def introspect(self, token: str, principal: Principal, assurance: Assurance) -> Flow[None]:
         """Check that ``token`` has not been withdrawn, as a flow.
@@ -200,7 +210,7 @@ class Introspector:
 
     def close(self) -> None:
         """Stop asking."""
-        self._transport.close()
+        self._endpoint.close()
 
     def after_fork(self) -> None:
         """Start without answers and questions, which are the parent's."""
@@ -326,7 +336,7 @@ class Introspector:
     def _launch(self, question: _Question, started: Moment) -> None:
         asked = {"token": question.token, "token_type_hint": "access_token"}
         form, headers = authenticated(asked, self._auth_method, self._client_id, self._client_secret)
-        response = self._transport.fetch("POST", self._url, form=form, headers=headers)
+        response = self._endpoint.fetch("POST", form=form, headers=headers)
         response.add_done_callback(lambda done: self._finish(question, done, started))
 
     def _finish(self, question: _Question, response: "Future[HttpResponse]", started: Moment) -> None:
@@ -351,7 +361,7 @@ class Introspector:
                 word = self._words[question.digest] = _Word(status.is_active, started, lasts)
         if status.error:
             level = telemetry.ERROR if status.is_ours else telemetry.WARNING
-            telemetry.event(level, "introspection_failed", endpoint=self._url, error=status.error)
+            telemetry.event(level, "introspection_failed", endpoint=self._endpoint.url, error=status.error)
         question.answer.set_result(word)
         for other in unasked:
             other.answer.set_result(None)

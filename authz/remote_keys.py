@@ -20,11 +20,12 @@ from authz import causes, fork, telemetry
 from authz.backoff import JITTER, Backoff, uniform
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.encoding import EncodingError, json_object
+from authz.endpoint import Endpoint
 from authz.errors import AuthzError, KeyNotFoundError, KeySetUnavailableError, KeyUndecidedError, OverloadedError
 from authz.flow import Flow, Wait
 from authz.jwk import KeyRing, VerificationKey, parse_jwks
 from authz.keys import KeySetHealth, log_dropped
-from authz.transport import HttpResponse, Transport, TransportError
+from authz.transport import HttpResponse, TransportError
 
 FRESH = 300.0
 """Seconds after which a key set is due for another fetch (Nimbus and PyJWT use the same)."""
@@ -51,8 +52,7 @@ class RemoteKeySet:
     """The key set at an issuer's ``jwks_uri``, kept fresh (RFC 7517 section 5).
 
     Args:
-        url: where the JWK Set is; see :func:`authz.transport.check_url`.
-        transport: what fetches it.
+        endpoint: where the JWK Set is.
         clock: where the time comes from; keys age by whichever of its two clocks runs further.
         max_blocked_threads: how many threads may wait for an unknown ``kid``; tasks are not counted.
         seed: keys to begin with, while the first fetch is under way or fails; believed as if just fetched.
@@ -62,16 +62,14 @@ class RemoteKeySet:
 
     def __init__(
         self,
-        url: str,
-        transport: Transport,
+        endpoint: Endpoint,
         *,
         clock: Clock = SYSTEM_CLOCK,
         max_blocked_threads: int = 4,
         seed: KeyRing | None = None,
         jitter: Callable[[], float] = uniform,
     ) -> None:
-        self._url = url
-        self._transport = transport
+        self._endpoint = endpoint
         self._clock, self._now = clock, clock.monotonic
         self._jitter = jitter
         self._max_blocked_threads = max_blocked_threads
@@ -170,7 +168,7 @@ class RemoteKeySet:
 
     def close(self) -> None:
         """Stop fetching."""
-        self._transport.close()
+        self._endpoint.close()
 
     def after_fork(self) -> None:
         """Forget the fetch under way, which is the parent's."""
@@ -238,7 +236,7 @@ class RemoteKeySet:
 
     def _launch(self, pending: "Future[bool]") -> None:
         number = self._begun
-        response = self._transport.fetch("GET", self._url)
+        response = self._endpoint.fetch("GET")
         response.add_done_callback(lambda done: self._finish(pending, number, done))
 
     def _finish(self, pending: "Future[bool]", number: int, response: "Future[HttpResponse]") -> None:
@@ -269,9 +267,9 @@ class RemoteKeySet:
                 self._backoff.succeeded()
                 withdrawn = self._replace(ring, self._clock.now(), fresh)
         if ring is None:
-            telemetry.event(telemetry.WARNING, "jwks_fetch_failed", url=self._url, error=error)
+            telemetry.event(telemetry.WARNING, "jwks_fetch_failed", url=self._endpoint.url, error=error)
         else:
-            log_dropped(ring, self._url)
+            log_dropped(ring, self._endpoint.url)
         pending.set_result(ring is not None)
         if withdrawn:
             for watcher in self._watchers:

@@ -4,122 +4,58 @@ A flag goes before a variable, a variable before the same line in the file that 
 Lists may be given as ``a,b`` in variables and by repeating the flag.
 """
 
-from collections.abc import Collection
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from authz.access import access_of_file
 from authz.authorizer import Authorizer
-from authz.claims import ORG_ID_PATTERN
-from authz.client_authentication import AuthMethod
 from authz.decision import Observer
-from authz.environment import EnvironmentSettings, flag
+from authz.directory import Directory
 from authz.errors import ConfigError
 from authz.introspection import ACTIVE_SECONDS, Assurance, Introspector
+from authz.issuer_settings import IntrospectionSettings, IssuerSettings, Strings, needed_secret, secret_of
+from authz.issuers import Issuers, read_issuers
 from authz.policy import Policy
-from authz.profiles import ProfileName, profile_of
-from authz.secret import read_secret
-from authz.transport import Transport, check_url
-from authz.variables import PREFIX
 from authz.verifier import Verifier
+from authz.verifiers import Verifiers
 from authz.workos_directory import WorkOSDirectory
 
 _MIN_ADMIN_SECRET = 16
 
-T = TypeVar("T")
 
-
-def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-Strings = Annotated[list[str], BeforeValidator(_split)]
-
-
-class ConnectionSettings(EnvironmentSettings):
-    """What decides how other servers are asked."""
-
-    env_file: str | None = Field(
-        None, description="A file of such variables, in lines AUTHZ_NAME=VALUE. None is read unless it is named here."
-    )
-    ca_file: str | None = Field(None, description="PEM file of the authorities to trust for https.")
-    proxy_from_env: bool = Field(
-        default=False,
-        description="Send https requests through the proxy that HTTPS_PROXY or ALL_PROXY names, but for hosts of "
-        "NO_PROXY.",
-    )
-
-    def transport(self) -> Transport:
-        """Build what asks them.
-
-        Raises:
-            ConfigError: ``ca_file`` cannot be read.
-
-        """
-        return Transport(ca_file=self.ca_file, trust_env=self.proxy_from_env)
-
-
-class VerifierSettings(ConnectionSettings):
+class VerifierSettings(IssuerSettings):
     """What decides which tokens are good."""
 
-    issuer: str | None = Field(
-        None, description="The exact iss of good tokens, such as https://acme.authkit.app. Required."
-    )
-    audience: Strings | None = Field(
-        None, description="The exact aud, for WorkOS the environment's client ID. Required."
-    )
-    jwks_url: str | None = Field(None, description="Where the keys are, if not at {issuer}/oauth2/jwks.")
-    jwks: str | None = Field(None, description="Keys that never change instead: a path, or the JSON of a JWK Set.")
-    jwks_seed: str | None = Field(
-        None, description="Keys to begin with, in the same forms, while the issuer cannot be asked."
-    )
-    algorithms: Strings = Field(["RS256"], description="Signature algorithms to allow.")
-    leeway: float = Field(10.0, description="Seconds by which clocks may differ, at most 300.")
-    max_lifetime: float | None = Field(None, description="Seconds that a token may live at the most.")
-    allow_user_tokens: bool = Field(default=False, description="Accept tokens that stand for a person, too.")
-    allow_missing_kid: bool = Field(
-        default=False, description="Accept a token without kid where there is only one key."
-    )
-    require_at_jwt: bool = Field(
-        default=False, description="Refuse tokens whose typ is not at+jwt. WorkOS sends no typ."
-    )
-    org_id_pattern: str = Field(ORG_ID_PATTERN, description="What the whole of org_id must match.")
-    token_profile: ProfileName = Field(
-        "workos", description="How the issuer writes its tokens, and what tells an application's from a person's."
-    )
-    org_id_claim: str | None = Field(None, description="The claim that names the organization, if not org_id.")
-    client_id_claim: str | None = Field(
-        None, description="The claim that names the application, if not that of token_profile."
+    issuers: str | None = Field(
+        None,
+        description="A file that lists several issuers, each with its audience, keys and organizations (YAML or JSON), "
+        "instead of what is set of one.",
     )
 
-    def verifier(self) -> Verifier:
-        """Build the verifier.
+    def verifier(self) -> Verifier | Verifiers:
+        """Build the verifier of the issuer, or of all that are listed.
 
         Raises:
             ConfigError: a setting is missing or cannot work.
 
         """
-        return Verifier(
-            issuer=_needed("issuer", self.issuer, "https://acme.authkit.app"),
-            audience=_needed("audience", self.audience, "client_01…"),
-            jwks_url=self.jwks_url,
-            jwks=self.jwks,
-            jwks_seed=self.jwks_seed,
-            algorithms=self.algorithms,
-            leeway=self.leeway,
-            max_lifetime=self.max_lifetime,
-            allow_user_tokens=self.allow_user_tokens,
-            allow_missing_kid=self.allow_missing_kid,
-            require_at_jwt=self.require_at_jwt,
-            org_id_pattern=self.org_id_pattern,
-            profile=profile_of(self.token_profile, org_id=self.org_id_claim, client_id=self.client_id_claim),
-            transport=self.transport(),
-        )
+        listed = self.listed()
+        return self.one_verifier() if listed is None else listed.verifiers()
+
+    def listed(self) -> Issuers | None:
+        """Read the file of issuers; return ``None`` if there is none.
+
+        Raises:
+            ConfigError: it cannot be read, or something in it is wrong; or a setting belongs into it.
+
+        """
+        return None if self.issuers is None else read_issuers(self.issuers, self)
 
 
-class Settings(VerifierSettings):
+class Settings(VerifierSettings, IntrospectionSettings):
     """What an authorization server needs besides."""
 
     listen: Strings = Field(
@@ -170,18 +106,6 @@ class Settings(VerifierSettings):
     )
     introspect_if_unavailable: Literal["deny", "local"] = Field(
         "deny", description="While the issuer does not answer: deny, or local to believe the signature."
-    )
-    introspection_client_id: str | None = Field(None, description="Our own credentials, for asking the issuer.")
-    # No flag, which would show in every list of processes.
-    introspection_client_secret: Annotated[SecretStr | None, Parameter(parse=False)] = None
-    introspection_client_secret_file: str | None = Field(
-        None, description="A file that holds their secret, if not AUTHZ_INTROSPECTION_CLIENT_SECRET."
-    )
-    introspection_auth_method: AuthMethod = Field(
-        "client_secret_post", description="How they are shown: client_secret_post or client_secret_basic."
-    )
-    introspection_url: str | None = Field(
-        None, description="Where the issuer is asked, if not at {issuer}/oauth2/introspection."
     )
     # No flag, as above.
     workos_api_key: Annotated[SecretStr | None, Parameter(parse=False)] = None
@@ -278,12 +202,15 @@ class Settings(VerifierSettings):
             raise ConfigError("jwt_authn_payload: a payload has no typ, so this does not go with require_at_jwt")
         if self.jwt_authn_payload and self.introspect_max_age is not None:
             raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
-        verifier, introspector, assurance = self.verifier(), None, None
+        listed = self.listed()
+        verifier = self.one_verifier() if listed is None else listed.verifiers()
+        introspector: Introspector | Mapping[str, Introspector] | None = None
+        assurance: Assurance | None = None
         policy, shadow = self.load_policy(), self.load_shadow()
         if self.introspect_max_age is not None:
             assurance = Assurance(max_age=self.introspect_max_age, if_unavailable=self.introspect_if_unavailable)
         if assurance is not None or any(each is not None and each.has_assurances for each in (policy, shadow)):
-            introspector = self._introspector()
+            introspector = self.introspector() if listed is None else listed.introspectors()
         return Authorizer(
             verifier,
             public_methods=self.public_methods,
@@ -291,7 +218,7 @@ class Settings(VerifierSettings):
             assurance=assurance,
             policy=policy,
             shadow=shadow,
-            directory=self._directory(),
+            directory=self._directory(listed),
             unknown_organizations=self.unknown_organizations,
             realm=self.realm,
             resource_metadata=self.resource_metadata,
@@ -333,7 +260,7 @@ class Settings(VerifierSettings):
             ConfigError: its file cannot be read, or it can be guessed.
 
         """
-        secret = _secret("admin_secret", self.admin_secret, self.admin_secret_file)
+        secret = secret_of("admin_secret", self.admin_secret, self.admin_secret_file)
         is_given = self.admin_secret is not None or self.admin_secret_file is not None
         if is_given and len(secret) < _MIN_ADMIN_SECRET:
             raise ConfigError(
@@ -350,52 +277,25 @@ class Settings(VerifierSettings):
         # A descriptor set may be there for isolation only.
         return self.descriptors is not None and any(access_of_file(self.descriptors).values())
 
-    def _introspector(self) -> Introspector:
-        url = self.introspection_url
-        return Introspector(
-            self.issuer if url is None else None,
-            endpoint=None if url is None else check_url(url, "introspection_url"),
-            client_id=_needed(
-                "introspection_client_id", self.introspection_client_id, "client_01…, since the issuer is to be asked"
-            ),
-            client_secret=self._introspection_client_secret(),
-            auth_method=self.introspection_auth_method,
-            transport=self.transport(),
-        )
-
-    def _introspection_client_secret(self) -> str:
-        name = "introspection_client_secret"
-        return _needed_secret(name, self.introspection_client_secret, self.introspection_client_secret_file)
-
-    def _directory(self) -> WorkOSDirectory | None:
+    def _directory(self, listed: Issuers | None) -> Directory | Mapping[str, Directory] | None:
         if self.workos_api_key is None and self.workos_api_key_file is None:
             if self.workos_groups_key or self.workos_base_url is not None:
                 raise ConfigError(
                     "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file to ask WorkOS"
                 )
             return None
-        return WorkOSDirectory(
-            api_key=_needed_secret("workos_api_key", self.workos_api_key, self.workos_api_key_file),
+        directory = WorkOSDirectory(
+            api_key=needed_secret("workos_api_key", self.workos_api_key, self.workos_api_key_file),
             base_url=self.workos_base_url,
             groups_key=self.workos_groups_key,
             transport=self.transport(),
         )
-
-
-def _needed_secret(name: str, given: SecretStr | None, file: str | None) -> str:
-    secret = _secret(name, given, file)
-    if not secret:
-        raise ConfigError(f"{name}: missing; set {PREFIX}{name.upper()} or --{flag(name)}-file")
-    return secret
-
-
-def _secret(name: str, given: SecretStr | None, file: str | None) -> str:
-    if file is not None:
-        return read_secret(file, f"{name}_file")
-    return given.get_secret_value() if given is not None else ""
-
-
-def _needed(name: str, value: T | None, example: str) -> T:
-    if not value:
-        raise ConfigError(f"{name}: missing; set {PREFIX}{name.upper()} or --{flag(name)}, such as {example}")
-    return value
+        if listed is None or listed.are_organizations_shared or len(listed.listed) == 1:
+            return directory
+        issuers = listed.of_profile("workos")
+        if len(issuers) != 1:
+            raise ConfigError(
+                "workos_api_key: WorkOS is asked about the organizations of one issuer, which is the one whose "
+                f"token_profile is workos; the file of issuers has {len(issuers)} of them"
+            )
+        return {issuers[0]: directory}

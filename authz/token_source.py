@@ -2,21 +2,22 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from authz import fork, telemetry, variables
 from authz.backoff import JITTER, Backoff, uniform
 from authz.client_authentication import AuthMethod, authenticated, check_auth_method
 from authz.clock import SYSTEM_CLOCK, Clock, Moment
+from authz.discovery import issuer_endpoint
 from authz.errors import AuthzError, ConfigError, TokenDeniedError, TokenEndpointError
 from authz.flow import Flow, Wait, arun, run
 from authz.secret import read_secret
 from authz.token_response import IssuedToken, NoTokenError, read_token
-from authz.transport import Form, HttpResponse, Transport, TransportError, check_issuer_url, check_url
+from authz.transport import Form, HttpResponse, Transport, TransportError
 
 _PATIENCE = 10.0
 _REFRESH_SECONDS, _REFRESH_SHARE = 60.0, 0.1
@@ -25,7 +26,7 @@ _TRAVEL_SECONDS = 5.0
 _DENIED_PAUSE = 30.0
 _INVALIDATIONS, _INVALIDATION_WINDOW = 2, 30.0
 
-_VARIABLES = ("issuer", *variables.CLIENT)
+_VARIABLES = ("issuer", "discover", "discover_hosts", *variables.CLIENT)
 
 
 class TokenSource(Protocol):
@@ -69,6 +70,8 @@ class ClientCredentials:
     Args:
         issuer: the AuthKit domain; the endpoint is ``{issuer}/oauth2/token``.
         token_url: the endpoint itself, instead.
+        discover: look the endpoint up in the issuer's metadata (RFC 8414), when it is first needed.
+        discover_hosts: hosts that it may have then, besides the issuer's own.
         client_id: the application.
         client_secret: its secret; never logged, never part of a ``repr`` or an error.
         client_secret_file: a file that holds it, instead; read for each request, so that a new secret
@@ -94,6 +97,8 @@ class ClientCredentials:
         client_secret: str | None = None,
         client_secret_file: str | Path | None = None,
         token_url: str | None = None,
+        discover: bool = False,
+        discover_hosts: Collection[str] = (),
         scope: str | Iterable[str] | None = None,
         resource: str | Iterable[str] | None = None,
         audience: str | None = None,
@@ -111,16 +116,21 @@ class ClientCredentials:
         if client_secret is not None and not client_secret:
             raise ConfigError("client_secret: must not be empty")
         check_auth_method(auth_method)
-        if token_url is not None:
-            self._url = check_url(token_url, "token_url")
-        else:
-            self._url = check_issuer_url(str(issuer)).rstrip("/") + "/oauth2/token"
+        self._endpoint = issuer_endpoint(
+            "token_endpoint",
+            issuer,
+            transport or Transport(),
+            url=token_url,
+            setting="token_url",
+            discover=discover,
+            discover_hosts=discover_hosts,
+            clock=clock,
+        )
         self.client_id = client_id
         self._form: Form = _form(scope, resource, audience)
         self._auth_method = auth_method
         self._client_secret, self._client_secret_file = client_secret, client_secret_file
         self._secret()
-        self._transport = transport or Transport()
         self._clock = clock
         self._jitter = jitter
         self._backoff = Backoff(jitter)
@@ -135,7 +145,8 @@ class ClientCredentials:
     def from_env(cls, *, transport: Transport | None = None) -> "ClientCredentials":
         """Build a source from ``AUTHZ_*`` variables, and from the file that ``AUTHZ_ENV_FILE`` names, if any.
 
-        They are ``AUTHZ_TOKEN_URL`` or else ``AUTHZ_ISSUER``, ``AUTHZ_CLIENT_ID``, ``AUTHZ_CLIENT_SECRET_FILE``
+        They are ``AUTHZ_TOKEN_URL`` or else ``AUTHZ_ISSUER`` (with ``AUTHZ_DISCOVER`` and ``AUTHZ_DISCOVER_HOSTS``
+        if its metadata says where tokens are had), ``AUTHZ_CLIENT_ID``, ``AUTHZ_CLIENT_SECRET_FILE``
         or else ``AUTHZ_CLIENT_SECRET``, ``AUTHZ_SCOPE``, ``AUTHZ_TOKEN_RESOURCE`` (several with blanks between
         them) and ``AUTHZ_TOKEN_AUDIENCE``. ``AUTHZ_AUDIENCE`` is whom this process is, and not looked at.
 
@@ -151,6 +162,7 @@ class ClientCredentials:
         return cls(
             _needed(found, "issuer", "or AUTHZ_TOKEN_URL") if token_url is None else None,
             token_url=token_url,
+            **(discovery_of(found) if token_url is None else {}),
             client_id=_needed(found, "client_id"),
             client_secret=_needed(found, "client_secret", "or AUTHZ_CLIENT_SECRET_FILE") if file is None else None,
             client_secret_file=file,
@@ -162,7 +174,7 @@ class ClientCredentials:
 
     def __repr__(self) -> str:
         """Name the application and the endpoint, nothing else."""
-        return f"{type(self).__name__}(token_url={self._url!r}, client_id={self.client_id!r})"
+        return f"{type(self).__name__}(token_url={self._endpoint.url!r}, client_id={self.client_id!r})"
 
     def token(self) -> str:
         """Return an access token; blocks while the first one is fetched.
@@ -213,7 +225,7 @@ class ClientCredentials:
 
     def close(self) -> None:
         """Stop fetching."""
-        self._transport.close()
+        self._endpoint.close()
 
     def after_fork(self) -> None:
         """Forget the fetch under way, which is the parent's."""
@@ -248,7 +260,7 @@ class ClientCredentials:
     def _unavailable(self) -> TokenDeniedError | TokenEndpointError:
         retry_after = max(1.0, self._backoff.retry_at - self._clock.monotonic())
         why = self._refused or NoTokenError("expired (it gave one that has expired)")
-        message = f"no token from {self._url}: {why}"
+        message = f"no token from {self._endpoint.url}: {why}"
         if why.is_denied:
             return TokenDeniedError(message, retry_after=retry_after)
         return TokenEndpointError(message, retry_after=retry_after, cause=str(why))
@@ -262,7 +274,7 @@ class ClientCredentials:
             self._finish(pending, unreadable, asked, None)
             return
         form, headers = authenticated(self._form, self._auth_method, self.client_id, secret)
-        response = self._transport.fetch("POST", self._url, form=form, headers=headers)
+        response = self._endpoint.fetch("POST", form=form, headers=headers)
         response.add_done_callback(lambda done: self._finish(pending, done, asked, secret))
 
     def _secret(self) -> str:
@@ -301,7 +313,7 @@ class ClientCredentials:
                 pause = max(refused.retry_after, _DENIED_PAUSE if refused.is_denied else 0.0)
                 self._backoff.failed(self._clock.monotonic(), at_least=pause)
         if token is None:
-            telemetry.event(telemetry.WARNING, "token_fetch_failed", url=self._url, error=str(refused))
+            telemetry.event(telemetry.WARNING, "token_fetch_failed", url=self._endpoint.url, error=str(refused))
         pending.set_result(None)
 
     def _kept(self, issued: IssuedToken, asked: Moment) -> _Token:
@@ -316,6 +328,20 @@ class ClientCredentials:
 
 
 _NOTHING: "Future[None]" = Future()
+
+
+def discovery_of(found: Mapping[str, str]) -> dict[str, Any]:
+    """Return what variables say of looking up the endpoint.
+
+    Args:
+        found: the variables, by the names of their settings.
+
+    Raises:
+        ConfigError: one cannot be.
+
+    """
+    hosts = [part.strip() for part in found.get("discover_hosts", "").split(",") if part.strip()]
+    return {"discover": variables.boolean("discover", found.get("discover", "false")), "discover_hosts": hosts}
 
 
 def _needed(found: Mapping[str, str], name: str, alternative: str = "") -> str:

@@ -1,6 +1,6 @@
 """What an introspection endpoint's answer says of a token (RFC 7662 section 2.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from authz import causes
@@ -12,6 +12,7 @@ _OK, _UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 200, 401, 429, 500
 # Our own credentials are wrong: asking again does not mend them.
 _CREDENTIALS_PAUSE = 30.0
 _LONGEST_PAUSE = 60.0
+_STANDARD = ("iss", "sub", "org_id", "client_id", "exp", "jti")
 
 
 class TokenStatus(NamedTuple):
@@ -57,10 +58,19 @@ def read_status(answer: HttpResponse, principal: Principal) -> TokenStatus:
 
 def _contradiction(said: Mapping[str, Any], principal: Principal) -> str:
     claims = principal.claims
-    for name in ("iss", "sub", "org_id", "client_id", "exp", "jti"):
+    for name in _told(principal):
         if name in said and name in claims and said[name] != claims[name]:
             return name
+    # RFC 7662 section 2.2 calls the application so, whatever the token does.
+    if said.get("client_id", principal.client_id) != principal.client_id and "client_id" not in claims:
+        return "client_id"
     audience = said.get("aud", list(principal.audience))
     if not any(value in principal.audience for value in (audience if isinstance(audience, list) else [audience])):
         return "aud"
     return "token_type" if said.get("token_type") == "refresh_token" else ""
+
+
+def _told(principal: Principal) -> Iterator[str]:
+    """Yield the claims that say whose the token is, by whatever names."""
+    yield from _STANDARD
+    yield from (name for name, value in principal.claims.items() if value in (principal.org_id, principal.client_id))

@@ -40,6 +40,8 @@ _HEADERS = {
 _MAX_HOST = 253
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII | re.IGNORECASE)
+# In no URL (RFC 3986 section 2), but in placeholders, and between the parts of lists.
+_UNWRITABLE = frozenset('"<>^`{|}\\')
 
 # zlib's number for a stream with the header of gzip.
 _GZIP = 16 + zlib.MAX_WBITS
@@ -141,6 +143,10 @@ def check_url(url: str, setting: str) -> str:
         raise ConfigError(
             f"{setting}: {url!a} names no host; write one absolute URL, such as https://acme.authkit.app, "
             "with your own name in place of any placeholder"
+        )
+    if url.partition("?")[0].count("://") > 1 or not _UNWRITABLE.isdisjoint(url):
+        raise ConfigError(
+            f"{setting}: {url!a} is not one URL; write one, with your own name in place of any placeholder"
         )
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise ConfigError(f"{setting}: {url!a} must use https (plain http is for loopback addresses only)")
@@ -256,10 +262,11 @@ class Transport:
     def close(self) -> None:
         """End what is under way and stop the thread; a later request starts another."""
         with self._lock:
-            self._worker = None
-            if self._stop is not None:
-                self._stop()
-                self._stop = None
+            stop = self._stop
+            self._worker = self._stop = None
+        if stop is not None:
+            # Outside the lock: what ends on the thread may begin another request there, which wants it.
+            stop()
 
     def after_fork(self) -> None:
         """Forget the thread, which is the parent's."""

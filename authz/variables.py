@@ -29,6 +29,8 @@ SETTINGS = frozenset(
         "decision_log",
         "decision_log_file",
         "descriptors",
+        "discover",
+        "discover_hosts",
         "drain",
         "engine",
         "env_file",
@@ -43,6 +45,7 @@ SETTINGS = frozenset(
         "introspection_url",
         "isolation",
         "issuer",
+        "issuers",
         "jwks",
         "jwks_seed",
         "jwks_url",
@@ -85,6 +88,12 @@ CLIENT = frozenset(
     {"client_id", "client_secret", "client_secret_file", "scope", "token_audience", "token_resource", "token_url"}
 )
 """What :class:`authz.ClientCredentials` reads besides."""
+
+# As the settings of a server take them.
+_BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
+}
 
 # What Kubernetes sets for a Service called authz or authz-something, in every pod of its namespace that does not say
 # enableServiceLinks: false. Values count as well as names, so that no name passes that only looks like one of these.
@@ -152,6 +161,22 @@ def tidy(value: str, *, may_be_empty: bool = False) -> str:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         raise ValueError("must not be in quotes: they are part of the value where no shell removes them")
     return text
+
+
+def boolean(name: str, value: str) -> bool:
+    """Return what a variable says that is yes or no.
+
+    Args:
+        name: of the setting.
+        value: of the variable.
+
+    Raises:
+        ConfigError: it says neither.
+
+    """
+    if value.lower() not in _BOOLEANS:
+        raise ConfigError(f"{name}: must be true or false; set {PREFIX}{name.upper()}")
+    return _BOOLEANS[value.lower()]
 
 
 def nearest(name: str) -> str:

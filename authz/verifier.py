@@ -14,7 +14,7 @@ from authz.call import Principal
 from authz.claims import ORG_ID_PATTERN, ClaimRules, check_issuer, principal_from
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.decision import Evidence, Source
-from authz.discovery import discover
+from authz.discovery import discover, issuer_endpoint
 from authz.encoding import EncodingError, json_object
 from authz.errors import ClaimError, ConfigError, KeySetUnavailableError, PeerUnknownError, TokenMalformedError
 from authz.flow import Flow, arun, pause, run
@@ -25,7 +25,7 @@ from authz.ownership import Ownership
 from authz.peer import Peer
 from authz.profiles import ProfileName, TokenProfile, profile_of
 from authz.remote_keys import RemoteKeySet
-from authz.transport import Transport, check_issuer_url, check_url
+from authz.transport import Transport, check_issuer_url
 
 Jwks = Mapping[str, Any] | str | os.PathLike[str]
 
@@ -61,6 +61,8 @@ class Verifier:
         issuer: the exact ``iss``: the AuthKit domain, such as ``https://acme.authkit.app``.
         audience: the exact ``aud``, or several of which the token must name one;
             for WorkOS the client ID of the environment.
+        discover: look up where the keys are in the issuer's metadata (RFC 8414), when they are first needed.
+        discover_hosts: hosts that they may be at then, besides the issuer's own.
         jwks_url: where the keys are; by default ``{issuer}/oauth2/jwks``.
         jwks: a key set that never changes, instead: a parsed JWK Set, its JSON text, or a path.
         jwks_seed: keys to begin with, in the same forms: then the first calls need not wait for the issuer,
@@ -93,6 +95,8 @@ class Verifier:
         *,
         issuer: str,
         audience: str | Collection[str],
+        discover: bool = False,
+        discover_hosts: Collection[str] = (),
         jwks_url: str | None = None,
         jwks: Jwks | None = None,
         jwks_seed: Jwks | None = None,
@@ -127,13 +131,23 @@ class Verifier:
         self._cache_size = _positive(cache_size, "cache_size")
         self._keys: KeySet
         if jwks is not None:
-            if jwks_url is not None or jwks_seed is not None:
-                raise ConfigError("jwks: a key set that never changes goes with neither jwks_url nor jwks_seed")
+            if jwks_url is not None or jwks_seed is not None or discover:
+                raise ConfigError(
+                    "jwks: a key set that never changes goes with neither jwks_url nor jwks_seed nor discover"
+                )
             self._keys = StaticKeySet(load_jwks(jwks, "jwks"))
         else:
             self._keys = RemoteKeySet(
-                check_url(jwks_url or f"{issuer.rstrip('/')}/oauth2/jwks", "jwks_url"),
-                transport or Transport(),
+                issuer_endpoint(
+                    "jwks_uri",
+                    issuer,
+                    transport or Transport(),
+                    url=jwks_url,
+                    setting="jwks_url",
+                    discover=discover,
+                    discover_hosts=discover_hosts,
+                    clock=clock,
+                ),
                 clock=clock,
                 max_blocked_threads=_positive(max_blocked_threads, "max_blocked_threads"),
                 seed=None if jwks_seed is None else load_jwks(jwks_seed, "jwks_seed"),
@@ -173,12 +187,16 @@ class Verifier:
         It needs the extra ``server``.
 
         Raises:
-            ConfigError: a variable is missing or wrong; the message names it.
+            ConfigError: a variable is missing or wrong; the message names it. Several issuers are one for
+                :meth:`authz.Verifiers.from_env`.
 
         """
         from authz.settings import VerifierSettings  # noqa: PLC0415 - pydantic is the extra's, and slow to load
 
-        return VerifierSettings.load().verifier()
+        settings = VerifierSettings.load()
+        if settings.issuers is not None:
+            raise ConfigError("issuers: a Verifier is of one issuer; use Verifiers.from_env()")
+        return settings.one_verifier()
 
     def verify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return whom ``token`` names; blocks for up to 2 s where keys must be fetched.

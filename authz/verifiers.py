@@ -53,6 +53,21 @@ class Verifiers:
         self.ownership = self._ownership(organizations, is_shared=shared_organizations)
         """Which organizations each issuer may name; ``None`` where any may name all."""
 
+    @classmethod
+    def from_env(cls) -> "Verifiers":
+        """Build verifiers from the ``AUTHZ_*`` variables: of all issuers in the file ``AUTHZ_ISSUERS``, or of one.
+
+        It needs the extra ``server``.
+
+        Raises:
+            ConfigError: a variable is missing or wrong, or something in the file; the message names it.
+
+        """
+        from authz.settings import VerifierSettings  # noqa: PLC0415 - pydantic is the extra's, and slow to load
+
+        verifier = VerifierSettings.load().verifier()
+        return cls(verifier) if isinstance(verifier, Verifier) else verifier
+
     @property
     def clock(self) -> Clock:
         """The clock of the first verifier."""

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 from authz.encoding import json_object
+from authz.endpoint import Endpoint
 from authz.errors import KeyNotFoundError, KeySetUnavailableError
 from authz.flow import run
 from authz.jwk import MAX_KEYS, SUPPORTED_ALGORITHMS, is_kid, parse_jwks
@@ -25,7 +26,7 @@ def check(data: bytes) -> None:
     """Let an issuer answer: one line is its ``cache-control``, the rest its key set."""
     caching, _, body = data.partition(b"\n")
     response = HttpResponse(status=200, headers={"cache-control": caching.decode("latin-1"), "age": "7"}, body=body)
-    keys = RemoteKeySet(JWKS_URL, FakeTransport(lambda: response), clock=_CLOCK, seed=_SEED, jitter=float)
+    keys = RemoteKeySet(Endpoint(JWKS_URL, FakeTransport(lambda: response)), clock=_CLOCK, seed=_SEED, jitter=float)
     with contextlib.suppress(KeyNotFoundError, KeySetUnavailableError):
         run(keys.find("nobody"))
     health = keys.health()

@@ -12,6 +12,8 @@ from authz.audit_service import Audit
 from authz.background import _Background
 from authz.decision_log import DecisionLog
 from authz.directory import Directory
+from authz.discovery import DiscoveredEndpoint
+from authz.endpoint import Endpoint
 from authz.quota import Quotas
 from authz.remote_keys import RemoteKeySet
 from authz.revocation import Revocations
@@ -34,9 +36,10 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.background._Background": _Background,
     "authz.decision_log.DecisionLog": lambda: DecisionLog("all", os.devnull),
     "authz.directory.Directory": lambda: Directory(lambda _: None),
+    "authz.discovery.DiscoveredEndpoint": lambda: DiscoveredEndpoint(ISSUER, "jwks_uri", Transport()),
     "authz.introspection.Introspector": lambda: Introspector(ISSUER, client_id="c", client_secret="s"),
     "authz.quota.Quotas": Quotas,
-    "authz.remote_keys.RemoteKeySet": lambda: RemoteKeySet(ISSUER, Transport()),
+    "authz.remote_keys.RemoteKeySet": lambda: RemoteKeySet(Endpoint(ISSUER, Transport())),
     "authz.revocation.Revocations": Revocations,
     "authz.shadow.Shadow": lambda: Authorizer(_verifier()).shadow,
     "authz.shares.Shares": lambda: Shares(4),

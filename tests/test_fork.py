@@ -132,7 +132,7 @@ from authz import ClientCredentials, Verifier
 
 verifier = Verifier(issuer="https://acme.authkit.app", audience="a")
 source = ClientCredentials("https://acme.authkit.app", client_id="c", client_secret="s")
-owners = [verifier, verifier._keys, verifier._keys._transport, source, source._transport]
+owners = [verifier, verifier._keys, verifier._keys._endpoint._transport, source, source._endpoint._transport]
 for owner in owners:
     owner._lock.acquire()
 forked(lambda: [owner._lock.locked() for owner in owners])

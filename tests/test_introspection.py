@@ -9,10 +9,13 @@ from dataclasses import replace
 
 import pytest
 
+from authz.claims import ClaimRules, principal_from
 from authz.demo.issuer import Issuer, IssuerServer
 from authz.errors import AuthzError, ConfigError, IntrospectionUnavailableError, OverloadedError, TokenInactiveError
-from authz.flow import arun, run
+from authz.flow import Wait, arun, run
 from authz.introspection import MAX_WAITING, Assurance, Introspector
+from authz.profiles import profile_of
+from authz.token_status import read_status
 from authz.transport import Transport, TransportError
 from authz.verifier import Verifier
 from tests.doubles import ABSENT, AUDIENCE, CLIENT, ISSUER, NOW, ORG, FakeTransport, json_response, m2m_claims
@@ -205,6 +208,37 @@ def test_only_a_plain_and_fitting_yes_is_active(ask, endpoint, body, verdict):
     endpoint.says(body)
 
     assert ask() == verdict
+
+
+OKTA_ORG = "https://acme.example/org"
+FOREIGN_TOKEN = m2m_claims(org_id=ABSENT, client_id=ABSENT, cid=CLIENT, **{OKTA_ORG: ORG})
+
+
+@pytest.mark.parametrize(
+    ("said", "contradiction"),
+    [
+        pytest.param({}, "", id="nothing"),
+        pytest.param({"cid": CLIENT, OKTA_ORG: ORG, "client_id": CLIENT}, "", id="the-same"),
+        pytest.param({OKTA_ORG: "org_01JYGLOBEX0000000000000000"}, OKTA_ORG, id="another-organization"),
+        pytest.param({OKTA_ORG: [ORG]}, OKTA_ORG, id="a-list"),
+        pytest.param({OKTA_ORG: None}, OKTA_ORG, id="null"),
+        pytest.param({"cid": "another"}, "cid", id="another-application"),
+        pytest.param({"client_id": "another"}, "client_id", id="another-application-by-the-standard-name"),
+        pytest.param({"client_id": None}, "client_id", id="no-application"),
+    ],
+)
+def test_claims_under_other_names_are_compared_too(endpoint, said, contradiction):
+    """Whatever the claim is called that names the organization or the application."""
+    rules = ClaimRules(issuer=ISSUER, audiences=frozenset({AUDIENCE}), profile=profile_of("okta", org_id=OKTA_ORG))
+    endpoint.says({"active": True, **said})
+    status = read_status(run(answered(endpoint)), principal_from(FOREIGN_TOKEN, rules, NOW))
+
+    assert status.is_active is (not contradiction)
+    assert status.error == (f"the issuer speaks of another token ({contradiction})" if contradiction else "")
+
+
+def answered(endpoint):
+    return (yield Wait(endpoint.transport.fetch("POST", URL), 1.0))
 
 
 @pytest.mark.parametrize("name", ["iss", "aud", "exp", "sub", "org_id", "client_id", "jti"])

@@ -43,7 +43,17 @@ FLOORS = (
         "watch",
     ),
     ("transport",),
-    ("client_authentication", "environment", "flow", "metadata", "quota", "refusal", "streams", "token_response"),
+    (
+        "client_authentication",
+        "endpoint",
+        "environment",
+        "flow",
+        "metadata",
+        "quota",
+        "refusal",
+        "streams",
+        "token_response",
+    ),
     (
         "claims",
         "decision",
@@ -53,13 +63,11 @@ FLOORS = (
         "keys",
         "revocation",
         "suspension",
-        "token_source",
         "token_status",
     ),
     (
         "audit",
         "bearer",
-        "credentials",
         "decision_log",
         "introspection",
         "isolation",
@@ -67,11 +75,12 @@ FLOORS = (
         "ownership",
         "remote_keys",
         "requirements",
+        "token_source",
     ),
-    ("access", "audit_service", "otel", "verifier"),
+    ("access", "audit_service", "credentials", "otel", "verifier"),
     ("policy",),
-    ("directory", "nobody", "verifiers"),
-    ("assurances", "explanation", "organizations", "workos_api"),
+    ("directory", "issuer_settings", "nobody", "verifiers"),
+    ("assurances", "explanation", "issuers", "organizations", "workos_api"),
     ("shadow",),
     ("authorizer", "workos_directory"),
     ("hearing", "reload", "settings"),
@@ -93,8 +102,8 @@ ENVOY_FLOOR = {room: number for number, rooms in enumerate(ENVOY_FLOORS) for roo
 # The public names of the package itself belong to whoever is above all of them.
 PUBLIC = FLOOR["authorizer"]
 
-# The only way up: Verifier.from_env() loads the settings when it is called.
-UP = {("verifier", "settings")}
+# The only way up: Verifier.from_env() loads the settings when it is called, as Verifiers.from_env() does.
+UP = {("verifier", "settings"), ("verifiers", "settings")}
 
 MAY_IMPORT_INTERCEPTORS = {"demo", "interceptors"}
 MAY_IMPORT_GRPC = {"audit_service", "cli", "credentials", "demo", "envoy", "interceptors"}

@@ -5,6 +5,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
+from authz.endpoint import Endpoint
 from authz.errors import AuthzError, KeyNotFoundError, KeySetUnavailableError, KeyUndecidedError
 from authz.flow import arun, run
 from authz.keys import KeySetHealth, load_jwks
@@ -22,7 +23,7 @@ def new_keys(transport, clock):
     def build(jitter=0.0, seed=None):
         ring = None if seed is None else load_jwks(jwks(seed), "jwks_seed")
         return RemoteKeySet(
-            JWKS_URL, transport, clock=clock.clock, max_blocked_threads=2, seed=ring, jitter=lambda: jitter
+            Endpoint(JWKS_URL, transport), clock=clock.clock, max_blocked_threads=2, seed=ring, jitter=lambda: jitter
         )
 
     return build

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.connecting import cause_of
+from authz.endpoint import Endpoint
 from authz.errors import ConfigError, KeySetUnavailableError
 from authz.flow import run
 from authz.remote_keys import RemoteKeySet
@@ -544,7 +545,7 @@ def test_a_forgotten_transport_ends_its_thread(serve):
     ],
 )
 def test_an_issuer_that_misbehaves_is_unavailable(hasty, serve, misbehave):
-    keys = RemoteKeySet(serve(misbehave).url, hasty)
+    keys = RemoteKeySet(Endpoint(serve(misbehave).url, hasty))
 
     with pytest.raises(KeySetUnavailableError):
         run(keys.find("ec-1"))
@@ -553,7 +554,7 @@ def test_an_issuer_that_misbehaves_is_unavailable(hasty, serve, misbehave):
 def test_keys_come_over_http(transport, serve, ec_key):
     server = serve(lambda connection: connection.answer(json.dumps(jwks(ec_key)).encode()))
 
-    assert run(RemoteKeySet(server.url, transport).find("ec-1")).kid == "ec-1"
+    assert run(RemoteKeySet(Endpoint(server.url, transport)).find("ec-1")).kid == "ec-1"
 
 
 # ---- Addresses ----
@@ -571,6 +572,7 @@ def test_keys_come_over_http(transport, serve, ec_key):
             "https://" + "a" * 63 + ".app",
         ),
         *("http://localhost:8080", "http://127.0.0.1", "http://127.8.9.1:1", "http://[::1]:8080/"),
+        *("https://acme.example/keys,2.json?for=https://b.example", "https://acme.example/a%7Bb%7D;c=d~e"),
     ],
 )
 def test_https_and_loopback_are_good_addresses(url):
@@ -612,6 +614,10 @@ def test_https_and_loopback_are_good_addresses(url):
         ),
         *("https://-acme.app", "https://acme-.app", "https://.authkit.app", "https://'acme'", "https://" + "a" * 64),
         *("https://" + ".".join(["a" * 60] * 5), "https://[v1.x]", "https://[::1%25lo]", "https://acme%2eapp"),
+        *("https://a.example/jwks,https://b.example/jwks", "https://a.example/jwks|https://b.example/jwks"),
+        *("https://a.example/https://b.example/jwks"),
+        *("https://acme.example/{tenantid}/v2.0", "https://acme.example/<realm>", "https://acme.example/${REALM}/jwks"),
+        *('https://acme.example/"jwks"', "https://acme.example/^jwks", "https://acme.example/`jwks`"),
     ],
 )
 def test_other_addresses_are_refused(url):
@@ -779,3 +785,20 @@ def test_any_text_is_a_date_or_none(value):
 
     assert response.date is None or isinstance(response.date, float)
     assert response.retry_after >= 0
+
+
+def test_a_request_that_begins_another_when_it_ends_does_not_keep_it_from_being_closed(serve):
+    """As one does that asks at the next place: on the thread that ``close`` waits for."""
+    transport = Transport()
+    began = threading.Event()
+
+    def begin(_future):
+        began.set()
+        transport.fetch("GET", "http://127.0.0.1:9/")
+
+    server = serve(Connection.say_nothing)
+    transport.fetch("GET", server.url).add_done_callback(begin)
+    transport.close()
+    transport.close()
+
+    assert began.is_set()

@@ -11,9 +11,10 @@ from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, 
 from authz.client_authentication import AuthMethod
 from authz.errors import AuthzError, ConfigError, UnavailableError
 from authz.explanation import explain, unverified
+from authz.issuer_settings import ConnectionSettings
 from authz.secret import read_secret
-from authz.settings import ConnectionSettings, VerifierSettings
-from authz.token_source import ClientCredentials
+from authz.settings import VerifierSettings
+from authz.token_source import ClientCredentials, discovery_of
 
 VerifierFlags = Annotated[VerifierSettings | None, Parameter(name="*")]
 ConnectionFlags = Annotated[ConnectionSettings | None, Parameter(name="*")]
@@ -24,6 +25,8 @@ def token(
     *,
     issuer: str | None = None,
     token_url: str | None = None,
+    discover: bool | None = None,
+    discover_hosts: list[str] | None = None,
     client_id: str,
     client_secret_file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     scope: list[str] | None = None,
@@ -43,6 +46,10 @@ def token(
         The AuthKit domain, such as https://acme.authkit.app; or AUTHZ_ISSUER.
     token_url
         The token endpoint itself, instead.
+    discover
+        Look the token endpoint up in the issuer's metadata; or AUTHZ_DISCOVER.
+    discover_hosts
+        A host that it may have then, besides the issuer's own; may be repeated.
     client_id
         The M2M application.
     client_secret_file
@@ -60,12 +67,17 @@ def token(
 
     """
     connection = ConnectionSettings.load(flags)
-    found = variables.values(("issuer", "client_secret"), connection.env_file)
-    if issuer is None and token_url is None:
-        issuer = found.get("issuer")
+    # Where the endpoint itself is given, what variables say of the issuer is about a server in the same place.
+    of_issuer = () if token_url is not None else ("issuer", "discover", "discover_hosts")
+    found = variables.values(("client_secret", *of_issuer), connection.env_file)
+    if discover is not None:
+        found["discover"] = str(discover)
+    if discover_hosts is not None:
+        found["discover_hosts"] = ",".join(discover_hosts)
     source = ClientCredentials(
-        issuer,
+        found.get("issuer") if issuer is None else issuer,
         token_url=token_url,
+        **discovery_of(found),
         client_id=client_id,
         client_secret=_secret(client_secret_file, found.get("client_secret", "")),
         scope=scope,

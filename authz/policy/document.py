@@ -171,7 +171,7 @@ class _Builder:
         self._next()
         event = self._next()
         if type(event) is self._document:
-            raise _Misplaced("a second document; a policy is one", event)
+            raise _Misplaced("a second document; a file holds one", event)
         return value
 
     def _value(self, event: Any, depth: int) -> Any:

@@ -23,6 +23,7 @@ from authz.envoy.config.kubernetes import kubernetes
 from authz.envoy.config.mesh import Service
 from authz.envoy.config.pod import GROUPS, MAX_FILES_BYTES
 from authz.errors import AuthzError, ConfigError
+from authz.issuers import PROPER
 from authz.settings import Settings
 from tests.certificates import Authority
 from tests.doubles import jwks, m2m_claims
@@ -43,8 +44,17 @@ POLICY = (
 )
 
 
+ISSUERS = """
+issuers:
+- {issuer: "https://acme.authkit.app:8444", audience: client_1, organizations: "org_[0-9]+"}
+- {issuer: "https://login.globex.example", audience: [client_2], organizations: [globex], discover: true,
+   introspection_client_id: client_api, introspection_client_secret_file: /run/secrets/globex}
+"""
+ONE = {"issuer": "https://acme.authkit.app", "audience": ["client_1", "client_2"]}
+
+
 def settings(**values: Any) -> Settings:
-    return Settings.load(issuer="https://acme.authkit.app", audience=["client_1", "client_2"], **values)
+    return Settings.load(**({} if "issuers" in values else ONE), **values)
 
 
 def printed(**values: Any) -> str:
@@ -123,6 +133,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "api.binpb": with_imports(service_file({"Call": {"scopes": ["a"]}})),
         "ca.pem": authority.root,
         "jwks.json": json.dumps(jwks(ec_key)).encode(),
+        "issuers.yaml": ISSUERS.encode(),
         "tls.crt": own.chain,
         "tls.key": own.key,
         "secret": SECRET.encode(),
@@ -146,6 +157,8 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "decision_log": "denied",
         "decision_log_file": str(tmp_path / "decisions"),
         "descriptors": path["api.binpb"],
+        "discover": True,
+        "discover_hosts": ["keys.example", "tokens.example"],
         "drain": 27.5,
         "engine": "grpcio",
         "env_file": str(tmp_path / "settings.env"),
@@ -160,6 +173,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "introspection_url": "https://acme.authkit.app/introspect",
         "isolation": "enforce",
         "issuer": "https://acme.authkit.app",
+        "issuers": path["issuers.yaml"],
         "jwks": path["jwks.json"],
         "jwks_seed": json.dumps(jwks(ec_key)),
         "jwks_url": "https://keys.example:8443/jwks",
@@ -200,6 +214,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
 MOUNTED = {
     "ca_file": "ca.pem",
     "descriptors": "descriptors.binpb",
+    "issuers": "issuers.json",
     "jwks": "jwks.json",
     "jwks_seed": "jwks-seed.json",
     "policy": "policy.yaml",
@@ -225,7 +240,8 @@ def test_every_setting_has_its_place(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_no_setting_is_lost(given: dict[str, Any], tmp_path: Path, name: str) -> None:
-    pod = kubelet(**{key: value for key, value in given.items() if key not in ("issuer", "audience")})
+    apart = PROPER if name == "issuers" else {"issuer", "audience", "issuers"}
+    pod = kubelet(**{key: value for key, value in given.items() if key not in apart})
     variable, value = f"AUTHZ_{name.upper()}", given[name]
 
     if (secret := name.removesuffix("_file")) in SECRETS:
@@ -244,11 +260,58 @@ def test_no_setting_is_lost(given: dict[str, Any], tmp_path: Path, name: str) ->
     assert str(tmp_path) not in str(pod)
 
 
-@pytest.mark.parametrize("name", sorted({*MOUNTED, "policy", "shadow"} - {"jwks", "jwks_seed"}))
+@pytest.mark.parametrize("name", sorted({*MOUNTED, "policy", "shadow"} - {"issuers", "jwks", "jwks_seed"}))
 def test_files_are_mounted_as_they_are(given: dict[str, Any], name: str) -> None:
     pod = kubelet(**{name: given[name]}, **({} if "tls" not in name else {key: given[key] for key in THE_PODS_OWN}))
 
     assert pod.files[pod.variables[f"AUTHZ_{name.upper()}"]] == Path(given[name]).read_bytes()
+
+
+def test_a_pod_has_the_issuers_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ec_key: SigningKey) -> None:
+    """Public keys stand in the file, for the pod has no other; secrets stay in the Secret."""
+    private = tmp_path / "keys.json"
+    private.write_text(json.dumps({"keys": [ec_key.public_jwk()]}))
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    here = tmp_path / "issuers.yaml"
+    here.write_text(
+        ISSUERS.replace('org_[0-9]+"', f'org_[0-9]+", jwks: "{private}", algorithms: [ES256]').replace(
+            "/run/secrets/globex", str(secret)
+        )
+    )
+    pod = kubelet(issuers=str(here))
+    there = settings_of(pod, tmp_path / "pod", monkeypatch)
+
+    listed, before = there.listed(), settings(issuers=str(here)).listed()
+    assert listed is not None
+    assert before is not None
+    assert listed.in_words() == before.in_words()
+    assert json.loads(listed.listed[0].jwks or "") == {"keys": [ec_key.public_jwk()]}
+    assert listed.listed[1].introspection_client_secret_file == "/etc/authz/secrets/introspection-client-secret-2"
+    [volume] = [each for each in pod.pod["volumes"] if each["name"] == "secrets"]
+    assert volume["secret"]["items"] == [
+        {"key": "introspection-client-secret-2", "path": "introspection-client-secret-2"}
+    ]
+    assert "--from-file=introspection-client-secret-2=FILE" in pod.comments
+    assert {"AUTHZ_ISSUER", "AUTHZ_AUDIENCE"}.isdisjoint(pod.variables)
+    assert str(tmp_path) not in str(pod)
+    assert SECRET not in str(pod)
+
+
+def test_a_pod_may_reach_the_ports_of_all_issuers(given: dict[str, Any]) -> None:
+    [policy] = [each for each in manifests(issuers=given["issuers"]) if each["kind"] == "NetworkPolicy"]
+
+    assert [port["port"] for port in policy["spec"]["egress"][1]["ports"]] == [443, 8444]
+
+
+def test_an_issuers_address_that_may_hold_a_secret_is_not_printed(tmp_path: Path) -> None:
+    (tmp_path / "issuers.yaml").write_text(
+        f"issuers: [{{issuer: https://a.example, audience: a, jwks_url: 'https://a.example/?key={SECRET}'}}]"
+    )
+    with pytest.raises(ConfigError, match=r"^issuers: jwks_url of issuer 1 has a query") as caught:
+        printed(issuers=str(tmp_path / "issuers.yaml"))
+
+    assert SECRET not in str(caught.value)
 
 
 def test_a_setting_that_is_in_no_group_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,8 +477,9 @@ def test_envoy_asks_by_tls_where_the_server_has_a_certificate(given: dict[str, A
 
 
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
-def test_kubernetes_accepts_the_manifests(given: dict[str, Any], version: str) -> None:
-    made = manifests(**{name: value for name, value in given.items() if name not in ("issuer", "audience")})
+@pytest.mark.parametrize("apart", [{*ONE, "issuers"}, PROPER], ids=["one-issuer", "several"])
+def test_kubernetes_accepts_the_manifests(given: dict[str, Any], version: str, apart: set[str]) -> None:
+    made = manifests(**{name: value for name, value in given.items() if name not in apart})
     for manifest in made:
         kubernetes_validate.validate(manifest, version, strict=True)
 

@@ -89,7 +89,7 @@ def test_the_policy_that_the_others_spoil_is_good(tmp_path: Path) -> None:
         ("public: ", "public: !!python/object:os.system ", ":15: tags such as"),
         ("public:", "name: twice\npublic:", ":15: the key 'name' stands twice"),
         ("public:", "? [a]\n: b\npublic:", ":15: a key must be plain text"),
-        ("public:", "---\npublic:", ":15: a second document; a policy is one"),
+        ("public:", "---\npublic:", ":15: a second document; a file holds one"),
         ("public:", "\t- a\npublic:", ":15: not YAML: found character '\\t' that cannot start any token"),
         ("public: [", "public: [[", ":16: not YAML: did not find expected"),
         ("public: [", "public: " + 40 * "[", ":15: nested too deeply"),

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.mesh import Service
-from authz.envoy.config.pod import FILES_FOLDER, TLS_FOLDER, Pod, pod_of
+from authz.envoy.config.pod import FILES_FOLDER, SECRETS_FOLDER, TLS_FOLDER, Pod, pod_of
 from authz.settings import Settings
 from authz.variables import PREFIX
 
@@ -46,9 +46,9 @@ def kubernetes(service: Service, settings: Settings, bootstrap: Document) -> lis
 def environment(service: Service, pod: Pod) -> list[dict[str, Any]]:
     """Return the variables that give a container its settings."""
     scheme = "tls:" if pod.has_tls else ""
+    placeholders = {"issuer": "https://acme.authkit.app", "audience": "client_01"}
     told = {
-        "issuer": "https://acme.authkit.app",
-        "audience": "client_01",
+        **({} if "issuers" in pod.variables else placeholders),
         **pod.variables,
         "listen": f"{scheme}{_EVERYWHERE}:{service.port}",
         "http_listen": f"{_EVERYWHERE}:{_HEALTH_PORT}",
@@ -142,8 +142,8 @@ def _title(service: Service, settings: Settings, pod: Pod) -> list[str]:
     if not pod.has_tls:
         lines.append("Tokens reach it in plain text: for TLS set AUTHZ_TLS_CERT_FILE and AUTHZ_TLS_KEY_FILE.")
     create = f"kubectl --namespace {service.namespace} create secret"
-    if pod.secrets:
-        files = " ".join(f"--from-file={key}=FILE" for key in pod.secrets.values())
+    if pod.secrets or pod.secret_files:
+        files = " ".join(f"--from-file={key}=FILE" for key in [*pod.secrets.values(), *pod.secret_files])
         lines.append(f"Needs a Secret: {create} generic {service.name} {files}")
     if pod.has_tls:
         lines.append(f"Needs a Secret: {create} tls {service.name}-tls --cert=FILE --key=FILE")
@@ -159,6 +159,10 @@ def _volumes(service: Service, pod: Pod) -> list[tuple[dict[str, Any], dict[str,
     if pod.files:
         # Whole, and not with subPath, which would never change.
         found.append(_volume("files", FILES_FOLDER, {"configMap": {"name": f"{service.name}-files"}}))
+    if pod.secret_files:
+        items = [{"key": key, "path": key} for key in pod.secret_files]
+        secret: dict[str, Any] = {"secretName": service.name, "items": items, "defaultMode": 0o440}
+        found.append(_volume("secrets", SECRETS_FOLDER, {"secret": secret}))
     if pod.has_tls:
         secret = {"secretName": f"{service.name}-tls", "defaultMode": 0o440}
         found.append(_volume("tls", TLS_FOLDER, {"secret": secret}))
@@ -183,12 +187,15 @@ def _files(service: Service, pod: Pod) -> Document:
             **({"data": texts} if texts else {}),
             **({"binaryData": bodies} if bodies else {}),
         },
-        title="The files that the settings name. Changes are in force about a minute later, without new pods.",
+        title="The files that the settings name. Changes of policies and descriptors are in force about a minute "
+        "later, without new pods.",
     )
 
 
 def _network_policy(service: Service, settings: Settings) -> Document:
+    listed = settings.listed()
     urls = [settings.issuer, settings.jwks_url, settings.introspection_url, settings.workos_base_url]
+    urls += [] if listed is None else listed.urls()
     ports = sorted({443, *(urlsplit(url).port or 443 for url in urls if url is not None)})
     return Document(
         data={

@@ -4,6 +4,7 @@ Every setting is in exactly one of the groups below, and one that is in none is 
 let in whom this server keeps out.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,11 +14,13 @@ from typing import Any
 from authz.environment import may_hold_secret
 from authz.errors import ConfigError
 from authz.keys import public_jwks
+from authz.policy.document import read
 from authz.settings import Settings
 from authz.transport import check_url
 from authz.variables import PREFIX
 
 FILES_FOLDER = "/etc/authz/files"
+SECRETS_FOLDER = "/etc/authz/secrets"
 TLS_FOLDER = "/etc/authz/tls"
 
 MAX_FILES_BYTES = 1 << 20
@@ -32,6 +35,7 @@ class Pod:
         variables: settings, by name.
         secrets: settings that are read from a Secret, with their keys in it.
         files: what is mounted in :data:`FILES_FOLDER`.
+        secret_files: keys of that Secret that are mounted in :data:`SECRETS_FOLDER`.
         left_out: settings that mean nothing in a pod, and why.
 
     """
@@ -39,6 +43,7 @@ class Pod:
     variables: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    secret_files: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -61,12 +66,13 @@ def pod_of(settings: Settings) -> Pod:
     """
     pod = Pod()
     # Before a pod does, and says it where it may not be seen.
-    policies = (settings.load_policy(), settings.load_shadow())
+    policies, listed = (settings.load_policy(), settings.load_shadow()), settings.listed()
     for name in sorted(settings.model_fields_set):
         value = getattr(settings, name)
         if value not in (None, "", []):
             GROUPS.get(name, _unknown)(pod, name, value)
-    if settings.introspect_max_age is not None or any(policy and policy.has_assurances for policy in policies):
+    is_asked = settings.introspect_max_age is not None or any(policy and policy.has_assurances for policy in policies)
+    if is_asked and listed is None:
         pod.refer("introspection_client_secret")
     if ("tls_cert_file" in pod.variables) is not ("tls_key_file" in pod.variables):
         raise ConfigError("tls_cert_file: a certificate and its key belong together; set AUTHZ_TLS_KEY_FILE, too")
@@ -120,6 +126,24 @@ def _certificates(pod: Pod, name: str, path: str, key: str) -> None:
 
 def _keys(pod: Pod, name: str, jwks: str, key: str) -> None:
     _mount(pod, name, key, public_jwks(jwks, name).encode())
+
+
+def _issuers(pod: Pod, name: str, path: str) -> None:
+    data = read(path).data
+    for number, entry in enumerate(data["issuers"], 1):
+        for keys in ("jwks", "jwks_seed"):
+            if entry.get(keys):
+                entry[keys] = public_jwks(entry[keys], keys)
+        for url in ("issuer", "jwks_url", "introspection_url"):
+            if entry.get(url) and may_hold_secret(check_url(entry[url], url)):
+                raise ConfigError(
+                    f"{name}: {url} of issuer {number} has a query, which may be a secret; set it by hand"
+                )
+        if entry.get("introspection_client_secret_file"):
+            key = f"introspection-client-secret-{number}"
+            entry["introspection_client_secret_file"] = f"{SECRETS_FOLDER}/{key}"
+            pod.secret_files.append(key)
+    _mount(pod, name, "issuers.json", json.dumps(data, indent=2).encode())
 
 
 def _mount(pod: Pod, name: str, key: str, content: bytes) -> None:
@@ -185,6 +209,8 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "audience",
             "client_id_claim",
             "decision_log",
+            "discover",
+            "discover_hosts",
             "drain",
             "grace",
             "introspect_if_unavailable",
@@ -226,6 +252,7 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
         ),
         _secret,
     ),
+    "issuers": _issuers,
     "policy": _policy,
     "shadow": _policy,
     "descriptors": partial(_file, key="descriptors.binpb"),

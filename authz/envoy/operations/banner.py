@@ -29,7 +29,7 @@ def announce(settings: Settings, policy: str, addresses: Sequence[str], keys: Ma
     facts: dict[str, Any] = {
         "policy": policy or _NO_POLICY,
         "addresses": list(addresses),
-        "issuer": settings.issuer,
+        "issuer": settings.issuer or settings.issuers,
         "audience": settings.audience,
         "engine": settings.engine,
         "workers": settings.workers,
@@ -45,7 +45,9 @@ def configuration(settings: Settings, policy: str) -> str:
     """Return all settings in force as text, a line each, secrets masked, and before them the policy in force."""
     decides = f"policy in force: {policy}" if policy else f"warning: policy in force: {_NO_POLICY}"
     lines = [f"  {name}: {_text(value)}" for name, value in settings.masked().items()]
-    return "\n".join(["configuration is good", decides, *lines])
+    listed = settings.listed()
+    issuers = [] if listed is None else [f"issuer: {printable(words)}" for words in listed.in_words()]
+    return "\n".join(["configuration is good", decides, *issuers, *lines])
 
 
 def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:

@@ -49,7 +49,10 @@ class Health:
                 await arun(self._authorizer.verifier.warm_up_flow(timeout=0))
             except UnavailableError as error:
                 pause, cause = error.retry_after, causes.word(error.cause)
-                reason = f"{error.reason}: {cause}" if cause else error.reason
+                # Of several issuers one that is down keeps out no caller of another.
+                keys = self._authorizer.verifier.health().values()
+                if not any(each.is_ready for each in keys):
+                    reason = f"{error.reason}: {cause}" if cause else error.reason
             except Exception as error:  # noqa: BLE001 - without this task the last status would stay for ever
                 telemetry.unforeseen("health", error)
                 reason = "internal"
