@@ -946,3 +946,39 @@ def test_schema_of_policies_is_printed(run: Run) -> None:
 
     assert (done.status, done.err) == (0, "")
     assert json.loads(done.out)["required"] == ["name"]
+
+
+# ---- an issuer whose endpoints are looked up, and several issuers ----
+
+
+@pytest.mark.usefixtures("secret")
+def test_token_and_verify_look_up_what_the_issuer_publishes(
+    run: Run, live_issuer: IssuerServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = live_issuer.requests["/.well-known/oauth-authorization-server"]
+    token = run("token", "--issuer", live_issuer.url, "--discover", "--client-id", CLIENT_ID).out.strip()
+    monkeypatch.setenv("AUTHZ_DISCOVER", "true")
+    again = run("token", "--issuer", live_issuer.url, "--client-id", CLIENT_ID)
+    monkeypatch.delenv("AUTHZ_DISCOVER")
+    audience = live_issuer.issuer.directory.audience
+    alone = run("verify", "--issuer", live_issuer.url, "--audience", audience, "--discover", token)
+    file = tmp_path / "issuers.json"
+    listed = [{"issuer": url, "audience": audience, "organizations": "org_.*"} for url in (live_issuer.url, NOBODY)]
+    listed[1]["organizations"] = "other_.*"
+    file.write_text(json.dumps({"issuers": listed}))
+    several = run("verify", "--issuers", str(file), token)
+
+    assert (again.status, alone.status, several.status) == (0, 0, 0)
+    assert alone.out == several.out
+    assert f"org_id: {ACME}" in several.out
+    assert live_issuer.requests["/.well-known/oauth-authorization-server"] - before == 3
+
+
+@pytest.mark.usefixtures("secret")
+def test_token_endpoint_that_is_given_is_not_looked_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("token", "--token-url", NOBODY, "--client-id", CLIENT_ID)
+    done = run(*arguments, "--discover")
+    monkeypatch.setenv("AUTHZ_DISCOVER", "true")
+
+    assert done == Done(2, "", "authz: discover: token_url says already where to ask; give one of them\n")
+    assert run(*arguments) == Done(3, "", f"authz: no token from {NOBODY}: refused\n")
