@@ -38,7 +38,7 @@ MEANINGS = {
     "token endpoint.",
     "expired": "The token endpoint gave a token that has expired already. Compare the clocks.",
     "secret": "Our own secret cannot be read. The text after the word names the file.",
-    "metadata": "The issuer's metadata is another issuer's, lacks the endpoint, or names it at a host that is not allowed. "
+    "metadata": "The issuer's metadata is another issuer's, lacks the endpoint, or names a host that is not allowed. "
     "Write --issuer as the issuer does, allow the host with --discover-hosts, or give the URL itself.",
     "mismatch": "The answer speaks of something else than what was asked about. Check the URL, and whose credentials "
     "are used.",

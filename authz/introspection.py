@@ -289,7 +289,7 @@ class Introspector:
         retry_after = max(1.0, self._backoff.retry_at - self._clock.monotonic())
         cause = self._error or "timeout"
         return IntrospectionUnavailableError(
-            f"no answer from {self._url}: {cause}", retry_after=retry_after, cause=cause, is_outage=is_outage
+            f"no answer from {self._endpoint.url}: {cause}", retry_after=retry_after, cause=cause, is_outage=is_outage
         )
 
     def _unheard(self, question: _Question) -> UnavailableError:

@@ -227,7 +227,9 @@ class RemoteKeySet:
     def _unavailable(self, retry_after: float) -> KeySetUnavailableError:
         # Without an error the fetch is still under way.
         cause = self._error or "timeout"
-        return KeySetUnavailableError(f"no keys from {self._url}: {cause}", retry_after=retry_after, cause=cause)
+        return KeySetUnavailableError(
+            f"no keys from {self._endpoint.url}: {cause}", retry_after=retry_after, cause=cause
+        )
 
     def _begin(self) -> "Future[bool]":
         self._begun += 1

@@ -199,7 +199,7 @@ class ClientCredentials:
             yield Wait(pending, _PATIENCE)
         except (TimeoutError, CancelledError):
             why = "timeout (the token endpoint did not answer in time)"
-            raise TokenEndpointError(f"no token from {self._url}: {why}", cause=why) from None
+            raise TokenEndpointError(f"no token from {self._endpoint.url}: {why}", cause=why) from None
         with self._lock:
             if self._token is not None and self._clock.since(self._token.asked) < self._token.expires_after:
                 return self._token.text

@@ -2064,6 +2064,7 @@ MISTAKES = (
         '"rules": [{}],',
         '"rules": [{"to": [{"operation": {"notMethods": ["OPTIONS"]}}]}],',
         "tests/envoy/test_browsers.py -k istio",
+    ),
     # ---- Other issuers, several issuers, and their metadata ----
     Mistake(
         "two URLs with a comma between them are one",
