@@ -67,7 +67,7 @@ def discover(issuer: str, transport: Transport, *, allowed_hosts: Collection[str
     try:
         document = yield from _document(issuer, "jwks_uri", transport)
     except MetadataError as failure:
-        raise KeySetUnavailableError(failure.detail, cause=failure.reason) from None
+        raise KeySetUnavailableError(failure.detail, cause=failure.cause) from None
     return _read(document, issuer, _hosts(issuer, allowed_hosts))
 
 
@@ -83,7 +83,7 @@ class MetadataError(TransportError):
 
     def __init__(self, cause: str, detail: str = "", *, is_outage: bool = False) -> None:
         super().__init__(f"{cause} ({detail})" if detail else cause)
-        self.detail, self.is_outage = detail or cause, is_outage
+        self.cause, self.detail, self.is_outage = cause, detail or cause, is_outage
 
 
 class DiscoveredEndpoint(Endpoint):
@@ -300,7 +300,7 @@ def _document(issuer: str, needed: EndpointName, transport: Transport) -> Flow[M
         raise ConfigError(f"issuer: {mistake}")
     detail = f"no metadata of {issuer}: {', '.join(dict.fromkeys(failure.reason for failure in failures))}"
     is_outage = all(failure.is_outage for failure in failures)
-    raise MetadataError(causes.word(failures[0].reason), detail, is_outage=is_outage)
+    raise MetadataError(failures[0].cause, detail, is_outage=is_outage)
 
 
 def _fetch(url: str, transport: Transport) -> Flow[Mapping[str, Any]]:

@@ -2104,15 +2104,15 @@ MISTAKES = (
     Mistake(
         "metadata that must not be believed is an outage",
         "authz/discovery.py",
-        "raise MetadataError(str(error)) from None",
-        "raise MetadataError(str(error), is_outage=True) from None",
+        'raise MetadataError("metadata", str(error)) from None',
+        'raise MetadataError("metadata", str(error), is_outage=True) from None',
         "tests/test_discovered_endpoint.py -k not_publish",
     ),
     Mistake(
         "one place that does not answer is an outage of the issuer",
         "authz/discovery.py",
-        "is_outage=all(failure",
-        "is_outage=any(failure",
+        "is_outage = all(failure",
+        "is_outage = any(failure",
         "tests/test_discovered_endpoint.py -k one_place",
     ),
     Mistake(
@@ -2176,8 +2176,8 @@ MISTAKES = (
     Mistake(
         "one issuer that is down makes the server unready for the callers of all",
         "authz/envoy/serving/health.py",
-        'reason = "" if any(each.is_ready for each in keys) else error.reason',
-        "reason = error.reason",
+        "if not any(each.is_ready for each in keys):",
+        "if keys:",
         "tests/test_issuers.py -k server_is_ready",
     ),
 )

@@ -10,6 +10,7 @@ import pytest
 from authz import causes
 from authz.connecting import CAUSES, cause_of
 from authz.discovery import discover
+from authz.endpoint import Endpoint
 from authz.errors import AuthzError, KeySetUnavailableError, TokenEndpointError
 from authz.flow import run
 from authz.refusal import Challenge, refusal_of
@@ -32,7 +33,7 @@ def network():
 
 def told(url, network, caplog):
     """Return what the error, the health and the log of one failed fetch of keys say."""
-    keys = RemoteKeySet(url, network)
+    keys = RemoteKeySet(Endpoint(url, network))
     with caplog.at_level(logging.WARNING), pytest.raises(KeySetUnavailableError) as caught:
         run(keys.load())
     [logged] = [record.fields["error"] for record in caplog.records if record.event == "jwks_fetch_failed"]
@@ -87,7 +88,7 @@ def test_what_keeps_a_connection_away_is_the_same_everywhere(network, caplog, tm
 def test_an_answer_that_has_not_come_yet_is_a_timeout(clock):
     transport = FakeTransport(lambda: None)
     transport.hang()
-    keys = RemoteKeySet("https://acme.authkit.app/oauth2/jwks", transport, clock=clock.clock)
+    keys = RemoteKeySet(Endpoint("https://acme.authkit.app/oauth2/jwks", transport), clock=clock.clock)
     flow = keys.load()
     next(flow)
 
@@ -110,7 +111,7 @@ def test_a_set_without_a_usable_key_says_why_each_was_left_out(network, caplog, 
 def test_what_was_left_out_beside_good_keys_is_known(network, ec_key):
     body = json.dumps({"keys": [*jwks(ec_key)["keys"], {"kty": "odd", "kid": "odd-1"}]}).encode()
     with Loopback(answering(body)) as server:
-        keys = RemoteKeySet(server.url, network)
+        keys = RemoteKeySet(Endpoint(server.url, network))
         run(keys.load())
 
     assert keys.health().dropped == (("odd-1", "a key type or curve that is not supported"),)

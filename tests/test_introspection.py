@@ -234,7 +234,7 @@ def test_claims_under_other_names_are_compared_too(endpoint, said, contradiction
     status = read_status(run(answered(endpoint)), principal_from(FOREIGN_TOKEN, rules, NOW))
 
     assert status.is_active is (not contradiction)
-    assert status.error == (f"the issuer speaks of another token ({contradiction})" if contradiction else "")
+    assert status.error == (f"mismatch (the issuer speaks of another token: {contradiction})" if contradiction else "")
 
 
 def answered(endpoint):

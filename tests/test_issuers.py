@@ -118,7 +118,12 @@ def test_what_is_of_one_issuer_stands_in_the_file(write: Any, name: str) -> None
 
 
 def test_every_setting_of_an_issuer_may_stand_in_the_file() -> None:
-    assert set(ListedIssuer.model_fields) - KEYS == {"ca_file", "introspection_client_secret"}
+    assert set(ListedIssuer.model_fields) - KEYS == {
+        "ca_file",
+        "env_file",
+        "introspection_client_secret",
+        "proxy_from_env",
+    }
     assert set(OF_ONE) == PROPER < set(ListedIssuer.model_fields)
 
 
@@ -332,7 +337,9 @@ def test_one_issuer_that_is_down_keeps_nobody_of_the_other_out(write: Any, ec_ke
 
 
 @pytest.mark.parametrize(
-    ("is_other_known", "reason"), [(True, ""), (False, "key_set_unavailable")], ids=["one-is-known", "none-is-known"]
+    ("is_other_known", "reason"),
+    [(True, ""), (False, "key_set_unavailable: refused")],
+    ids=["one-is-known", "none-is-known"],
 )
 def test_a_server_is_ready_while_it_has_the_keys_of_one_issuer(
     write: Any, ec_key: SigningKey, *, is_other_known: bool, reason: str
