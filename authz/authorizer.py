@@ -160,7 +160,7 @@ class Authorizer:
                 return (yield from self.authorize(call, evidence))
             self.check_standing(principal)
         if policy is not None and policy.has_quotas and principal is not ANONYMOUS:
-            # Last: whoever is refused anyway uses up nothing.
+            # Last: a call that is refused anyway uses up nothing.
             self._take_quota(principal, policy, evidence)
         return principal
 

@@ -211,7 +211,7 @@ class Directory:
             pass
         except LookUpError as error:
             failure = error
-        except BaseException as error:  # noqa: BLE001 - SystemExit, too: whoever waits must learn that it ended
+        except BaseException as error:  # noqa: BLE001 - SystemExit, too: those that wait must learn that it ended
             failure = LookUpError("unforeseen")
             telemetry.unforeseen("directory", error)
         with self._lock:
@@ -262,7 +262,7 @@ class Directory:
         try:
             answer: _Record | None = yield Wait(question, patience, self._threads.of(org_id), org_id)
         except DeadlineError:
-            # A caller's haste is no outage: nobody chooses the older record by it.
+            # A caller's haste is no outage, and no way to choose the older record.
             raise self._unavailable() from None
         except (TimeoutError, CancelledError):
             return None

@@ -45,7 +45,7 @@ class Wait(NamedTuple):
         seconds: the patience that it deserves.
         threads: where anybody can bring flows to wait, how many threads may do so;
             a task, which costs no thread, need not ask. One too many is an :class:`authz.errors.OverloadedError`.
-        whose: for whom it waits, where places are shared out among callers; ``None`` as long as nobody knows.
+        whose: for whom it waits, where places are shared out among callers; ``None`` as long as that is not known.
 
     """
 

@@ -269,7 +269,7 @@ class Introspector:
         question, now = self._questions.get(digest), self._clock.monotonic()
         if question is not None and not self._backoff.is_failing:
             return question, False, None
-        # One attempt at a time finds out whether an outage is over; nobody else waits for it.
+        # One attempt at a time finds out whether an outage is over; other calls do not wait for it.
         if now < self._backoff.retry_at or (self._backoff.is_failing and self._questions):
             raise self._refused()
         question = self._questions[digest] = _Question(token, digest, principal, now + _PATIENCE)
@@ -293,7 +293,7 @@ class Introspector:
         )
 
     def _unheard(self, question: _Question) -> UnavailableError:
-        """Return what it means that there is no answer, or that nobody waits for it any longer."""
+        """Return what it means that there is no answer, or that no call waits for it any longer."""
         if question.is_outage is not None:
             return self._unavailable(is_outage=question.is_outage)
         if question.asked_at is None:
@@ -327,7 +327,7 @@ class Introspector:
                 self.counters.overloaded += 1
                 del self._questions[question.digest]
             else:
-                # Numbered when it is asked: whoever began to wait before that has the issuer's word of now.
+                # Numbered when it is asked: a call that began to wait before that has the issuer's word of now.
                 self._begun += 1
                 question.number, question.asked_at = self._begun, now
                 self.counters.requests += 1
@@ -376,7 +376,7 @@ class Introspector:
         is_outage = status.is_outage and (self._is_outage or started.monotonic >= self._backoff.retry_at)
         self._backoff.failed(self._clock.monotonic(), at_least=status.pause, began=started.monotonic)
         self._is_outage = question.is_outage = is_outage
-        # Those that wait for their turn are refused, as whoever comes now.
+        # Those that wait for their turn are refused, as calls that come now are.
         for other in unasked:
             del self._questions[other.digest]
             self.counters.refused += 1
@@ -394,6 +394,6 @@ def _status(response: "Future[HttpResponse]", principal: Principal) -> TokenStat
         return TokenStatus(None, failure.reason, is_outage=failure.is_outage)
     except CancelledError:
         return TokenStatus(None, "closed")
-    except Exception as failure:  # noqa: BLE001 - whoever waits must learn that it ended
+    except Exception as failure:  # noqa: BLE001 - those that wait must learn that it ended
         telemetry.unforeseen("introspection", failure)
         return TokenStatus(None, "unforeseen")

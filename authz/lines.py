@@ -10,7 +10,7 @@ _BREAK = b"\n"
 class Lines:
     """Append lines to a file, for as long as it takes: call it where nothing else waits.
 
-    Where the last line has no end, whoever has left it so, the next one begins anew. So after a disk was full there
+    Where the last line has no end, by whatever fault, the next one begins anew. So after a disk was full there
     may be a part of a line, or a line without anything, and both are to be passed over.
 
     Args:
@@ -50,7 +50,7 @@ class Lines:
             try:
                 return os.write(self._file, text)
             except BlockingIOError:
-                # Whoever shares this pipe has made it so that it does not wait.
+                # Another process that shares this pipe has made it so that it does not wait.
                 waiting = select.poll()
                 waiting.register(self._file, select.POLLOUT)
                 waiting.poll()

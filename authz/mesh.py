@@ -88,7 +88,7 @@ class MeshPeers:
         """Return who calls by the word of a believed peer, or ``None`` if there is no such word.
 
         Raises:
-            MeshUndecidedError: Envoy let the call pass although nobody had decided it.
+            MeshUndecidedError: Envoy let the call pass undecided.
             PeerUnknownError: there is a word, and the peer is not known yet.
             MeshMetadataError: a believed peer said something that nobody can believe.
 
@@ -120,7 +120,7 @@ def _said(call: Call, trusted: TrustedMetadata) -> tuple[list[str | bytes], ...]
     """Return what stands under the names of organization, scopes and principal.
 
     Raises:
-        MeshUndecidedError: Envoy let the call pass although nobody had decided it.
+        MeshUndecidedError: Envoy let the call pass undecided.
 
     """
     said: dict[str, list[str | bytes]] = {trusted.org_id: [], trusted.scopes: [], trusted.principal: []}

@@ -40,7 +40,7 @@ _MAX_AGE_DIGITS = 9
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.ASCII | re.IGNORECASE)
 _FORCED_FETCHES, _FORCED_WINDOW = 2, 30.0
 _PATIENCE = 2.0
-# Anybody can invent kids, so what waits for them has room of its own, and takes nobody else's. As much as a burst of
+# Anybody can invent kids, so what waits for them has room of its own, and takes no other call's. As much as a burst of
 # calls takes right after the issuer has begun to use a new key.
 _MAX_WAITING = 256
 # A set of 64 keys with their certificate chains and key_ops stays below.
@@ -252,7 +252,7 @@ class RemoteKeySet:
             error = "closed"
         except ValueError as failure:
             error = str(failure)
-        except Exception as failure:  # noqa: BLE001 - whoever waits must learn that it ended
+        except Exception as failure:  # noqa: BLE001 - those that wait must learn that it ended
             error = "unforeseen"
             telemetry.unforeseen("key set", failure)
         with self._lock:

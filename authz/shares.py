@@ -1,6 +1,6 @@
 """What callers share, divided so that none of them uses up what another needs.
 
-Two rules: :class:`Shares` says who may take a place at once, where nobody can
+Two rules: :class:`Shares` says who may take a place at once, where no caller can
 be kept waiting; :class:`Turns` says whose turn it is, where one can.
 """
 
@@ -66,7 +66,7 @@ class Share:
     def __init__(self, shares: Shares, key: Hashable) -> None:
         self._shares, self._key = shares, key
 
-    def acquire(self, *, blocking: bool = False) -> bool:  # noqa: ARG002 - nobody is kept waiting here
+    def acquire(self, *, blocking: bool = False) -> bool:  # noqa: ARG002 - no caller is kept waiting here
         """Take a place; say whether there is one."""
         return self._shares.take(self._key)
 
@@ -76,7 +76,7 @@ class Share:
 
 
 class Turns(Generic[T]):
-    """A fair queue: so many are served at once, and callers take turns, whoever has how many waiting.
+    """A fair queue: so many are served at once, and callers take turns, however many of each wait.
 
     Holds no lock: its owner guards it.
 
@@ -103,7 +103,7 @@ class Turns(Generic[T]):
         return self._take(key if len(own) == len(self._queues[longest]) else longest, latest=True)
 
     def next(self) -> T | None:
-        """Return whose turn it is, which is served until :meth:`leave`; ``None`` if it is nobody's."""
+        """Return whose turn it is, which is served until :meth:`leave`; ``None`` if none waits."""
         if self._serving == self._at_once or not self._queues:
             return None
         key = next(iter(self._queues))

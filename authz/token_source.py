@@ -297,7 +297,7 @@ class ClientCredentials:
             refused = NoTokenError("closed")
         except NoTokenError as error:
             refused = error
-        except Exception as error:  # noqa: BLE001 - whoever waits must learn that it ended
+        except Exception as error:  # noqa: BLE001 - those that wait must learn that it ended
             telemetry.unforeseen("token endpoint", error)
         with self._lock:
             if self._pending is pending:

@@ -19,7 +19,7 @@ class TokenStatus(NamedTuple):
     """What the issuer says of a token, or why it says nothing.
 
     Args:
-        is_active: ``None`` if nobody knows.
+        is_active: ``None`` if that is not known.
         error: what went wrong, in the words of :mod:`authz.causes`; empty if nothing did.
         pause: how many seconds the issuer should not be asked.
         is_outage: whether the issuer gives no answer, or says itself that it fails. Any other answer that is of no

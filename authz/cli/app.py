@@ -77,7 +77,7 @@ def _usage(error: cyclopts.CycloptsError) -> object:
 
 
 def say(*lines: str) -> None:
-    """Print lines for people, whoever wrote what is in them: none of it reaches the terminal as anything but text."""
+    """Print lines for people; what others wrote in them never reaches the terminal as anything but text."""
     for line in lines:
         print(printable(line, _MAX_LINE))
 

@@ -49,7 +49,7 @@ def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> in
         silent = sorted(method for method, declared in access.items() if declared is None)
         say(f"{descriptors}: {len(access) - len(silent)} of {len(access)} methods declare who may call them")
         for method in silent:
-            say(f"hint: {method} declares nothing, so nobody may call it unless the file says so")
+            say(f"hint: {method} declares nothing, so no caller may call it unless the file says so")
     return ALLOWED
 
 

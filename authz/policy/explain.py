@@ -288,7 +288,7 @@ def impossible_paths(rule: Rule) -> list[str]:
 
 
 def shown(text: str) -> str:
-    """Return ``text`` as it may be shown on a terminal, whoever wrote it; in quotes unless all of it can be seen."""
+    """Return ``text`` as a terminal may show a stranger's words; in quotes unless all of it can be seen."""
     fit = printable(text)
     return fit if fit == text and text else f"'{fit}'"
 

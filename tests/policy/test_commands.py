@@ -288,7 +288,7 @@ def test_protos_are_checked_with_and_without_a_file(run: Run, tmp_path: Path, ap
     (tmp_path / api).write_bytes(with_imports(service_file({"Call": {}, "Silent": None})))
     assert run("check", "--descriptors", api)[1].splitlines() == [
         "api.binpb: 1 of 2 methods declare who may call them",
-        "hint: /tests.Api/Silent declares nothing, so nobody may call it unless the file says so",
+        "hint: /tests.Api/Silent declares nothing, so no caller may call it unless the file says so",
     ]
 
 

@@ -1,6 +1,6 @@
 """How a refusal is written for the protocol that its caller speaks: gRPC, gRPC-Web, Connect or plain HTTP.
 
-Pure. The content type decides, and only about the form: whoever is refused is refused in each.
+Pure. The content type decides, and only about the form: what is refused is refused in each.
 """
 
 import binascii

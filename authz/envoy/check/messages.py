@@ -285,7 +285,7 @@ def deny(refusal: Refusal, form: Form) -> CheckResponse:
     return response
 
 
-# Few reasons and forms, and whoever is refused may ask often.
+# Few reasons and forms, and a caller that is refused may ask often.
 @functools.lru_cache(512)
 def denied(refusal: Refusal, form: Form) -> bytes:
     """Return :func:`deny`, serialized."""

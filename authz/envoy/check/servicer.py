@@ -31,7 +31,7 @@ class AuthorizationServicer:
             only Envoy may reach it. Empty to believe nothing of the kind.
         isolation: checks what requests name, where Envoy shows them; ``authorizer.replace_policy`` replaces it.
         max_pending: how many checks may wait at a time, for keys, for the issuer's word or for the directory's. Half
-            of them at the most are of one organization, or of callers whose token nobody has verified yet, so that
+            of them at the most are of one organization, or of callers whose token has not been verified yet, so that
             none keeps out another. One more is answered UNAVAILABLE at once: Envoy's patience is short, and what
             waits costs memory.
 
@@ -77,7 +77,7 @@ class AuthorizationServicer:
         """Return a serialized ``CheckResponse`` for a serialized ``CheckRequest``, whatever is in it.
 
         Mostly that takes no waiting. Else it returns the flow that will return the response, and what that has yielded
-        already; whoever has driven it to its end calls :meth:`end` with that.
+        already; the engine that has driven it to its end calls :meth:`end` with that.
         """
         flow = self._check_flow(body)
         try:
