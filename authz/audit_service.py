@@ -16,8 +16,8 @@ from authz.audit import decision_message
 from authz.call import current_principal
 from authz.decision import Decision, Record
 from authz.errors import ConfigError
-from authz.transport import is_loopback
 from authz.unix_sockets import Permissions, bind_socket, check_nobody_answers, check_path
+from authz.urls import is_loopback
 from authz.v1 import audit_pb2_grpc
 from authz.v1.audit_pb2 import WatchRequest, WatchResponse
 from authz.v1.decision_pb2 import Decision as DecisionMessage

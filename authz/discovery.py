@@ -14,7 +14,8 @@ from authz.encoding import EncodingError, json_object
 from authz.endpoint import Endpoint
 from authz.errors import ConfigError, KeySetUnavailableError
 from authz.flow import Flow, Wait, start
-from authz.transport import Form, HttpResponse, Transport, TransportError, check_issuer_url, check_url, is_host
+from authz.transport import Form, HttpResponse, Transport, TransportError
+from authz.urls import check_issuer_url, check_url, is_host
 
 EndpointName = Literal["jwks_uri", "introspection_endpoint", "token_endpoint"]
 

@@ -10,7 +10,7 @@ class Endpoint:
     """Ask one URL.
 
     Args:
-        url: an address that :func:`authz.transport.check_url` accepts.
+        url: an address that :func:`authz.urls.check_url` accepts.
         transport: what asks it.
 
     """

@@ -12,7 +12,8 @@ from authz.errors import ConfigError
 from authz.introspection import Introspector
 from authz.profiles import ProfileName, profile_of
 from authz.secret import read_secret
-from authz.transport import Transport, check_url
+from authz.transport import Transport
+from authz.urls import check_url
 from authz.variables import PREFIX
 from authz.verifier import Verifier
 

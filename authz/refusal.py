@@ -17,7 +17,7 @@ from google.rpc.status_pb2 import Status
 
 from authz.call import Entry
 from authz.errors import AuthzError, Code, ConfigError, InsufficientScopeError, ResourceExhaustedError, UnavailableError
-from authz.transport import check_url
+from authz.urls import check_url
 
 DOMAIN = "grpc-org-authz"
 """``google.rpc.ErrorInfo.domain`` of every refusal."""

@@ -25,7 +25,8 @@ from authz.ownership import Ownership
 from authz.peer import Peer
 from authz.profiles import ProfileName, TokenProfile, profile_of
 from authz.remote_keys import RemoteKeySet
-from authz.transport import Transport, check_issuer_url
+from authz.transport import Transport
+from authz.urls import check_issuer_url
 
 Jwks = Mapping[str, Any] | str | os.PathLike[str]
 

@@ -5,7 +5,8 @@ import re
 from authz.clock import SYSTEM_CLOCK, Clock
 from authz.directory import Directory
 from authz.errors import ConfigError
-from authz.transport import Transport, check_url
+from authz.transport import Transport
+from authz.urls import check_url
 
 _API = "https://api.workos.com"
 _KEY = re.compile(r"[!-~]+", re.ASCII)

@@ -2068,14 +2068,14 @@ MISTAKES = (
     # ---- Other issuers, several issuers, and their metadata ----
     Mistake(
         "two URLs with a comma between them are one",
-        "authz/transport.py",
+        "authz/urls.py",
         'url.partition("?")[0].count("://") > 1 or ',
         "",
         "tests/test_transport.py -k other_addresses",
     ),
     Mistake(
         "a placeholder in a path is left there",
-        "authz/transport.py",
+        "authz/urls.py",
         " or not _UNWRITABLE.isdisjoint(url)",
         "",
         "tests/test_transport.py -k other_addresses",

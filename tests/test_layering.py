@@ -42,7 +42,7 @@ FLOORS = (
         "variables",
         "watch",
     ),
-    ("transport",),
+    ("transport", "urls"),
     (
         "client_authentication",
         "endpoint",

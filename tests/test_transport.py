@@ -19,7 +19,8 @@ from authz.endpoint import Endpoint
 from authz.errors import ConfigError, KeySetUnavailableError
 from authz.flow import run
 from authz.remote_keys import RemoteKeySet
-from authz.transport import HttpResponse, Transport, TransportError, check_url, is_loopback
+from authz.transport import HttpResponse, Transport, TransportError
+from authz.urls import check_url, is_loopback
 from tests.doubles import jwks
 from tests.loopback import OK, Connection, Loopback, certificate, unreachable
 

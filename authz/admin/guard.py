@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz import telemetry
-from authz.transport import is_loopback
+from authz.urls import is_loopback
 
 FAILURES = 5
 """How many wrong secrets are answered and logged at once; after that one in :data:`FAILURE_SECONDS`."""

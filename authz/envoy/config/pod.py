@@ -16,7 +16,7 @@ from authz.errors import ConfigError
 from authz.keys import public_jwks
 from authz.policy.document import read
 from authz.settings import Settings
-from authz.transport import check_url
+from authz.urls import check_url
 from authz.variables import PREFIX
 
 FILES_FOLDER = "/etc/authz/files"

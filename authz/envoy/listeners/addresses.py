@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from authz.errors import ConfigError
-from authz.transport import is_loopback
+from authz.urls import is_loopback
 
 _MAX_PORT = 65535
 
