@@ -62,12 +62,15 @@ def names(http_filters: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ([], ["ext_authz", "router"]),
-        (FLAGS, ["cors", "ext_authz", "router"]),
-        (["--grpc-web"], ["header_mutation.grpc_web_content_type", "ext_authz", "grpc_web", "router"]),
+        ([], ["ext_authz", "header_mutation", "router"]),
+        (FLAGS, ["cors", "ext_authz", "header_mutation", "router"]),
+        (
+            ["--grpc-web"],
+            ["header_mutation.grpc_web_content_type", "ext_authz", "grpc_web", "header_mutation", "router"],
+        ),
         (
             ["--grpc-web", *FLAGS],
-            ["cors", "header_mutation.grpc_web_content_type", "ext_authz", "grpc_web", "router"],
+            ["cors", "header_mutation.grpc_web_content_type", "ext_authz", "grpc_web", "header_mutation", "router"],
         ),
     ],
 )
@@ -87,7 +90,7 @@ def test_title_of_the_parts_says_where_both_filters_stand() -> None:
     words = " ".join(title.replace("#", "").split())
 
     assert "before all others but cors, which stands before them" in words
-    assert "grpc_web stands behind them" in words
+    assert "grpc_web stands behind ext_authz" in words
 
 
 def test_parts_say_the_same_as_the_bootstrap() -> None:
@@ -118,7 +121,7 @@ def test_body_that_is_shown_and_origins_go_together() -> None:
 def test_istio_answers_preflights_before_the_check_and_lets_no_other_request_by() -> None:
     """Its own filter for CORS stands behind the check, and what the policy leaves out reaches backends."""
     _, policy, patch = yaml.safe_load_all(render(istio(Service(), ORIGINS)))
-    inserted, of_hosts = patch["spec"]["configPatches"][2:]
+    *_, inserted, of_hosts = patch["spec"]["configPatches"]
 
     assert policy["spec"]["rules"] == [{}]
     assert (inserted["applyTo"], inserted["patch"]["operation"]) == ("HTTP_FILTER", "INSERT_FIRST")

@@ -212,7 +212,7 @@ def test_without_tls_a_call_waits_for_its_token_no_longer_than_its_deadline(plai
     assert (outcome.code, gate.visits) == (grpc.StatusCode.DEADLINE_EXCEEDED, [])
 
 
-INVALID_CLIENT = "HTTP status 401, invalid_client"
+INVALID_CLIENT = "status 401 (invalid_client)"
 
 
 def test_a_token_that_the_issuer_denies_ends_calls_as_unauthenticated(either, caller, gate, endpoint, kind):
