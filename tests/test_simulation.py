@@ -267,10 +267,15 @@ def test_a_flood_of_bad_tokens_leaves_nothing(warm, attacker, ec_key, clock):
     forged = [forger.sign(m2m_claims(clock.now, jti=str(number))) for number in range(200)]
     garbage = [f"{number}.{number}.{number}" for number in range(2000)]
     unknown = [attacker.token() for _ in range(2000)]
-    for token in (forged[0], garbage[0], unknown[0]):
-        verdict(warm, token)
 
-    assert growth(lambda: [verdict(warm, token) for token in (*forged, *garbage, *unknown)]) < SLACK
+    def flood():
+        for token in (*forged, *garbage, *unknown):
+            verdict(warm, token)
+
+    # Once before, for what is loaded and remembered in bounds the first time: what leaks does so each time.
+    flood()
+
+    assert growth(flood) < SLACK
 
 
 def test_a_flood_of_tokens_leaves_no_more_answers_than_are_remembered(verifier, ec_key, clock):
