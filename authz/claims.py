@@ -73,7 +73,9 @@ def check_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
         raise ClaimError("iss", "the token is from another issuer")
 
 
-def principal_from(claims: Mapping[str, Any], rules: ClaimRules, now: float, *, key_id: str = "") -> Principal:
+def principal_from(
+    claims: Mapping[str, Any], rules: ClaimRules, now: float, *, key_id: str = "", key_thumbprint: str = ""
+) -> Principal:
     """Check every claim and return whom they name.
 
     A principal with a ``certificate`` is believed only where the caller has that certificate: nothing here can tell.
@@ -83,6 +85,7 @@ def principal_from(claims: Mapping[str, Any], rules: ClaimRules, now: float, *, 
         rules: what they must be.
         now: POSIX seconds.
         key_id: ``kid`` of the key that has checked it.
+        key_thumbprint: its thumbprint (RFC 7638).
 
     Raises:
         TokenExpiredError: ``exp`` has passed, by more than the leeway.
@@ -112,6 +115,7 @@ def principal_from(claims: Mapping[str, Any], rules: ClaimRules, now: float, *, 
         issued_at=issued_at,
         expires_at=expires_at,
         key_id=key_id,
+        key_thumbprint=key_thumbprint,
         certificate=_certificate(claims),
         claims=claims,
     )

@@ -4,7 +4,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cachetools import FIFOCache
@@ -309,8 +308,7 @@ class Verifier:
         # Before the claims: what nobody has signed must not be reported as a fact.
         check_signature(jws, key)
         now = self._time()
-        principal = principal_from(claims, self._rules, now, key_id=key.kid or "")
-        principal = replace(principal, key_thumbprint=key.thumbprint)
+        principal = principal_from(claims, self._rules, now, key_id=key.kid or "", key_thumbprint=key.thumbprint)
         until = self.clock.at(min(self.ends_at(principal), now + CACHE_SECONDS))
         with self._lock:
             self._cache[digest] = _Verified(principal, key, *until)
