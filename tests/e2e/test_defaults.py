@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import h2.config
@@ -22,22 +21,14 @@ from authz.envoy.config.formats import Ingress, bootstrap
 from authz.metadata import TrustedMetadata
 from tests.e2e import http1
 from tests.e2e.mesh import grpc_echo
-from tests.e2e.variants import manager_of
+from tests.e2e.printed import Config, manager, streaming_echo, target
 from tests.interceptors.servers import channel_to, on_loopback
 from tests.interceptors.wire import Wire
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 CALL = "/tests.Guarded/Call"
 FORGED = "org_FORGED"
-Config = dict[str, Any]
 Start = Callable[..., Envoy]
-
-
-class Echo(grpc.GenericRpcHandler):
-    """Answers every message of a stream with itself."""
-
-    def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        return grpc.stream_stream_rpc_method_handler(lambda requests, _context: requests)
 
 
 @pytest.fixture
@@ -48,11 +39,8 @@ def upstream() -> Iterator[str]:
 
 @pytest.fixture
 def streaming_upstream() -> Iterator[str]:
-    server = grpc.server(ThreadPoolExecutor(4), handlers=[Echo()])
-    address = on_loopback(server)
-    server.start()
-    yield address
-    server.stop(None).wait()
+    with streaming_echo() as address:
+        yield address
 
 
 @pytest.fixture
@@ -76,14 +64,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
             return proxy
 
         yield start
-
-
-def manager(config: Config) -> Config:
-    return manager_of(config["static_resources"]["listeners"][0])
-
-
-def target(proxy: Envoy) -> str:
-    return proxy.addresses()["ingress"]
 
 
 def test_quiet_stream_goes_on_where_a_quiet_request_is_ended(
