@@ -115,6 +115,16 @@ def test_error_of_the_very_first_worker_ends_all_and_is_cut_to_a_line(tmp_path: 
     assert str(raised.value) == "jwks:  " + "y" * 993
 
 
+def test_reason_that_a_worker_gave_is_told_before_that_another_starts(tmp_path: Path) -> None:
+    unready = "['starting', 'key_set_unavailable: refused'][told['number']]"
+    wrong = f"link.recv(1); say(able=True, listening=True, unready={unready}); [*iter(lambda: link.recv(64), b'')]"
+
+    async def story(supervisor: Supervisor) -> str:
+        return supervisor.unready
+
+    assert supervise(tmp_path, story, goes_wrong="True", wrong=wrong) == "key_set_unavailable: refused"
+
+
 def test_what_is_unforeseen_at_one_place_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
     attempts = 0
 

@@ -65,7 +65,7 @@ class Supervisor:
         if self._is_ending:
             return STOPPING
         reasons = [place.child.unready if place.child is not None else STARTING for place in self._places]
-        return "" if "" in reasons else reasons[0]
+        return "" if "" in reasons else next((each for each in reasons if each != STARTING), STARTING)
 
     @property
     def is_stale(self) -> bool:
