@@ -43,14 +43,15 @@ test: .venv/.ready .venv-xds/.ready web-clients ## Run the tests and measure cov
 
 # Without what no requirement's release decides: processes, Envoy, browsers, the demo, documents, and what simulates
 # or tries many inputs. All that runs with the newest.
-NOT_WITH_LOWEST := tests/admin tests/browser tests/web tests/chaos tests/demo tests/envoy/test_workers.py tests/test_deploy.py \
-	tests/test_examples.py tests/test_image.py tests/test_properties.py tests/test_readme.py tests/test_simulation.py
+NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
+	house/test_deploy.py house/test_examples.py house/test_image.py house/test_readme.py issuer/test_properties.py \
+	judge/test_simulation.py)
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
 	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) $(addprefix --ignore ,$(NOT_WITH_LOWEST)) \
 		--ignore-glob 'tests/e2e/test_[!s]*' $(ARGS)
 
 # What is printed for Envoy, and what only a real one shows: that it accepts it, and what it makes of answers.
-WITH_ENVOY := tests/envoy/test_config.py tests/envoy/test_mesh_config.py tests/e2e/test_printed_config.py \
+WITH_ENVOY := tests/envoy/config/test_config.py tests/envoy/config/test_mesh_config.py tests/e2e/test_printed_config.py \
 	tests/e2e/test_edge.py
 test-envoy-oldest: .venv-envoy-oldest/.ready ## Run the tests that concern Envoy with the oldest supported one
 	.venv-envoy-oldest/bin/python -m pytest $(PYTEST_PARALLEL) $(WITH_ENVOY) $(ARGS)

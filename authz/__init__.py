@@ -8,11 +8,10 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from authz.authorizer import Authorizer
-    from authz.call import ANONYMOUS, Call, Principal, Requirements, current_principal
-    from authz.credentials import call_credentials
-    from authz.decision import Decision
-    from authz.directory import Directory
+    from authz.call.call import ANONYMOUS, Call, Principal, Requirements, current_principal
+    from authz.call.metadata import TrustedMetadata
+    from authz.call.peer import Peer
+    from authz.decisions.decision import Decision
     from authz.errors import (
         AlgorithmNotAllowedError,
         AuthzError,
@@ -40,18 +39,19 @@ if typing.TYPE_CHECKING:
         UnauthenticatedError,
         UnavailableError,
     )
-    from authz.introspection import Assurance, Introspector
-    from authz.mesh import MeshPeers
-    from authz.metadata import TrustedMetadata
-    from authz.peer import Peer
+    from authz.issuer.credentials import call_credentials
+    from authz.issuer.introspection import Assurance, Introspector
+    from authz.issuer.token_source import ClientCredentials, TokenSource
+    from authz.issuer.verifier import Verifier
+    from authz.issuer.verifiers import Verifiers
+    from authz.judge.authorizer import Authorizer
+    from authz.judge.mesh import MeshPeers
+    from authz.judge.reload import PolicyReloader
+    from authz.organizations.directory import Directory
+    from authz.organizations.workos import WorkOSDirectory
     from authz.policy import Policy
-    from authz.profiles import TokenProfile
-    from authz.reload import PolicyReloader
-    from authz.token_source import ClientCredentials, TokenSource
-    from authz.transport import Transport
-    from authz.verifier import Verifier
-    from authz.verifiers import Verifiers
-    from authz.workos_directory import WorkOSDirectory
+    from authz.runtime.network.transport import Transport
+    from authz.token.profiles import TokenProfile
 
 __all__ = [
     "ANONYMOUS",
@@ -105,17 +105,17 @@ __all__ = [
 ]
 
 _NAMES = {
-    "authz.authorizer": ("Authorizer",),
-    "authz.call": (
+    "authz.judge.authorizer": ("Authorizer",),
+    "authz.call.call": (
         "ANONYMOUS",
         "Call",
         "Principal",
         "Requirements",
         "current_principal",
     ),
-    "authz.credentials": ("call_credentials",),
-    "authz.decision": ("Decision",),
-    "authz.directory": ("Directory",),
+    "authz.issuer.credentials": ("call_credentials",),
+    "authz.decisions.decision": ("Decision",),
+    "authz.organizations.directory": ("Directory",),
     "authz.errors": (
         "AlgorithmNotAllowedError",
         "AuthzError",
@@ -143,24 +143,24 @@ _NAMES = {
         "UnauthenticatedError",
         "UnavailableError",
     ),
-    "authz.introspection": (
+    "authz.issuer.introspection": (
         "Assurance",
         "Introspector",
     ),
-    "authz.mesh": ("MeshPeers",),
-    "authz.metadata": ("TrustedMetadata",),
-    "authz.peer": ("Peer",),
+    "authz.judge.mesh": ("MeshPeers",),
+    "authz.call.metadata": ("TrustedMetadata",),
+    "authz.call.peer": ("Peer",),
     "authz.policy": ("Policy",),
-    "authz.profiles": ("TokenProfile",),
-    "authz.reload": ("PolicyReloader",),
-    "authz.token_source": (
+    "authz.token.profiles": ("TokenProfile",),
+    "authz.judge.reload": ("PolicyReloader",),
+    "authz.issuer.token_source": (
         "ClientCredentials",
         "TokenSource",
     ),
-    "authz.transport": ("Transport",),
-    "authz.verifier": ("Verifier",),
-    "authz.verifiers": ("Verifiers",),
-    "authz.workos_directory": ("WorkOSDirectory",),
+    "authz.runtime.network.transport": ("Transport",),
+    "authz.issuer.verifier": ("Verifier",),
+    "authz.issuer.verifiers": ("Verifiers",),
+    "authz.organizations.workos": ("WorkOSDirectory",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -34,7 +34,7 @@ Every verdict other than "allow" is one of these, at every door::
 A message is for the developer who reads a log: fixed words, perhaps the URL of an
 endpoint and why it gave no answer, never a token, a claim's value or another exception's text.
 Callers of the API see neither message nor class, only what
-:mod:`authz.refusal` makes of the code and the reason.
+:mod:`authz.call.refusal` makes of the code and the reason.
 """
 
 import enum
@@ -186,7 +186,8 @@ class ResourceExhaustedError(AuthzError):
 class UnavailableError(AuthzError):
     """No verdict can be had now; a caller may try again after ``retry_after`` seconds.
 
-    ``cause`` says in the words of :mod:`authz.causes` what keeps another server from answering, if one is needed.
+    ``cause`` says what keeps another server from answering, if one is needed, in the words of
+    :mod:`authz.runtime.network.causes`.
     """
 
     code = Code.UNAVAILABLE

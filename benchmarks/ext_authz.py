@@ -14,10 +14,10 @@ from typing import Any
 
 import grpc
 
+from authz.call.metadata import TrustedMetadata
 from authz.demo.stack import Envoy
 from authz.envoy.config import bootstrap, cluster, listener
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
-from authz.metadata import TrustedMetadata
 from benchmarks.h2load import GRPC, Outcome, framed, load
 from benchmarks.loads import Load, unary_aio
 from benchmarks.material import AUDIENCE, ISSUER, check_request, claims, signing_key

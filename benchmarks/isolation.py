@@ -10,10 +10,10 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.message import Message
 
-from authz.call import Principal
+from authz.call.call import Principal
 from authz.envoy.check.bodies import MAX_BODY_BYTES
 from authz.envoy.check.wire import MAX_FIELDS, layouts_of
-from authz.isolation import MAX_LOOKS, check
+from authz.policy.protos.isolation import MAX_LOOKS, check
 from authz.v1 import policy_pb2
 
 ROUNDS, CHECKS, FEW_CHECKS, FIELDS = 15, 20_000, 50, 10

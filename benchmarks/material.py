@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from authz import Verifier
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
 
 ISSUER = "https://acme.authkit.app"

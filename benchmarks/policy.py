@@ -8,7 +8,7 @@ from typing import Any
 
 from authz import Authorizer, Call, Policy
 from authz.envoy.check.servicer import AuthorizationServicer
-from authz.flow import run
+from authz.runtime.flow import run
 from benchmarks.material import check_request, claims, signing_key, verifier
 
 RULES, ORGANIZATIONS = 500, 10_000

@@ -10,8 +10,8 @@ from statistics import median
 import yaml
 
 from authz import Authorizer, Call, Policy, PolicyReloader
-from authz.background import background
-from authz.flow import run
+from authz.runtime.background import background
+from authz.runtime.flow import run
 from benchmarks.material import claims, signing_key, verifier
 from benchmarks.policy import ORGANIZATIONS, RULES, large_policy, organization
 

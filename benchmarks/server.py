@@ -21,7 +21,7 @@ from pygrpc_native import EVENT_CALL, NativeGrpcFront
 import interceptors
 import interceptors.aio
 from authz import Authorizer
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
 from benchmarks.material import check_request, claims, verifier

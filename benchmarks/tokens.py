@@ -23,7 +23,7 @@ from jwcrypto.jwk import JWK, JWKSet
 from jwcrypto.jwt import JWT
 
 from authz import Authorizer, AuthzError, Call, Policy
-from authz.flow import run
+from authz.runtime.flow import run
 from benchmarks.material import AUDIENCE, ISSUER, claims, signing_key, verifier
 
 ROUNDS, TOKENS, REPEATS = 9, 300, 3000

@@ -5,13 +5,13 @@ import json
 import random
 from typing import Any
 
-from authz.encoding import json_object
-from authz.endpoint import Endpoint
 from authz.errors import KeyNotFoundError, KeySetUnavailableError
-from authz.flow import run
-from authz.jwk import MAX_KEYS, SUPPORTED_ALGORITHMS, is_kid, parse_jwks
-from authz.remote_keys import STALE, RemoteKeySet
-from authz.transport import HttpResponse
+from authz.issuer.endpoint import Endpoint
+from authz.issuer.remote_keys import STALE, RemoteKeySet
+from authz.runtime.flow import run
+from authz.runtime.network.transport import HttpResponse
+from authz.token.encoding import json_object
+from authz.token.jwk import MAX_KEYS, SUPPORTED_ALGORITHMS, is_kid, parse_jwks
 from fuzz.subjects import ED, ES, JWKS, Mutate, as_json, change
 from tests.doubles import JWKS_URL, FakeTransport, ManualClock
 

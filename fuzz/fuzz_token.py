@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from authz.bearer import bearer_token
-from authz.call import Principal
+from authz.call.call import Principal
 from authz.errors import AuthzError, TokenMalformedError
-from authz.jws import verify_compact
+from authz.token.bearer import bearer_token
+from authz.token.jws import verify_compact
 from fuzz.subjects import (
     ALGORITHMS,
     ED,

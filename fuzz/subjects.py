@@ -9,8 +9,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from jwcrypto.jwk import JWK
 
-from authz.demo.signing import SigningKey
-from authz.verifier import Verifier
+from authz.demo.issuer.signing import SigningKey
+from authz.issuer.verifier import Verifier
 from tests.doubles import AUDIENCE, ISSUER, ManualClock, jwks, m2m_claims
 
 Mutate = Callable[[bytes], bytes]

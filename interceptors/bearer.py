@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from authz import telemetry
-from authz.credentials import BearerPlugin, bearer_metadata
 from authz.errors import AuthzError, UnauthenticatedError
-from authz.flow import Flow
-from authz.token_source import TokenSource, replace_token
+from authz.issuer.credentials import BearerPlugin, bearer_metadata
+from authz.issuer.token_source import TokenSource, replace_token
+from authz.runtime import telemetry
+from authz.runtime.flow import Flow
 
 Entries = tuple[tuple[str, str | bytes], ...]
 
@@ -29,7 +29,7 @@ class WatchedSource:
         self._source = source
 
     def token_flow(self) -> Flow[str]:
-        """See :class:`authz.token_source.TokenSource`."""
+        """See :class:`authz.issuer.token_source.TokenSource`."""
         try:
             token = yield from self._source.token_flow()
         except UnauthenticatedError:
@@ -39,7 +39,7 @@ class WatchedSource:
         return token
 
     def invalidate(self, token: str) -> None:
-        """See :class:`authz.token_source.TokenSource`."""
+        """See :class:`authz.issuer.token_source.TokenSource`."""
         self._source.invalidate(token)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 import grpc
 
-from authz import telemetry
+from authz.runtime import telemetry
 
 
 class Attempts(Protocol):

@@ -4,9 +4,9 @@ from typing import Any
 
 import grpc
 
-from authz.credentials import unavailable
-from authz.flow import run
-from authz.token_source import TokenSource
+from authz.issuer.credentials import unavailable
+from authz.issuer.token_source import TokenSource
+from authz.runtime.flow import run
 from interceptors.bearer import Bearer, WatchedSource, has_authorization
 from interceptors.calls import FailedCall, RepeatableCall, repeatable_messages
 from interceptors.details import changed

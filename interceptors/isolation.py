@@ -6,9 +6,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from authz.call import ANONYMOUS, Principal
-from authz.hearing import Hearing
-from authz.isolation import check, places_of
+from authz.call.call import ANONYMOUS, Principal
+from authz.judge.hearing import Hearing
+from authz.policy.protos.isolation import check, places_of
 from interceptors.handlers import Handler
 
 Check = Callable[[Any], None]

@@ -8,18 +8,18 @@ from typing import Any, NoReturn
 
 import grpc
 
-from authz import fork
-from authz.authorizer import Authorizer, as_authorizer
-from authz.call import ANONYMOUS, Call, Principal, set_current_principal
+from authz.call.call import ANONYMOUS, Call, Principal, set_current_principal
+from authz.call.peer import Peer
+from authz.call.refusal import Refusal
 from authz.errors import PeerUnknownError, ResourceExhaustedError
-from authz.flow import Flow, Wait, run
-from authz.hearing import Hearing
-from authz.mesh import MeshPeers
-from authz.peer import Peer
-from authz.refusal import Refusal
-from authz.streams import StreamExpiry, StreamRules
-from authz.verifier import Verifier
-from authz.verifiers import Verifiers
+from authz.issuer.verifier import Verifier
+from authz.issuer.verifiers import Verifiers
+from authz.judge.authorizer import Authorizer, as_authorizer
+from authz.judge.hearing import Hearing
+from authz.judge.mesh import MeshPeers
+from authz.judge.streams import StreamExpiry, StreamRules
+from authz.runtime import fork
+from authz.runtime.flow import Flow, Wait, run
 from interceptors.context import Metadata, TrustedCallDetails, TrustedContext
 from interceptors.handlers import Behaviour, Handler, behaviour_of, with_behaviour
 from interceptors.isolation import Check, check_of

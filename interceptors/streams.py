@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from authz.refusal import Refusal
+from authz.call.refusal import Refusal
 from interceptors.isolation import Check
 
 COURTESY = 1.0
@@ -26,7 +26,7 @@ def abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
 
 
 class Stream:
-    """One streaming RPC; see :class:`authz.streams.Stream`.
+    """One streaming RPC; see :class:`authz.judge.streams.Stream`.
 
     Args:
         context: grpc's own.
@@ -52,7 +52,7 @@ class Stream:
         """Why the RPC must end, or ``None`` as long as it may go on."""
 
     def end(self, error: Exception) -> float | None:
-        """See :class:`authz.streams.Stream`."""
+        """See :class:`authz.judge.streams.Stream`."""
         with self._ending:
             is_first = self.refusal is None
             refusal = self.refusal = self.refusal or self._refuse(error)

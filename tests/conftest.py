@@ -7,9 +7,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-from authz.demo.signing import SigningKey
-from authz.variables import is_ours
-from authz.verifier import Verifier
+from authz.demo.issuer.signing import SigningKey
+from authz.issuer.verifier import Verifier
+from authz.settings.variables import is_ours
 from tests.doubles import AUDIENCE, ISSUER, FakeIssuer, FakeTransport, ManualClock, m2m_claims
 
 # The same examples on every run: a red build must say something about the change.

@@ -1,9 +1,9 @@
 """Decisions that nobody made."""
 
-from authz.call import Call, Principal
-from authz.decision import Decision, Evidence
+from authz.call.call import Call, Principal
+from authz.call.refusal import Challenge, refusal_of
+from authz.decisions.decision import Decision, Evidence
 from authz.errors import AuthzError
-from authz.refusal import Challenge, refusal_of
 from tests.doubles import NOW
 
 ACME = Principal(

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from authz.clock import Clock
-from authz.demo.signing import SigningKey
-from authz.flow import Flow
-from authz.transport import HttpResponse, TransportError
+from authz.demo.issuer.signing import SigningKey
+from authz.runtime.clock import Clock
+from authz.runtime.flow import Flow
+from authz.runtime.network.transport import HttpResponse, TransportError
 
 NOW = 1_800_000_000.0
 ISSUER = "https://acme.authkit.app"

@@ -7,20 +7,20 @@ from concurrent.futures import Future
 from typing import Any
 
 from authz import Authorizer, ClientCredentials, Introspector, Transport, Verifier
-from authz.alarms import Alarms
-from authz.audit_service import Audit
-from authz.background import _Background
-from authz.decision_log import DecisionLog
-from authz.directory import Directory
-from authz.discovery import DiscoveredEndpoint
-from authz.endpoint import Endpoint
-from authz.quota import Quotas
-from authz.remote_keys import RemoteKeySet
-from authz.revocation import Revocations
-from authz.shares import Shares
-from authz.streams import OpenStreams
-from authz.suspension import Suspensions
-from authz.watch import Watch
+from authz.decisions.audit import Audit
+from authz.decisions.log import DecisionLog
+from authz.issuer.discovery import DiscoveredEndpoint
+from authz.issuer.endpoint import Endpoint
+from authz.issuer.remote_keys import RemoteKeySet
+from authz.judge.revocation import Revocations
+from authz.judge.streams import OpenStreams
+from authz.judge.suspension import Suspensions
+from authz.organizations.directory import Directory
+from authz.organizations.quota import Quotas
+from authz.runtime.alarms import Alarms
+from authz.runtime.background import _Background
+from authz.runtime.shares import Shares
+from authz.runtime.watch import Watch
 from interceptors import AuthzInterceptor
 
 ISSUER = "https://acme.authkit.app"
@@ -31,24 +31,24 @@ def _verifier() -> Verifier:
 
 
 BUILT: dict[str, Callable[[], object]] = {
-    "authz.alarms.Alarms": lambda: Alarms("tests"),
-    "authz.audit_service.Audit": Audit,
-    "authz.background._Background": _Background,
-    "authz.decision_log.DecisionLog": lambda: DecisionLog("all", os.devnull),
-    "authz.directory.Directory": lambda: Directory(lambda _: None),
-    "authz.discovery.DiscoveredEndpoint": lambda: DiscoveredEndpoint(ISSUER, "jwks_uri", Transport()),
-    "authz.introspection.Introspector": lambda: Introspector(ISSUER, client_id="c", client_secret="s"),
-    "authz.quota.Quotas": Quotas,
-    "authz.remote_keys.RemoteKeySet": lambda: RemoteKeySet(Endpoint(ISSUER, Transport())),
-    "authz.revocation.Revocations": Revocations,
-    "authz.shadow.Shadow": lambda: Authorizer(_verifier()).shadow,
-    "authz.shares.Shares": lambda: Shares(4),
-    "authz.streams.OpenStreams": OpenStreams,
-    "authz.suspension.Suspensions": Suspensions,
-    "authz.token_source.ClientCredentials": lambda: ClientCredentials(ISSUER, client_id="c", client_secret="s"),
-    "authz.transport.Transport": Transport,
-    "authz.verifier.Verifier": _verifier,
-    "authz.watch.Watch": lambda: Watch([], lambda _: None),
+    "authz.runtime.alarms.Alarms": lambda: Alarms("tests"),
+    "authz.decisions.audit.Audit": Audit,
+    "authz.runtime.background._Background": _Background,
+    "authz.decisions.log.DecisionLog": lambda: DecisionLog("all", os.devnull),
+    "authz.organizations.directory.Directory": lambda: Directory(lambda _: None),
+    "authz.issuer.discovery.DiscoveredEndpoint": lambda: DiscoveredEndpoint(ISSUER, "jwks_uri", Transport()),
+    "authz.issuer.introspection.Introspector": lambda: Introspector(ISSUER, client_id="c", client_secret="s"),
+    "authz.organizations.quota.Quotas": Quotas,
+    "authz.issuer.remote_keys.RemoteKeySet": lambda: RemoteKeySet(Endpoint(ISSUER, Transport())),
+    "authz.judge.revocation.Revocations": Revocations,
+    "authz.judge.shadow.Shadow": lambda: Authorizer(_verifier()).shadow,
+    "authz.runtime.shares.Shares": lambda: Shares(4),
+    "authz.judge.streams.OpenStreams": OpenStreams,
+    "authz.judge.suspension.Suspensions": Suspensions,
+    "authz.issuer.token_source.ClientCredentials": lambda: ClientCredentials(ISSUER, client_id="c", client_secret="s"),
+    "authz.runtime.network.transport.Transport": Transport,
+    "authz.issuer.verifier.Verifier": _verifier,
+    "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
     "interceptors.server.AuthzInterceptor": lambda: AuthzInterceptor(_verifier()),
 }
 

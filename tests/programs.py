@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from authz.variables import is_ours
+from authz.settings.variables import is_ours
 
 PATIENCE = 120.0
 """Seconds after which something that must happen counts as never happening."""

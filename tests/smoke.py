@@ -43,7 +43,7 @@ READ_ORDERS = """
 import sys
 sys.path.append({!r})
 import orders_pb2
-from authz.access import access_of_services
+from authz.policy.protos.access import access_of_services
 print(access_of_services(["orders.OrderService"]))
 """
 
@@ -56,7 +56,7 @@ def main() -> None:
         check(f"{package.__name__} is not the checkout's", "site-packages" in str(package.__file__))
     check("py.typed is shipped", Path(authz.__file__).with_name("py.typed").exists())
 
-    static = Path(authz.__file__).with_name("admin") / "static"
+    static = Path(authz.__file__).with_name("server") / "admin" / "static"
     check(
         "the admin page is shipped", {"index.html", "admin.css", "admin.js"} <= {path.name for path in static.iterdir()}
     )

@@ -10,9 +10,9 @@ import cyclopts
 from cyclopts import Parameter
 from pydantic import ValidationError
 
-from authz.environment import config_error
 from authz.errors import ConfigError, UnauthenticatedError, UnavailableError
-from authz.printable import printable
+from authz.runtime.text.printable import printable
+from authz.settings.environment import config_error
 
 ALLOWED, DENIED, MISUSED, UNDECIDED = 0, 1, 2, 3
 

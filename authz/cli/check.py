@@ -10,9 +10,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, write
-from authz.envoy.listeners import addresses
 from authz.errors import ConfigError
-from authz.explanation import explain_reason, unverified
+from authz.issuer.explanation import explain_reason, unverified
+from authz.runtime.network import addresses
 
 _STATUSES = {"allowed": ALLOWED, "denied": DENIED, "undecided": UNDECIDED}
 

@@ -40,8 +40,8 @@ def issuer(
 
     """
     with _extra("demo"):
-        from authz.demo.directory import DEFAULT_FILE  # noqa: PLC0415 - the extra's
-        from authz.demo.issuer import serve_issuer  # noqa: PLC0415 - the extra's
+        from authz.demo.issuer.directory import DEFAULT_FILE  # noqa: PLC0415 - the extra's
+        from authz.demo.issuer.program import serve_issuer  # noqa: PLC0415 - the extra's
     if print_config:
         write(DEFAULT_FILE.read_text(encoding="utf-8"))
     else:

@@ -12,9 +12,9 @@ from authz.envoy.config import browsers, edge, formats, kubernetes, mesh
 from authz.envoy.config.addresses import check_listening
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.authz_cluster import Tls, check_authz_address, endpoints
-from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
-from authz.settings import Settings
+from authz.runtime.network.addresses import check_address
+from authz.settings.settings import Settings
 
 Format = Literal["bootstrap", "filter", "istio", "envoy-gateway", "kubernetes"]
 _IN_CLUSTER = ("istio", "envoy-gateway", "kubernetes")

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from authz import logs
+from authz.cli import logs
 from authz.cli.app import ALLOWED, MISUSED, app, say
-from authz.envoy.operations import banner
-from authz.envoy.workers.worker import Worker
 from authz.errors import ConfigError
-from authz.settings import Settings
+from authz.server.operations import banner
+from authz.server.workers.worker import Worker
+from authz.settings.settings import Settings
 
 ServeFlags = Annotated[Settings | None, Parameter(name="*")]
 
@@ -33,7 +33,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     if worker is None:
         settings = Settings.load(flags)
         if check_config:
-            from authz.envoy import process  # noqa: PLC0415 - grpc, which nobody else need load
+            from authz.server import process  # noqa: PLC0415 - grpc, which nobody else need load
 
             process.check(settings)
             say(*banner.configuration(settings, settings.policy_in_force()).split("\n"))
@@ -55,13 +55,13 @@ def _serve(settings: Settings, worker: Worker | None) -> None:
     write_the_rest = logs.configure(settings.log_level, settings.log_format, **always)
     try:
         if worker is None and settings.workers > 1:
-            from authz.envoy import processes  # noqa: PLC0415 - only here, as below
+            from authz.server import supervised  # noqa: PLC0415 - only here, as below
 
-            _run(processes.run(settings))
+            _run(supervised.run(settings))
         else:
             # The core of gRPC logs in a format of its own what comes back as an error anyway.
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-            from authz.envoy import process  # noqa: PLC0415 - as above
+            from authz.server import process  # noqa: PLC0415 - as above
 
             _run(process.run(settings, worker))
     finally:

@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from authz import variables
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, write
-from authz.client_authentication import AuthMethod
 from authz.errors import AuthzError, ConfigError, UnavailableError
-from authz.explanation import explain, unverified
-from authz.issuer_settings import ConnectionSettings
-from authz.secret import read_secret
-from authz.settings import VerifierSettings
-from authz.token_source import ClientCredentials, discovery_of
+from authz.issuer.client_authentication import AuthMethod
+from authz.issuer.explanation import explain, unverified
+from authz.issuer.token_source import ClientCredentials, discovery_of
+from authz.settings import variables
+from authz.settings.issuer import ConnectionSettings
+from authz.settings.secret import read_secret
+from authz.settings.settings import VerifierSettings
 
 VerifierFlags = Annotated[VerifierSettings | None, Parameter(name="*")]
 ConnectionFlags = Annotated[ConnectionSettings | None, Parameter(name="*")]

@@ -10,9 +10,9 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from authz.call.metadata import TrustedMetadata
+from authz.call.reasons import meaning
 from authz.envoy.v3.external_auth_pb2 import CheckResponse, DeniedHttpResponse, HeaderValueOption
-from authz.metadata import TrustedMetadata
-from authz.reasons import meaning
 
 ALLOWED, DENIED, UNDECIDED = "allowed", "denied", "undecided"
 

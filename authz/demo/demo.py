@@ -14,7 +14,7 @@ from rich.table import Table
 from authz.demo.partner import Answer
 from authz.demo.scenes import Row, Scenes
 from authz.demo.stack import ADMIN_SECRET, Stack
-from authz.printable import printable
+from authz.runtime.text.printable import printable
 
 _COLUMNS = {"sent": 41, "gRPC through Envoy": 42, "HTTP": 4, "gRPC direct": 11, "organization seen": 17, "": 5}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -12,8 +12,8 @@ from google.rpc.status_pb2 import Status
 
 from authz.demo.v1 import ledger_pb2 as pb
 from authz.demo.v1 import ledger_pb2_grpc
-from authz.printable import printable
-from authz.token_source import ClientCredentials
+from authz.issuer.token_source import ClientCredentials
+from authz.runtime.text.printable import printable
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 

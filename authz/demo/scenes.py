@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import httpx2
 
-from authz.demo.directory import Application
+from authz.demo.issuer.directory import Application
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.partner import Answer, Metadata, authorized, call_every_kind, request_http
-from authz.demo.signing import SigningKey
 from authz.demo.stack import Stack
-from authz.token_source import ClientCredentials
+from authz.issuer.token_source import ClientCredentials
 
 _HTTP = {
     "OK": "200",

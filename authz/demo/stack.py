@@ -19,14 +19,14 @@ import grpc
 import httpx2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from authz import variables
-from authz.demo.directory import load_directory
+from authz.call.metadata import TrustedMetadata
 from authz.demo.envoy_binary import envoy_path
+from authz.demo.issuer.directory import load_directory
 from authz.demo.policy import ledger_descriptors, write_policy
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
 from authz.envoy.config.authz_cluster import authz_cluster
-from authz.envoy.serving.server import EngineName
-from authz.metadata import TrustedMetadata
+from authz.server.serving.server import EngineName
+from authz.settings import variables
 
 ADMIN_SECRET = "demo-admin-secret"  # noqa: S105 - of a page on loopback, for as long as the demonstration runs
 """What the admin page of the demonstration asks for before it acts."""

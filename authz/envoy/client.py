@@ -10,7 +10,6 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz.envoy.check.servicer import SERVICE
-from authz.envoy.listeners.addresses import Address
 from authz.envoy.v3.external_auth_pb2 import (
     Address as PeerAddress,
 )
@@ -23,6 +22,7 @@ from authz.envoy.v3.external_auth_pb2 import (
     SocketAddress,
 )
 from authz.errors import ConfigError
+from authz.runtime.network.addresses import Address
 
 _HOST = "localhost"
 

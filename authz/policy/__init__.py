@@ -1,6 +1,6 @@
 """What each organization may do: the rules of the owner of an API, in one file (a superset of gRFC A43)."""
 
-from authz.policy.organizations import Organization
+from authz.organizations.organization import Organization
 from authz.policy.policy import Policy
 from authz.policy.rules import Rule
 

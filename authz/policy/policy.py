@@ -6,20 +6,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from authz.access import access_of_file, access_of_services
-from authz.call import Call, Principal
-from authz.decision import Evidence
+from authz.call.call import Call, Principal
+from authz.decisions.decision import Evidence
 from authz.errors import ConfigError, PermissionDeniedError
-from authz.introspection import Assurance
-from authz.policy import compiler, schema
-from authz.policy.declared import NO_PROTOS, Declared, Protos
-from authz.policy.document import Document, Fault, read
+from authz.issuer.introspection import Assurance
+from authz.judge.suspension import suspended
+from authz.organizations.organization import Organization, organizations_from
 from authz.policy.index import Index
 from authz.policy.memory import Memory
-from authz.policy.organizations import Organization, organizations_from
-from authz.policy.quotas import quotas_from
+from authz.policy.protos.access import access_of_file, access_of_services
+from authz.policy.protos.declared import NO_PROTOS, Declared, Protos
 from authz.policy.rules import Rule, Words, headers_of
-from authz.suspension import suspended
+from authz.policy.text import compiler, schema
+from authz.policy.text.quotas import quotas_from
+from authz.runtime.text.document import Document, Fault, read
 
 _REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 256

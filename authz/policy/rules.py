@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from authz.call import Call
+from authz.call.call import Call
 from authz.errors import PeerUnknownError, PermissionDeniedError
-from authz.policy.document import Fault
 from authz.policy.patterns import Patterns
+from authz.runtime.text.document import Fault
 
 Words = frozenset[str]
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from authz import telemetry
+from authz.runtime import telemetry
 
 _tasks: "set[asyncio.Task[None]]" = set()
 

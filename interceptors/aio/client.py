@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from authz.credentials import unavailable
 from authz.errors import TokenEndpointError
-from authz.flow import Flow, arun
-from authz.token_source import TokenSource
+from authz.issuer.credentials import unavailable
+from authz.issuer.token_source import TokenSource
+from authz.runtime.flow import Flow, arun
 from interceptors.aio.calls import RepeatableStream, code_now, when_ended
 from interceptors.aio.kinds import Continuation, Intercept, changed, every_kind
 from interceptors.bearer import Bearer, WatchedSource, has_authorization

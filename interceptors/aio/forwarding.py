@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc.aio
 
-from authz.metadata import TrustedMetadata
+from authz.call.metadata import TrustedMetadata
 from interceptors.aio.kinds import Continuation, changed, every_kind
 from interceptors.forwarding import principal_served
 

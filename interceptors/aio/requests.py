@@ -8,7 +8,7 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from authz.refusal import Refusal
+from authz.call.refusal import Refusal
 from interceptors.aio.streams import Stream, StreamOnThreads
 from interceptors.handlers import Behaviour
 from interceptors.isolation import Check

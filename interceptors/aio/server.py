@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import grpc
 import grpc.aio
 
-from authz.authorizer import Authorizer, as_authorizer
-from authz.call import ANONYMOUS, Call, Principal, set_current_principal
+from authz.call.call import ANONYMOUS, Call, Principal, set_current_principal
+from authz.call.peer import Peer
+from authz.call.refusal import Refusal
 from authz.errors import ConfigError, PeerUnknownError, ResourceExhaustedError
-from authz.flow import arun, is_given_up, run
-from authz.hearing import Hearing
-from authz.mesh import MeshPeers
-from authz.peer import Peer
-from authz.refusal import Refusal
-from authz.streams import StreamExpiry, StreamRules
-from authz.verifier import Verifier
-from authz.verifiers import Verifiers
+from authz.issuer.verifier import Verifier
+from authz.issuer.verifiers import Verifiers
+from authz.judge.authorizer import Authorizer, as_authorizer
+from authz.judge.hearing import Hearing
+from authz.judge.mesh import MeshPeers
+from authz.judge.streams import StreamExpiry, StreamRules
+from authz.runtime.flow import arun, is_given_up, run
 from interceptors.aio.behaviours import Admission, Sort, decided, sort_of, trusted
 from interceptors.aio.requests import RequestRule
 from interceptors.aio.streams import Stream, StreamOnThreads

@@ -16,7 +16,7 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from authz.refusal import Refusal
+from authz.call.refusal import Refusal
 
 # An abort waits for a client that does not read. The handler must not wait with it.
 _PATIENCE = 0.2
@@ -29,7 +29,7 @@ _ending: "set[asyncio.Task[None]]" = set()
 
 
 class Stream:
-    """One streaming RPC with an asynchronous handler; see :class:`authz.streams.Stream`.
+    """One streaming RPC with an asynchronous handler; see :class:`authz.judge.streams.Stream`.
 
     Built in the RPC's own task, and used on its loop's thread but for :meth:`end`.
 
@@ -54,7 +54,7 @@ class Stream:
         """Takes in the stream once more."""
 
     def end(self, error: Exception) -> float | None:
-        """See :class:`authz.streams.Stream`."""
+        """See :class:`authz.judge.streams.Stream`."""
         with self._ending:
             if self.refusal is not None:
                 return None

@@ -15,22 +15,22 @@ import yaml
 from PIL import Image
 from playwright.async_api import Page, async_playwright
 
-from authz.access import Access
-from authz.admin.activity import Activity
-from authz.admin.app import admin_app
-from authz.admin.own import OwnProcess
-from authz.authorizer import Authorizer
-from authz.call import Call
-from authz.clock import Clock
-from authz.decision import Decision, Evidence
-from authz.demo.signing import SigningKey
-from authz.envoy.operations import web
+from authz.call.call import Call
+from authz.decisions.decision import Decision, Evidence
+from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError
-from authz.flow import run
+from authz.issuer.verifier import Verifier
+from authz.judge.authorizer import Authorizer
 from authz.policy import Policy
-from authz.policy.declared import Protos
-from authz.policy.document import Document
-from authz.verifier import Verifier
+from authz.policy.protos.access import Access
+from authz.policy.protos.declared import Protos
+from authz.runtime.clock import Clock
+from authz.runtime.flow import run
+from authz.runtime.text.document import Document
+from authz.server.admin.activity import Activity
+from authz.server.admin.app import admin_app
+from authz.server.admin.one_process import OwnProcess
+from authz.server.operations import web
 from tests.browser.chromium import ARGUMENTS, path_of_chromium
 from tests.doubles import AUDIENCE, ISSUER, FakeIssuer, m2m_claims
 

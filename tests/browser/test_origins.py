@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from authz.errors import ResourceExhaustedError
 from tests.doubles import m2m_claims
-from tests.envoy.messages import sentence
+from tests.envoy.check.messages import sentence
 from tests.web.site import Site
 
 CALL = """async ([url, kind, token]) => {

@@ -11,11 +11,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from authz.demo.signing import SigningKey
-from tests.admin.site import SECRET, Site
+from authz.demo.issuer.signing import SigningKey
 from tests.doubles import ORG, jwks, m2m_claims
 from tests.marked import service_file, with_imports
 from tests.programs import PATIENCE
+from tests.server.admin.site import SECRET, Site
 
 OTHER = "org_01JYGLOBEX0000000000000001"
 GONE = "org_01JYUMBRELLA00000000000001"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from tests.chaos.load import Load
 from tests.doubles import jwks, m2m_claims
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx2
 
+from authz.call.metadata import TrustedMetadata
 from authz.demo.stack import Envoy
 from authz.envoy.config import bootstrap, listener
 from authz.envoy.config.authz_cluster import authz_cluster
-from authz.metadata import TrustedMetadata
 from tests.doubles import AUDIENCE, ISSUER
 from tests.programs import PATIENCE, Program
 

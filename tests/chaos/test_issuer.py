@@ -12,7 +12,7 @@ from typing import Self
 
 import pytest
 
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from tests.chaos.load import Load
 from tests.chaos.site import site
 from tests.doubles import jwks, m2m_claims

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from authz.envoy.serving.server import EngineName
+from authz.server.serving.server import EngineName
 from tests.chaos.load import Load
 from tests.chaos.site import WORKERS, site
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
-from authz.demo.directory import Application, Directory, Organization, load_directory
-from authz.demo.issuer import Issuer, IssuerServer, SigningKey
+from authz.demo.issuer.directory import Application, Directory, Organization, load_directory
+from authz.demo.issuer.program import Issuer, IssuerServer, SigningKey
 
 URL = "https://acme.authkit.app"
 

@@ -33,7 +33,7 @@ def test_a_package_that_has_taken_the_name_of_its_module_does_not_hide_it():
     # In the order in which they would lie on each other in one environment.
     path = os.pathsep.join([theirs, sysconfig.get_path("purelib")])
     program = """
-import authz.refusal, authz.audit_service, envoy
+import authz.call.refusal, authz.decisions.audit, envoy
 from authz.demo.envoy_binary import envoy_path
 
 print(envoy.__file__, envoy_path())

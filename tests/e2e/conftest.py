@@ -7,10 +7,10 @@ import grpc
 import httpx2
 import pytest
 
-from authz.demo.directory import Application
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.directory import Application
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.stack import Stack
-from authz.envoy.serving.server import EngineName
+from authz.server.serving.server import EngineName
 from tests.doubles import m2m_claims
 from tests.e2e.mesh import Mesh
 from tests.interceptors.client import Silence

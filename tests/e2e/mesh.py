@@ -14,23 +14,23 @@ from typing import Any, Self
 
 import grpc
 
-from authz.authorizer import Authorizer
-from authz.call import Call, Principal
-from authz.decision import Evidence
+from authz.call.call import Call, Principal
+from authz.call.metadata import TrustedMetadata
+from authz.decisions.decision import Evidence
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.policy import ledger_descriptors
-from authz.demo.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
 from authz.envoy.config.authz_cluster import authz_cluster
-from authz.envoy.serving.grpcio_engine import GrpcioEngine
-from authz.envoy.serving.server import EngineName
 from authz.errors import InternalError
-from authz.flow import Flow, pause
-from authz.mesh import MeshPeers
-from authz.metadata import TrustedMetadata
+from authz.issuer.verifier import Verifier
+from authz.judge.authorizer import Authorizer
+from authz.judge.mesh import MeshPeers
 from authz.policy import Policy
-from authz.verifier import Verifier
+from authz.runtime.flow import Flow, pause
+from authz.server.serving.grpcio_engine import GrpcioEngine
+from authz.server.serving.server import EngineName
 from interceptors import AuthzInterceptor
 from tests.certificates import Authority, Certificate
 from tests.doubles import AUDIENCE, ISSUER, jwks

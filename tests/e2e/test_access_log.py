@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims
 from tests.e2e import http1
 from tests.e2e.mesh import METERED, PUBLIC, Mesh

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import grpc
 import pytest
 
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from tests.certificates import Certificate
 from tests.doubles import ORG, m2m_claims
 from tests.e2e.mesh import Mesh, Seen, tls_channel

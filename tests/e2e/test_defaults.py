@@ -16,9 +16,9 @@ import h2.settings
 import httpx2
 import pytest
 
+from authz.call.metadata import TrustedMetadata
 from authz.demo.stack import Envoy
 from authz.envoy.config.formats import Ingress, bootstrap
-from authz.metadata import TrustedMetadata
 from tests.e2e import http1
 from tests.e2e.mesh import grpc_echo
 from tests.e2e.printed import Config, manager, streaming_echo, target

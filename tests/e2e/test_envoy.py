@@ -8,13 +8,13 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.demo.directory import Application
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.directory import Application
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.stack import Stack
 from tests.e2e import http1
 from tests.e2e.conftest import Doors
 from tests.e2e.ledger import call_ledger, organizations
-from tests.envoy.messages import sentence
+from tests.envoy.check.messages import sentence
 from tests.interceptors.client import Outcome, Silence, bearer
 from tests.interceptors.servers import channel_to
 

@@ -6,7 +6,7 @@ import grpc
 import httpx2
 import pytest
 
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.v1 import ledger_pb2 as pb
 from tests.doubles import ORG, m2m_claims
 from tests.e2e import http1

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from authz.metadata import TrustedMetadata
+from authz.call.metadata import TrustedMetadata
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG
 from tests.e2e import http1

@@ -12,7 +12,7 @@ import grpc
 import httpx2
 import pytest
 
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.envoy.config.authz_cluster import endpoints
 from authz.envoy.config.formats import Ingress, bootstrap
@@ -21,8 +21,8 @@ from tests import programs
 from tests.certificates import Authority
 from tests.doubles import AUDIENCE, ISSUER, ORG, jwks, m2m_claims
 from tests.e2e.mesh import grpc_echo, seen_by_upstream
-from tests.envoy.serving import CHECK
 from tests.programs import Program
+from tests.server.serving.serving import CHECK
 
 CALL = "/tests.Guarded/Call"
 VERIFIER = ("--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256")

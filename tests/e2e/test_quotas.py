@@ -9,19 +9,19 @@ from typing import Any
 import grpc
 import yaml
 
-from authz.authorizer import Authorizer
-from authz.demo.signing import SigningKey
+from authz.call.metadata import TrustedMetadata
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.envoy.config import bootstrap, cluster, grpc_route, listener
 from authz.envoy.config.authz_cluster import authz_cluster
-from authz.metadata import TrustedMetadata
+from authz.issuer.verifier import Verifier
+from authz.judge.authorizer import Authorizer
 from authz.policy import Policy
-from authz.verifier import Verifier
 from tests.doubles import AUDIENCE, ISSUER, ORG, jwks
 from tests.e2e import http1
 from tests.e2e.mesh import METERED, Mesh, grpc_echo, serve_here
 from tests.e2e.variants import manager_of
-from tests.envoy.messages import sentence
+from tests.envoy.check.messages import sentence
 from tests.interceptors.client import bearer, call
 from tests.interceptors.servers import channel_to, on_loopback
 from tests.policy.test_docs import example

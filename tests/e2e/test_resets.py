@@ -8,15 +8,15 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from authz.demo.signing import SigningKey
+from authz.call.metadata import TrustedMetadata
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.envoy.config import bootstrap, listener
 from authz.envoy.config.authz_cluster import authz_cluster
-from authz.envoy.serving.server import EngineName
-from authz.metadata import TrustedMetadata
+from authz.server.serving.server import EngineName
 from tests.doubles import AUDIENCE, ISSUER, jwks
-from tests.envoy.raw_client import RawClient
 from tests.programs import PATIENCE, Program
+from tests.server.serving.raw_client import RawClient
 
 RESETS = 200
 """Of one connection: Envoy ends one with more than twice as many streams if half of them were reset at once."""

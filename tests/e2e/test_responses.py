@@ -7,6 +7,7 @@ from urllib.parse import unquote
 import grpc
 import pytest
 
+from authz.call.metadata import TrustedMetadata
 from authz.errors import (
     AuthzError,
     InternalError,
@@ -15,11 +16,10 @@ from authz.errors import (
     ResourceExhaustedError,
     TokenExpiredError,
 )
-from authz.metadata import TrustedMetadata
 from tests.doubles import ORG
 from tests.e2e import http1
 from tests.e2e.mesh import OPEN_PREFIX, PUBLIC, PUBLIC_CALL, Mesh, Seen
-from tests.envoy.messages import sentence
+from tests.envoy.check.messages import sentence
 from tests.interceptors.client import Outcome, bearer, call
 from tests.interceptors.servers import channel_to
 

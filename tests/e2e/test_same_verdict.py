@@ -11,9 +11,9 @@ import pytest
 
 import interceptors
 import interceptors.aio
-from authz.authorizer import Authorizer
-from authz.call import Principal
-from authz.demo.signing import SigningKey
+from authz.call.call import Principal
+from authz.call.metadata import TrustedMetadata
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.v1.ledger_pb2 import EntryDraft, PostEntryRequest
 from authz.errors import (
     IntrospectionUnavailableError,
@@ -22,8 +22,8 @@ from authz.errors import (
     ResourceExhaustedError,
     TokenInactiveError,
 )
-from authz.metadata import TrustedMetadata
-from authz.verifier import Verifier
+from authz.issuer.verifier import Verifier
+from authz.judge.authorizer import Authorizer
 from tests.certificates import Certificate
 from tests.doubles import ABSENT, AUDIENCE, ISSUER, ORG, jwks, m2m_claims
 from tests.e2e.mesh import (

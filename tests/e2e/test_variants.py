@@ -6,15 +6,15 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from authz.demo.signing import SigningKey
+from authz.call.metadata import TrustedMetadata
+from authz.demo.issuer.signing import SigningKey
 from authz.errors import InternalError
-from authz.mesh import UNDECIDED
-from authz.metadata import TrustedMetadata
+from authz.judge.mesh import UNDECIDED
 from tests.doubles import ORG, m2m_claims
 from tests.e2e import http1
 from tests.e2e.mesh import PUBLIC_CALL, Mesh, Seen
 from tests.e2e.variants import ADMITTED, FOREIGN, LIMITED, MISSPELT, NARROWED, SCOPED, UNKNOWN_POLICY
-from tests.envoy.messages import sentence
+from tests.envoy.check.messages import sentence
 from tests.interceptors.client import Outcome, bearer, call
 from tests.interceptors.servers import channel_to
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from authz.call.metadata import TrustedMetadata
 from authz.envoy.config import grpc_route, http_route, listener
-from authz.metadata import TrustedMetadata
 from tests.doubles import AUDIENCE, ISSUER
 
 PAYLOAD = "verified_payload"

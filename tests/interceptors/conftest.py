@@ -9,10 +9,10 @@ import grpc
 import pytest
 
 from authz import Authorizer, Call, Principal, Verifier
-from authz.decision import Evidence
-from authz.demo.signing import SigningKey
-from authz.flow import Flow
-from authz.transport import HttpResponse
+from authz.decisions.decision import Evidence
+from authz.demo.issuer.signing import SigningKey
+from authz.runtime.flow import Flow
+from authz.runtime.network.transport import HttpResponse
 from tests.certificates import Authority
 from tests.doubles import AUDIENCE, ISSUER, NOW, FakeTransport, ManualClock, json_response, jwks, m2m_claims
 from tests.interceptors.client import Outcome, Silence, call, finish, start

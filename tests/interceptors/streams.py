@@ -14,10 +14,10 @@ import grpc
 import grpc.aio
 
 from authz import Authorizer, Call, Principal
-from authz.alarms import Alarms
-from authz.clock import Clock
-from authz.streams import OpenStreams, Stream
-from authz.verifier import DEFAULT_LEEWAY
+from authz.issuer.verifier import DEFAULT_LEEWAY
+from authz.judge.streams import OpenStreams, Stream
+from authz.runtime.alarms import Alarms
+from authz.runtime.clock import Clock
 from interceptors import AuthzInterceptor
 from interceptors.streams import COURTESY
 from tests.doubles import ManualClock

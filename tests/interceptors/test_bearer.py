@@ -14,7 +14,7 @@ import grpc.experimental
 import pytest
 
 import interceptors
-from authz.token_source import ClientCredentials
+from authz.issuer.token_source import ClientCredentials
 from interceptors.aio.kinds import every_kind
 from tests.doubles import ISSUER, FakeTokenEndpoint, ManualClock, eventually
 from tests.interceptors.callers import CALLERS

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from authz import Verifier
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from interceptors import AuthzInterceptor
 from tests.doubles import ORG, m2m_claims
 from tests.interceptors.client import bearer, call, finish, start

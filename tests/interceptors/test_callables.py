@@ -15,7 +15,7 @@ import grpc.aio
 import pytest
 
 from authz import Verifier
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from tests.doubles import ORG, m2m_claims
 from tests.interceptors.client import bearer, call, finish, start
 from tests.interceptors.conftest import Serve, ServeAll, WatchedTransport

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from authz import MeshPeers, Verifier
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from tests.certificates import Authority, Certificate, dns
 from tests.doubles import AUDIENCE, ISSUER, NOW, ORG, ManualClock, jwks, m2m_claims
 from tests.interceptors.client import Outcome, bearer, finish, start

@@ -9,12 +9,12 @@ import grpc
 import pytest
 
 from authz import Authorizer, Call, MeshPeers, Principal, Verifier
-from authz.decision import Decision, Evidence
-from authz.demo.signing import SigningKey
+from authz.decisions.decision import Decision, Evidence
+from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer
-from authz.flow import Flow
+from authz.runtime.flow import Flow
 from tests.doubles import CLIENT, ORG, FakeTransport, ManualClock, jwks, m2m_claims
-from tests.envoy.messages import GRPC, in_headers
+from tests.envoy.check.messages import GRPC, in_headers
 from tests.interceptors.client import bearer, call
 from tests.interceptors.conftest import Serve
 from tests.interceptors.servers import Door

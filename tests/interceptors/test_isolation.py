@@ -15,11 +15,11 @@ import pytest
 from google.protobuf.message import Message
 
 from authz import Authorizer, Policy, Verifier
-from authz.clock import SYSTEM_CLOCK
-from authz.decision import Decision
-from authz.demo.signing import SigningKey
+from authz.decisions.decision import Decision
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.v1 import ledger_pb2 as pb
-from authz.mesh import MeshPeers
+from authz.judge.mesh import MeshPeers
+from authz.runtime.clock import SYSTEM_CLOCK
 from tests.doubles import ORG, jwks, m2m_claims
 from tests.interceptors.client import Metadata, Outcome, bearer, call
 from tests.interceptors.conftest import Serve

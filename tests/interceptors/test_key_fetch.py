@@ -7,9 +7,9 @@ import grpc
 import pytest
 
 from authz import Authorizer, Call, Principal, Verifier
-from authz.decision import Evidence
-from authz.demo.signing import SigningKey
-from authz.flow import Flow
+from authz.decisions.decision import Evidence
+from authz.demo.issuer.signing import SigningKey
+from authz.runtime.flow import Flow
 from tests.doubles import ORG, ManualClock, json_response, jwks, m2m_claims
 from tests.interceptors.client import Outcome, bearer, finish, start
 from tests.interceptors.conftest import Cold, ServeAll

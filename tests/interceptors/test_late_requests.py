@@ -9,8 +9,8 @@ import grpc.aio
 import pytest
 
 from authz import Authorizer, Policy, Verifier
-from authz.decision import Decision
-from authz.demo.signing import SigningKey
+from authz.decisions.decision import Decision
+from authz.demo.issuer.signing import SigningKey
 from tests.doubles import CLIENT, ORG, PATIENCE, FakeIssuer, ManualClock, m2m_claims
 from tests.interceptors.client import bearer, finish
 from tests.interceptors.conftest import ServeAll, Served

@@ -10,8 +10,8 @@ import pytest
 from cryptography import x509
 
 from authz import ANONYMOUS, Authorizer, MeshPeers, Principal, TrustedMetadata, Verifier, current_principal
-from authz.demo.signing import SigningKey
-from authz.mesh import UNDECIDED
+from authz.demo.issuer.signing import SigningKey
+from authz.judge.mesh import UNDECIDED
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 from tests.certificates import Authority, Certificate, dns, uris
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, NOW, ORG, ManualClock, jwks

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from authz import Authorizer, Directory, Verifier
-from authz.directory import LookUpError
+from authz.organizations.directory import LookUpError
 from authz.policy import Organization
 from tests.interceptors.client import bearer
 from tests.interceptors.conftest import ServeAll

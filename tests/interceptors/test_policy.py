@@ -7,9 +7,9 @@ import grpc
 import pytest
 
 from authz import Authorizer, Policy, Verifier
-from authz.access import Access
-from authz.policy.declared import Protos
-from authz.policy.document import Document
+from authz.policy.protos.access import Access
+from authz.policy.protos.declared import Protos
+from authz.runtime.text.document import Document
 from tests.certificates import Authority, uris
 from tests.doubles import ORG
 from tests.interceptors.client import bearer

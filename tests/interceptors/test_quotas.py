@@ -11,8 +11,8 @@ import grpc.aio
 import pytest
 
 from authz import Authorizer, Policy, Verifier
-from authz.decision import Decision
-from authz.demo.signing import SigningKey
+from authz.decisions.decision import Decision
+from authz.demo.issuer.signing import SigningKey
 from tests.doubles import CLIENT, ManualClock, m2m_claims
 from tests.interceptors.client import Outcome, bearer, call
 from tests.interceptors.conftest import Serve, ServeAll

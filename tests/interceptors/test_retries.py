@@ -6,9 +6,9 @@ import grpc
 import pytest
 
 from authz import Authorizer, AuthzError, Call, Principal, Verifier
-from authz.decision import Evidence
+from authz.decisions.decision import Evidence
 from authz.errors import KeySetUnavailableError, ResourceExhaustedError, TokenExpiredError
-from authz.flow import Flow
+from authz.runtime.flow import Flow
 from tests.interceptors.client import call
 from tests.interceptors.servers import Door, Loop
 from tests.interceptors.service import Witness, handlers

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from authz import ANONYMOUS, Authorizer, MeshPeers, Verifier
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 from tests.doubles import CLIENT, ORG, m2m_claims
 from tests.interceptors.client import Metadata, bearer

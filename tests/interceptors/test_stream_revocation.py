@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 from authz import Authorizer, Call, Policy, Principal, Verifier
-from authz.decision import Decision, Evidence
-from authz.demo.signing import SigningKey
-from authz.flow import Flow
+from authz.decisions.decision import Decision, Evidence
+from authz.demo.issuer.signing import SigningKey
+from authz.runtime.flow import Flow
 from tests.doubles import CLIENT, ORG, FakeIssuer, ManualClock, m2m_claims
 from tests.interceptors.client import Outcome
 from tests.interceptors.conftest import Serve

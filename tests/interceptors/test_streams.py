@@ -16,8 +16,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2
 
 from authz import Authorizer, ConfigError, Verifier
-from authz.clock import SYSTEM_CLOCK
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
+from authz.runtime.clock import SYSTEM_CLOCK
 from tests.doubles import ManualClock, jwks, m2m_claims
 from tests.interceptors.client import Outcome, bearer, finish, start
 from tests.interceptors.conftest import Serve

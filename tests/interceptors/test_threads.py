@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from authz import ANONYMOUS, Authorizer, Call, Principal, Verifier, current_principal
-from authz.decision import Evidence
-from authz.demo.signing import SigningKey
-from authz.flow import Flow, Wait
+from authz.decisions.decision import Evidence
+from authz.demo.issuer.signing import SigningKey
+from authz.runtime.flow import Flow, Wait
 from interceptors import AuthzInterceptor
 from tests.doubles import ORG, m2m_claims
 from tests.interceptors.client import Outcome, Silence, bearer, call, start

@@ -12,8 +12,8 @@ import pytest
 
 import interceptors.aio
 from authz import Authorizer, Call, Principal, Verifier
-from authz.decision import Evidence
-from authz.flow import Flow, Wait
+from authz.decisions.decision import Evidence
+from authz.runtime.flow import Flow, Wait
 from interceptors import AuthzInterceptor
 from tests.interceptors.client import Outcome, bearer, call
 from tests.interceptors.conftest import ServeAll

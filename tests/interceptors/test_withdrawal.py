@@ -7,9 +7,9 @@ import grpc
 import pytest
 
 from authz import Assurance, Authorizer, Introspector, Transport, Verifier
-from authz.decision import Decision
-from authz.demo.issuer import Issuer, IssuerServer
-from authz.demo.signing import SigningKey
+from authz.decisions.decision import Decision
+from authz.demo.issuer.program import Issuer, IssuerServer
+from authz.demo.issuer.signing import SigningKey
 from tests.doubles import ISSUER, FakeTransport, ManualClock, eventually, json_response, m2m_claims
 from tests.interceptors.client import Outcome, bearer
 from tests.interceptors.conftest import ServeAll

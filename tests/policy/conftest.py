@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from authz.call import Call, Principal
+from authz.call.call import Call, Principal
+from authz.call.peer import Peer
 from authz.errors import ConfigError, PeerUnknownError
-from authz.peer import Peer
 from authz.policy import Policy
 from authz.policy.rules import headers_of
 

@@ -6,7 +6,7 @@ import pytest
 
 from authz.errors import ConfigError
 from authz.policy import Policy
-from authz.policy.cases import Cases, Results, file_beside
+from authz.policy.explain.cases import Cases, Results, file_beside
 
 POLICY = Policy.from_document(
     {

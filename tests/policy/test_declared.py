@@ -11,14 +11,14 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.access import Access
-from authz.call import Call, Principal
+from authz.call.call import Call, Principal
 from authz.demo.v1 import ledger_pb2
 from authz.errors import ConfigError, InsufficientScopeError
-from authz.introspection import Assurance
+from authz.issuer.introspection import Assurance
 from authz.policy import Policy
-from authz.policy.declared import Protos
-from authz.policy.explain import Ruling, decide
+from authz.policy.explain.explanation import Ruling, decide
+from authz.policy.protos.access import Access
+from authz.policy.protos.declared import Protos
 from authz.v1 import policy_pb2
 from tests.marked import descriptor_set, service_file, with_imports
 from tests.policy.test_properties import (

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from authz import cli
-from authz.call import Call, Principal
-from authz.decision import Evidence
+from authz.call.call import Call, Principal
+from authz.decisions.decision import Evidence
 from authz.demo.v1 import ledger_pb2
 from authz.errors import PermissionDeniedError
 from authz.policy import Policy
-from authz.policy.schema import SCHEMA
+from authz.policy.text.schema import SCHEMA
 from tests.marked import descriptor_set
 
 TEXT = (Path(__file__).parents[2] / "docs/policy.md").read_text(encoding="utf-8")

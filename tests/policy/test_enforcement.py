@@ -6,22 +6,22 @@ from typing import Any
 
 import pytest
 
-from authz.access import Access
-from authz.authorizer import Authorizer
-from authz.call import ANONYMOUS, Call, Principal, Requirements
-from authz.decision import Evidence
+from authz.call.call import ANONYMOUS, Call, Principal, Requirements
+from authz.call.metadata import TrustedMetadata
+from authz.call.peer import Peer
+from authz.decisions.decision import Evidence
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, PermissionDeniedError, TokenMissingError
-from authz.flow import run
-from authz.introspection import Assurance, Introspector
-from authz.mesh import MeshPeers
-from authz.metadata import TrustedMetadata
-from authz.organizations import Organizations
-from authz.peer import Peer
+from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.verifier import Verifier
+from authz.judge.authorizer import Authorizer
+from authz.judge.mesh import MeshPeers
+from authz.judge.organizations import Organizations
 from authz.policy import Organization, Policy
-from authz.policy.declared import Protos
-from authz.policy.document import Document
 from authz.policy.memory import Memory
-from authz.verifier import Verifier
+from authz.policy.protos.access import Access
+from authz.policy.protos.declared import Protos
+from authz.runtime.flow import run
+from authz.runtime.text.document import Document
 from tests.doubles import CLIENT, ISSUER, ORG, FakeTransport, json_response
 
 READ, WRITE, OTHER, HEALTH = "/ledger.Ledger/Read", "/ledger.Ledger/Write", "/other.Other/Do", "/health.Health/Check"

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call import Call, Principal
-from authz.decision import Evidence
+from authz.call.call import Call, Principal
+from authz.call.peer import Peer
+from authz.decisions.decision import Evidence
 from authz.errors import AuthzError, PeerUnknownError
-from authz.peer import Peer
 from authz.policy import Policy
-from authz.policy.explain import Explanation, explain
+from authz.policy.explain.explanation import Explanation, explain
 from tests.policy.test_properties import (
     built,
     calls,

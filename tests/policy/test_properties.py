@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.call import Call, Principal
-from authz.decision import Evidence
+from authz.call.call import Call, Principal
+from authz.call.peer import Peer
+from authz.decisions.decision import Evidence
 from authz.errors import ConfigError, PermissionDeniedError
-from authz.peer import Peer
 from authz.policy import Policy
-from authz.policy.declared import Protos
-from authz.policy.document import Document
+from authz.policy.protos.declared import Protos
+from authz.runtime.text.document import Document
 
 # Few and alike, so that most of them meet.
 TEXTS = ["", "/", "/a", "/a/", "/a/b", "/b/b", "/ab", "a", "b"]

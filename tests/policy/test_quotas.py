@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from authz.authorizer import Authorizer
-from authz.call import ANONYMOUS, Call, Principal
-from authz.decision import Evidence
-from authz.demo.signing import SigningKey
+from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.metadata import TrustedMetadata
+from authz.call.peer import Peer
+from authz.decisions.decision import Evidence
+from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, ResourceExhaustedError
-from authz.flow import run
-from authz.introspection import Assurance, Introspector
-from authz.mesh import MeshPeers
-from authz.metadata import TrustedMetadata
-from authz.peer import Peer
+from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.verifier import Verifier
+from authz.judge.authorizer import Authorizer
+from authz.judge.mesh import MeshPeers
+from authz.organizations.quota import Quota
 from authz.policy import Policy
-from authz.policy.explain import explain
-from authz.quota import Quota
-from authz.verifier import Verifier
+from authz.policy.explain.explanation import explain
+from authz.runtime.flow import run
 from tests.doubles import ISSUER, ORG, FakeTransport, ManualClock, json_response
 
 METHOD, PUBLIC, DENIED, TLS_ONLY = "/a.B/C", "/a.B/Public", "/a.B/Denied", "/a.B/TlsOnly"

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from authz.call import Call, Principal
-from authz.decision import Evidence
+from authz.call.call import Call, Principal
+from authz.decisions.decision import Evidence
 from authz.policy import Policy
-from authz.policy.replay import Change, Replay
+from authz.policy.explain.replay import Change, Replay
 
 LEDGER = {"name": "ledger", "request": {"paths": ["/ledger/*"]}}
 GOLD = {"name": "gold", "request": {"paths": ["/gold"], "headers": [{"key": "x-tier", "values": ["gold"]}]}}

@@ -9,7 +9,7 @@ import pytest
 
 from authz.errors import ConfigError
 from authz.policy import Policy
-from authz.policy.schema import SCHEMA, as_json
+from authz.policy.text.schema import SCHEMA, as_json
 from tests.policy.test_a43 import EXAMPLE
 
 RULE = {"name": "r"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.signing import SigningKey
+from authz.demo.issuer.signing import SigningKey
 from tests.doubles import m2m_claims
 from tests.web.site import Site
 

@@ -13,15 +13,15 @@ import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, MethodOptions
 from google.protobuf.empty_pb2 import DESCRIPTOR as EMPTY
 
-from authz.authorizer import Authorizer
-from authz.call import Call, Principal
-from authz.decision import Evidence
-from authz.demo.signing import SigningKey
+from authz.call.call import Call, Principal
+from authz.decisions.decision import Evidence
+from authz.demo.issuer.signing import SigningKey
 from authz.demo.stack import Envoy
 from authz.envoy.config.formats import Ingress, bootstrap
 from authz.errors import AuthzError
-from authz.flow import Flow
-from authz.verifier import Verifier
+from authz.issuer.verifier import Verifier
+from authz.judge.authorizer import Authorizer
+from authz.runtime.flow import Flow
 from tests.doubles import AUDIENCE, ISSUER, jwks
 from tests.e2e.mesh import serve_here
 

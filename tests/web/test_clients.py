@@ -17,6 +17,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from protobuf.wkt import Empty
 
+from authz.call.refusal import Challenge, Refusal, refusal_of
 from authz.errors import (
     AuthzError,
     InternalError,
@@ -25,7 +26,6 @@ from authz.errors import (
     ResourceExhaustedError,
     TokenExpiredError,
 )
-from authz.refusal import Challenge, Refusal, refusal_of
 from tests.programs import PATIENCE
 from tests.web.site import Site, descriptors
 

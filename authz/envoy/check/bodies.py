@@ -5,7 +5,7 @@ text it replaces what is not UTF-8, and the upstream would be sent another messa
 """
 
 from authz.envoy.v3.external_auth_pb2 import AttributeContext
-from authz.isolation import unverified
+from authz.policy.protos.isolation import unverified
 
 MAX_BODY_BYTES = 262_144
 """How long a body may be of which the message is looked at."""

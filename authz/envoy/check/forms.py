@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from google.rpc.status_pb2 import Status
 
-from authz.call import Entry
+from authz.call.call import Entry
+from authz.call.refusal import Refusal
 from authz.errors import Code
-from authz.refusal import Refusal
 
 # Envoy makes UNAVAILABLE of a 429, which clients try again at once, and UNKNOWN of a 500, unless it is told otherwise.
 _NOT_AS_ENVOY_HAS_IT = frozenset({Code.RESOURCE_EXHAUSTED, Code.INTERNAL})

@@ -7,14 +7,14 @@ from typing import Any, Literal, NamedTuple
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from authz.call import Principal
-from authz.descriptors import load_services, methods_of
+from authz.call.call import Principal
 from authz.envoy.check.bodies import body_of, message_in
 from authz.envoy.check.paths import MAX_PATH, methods_in
 from authz.envoy.check.wire import Layout, layouts_of
 from authz.envoy.v3.external_auth_pb2 import AttributeContext
 from authz.errors import ConfigError
-from authz.isolation import places_of, unverified
+from authz.policy.protos.descriptors import load_services, methods_of
+from authz.policy.protos.isolation import places_of, unverified
 
 Strictness = Literal["when_body", "enforce"]
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from authz.quota import Quota
+from authz.organizations.quota import Quota
 
 # In seconds; Envoy also knows weeks, months and years, whose lengths it does not say.
 _UNITS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86_400}

@@ -2,7 +2,7 @@
 
 Pure. Envoy lets a request pass when ``status.code`` is 0, whatever else the
 response says, so responses are built here and nowhere else: :func:`allow` is
-the only way to a 0, and :func:`deny` takes a :class:`~authz.refusal.Refusal`,
+the only way to a 0, and :func:`deny` takes a :class:`~authz.call.refusal.Refusal`,
 which has none.
 """
 
@@ -16,7 +16,10 @@ from urllib.parse import unquote_to_bytes
 
 from google.protobuf.json_format import MessageToDict
 
-from authz.call import MAX_ENTRIES, Call, Entry, Principal, malformed
+from authz.call.call import MAX_ENTRIES, Call, Entry, Principal, malformed
+from authz.call.metadata import TrustedMetadata
+from authz.call.peer import Peer
+from authz.call.refusal import Refusal
 from authz.envoy.check.forms import Form, answer, form_of
 from authz.envoy.check.limits import facts_of
 from authz.envoy.check.outline import size_without_body
@@ -32,11 +35,8 @@ from authz.envoy.v3.external_auth_pb2 import (
     Status,
 )
 from authz.errors import InternalError
-from authz.metadata import TrustedMetadata
-from authz.peer import Peer
-from authz.quota import Quota
-from authz.refusal import Refusal
-from authz.requirements import requirements_from
+from authz.judge.requirements import requirements_from
+from authz.organizations.quota import Quota
 
 # Envoy 1.36 and older know no append_action and overwrite when `append` is absent;
 # proxyless gRPC (gRFC A92) reads append_action only, and appends when it is absent.

@@ -7,7 +7,7 @@ Encoding"), down to its headers.
 
 from typing import Any
 
-from authz.call import MAX_ENTRIES, malformed
+from authz.call.call import MAX_ENTRIES, malformed
 from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest
 
 MAX_QUESTION_BYTES = 4 * 1024 * 1024

@@ -2,15 +2,15 @@
 
 from time import perf_counter
 
-from authz.authorizer import Authorizer
-from authz.decision import Evidence
+from authz.call.refusal import Challenge, refusal_of
+from authz.decisions.decision import Evidence
 from authz.envoy.check import messages
 from authz.envoy.check.forms import Form
 from authz.envoy.check.isolation import RequestIsolation
 from authz.errors import InternalError, OverloadedError
-from authz.flow import Flow, Wait, arun
-from authz.refusal import Challenge, refusal_of
-from authz.shares import Shares
+from authz.judge.authorizer import Authorizer
+from authz.runtime.flow import Flow, Wait, arun
+from authz.runtime.shares import Shares
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 

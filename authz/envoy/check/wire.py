@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from authz.descriptors import is_repeated
 from authz.errors import PermissionDeniedError
-from authz.isolation import marked_fields, mismatch, unverified
+from authz.policy.protos.descriptors import is_repeated
+from authz.policy.protos.isolation import marked_fields, mismatch, unverified
 
 MAX_FIELDS = 2048
 """How many fields of one message are read, those of the messages in it included."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from authz.envoy.config.addresses import UNIX, is_ip_address
 from authz.envoy.config.parts import TYPE, cluster
-from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
+from authz.runtime.network.addresses import check_address
 
 _TLS = "tls:"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what a server may be told to listen on

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from authz.call.metadata import TrustedMetadata
 from authz.envoy.config import browsers, comments, edge, parts, upstream
 from authz.envoy.config.annotated import Document
 from authz.envoy.config.authz_cluster import Tls, authz_cluster
-from authz.metadata import TrustedMetadata
 
 VERSIONS = "Envoy 1.40"
 

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.mesh import Service
 from authz.envoy.config.pod import FILES_FOLDER, SECRETS_FOLDER, TLS_FOLDER, Pod, pod_of
-from authz.settings import Settings
-from authz.variables import PREFIX
+from authz.settings.settings import Settings
+from authz.settings.variables import PREFIX
 
 _HEALTH_PORT = 9192
 # Of the image, which owns nothing there.

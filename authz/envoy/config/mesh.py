@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from authz.call.metadata import TrustedMetadata
 from authz.envoy.config import browsers, comments, edge, parts, upstream
 from authz.envoy.config.annotated import Document
-from authz.envoy.listeners.addresses import check_address
 from authz.errors import ConfigError
-from authz.mesh import UNDECIDED
-from authz.metadata import TrustedMetadata
+from authz.judge.mesh import UNDECIDED
+from authz.runtime.network.addresses import check_address
 
 _TIMEOUT = 1.0
 _MANAGER = "envoy.filters.network.http_connection_manager"

@@ -7,9 +7,9 @@ Everything is plain data, ready for ``json.dumps``; Envoy reads JSON as well as 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from authz.call.metadata import TrustedMetadata
 from authz.envoy.config import addresses, browsers, edge, upstream
-from authz.mesh import UNDECIDED
-from authz.metadata import TrustedMetadata
+from authz.judge.mesh import UNDECIDED
 
 TYPE = "type.googleapis.com/envoy."
 EXT_AUTHZ = TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthz"

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from authz.environment import may_hold_secret
 from authz.errors import ConfigError
-from authz.keys import public_jwks
-from authz.policy.document import read
-from authz.settings import Settings
-from authz.urls import check_url
-from authz.variables import PREFIX
+from authz.issuer.keys import public_jwks
+from authz.runtime.network.urls import check_url
+from authz.runtime.text.document import read
+from authz.settings.environment import may_hold_secret
+from authz.settings.settings import Settings
+from authz.settings.variables import PREFIX
 
 FILES_FOLDER = "/etc/authz/files"
 SECRETS_FOLDER = "/etc/authz/secrets"

@@ -1,0 +1,1 @@
+"""What a door knows of a call, who calls, and what is said back."""

@@ -1,0 +1,179 @@
+"""The trusted metadata: its names, how it is written, and what a caller may not send."""
+
+import functools
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from authz.call.call import Entry, Principal
+from authz.errors import ConfigError
+from authz.runtime import telemetry
+from authz.v1.principal_pb2 import Principal as PrincipalMessage
+
+_NAME = re.compile(r"[a-z][a-z0-9-]*[a-z0-9]")
+# What grpc-gateway takes off a header, and puts before one, to make metadata of it.
+_PREFIXES = ("grpc-metadata-", "grpcgateway-")
+# Names that mean something to HTTP, to gRPC or to us already.
+_TAKEN = frozenset({"authorization", "connection", "content-length", "content-type", "host", "te", "transfer-encoding"})
+_REMEMBERED = 1024
+
+MAX_ADDED_BYTES = 3072
+"""What is added to a call, as HTTP/2 counts it: beyond this the scopes are added once only, under their own name.
+
+A gRPC server takes 8 KiB of metadata by default, and refuses more at random. With 2048 characters of scopes, as many as
+a token may have, a call has a token of 4 KiB, and this, and there is room for what proxies add.
+"""
+
+# RFC 9113 section 6.5.2: for each entry.
+_OVERHEAD_BYTES = 32
+
+_Entry = TypeVar("_Entry", bound=tuple[str, str | bytes])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustedMetadata:
+    """The names under which a backend finds who calls it; lower case, as gRPC writes them.
+
+    Args:
+        org_id: the organization; on every call that is not anonymous.
+        client_id: the M2M application.
+        scopes: the granted scopes, sorted, with one space between them; left out where there are none.
+        tenant: the API owner's own id for the organization; left out where the policy knows none.
+        principal: a serialized ``authz.v1.Principal``; its name must end in ``-bin``. It is without the scopes, and its
+            ``omitted`` says so, where all of this would be longer than :data:`MAX_ADDED_BYTES`.
+
+    Raises:
+        ConfigError: a name that gRPC would not carry, or that stands twice.
+
+    """
+
+    org_id: str = "x-org-id"
+    client_id: str = "x-client-id"
+    scopes: str = "x-scopes"
+    tenant: str = "x-org-tenant"
+    principal: str = "x-authz-principal-bin"
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        for name in self.names:
+            if name in _TAKEN:
+                raise ConfigError(f"trusted metadata: {name!a} has a meaning already; choose a name like x-org-id")
+            binary = name == self.principal
+            if not _NAME.fullmatch(name) or name.startswith("grpc-") or name.endswith("-bin") is not binary:
+                rule = "end in -bin" if binary else "not end in -bin"
+                raise ConfigError(f"trusted metadata: {name!a} must be a lower-case header name and {rule}")
+        if len(set(self.names)) != len(self.names):
+            raise ConfigError("trusted metadata: the names must differ from each other")
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """The trusted names."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    @functools.cached_property
+    def reserved(self) -> frozenset[str]:
+        """Every key that no caller may send: the names, their ``-bin`` twins, and all with underscores.
+
+        Servers that follow CGI read ``x_org_id`` and ``x-org-id`` as one variable.
+        """
+        return frozenset(itertools.chain.from_iterable(map(_spellings, self.removed)))
+
+    @functools.cached_property
+    def removed(self) -> tuple[str, ...]:
+        """The keys that a proxy must take away: the names and their ``-bin`` twins."""
+        return (*self.names, *(f"{name}-bin" for name in self.names if name != self.principal))
+
+    @functools.cached_property
+    def prefixed(self) -> tuple[str, ...]:
+        """The keys that become one of ``removed`` where grpc-gateway stands behind a proxy."""
+        return tuple(prefix + name for prefix in _PREFIXES for name in self.removed)
+
+    @functools.cached_property
+    def forgeable(self) -> tuple[str, ...]:
+        """Every key that a proxy must take away before it reads anything else: ``reserved``, and these prefixed."""
+        return (*sorted(self.reserved), *(prefix + name for prefix in _PREFIXES for name in sorted(self.reserved)))
+
+    def believed(self, metadata: Iterable[_Entry], principal: Principal) -> tuple[_Entry | Entry, ...]:
+        """Return what a caller sent without anything that only we may say, and then what we say of it."""
+        reserved = self.reserved
+        # In any case: gRPC refuses names with capitals, but grpc.aio has begun to serve the RPC when it does.
+        kept = [entry for entry in metadata if not _is_forged(entry[0].lower(), reserved)]
+        return (*kept, *self.entries(principal))
+
+    def entries(self, principal: Principal) -> tuple[Entry, ...]:
+        """Return the trusted entries for ``principal``; none for ``ANONYMOUS``, none that are empty."""
+        return _entries(self, principal)
+
+
+@functools.lru_cache(_REMEMBERED)
+def _entries(names: TrustedMetadata, principal: Principal) -> tuple[Entry, ...]:
+    if not principal.org_id:
+        return ()
+    words = (
+        Entry(names.org_id, principal.org_id),
+        Entry(names.client_id, principal.client_id),
+        Entry(names.scopes, " ".join(sorted(principal.scopes))),
+        Entry(names.tenant, principal.tenant),
+    )
+    said = tuple(entry for entry in words if entry.value)
+    taken = sum(len(entry.key) + len(entry.value) + _OVERHEAD_BYTES for entry in said)
+    room = MAX_ADDED_BYTES - taken - len(names.principal) - _OVERHEAD_BYTES
+    message = principal_message(principal)
+    if principal.scopes and _base64_bytes(message.ByteSize()) > room:
+        message.ClearField("scopes")
+        message.omitted.append("scopes")
+        _tell(principal.org_id, principal.client_id)
+    return (*said, Entry(names.principal, message.SerializeToString()))
+
+
+def _base64_bytes(size: int) -> int:
+    return math.ceil(size / 3) * 4
+
+
+# Once for each client, of as many as this: its tokens come and go.
+@functools.lru_cache(_REMEMBERED)
+def _tell(org_id: str, client_id: str) -> None:
+    telemetry.event(telemetry.WARNING, "principal_shortened", org_id=org_id, client_id=client_id, omitted="scopes")
+
+
+def principal_message(principal: Principal) -> PrincipalMessage:
+    """Return ``principal`` as the message that crosses process borders."""
+    return PrincipalMessage(
+        org_id=principal.org_id,
+        client_id=principal.client_id,
+        subject=principal.subject,
+        scopes=sorted(principal.scopes),
+        issuer=principal.issuer,
+        audience=principal.audience,
+        token_id=principal.token_id,
+        issued_at=None if principal.issued_at is None else _timestamp(principal.issued_at),
+        expires_at=_timestamp(principal.expires_at),
+        key_id=principal.key_id,
+        tenant=principal.tenant,
+    )
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    whole = math.floor(seconds)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+def _is_forged(key: str, reserved: frozenset[str]) -> bool:
+    """Say whether ``key`` is reserved, or becomes so without prefixes of grpc-gateway, of which several may stand."""
+    while key not in reserved:
+        prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)
+        if prefix is None:
+            return False
+        key = key.removeprefix(prefix)
+    return True
+
+
+def _spellings(name: str) -> Iterator[str]:
+    for joints in itertools.product("-_", repeat=name.count("-")):
+        words = name.split("-")
+        yield words[0] + "".join(joint + word for joint, word in zip(joints, words[1:], strict=True))

@@ -1,0 +1,179 @@
+"""A refusal as the caller sees it, the same in process and through Envoy.
+
+A caller learns one fixed sentence, the status, and a machine-readable reason;
+never a token, a claim's value or an exception's text.
+"""
+
+import functools
+import math
+import re
+from dataclasses import dataclass
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from authz.call.call import Entry
+from authz.errors import AuthzError, Code, ConfigError, InsufficientScopeError, ResourceExhaustedError, UnavailableError
+from authz.runtime.network.urls import check_url
+
+DOMAIN = "grpc-org-authz"
+"""``google.rpc.ErrorInfo.domain`` of every refusal."""
+
+_HTTP_STATUS = {
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNAVAILABLE: 503,
+    Code.INTERNAL: 500,
+}
+_MESSAGES = {
+    # The first two are the words of WorkOS's example API.
+    Code.UNAUTHENTICATED: "Invalid token",
+    Code.PERMISSION_DENIED: "Permission denied",
+    Code.RESOURCE_EXHAUSTED: "Quota exceeded",
+    Code.UNAVAILABLE: "Authorization is unavailable",
+    Code.INTERNAL: "Internal error",
+}
+_NO_TOKEN = "No token provided"  # noqa: S105 - a sentence
+
+_MAX_RETRY_AFTER = 60
+_LONGEST_QUOTA_WAIT = 3600
+
+# What may stand between quotes, and all that a scope is made of (RFC 6750 section 3).
+_QUOTABLE = re.compile(r"[ !#-\[\]-~]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What a caller who is refused gets.
+
+    Args:
+        code: the gRPC status.
+        reason: the error's, as it is logged.
+        http_status: its HTTP twin, from which Envoy makes the same gRPC status.
+        message: one fixed sentence per outcome.
+        headers: ``www-authenticate`` (RFC 6750 section 3) or ``retry-after``, for HTTP and as trailing metadata.
+        details: a serialized ``google.rpc.Status`` with ``ErrorInfo``, and ``RetryInfo`` where it may help.
+        wait: milliseconds after which another attempt may help; 0 if none will.
+
+    """
+
+    code: Code
+    reason: str
+    http_status: int
+    message: str
+    headers: tuple[Entry, ...]
+    details: bytes
+    wait: int
+
+    @property
+    def trailers(self) -> tuple[Entry, ...]:
+        """The trailing metadata of a gRPC answer."""
+        return (*self.headers, *_pushback(self.wait), Entry("grpc-status-details-bin", self.details))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenge:
+    """What ``www-authenticate`` says of this API (RFC 6750 section 3).
+
+    Args:
+        realm: its name (RFC 9110 section 11.5).
+        resource_metadata: the https URL of its protected resource metadata (RFC 9728 section 5.1), or ``""``.
+
+    Raises:
+        ConfigError: a quote, a backslash or a character that is not printable ASCII, or no https URL.
+
+    """
+
+    realm: str = "api"
+    resource_metadata: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that both can stand between quotes."""
+        if not _QUOTABLE.fullmatch(self.realm):
+            raise ConfigError('realm: printable ASCII without " and \\ is needed: it stands in www-authenticate')
+        if self.resource_metadata:
+            check_url(self.resource_metadata, "resource_metadata")
+            if '"' in self.resource_metadata:
+                raise ConfigError("resource_metadata: the URL must have no quotes: it stands in www-authenticate")
+
+    def __str__(self) -> str:
+        """Return the beginning of the challenge."""
+        challenge = f'Bearer realm="{self.realm}"'
+        if self.resource_metadata:
+            challenge += f', resource_metadata="{self.resource_metadata}"'
+        return challenge
+
+
+def refusal_of(error: AuthzError, challenge: Challenge) -> Refusal:
+    """Return what the caller sees of ``error``."""
+    wait, scope = 0, ""
+    if isinstance(error, UnavailableError):
+        wait = 1000 * min(max(math.ceil(error.retry_after), 1), _MAX_RETRY_AFTER)
+    elif isinstance(error, ResourceExhaustedError):
+        wait = _milliseconds(error.retry_after)
+    elif isinstance(error, InsufficientScopeError):
+        scope = " ".join(sorted(error.scopes))
+    return _refusal(error.code, error.reason, challenge, wait, scope)
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return how long to wait for a quota: never less, and one of few lengths, since each is a refusal to remember."""
+    step = 50 if seconds <= 1 else 1000 if seconds <= _MAX_RETRY_AFTER else 60_000
+    return min(max(math.ceil(seconds * 1000 / step), 1) * step, _LONGEST_QUOTA_WAIT * 1000)
+
+
+@functools.lru_cache(512)
+def _refusal(code: Code, reason: str, challenge: Challenge, wait: int, scope: str) -> Refusal:
+    message = _NO_TOKEN if reason == "token_missing" else _MESSAGES[code]
+    # AIP-193 wants the reason in upper case.
+    details: list[Message] = [ErrorInfo(reason=reason.upper(), domain=DOMAIN)]
+    headers: tuple[Entry, ...] = ()
+    if wait:
+        seconds, milliseconds = divmod(wait, 1000)
+        details.append(RetryInfo(retry_delay=Duration(seconds=seconds, nanos=milliseconds * 1_000_000)))
+        # Whole seconds (RFC 9110 section 10.2.3).
+        headers = (Entry("retry-after", str(seconds + (milliseconds > 0))),)
+    if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
+        headers = (Entry("www-authenticate", f"{challenge}{_error(code, reason)}{_scope(scope)}"),)
+    status = Status(code=code.value, message=message, details=map(_packed, details))
+    return Refusal(
+        code=code,
+        reason=reason,
+        http_status=_HTTP_STATUS[code],
+        message=message,
+        headers=headers,
+        details=status.SerializeToString(deterministic=True),
+        wait=wait,
+    )
+
+
+def _pushback(wait: int) -> tuple[Entry, ...]:
+    # gRFC A6: without it a client whose retry policy names the status has made all its attempts in a tenth of a
+    # second. One that would wait for longer than any outage lasts here had better tell its caller at once.
+    if not wait:
+        return ()
+    return (Entry("grpc-retry-pushback-ms", str(wait) if wait <= 1000 * _MAX_RETRY_AFTER else "-1"),)
+
+
+def _error(code: Code, reason: str) -> str:
+    # RFC 6750 section 3.1. No error for a call without credentials: its sender may not know that any are needed.
+    if reason == "token_missing":
+        return ""
+    if code is Code.PERMISSION_DENIED:
+        return ', error="insufficient_scope"'
+    return f', error="{"invalid_request" if reason == "token_malformed" else "invalid_token"}"'
+
+
+def _scope(scope: str) -> str:
+    # What somebody wrote wrongly into a configuration must not write this header.
+    return f', scope="{scope}"' if _QUOTABLE.fullmatch(scope) else ""
+
+
+def _packed(detail: Message) -> Any:
+    packed = Any()
+    packed.Pack(detail)
+    return packed

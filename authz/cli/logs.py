@@ -1,0 +1,236 @@
+"""How the commands of this package write their log: structlog, as JSON lines or as text, on standard error.
+
+A thread of its own writes, so that nobody who is to be answered waits for a
+terminal, a disk or a pipe; and what anybody can cause by asking is written a
+bounded number of times, and else counted. A record is one line, of which no
+value is long, and as text it has no character that a terminal obeys.
+"""
+
+import contextlib
+import copy
+import logging
+import logging.handlers
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict
+
+from authz.runtime import telemetry
+from authz.runtime.text.lines import Lines
+from authz.runtime.text.printable import bounded, printable
+from authz.runtime.threads import restarting
+
+LogFormat = Literal["auto", "json", "text"]
+
+# Records that may wait to be written; more are dropped, and counted.
+_CAPACITY = 1000
+# What is logged of one kind in one period; what is more is counted, and told with the first one of the next.
+_BURST, _PERIOD = 20, 10.0
+
+_END_SECONDS = 2.0
+
+_LEAST_SECRET = 8
+
+
+def configure(level: str, log_format: LogFormat = "auto", **always: object) -> Callable[[], None]:
+    """Send every log record of this process to standard error.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        log_format: ``json``, ``text``, or ``auto`` for text on a terminal and JSON elsewhere.
+        always: fields of every record.
+
+    Returns:
+        What to call at the end, to have the rest written; it takes two seconds at the most.
+
+    """
+    is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.processors.JSONRenderer()
+    if is_text:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_log_level, _time, partial(_fields, always)],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            # JSON has escapes of its own.
+            partial(_fit, printable if is_text else bounded),
+            renderer,
+        ],
+    )
+    waiting: queue.Queue[Any] = queue.Queue(_CAPACITY)
+    handler, writer = _Handler(waiting), _Writer(waiting, formatter)
+    handler.addFilter(Sampling())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    # They name every URL that they ask, and every change that they see.
+    for name in ("httpx2", "watchfiles"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return writer.end
+
+
+class Sampling(logging.Filter):
+    """Let pass a bounded number of records that say the same of different calls.
+
+    Those are known by the fields ``method``, of which a caller may choose as many as it likes, or ``where``.
+
+    Args:
+        monotonic: the clock, in seconds.
+
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now = monotonic
+        self._lock = threading.Lock()
+        self._until = self._now() + _PERIOD
+        self._counts: dict[tuple[object, ...], int] = {}
+        self._suppressed: dict[tuple[object, ...], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether ``record`` is to be written."""
+        fields = getattr(record, "fields", {})
+        if "method" not in fields and "where" not in fields:
+            return True
+        kind = (getattr(record, "event", ""), fields.get("reason"), fields.get("error"), fields.get("change"))
+        with self._lock:
+            if self._now() >= self._until:
+                self._until = self._now() + _PERIOD
+                self._suppressed = {one: count - _BURST for one, count in self._counts.items() if count > _BURST}
+                self._counts = {}
+            count = self._counts[kind] = self._counts.get(kind, 0) + 1
+            suppressed = self._suppressed.pop(kind, 0) if count == 1 else 0
+        if suppressed:
+            record.fields = {**fields, "suppressed": suppressed}
+        return count <= _BURST
+
+
+class _Handler(logging.handlers.QueueHandler):
+    """Gives records to the thread that writes; drops them where it does not keep up."""
+
+    def __init__(self, waiting: "queue.Queue[Any]") -> None:
+        super().__init__(waiting)
+        self._dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Return ``record`` without what it keeps alive while it waits: arguments, and the frames of an exception."""
+        if hasattr(record, "fields"):
+            return record
+        record = copy.copy(record)
+        message, record.args = _message(record), None
+        error = record.exc_info[1] if record.exc_info else None
+        record.fields = {}
+        if error is not None:
+            # Not its text, nor that of its frames: either may hold a token.
+            message = _without_text(error, message)
+            record.fields = telemetry.cause(error)
+        record.msg = bounded(message)
+        record.exc_info = record.exc_text = record.stack_info = None
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        if self._dropped:
+            record.fields = {**getattr(record, "fields", {}), "dropped": self._dropped}
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+        else:
+            self._dropped = 0
+
+
+class _Writer:
+    """The thread that writes what the queue holds."""
+
+    def __init__(self, waiting: "queue.Queue[Any]", formatter: logging.Formatter) -> None:
+        self._waiting, self._formatter = waiting, formatter
+        self._write_line = _writing(sys.stderr)
+        self._lost = 0
+        self._thread = threading.Thread(target=restarting(self._write_on), name="authz-log", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Write the rest, unless nobody reads it."""
+        deadline = time.monotonic() + _END_SECONDS
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(None, timeout=_END_SECONDS)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _write_on(self) -> None:
+        while (record := self._waiting.get()) is not None:
+            self._write(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        fields = getattr(record, "fields", {})
+        dropped = fields.get("dropped", 0) + self._lost
+        # Unless it is written, it is missing as well, and all that it was to tell of.
+        self._lost = dropped + 1
+        if dropped:
+            record.fields = {**fields, "dropped": dropped}
+        try:
+            line = self._formatter.format(record)
+        except Exception:  # noqa: BLE001 - whatever somebody has put into it; the next one tells that it is missing
+            return
+        if not self._write_line(f"{line}\n"):
+            self._lost = 0
+
+
+def _writing(stream: TextIO) -> Callable[[str], int]:
+    """Return what writes a line to ``stream``, and says how many are lost."""
+    try:
+        lines = Lines(stream.fileno())
+    except OSError:
+        # What stands for standard error in a process of somebody else's.
+        return lambda line: stream.write(line) and 0
+    # Not by way of its buffer, which keeps what it could not write, to fail with it again.
+    return lambda line: lines.write(line.encode(stream.encoding, "backslashreplace"))
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - another library's mistake, which must be written all the same
+        return str(record.msg)
+
+
+def _without_text(error: BaseException, message: str) -> str:
+    for text in (repr(error), str(error)):
+        # What is shorter holds no secret, and may be part of any word.
+        if len(text) >= _LEAST_SECRET:
+            message = message.replace(text, "[…]")
+    return message
+
+
+def _fit(show: Callable[[str], str], _logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {key: _fitting(show, value) for key, value in event.items()}
+
+
+def _fitting(show: Callable[[str], str], value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {show(str(key)): _fitting(show, part) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_fitting(show, part) for part in value]
+    return show(value if isinstance(value, str) else repr(value))
+
+
+def _time(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    # Of the event, not of its writing.
+    created = time.gmtime(event["_record"].created)
+    event["timestamp"] = time.strftime("%Y-%m-%dT%H:%M:%S", created) + f".{event['_record'].msecs:03.0f}Z"
+    return event
+
+
+def _fields(always: Mapping[str, object], _logger: Any, _method: str, event: EventDict) -> EventDict:
+    record: logging.LogRecord = event["_record"]
+    event["event"] = getattr(record, "event", event["event"])
+    event.update(always)
+    event.update(getattr(record, "fields", {}))
+    return event

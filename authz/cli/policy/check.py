@@ -1,0 +1,64 @@
+"""``authz policy``."""
+
+from pathlib import Path
+
+import cyclopts
+
+from authz.cli.app import ALLOWED, app, say, write
+from authz.cli.policy.cases import run_cases
+from authz.cli.policy.diff import diff
+from authz.cli.policy.explain import explain
+from authz.cli.policy.source import policy_of
+from authz.policy.explain.explanation import impossible_paths, shown
+from authz.policy.protos.access import access_of_file
+from authz.policy.text.schema import as_json
+
+policy = cyclopts.App(name="policy", help="What each organization may do: check it, test it, explain it.")
+app.command(policy)
+policy.command(run_cases, name="test")
+policy.command(explain)
+policy.command(diff)
+
+
+@policy.command
+def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> int:
+    """Check a policy, and say in one line what is wrong with it and where.
+
+    Parameters
+    ----------
+    file
+        The policy file: YAML, or JSON where its name ends in .json.
+    descriptors
+        A descriptor set whose methods declare who may call them (buf build -o api.binpb), alone or beside the file.
+
+    """
+    found = policy_of(file, descriptors)
+    if file is not None:
+        denying = sum(rule.is_deny for rule in found.rules)
+        counts = (
+            _counted(denying, "deny rule"),
+            _counted(len(found.rules) - denying, "allow rule"),
+            _counted(len(found.organizations), "organization"),
+        )
+        say(f"{file}: {found.name}: {', '.join(counts)}")
+        for rule in found.rules:
+            for path in impossible_paths(rule):
+                say(f"hint: rule {shown(rule.name)}: no method is like {shown(path)}; methods begin with /")
+    if descriptors is not None:
+        access = access_of_file(descriptors)
+        silent = sorted(method for method, declared in access.items() if declared is None)
+        say(f"{descriptors}: {len(access) - len(silent)} of {len(access)} methods declare who may call them")
+        for method in silent:
+            say(f"hint: {method} declares nothing, so no caller may call it unless the file says so")
+    return ALLOWED
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+@policy.command
+def schema() -> int:
+    """Print the JSON Schema of policy files, for editors and other checkers."""
+    write(as_json())
+    return ALLOWED

@@ -1,0 +1,91 @@
+"""``authz policy diff``."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated
+
+from cyclopts import Parameter
+
+from authz.cli.app import ALLOWED, DENIED, say
+from authz.cli.policy.source import policy_of
+from authz.errors import ConfigError
+from authz.policy.explain.explanation import shown
+from authz.policy.explain.replay import Change, Replay
+
+
+def diff(
+    old: Path | None = None,
+    new: Path | None = None,
+    /,
+    *,
+    decisions: Annotated[Path, Parameter(allow_leading_hyphen=True)],
+    descriptors: Path | None = None,
+    old_descriptors: Path | None = None,
+) -> int:
+    """Replay a decision log through two policies and print what would change.
+
+    Exit codes: 0 nothing would, 1 something would.
+
+    Parameters
+    ----------
+    old
+        The file of the policy in force.
+    new
+        That of the one to compare with it.
+    decisions
+        The decision log, JSON lines as `authz serve --decision-log all` writes them; - is standard input.
+    descriptors
+        A descriptor set whose methods declare who may call them, alone or beside the file.
+    old_descriptors
+        The one of the policy in force, if another.
+
+    """
+    if old is not None and new is None:
+        raise ConfigError("new: missing; give the policy in force and the one to compare with it")
+    replay = Replay(policy_of(old, old_descriptors or descriptors), policy_of(new, descriptors))
+    with _opened(decisions) as log:
+        replay.feed(log)
+    if replay.unreadable and not replay.readable:
+        raise ConfigError(f"decisions: no line of {str(decisions)!a} is a decision; give the log of --decision-log")
+    for change, count in sorted(replay.changes.items(), key=lambda item: (-item[1], item[0])):
+        say(f"{count} {_line(change)}")
+    for note in _notes(replay):
+        say(f"note: {note}")
+    changed = replay.changes.total()
+    say(f"{changed} of {replay.replayed} decisions would change")
+    return DENIED if changed else ALLOWED
+
+
+@contextlib.contextmanager
+def _opened(decisions: Path) -> Iterator[IO[bytes]]:
+    if str(decisions) == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        log = decisions.open("rb")
+    except OSError as error:
+        raise ConfigError(f"decisions: {str(decisions)!a} cannot be read ({error.strerror})") from None
+    with log:
+        yield log
+
+
+def _line(change: Change) -> str:
+    who = shown(change.organization) if change.organization else "no organization"
+    return f"{shown(change.method)} {who}: {_ruling(*change.old)} -> {_ruling(*change.new)}"
+
+
+def _ruling(verdict: str, rule: str) -> str:
+    return f"{verdict} by {shown(rule)}" if rule else verdict
+
+
+def _notes(replay: Replay) -> Iterator[str]:
+    notes = {
+        "lines are no decisions": replay.unreadable,
+        "not replayed: no organization, so no policy was asked": replay.anonymous,
+        "not replayed: refused or left undecided for another reason than a rule": replay.refused,
+        "not replayed: they depend on headers or certificates, which the log does not hold": replay.conditional,
+        "were decided otherwise then: by another policy, or because an operator suspended": replay.surprising,
+    }
+    yield from (f"{count} {note}" for note, count in notes.items() if count)

@@ -1,0 +1,210 @@
+"""What was decided about a call and on what grounds, for whoever counts or records decisions."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.refusal import Refusal
+from authz.errors import Code
+from authz.organizations.quota import Quota
+from authz.runtime.text.printable import bounded
+
+Source = Literal["none", "public", "proxy", "cache", "signature", "introspection"]
+"""What a verdict rests on: nothing that could be believed, a public method, the word of a trusted proxy, a token
+remembered, a signature just checked, or the issuer's word on top of either."""
+
+Verdict = Literal["allowed", "denied", "undecided", "failed"]
+
+Event = Literal["decision", "stream_ended"]
+"""What was decided: whether a call may begin, or that a stream which had been allowed must end."""
+
+Door = Literal["grpc", "grpc_aio", "envoy"]
+"""Where the call came in: ``interceptors``, ``interceptors.aio`` or ``authz serve``."""
+
+_VERDICTS: dict[Code, Verdict] = {
+    Code.UNAUTHENTICATED: "denied",
+    Code.PERMISSION_DENIED: "denied",
+    Code.RESOURCE_EXHAUSTED: "denied",
+    Code.UNAVAILABLE: "undecided",
+    Code.INTERNAL: "failed",
+}
+
+# Chosen by the caller, and as long as headers may be.
+MAX_METHOD = 512
+"""How much of a method name is told."""
+
+# A record with its numbers and texts, each scope, and each character, which takes four bytes in the worst of texts.
+_OWN_BYTES, _SCOPE_BYTES, _CHARACTER_BYTES = 1000, 200, 4
+
+
+class Evidence:
+    """What the judge finds out about one call on its way to a verdict; it fills this in as it goes.
+
+    Attributes:
+        principal: who calls, once that is known, also where the call is refused in the end; else ``ANONYMOUS``.
+        source: what that rests on.
+        policy: the name of the policy that decided; empty where none did.
+        rule: its rule that decided; empty where none did.
+        shadow_verdict: what a policy on trial says; empty where none was asked.
+        shadow_rule: its rule that says so, if one does.
+        isolation: what a door asks whose data the request is about, as it is in force together with the policy.
+        quota: the plan by which the call was counted; ``None`` where it was not.
+        in_force: what the judge held in force; another object once that has been replaced.
+
+    """
+
+    __slots__ = (
+        "in_force",
+        "isolation",
+        "policy",
+        "principal",
+        "quota",
+        "rule",
+        "shadow_rule",
+        "shadow_verdict",
+        "source",
+    )
+
+    def __init__(self) -> None:
+        self.principal: Principal = ANONYMOUS
+        self.source: Source = "none"
+        self.policy = ""
+        self.rule = ""
+        self.shadow_verdict: Verdict | Literal[""] = ""
+        self.shadow_rule = ""
+        self.isolation: Any = None
+        self.in_force: Any = None
+        self.quota: Quota | None = None
+
+
+class Decision(NamedTuple):
+    """One decision.
+
+    Args:
+        call: the call.
+        evidence: what is known of it.
+        refusal: what its caller got, or ``None`` if it was allowed.
+        seconds: how long it took, waiting included; 0 for a stream that ends.
+        door: where the call came in.
+        event: what was decided.
+        time: when, in POSIX seconds.
+        key_age: seconds since the issuer's keys were fetched, or ``None`` where they were not, or are not known.
+
+    """
+
+    call: Call
+    evidence: Evidence
+    refusal: Refusal | None
+    seconds: float
+    door: Door = "envoy"
+    event: Event = "decision"
+    time: float = 0.0
+    key_age: float | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The outcome, in a word."""
+        return "allowed" if self.refusal is None else _VERDICTS[self.refusal.code]
+
+    def record(self) -> "Record":
+        """Return all that may be told of it, which holds nothing else of the call; cheap enough for any thread."""
+        call, evidence, refusal, seconds, door, event, time, key_age = self
+        principal, method = evidence.principal, call.method[:MAX_METHOD]
+        scopes = principal.scopes
+        organization, client, subject = principal.org_id, principal.client_id, principal.subject
+        token_id, key_id = principal.token_id, principal.key_id
+        texts = len(method) + len(organization) + len(client) + len(subject) + len(token_id) + len(key_id)
+        return Record(
+            time,
+            event,
+            door,
+            method,
+            "allowed" if refusal is None else _VERDICTS[refusal.code],
+            None if refusal is None else refusal.code,
+            "" if refusal is None else refusal.reason,
+            organization,
+            client,
+            subject,
+            scopes,
+            token_id,
+            key_id,
+            key_age,
+            evidence.policy,
+            evidence.rule,
+            evidence.shadow_verdict,
+            evidence.shadow_rule,
+            evidence.source,
+            seconds,
+            _OWN_BYTES + _SCOPE_BYTES * len(scopes) + _CHARACTER_BYTES * (texts + len("".join(scopes))),
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """Return what :meth:`Record.fields` does."""
+        return self.record().fields()
+
+
+class Record(NamedTuple):
+    """What may be told of a decision, to be kept until somebody reads it.
+
+    It holds no token, and no claim but who calls, the scopes, and the ids of token and key.
+    Its values are those of :meth:`fields`, before they are made ready for JSON.
+    """
+
+    time: float
+    event: Event
+    door: Door
+    method: str
+    verdict: Verdict
+    code: Code | None
+    reason: str
+    organization: str
+    client: str
+    subject: str
+    scopes: frozenset[str]
+    token_id: str
+    key_id: str
+    key_age: float | None
+    policy: str
+    rule: str
+    shadow_verdict: Verdict | Literal[""]
+    shadow_rule: str
+    source: Source
+    seconds: float
+    size: int
+    """How many bytes of memory it takes at the most, with all that the caller chose."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {
+            "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="microseconds"),
+            "event": self.event,
+            "door": self.door,
+            "method": _text(self.method),
+            "verdict": self.verdict,
+            "code": "OK" if self.code is None else self.code.name,
+            "reason": self.reason,
+            "organization": _text(self.organization),
+            "client": _text(self.client),
+            "subject": _text(self.subject),
+            "scopes": sorted(map(_text, self.scopes)),
+            "token_id": _text(self.token_id),
+            "key_id": _text(self.key_id),
+            "key_age": None if self.key_age is None else round(self.key_age, 3),
+            "policy": self.policy,
+            "rule": self.rule,
+            "shadow_verdict": self.shadow_verdict,
+            "shadow_rule": self.shadow_rule,
+            "source": self.source,
+            "milliseconds": round(self.seconds * 1e3, 3),
+        }
+
+
+def _text(value: str) -> str:
+    value = bounded(value)
+    # A lone surrogate fits into JSON, but neither into UTF-8 nor into a message.
+    return value if value.isascii() else value.encode(errors="replace").decode()
+
+
+Observer = Callable[[Decision], None]
+"""Is told of every decision before it is answered, on the thread that decides, so it must not wait for anything."""

@@ -1,0 +1,184 @@
+"""Decisions as JSON lines, written by a thread of its own: whoever decides never waits for a disk or a pipe."""
+
+import contextlib
+import json
+import os
+import select
+import sys
+import threading
+from collections import deque
+from typing import Literal
+
+from authz.decisions.decision import Decision, Record
+from authz.errors import ConfigError
+from authz.runtime import fork, telemetry
+from authz.runtime.text.lines import Lines
+from authz.runtime.threads import restarting
+
+Wanted = Literal["all", "denied"]
+
+CAPACITY = 10_000
+"""How many decisions may wait to be written; more are dropped, and counted."""
+
+MAX_BYTES = 33_554_432
+"""How much memory they may take together."""
+
+# What a pipe takes in one piece (POSIX: PIPE_BUF), so that the lines of several workers do not mix.
+_PIECE = getattr(select, "PIPE_BUF", 512)
+# Long enough to write many at a time, short enough to watch.
+_PAUSE = 0.05
+# How often a line that could be written in part only is tried to be ended, so that it spoils none of other processes.
+_MEND_SECONDS = 1.0
+_END_SECONDS = 2.0
+
+
+class DecisionLog:
+    """Write decisions as JSON lines; an observer of :class:`authz.Authorizer`.
+
+    No line holds a token or a claim but the organization, the application and the ids of token and key.
+
+    Args:
+        wanted: ``all`` decisions, or only ``denied`` ones, which are those that are not allowed.
+        path: a file to append to; by default standard output.
+        capacity: how many may wait to be written.
+        max_bytes: how many bytes of memory they may take together.
+
+    Raises:
+        ConfigError: the file cannot be opened.
+
+    """
+
+    def __init__(
+        self, wanted: Wanted, path: str | None = None, *, capacity: int = CAPACITY, max_bytes: int = MAX_BYTES
+    ) -> None:
+        self._is_wanted = None if wanted == "all" else _is_refused
+        self._path = path
+        self._file = _open(path)
+        self._lines = Lines(self._file)
+        self._capacity, self._max_bytes = capacity, max_bytes
+        self.after_fork()
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Forget what waits, which the parent writes, and the thread, which is the parent's."""
+        self._lock = threading.Lock()
+        self._waiting: deque[Record] = deque()
+        self.waiting_bytes = 0
+        """How much memory those take that wait to be written."""
+        self.dropped = self._told = 0
+        """How many this process has dropped so far, because the writer was too slow or could not write."""
+        # Those that are no longer waiting, and not written yet.
+        self._taken = 0
+        self._awake, self._end, self._turn = threading.Event(), threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, decision: Decision) -> None:
+        """Take in one decision; never waits."""
+        if self._is_wanted is not None and not self._is_wanted(decision):
+            return
+        # Nothing else of the call, whose headers may be large and hold the token, waits with it.
+        record = decision.record()
+        size = record.size
+        with self._lock:
+            if len(self._waiting) >= self._capacity or self.waiting_bytes + size > self._max_bytes:
+                self.dropped += 1
+                return
+            self._waiting.append(record)
+            self.waiting_bytes += size
+        if not self._awake.is_set():
+            self._rouse()
+
+    def reopen(self) -> None:
+        """Have the file opened anew, which a rotation has moved away; takes effect with the next lines."""
+        if self._path is None:
+            return
+        # On the thread that writes: no line begins in one file and ends in the other, or in what has its number next.
+        self._turn.set()
+        # Where no thread can be had, the next decision asks for one again.
+        with contextlib.suppress(RuntimeError):
+            self._rouse()
+
+    def close(self) -> None:
+        """Write what waits, for two seconds at the most."""
+        self._end.set()
+        self._awake.set()
+        if self._thread is not None:
+            self._thread.join(_END_SECONDS)
+
+    def _rouse(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=restarting(self._write_on), name="authz-decisions", daemon=True)
+                thread.start()
+                # Not before: where no thread can be had, the next decision must ask for one again.
+                self._thread = thread
+        self._awake.set()
+
+    def _write_on(self) -> None:
+        while not self._end.is_set():
+            if not self._waiting:
+                # Some are left where this is begun again.
+                self._awake.wait(_MEND_SECONDS if self._lines.is_torn else None)
+            # Some more may come meanwhile, which are cheaper to write together.
+            self._end.wait(_PAUSE)
+            self._awake.clear()
+            self._write_waiting()
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        if self._turn.is_set():
+            self._turn.clear()
+            self._open_anew()
+        if self._lines.is_torn:
+            self._lines.write()
+        # Of a time that came to an unforeseen end.
+        self._lose(self._taken)
+        self._taken = 0
+        piece = bytearray()
+        while self._waiting:
+            with self._lock:
+                record = self._waiting.popleft()
+                self.waiting_bytes -= record.size
+            self._taken += 1
+            line = json.dumps(record.fields(), separators=(",", ":")).encode() + b"\n"
+            if piece and len(piece) + len(line) > _PIECE:
+                self._write(piece)
+                piece = bytearray()
+            piece += line
+        if piece:
+            self._write(piece)
+        if self.dropped > self._told:
+            telemetry.event(telemetry.WARNING, "decisions_dropped", count=self.dropped - self._told)
+            self._told = self.dropped
+
+    def _write(self, piece: bytearray) -> None:
+        # A full disk, or a pipe without a reader: the decisions themselves do not depend on it.
+        self._lose(self._lines.write(piece))
+        self._taken -= piece.count(b"\n")
+
+    def _lose(self, count: int) -> None:
+        if count:
+            with self._lock:
+                self.dropped += count
+
+    def _open_anew(self) -> None:
+        try:
+            self._file, old = _open(self._path), self._file
+        except ConfigError:
+            telemetry.event(telemetry.ERROR, "decision_log_failed", path=self._path)
+            return
+        self._lines = Lines(self._file)
+        os.close(old)
+
+
+def _is_refused(decision: Decision) -> bool:
+    return decision.refusal is not None
+
+
+def _open(path: str | None) -> int:
+    if path is None:
+        return sys.stdout.fileno()
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise ConfigError(f"decision_log_file: {path!a} cannot be opened ({error.strerror})") from error

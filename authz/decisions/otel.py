@@ -1,0 +1,76 @@
+"""Decisions as log records of OpenTelemetry (extra ``otel``)."""
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from authz.call.call import MAX_ENTRIES
+from authz.decisions.decision import Decision, Verdict
+from authz.errors import ConfigError
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.context import Context
+
+_SCOPE = "authz"
+# What OpenTelemetry has names for; the others are authz.organization and so on.
+_NAMES = {"method": "rpc.method", "code": "rpc.response.status_code"}
+# Time and event are the record's own.
+_OWN = {"time", "event"}
+_SEVERITIES: dict[Verdict, str] = {"allowed": "INFO", "denied": "WARN", "undecided": "ERROR", "failed": "ERROR"}
+
+
+class OpenTelemetryLog:
+    """Emit decisions as log records; an observer of :class:`authz.Authorizer`.
+
+    A record belongs to the span that is current, or else to the one that the caller sent along.
+    Give the provider a ``BatchLogRecordProcessor``: others make whoever decides wait for the exporter.
+
+    Args:
+        provider: who takes the records; by default OpenTelemetry's global one.
+
+    Raises:
+        ConfigError: the extra is not installed.
+
+    """
+
+    def __init__(self, provider: "LoggerProvider | None" = None) -> None:
+        try:
+            from opentelemetry import propagate, trace  # noqa: PLC0415 - the extra's
+            from opentelemetry._logs import SeverityNumber, get_logger  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] != "opentelemetry":
+                raise
+            raise ConfigError("OpenTelemetryLog: it needs the extra: pip install 'grpc-org-authz[otel]'") from None
+        self._logger = get_logger(_SCOPE, logger_provider=provider)
+        self._severities = {verdict: SeverityNumber[name] for verdict, name in _SEVERITIES.items()}
+        self._extract = propagate.extract
+        self._current_span = trace.get_current_span
+
+    def __call__(self, decision: Decision) -> None:
+        """Emit one decision."""
+        self._logger.emit(
+            timestamp=round(decision.time * 1e6) * 1000,
+            context=self._context(decision),
+            severity_number=self._severities[decision.verdict],
+            severity_text=_SEVERITIES[decision.verdict],
+            body=f"{decision.event} {decision.verdict}",
+            attributes=_attributes(decision),
+            event_name=f"authz.{decision.event}",
+        )
+
+    def _context(self, decision: Decision) -> "Context | None":
+        if self._current_span().get_span_context().is_valid:
+            return None
+        # The instrumentation of gRPC servers opens its span only when the handler is called.
+        # Those of a call that was refused for its size may be any number.
+        entries = itertools.islice(decision.call.metadata, MAX_ENTRIES)
+        return self._extract({key: value for key, value in entries if isinstance(value, str)})
+
+
+def _attributes(decision: Decision) -> dict[str, Any]:
+    fields = decision.fields()
+    return {
+        _NAMES.get(name, f"authz.{name}"): value
+        for name, value in fields.items()
+        if name not in _OWN and value not in (None, "", [])
+    }

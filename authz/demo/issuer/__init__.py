@@ -1,0 +1,1 @@
+"""An issuer for development and the demonstration: ``authz issuer``."""

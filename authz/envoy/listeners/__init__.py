@@ -1,1 +1,0 @@
-"""Where the server listens: addresses, Unix sockets, its certificate."""

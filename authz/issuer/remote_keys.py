@@ -1,0 +1,336 @@
+"""An issuer's keys: which one verifies a token, fetched and kept so that nobody can stall or overload anybody.
+
+The rules of the key set's life, in order of weight:
+
+1. A known, unexpired key is answered at once; no fetch ever stands in its way.
+2. One fetch at a time; all who need it share it, and none of them owns it.
+3. What failed or was unusable never replaces what works.
+4. Fetches are bounded by attempts, whoever asks and however it ends:
+   by a backoff after failures, and for unknown kids by a window as well.
+"""
+
+import math
+import re
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+
+from authz.errors import AuthzError, KeyNotFoundError, KeySetUnavailableError, KeyUndecidedError, OverloadedError
+from authz.issuer.endpoint import Endpoint
+from authz.issuer.keys import KeySetHealth, log_dropped
+from authz.runtime import fork, telemetry
+from authz.runtime.backoff import JITTER, Backoff, uniform
+from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
+from authz.runtime.flow import Flow, Wait
+from authz.runtime.network import causes
+from authz.runtime.network.transport import HttpResponse, TransportError
+from authz.token.encoding import EncodingError, json_object
+from authz.token.jwk import KeyRing, VerificationKey, parse_jwks
+
+FRESH = 300.0
+"""Seconds after which a key set is due for another fetch (Nimbus and PyJWT use the same)."""
+
+STALE = 3600.0
+"""Seconds after the last success until keys are no longer believed, unless the issuer's max-age is longer: how
+long a withdrawn key can live while the issuer cannot be reached."""
+
+_REFRESH_AT = 0.8
+_LEAST_FRESH, _MOST_FRESH = 60.0, 86_400.0
+_MAX_AGE_DIGITS = 9
+_MAX_AGE = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.ASCII | re.IGNORECASE)
+_FORCED_FETCHES, _FORCED_WINDOW = 2, 30.0
+_PATIENCE = 2.0
+# Anybody can invent kids, so what waits for them has room of its own, and takes no other call's. As much as a burst of
+# calls takes right after the issuer has begun to use a new key.
+_MAX_WAITING = 256
+# A set of 64 keys with their certificate chains and key_ops stays below.
+_MAX_CONTAINERS = 1024
+_OK = 200
+
+
+class RemoteKeySet:
+    """The key set at an issuer's ``jwks_uri``, kept fresh (RFC 7517 section 5).
+
+    Args:
+        endpoint: where the JWK Set is.
+        clock: where the time comes from; keys age by whichever of its two clocks runs further.
+        max_blocked_threads: how many threads may wait for an unknown ``kid``; tasks are not counted.
+        seed: keys to begin with, while the first fetch is under way or fails; believed as if just fetched.
+        jitter: returns a number between -1 and 1, so that many servers do not refresh at once.
+
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        max_blocked_threads: int = 4,
+        seed: KeyRing | None = None,
+        jitter: Callable[[], float] = uniform,
+    ) -> None:
+        self._endpoint = endpoint
+        self._clock, self._now = clock, clock.monotonic
+        self._jitter = jitter
+        self._max_blocked_threads = max_blocked_threads
+        self._ring = seed or _NO_KEYS
+        # What the issuer has taken back last: keys that it had are none that it has not published yet.
+        self._gone: frozenset[str | None] = frozenset()
+        self._fetched_at: Moment | None = None
+        self._refresh_at = _LONG_AGO
+        self._stale_at = clock.now().after(STALE) if seed else _LONG_AGO
+        self._error = ""
+        self._watchers: list[Callable[[frozenset[str]], None]] = []
+        self._backoff = Backoff(jitter)
+        self._fetches, self._failures = 0, Counter[str]()
+        # The fetches so far, and the number of the one that brought the keys.
+        self._begun = self._answered = 0
+        self._forced: deque[float] = deque(maxlen=_FORCED_FETCHES)
+        self.after_fork()
+        fork.register(self)
+
+    def find(self, kid: str | None, algorithm: str | None = None) -> Flow[VerificationKey]:
+        """See :class:`authz.issuer.keys.KeySet`; waits up to 2 s, for a first key set or for an unknown ``kid``.
+
+        Raises:
+            KeyUndecidedError: the keys have been fetched for unknown ``kid``s as often as may be, and this is one.
+            OverloadedError: as many calls wait for unknown ``kid``s as may.
+
+        """
+        came = self._begun
+        # Twice: a fetch that this call only joined began before it, perhaps before the key was published.
+        for _ in range(2):
+            key, pending, is_ours = self._look_up(kid, algorithm, came)
+            if key is not None:
+                return key
+            yield from self._wait(pending)
+            if is_ours:
+                break
+        ring = self._current()
+        key = ring.get(kid, algorithm)
+        if key is None:
+            raise ring.missing(kid)
+        return key
+
+    def load(self) -> Flow[None]:
+        """See :class:`authz.issuer.keys.KeySet`; waits up to 2 s, and like any use of a key refreshes ahead of need."""
+        with self._lock:
+            if not self._clock.has_reached(self._stale_at):
+                pending, is_ours = None, False
+            else:
+                pending, is_ours = self._join_or_begin(self._now())
+        if pending is None:
+            self._refresh_ahead()
+            return
+        if is_ours:
+            self._launch(pending)
+        yield from self._wait(pending)
+
+    def holds(self, key: VerificationKey) -> bool:
+        """See :class:`authz.issuer.keys.KeySet`; like any use of a key it refreshes ahead of need."""
+        if self._clock.has_reached(self._refresh_at):
+            self._refresh_ahead()
+            return self._current().holds(key)
+        # Not due, so not stale either.
+        return self._ring.holds(key)
+
+    def knows(self, key_id: str, thumbprint: str = "") -> bool:
+        """See :class:`authz.issuer.keys.KeySet`."""
+        return self._ring.knows(key_id or None, thumbprint)
+
+    def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
+        """See :class:`authz.issuer.keys.KeySet`; called on the thread that fetches."""
+        self._watchers.append(withdrawn)
+
+    def age(self) -> float | None:
+        """See :class:`authz.issuer.keys.KeySet`."""
+        fetched_at = self._fetched_at
+        return None if fetched_at is None else self._clock.since(fetched_at)
+
+    def health(self) -> KeySetHealth:
+        """See :class:`authz.issuer.keys.KeySet`."""
+        with self._lock:
+            now = self._now()
+            ring = self._current()
+            return KeySetHealth(
+                is_ready=bool(ring.keys),
+                keys=len(ring),
+                age=self.age(),
+                lasts=max(0.0, self._clock.until(self._stale_at)),
+                error=self._error,
+                retry_in=max(0.0, self._backoff.retry_at - now),
+                fetches=self._fetches,
+                failures=self._failures.total(),
+                kids=tuple(ring.keys),
+                dropped=ring.dropped,
+                causes=dict(self._failures),
+            )
+
+    def close(self) -> None:
+        """Stop fetching."""
+        self._endpoint.close()
+
+    def after_fork(self) -> None:
+        """Forget the fetch under way, which is the parent's."""
+        self._lock = threading.Lock()
+        self._blocked_threads = threading.BoundedSemaphore(self._max_blocked_threads)
+        self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
+        self._pending: Future[bool] | None = None
+
+    def _current(self) -> KeyRing:
+        return _NO_KEYS if self._clock.has_reached(self._stale_at) else self._ring
+
+    def _look_up(
+        self, kid: str | None, algorithm: str | None, came: int
+    ) -> tuple[VerificationKey | None, "Future[bool]", bool]:
+        # One lock around looking and deciding: a set that arrives in between must not look like a miss.
+        with self._lock:
+            key = self._current().get(kid, algorithm)
+            if key is None and self._answered > came:
+                # The issuer has been asked since the call came, and has answered.
+                raise KeyNotFoundError
+            pending, is_ours = (_NOTHING, False) if key else self._join_or_begin(self._now(), kid)
+        if key is not None:
+            self._refresh_ahead()
+        elif is_ours:
+            self._launch(pending)
+        return key, pending, is_ours
+
+    def _refresh_ahead(self) -> None:
+        with self._lock:
+            is_due = self._clock.has_reached(self._refresh_at)
+            if self._pending is not None or not is_due or self._now() < self._backoff.retry_at:
+                return
+            pending = self._begin()
+        self._launch(pending)
+
+    def _join_or_begin(self, now: float, kid: str | None = None) -> tuple["Future[bool]", bool]:
+        if self._pending is not None:
+            return self._pending, False
+        if now < self._backoff.retry_at:
+            raise self._unavailable(self._backoff.retry_at - now)
+        if not self._clock.has_reached(self._stale_at):
+            # Keys are there, only not this one, and anybody can invent a kid: attempts count, whoever asks.
+            if len(self._forced) == _FORCED_FETCHES and now - self._forced[0] < _FORCED_WINDOW:
+                raise self._undecided(kid, self._forced[0] + _FORCED_WINDOW - now)
+            self._forced.append(now)
+        return self._begin(), True
+
+    def _undecided(self, kid: str | None, retry_after: float) -> AuthzError:
+        if kid in self._gone and not self._backoff.is_failing:
+            return KeyNotFoundError()
+        # Not that there is no such key: the issuer may have begun to use it since the last fetch.
+        if self._backoff.is_failing:
+            return self._unavailable(retry_after)
+        return KeyUndecidedError(retry_after=retry_after)
+
+    def _unavailable(self, retry_after: float) -> KeySetUnavailableError:
+        # Without an error the fetch is still under way.
+        cause = self._error or "timeout"
+        return KeySetUnavailableError(
+            f"no keys from {self._endpoint.url}: {cause}", retry_after=retry_after, cause=cause
+        )
+
+    def _begin(self) -> "Future[bool]":
+        self._begun += 1
+        self._pending = Future()
+        return self._pending
+
+    def _launch(self, pending: "Future[bool]") -> None:
+        number = self._begun
+        response = self._endpoint.fetch("GET")
+        response.add_done_callback(lambda done: self._finish(pending, number, done))
+
+    def _finish(self, pending: "Future[bool]", number: int, response: "Future[HttpResponse]") -> None:
+        ring, fresh, error, withdrawn = None, FRESH, "", frozenset[str]()
+        try:
+            answer = response.result()
+            ring, fresh = _read(answer), _freshness(answer.headers)
+        except TransportError as failure:
+            error = failure.reason
+        except CancelledError:
+            error = "closed"
+        except ValueError as failure:
+            error = str(failure)
+        except Exception as failure:  # noqa: BLE001 - those that wait must learn that it ended
+            error = "unforeseen"
+            telemetry.unforeseen("key set", failure)
+        with self._lock:
+            if self._pending is pending:
+                self._pending = None
+            now = self._now()
+            self._error = error
+            if ring is None:
+                self._failures[causes.label(error)] += 1
+                self._backoff.failed(now)
+            else:
+                self._fetches += 1
+                self._answered = number
+                self._backoff.succeeded()
+                withdrawn = self._replace(ring, self._clock.now(), fresh)
+        if ring is None:
+            telemetry.event(telemetry.WARNING, "jwks_fetch_failed", url=self._endpoint.url, error=error)
+        else:
+            log_dropped(ring, self._endpoint.url)
+        pending.set_result(ring is not None)
+        if withdrawn:
+            for watcher in self._watchers:
+                watcher(withdrawn)
+
+    def _replace(self, ring: KeyRing, now: Moment, fresh: float) -> frozenset[str]:
+        # A key that stays keeps its object, so that holds() compares no keys
+        # and a token verified by a key that left, or changed, is known at once.
+        old = self._ring
+        self._gone = frozenset(old.keys) - frozenset(ring.keys) or self._gone
+        self._ring = ring.keeping(old)
+        self._fetched_at = now
+        self._refresh_at = now.after(fresh * (_REFRESH_AT + JITTER * self._jitter()))
+        self._stale_at = now.after(max(fresh, STALE))
+        return frozenset(kid or "" for kid, keys in old.keys.items() if not all(map(self._ring.covers, keys)))
+
+    def _wait(self, pending: "Future[bool]") -> Flow[None]:
+        # With no key at all everybody waits: there is nothing else the threads could do.
+        places = None if self._current() is _NO_KEYS else self._waiting
+        if places is not None and not places.acquire(blocking=False):
+            raise OverloadedError
+        try:
+            # Few threads: whoever invents kids while the issuer hangs must not pin a server's pool.
+            succeeded = yield Wait(pending, _PATIENCE, None if places is None else self._blocked_threads)
+        except (TimeoutError, CancelledError):
+            succeeded = False
+        finally:
+            if places is not None:
+                places.release()
+        if not succeeded:
+            raise self._unavailable(max(1.0, self._backoff.retry_at - self._now()))
+
+
+_NO_KEYS = KeyRing(keys={})
+_LONG_AGO = Moment(-math.inf, -math.inf)
+_NOTHING: "Future[bool]" = Future()
+
+
+def _read(response: HttpResponse) -> KeyRing:
+    if response.status != _OK:
+        raise ValueError(causes.status(response.status))
+    try:
+        ring = parse_jwks(json_object(response.body, max_containers=_MAX_CONTAINERS))
+    except EncodingError:
+        raise ValueError("not JSON") from None
+    except ValueError as error:
+        raise ValueError(f"not a key set ({error})") from None
+    if not ring.keys:
+        raise ValueError(f"no usable key ({ring.why_dropped()})")
+    return ring
+
+
+def _freshness(headers: Mapping[str, str]) -> float:
+    # RFC 9111 sections 4.2.1 and 5.1: how long the issuer wants the set to be used, less the time it has
+    # already spent in caches. Bounded, so that no header makes us hammer the issuer, or miss a rotation for days.
+    max_age = _MAX_AGE.search(headers.get("cache-control", ""))
+    if max_age is None:
+        return FRESH
+    age = headers.get("age", "")
+    spent = int(age) if age.isascii() and age.isdecimal() and len(age) <= _MAX_AGE_DIGITS else 0
+    return min(max(float(max_age[1]) - spent, _LEAST_FRESH), _MOST_FRESH)

@@ -1,0 +1,76 @@
+"""What an introspection endpoint's answer says of a token (RFC 7662 section 2.2)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from authz.call.call import Principal
+from authz.runtime.network import causes
+from authz.runtime.network.transport import HttpResponse
+from authz.token.encoding import EncodingError, json_object
+
+_OK, _UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 200, 401, 429, 500
+# Our own credentials are wrong: asking again does not mend them.
+_CREDENTIALS_PAUSE = 30.0
+_LONGEST_PAUSE = 60.0
+_STANDARD = ("iss", "sub", "org_id", "client_id", "exp", "jti")
+
+
+class TokenStatus(NamedTuple):
+    """What the issuer says of a token, or why it says nothing.
+
+    Args:
+        is_active: ``None`` if that is not known.
+        error: what went wrong, in the words of :mod:`authz.runtime.network.causes`; empty if nothing did.
+        pause: how many seconds the issuer should not be asked.
+        is_outage: whether the issuer gives no answer, or says itself that it fails. Any other answer that is of no
+            use may be for a mistake in our configuration, or for what a caller does, and must open nothing.
+        is_ours: whether it is our own configuration that is wrong.
+
+    """
+
+    is_active: bool | None
+    error: str = ""
+    pause: float = 0.0
+    is_outage: bool = False
+    is_ours: bool = False
+
+
+def read_status(answer: HttpResponse, principal: Principal) -> TokenStatus:
+    """Return what ``answer`` says of the token that named ``principal``."""
+    if answer.status == _UNAUTHORIZED:
+        error = f"{causes.status(_UNAUTHORIZED)} (our own client credentials were refused)"
+        return TokenStatus(None, error, _CREDENTIALS_PAUSE, is_ours=True)
+    if answer.status != _OK:
+        pause = min(answer.retry_after, _LONGEST_PAUSE) if answer.status == _TOO_MANY else 0.0
+        return TokenStatus(None, causes.status(answer.status), pause, is_outage=answer.status >= _SERVER_ERROR)
+    try:
+        said = json_object(answer.body)
+    except EncodingError:
+        return TokenStatus(None, "not JSON")
+    # A boolean, required. Whatever is not true is not active.
+    if said.get("active") is not True:
+        return TokenStatus(is_active=False)
+    different = _contradiction(said, principal)
+    return TokenStatus(
+        not different, f"mismatch (the issuer speaks of another token: {different})" if different else ""
+    )
+
+
+def _contradiction(said: Mapping[str, Any], principal: Principal) -> str:
+    claims = principal.claims
+    for name in _told(principal):
+        if name in said and name in claims and said[name] != claims[name]:
+            return name
+    # RFC 7662 section 2.2 calls the application so, whatever the token does.
+    if said.get("client_id", principal.client_id) != principal.client_id and "client_id" not in claims:
+        return "client_id"
+    audience = said.get("aud", list(principal.audience))
+    if not any(value in principal.audience for value in (audience if isinstance(audience, list) else [audience])):
+        return "aud"
+    return "token_type" if said.get("token_type") == "refresh_token" else ""
+
+
+def _told(principal: Principal) -> Iterator[str]:
+    """Yield the claims that say whose the token is, by whatever names."""
+    yield from _STANDARD
+    yield from (name for name, value in principal.claims.items() if value in (principal.org_id, principal.client_id))

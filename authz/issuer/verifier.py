@@ -1,0 +1,409 @@
+"""Which tokens are good: one issuer's keys and rules, and the memory of what they have verified."""
+
+import os
+import re
+import threading
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from cachetools import FIFOCache
+
+from authz.call.call import Principal
+from authz.call.peer import Peer
+from authz.decisions.decision import Evidence, Source
+from authz.errors import ClaimError, ConfigError, KeySetUnavailableError, PeerUnknownError, TokenMalformedError
+from authz.issuer.discovery import discover, issuer_endpoint
+from authz.issuer.keys import KeySet, KeySetHealth, StaticKeySet, load_jwks
+from authz.issuer.remote_keys import RemoteKeySet
+from authz.organizations.ownership import Ownership
+from authz.runtime import fork
+from authz.runtime.clock import SYSTEM_CLOCK, Clock
+from authz.runtime.flow import Flow, arun, pause, run
+from authz.runtime.network.transport import Transport
+from authz.runtime.network.urls import check_issuer_url
+from authz.token.claims import ORG_ID_PATTERN, ClaimRules, check_issuer, principal_from
+from authz.token.encoding import EncodingError, json_object
+from authz.token.jwk import VerificationKey, check_algorithms
+from authz.token.jws import check_signature, digest_of, parse_compact
+from authz.token.profiles import ProfileName, TokenProfile, profile_of
+
+Jwks = Mapping[str, Any] | str | os.PathLike[str]
+
+DEFAULT_LEEWAY = 10.0
+MAX_LEEWAY = 300.0
+CACHE_SECONDS = 300.0
+
+
+class _Verified(NamedTuple):
+    principal: Principal
+    key: VerificationKey
+    until_time: float
+    until_monotonic: float
+
+
+class Expectations(NamedTuple):
+    """What a verifier wants of a token, for those who explain why it has refused one."""
+
+    rules: ClaimRules
+    algorithms: frozenset[str]
+    require_kid: bool
+    require_at_jwt: bool
+
+
+class Verifier:
+    """Verify the access tokens of one issuer.
+
+    ``Verifier(issuer=…, audience=…)`` is enough for WorkOS Connect; nothing is
+    fetched before the first token or :meth:`warm_up`.
+    One object serves any number of threads and event loops.
+
+    Args:
+        issuer: the exact ``iss``: the AuthKit domain, such as ``https://acme.authkit.app``.
+        audience: the exact ``aud``, or several of which the token must name one;
+            for WorkOS the client ID of the environment.
+        discover: look up where the keys are in the issuer's metadata (RFC 8414), when they are first needed.
+        discover_hosts: hosts that they may be at then, besides the issuer's own.
+        jwks_url: where the keys are; by default ``{issuer}/oauth2/jwks``.
+        jwks: a key set that never changes, instead: a parsed JWK Set, its JSON text, or a path.
+        jwks_seed: keys to begin with, in the same forms: then the first calls need not wait for the issuer,
+            nor fail if it is down when this process starts.
+        algorithms: allow-list of signature algorithms; asymmetric ones only.
+        leeway: seconds by which clocks may differ, at most 300.
+        max_lifetime: seconds that a token may live at the most, or ``None`` for any.
+        allow_user_tokens: accept tokens that stand for a person, too. Their ``org_id`` is one that the
+            person chose, and whoever may register a client with the issuer can obtain them.
+        allow_missing_kid: accept a token without ``kid`` where the issuer has exactly one key for its ``alg``.
+        require_at_jwt: refuse tokens whose ``typ`` is not ``at+jwt`` (RFC 9068 section 4). WorkOS sends no ``typ``.
+        org_id_pattern: regular expression that the whole ``org_id`` must match.
+        profile: how the issuer writes its tokens: the name of one of :data:`authz.token.profiles.PROFILES`, or one of
+            your own. Told apart by it are tokens of applications and of persons.
+        max_blocked_threads: how many threads may wait while an unknown ``kid`` is looked for.
+        cache_size: how many verified tokens are remembered, each until its ``exp`` and at most 300 s.
+        transport: how the keys are fetched; by default one of its own.
+        clock: where the time comes from.
+
+    Raises:
+        ConfigError: an argument that cannot work; the message names it.
+
+    """
+
+    ownership: Ownership | None = None
+    """``None``: one issuer alone may name any organization."""
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str | Collection[str],
+        discover: bool = False,
+        discover_hosts: Collection[str] = (),
+        jwks_url: str | None = None,
+        jwks: Jwks | None = None,
+        jwks_seed: Jwks | None = None,
+        algorithms: Collection[str] = ("RS256",),
+        leeway: float = DEFAULT_LEEWAY,
+        max_lifetime: float | None = None,
+        allow_user_tokens: bool = False,
+        allow_missing_kid: bool = False,
+        require_at_jwt: bool = False,
+        org_id_pattern: str = ORG_ID_PATTERN,
+        profile: TokenProfile | ProfileName = "workos",
+        max_blocked_threads: int = 4,
+        cache_size: int = 10_000,
+        transport: Transport | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._rules = ClaimRules(
+            issuer=check_issuer_url(issuer),
+            audiences=_audiences(audience),
+            leeway=_seconds(leeway, "leeway", at_most=MAX_LEEWAY),
+            max_lifetime=None if max_lifetime is None else _seconds(max_lifetime, "max_lifetime"),
+            allow_user_tokens=allow_user_tokens,
+            org_id=_pattern(org_id_pattern),
+            profile=profile_of(profile),
+        )
+        self.issuer = issuer
+        self._algorithms = check_algorithms(algorithms)
+        self._require_kid = not allow_missing_kid
+        self._require_at_jwt = require_at_jwt
+        self.clock = clock
+        self._time, self._monotonic = clock.time, clock.monotonic
+        self._cache_size = _positive(cache_size, "cache_size")
+        self._keys: KeySet
+        if jwks is not None:
+            if jwks_url is not None or jwks_seed is not None or discover:
+                raise ConfigError(
+                    "jwks: a key set that never changes goes with neither jwks_url nor jwks_seed nor discover"
+                )
+            self._keys = StaticKeySet(load_jwks(jwks, "jwks"))
+        else:
+            self._keys = RemoteKeySet(
+                issuer_endpoint(
+                    "jwks_uri",
+                    issuer,
+                    transport or Transport(),
+                    url=jwks_url,
+                    setting="jwks_url",
+                    discover=discover,
+                    discover_hosts=discover_hosts,
+                    clock=clock,
+                ),
+                clock=clock,
+                max_blocked_threads=_positive(max_blocked_threads, "max_blocked_threads"),
+                seed=None if jwks_seed is None else load_jwks(jwks_seed, "jwks_seed"),
+            )
+        self.after_fork()
+        fork.register(self)
+
+    @classmethod
+    def discover(cls, issuer: str, *, allowed_hosts: Collection[str] = (), **options: Any) -> "Verifier":
+        """Build a verifier from the issuer's published metadata; blocks while it is fetched.
+
+        Args:
+            issuer: the exact issuer.
+            allowed_hosts: hosts that the keys may be at, besides the issuer's own.
+            options: every argument of the class but ``jwks_url`` and ``jwks``.
+
+        Raises:
+            ConfigError: an argument that cannot work, or metadata that must not be believed (RFC 8414 section 3.3).
+            KeySetUnavailableError: the metadata cannot be had.
+
+        """
+        given = options.pop("transport", None)
+        transport = given or Transport()
+        try:
+            metadata = run(discover(issuer, transport, allowed_hosts=allowed_hosts))
+            return cls(issuer=issuer, jwks_url=metadata.jwks_uri, transport=transport, **options)
+        except BaseException:
+            if given is None:
+                # Else its thread would stay until somebody collects the garbage, one for every attempt.
+                transport.close()
+            raise
+
+    @classmethod
+    def from_env(cls) -> "Verifier":
+        """Build a verifier from the ``AUTHZ_*`` variables, and from the file that ``AUTHZ_ENV_FILE`` names, if any.
+
+        It needs the extra ``server``.
+
+        Raises:
+            ConfigError: a variable is missing or wrong; the message names it. Several issuers are one for
+                :meth:`authz.Verifiers.from_env`.
+
+        """
+        from authz.settings.settings import VerifierSettings  # noqa: PLC0415 - pydantic is the extra's, and slow to load
+
+        settings = VerifierSettings.load()
+        if settings.issuers is not None:
+            raise ConfigError("issuers: a Verifier is of one issuer; use Verifiers.from_env()")
+        return settings.one_verifier()
+
+    def verify(self, token: str, peer: Peer | None = None) -> Principal:
+        """Return whom ``token`` names; blocks for up to 2 s where keys must be fetched.
+
+        Args:
+            token: a compact JWS.
+            peer: who sent it. Without it a token that is bound to a certificate is refused (RFC 8705 section 3).
+
+        Raises:
+            UnauthenticatedError: the token is not good; its subclass and ``reason`` say why.
+            UnavailableError: the issuer's keys cannot be had, so nobody can say.
+
+        """
+        return run(self.verify_flow(token, peer))
+
+    async def averify(self, token: str, peer: Peer | None = None) -> Principal:
+        """Return whom ``token`` names; see :meth:`verify`."""
+        return await arun(self.verify_flow(token, peer))
+
+    def verify_flow(
+        self,
+        token: str,
+        peer: Peer | None = None,
+        evidence: Evidence | None = None,
+        ownership: Ownership | None = None,
+    ) -> Flow[Principal]:
+        """Return whom ``token`` names, as a flow; see :meth:`verify`.
+
+        Args:
+            token: a compact JWS.
+            peer: who sent it.
+            evidence: is told whom the token names, and how that is known.
+            ownership: which organizations the issuer may name; ``None`` for any.
+
+        Raises:
+            PeerUnknownError: the token is bound to a certificate, and ``peer`` is ``None``.
+
+        """
+        digest = digest_of(token)
+        source: Source = "cache"
+        principal = self.remembered(digest)
+        if principal is None:
+            source = "signature"
+            principal = yield from self._checked(token, digest)
+        if ownership is not None:
+            # Before the evidence: an organization is not told of where another issuer names it.
+            ownership.check(principal)
+        if evidence is not None:
+            evidence.principal = principal
+            # A call that is asked about again, with its peer, finds in the cache what has just been checked for it.
+            if evidence.source != "signature":
+                evidence.source = source
+        if principal.certificate:
+            _check_certificate(principal, peer)
+        return principal
+
+    def principal_of(
+        self, claims: Mapping[str, Any], peer: Peer | None = None, ownership: Ownership | None = None
+    ) -> Principal:
+        """Return whom the payload of a token names whose signature somebody else has checked.
+
+        Every rule about claims is the same as for a token; those about its header are not checked.
+
+        Args:
+            claims: the payload.
+            peer: who sent the token.
+            ownership: which organizations the issuer may name; ``None`` for any.
+
+        Raises:
+            UnauthenticatedError: a claim is not what it must be, or a rule about headers is in force.
+
+        """
+        if self._require_at_jwt:
+            raise TokenMalformedError("typ must be at+jwt, and a payload has no header that could say so")
+        principal = principal_from(claims, self._rules, self._time())
+        if ownership is not None:
+            ownership.check(principal)
+        if principal.certificate:
+            _check_certificate(principal, peer)
+        return principal
+
+    def ends_at(self, principal: Principal) -> float:
+        """Return the POSIX second from which the token of ``principal`` is refused: ``exp`` and the leeway."""
+        return principal.expires_at + self._rules.leeway
+
+    def watch_keys(self, withdrawn: Callable[[str, frozenset[str]], None]) -> None:
+        """Have ``withdrawn(issuer, kids)`` called when the issuer takes back keys; on the thread that fetches."""
+        self._keys.watch(lambda kids: withdrawn(self.issuer, kids))
+
+    def knows_key(self, principal: Principal) -> bool:
+        """Say whether the issuer still has the key that ``principal`` was verified by; yes for another issuer's."""
+        if principal.issuer != self.issuer:
+            return True
+        return self._keys.knows(principal.key_id, principal.key_thumbprint)
+
+    def key_age(self, principal: Principal) -> float | None:
+        """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` for another issuer's."""
+        return self._keys.age() if principal.issuer == self.issuer else None
+
+    def _checked(self, token: str, digest: bytes) -> Flow[Principal]:
+        jws = parse_compact(token, self._algorithms, require_kid=self._require_kid, require_at_jwt=self._require_at_jwt)
+        try:
+            claims = json_object(jws.payload)
+        except EncodingError as error:
+            raise TokenMalformedError(str(error)) from error
+        # Before any fetch: whoever writes another issuer's name must not make this one work.
+        check_issuer(claims, self._rules)
+        key = yield from self._keys.find(jws.kid, jws.algorithm)
+        # Before the claims: what nobody has signed must not be reported as a fact.
+        check_signature(jws, key)
+        now = self._time()
+        principal = principal_from(claims, self._rules, now, key_id=key.kid or "", key_thumbprint=key.thumbprint)
+        until = self.clock.at(min(self.ends_at(principal), now + CACHE_SECONDS))
+        with self._lock:
+            self._cache[digest] = _Verified(principal, key, *until)
+        return principal
+
+    def remembered(self, digest: bytes) -> Principal | None:
+        """Return whom the token of that digest named a moment ago, if it still does."""
+        try:
+            # Reading changes nothing, so it needs no lock.
+            verified = self._cache[digest]
+        except KeyError:
+            return None
+        # By both clocks, for one of them may be set.
+        is_over = self._time() >= verified.until_time or self._monotonic() >= verified.until_monotonic
+        return None if is_over or not self._keys.holds(verified.key) else verified.principal
+
+    def warm_up(self, timeout: float = 5.0) -> None:
+        """Have the issuer's keys, so that no call must wait for them.
+
+        Args:
+            timeout: seconds during which a failed fetch is tried again, 1 s later and then at doubling intervals.
+
+        Raises:
+            KeySetUnavailableError: they could not be had; the next call tries again.
+
+        """
+        run(self.warm_up_flow(timeout))
+
+    async def awarm_up(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - the name of its twin
+        """Have the issuer's keys; see :meth:`warm_up`."""
+        await arun(self.warm_up_flow(timeout))
+
+    def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:
+        """Have the issuer's keys, as a flow; see :meth:`warm_up`."""
+        deadline = self._monotonic() + timeout
+        while True:
+            try:
+                return (yield from self._keys.load())
+            except KeySetUnavailableError as error:
+                if self._monotonic() + error.retry_after >= deadline:
+                    raise
+                seconds = error.retry_after
+            yield from pause(seconds)
+
+    def health(self) -> Mapping[str, KeySetHealth]:
+        """Say how the issuer's keys do, by issuer."""
+        return {self.issuer: self._keys.health()}
+
+    def expectations(self, _issuer: object = None) -> Expectations:
+        """Return what tokens must be."""
+        return Expectations(self._rules, self._algorithms, self._require_kid, self._require_at_jwt)
+
+    def close(self) -> None:
+        """Stop fetching keys."""
+        self._keys.close()
+
+    def after_fork(self) -> None:
+        """Start an empty cache, whose lock nobody holds."""
+        self._lock = threading.Lock()
+        # First in, first out: what has been remembered longest is also the first to expire.
+        self._cache: FIFOCache[bytes, _Verified] = FIFOCache(self._cache_size)
+
+
+def _check_certificate(principal: Principal, peer: Peer | None) -> None:
+    if peer is None:
+        raise PeerUnknownError("cnf")
+    if peer.certificate != principal.certificate:
+        raise ClaimError("cnf", "the token is bound to another certificate than the caller's")
+
+
+def _audiences(audience: str | Collection[str]) -> frozenset[str]:
+    # None too, which os.environ.get() gives for a variable that is not set.
+    audiences = frozenset([audience] if isinstance(audience, str) else audience or ())
+    if not all(audiences) or not audiences:
+        raise ConfigError(
+            "audience: give the value of aud that tokens for this API carry (for WorkOS the environment's client ID)"
+        )
+    return audiences
+
+
+def _seconds(value: float, setting: str, *, at_most: float = float("inf")) -> float:
+    if not 0 <= value <= at_most or value == float("inf"):
+        limit = "" if at_most == float("inf") else f" up to {at_most:g}"
+        raise ConfigError(f"{setting}: {value!r} is not a number of seconds from 0{limit}")
+    return float(value)
+
+
+def _positive(value: int, setting: str) -> int:
+    if value < 1:
+        raise ConfigError(f"{setting}: {value!r} must be 1 or more")
+    return value
+
+
+def _pattern(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern, re.ASCII)
+    except re.error as error:
+        raise ConfigError(f"org_id_pattern: {pattern!a} is not a regular expression ({error.msg})") from error

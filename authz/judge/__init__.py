@@ -1,0 +1,1 @@
+"""The verdict on every call, and what becomes of open streams."""

@@ -1,0 +1,69 @@
+"""How sure each method must be that a token has not been withdrawn, and which issuer is asked about it."""
+
+from collections.abc import Collection, Mapping
+
+from authz.call.call import check_methods
+from authz.errors import ConfigError
+from authz.issuer.introspection import Assurance, Introspector
+from authz.policy import Policy
+
+
+class Assurances:
+    """Say how sure methods must be.
+
+    Args:
+        introspector: asks the issuer; for several issuers one for each, by issuer.
+        assurance: that of every method; or by full method name, where ``*`` names all others.
+        issuers: those whose tokens are good here.
+        policies: those that may name methods to ask about.
+
+    Raises:
+        ConfigError: an issuer would never be asked, or nobody is there to ask it.
+
+    """
+
+    def __init__(
+        self,
+        introspector: Introspector | Mapping[str, Introspector] | None,
+        assurance: Assurance | Mapping[str, Assurance] | None,
+        issuers: Collection[str],
+        policies: Collection[Policy | None],
+    ) -> None:
+        is_asked = assurance is not None or any(policy is not None and policy.has_assurances for policy in policies)
+        if (introspector is None and assurance is not None) or (introspector is not None and not is_asked):
+            raise ConfigError("introspector and assurance: give both or neither, or nothing would ever be asked")
+        self.introspectors = _by_issuer(introspector, issuers) if introspector is not None else {}
+        self._by_method = {"*": assurance} if isinstance(assurance, Assurance) else dict(assurance or {})
+        self._default = self._by_method.pop("*", None)
+        check_methods(self._by_method, "assurance")
+
+    def check(self, policy: Policy) -> None:
+        """Check that there is somebody to ask, where ``policy`` wants that.
+
+        Raises:
+            ConfigError: there is not.
+
+        """
+        if policy.has_assurances and not self.introspectors:
+            raise ConfigError(
+                f"policy {policy.name!a}: introspect needs an introspector (introspection_client_id and its secret)"
+            )
+
+    def of(self, method: str, policy: Policy | None) -> Assurance | None:
+        """Return how sure ``method`` must be; ``None`` where the signature is believed until the token expires."""
+        assurance = policy.assurance(method) if policy is not None else None
+        return assurance or self._by_method.get(method, self._default)
+
+
+def _by_issuer(
+    introspector: Introspector | Mapping[str, Introspector], issuers: Collection[str]
+) -> dict[str, Introspector]:
+    if not issuers:
+        raise ConfigError("introspector: without a verifier there is no token to ask an issuer about")
+    if isinstance(introspector, Mapping):
+        introspectors = dict(introspector)
+    else:
+        introspectors = dict.fromkeys(list(issuers)[:1], introspector)
+    if introspectors.keys() != set(issuers):
+        raise ConfigError("introspector: with several issuers give one for each, as a mapping by issuer")
+    return introspectors

@@ -1,0 +1,61 @@
+"""One call before the judge: what a door notes of it, from when it comes in until the observers have been told."""
+
+from time import perf_counter
+
+from authz.call.call import Call, Principal
+from authz.call.refusal import Refusal
+from authz.decisions.decision import Door, Evidence
+from authz.judge.authorizer import Authorizer
+
+
+class Hearing:
+    """The hearing of one call, which begins when this is built.
+
+    Args:
+        authorizer: the judge.
+        call: the call.
+        door: where it came in.
+
+    Attributes:
+        evidence: what the judge is to note down.
+
+    """
+
+    __slots__ = ("_authorizer", "_began", "_door", "call", "evidence")
+
+    def __init__(self, authorizer: Authorizer, call: Call, door: Door) -> None:
+        self._began = perf_counter()
+        self._authorizer = authorizer
+        self._door = door
+        self.call = call
+        self.evidence = Evidence()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return perf_counter() - self._began
+
+    def confirm(self, principal: Principal) -> None:
+        """Check that the call may still be made, now that its request has come.
+
+        Raises:
+            AuthzError: it may not.
+
+        """
+        self._authorizer.confirm(self.call, principal, self.evidence)
+
+    def allowed(self, seconds: float) -> None:
+        """Tell that the call may be made, which took ``seconds`` to decide."""
+        self._authorizer.decided(self.call, self.evidence, None, seconds, door=self._door)
+
+    def refused(self, error: BaseException) -> Refusal:
+        """Tell that the call is refused, and return what its caller sees."""
+        refusal = self._authorizer.refusal(self.call, error)
+        self._authorizer.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
+        return refusal
+
+    def ended(self, error: Exception) -> Refusal:
+        """Tell that the call, an allowed stream, must end, and return what its caller sees."""
+        refusal = self._authorizer.refusal(self.call, error, event="stream_ended")
+        self._authorizer.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="stream_ended")
+        return refusal

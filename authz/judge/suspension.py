@@ -1,0 +1,68 @@
+"""The organizations that the operator has suspended in this process, beside those that the policy suspends."""
+
+import threading
+
+from authz.call.call import Principal
+from authz.errors import ConfigError, PermissionDeniedError
+from authz.runtime import fork
+
+
+class Suspensions:
+    """A list of organizations that may do nothing for now; they stay on it until :meth:`resume`."""
+
+    def __init__(self) -> None:
+        self.organizations: frozenset[str] = frozenset()
+        """Who is suspended, by id."""
+        self.after_fork()
+        fork.register(self)
+
+    def suspend(self, org_id: str) -> None:
+        """Refuse every call of an organization, from the next one on.
+
+        Raises:
+            ConfigError: an empty id.
+
+        """
+        named = _named(org_id, "suspend")
+        with self._lock:
+            self.organizations |= named
+
+    def resume(self, org_id: str) -> None:
+        """Take back what :meth:`suspend` did.
+
+        Raises:
+            ConfigError: an empty id.
+
+        """
+        named = _named(org_id, "resume")
+        with self._lock:
+            self.organizations -= named
+
+    def check(self, principal: Principal) -> None:
+        """Check that the organization of ``principal`` is not suspended.
+
+        Raises:
+            PermissionDeniedError: it is.
+
+        """
+        if principal.org_id in self.organizations:
+            raise suspended()
+
+    def concerns(self, principal: Principal) -> bool:
+        """Say whether the organization of ``principal`` is suspended."""
+        return principal.org_id in self.organizations
+
+    def after_fork(self) -> None:
+        """Replace the lock, which a thread of the parent may hold."""
+        self._lock = threading.Lock()
+
+
+def suspended() -> PermissionDeniedError:
+    """Return the refusal of every call of an organization that is suspended, by whomever."""
+    return PermissionDeniedError("the organization is suspended", reason="organization_suspended")
+
+
+def _named(org_id: str, what: str) -> frozenset[str]:
+    if not org_id:
+        raise ConfigError(f"{what}: org_id is empty; give the id of an organization")
+    return frozenset([org_id])

@@ -1,0 +1,1 @@
+"""Who organizations are, whose they are, and how much they may call."""

@@ -1,0 +1,73 @@
+"""What the owner of an API knows of the organizations that call it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from authz.organizations.quota import Quota
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+# There may be ten thousand of them, and no other immutable class is built as fast.
+class Organization(NamedTuple):
+    """One organization.
+
+    Args:
+        tenant: the owner's own id for it, or ``""``.
+        groups: what it belongs to.
+        is_suspended: whether every call of it is refused.
+        labels: anything else.
+        name: for people.
+        quota: how much it may call; ``None`` for any amount.
+
+    """
+
+    tenant: str = ""
+    groups: frozenset[str] = frozenset()
+    is_suspended: bool = False
+    labels: Mapping[str, str] = _NO_LABELS
+    name: str = ""
+    quota: Quota | None = None
+
+    def over(self, other: "Organization") -> "Organization":
+        """Return what both say: this one goes before ``other``, field by field and label by label; groups add up."""
+        return Organization(
+            self.tenant or other.tenant,
+            self.groups | other.groups,
+            self.is_suspended or other.is_suspended,
+            MappingProxyType({**other.labels, **self.labels}),
+            self.name or other.name,
+            self.quota or other.quota,
+        )
+
+
+STRANGER = Organization()
+"""One of which nothing is known."""
+
+
+def organizations_from(
+    data: Mapping[str, Mapping[str, Any]], quotas: Mapping[str, Quota], default: Quota | None
+) -> dict[str, Organization]:
+    """Return what a document says of organizations, by id.
+
+    Args:
+        data: that part of the document, which has been checked against the schema.
+        quotas: the plans, by name.
+        default: the plan of whoever names none.
+
+    """
+    # Many organizations, few groups: equal sets are one.
+    groups: dict[tuple[str, ...], frozenset[str]] = {}
+    organizations = {}
+    for org_id, given in data.items():
+        names = tuple(given.get("groups", ()))
+        organizations[org_id] = Organization(
+            given.get("tenant", ""),
+            groups.setdefault(names, frozenset(names)),
+            given.get("status") == "suspended",
+            MappingProxyType(dict(given["labels"])) if "labels" in given else _NO_LABELS,
+            given.get("name", ""),
+            quotas[given["quota"]] if "quota" in given else default,
+        )
+    return organizations

@@ -1,0 +1,63 @@
+"""The organizations of a WorkOS environment, as a directory (extra ``workos``)."""
+
+import re
+
+from authz.errors import ConfigError
+from authz.organizations.directory import Directory
+from authz.runtime.clock import SYSTEM_CLOCK, Clock
+from authz.runtime.network.transport import Transport
+from authz.runtime.network.urls import check_url
+
+_API = "https://api.workos.com"
+_KEY = re.compile(r"[!-~]+", re.ASCII)
+
+
+class WorkOSDirectory(Directory):
+    """Ask WorkOS who an organization is: its name, ``external_id`` (our ``tenant``) and metadata (our ``labels``).
+
+    Answers are fresh for 300 s and renewed in the background; while WorkOS cannot be asked they serve for an hour.
+
+    Args:
+        api_key: that of the environment, ``sk_…``; never logged, never part of a ``repr`` or an error.
+            ``WORKOS_API_KEY``, which WorkOS's client looks for by itself, is not read.
+        base_url: where the API is, if not at https://api.workos.com.
+        groups_key: the key of the metadata that names an organization's groups, with commas between them;
+            by default none does.
+        transport: how WorkOS is asked; by default one of its own.
+        clock: where the time comes from; answers age by whichever of its two clocks runs further.
+
+    Raises:
+        ConfigError: an argument that cannot work, or the extra is not installed.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str | None = None,
+        groups_key: str = "",
+        transport: Transport | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        if not _KEY.fullmatch(api_key):
+            raise ConfigError("workos_api_key: must be visible ASCII, such as sk_live_…")
+        self._base_url = check_url(base_url or _API, "workos_base_url")
+        try:
+            # Half a second that nobody else pays.
+            from authz.organizations.workos_api import WorkOSApi  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] != "workos":
+                raise
+            raise ConfigError("WorkOSDirectory: it needs the extra: pip install 'grpc-org-authz[workos]'") from None
+        self._transport = transport or Transport()
+        super().__init__(WorkOSApi(api_key, self._base_url, groups_key, self._transport).organization, clock=clock)
+
+    def __repr__(self) -> str:
+        """Name the API, nothing else."""
+        return f"{type(self).__name__}(base_url={self._base_url!r})"
+
+    def close(self) -> None:
+        """Stop asking."""
+        super().close()
+        self._transport.close()

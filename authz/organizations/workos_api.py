@@ -1,0 +1,141 @@
+"""One question to WorkOS, by its own client (extra ``workos``); import this late.
+
+The client builds the request and reads the answer. Bytes go over our own transport, which has one
+deadline for everything, a largest body, no redirects and no proxies of the environment.
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import httpx2
+import workos
+
+from authz.organizations.directory import LookUpError
+from authz.policy import Organization
+from authz.policy.text.schema import WORD
+from authz.runtime import telemetry
+from authz.runtime.network import causes
+from authz.runtime.network.transport import Transport, TransportError
+from authz.token.claims import is_identifier
+
+# The client cannot do without one; that of the transport is shorter, and for all of a request.
+_TIMEOUT = 10
+# Our own key is wrong: asking again does not mend it.
+_KEY_PAUSE = 30.0
+_LONGEST_PAUSE = 60.0
+# The id is all that a request says, so it is what they find fault with.
+_ABOUT_THE_ID = frozenset({400, 422})
+
+
+class WorkOSApi:
+    """WorkOS as a function: :meth:`organization`, which blocks.
+
+    Args:
+        api_key: that of the environment.
+        base_url: where the API is.
+        groups_key: the key of the metadata that names groups; empty for none.
+        transport: how it is asked.
+
+    """
+
+    def __init__(self, api_key: str, base_url: str, groups_key: str, transport: Transport) -> None:
+        self._client = workos.WorkOSClient(
+            api_key=api_key,
+            base_url=base_url,
+            request_timeout=_TIMEOUT,
+            # When to ask again is for the directory to say.
+            max_retries=0,
+            http_client=_Backend(transport),
+        )
+        self._groups_key = groups_key
+
+    def organization(self, org_id: str) -> Organization | None:
+        """Return what WorkOS knows of an organization, or ``None`` if there is none of that id.
+
+        Raises:
+            LookUpError: it does not say.
+
+        """
+        try:
+            # Declared, but what WorkOS sends is not checked.
+            answer: Any = self._client.organizations.get_organization(org_id)
+        except workos.NotFoundError as error:
+            # That of a proxy, or of a wrong address, is not WorkOS's word about an organization.
+            if not isinstance(error.response_json, Mapping) or "message" not in error.response_json:
+                raise LookUpError(f"{causes.status(404)} (but not from WorkOS)") from None
+            return None
+        except workos.WorkOSError as error:
+            # Its text may hold anything that whoever answered has sent.
+            raise _failure(error) from None
+        except (AttributeError, TypeError, ValueError):
+            raise LookUpError("not an organization", is_about_one=True) from None
+        if not _is_about(org_id, answer):
+            raise LookUpError("mismatch (the answer is not the organization that was asked for)", is_about_one=True)
+        return self._read(answer)
+
+    def _read(self, answer: Any) -> Organization:
+        labels = {key: value for key, value in answer.metadata.items() if isinstance(value, str)}
+        tenant = answer.external_id or ""
+        # It becomes a header, and there may be any text in it.
+        if tenant and not (isinstance(tenant, str) and is_identifier(tenant)):
+            telemetry.event(telemetry.WARNING, "external_id_ignored", organization=answer.id)
+            tenant = ""
+        words = [word.strip() for word in labels.get(self._groups_key, "").split(",")]
+        groups = frozenset(word for word in words if re.fullmatch(WORD, word))
+        if not groups.issuperset(filter(None, words)):
+            telemetry.event(telemetry.WARNING, "groups_ignored", organization=answer.id)
+        return Organization(tenant=tenant, groups=groups, labels=MappingProxyType(labels), name=answer.name)
+
+
+class _Backend:
+    """Our transport, as WorkOS's client wants it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str],
+        content: bytes | None,  # noqa: ARG002 - of a GET
+        timeout: float,
+    ) -> workos.HTTPResponse:
+        try:
+            response = self._transport.fetch(method, url, headers=headers).result(timeout)
+        except TransportError as error:
+            raise workos.TransportError(error.reason) from None
+        return workos.HTTPResponse(
+            status_code=response.status,
+            # The client asks for names with capitals.
+            headers=httpx2.Headers(dict(response.headers)),
+            content=response.body,
+            request_method=method,
+            request_url=url,
+        )
+
+    def close(self) -> None:
+        """Do nothing: whoever gave us the transport closes it."""
+
+
+def _failure(error: workos.WorkOSError) -> LookUpError:
+    if isinstance(error, workos.RateLimitExceededError):
+        return LookUpError(causes.status(429), pause=min(error.retry_after or 0.0, _LONGEST_PAUSE))
+    if isinstance(error, workos.AuthenticationError | workos.AuthorizationError):
+        return LookUpError(f"status {error.status_code} (WorkOS refused our API key)", pause=_KEY_PAUSE, is_ours=True)
+    if (status := getattr(error, "status_code", None)) is not None:
+        return LookUpError(causes.status(status), is_about_one=status in _ABOUT_THE_ID)
+    if isinstance(error.__cause__, workos.TransportError):
+        return LookUpError(str(error.__cause__))
+    return LookUpError("not an organization", is_about_one=True)
+
+
+def _is_about(org_id: str, answer: Any) -> bool:
+    return (
+        getattr(answer, "id", None) == org_id
+        and isinstance(getattr(answer, "name", None), str)
+        and isinstance(getattr(answer, "metadata", None), dict)
+    )

@@ -1,0 +1,165 @@
+"""Table tests of a policy, written in a file beside it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from authz.call.call import Call, Principal
+from authz.call.peer import Peer
+from authz.policy.explain.explanation import Explanation, explain, list_of_rule, shown
+from authz.policy.policy import Policy
+from authz.policy.rules import Rule
+from authz.policy.text.schema import compiled, did_you_mean
+from authz.runtime.text.document import Document, Fault, read
+
+_TEXT = {"type": "string"}
+_NAME = {"type": "string", "minLength": 1}
+_CASES = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "name": _NAME,
+            "method": _NAME,
+            "organization": _NAME,
+            "client": _NAME,
+            "scopes": {"type": "array", "items": {"type": "string", "pattern": r"^\S+$", "title": "one scope"}},
+            "headers": {"type": "object", "propertyNames": _NAME, "additionalProperties": _TEXT},
+            "principal": _TEXT,
+            "expect": {"type": "string", "enum": ["allowed", "denied", "suspended", "public"]},
+            "rule": _TEXT,
+        },
+        "additionalProperties": False,
+        "required": ["name", "method", "expect"],
+    },
+}
+_check = compiled(_CASES)
+
+
+class Case(NamedTuple):
+    """One call, and what is expected of it.
+
+    Args:
+        name: what the test is called.
+        call: the call.
+        principal: who makes it.
+        expect: the verdict.
+        rule: the name of the rule that must decide, ``""`` for none; ``None`` if any may.
+
+    """
+
+    name: str
+    call: Call
+    principal: Principal
+    expect: str
+    rule: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What came of the tests.
+
+    Args:
+        passed: how many did as they should.
+        failures: of each other one, where it stands, what was expected, and what decided instead.
+        unreached: the rules that decided in no test.
+
+    """
+
+    passed: int
+    failures: tuple[str, ...]
+    unreached: tuple[Rule, ...]
+
+
+class Cases:
+    """The tests of one policy.
+
+    Args:
+        document: a list of tests.
+        policy: what they test.
+
+    Raises:
+        ConfigError: a test is not one; the message names file and line.
+
+    """
+
+    def __init__(self, document: Document, policy: Policy) -> None:
+        self._document, self._policy = document, policy
+        try:
+            _check(document.data)
+            for index, data in enumerate(document.data):
+                _check_sense(data, index, policy)
+        except Fault as fault:
+            raise document.error(fault) from None
+        self._cases: Sequence[Case] = tuple(map(_case, document.data))
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], policy: Policy) -> "Cases":
+        """Read the tests of ``policy``: JSON where the name ends in ``.json``, else YAML.
+
+        Raises:
+            ConfigError: the file cannot be read, or something in it is wrong; the message names file and line.
+
+        """
+        return cls(read(path), policy)
+
+    def run(self) -> Results:
+        """Ask the policy about every call."""
+        explanations = [explain(self._policy, case.call, case.principal) for case in self._cases]
+        failures = tuple(self._failures(explanations))
+        reached = {(each.ruling.list, each.ruling.rule) for each in explanations}
+        rules = self._policy.rules
+        return Results(
+            passed=len(explanations) - len(failures),
+            failures=failures,
+            unreached=tuple(rule for rule in rules if (list_of_rule(rule), rule.name) not in reached),
+        )
+
+    def _failures(self, explanations: Sequence[Explanation]) -> Iterator[str]:
+        for index, (case, explanation) in enumerate(zip(self._cases, explanations, strict=True)):
+            verdict, rule, _ = explanation.ruling
+            if verdict == case.expect and case.rule in (None, rule):
+                continue
+            expected = case.expect + _by(case.rule)
+            actual = verdict + _by(rule if case.rule is not None else None)
+            said = f"{shown(case.name)}: expected {expected}, is {actual}: {explanation.decisive}"
+            yield str(self._document.error(Fault(said, index)))
+
+
+def file_beside(policy: Path) -> Path:
+    """Return where the tests of a policy file are: ``policy.test.yaml`` for ``policy.yaml``."""
+    return policy.with_suffix(f".test{policy.suffix}")
+
+
+def _by(rule: str | None) -> str:
+    return "" if rule is None else f" by {shown(rule)}" if rule else " by no rule"
+
+
+def _check_sense(data: dict[str, Any], index: int, policy: Policy) -> None:
+    if "organization" not in data and data["expect"] != "public":
+        raise Fault("'organization' is missing; only a public method can do without", index)
+    names = {rule.name for rule in (*policy.rules, *policy.requirements.values())}
+    if data.get("rule") and data["rule"] not in names:
+        raise Fault(f"unknown rule {data['rule']!a}{did_you_mean(data['rule'], names)}", index, "rule")
+
+
+def _case(data: dict[str, Any]) -> Case:
+    client = data.get("client", "")
+    return Case(
+        name=data["name"],
+        call=Call(
+            method=data["method"],
+            metadata=tuple(data.get("headers", {}).items()),
+            peer=Peer(principals=(data["principal"],)) if "principal" in data else None,
+        ),
+        principal=Principal(
+            org_id=data.get("organization", ""),
+            client_id=client,
+            subject=client,
+            scopes=frozenset(data.get("scopes", ())),
+        ),
+        expect=data["expect"],
+        rule=data.get("rule"),
+    )

@@ -1,0 +1,319 @@
+"""Why a policy decides about a call as it does, in words.
+
+Nothing is matched here: each condition of a rule is asked as a rule of its own, by the engine that decides.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from authz.call.call import Call, Principal
+from authz.decisions.decision import Evidence
+from authz.errors import PeerUnknownError, PermissionDeniedError
+from authz.organizations.organization import Organization
+from authz.policy.index import Index
+from authz.policy.patterns import Patterns
+from authz.policy.policy import Policy
+from authz.policy.rules import PROTO, Rule, Words, headers_of
+from authz.runtime.text.printable import printable
+
+Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
+"""``undecided`` means that it depends on the caller's certificate, which is not known."""
+
+_UNASKED: Mapping[Verdict, str] = {"public": "the method is public", "suspended": "the organization is suspended"}
+_MOST_LISTED = 8
+_DENY, _PROTO, _ALLOW = "deny_rules", "proto", "allow_rules"
+_PATHS = "request.paths"
+
+
+class Ruling(NamedTuple):
+    """What a policy decides.
+
+    Args:
+        verdict: the outcome, in a word.
+        rule: the name of the rule that decided; empty where none did.
+        reason: that of the refusal; empty where there is none.
+
+    """
+
+    verdict: Verdict
+    rule: str = ""
+    reason: str = ""
+
+    @property
+    def list(self) -> str:
+        """The list in which the rule stands."""
+        return list_of(self.rule, is_deny=self.verdict != "allowed") if self.rule else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleExplanation:
+    """One rule, and why it did or did not match.
+
+    Args:
+        list: ``deny_rules``, ``proto`` or ``allow_rules``.
+        name: the rule's.
+        matches: whether it does; ``None`` if that depends on the caller's certificate, which is not known.
+        failed: of each kind of condition the first that does not hold, or is not known to.
+
+    """
+
+    list: str
+    name: str
+    matches: bool | None
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a policy decides about a call as it does.
+
+    Args:
+        method: what is called.
+        organization: who calls; empty where that is not asked.
+        is_listed: whether the policy's ``organizations`` has it.
+        tenant: the owner's own id for it, or ``""``.
+        groups: what it belongs to, in order.
+        is_suspended: whether every call of it is refused.
+        quota: the name of its plan, or ``""``.
+        ruling: what is decided.
+        rules: every rule, and what the ``.proto`` asks for, in the order in which they are asked; none for a public
+            method.
+
+    """
+
+    method: str
+    organization: str
+    is_listed: bool
+    tenant: str
+    groups: tuple[str, ...]
+    is_suspended: bool
+    quota: str
+    ruling: Ruling
+    rules: tuple[RuleExplanation, ...]
+
+    @property
+    def decisive(self) -> str:
+        """What decided, in one line."""
+        verdict, rule = self.ruling.verdict, self.ruling.rule
+        if self.ruling.list == _PROTO:
+            missing = next(each.failed for each in self.rules if each.list == _PROTO)
+            return (
+                f"the .proto asks for more: {'; '.join(missing)}"
+                if missing
+                else "the caller has what the .proto asks for"
+            )
+        if rule:
+            return f"rule {shown(rule)} of {self.ruling.list} matches"
+        if verdict in _UNASKED:
+            return f"{_UNASKED[verdict]}; no rule is asked"
+        if verdict == "undecided":
+            unknown = next(rule for rule in self.rules if rule.matches is None)
+            return f"rule {shown(unknown.name)} of {unknown.list}: {'; '.join(unknown.failed)}"
+        return self._nearest
+
+    @property
+    def _nearest(self) -> str:
+        nearest = min((rule for rule in self.rules if rule.list == _ALLOW), key=_distance, default=None)
+        if nearest is None:
+            return "no .proto declares who may call it, and no rule allows it"
+        return f"no rule allows it; the nearest, {shown(nearest.name)}: {'; '.join(nearest.failed)}"
+
+
+def decide(policy: Policy, call: Call, principal: Principal, organization: Organization | None = None) -> Ruling:
+    """Return what ``policy`` decides about ``call``, public methods included; the arguments are :func:`explain`'s."""
+    if call.method in policy.public:
+        return Ruling("public")
+    evidence = Evidence()
+    try:
+        policy.admit(call, principal, evidence, organization)
+    except PeerUnknownError:
+        return Ruling("undecided")
+    except PermissionDeniedError as error:
+        return Ruling(
+            "suspended" if error.reason == "organization_suspended" else "denied", evidence.rule, error.reason
+        )
+    return Ruling("allowed", evidence.rule)
+
+
+def explain(policy: Policy, call: Call, principal: Principal, organization: Organization | None = None) -> Explanation:
+    """Say what ``policy`` decides about ``call``, and of each of its rules why it did or did not match.
+
+    Args:
+        policy: the policy.
+        call: the call; what it depends on of a ``peer`` that is ``None`` is not known.
+        principal: who makes it; for a public method nobody need.
+        organization: what is known of the principal's, where that is more than is listed in ``policy``.
+
+    """
+    listed = policy.organization(principal.org_id)
+    organization = organization or listed
+    ruling = decide(policy, call, principal, organization)
+    question = _Question(call, principal, organization.groups)
+    return Explanation(
+        method=call.method,
+        organization=principal.org_id,
+        is_listed=principal.org_id in policy.organizations,
+        tenant=organization.tenant,
+        groups=tuple(sorted(organization.groups)),
+        is_suspended=organization.is_suspended,
+        # Plans are the policy's alone.
+        quota="" if listed.quota is None else listed.quota.name,
+        ruling=ruling,
+        rules=() if ruling.verdict == "public" else tuple(map(question.explain, rules_of(policy, call.method))),
+    )
+
+
+def as_data(explanation: Explanation) -> dict[str, Any]:
+    """Return ``explanation`` as plain data, ready for JSON."""
+    report = asdict(explanation)
+    ruling = report.pop("ruling")._asdict()
+    return {**ruling, "list": explanation.ruling.list, "decisive": explanation.decisive, **report}
+
+
+def conditions_of(rule: Rule) -> list[tuple[str, str]]:
+    """Return what ``rule`` asks, in words: of what, and which; nothing where it matches every call."""
+    asked = [
+        ("organization", rule.organizations),
+        ("group", rule.groups),
+        ("client", rule.clients),
+        ("scopes", [" and ".join(map(shown, sorted(words))) for words in rule.scopes] or None),
+        ("certificate like", None if rule.principals is None else _texts(rule.principals)),
+        ("method", None if rule.paths is None else _texts(rule.paths)),
+        *((f"header {shown(name)} like", _texts(values)) for name, values in rule.headers),
+    ]
+    return [(kind, _alternatives(texts)) for kind, texts in asked if texts is not None]
+
+
+class _Question:
+    """One call, about which rules are asked."""
+
+    def __init__(self, call: Call, principal: Principal, groups: Words) -> None:
+        self._call, self._principal, self._groups = call, principal, groups
+        self._headers = headers_of(call)
+
+    def explain(self, rule: Rule) -> RuleExplanation:
+        failed: dict[str, str] = {}
+        matches: bool | None = True
+        for kind, condition, failure in self._conditions(rule):
+            try:
+                holds = self._matches(condition)
+            except PeerUnknownError:
+                failed[kind] = f"{kind}: the caller's certificate is not known"
+                matches = None if matches else False
+                continue
+            if not holds:
+                failed.setdefault(kind, failure)
+                matches = False
+        of_list = list_of_rule(rule)
+        # A .proto calls them scopes, not source.scopes.
+        prefix = "source." if of_list == _PROTO else ""
+        texts = tuple(failure.removeprefix(prefix) for failure in failed.values())
+        return RuleExplanation(list=of_list, name=rule.name, matches=matches, failed=texts)
+
+    def _matches(self, rule: Rule) -> bool:
+        found = Index([rule]).find(self._call.method, self._principal, self._groups)
+        return any(each.matches_rest(self._call, self._headers) for each in found)
+
+    def _conditions(self, rule: Rule) -> Iterator[tuple[str, Rule, str]]:
+        """Yield the kind of each condition, a rule that asks for nothing else, and what to say if it does not hold."""
+        alone, call, principal = Rule(name=rule.name, is_deny=rule.is_deny), self._call, self._principal
+        if rule.organizations is not None:
+            kind = "source.organizations"
+            failure = f"{kind}: {_name(principal.org_id)} is not among {_listed(rule.organizations)}"
+            yield kind, replace(alone, organizations=rule.organizations), failure
+        if rule.groups is not None:
+            kind = "source.groups"
+            failure = f"{kind}: {_name(principal.org_id)} is in {_listed(self._groups)}, not in {_listed(rule.groups)}"
+            yield kind, replace(alone, groups=rule.groups), failure
+        if rule.clients is not None:
+            kind = "source.clients"
+            failure = f"{kind}: {_name(principal.client_id)} is not among {_listed(rule.clients)}"
+            yield kind, replace(alone, clients=rule.clients), failure
+        if rule.scopes:
+            kind = "source.scopes"
+            needed = " or ".join(" and ".join(map(shown, sorted(words))) for words in rule.scopes)
+            failure = f"{kind}: holds {_listed(principal.scopes)}, needs {needed}"
+            yield kind, replace(alone, scopes=rule.scopes), failure
+        if rule.principals is not None:
+            kind, names = "source.principals", () if call.peer is None else call.peer.principals
+            failure = f"{kind}: {_listed(names)} is not like {_listed(_texts(rule.principals))}"
+            yield kind, replace(alone, principals=rule.principals), failure
+        if rule.paths is not None:
+            kind = _PATHS
+            failure = f"{kind}: {_name(call.method)} is not like {_listed(_texts(rule.paths))}"
+            yield kind, replace(alone, paths=rule.paths), failure
+        for header, values in rule.headers:
+            kind = "request.headers"
+            # Its value may be a secret, so it is not repeated.
+            sent = f"what was sent is not like {_listed(_texts(values))}" if header in self._headers else "is not sent"
+            yield kind, replace(alone, headers=((header, values),)), f"{kind} {shown(header)}: {sent}"
+
+
+def _distance(rule: RuleExplanation) -> tuple[bool, int]:
+    # A rule about another method is further away than any about this one.
+    return any(failure.startswith(_PATHS) for failure in rule.failed), len(rule.failed)
+
+
+def rules_of(policy: Policy, method: str | None = None) -> list[Rule]:
+    """Return the rules of ``policy``, those of the ``.proto`` included, in the order in which they are asked.
+
+    Args:
+        policy: the policy.
+        method: leave out what the ``.proto`` asks of the callers of other methods.
+
+    """
+    denies = [rule for rule in policy.rules if rule.is_deny]
+    requirements = [rule for of_method, rule in policy.requirements.items() if method in (None, of_method)]
+    allows = [rule for rule in policy.rules if not rule.is_deny]
+    return [*denies, *requirements, *allows]
+
+
+def list_of_rule(rule: Rule) -> str:
+    """Return the list in which ``rule`` stands."""
+    return list_of(rule.name, is_deny=rule.is_deny)
+
+
+def list_of(rule: str, *, is_deny: bool) -> str:
+    """Return the list of a rule of that name that has denied a call, or has not."""
+    if rule.startswith(PROTO):
+        return _PROTO
+    return _DENY if is_deny else _ALLOW
+
+
+def impossible_paths(rule: Rule) -> list[str]:
+    """Return the paths of ``rule`` that nothing is like, since all methods and all paths of HTTP begin with ``/``."""
+    paths = _texts(rule.paths) if rule.paths else []
+    return [path for path in paths if not path.startswith(("/", "*")) or path == "**"]
+
+
+def shown(text: str) -> str:
+    """Return ``text`` as a terminal may show a stranger's words; in quotes unless all of it can be seen."""
+    fit = printable(text)
+    return fit if fit == text and text else f"'{fit}'"
+
+
+def _name(text: str) -> str:
+    return shown(text) if text else "none"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    names = [shown(text) for text in sorted(texts)]
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "") or "none"
+
+
+def _alternatives(texts: Iterable[str]) -> str:
+    names = [shown(text) for text in sorted(texts)]
+    more = len(names) - _MOST_LISTED
+    return " or ".join(names[:_MOST_LISTED]) + (f" or {more} more" if more > 0 else "")
+
+
+def _texts(patterns: Patterns) -> list[str]:
+    """Return the patterns as they were written."""
+    return [
+        *patterns.exact,
+        *(f"{prefix}*" for prefix in patterns.prefixes),
+        *(f"*{suffix}" for suffix in patterns.suffixes),
+        *(["*"] if patterns.any_text else []),
+    ]

@@ -1,0 +1,166 @@
+"""What another policy would have decided, by a log of decisions."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from authz.call.call import Call, Principal
+from authz.policy.explain.explanation import decide
+from authz.policy.memory import Memory
+from authz.policy.policy import Policy
+from authz.policy.rules import Rule
+
+_REMEMBERED = 10_000
+_OF_POLICIES = frozenset({"policy_denied", "organization_suspended"})
+_OF_SCOPES = "insufficient_scope"
+
+NO_TOKEN = "token needed"  # noqa: S105 - a word for people
+"""The verdict on a call without a token of a method that is not public."""
+
+
+class Change(NamedTuple):
+    """One kind of call about which the two policies differ.
+
+    Args:
+        method: what was called.
+        organization: who called; empty without a token.
+        old: the verdict of the old policy, and the rule.
+        new: that of the new one.
+
+    """
+
+    method: str
+    organization: str
+    old: tuple[str, str]
+    new: tuple[str, str]
+
+
+class Replay:
+    """Replay decisions through two policies, and count what would change.
+
+    Attributes:
+        changes: how often which call would be decided otherwise.
+        replayed: how many decisions both policies decided.
+        anonymous: how many have no organization: there was no good token, and only a public method can do without.
+        refused: how many were refused, or left undecided, for reasons that no policy changes.
+        conditional: how many depend on headers or on the caller's certificate, which the log does not hold.
+        unreadable: how many lines are no decisions.
+        surprising: how many replayed decisions are not those that the old policy makes.
+
+    """
+
+    def __init__(self, old: Policy, new: Policy) -> None:
+        self._old, self._new = _Replayed(old), _Replayed(new)
+        self.changes: Counter[Change] = Counter()
+        self.replayed = self.anonymous = self.refused = self.conditional = self.unreadable = self.surprising = 0
+
+    @property
+    def readable(self) -> int:
+        """How many decisions there were."""
+        return self.replayed + self.anonymous + self.refused + self.conditional
+
+    def feed(self, lines: Iterable[bytes]) -> None:
+        """Take in lines of a log, one at a time."""
+        for line in lines:
+            if line.isspace():
+                # Where a line was cut short by a full disk, the next one begins with a line break.
+                continue
+            try:
+                data = json.loads(line)
+                if data["event"] != "decision":
+                    # A stream that has ended was decided before.
+                    continue
+                decision = _Decision.of(data)
+            except (KeyError, RecursionError, TypeError, ValueError):
+                self.unreadable += 1
+            else:
+                self._take(decision)
+
+    def _take(self, decision: "_Decision") -> None:
+        old, new = self._old.decide(decision), self._new.decide(decision)
+        if decision.is_settled:
+            self.refused += 1
+        elif old.verdict == new.verdict == NO_TOKEN:
+            self.anonymous += 1
+        elif (old.depends_on or new.depends_on) and old != new:
+            self.conditional += 1
+        else:
+            self.replayed += 1
+            self._compare(decision, old, new)
+
+    def _compare(self, decision: "_Decision", old: "_Outcome", new: "_Outcome") -> None:
+        if not old.depends_on and decision.logged != (old.is_allowed, old.rule):
+            self.surprising += 1
+        if old != new:
+            change = Change(decision.method, decision.organization, (old.verdict, old.rule), (new.verdict, new.rule))
+            self.changes[change] += 1
+
+
+class _Decision(NamedTuple):
+    """One line of the log."""
+
+    method: str
+    organization: str
+    client: str
+    scopes: frozenset[str]
+    logged: tuple[bool, str]
+    is_settled: bool
+    """Whether a caller who is known was refused for something else than the policy."""
+
+    @classmethod
+    def of(cls, data: Any) -> "_Decision":
+        texts = [data[key] for key in ("method", "organization", "client", "verdict", "reason", "rule")]
+        scopes = data["scopes"]
+        if not (isinstance(scopes, list) and all(isinstance(text, str) for text in (*texts, *scopes))):
+            raise TypeError
+        method, organization, client, verdict, reason, rule = texts
+        is_allowed = verdict == "allowed"
+        # Routes ask for scopes, too, and name no rule.
+        is_of_policy = reason in _OF_POLICIES or (reason == _OF_SCOPES and bool(rule))
+        is_settled = bool(organization) and not is_allowed and not is_of_policy
+        return cls(method, organization, client, frozenset(scopes), (is_allowed, rule), is_settled)
+
+
+class _Outcome(NamedTuple):
+    verdict: str
+    rule: str = ""
+    depends_on: tuple[Rule, ...] = ()
+
+    @property
+    def is_allowed(self) -> bool:
+        return self.verdict in ("allowed", "public")
+
+
+class _Replayed:
+    """A policy that is asked about what a log holds of a call."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._remembered = Memory[tuple[str, str, str, frozenset[str]], _Outcome](_REMEMBERED)
+
+    def decide(self, decision: _Decision) -> _Outcome:
+        key = (decision.method, decision.organization, decision.client, decision.scopes)
+        outcome = self._remembered.get(key)
+        if outcome is None:
+            outcome = self._decide(decision)
+            self._remembered.remember(key, outcome)
+        return outcome
+
+    def _decide(self, decision: _Decision) -> _Outcome:
+        call = Call(method=decision.method, metadata=())
+        if not decision.organization:
+            return _Outcome("public" if call.method in self._policy.public else NO_TOKEN)
+        principal = Principal(
+            org_id=decision.organization, client_id=decision.client, subject=decision.client, scopes=decision.scopes
+        )
+        verdict, rule, _ = decide(self._policy, call, principal)
+        # Before either of these no rule is asked.
+        if verdict not in ("public", "suspended") and (candidates := self._conditional(call.method, principal)):
+            return _Outcome("conditional", depends_on=candidates)
+        return _Outcome(verdict, rule)
+
+    def _conditional(self, method: str, principal: Principal) -> tuple[Rule, ...]:
+        """Return the rules that may decide, if what they ask for besides is not known; else none."""
+        candidates = self._policy.candidates(method, principal)
+        return candidates if candidates and candidates[0].is_conditional else ()

@@ -1,0 +1,1 @@
+"""What .proto files declare: who may call, and whose data requests are about."""

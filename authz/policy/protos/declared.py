@@ -1,0 +1,186 @@
+"""What ``.proto`` files ask of callers, and what a policy file beside them may make of it: less, unless it overrides.
+
+Whatever they ask of a method becomes one rule, which goes between the deny rules and the allow rules of the file.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from authz.call.call import Principal
+from authz.errors import ConfigError, InsufficientScopeError, PermissionDeniedError
+from authz.issuer.introspection import Assurance
+from authz.organizations.organization import Organization
+from authz.policy.index import Index
+from authz.policy.patterns import Patterns
+from authz.policy.protos.access import Access
+from authz.policy.rules import PROTO, Rule, Words
+from authz.policy.text.compiler import Names, closest_first
+from authz.runtime.text.document import Fault
+
+
+class Protos(NamedTuple):
+    """What ``.proto`` files declare.
+
+    Args:
+        access: what they ask for, by method; a method that is not here is none of theirs.
+        source: what to call them in an error.
+
+    """
+
+    access: Mapping[str, Access]
+    source: str
+
+    @classmethod
+    def of(cls, access: Mapping[str, Access | None], source: str) -> "Protos":
+        """Return what is declared in what has been read.
+
+        Raises:
+            ConfigError: nothing is.
+
+        """
+        declared = {method: each for method, each in access.items() if each is not None}
+        if not declared:
+            raise ConfigError(
+                f"{source}: no method declares who may call it; give its service (authz.v1.default_access), or it "
+                "(authz.v1.access)"
+            )
+        return cls(declared, source)
+
+
+NO_PROTOS = Protos(MappingProxyType({}), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmet(Rule):
+    """What a caller does not meet of what a ``.proto`` asks for: a rule that denies.
+
+    Args:
+        lacking: scopes that would do, if the caller lacks nothing else.
+
+    """
+
+    lacking: Words = frozenset()
+
+    def refusal(self) -> PermissionDeniedError:
+        """Return what the caller gets: if scopes are all that is missing, they are named (RFC 6750 section 3.1)."""
+        if self.lacking:
+            return InsufficientScopeError(self.lacking, rule=self.name)
+        return PermissionDeniedError("the .proto asks for more", reason="policy_denied", rule=self.name)
+
+
+class Declared:
+    """What ``.proto`` files ask for, together with a file.
+
+    Args:
+        protos: what they declare.
+        data: the file, which has been checked against the schema.
+        organizations: those that the file lists.
+
+    Attributes:
+        public: methods that anybody may call, by either.
+        requirements: what is asked of the callers of a method, by the method; empty if the file's rules decide alone.
+        assurances: of the methods about whose tokens the file says nothing.
+
+    Raises:
+        Fault: the file grants what the ``.proto`` files do not.
+        ConfigError: they name organizations or groups that the file does not know.
+
+    """
+
+    def __init__(self, protos: Protos, data: Mapping[str, Any], organizations: Mapping[str, Organization]) -> None:
+        overrides: bool = data.get("override", False)
+        if not overrides:
+            _check_public(protos, data.get("public", ()))
+        groups = data.get("groups", ())
+        if organizations or groups:
+            # Without a list of them nobody can say which there are.
+            _check_names(protos, Names(organizations, groups))
+        public = (method for method, access in protos.access.items() if access.public)
+        self.public: frozenset[str] = frozenset(public).union(data.get("public", ()))
+        self.assurances = _assurances(protos, data.get("introspect", {}), overrides=overrides)
+        self._is_narrowed = "allow_rules" in data
+        asked = {} if overrides and self._is_narrowed else protos.access
+        rules = {method: _rule(method, access) for method, access in asked.items()}
+        self.requirements: Mapping[str, Rule] = MappingProxyType(rules)
+        self._callers = Index(replace(rule, scopes=()) for rule in rules.values())
+
+    def combined(self, found: Iterable[Rule], method: str, principal: Principal, groups: Words) -> Iterable[Rule]:
+        """Return the rules that may decide, in order.
+
+        Args:
+            found: those of the file that match.
+            method: what is called.
+            principal: who calls.
+            groups: of the principal's organization.
+
+        """
+        requirement = self.requirements.get(method)
+        if requirement is None:
+            return found
+        rules = list(found)
+        answer = self._answer(requirement, method, principal, groups)
+        if answer.is_deny or not self._is_narrowed:
+            return [*(rule for rule in rules if rule.is_deny), answer]
+        return rules
+
+    def _answer(self, requirement: Rule, method: str, principal: Principal, groups: Words) -> Rule:
+        if not any(self._callers.find(method, principal, groups)):
+            return Unmet(name=requirement.name, is_deny=True)
+        if not requirement.has_scopes(principal.scopes):
+            return Unmet(name=requirement.name, is_deny=True, lacking=requirement.scopes[0])
+        return requirement
+
+
+def _rule(method: str, access: Access) -> Rule:
+    return Rule(
+        name=f"{PROTO}{method}",
+        is_deny=False,
+        paths=Patterns.of([method]),
+        organizations=access.organizations or None,
+        groups=access.groups or None,
+        clients=access.clients or None,
+        scopes=access.scopes,
+    )
+
+
+def _check_public(protos: Protos, public: Iterable[str]) -> None:
+    for index, method in enumerate(public):
+        access = protos.access.get(method)
+        if access is not None and not access.public:
+            raise Fault(
+                f"{method!a} is not public in its .proto; say so there, or say override: true here", "public", index
+            )
+
+
+def _check_names(protos: Protos, names: Names) -> None:
+    for method, access in protos.access.items():
+        try:
+            names.check({"organizations": sorted(access.organizations), "groups": sorted(access.groups)})
+        except Fault as fault:
+            raise ConfigError(f"{protos.source}: {method}: {fault.message}") from None
+
+
+def _assurances(protos: Protos, introspect: Mapping[str, Any], *, overrides: bool) -> Mapping[str, Assurance]:
+    """Return what is asked for where the file names no method, once it is sure that it asks for more where it does."""
+    patterns = [(text, Patterns.of([text])) for text in closest_first(introspect)]
+    found = {}
+    for method, access in protos.access.items():
+        if access.max_age is None:
+            continue
+        declared = Assurance(max_age=access.max_age, if_unavailable=access.if_unavailable)
+        named = next((text for text, pattern in patterns if pattern.matches(method)), None)
+        if named is None:
+            found[method] = declared
+        elif not overrides and not _is_as_sure(Assurance(**introspect[named]), declared):
+            raise Fault(
+                f"{method!a} would be less sure than its .proto wants: max_age {declared.max_age:g}, if_unavailable "
+                f"{declared.if_unavailable}; ask for as much, or say override: true",
+                *("introspect", named),
+            )
+    return found
+
+
+def _is_as_sure(one: Assurance, other: Assurance) -> bool:
+    return one.max_age <= other.max_age and (one.if_unavailable == "deny" or other.if_unavailable == "local")

@@ -1,0 +1,56 @@
+"""What a policy says of quotas: the plans, by name, and who has which."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from authz.organizations.quota import Quota, counter_of
+from authz.policy.text.schema import did_you_mean
+from authz.runtime.text.document import Fault
+
+
+def quotas_from(data: Mapping[str, Any]) -> dict[str, Quota]:
+    """Return the plans of a document, by name; it has been checked against the schema.
+
+    Raises:
+        Fault: a plan that limits nothing, that nobody has, or that there is not.
+
+    """
+    quotas: dict[str, Quota] = {}
+    for name, plan in data.get("quotas", {}).items():
+        try:
+            quotas[name] = _quota(name, plan)
+        except Fault as fault:
+            raise fault.within("quotas", name) from None
+    _check_names(data, quotas)
+    return quotas
+
+
+def _quota(name: str, plan: Mapping[str, Any]) -> Quota:
+    if not plan:
+        raise Fault(f"quota {name!a} limits nothing; give requests_per_second, concurrent_streams or both")
+    rate = plan.get("requests_per_second")
+    if rate is None:
+        if "burst" in plan:
+            raise Fault("burst needs requests_per_second, at which it is refilled", "burst")
+        return Quota(name, concurrent_streams=plan["concurrent_streams"])
+    quota = Quota(name, float(rate), plan.get("burst", math.ceil(rate)), plan.get("concurrent_streams"))
+    try:
+        counter_of(float(rate), quota.burst)
+    except ModuleNotFoundError:
+        raise Fault(
+            "requests_per_second needs the extra 'policy': pip install 'grpc-org-authz[policy]'", "requests_per_second"
+        ) from None
+    return quota
+
+
+def _check_names(data: Mapping[str, Any], quotas: Mapping[str, Quota]) -> None:
+    named: dict[tuple[str, ...], Any] = {("default_quota",): data.get("default_quota")}
+    for org_id, organization in data.get("organizations", {}).items():
+        named["organizations", org_id, "quota"] = organization.get("quota")
+    for place, name in named.items():
+        if name is not None and name not in quotas:
+            raise Fault(f"unknown quota {name!a}{did_you_mean(name, quotas) or '; quotas has none of it'}", *place)
+    used = set(named.values())
+    for name in (name for name in quotas if name not in used):
+        raise Fault(f"nobody has the quota {name!a}; name it in an organization or default_quota", "quotas", name)

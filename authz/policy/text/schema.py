@@ -1,0 +1,316 @@
+"""The language, as a JSON Schema, and the check of a document against it.
+
+The schema is the one source of truth: it is shipped as ``policy.schema.json``
+for editors, and compiled here into a check that says what is wrong in words.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from authz.issuer.introspection import ACTIVE_SECONDS
+from authz.runtime.text.document import Fault
+from authz.token.claims import IDENTIFIER, SCOPE
+
+WORD = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+"""What the name of a group is."""
+
+Schema = dict[str, Any]
+
+
+def _text(description: str = "", **more: Any) -> Schema:
+    return {"type": "string", **({"description": description} if description else {}), **more}
+
+
+def _list(items: Schema, description: str, **more: Any) -> Schema:
+    return {"type": "array", "description": description, "items": items, "uniqueItems": True, **more}
+
+
+def _record(properties: Mapping[str, Schema], description: str, *required: str) -> Schema:
+    return {
+        "type": "object",
+        "description": description,
+        "properties": dict(properties),
+        "additionalProperties": False,
+        **({"required": list(required)} if required else {}),
+    }
+
+
+def _mapping(keys: Schema, values: Schema, description: str) -> Schema:
+    return {"type": "object", "description": description, "propertyNames": keys, "additionalProperties": values}
+
+
+_IDENTIFIER = _text(pattern=f"^{IDENTIFIER}$", title="an identifier: visible ASCII without quotes, commas, backslashes")
+_WORD = _text(pattern=f"^{WORD}$", title="a word of letters, digits, dots, hyphens")
+_SCOPES = _text(pattern=f"^{SCOPE}( {SCOPE})*$", title="scopes with one space between them")
+_METHOD = _text(pattern=r"^/[^\s?#,*]+$", title="a full method name such as /grpc.health.v1.Health/Check")
+_PATH_PATTERN = _text(pattern=r"^(/[^\s?#]*|\*[^\s?#]*)$", title="a method, /prefix*, *suffix or *")
+_MATCHES = "each `abc`, `abc*`, `*abc`, or `*` for anything that is not empty"
+
+_SOURCE = _record(
+    {
+        "principals": _list(_text(), f"Identities of the peer's certificate (A43), {_MATCHES}; none is any."),
+        "organizations": _list(_IDENTIFIER, "Organizations, by id.", minItems=1),
+        "groups": _list(_WORD, "Groups of organizations.", minItems=1),
+        "clients": _list(_IDENTIFIER, "M2M applications, by client id.", minItems=1),
+        "scopes": _list(_SCOPES, "Sets of scopes, of which the token must hold one wholly.", minItems=1),
+    },
+    "Who calls: whatever is given must match; nothing given matches anybody.",
+)
+_HEADER = _record(
+    {
+        "key": _text("The name, in any case.", minLength=1),
+        "values": _list(_text(), f"Values, {_MATCHES}; several headers of a name count as one.", minItems=1),
+    },
+    "One header (A43).",
+    "key",
+    "values",
+)
+_REQUEST = _record(
+    {
+        "paths": _list(_text(), f"Full method names, {_MATCHES}; none is any."),
+        "headers": {"type": "array", "description": "Headers that must all match (A43).", "items": _HEADER},
+    },
+    "What is called: whatever is given must match; nothing given matches any call.",
+)
+_RULE = _record(
+    {
+        "name": _text("What logs call it; no other rule of the list has it.", minLength=1),
+        "source": _SOURCE,
+        "request": _REQUEST,
+    },
+    "One rule (A43): it matches where both its source and its request do.",
+    "name",
+)
+_ASSURANCE = _record(
+    {
+        "max_age": {
+            "type": "number",
+            "description": "Seconds that the issuer's word may be old; 0, the default, asks for every call.",
+            "minimum": 0,
+            "maximum": ACTIVE_SECONDS,
+        },
+        "if_unavailable": _text(
+            "When the issuer cannot be asked: deny, or local to believe the signature.", enum=["deny", "local"]
+        ),
+    },
+    "How sure a method must be that a token has not been withdrawn.",
+)
+_QUOTA = _record(
+    {
+        "requests_per_second": {
+            "type": "number",
+            "description": "How many calls an organization may make in the long run.",
+            "minimum": 0.001,
+            "maximum": 1_000_000,
+        },
+        "burst": {
+            "type": "integer",
+            "description": "How many calls it may make at once; by default as many as in a second, and at least one.",
+            "minimum": 1,
+            "maximum": 1_000_000,
+        },
+        "concurrent_streams": {
+            "type": "integer",
+            "description": "How many streams it may have open.",
+            "minimum": 1,
+            "maximum": 1_000_000,
+        },
+    },
+    "A plan: how much an organization may call, in each process that counts.",
+)
+_ORGANIZATION = _record(
+    {
+        "name": _text("What people call it."),
+        "tenant": {**_IDENTIFIER, "description": "The owner's own id for it, told to backends as x-org-tenant."},
+        "groups": _list(_WORD, "What it belongs to, for rules to name."),
+        "status": _text("suspended refuses every call of it.", enum=["active", "suspended"]),
+        "quota": {**_WORD, "description": "Which of quotas it has; default_quota if it is missing."},
+        "labels": _mapping(_text(minLength=1), _text(), "Anything else that is to be known of it."),
+    },
+    "One organization.",
+)
+_LOGGER = _record(
+    {
+        "name": _text("The type of logger.", minLength=1),
+        "config": {"type": "object", "description": "Its own."},
+        "is_optional": {"type": "boolean", "description": "Whether one that is not known is passed over."},
+    },
+    "One audit logger (A59).",
+    "name",
+)
+_AUDIT = _record(
+    {
+        "audit_condition": _text("When to log.", enum=["NONE", "ON_DENY", "ON_ALLOW", "ON_DENY_AND_ALLOW"]),
+        "audit_loggers": {"type": "array", "description": "Loggers.", "items": _LOGGER},
+    },
+    "What A59 calls audit logging; checked, and left to the decision log.",
+)
+
+SCHEMA: Schema = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "Policy",
+    **_record(
+        {
+            "name": _text("The policy's name.", minLength=1),
+            "deny_rules": {"type": "array", "description": "Asked first; a match refuses.", "items": _RULE},
+            "allow_rules": {
+                "type": "array",
+                "description": "Asked then; a match allows, and no match refuses. Required, unless .proto files "
+                "declare who may call.",
+                "items": _RULE,
+                "minItems": 1,
+            },
+            "override": {
+                "type": "boolean",
+                "description": "Whether the file may grant what .proto files do not; by default it only narrows them.",
+            },
+            "audit_logging_options": _AUDIT,
+            "public": _list(_METHOD, "Methods that anybody may call, without a token; no rule is asked."),
+            "introspect": _mapping(
+                _PATH_PATTERN, _ASSURANCE, "Methods whose tokens the issuer is asked about; the longest pattern counts."
+            ),
+            "groups": _list(_WORD, "Groups that a directory may name, and organizations here need not."),
+            "organizations": _mapping(_IDENTIFIER, _ORGANIZATION, "What is known of organizations, by id."),
+            "quotas": _mapping(_WORD, _QUOTA, "Plans, by name, for organizations to have."),
+            "default_quota": {**_WORD, "description": "Which of quotas every other organization has, strangers too."},
+        },
+        "Who may call what: deny, then allow, else deny. A superset of the gRPC authorization policy (gRFC A43).",
+        "name",
+    ),
+}
+
+
+def as_json() -> str:
+    """Return the schema as the text that is shipped."""
+    return json.dumps(SCHEMA, indent=2) + "\n"
+
+
+Check = Callable[[Any], None]
+"""Raises a :class:`Fault` if a value is not what it must be."""
+
+
+def compiled(schema: Schema) -> Check:
+    """Return the check that values are what ``schema`` says, in the part of JSON Schema that is used here."""
+    kinds: dict[str, Callable[[Schema], Check]] = {
+        "object": _check_object,
+        "array": _check_array,
+        "string": _check_string,
+        "number": _check_number,
+        "integer": _check_integer,
+        "boolean": _check_boolean,
+    }
+    return kinds[schema["type"]](schema)
+
+
+def _check_object(schema: Schema) -> Check:
+    fields = {name: compiled(field) for name, field in schema.get("properties", {}).items()}
+    others = schema.get("additionalProperties", True)
+    check_other = compiled(others) if isinstance(others, dict) else None
+    check_name = compiled(schema["propertyNames"]) if "propertyNames" in schema else None
+    required = schema.get("required", ())
+
+    def check(value: Any) -> None:
+        if not isinstance(value, dict):
+            raise Fault(f"must be a mapping, not {_kind(value)}")
+        for name, item in value.items():
+            check_item = fields.get(name, check_other)
+            if check_item is None:
+                if others is False:
+                    raise Fault(f"unknown key {name!a}{did_you_mean(name, fields)}", name)
+                continue
+            try:
+                if check_name is not None:
+                    check_name(name)
+                check_item(item)
+            except Fault as fault:
+                raise fault.within(name) from None
+        for name in required:
+            if name not in value:
+                raise Fault(f"{name!a} is missing")
+
+    return check
+
+
+def _check_array(schema: Schema) -> Check:
+    check_item = compiled(schema["items"])
+    is_set, needs_items = schema.get("uniqueItems", False), schema.get("minItems", 0) > 0
+
+    def check(value: Any) -> None:
+        if not isinstance(value, list):
+            raise Fault(f"must be a list, not {_kind(value)}")
+        if needs_items and not value:
+            raise Fault("must not be an empty list, which would look like nobody and mean anybody")
+        for index, item in enumerate(value):
+            try:
+                check_item(item)
+            except Fault as fault:
+                raise fault.within(index) from None
+        if is_set and len(set(value)) != len(value):
+            index = next(index for index, item in enumerate(value) if item in value[:index])
+            raise Fault(f"{value[index]!a} stands twice", index)
+
+    return check
+
+
+def _check_string(schema: Schema) -> Check:
+    pattern = re.compile(schema["pattern"].removeprefix("^").removesuffix("$")) if "pattern" in schema else None
+    words, is_needed = schema.get("enum"), schema.get("minLength", 0) > 0
+
+    def check(value: Any) -> None:
+        if not isinstance(value, str):
+            hint = "" if isinstance(value, dict | list) else "; put it in quotes"
+            raise Fault(f"must be text, not {_kind(value)}{hint}")
+        if is_needed and not value:
+            raise Fault("must not be empty")
+        if words is not None and value not in words:
+            raise Fault(f"{value!a} must be {' or '.join(words)}{did_you_mean(value, words)}")
+        if pattern is not None and not pattern.fullmatch(value):
+            raise Fault(f"{value!a} is not {schema['title']}")
+
+    return check
+
+
+def _check_number(schema: Schema) -> Check:
+    least, most = schema["minimum"], schema["maximum"]
+
+    def check(value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise Fault(f"must be a number from {least:g} to {most:g}")
+
+    return check
+
+
+def _check_integer(schema: Schema) -> Check:
+    least, most = schema["minimum"], schema["maximum"]
+
+    def check(value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise Fault(f"must be a whole number from {least} to {most}")
+
+    return check
+
+
+def _check_boolean(_schema: Schema) -> Check:
+    def check(value: Any) -> None:
+        if not isinstance(value, bool):
+            raise Fault(f"must be true or false, not {_kind(value)}")
+
+    return check
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "a mapping", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    return "nothing" if value is None else names.get(type(value), type(value).__name__)
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown ``word``: the nearest of ``words``, if one is near."""
+    nearest = difflib.get_close_matches(str(word), words, n=1)
+    return f"; did you mean {nearest[0]!a}?" if nearest else ""
+
+
+check: Check = compiled(SCHEMA)
+"""Check a whole document."""

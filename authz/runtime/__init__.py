@@ -1,0 +1,1 @@
+"""Time, threads, questions to other servers, files: what knows nothing of calls."""

@@ -1,0 +1,166 @@
+"""Callbacks at given times, on one thread that sleeps until the first of them is due."""
+
+import heapq
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from authz.runtime import fork, telemetry
+from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
+from authz.runtime.threads import restarting
+
+# How long the thread stays without work: long enough not to start one for every alarm.
+_LINGER = 10.0
+# Fewer than this, alarms that are over are not worth sweeping.
+_FEW = 64
+
+LOOK_SECONDS = 5.0
+"""How late an alarm may be where the time of day was set forward, or the machine was suspended. The thread sleeps by
+the other clock, so once in so many seconds it looks at the time of day, and at the first alarm however many wait."""
+
+
+@dataclass(slots=True, eq=False)
+class Alarm:
+    """A callback that is due at ``at``; see :meth:`Alarms.set`."""
+
+    at: Moment
+    callback: Callable[[], object] | None
+
+
+class Alarms:
+    """Call back, each time on the same thread; what is called must not block.
+
+    Costs a thread while there is anything to wait for, and nothing per alarm but memory.
+
+    Args:
+        name: of the thread.
+        clock: the clocks that alarms are set by.
+        look_seconds: how often the thread looks at the time of day while an alarm is set by it.
+
+    """
+
+    def __init__(self, name: str, *, clock: Clock = SYSTEM_CLOCK, look_seconds: float = LOOK_SECONDS) -> None:
+        self._name = name
+        self._clock = clock
+        self._look_seconds = look_seconds
+        self.after_fork()
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Forget the alarms and the thread, which are the parent's."""
+        self._changed = threading.Condition(threading.Lock())
+        self._ringing = threading.Lock()
+        # Each alarm is in both, for after a step of a clock their orders differ.
+        self._by_time, self._by_monotonic = _Heap(), _Heap()
+        self._thread: threading.Thread | None = None
+        self._wakes_at = math.inf
+
+    def set(self, at: Moment, callback: Callable[[], object]) -> Alarm:
+        """Have ``callback`` called at ``at``, once, by whichever clock comes to it first."""
+        alarm = Alarm(at, callback)
+        with self._changed:
+            is_first_by_time = at.time < math.inf and not self._by_time
+            self._by_time.push(at.time, alarm)
+            self._by_monotonic.push(at.monotonic, alarm)
+            if self._thread is None:
+                thread = threading.Thread(target=restarting(self._keep_time), name=self._name, daemon=True)
+                thread.start()
+                # Not before: where no thread can be had, the next alarm must ask for one again.
+                self._thread = thread
+            elif at.monotonic < self._wakes_at or is_first_by_time:
+                self._changed.notify()
+        return alarm
+
+    def cancel(self, alarm: Alarm) -> None:
+        """Have nothing called, if it has not been yet."""
+        with self._changed:
+            if alarm.callback is None:
+                return
+            alarm.callback = None
+            self._by_time.lose(alarm.at.time)
+            self._by_monotonic.lose(alarm.at.monotonic)
+
+    def ring(self) -> None:
+        """Call back what is due by now, on this thread."""
+        # One at a time: whoever has rung knows that all that was due has been called.
+        with self._ringing:
+            now = self._clock.now()
+            # What is due stays where it is until its turn: if this thread dies meanwhile, it is called by the next.
+            while (callback := self._next_due(now)) is not None:
+                try:
+                    callback()
+                except BaseException as error:  # noqa: BLE001 - SystemExit too: the others must be called all the same
+                    telemetry.unforeseen(self._name, error)
+
+    def _next_due(self, now: Moment) -> Callable[[], object] | None:
+        with self._changed:
+            for alarm, callback in self._by_monotonic.pop(now.monotonic):
+                self._by_time.lose(alarm.at.time)
+                return callback
+            for alarm, callback in self._by_time.pop(now.time):
+                self._by_monotonic.lose(alarm.at.monotonic)
+                return callback
+        return None
+
+    def _keep_time(self) -> None:
+        is_idle = False
+        while True:
+            with self._changed:
+                now = self._clock.monotonic()
+                has_work = bool(self._by_time or self._by_monotonic)
+                if not has_work and is_idle:
+                    self._thread = None
+                    return
+                self._wakes_at = min(
+                    self._by_monotonic.first,
+                    now + self._look_seconds if self._by_time else math.inf,
+                    math.inf if has_work else now + _LINGER,
+                )
+                is_idle = not has_work
+                if self._wakes_at > now:
+                    self._changed.wait(min(self._wakes_at - now, threading.TIMEOUT_MAX))
+            self.ring()
+
+
+class _Heap:
+    """Alarms in the order of one clock; those that are over stay until it is their turn, or mostly such are left."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[float, int, Alarm]] = []
+        self._numbers = itertools.count()
+        self._over = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def first(self) -> float:
+        """When the first one is due."""
+        return self._entries[0][0] if self._entries else math.inf
+
+    def push(self, at: float, alarm: Alarm) -> None:
+        """Take in an alarm, if it goes by this clock."""
+        if at < math.inf:
+            heapq.heappush(self._entries, (at, next(self._numbers), alarm))
+
+    def pop(self, now: float) -> Iterator[tuple[Alarm, Callable[[], object]]]:
+        """Take out what is due by ``now``, and return that of it which was not over, with what it calls."""
+        while self._entries and self._entries[0][0] <= now:
+            alarm = heapq.heappop(self._entries)[2]
+            callback, alarm.callback = alarm.callback, None
+            if callback is None:
+                self._over -= 1
+            else:
+                yield alarm, callback
+
+    def lose(self, at: float) -> None:
+        """Count one that is over, and was to be due at ``at``: taking it out would mean a search."""
+        if at == math.inf:
+            return
+        self._over += 1
+        if self._over > max(_FEW, len(self._entries) // 2):
+            self._entries = [entry for entry in self._entries if entry[2].callback is not None]
+            heapq.heapify(self._entries)
+            self._over = 0

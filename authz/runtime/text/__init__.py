@@ -1,0 +1,1 @@
+"""Text in files, logs and terminals."""

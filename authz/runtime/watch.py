@@ -1,0 +1,192 @@
+"""Files that change while a program runs: edited, replaced by another, or by way of a link that points elsewhere."""
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from authz.errors import ConfigError
+from authz.runtime import fork, telemetry
+from authz.runtime.threads import restarting
+
+# A file is read when nothing has happened to it, or beside it, for so long; some programs write in pieces.
+_STILL_MS, _MOST_MS = 100, 400
+# Changes may come unannounced: on file systems of other machines, or while a link is followed. So look all the same.
+_LOOK_MS = 1000
+# As many links as Linux follows.
+_MOST_LINKS = 40
+
+_Stamp = tuple[int, ...]
+
+
+class Files:
+    """Some files as they were when somebody looked last.
+
+    Args:
+        paths: where they are; they need not exist.
+        now: the time of day, in nanoseconds.
+
+    """
+
+    def __init__(self, paths: Iterable[str | os.PathLike[str]], now: Callable[[], int] = time.time_ns) -> None:
+        self._now = now
+        self._paths = tuple(os.fspath(path) for path in paths)
+        self._stamps = self._stamps_now()
+        # File systems count in ticks: what is written in the tick of this look shows in no stamp.
+        self._is_sure = not self._is_fresh(self._stamps)
+        self._digests = self._digests_now()
+
+    def have_changed(self) -> bool:
+        """Look, and say whether what is in them is something else than at the last look that found them at rest."""
+        stamps = self._stamps_now()
+        if (stamps == self._stamps and self._is_sure) or self._is_fresh(stamps):
+            return False
+        digests = self._digests_now()
+        if stamps != self._stamps_now():
+            return False
+        self._stamps, self._is_sure = stamps, True
+        before, self._digests = self._digests, digests
+        return digests != before
+
+    def are_fresh(self) -> bool:
+        """Say whether somebody has written just now, and may go on to."""
+        return self._is_fresh(self._stamps_now())
+
+    def are_the_same(self) -> bool:
+        """Say whether nobody has touched them since the last look."""
+        return self._stamps_now() == self._stamps
+
+    def folders(self) -> set[str]:
+        """Return the folders where a change shows: of each file, and of every link on the way there."""
+        return {folder for path in self._paths for folder in _folders_of(path)}
+
+    def _is_fresh(self, stamps: Iterable[_Stamp | None]) -> bool:
+        now = self._now()
+        # Not in the future, where another machine's clock tells the time.
+        return any(0 <= now - stamp[-1] < _STILL_MS * 1_000_000 for stamp in stamps if stamp is not None)
+
+    def _stamps_now(self) -> list[_Stamp | None]:
+        return list(map(_stamp, self._paths))
+
+    def _digests_now(self) -> list[bytes | None]:
+        return list(map(_digest, self._paths))
+
+
+class Watch:
+    """Call back whenever files have changed, on a thread of its own.
+
+    Args:
+        files: what to watch; changes since those were built count.
+        changed: is called with those that have changed. What it raises is logged.
+
+    Raises:
+        ConfigError: the extra is not installed.
+
+    """
+
+    def __init__(self, files: Sequence[Files], changed: Callable[[Files], object]) -> None:
+        try:
+            from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - the extra's
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] != "watchfiles":
+                raise
+            raise ConfigError("reload: it needs the extra 'policy': pip install 'grpc-org-authz[policy]'") from None
+        # What watchfiles.watch() wraps; that does not say when it has begun, so changes before would be missed.
+        self._notifier = RustNotify
+        self._files, self._changed = files, changed
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        fork.register(self)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=restarting(self._run), name="authz-watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no more; what has been called is over when this returns."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def after_fork(self) -> None:
+        """Watch in the child as well, if the parent did."""
+        if self._thread is not None:
+            self.start()
+
+    def _run(self) -> None:
+        has_failed = False
+        while not self._stop.is_set():
+            try:
+                self._look_when_told()
+                has_failed = False
+            except Exception as error:  # noqa: BLE001 - whatever it is, changes must count
+                # Too many watches for this machine, or a folder that has gone just now.
+                if not has_failed:
+                    telemetry.unforeseen("watch", error)
+                has_failed = True
+                self._stop.wait(_LOOK_MS / 1000)
+
+    def _look_when_told(self) -> None:
+        """Look whenever something happens near a file, until that is elsewhere."""
+        self._look()
+        folders = self._folders()
+        # debug, force_polling, poll_delay_ms, recursive, ignore_permission_denied
+        options = False, False, 0, False, True
+        with self._notifier(sorted(path for path, _ in folders), *options) as notifier:
+            while not self._stop.is_set():
+                self._look()
+                if self._folders() != folders:
+                    return
+                is_soon = any(files.are_fresh() for files in self._files)
+                notifier.watch(_MOST_MS, _STILL_MS, _STILL_MS if is_soon else _LOOK_MS, self._stop)
+
+    def _look(self) -> None:
+        for files in self._files:
+            if files.have_changed():
+                self._changed(files)
+
+    def _folders(self) -> set[tuple[str, int]]:
+        # By their numbers, too: one that was made anew under the same name is another.
+        return {(folder, Path(folder).stat().st_ino) for files in self._files for folder in files.folders()}
+
+
+def _stamp(path: str) -> _Stamp | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _digest(path: str) -> bytes | None:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    """Yield the folder of a file, and that of each link which leads there."""
+    *folders, name = Path(path).absolute().parts
+    place, rest, links = Path(), [*folders, name], 0
+    while rest:
+        step = place / rest.pop(0)
+        if rest and step.name == "..":
+            place = place.parent
+        elif step.is_symlink() and links < _MOST_LINKS:
+            yield str(_existing(place))
+            links += 1
+            rest = [*step.readlink().parts, *rest]
+        elif rest:
+            place = step
+    yield str(_existing(place))
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.is_dir() or folder == folder.parent else _existing(folder.parent)

@@ -1,0 +1,112 @@
+"""What the page asks, of one process or of several workers: the questions, their answers, and what may be ordered."""
+
+from typing import Any, Literal, NamedTuple, Protocol
+
+from authz.errors import ConfigError
+from authz.judge.authorizer import Authorizer
+
+Verb = Literal["suspend", "resume", "revoke", "reinstate"]
+"""The first two are said of an organization, the others of a client."""
+
+Json = dict[str, Any]
+
+MAX_IN_FORCE = 10_000
+"""How many organizations and clients may be suspended and revoked at run time, together."""
+
+_CONTRARY: dict[Verb, Verb] = {"resume": "suspend", "reinstate": "revoke"}
+
+
+class Order(NamedTuple):
+    """One thing that an operator wants.
+
+    Args:
+        verb: what is to be done.
+        id: to whom.
+
+    """
+
+    verb: Verb
+    id: str
+
+    def carry_out(self, authorizer: Authorizer) -> None:
+        """Do it."""
+        match self.verb:
+            case "suspend":
+                authorizer.suspend(self.id)
+            case "resume":
+                authorizer.resume(self.id)
+            case "revoke":
+                authorizer.revoke(client_id=self.id)
+            case "reinstate":
+                authorizer.reinstate(client_id=self.id)
+
+
+class Question(NamedTuple):
+    """What is asked to be explained: a method, and who calls it, by a token or by name.
+
+    Args:
+        method: the full method name.
+        token: a compact JWS, or ``""``.
+        organization: who calls, without a token.
+        client: its application.
+        scopes: what its token would grant.
+
+    """
+
+    method: str
+    token: str = ""
+    organization: str = ""
+    client: str = ""
+    scopes: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """Whoever decides, as the page sees it; every answer is plain data, and bounded."""
+
+    async def decisions(self) -> Json:
+        """Return the newest decisions, each with its id, and a cursor that says which were the last."""
+
+    async def overview(self) -> Json:
+        """Return totals, organizations, reasons, keys and workers."""
+
+    async def policy(self) -> Json:
+        """Return the policy in force, with how often each rule decided."""
+
+    async def explain(self, question: Question) -> Json:
+        """Return the verdict on a call that nobody makes, and why; nothing is counted or used up for it."""
+
+    async def order(self, order: Order) -> Json:
+        """Carry out ``order`` everywhere, and return what holds now.
+
+        Raises:
+            ConfigError: there are too many in force.
+
+        """
+
+
+class Orders:
+    """What is in force of all that was ordered, so that whoever starts later can be told."""
+
+    def __init__(self) -> None:
+        self._in_force: dict[Order, None] = {}
+
+    def note(self, order: Order) -> None:
+        """Note ``order``.
+
+        Raises:
+            ConfigError: there are too many in force.
+
+        """
+        contrary = _CONTRARY.get(order.verb)
+        if contrary is not None:
+            self._in_force.pop(Order(contrary, order.id), None)
+            return
+        if len(self._in_force) >= MAX_IN_FORCE and order not in self._in_force:
+            raise ConfigError(
+                f"{MAX_IN_FORCE:,} of these in force already; take back some, or write them into the policy"
+            )
+        self._in_force[order] = None
+
+    def in_force(self) -> list[Order]:
+        """Return what has to be ordered to get there."""
+        return list(self._in_force)

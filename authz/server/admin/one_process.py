@@ -1,0 +1,158 @@
+"""What this very process has to tell the page."""
+
+import asyncio
+import heapq
+import math
+import os
+from typing import Any
+
+from authz.issuer.keys import KeySetHealth
+from authz.judge.authorizer import Authorizer
+from authz.organizations.organization import STRANGER
+from authz.policy import Policy
+from authz.policy.explain.explanation import conditions_of, list_of_rule, rules_of
+from authz.runtime.network.causes import meaning
+from authz.server.admin.activity import Activity
+from authz.server.admin.backend import Json, Order, Orders, Question
+from authz.server.admin.explain import explain, known_of
+from authz.server.admin.slices import LONG_SLICE, in_slices
+
+MAX_ORGANIZATIONS_TOLD = 200
+MAX_RULES_TOLD = 1000
+MAX_NAMES_TOLD = 200
+
+
+class OwnProcess:
+    """This process as a :class:`authz.server.admin.backend.Source`.
+
+    Args:
+        authorizer: the judge.
+        activity: its observer.
+        worker: which of several workers this is.
+
+    """
+
+    def __init__(self, authorizer: Authorizer, activity: Activity, *, worker: int = 0) -> None:
+        self._authorizer, self._activity, self._worker = authorizer, activity, worker
+        self._orders = Orders()
+        self._described: tuple[Policy | None, Json] = (None, {"policy": None})
+        self._suspended, self._revoked = _Names(), _Names()
+        activity.follow(lambda: authorizer.policy)
+
+    async def decisions(self) -> Json:
+        """See :class:`authz.server.admin.backend.Source`."""
+        return (await asyncio.to_thread(self._activity.recent))._asdict()
+
+    async def overview(self) -> Json:
+        """See :class:`authz.server.admin.backend.Source`."""
+        return await asyncio.to_thread(self._overview)
+
+    async def policy(self) -> Json:
+        """See :class:`authz.server.admin.backend.Source`."""
+        return await asyncio.to_thread(self._policy)
+
+    async def explain(self, question: Question) -> Json:
+        """See :class:`authz.server.admin.backend.Source`."""
+        return await explain(self._authorizer, question)
+
+    async def order(self, order: Order) -> Json:
+        """See :class:`authz.server.admin.backend.Source`."""
+        self._orders.note(order)
+        order.carry_out(self._authorizer)
+        policy = self._authorizer.policy
+        known = None if policy is None else policy.organizations.get(order.id)
+        return {"by_policy": known is not None and known.is_suspended, "workers": 1, "pending": 0}
+
+    def _overview(self) -> Json:
+        activity, authorizer = self._activity, self._authorizer
+        totals = activity.totals()
+        return {
+            "totals": totals,
+            "pace": activity.pace(),
+            "reasons": activity.reasons(),
+            "organizations": [
+                {**each, "known": self._known(each["id"])}
+                for each in in_slices(activity.organizations(MAX_ORGANIZATIONS_TOLD))
+            ],
+            "suspended": self._suspended.first(authorizer.suspended_organizations),
+            "revoked": self._revoked.first(authorizer.revoked_clients),
+            "workers": [
+                {
+                    "number": self._worker,
+                    "pid": os.getpid(),
+                    "started": activity.started,
+                    "decisions": sum(totals.values()),
+                    "keys": {issuer: _keys(health) for issuer, health in authorizer.verifier.health().items()},
+                }
+            ],
+        }
+
+    def _policy(self) -> Json:
+        since, hits = self._activity.hits()
+        policy = self._authorizer.policy
+        # Ten thousand organizations are looked through once, not once a look.
+        if self._described[0] is not policy:
+            self._described = policy, _described(policy)
+        described = self._described[1]
+        if policy is None:
+            return described
+        rules = [{**rule, **_hit(hits.get((rule["list"], rule["name"])))} for rule in in_slices(described["rules"])]
+        return {**described, "since": since, "rules": rules}
+
+    def _known(self, org_id: str) -> dict[str, str]:
+        """Return what an organization is called, without asking anybody."""
+        policy, directory = self._authorizer.policy, self._authorizer.directory_of(org_id)
+        listed = STRANGER if policy is None else policy.organization(org_id)
+        known = None if directory is None else directory.recall(org_id)
+        return known_of(listed if known is None else listed.over(known), listed.quota)
+
+
+class _Names:
+    """The first of many names, looked for anew only where there are others."""
+
+    def __init__(self) -> None:
+        self._names: frozenset[str] = frozenset()
+        self._first: list[str] = []
+
+    def first(self, names: frozenset[str]) -> list[str]:
+        if names is not self._names:
+            self._names, self._first = names, heapq.nsmallest(MAX_NAMES_TOLD, in_slices(names, LONG_SLICE))
+        return self._first
+
+
+def _keys(health: KeySetHealth) -> dict[str, Any]:
+    return {
+        "is_ready": health.is_ready,
+        "keys": health.keys,
+        "kids": [kid or "" for kid in health.kids],
+        "age": health.age,
+        # JSON knows no infinity.
+        "lasts": health.lasts if math.isfinite(health.lasts) else None,
+        "error": health.error,
+        "error_means": meaning(health.error),
+        "fetches": health.fetches,
+        "failures": health.failures,
+    }
+
+
+def _described(policy: Policy | None) -> Json:
+    if policy is None:
+        return {"policy": None}
+    rules = rules_of(policy)
+    suspended = [org_id for org_id, known in in_slices(policy.organizations.items(), LONG_SLICE) if known.is_suspended]
+    return {
+        "policy": policy.name,
+        "organizations": len(policy.organizations),
+        "suspended": heapq.nsmallest(MAX_NAMES_TOLD, in_slices(suspended, LONG_SLICE)),
+        "suspended_count": len(suspended),
+        "public": heapq.nsmallest(MAX_NAMES_TOLD, in_slices(policy.public, LONG_SLICE)),
+        "rule_count": len(rules),
+        "rules": [
+            {"list": list_of_rule(rule), "name": rule.name, "conditions": conditions_of(rule)}
+            for rule in in_slices(rules[:MAX_RULES_TOLD])
+        ],
+    }
+
+
+def _hit(hit: tuple[int, float] | None) -> dict[str, Any]:
+    return {"hits": 0, "last": None} if hit is None else {"hits": hit[0], "last": hit[1]}

@@ -1,0 +1,112 @@
+"""What ``authz serve`` decides by, of the files that the settings name: read at the start, and whenever they change."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from authz.envoy.check.isolation import RequestIsolation
+from authz.errors import ConfigError
+from authz.judge.authorizer import Authorizer
+from authz.judge.reload import Reloader, Source
+from authz.policy import Policy
+from authz.policy.protos.access import access_of_file
+from authz.runtime.watch import Files
+from authz.server.workers.worker import Worker
+from authz.settings.settings import Settings
+
+
+class RulesFiles(NamedTuple):
+    """The files: those of the policy, and those of the one on trial; ``None`` where there is none."""
+
+    policy: Files | None
+    shadow: Files | None
+
+
+def files(settings: Settings) -> RulesFiles:
+    """Return the files as they are now, so before what is in them is used for the first time."""
+    return RulesFiles(
+        _files(settings.policy, settings.descriptors),
+        # The descriptor set is part of it, but is no policy on trial by itself.
+        _files(settings.shadow, settings.descriptors) if settings.shadow is not None else None,
+    )
+
+
+def isolation(settings: Settings) -> RequestIsolation | None:
+    """Build what checks whose data requests are about, if anything does.
+
+    Raises:
+        ConfigError: the settings contradict one another, or the descriptor set cannot be used.
+
+    """
+    if settings.descriptors is not None:
+        found = RequestIsolation(settings.descriptors, settings.isolation)
+        if found.is_idle and not any(access_of_file(settings.descriptors).values()):
+            # More likely the options were lost on the way than that nobody wants any.
+            raise ConfigError(
+                f"descriptors: {settings.descriptors!a} says neither who may call (authz.v1.access) nor whose data "
+                "requests are about (authz.v1.organization), so it does nothing; make it with all options"
+            )
+        return found
+    if settings.isolation == "enforce":
+        raise ConfigError("isolation: enforce needs AUTHZ_DESCRIPTORS or --descriptors, which say what to check")
+    return None
+
+
+def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, worker: Worker | None) -> Reloader | None:
+    """Return what keeps an authorizer as its files say, and tells the supervisor when it cannot.
+
+    Args:
+        settings: the settings.
+        found: the files, before the authorizer was made of them.
+        authorizer: the authorizer.
+        worker: which of several processes this is.
+
+    Raises:
+        ConfigError: an extra is not installed.
+
+    """
+
+    def load_policy() -> tuple[Policy | None, Callable[[], object]]:
+        policy, checks = settings.load_policy(), isolation(settings)
+        _check_options(authorizer, policy, checks)
+        return policy, partial(authorizer.replace_policy, policy, isolation=checks)
+
+    def load_shadow() -> tuple[Policy | None, Callable[[], object]]:
+        shadow = settings.load_shadow()
+        return shadow, partial(authorizer.replace_shadow, shadow)
+
+    def tell() -> None:
+        if worker is not None:
+            worker.say(stale=reloading.is_failing)
+
+    sources = []
+    if found.policy is not None:
+        sources.append(Source("policy", found.policy, load_policy))
+    if found.shadow is not None:
+        sources.append(Source("shadow", found.shadow, load_shadow))
+    if not sources:
+        return None
+    reloading = Reloader(sources, changed=tell, clock=authorizer.verifier.clock)
+    return reloading
+
+
+def _check_options(authorizer: Authorizer, policy: Policy | None, checks: RequestIsolation | None) -> None:
+    """Check that the descriptor set still has options: one that was made without them would open everything.
+
+    Raises:
+        ConfigError: it had some, and now has none of that kind.
+
+    """
+    before, checked = authorizer.policy, authorizer.isolation
+    if before is not None and before.has_protos and (policy is None or not policy.has_protos):
+        lost = "no method declares who may call it"
+    elif checked is not None and not checked.is_idle and (checks is None or checks.is_idle):
+        lost = "no field is marked (authz.v1.organization)"
+    else:
+        return
+    raise ConfigError(f"descriptors: {lost} any more; make it with all options, or start again if that is meant")
+
+
+def _files(*paths: str | None) -> Files | None:
+    named = [path for path in paths if path is not None]
+    return Files(named) if named else None

@@ -1,0 +1,61 @@
+"""Where the admin page is served: by the one process, or by the supervisor of several workers."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from authz.errors import ConfigError
+from authz.runtime import telemetry
+from authz.runtime.network.addresses import parse
+from authz.server.admin.backend import Source
+from authz.settings.settings import Settings
+
+_ANY_HOST = ("", "0.0.0.0", "::")  # noqa: S104 - what is compared
+
+
+def check(settings: Settings) -> None:
+    """Check all that concerns the page, as far as can be done without binding it.
+
+    Raises:
+        ConfigError: a setting cannot work.
+
+    """
+    settings.admin_secret_text()
+    if settings.admin is None:
+        return
+    address = parse("admin", settings.admin)
+    if address.kind != "tcp":
+        raise ConfigError(f"admin: {settings.admin!a} is not HOST:PORT, such as 127.0.0.1:9902")
+    if not address.is_local and not settings.admin_allow_remote:
+        raise ConfigError(
+            f"admin: {settings.admin!a} can be reached by other machines, and the page has no TLS and shows every "
+            "caller; use a loopback address, or set admin_allow_remote"
+        )
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, source: Source) -> AsyncIterator[None]:
+    """Serve the page until the end of the block; do nothing where there is to be none.
+
+    Args:
+        settings: the settings.
+        source: whoever decides.
+
+    Raises:
+        ConfigError: a setting cannot work, or the address cannot be bound.
+
+    """
+    # Late: it takes a while to load, and not everybody wants it.
+    from authz.server.admin.app import admin_app  # noqa: PLC0415
+    from authz.server.operations import web  # noqa: PLC0415
+
+    check(settings)
+    if settings.admin is None:
+        yield
+        return
+    address = parse("admin", settings.admin)
+    if not address.is_local:
+        telemetry.event(telemetry.WARNING, "admin_without_tls", address=address.text)
+    host = address.target.rpartition(":")[0].strip("[]").lower()
+    app = admin_app(source, secret=settings.admin_secret_text(), hosts=None if host in _ANY_HOST else frozenset([host]))
+    async with web.serving(app, settings.admin, setting="admin", event="admin"):
+        yield

@@ -1,0 +1,85 @@
+"""What ``authz serve`` says of itself when it starts: to a person on a terminal, else to whoever reads the log."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from authz.issuer.keys import KeySetHealth
+from authz.runtime import telemetry
+from authz.runtime.text.printable import printable
+from authz.settings.settings import Settings
+
+_NO_POLICY = "none: every good token may call everything"
+
+
+def announce(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
+    """Say where the server listens, by which policy it decides, and with which settings, secrets masked.
+
+    Args:
+        settings: the settings.
+        policy: that of :meth:`Settings.policy_in_force`; the lack of one is a warning.
+        addresses: where it listens.
+        keys: how each issuer's keys are.
+
+    """
+    facts: dict[str, Any] = {
+        "policy": policy or _NO_POLICY,
+        "addresses": list(addresses),
+        "issuer": settings.issuer or settings.issuers,
+        "audience": settings.audience,
+        "engine": settings.engine,
+        "workers": settings.workers,
+    }
+    if settings.log_format != "json" and sys.stderr.isatty():
+        _print(settings, policy, addresses, keys)
+    else:
+        facts |= {"keys": {issuer: _state(health) for issuer, health in keys.items()}, "settings": settings.masked()}
+    telemetry.event(telemetry.INFO if policy else telemetry.WARNING, "listening", **facts)
+
+
+def configuration(settings: Settings, policy: str) -> str:
+    """Return all settings in force as text, a line each, secrets masked, and before them the policy in force."""
+    decides = f"policy in force: {policy}" if policy else f"warning: policy in force: {_NO_POLICY}"
+    lines = [f"  {name}: {_text(value)}" for name, value in settings.masked().items()]
+    listed = settings.listed()
+    issuers = [] if listed is None else [f"issuer: {printable(words)}" for words in listed.in_words()]
+    return "\n".join(["configuration is good", decides, *issuers, *lines])
+
+
+def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
+    defaults = type(settings).model_construct().masked()
+    chosen = {name: value for name, value in settings.masked().items() if value != defaults[name]}
+    # All that has a line of its own already.
+    rows = {name: _text(value) for name, value in chosen.items() if name not in {"listen", "engine"}}
+    rows["policy"] = policy or _NO_POLICY
+    if settings.admin is not None:
+        rows["admin"] = f"http://{settings.admin}/"
+    table = Table.grid(padding=(0, 2))
+    if keys:
+        rows["keys"] = "; ".join(map(_words, keys.values()))
+    for name, value in {"listening on": ", ".join(addresses), "engine": settings.engine, **rows}.items():
+        # Text, for a value is no markup.
+        style = "bold red" if value == _NO_POLICY else ""
+        table.add_row(Text(name, style="dim"), Text(printable(value), style=style))
+    Console(stderr=True).print(Text("authz serve", style="bold"), table)
+
+
+def _state(health: KeySetHealth) -> dict[str, Any]:
+    return {"keys": health.keys, "age": health.age, "is_ready": health.is_ready}
+
+
+def _words(health: KeySetHealth) -> str:
+    if not health.is_ready:
+        return "not there yet"
+    count = f"{health.keys} key{'' if health.keys == 1 else 's'}"
+    return count if health.age is None else f"{count}, {health.age:.0f} s old"
+
+
+def _text(value: object) -> str:
+    if value is None or value in ([], ""):
+        return "-"
+    return printable(", ".join(map(str, value)) if isinstance(value, list) else str(value))

@@ -1,0 +1,277 @@
+"""What Prometheus can know of an authorization server.
+
+Every label comes from the configuration or from a closed set: nothing that a caller chooses becomes one.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+import threading
+from collections import Counter as Tally
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Literal, Self
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from authz.decisions.decision import Decision, Source, Verdict
+from authz.errors import ConfigError
+from authz.issuer.introspection import IntrospectionCounters
+from authz.issuer.keys import KeySetHealth
+from authz.judge.authorizer import Authorizer
+from authz.judge.reload import Reloader
+
+# Names the folder where workers leave their figures; prometheus-client reads it.
+_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+# Of several workers: the highest or the lowest figure, or the sum; "live", for the dead do not count.
+GaugeMode = Literal["livemax", "livemin", "livesum"]
+
+# How old the figures of a worker are at the most; those of one process are read when somebody asks.
+_REFRESH_SECONDS = 1.0
+
+# From a token that is remembered (50 µs) to one that waits for keys as long as anything does (5 s).
+_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """Count decisions, and read whatever else is known when somebody asks; an observer of the authorizer.
+
+    Args:
+        engine: what speaks gRPC.
+        dropped: says how many lines the decision log has dropped so far, if there is one.
+        worker: which of several workers this process is. Its figures are then in files, of which
+            :class:`SharedMetrics` makes one answer.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: str,
+        dropped: Callable[[], int] | None = None,
+        worker: int | None = None,
+    ) -> None:
+        if worker is not None:
+            # By number, not by process: so a successor counts on, and the files of the dead do not pile up.
+            values.ValueClass = values.MultiProcessValue(lambda: worker)
+        disable_created_metrics()
+        self._dropped = dropped
+        self._registry = registry = CollectorRegistry()
+        self._lock, self._refreshing = threading.Lock(), threading.Lock()
+        self._tally: Tally[tuple[Verdict, str, Source]] = Tally()
+        self._counted: Tally[tuple[str, ...]] = Tally()
+        self._checks = Counter("authz_checks", "Checks by outcome.", ["verdict", "reason"], registry=registry)
+        self._evidence = Counter(
+            "authz_evidence", "Checks by what the verdict rests on.", ["source"], registry=registry
+        )
+        self._seconds = Histogram(
+            "authz_check_seconds", "Duration of a check, waiting included.", registry=registry, buckets=_BUCKETS
+        )
+        self._pending = self._gauge("authz_pending_checks", "Checks that wait for keys or the issuer.", "livesum")
+        ready = self._gauge("authz_ready", "Whether checks can be decided.", "livemax", "worker")
+        self._ready = ready.labels(str(worker or 0))
+        self._age = self._gauge("authz_jwks_age_seconds", "Since keys were fetched last.", "livemax", "issuer")
+        self._keys = self._gauge("authz_jwks_keys", "Keys of the issuer.", "livemin", "issuer")
+        self._failing = self._gauge("authz_jwks_failing", "Whether the last fetch failed.", "livemax", "issuer")
+        self._fetches = Counter("authz_jwks_fetches", "Fetches of keys.", ["issuer", "result"], registry=registry)
+        self._failures = Counter(
+            "authz_fetch_failures", "Failed requests to other servers.", ["of", "cause"], registry=registry
+        )
+        self._introspection = Counter(
+            "authz_introspection_requests", "Questions to the issuer about a token.", ["result"], registry=registry
+        )
+        self._directory = Counter(
+            "authz_directory_requests",
+            "Questions to the directory about an organization.",
+            ["result"],
+            registry=registry,
+        )
+        self._lost = Counter("authz_decision_log_dropped", "Decisions that were not logged.", registry=registry)
+        self._reloads = Counter("authz_policy_reloads", "Reloads of policies.", ["result"], registry=registry)
+        self._stale = self._gauge("authz_policy_failing", "Whether the last reload failed.", "livemax")
+        self._loaded = self._gauge("authz_policy_loaded_seconds", "When the policy was loaded.", "livemin")
+        self._differences = Counter(
+            "authz_shadow_differences",
+            "Checks that the shadow would decide otherwise.",
+            ["change"],
+            registry=registry,
+        )
+        build = self._gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
+        build.labels(version("grpc-org-authz"), engine).set(1)
+        if worker is None:
+            registry.register(_Workers(running=1, restarts=0, hangs=0))
+
+    def __call__(self, decision: Decision) -> None:
+        """Count one decision."""
+        refusal = decision.refusal
+        what = decision.verdict, "" if refusal is None else refusal.reason, decision.evidence.source
+        # Told to the counters when somebody asks: one number now costs a third of two counters.
+        with self._lock:
+            self._tally[what] += 1
+        self._seconds.observe(decision.seconds)
+
+    def refresh(
+        self, authorizer: Authorizer, *, is_ready: bool, pending: int, reloader: Reloader | None = None
+    ) -> None:
+        """Bring all figures up to date.
+
+        Args:
+            authorizer: the judge.
+            is_ready: whether checks can be decided.
+            pending: how many checks wait.
+            reloader: what follows the files of policies, if there are any.
+
+        """
+        with self._refreshing:
+            self._count_decisions()
+            self._ready.set(is_ready)
+            self._pending.set(pending)
+            for issuer, health in authorizer.verifier.health().items():
+                self._tell_keys(issuer, health)
+            for issuer, introspector in authorizer.introspectors.items():
+                self._tell_introspection(issuer, introspector.counters)
+                self._tell_failures("introspection", issuer, introspector.causes)
+            asked, causes = Tally[str](), Tally[str]()
+            for directory in authorizer.directories:
+                asked.update(asdict(directory.counters))
+                causes.update(directory.causes.copy())
+            self._tell_failures("organizations", "", causes)
+            for result, total in asked.items():
+                self._count_up(self._directory.labels(result), total, "directory", result)
+            for change, total in authorizer.shadow.differences.copy().items():
+                self._count_up(self._differences.labels(change), total, "shadow", change)
+            if reloader is not None:
+                self._tell_reloads(reloader)
+            if self._dropped is not None:
+                self._count_up(self._lost, self._dropped(), "decision log")
+
+    def text(self) -> bytes:
+        """Return all figures of this process, as Prometheus reads them."""
+        return generate_latest(self._registry)
+
+    def _count_decisions(self) -> None:
+        with self._lock:
+            tally, self._tally = self._tally, Tally()
+        for (verdict, reason, source), count in tally.items():
+            self._checks.labels(verdict, reason).inc(count)
+            self._evidence.labels(source).inc(count)
+
+    def _tell_keys(self, issuer: str, health: KeySetHealth) -> None:
+        self._keys.labels(issuer).set(health.keys)
+        self._failing.labels(issuer).set(bool(health.error))
+        if health.age is not None:
+            self._age.labels(issuer).set(health.age)
+        for result, total in (("ok", health.fetches), ("failed", health.failures)):
+            self._count_up(self._fetches.labels(issuer, result), total, "jwks", issuer, result)
+        self._tell_failures("keys", issuer, health.causes)
+
+    def _tell_failures(self, what: str, source: str, causes: Mapping[str, int]) -> None:
+        # A copy: requests fail on a thread of their own.
+        for cause, total in dict(causes).items():
+            self._count_up(self._failures.labels(what, cause), total, "failures", what, source, cause)
+
+    def _tell_introspection(self, issuer: str, counters: IntrospectionCounters) -> None:
+        results = {
+            "active": counters.active,
+            "inactive": counters.inactive,
+            "failed": counters.failures,
+            "refused": counters.refused,
+            "overloaded": counters.overloaded,
+        }
+        for result, total in results.items():
+            self._count_up(self._introspection.labels(result), total, "introspection", issuer, result)
+
+    def _tell_reloads(self, reloader: Reloader) -> None:
+        self._stale.set(reloader.is_failing)
+        self._loaded.set(reloader.loaded_at)
+        for result in ("ok", "failed"):
+            self._count_up(self._reloads.labels(result), reloader.results[result], "reloads", result)
+
+    def _count_up(self, counter: Counter, total: int, *source: str) -> None:
+        """Add to ``counter`` what has come since ``source`` was read last."""
+        counter.inc(total - self._counted[source])
+        self._counted[source] = total
+
+    def _gauge(self, name: str, meaning: str, mode: GaugeMode, *labels: str) -> Gauge:
+        return Gauge(name, meaning, labels, registry=self._registry, multiprocess_mode=mode)
+
+
+@contextlib.asynccontextmanager
+async def kept_fresh(refresh: Callable[[], None]) -> AsyncIterator[None]:
+    """Have ``refresh`` called every second, and once more at the end of the block."""
+    refreshing = asyncio.create_task(_again_and_again(refresh))
+    try:
+        yield
+    finally:
+        refreshing.cancel()
+        refresh()
+
+
+async def _again_and_again(refresh: Callable[[], None]) -> None:
+    while True:
+        refresh()
+        await asyncio.sleep(_REFRESH_SECONDS)
+
+
+class _Workers(Collector):
+    def __init__(self, running: int, restarts: int, hangs: int) -> None:
+        self._running, self._restarts, self._hangs = running, restarts, hangs
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell how many workers run, how many were started because another had died, and how many hung."""
+        yield GaugeMetricFamily("authz_workers", "Workers that run.", value=self._running)
+        yield CounterMetricFamily("authz_worker_restarts", "Workers started after a death.", value=self._restarts)
+        yield CounterMetricFamily("authz_worker_hangs", "Workers ended as they hung.", value=self._hangs)
+
+
+class SharedMetrics:
+    """The figures of several workers, added up; a context manager that owns the folder of their files.
+
+    Raises:
+        ConfigError: no folder for temporary files can be written to.
+
+    """
+
+    def __init__(self) -> None:
+        disable_created_metrics()
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="authz-metrics-", ignore_cleanup_errors=True)
+        except OSError:
+            raise ConfigError(
+                "workers: there is no folder to share figures in; mount a writable /tmp, or name one in TMPDIR"
+            ) from None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a worker must find in its environment."""
+        return {_FOLDER_VARIABLE: self._folder.name}
+
+    def ended(self, worker: int) -> None:
+        """Note that a worker has ended: it has no state any more, but what it has counted stays."""
+        mark_process_dead(worker, self._folder.name)
+
+    def text(self, *, running: int, restarts: int, hangs: int) -> bytes:
+        """Return all figures, as Prometheus reads them.
+
+        Args:
+            running: how many workers there are.
+            restarts: how many have been started because another had died.
+            hangs: how many were ended because they showed no sign of life.
+
+        """
+        registry = CollectorRegistry()
+        registry.register(MultiProcessCollector(None, self._folder.name))
+        registry.register(_Workers(running, restarts, hangs))
+        return generate_latest(registry)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()

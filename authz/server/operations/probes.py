@@ -1,0 +1,73 @@
+"""What operators ask by HTTP: ``/healthz``, ``/readyz`` and ``/metrics``, in the event loop of the server itself."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from authz.server.coalescing import Coalesced
+from authz.server.operations import web
+
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def answering(
+    address: str,
+    unready: Callable[[], str],
+    metrics: Callable[[], bytes],
+    is_stale: Callable[[], bool] = lambda: False,
+    is_hung: Callable[[], bool] = lambda: False,
+) -> contextlib.AbstractAsyncContextManager[object]:
+    """Answer until the end of the block.
+
+    Args:
+        address: ``HOST:PORT``; port 0 is any free one.
+        unready: says why checks cannot be decided, as :attr:`authz.server.serving.health.Health.reason` does.
+        metrics: returns what ``/metrics`` answers; called on a thread, at most once a second.
+        is_stale: says whether the last reload of a policy failed, which changes what is said and not the status:
+            the policy before it is in force.
+        is_hung: says whether a thread that decides has not got on for too long.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+
+    """
+    return web.serving(app(unready, metrics, is_stale, is_hung), address, setting="http_listen", event="probes")
+
+
+def app(
+    unready: Callable[[], str],
+    metrics: Callable[[], bytes],
+    is_stale: Callable[[], bool] = lambda: False,
+    is_hung: Callable[[], bool] = lambda: False,
+) -> Starlette:
+    """Return the ASGI application; see :func:`answering`."""
+
+    def state(**state: object) -> dict[str, object]:
+        return {**state, "policy": "last reload failed"} if is_stale() else state
+
+    async def healthz(_request: Request) -> Response:
+        # It needs the event loop, which can hang like any other thread that decides.
+        if is_hung():
+            return JSONResponse(state(alive=False), status_code=503)
+        return JSONResponse(state(alive=True))
+
+    async def readyz(_request: Request) -> Response:
+        reason = unready()
+        if reason:
+            reason, _, cause = reason.partition(": ")
+            why = {"reason": reason, "cause": cause} if cause else {"reason": reason}
+            return JSONResponse(state(ready=False, **why), status_code=503)
+        return JSONResponse(state(ready=True))
+
+    # It takes milliseconds, in which no call would be decided.
+    written = Coalesced(lambda: asyncio.to_thread(metrics))
+
+    async def figures(_request: Request) -> Response:
+        return Response(await written.get(), media_type=_CONTENT_TYPE)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", figures)])

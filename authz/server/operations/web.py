@@ -1,0 +1,150 @@
+"""HTTP in the event loop of the server itself, for operators; partners and their calls never come this way."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from authz.errors import ConfigError
+from authz.runtime import telemetry
+from authz.runtime.network.addresses import check_address
+from authz.server.operations.connections import Room, Turns
+
+_MAX_HEAD_BYTES = 8192
+_IDLE_SECONDS = 15
+_CONNECTION_SECONDS = 30.0
+_END_SECONDS = 1
+_BACKLOG = 1024
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: ASGIApp, address: str, *, setting: str, event: str, connection_seconds: float = _CONNECTION_SECONDS
+) -> AsyncIterator[str]:
+    """Serve ``app`` until the end of the block; yield the address in force.
+
+    Args:
+        app: what answers.
+        address: ``HOST:PORT``; port 0 is any free one.
+        setting: what to call the address in an error.
+        event: what to call it in the log.
+        connection_seconds: how long a connection lasts at the most; a request that is being answered has as long again.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+
+    """
+    listener = _bind(address, setting)
+    server = _Server(app, connection_seconds)
+    running = asyncio.create_task(server.serve([listener]))
+    host, port = listener.getsockname()[:2]
+    bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    telemetry.event(telemetry.INFO, event, address=bound)
+    try:
+        yield bound
+    finally:
+        server.should_exit = True
+        await running
+
+
+class _Connection(H11Protocol):
+    """A connection that ends: uvicorn waits for ever for a request that does not come, or comes in drops."""
+
+    def __init__(self, seconds: float, room: Room, turns: Turns, **more: Any) -> None:
+        super().__init__(**more)
+        self._room, self._turns = room, turns
+        self.peer = ""
+        self._ends = (
+            self.loop.call_later(seconds, self.shutdown),
+            # Whoever does not read his answer, or does not send all that he has announced.
+            self.loop.call_later(2 * seconds, self.abort),
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        """See :class:`authz.server.operations.connections.Connection`."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
+
+    def abort(self) -> None:
+        """See :class:`authz.server.operations.connections.Connection`."""
+        self.transport.abort()
+
+    def go_on(self) -> None:
+        """See :class:`authz.server.operations.connections.Connection`."""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            super().handle_events()
+
+    def handle_events(self) -> None:
+        """Listen to what was sent when it is this connection's turn, and to no more of it before that."""
+        if self._turns.take(self):
+            super().handle_events()
+        else:
+            self.flow.pause_reading()
+
+    def on_response_complete(self) -> None:
+        self._room.answered(self)
+        super().on_response_complete()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.peer = self.client[0] if self.client else ""
+        self._room.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._room.leave(self)
+        self._turns.forget(self)
+        for end in self._ends:
+            end.cancel()
+        super().connection_lost(exc)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, application: ASGIApp, connection_seconds: float) -> None:
+        config = uvicorn.Config(
+            application,
+            http=partial(_Connection, connection_seconds, Room(), Turns()),  # type: ignore[arg-type]
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            # It warns of every request that does not parse, which anybody can send.
+            log_level="critical",
+            server_header=False,
+            # What a caller writes into X-Forwarded-For is not believed.
+            proxy_headers=False,
+            h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=_END_SECONDS,
+        )
+        super().__init__(config)
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        # Signals are for the whole process, so not for this to take.
+        return contextlib.nullcontext()
+
+
+def _bind(address: str, setting: str) -> socket.socket:
+    check_address(setting, address)
+    host, _, port = address.rpartition(":")
+    try:
+        family, _, _, _, bound = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        # With its protocol named, for only then does asyncio turn Nagle's algorithm off.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except (OSError, UnicodeError, ValueError):
+        raise ConfigError(f"{setting}: {address!a} is not HOST:PORT of this machine, such as 127.0.0.1:9192") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(bound)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"{setting}: {address!a} cannot be bound ({error.strerror}); choose another") from None
+    return listener

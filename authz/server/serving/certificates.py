@@ -1,0 +1,149 @@
+"""The server's own certificate, which may change while it serves."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from authz.errors import ConfigError
+from authz.runtime import telemetry
+
+_Marks = tuple[tuple[int, int, int], ...]
+
+
+class Certificates:
+    """The certificate of ``tls:`` addresses, read again whenever its files have changed.
+
+    What cannot be used, because half of it has been written or it does not
+    belong together, is logged once, and the last good certificate stays.
+
+    Args:
+        cert_file: PEM, the server's certificate first, then those between it and the authority.
+        key_file: PEM, its private key, not encrypted.
+        client_ca_file: PEM, the authorities of clients, which then must show a certificate.
+
+    Raises:
+        ConfigError: they cannot be used; the message names the setting.
+
+    """
+
+    def __init__(self, cert_file: str, key_file: str, client_ca_file: str | None = None) -> None:
+        self._files = _Files(cert_file, key_file, client_ca_file)
+        self._lock = threading.Lock()
+        self._seen = self._files.marks()
+        self._good = self._files.read()
+        self._version = 0
+
+    @classmethod
+    def configured(cls, cert_file: str | None, key_file: str | None, client_ca_file: str | None) -> Self | None:
+        """Return what the settings ask for, if they ask for anything.
+
+        Raises:
+            ConfigError: a part is missing, or cannot be used.
+
+        """
+        given = {"tls_cert_file": cert_file, "tls_key_file": key_file}
+        missing = [name for name, file in given.items() if not file]
+        if missing == list(given) and not client_ca_file:
+            return None
+        if cert_file is None or key_file is None or missing:
+            raise ConfigError(f"{missing[0]}: missing; TLS needs tls_cert_file and tls_key_file")
+        return cls(cert_file, key_file, client_ca_file)
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return what one address is to be bound with; each needs its own, for gRPC asks by address for what is new."""
+        with self._lock:
+            told, good = self._version, self._good
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal told
+            # gRPC asks before every handshake, on a thread of its own.
+            with self._lock:
+                self._look()
+                if told == self._version:
+                    return None
+                told = self._version
+                return self._good
+
+        return grpc.dynamic_ssl_server_credentials(
+            good,
+            changed,  # type: ignore[arg-type]  # None stands for no change
+            require_client_authentication=self._files.client_ca_file is not None,
+        )
+
+    def _look(self) -> None:
+        # Before they are read: whoever changes them meanwhile is noticed the next time.
+        marks = self._files.marks()
+        if marks == self._seen:
+            return
+        self._seen = marks
+        try:
+            self._good = self._files.read()
+        except ConfigError as error:
+            telemetry.event(telemetry.WARNING, "tls_certificate_refused", why=str(error))
+            return
+        self._version += 1
+        telemetry.event(telemetry.INFO, "tls_certificate_reloaded", file=self._files.cert_file)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    cert_file: str
+    key_file: str
+    client_ca_file: str | None
+
+    def marks(self) -> _Marks:
+        """Return what tells one version of the files from another, whichever way they are replaced."""
+        files = (self.cert_file, self.key_file, self.client_ca_file)
+        return tuple(_mark(file) for file in files if file is not None)
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        chain, key = _read("tls_cert_file", self.cert_file), _read("tls_key_file", self.key_file)
+        certificate = _certificate("tls_cert_file", self.cert_file, chain)
+        if _spki(_key("tls_key_file", self.key_file, key)) != _spki(certificate.public_key()):
+            raise ConfigError(f"tls_key_file: {self.key_file!a} is not the key of the certificate in tls_cert_file")
+        authorities = None
+        if self.client_ca_file is not None:
+            authorities = _read("tls_client_ca_file", self.client_ca_file)
+            _certificate("tls_client_ca_file", self.client_ca_file, authorities)
+        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=authorities)
+
+
+def _mark(file: str) -> tuple[int, int, int]:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return (0, 0, 0)
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _read(setting: str, file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except (OSError, ValueError):
+        raise ConfigError(f"{setting}: {file!a} cannot be read") from None
+
+
+def _certificate(setting: str, file: str, pem: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificates(pem)[0]
+    except ValueError:
+        raise ConfigError(f"{setting}: {file!a} holds no certificate in PEM") from None
+
+
+def _key(setting: str, file: str, pem: bytes) -> PublicKeyTypes:
+    try:
+        return load_pem_private_key(pem, None).public_key()
+    except TypeError:
+        raise ConfigError(f"{setting}: {file!a} is encrypted; decrypt it") from None
+    except Exception:  # noqa: BLE001 - an extension fails in ways of its own
+        raise ConfigError(f"{setting}: {file!a} holds no private key in PEM") from None
+
+
+def _spki(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,71 @@
+"""Whether checks can be decided, which needs the issuer's keys: watched all the time, and told on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from authz.errors import UnavailableError
+from authz.judge.authorizer import Authorizer
+from authz.runtime import telemetry
+from authz.runtime.flow import arun
+from authz.runtime.network import causes
+from authz.server.serving.pulse import Pulse
+
+STARTING, STOPPING = "starting", "stopping"
+
+_PAUSE = 1.0
+
+
+class Health:
+    """Know whether checks can be decided.
+
+    Args:
+        authorizer: the judge.
+        pulse: whether the threads that decide get on.
+
+    Attributes:
+        reason: why checks cannot be decided: ``starting``, ``stopping``, ``internal``, or the reason of callers who
+            are refused for it, with the cause after a colon where another server is needed; empty while they can.
+
+    """
+
+    def __init__(self, authorizer: Authorizer, pulse: Pulse) -> None:
+        self._authorizer, self._pulse = authorizer, pulse
+        self._watchers: list[Callable[[str], Awaitable[object]]] = []
+        self.reason = STARTING
+
+    @property
+    def still(self) -> float:
+        """For how many seconds a thread that decides has not got on."""
+        return self._pulse.still
+
+    def watch(self, changed: Callable[[str], Awaitable[object]]) -> None:
+        """Have ``changed`` called with the reason, and awaited, whenever that changes."""
+        self._watchers.append(changed)
+
+    async def keep(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            pause, reason = _PAUSE, ""
+            try:
+                await arun(self._authorizer.verifier.warm_up_flow(timeout=0))
+            except UnavailableError as error:
+                pause, cause = error.retry_after, causes.word(error.cause)
+                # Of several issuers one that is down keeps out no caller of another.
+                keys = self._authorizer.verifier.health().values()
+                if not any(each.is_ready for each in keys):
+                    reason = f"{error.reason}: {cause}" if cause else error.reason
+            except Exception as error:  # noqa: BLE001 - without this task the last status would stay for ever
+                telemetry.unforeseen("health", error)
+                reason = "internal"
+            await self._change(reason)
+            await asyncio.sleep(pause)
+
+    async def end(self) -> None:
+        """Say that there will be no more decisions soon; nobody keeps it any more."""
+        await self._change(STOPPING)
+
+    async def _change(self, reason: str) -> None:
+        if reason != self.reason:
+            self.reason = reason
+            for changed in self._watchers:
+                await changed(reason)

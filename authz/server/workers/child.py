@@ -1,0 +1,192 @@
+"""A worker as its supervisor sees it: a process, and what it says of itself; see :mod:`authz.server.workers.worker`."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from authz.runtime import telemetry
+from authz.server.admin.many_workers import Workers
+from authz.server.admin.worker_link import WorkerLink
+from authz.server.serving.health import STARTING
+from authz.server.workers.silence import Silence
+from authz.server.workers.words import words
+from authz.server.workers.worker import VARIABLE
+
+# For what it has said before its end; a process that it has left behind may hold the link open.
+_LAST_WORDS_SECONDS = 2.0
+
+
+class Child:
+    """One worker process.
+
+    Args:
+        process: the process.
+        reader: what it says.
+        writer: where it is told that it is its turn.
+        changed: is called whenever one of the attributes has changed.
+        hung_after: seconds without a sign of life after which it is killed.
+        orders: by which the admin page tells it whom to keep out; without it, once it had one, it is killed as well.
+
+    Attributes:
+        ended: done with its exit code when it has ended, negative if a signal ended it.
+        is_able: whether it can decide checks, as soon as it listens; ``None`` before it knows.
+        is_listening: whether it listens, or has.
+        unready: why it cannot decide checks now; empty if it can.
+        is_stale: whether its last reload of a policy failed.
+        error: what is wrong with its configuration, where that ended it.
+        is_hung: whether it was killed because it showed no sign of life, or heard no orders any more.
+
+    """
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        changed: Callable[[], None],
+        hung_after: float,
+        orders: WorkerLink | None = None,
+    ) -> None:
+        self._process, self._reader, self._writer = process, reader, writer
+        self._changed, self._tell = asyncio.Event(), changed
+        self.is_able: bool | None = None
+        self.is_listening = False
+        self.unready = STARTING
+        self.is_stale = False
+        self.error = ""
+        self.is_hung = False
+        self._orders = orders
+        self._silence, self._has_turn = Silence(hung_after), False
+        self.ended = asyncio.create_task(self._run())
+
+    @classmethod
+    async def start(
+        cls,
+        command: Sequence[str],
+        number: int,
+        listen: Sequence[str],
+        *,
+        variables: Mapping[str, str],
+        changed: Callable[[], None],
+        hung_after: float,
+        admin: Workers | None = None,
+    ) -> Self:
+        """Start a worker; it makes itself ready, and listens when that is its turn.
+
+        Args:
+            command: what to run.
+            number: which worker it is.
+            listen: its addresses.
+            variables: of its environment, besides ours.
+            changed: is called whenever something is known of it that was not.
+            hung_after: seconds without a sign of life after which it is killed.
+            admin: whoever asks it for the admin page.
+
+        """
+        ours, its = socket.socketpair()
+        async with contextlib.AsyncExitStack() as passed:
+            passed.enter_context(its)
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            unused = passed.enter_context(contextlib.ExitStack())
+            unused.callback(writer.transport.abort)
+            links, orders = {"link": its.fileno()}, None
+            if admin is not None:
+                its_admin, orders = await passed.enter_async_context(admin.link(number))
+                links["admin"] = its_admin.fileno()
+            told = json.dumps({"number": number, "listen": listen, **links})
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env={**os.environ, **variables, VARIABLE: told},
+                pass_fds=links.values(),
+                # Ctrl-C and the end of a terminal are for the supervisor, which passes them on in order.
+                start_new_session=True,
+            )
+            unused.pop_all()
+        return cls(process, reader, writer, changed=changed, hung_after=hung_after, orders=orders)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def let_listen(self) -> None:
+        """Tell it that it is its turn to listen."""
+        self._has_turn = True
+        self._silence.broken(0.0)
+        self._writer.write(b"!")
+
+    async def until(self, condition: Callable[[], object]) -> bool:
+        """Wait until ``condition`` holds, and say whether it does: no more, once it has ended."""
+        while not (holds := condition()) and not self.ended.done():
+            await self._changed.wait()
+        return bool(holds)
+
+    def stop(self, number: int, patience: float) -> None:
+        """Send it a signal to end; kill it if it has not, that many seconds later."""
+        self._send(number)
+        asyncio.get_running_loop().call_later(patience, self.kill)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def _run(self) -> int:
+        listening, watching = asyncio.create_task(self._listen()), asyncio.create_task(self._watch())
+        try:
+            status = await self._process.wait()
+            await asyncio.wait([listening], timeout=_LAST_WORDS_SECONDS)
+            return status
+        finally:
+            listening.cancel()
+            watching.cancel()
+            self._writer.transport.abort()
+            asyncio.get_running_loop().call_soon(self._note)
+
+    async def _listen(self) -> None:
+        # It may die before it has read what it was told, or in the middle of a word.
+        with contextlib.suppress(ConnectionError):
+            async for said in words(self._reader):
+                self._hear(said)
+                try:
+                    self._note()
+                except Exception as error:  # noqa: BLE001 - an observer must not end what listens
+                    telemetry.unforeseen("workers", error)
+
+    async def _watch(self) -> None:
+        ways = [self._silence.too_long(), *([] if self._orders is None else [self._orders.lost()])]
+        watching = [asyncio.create_task(way) for way in ways]
+        try:
+            await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in watching:
+                task.cancel()
+        self.is_hung = True
+        self.kill()
+
+    def _hear(self, said: Mapping[str, Any]) -> None:
+        if said.get("listening") and not self.is_listening:
+            self._silence.is_starting = False
+            self._silence.broken(0.0)
+        self.is_able = said.get("able", self.is_able)
+        self.is_listening = said.get("listening", self.is_listening)
+        self.unready = said.get("unready", self.unready)
+        self.is_stale = said.get("stale", self.is_stale)
+        self.error = said.get("error", self.error)
+        # One that was told to listen and does not is silent, however often it says that it lives.
+        if "silent" in said and (self.is_listening or not self._has_turn):
+            self._silence.broken(said["silent"])
+
+    def _note(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        self._tell()

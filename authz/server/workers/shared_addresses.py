@@ -1,0 +1,94 @@
+"""Addresses that several processes listen on together: a TCP port is shared, of a Unix socket each has its own."""
+
+import contextlib
+import errno
+import socket
+from collections.abc import Sequence
+from typing import Any, Self
+
+from authz.errors import ConfigError
+from authz.runtime.network.addresses import Address, parse, parse_all
+
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class SharedAddresses:
+    """The addresses of several workers; a context manager that keeps their ports from everybody else.
+
+    Args:
+        listen: ``HOST:PORT``, ``tls:HOST:PORT`` or ``unix:PATH``; port 0 is any free one.
+
+    Raises:
+        ConfigError: an address cannot be bound.
+
+    """
+
+    def __init__(self, listen: Sequence[str]) -> None:
+        with contextlib.ExitStack() as binding:
+            self._addresses = [
+                address if address.kind == "unix" else _hold(address, binding) for address in parse_all(listen)
+            ]
+            self._held = binding.pop_all()
+
+    def of(self, worker: int) -> list[str]:
+        """Return the addresses of one worker."""
+        return [f"{one.text}.{worker}" if one.kind == "unix" else one.text for one in self._addresses]
+
+    def all(self, workers: int) -> list[str]:
+        """Return the addresses of all of them."""
+        of_each = [self.of(worker) for worker in range(workers)]
+        return list(dict.fromkeys(address for same in zip(*of_each, strict=True) for address in same))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+
+def _hold(address: Address, held: contextlib.ExitStack) -> Address:
+    """Return ``address`` with the port in force, which stays ours as long as the sockets in ``held`` are open."""
+    host, _, text = address.target.rpartition(":")
+    port, is_held, failure = int(text), False, OSError(0, "no such host")
+    for family, bound in _resolved(host.strip("[]"), port):
+        try:
+            # Alone at first: with SO_REUSEPORT two servers of one user would share a port by mistake, and silently.
+            with _bound(family, bound, port) as probe:
+                port = probe.getsockname()[1]
+            held.enter_context(_bound(family, bound, port, socket.SO_REUSEPORT))
+        except OSError as error:
+            # localhost has an IPv6 address even where there is no IPv6.
+            if error.errno not in _NOT_HERE:
+                raise _refused(address, error) from None
+            failure = error
+        else:
+            is_held = True
+    if not is_held:
+        raise _refused(address, failure)
+    return parse("listen", address.at(port))
+
+
+def _refused(address: Address, error: OSError) -> ConfigError:
+    return ConfigError(f"listen: {address.text!a} cannot be bound ({error.strerror}); choose another")
+
+
+def _resolved(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
+    with contextlib.suppress(OSError, UnicodeError):
+        return [(family, bound) for family, _, _, _, bound in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    return []
+
+
+def _bound(family: socket.AddressFamily, address: Any, port: int, *options: int) -> socket.socket:
+    # Bound, but without listen(): no connection ever comes here.
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        for option in options:
+            bound.setsockopt(socket.SOL_SOCKET, option, 1)
+        # Connections of a server that has just ended must not stand in the way, but everybody else is to.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((address[0], port, *address[2:]))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -1,0 +1,158 @@
+"""Several server processes as one: started, kept alive, replaced one by one, and ended together.
+
+The supervisor itself speaks no gRPC and reads no token, so whatever happens there happens to a worker.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from authz.runtime import telemetry
+from authz.server.admin.many_workers import Workers
+from authz.server.serving.health import STARTING, STOPPING
+from authz.server.signals import on_signals
+from authz.server.workers.child import Child
+from authz.server.workers.shared_addresses import SharedAddresses
+from authz.server.workers.slot import Place
+
+
+class Supervisor:
+    """Keep several workers running.
+
+    Args:
+        workers: how many.
+        addresses: where they listen.
+        drain: seconds that load balancers need to notice that one goes or has come.
+        patience: seconds that one may take to end before it is killed.
+        started: is called once, when all of them listen.
+        ended: is called whenever one has ended, with its number.
+        variables: of their environment, besides ours.
+        timeout: seconds without a sign of life after which one is killed, and another started.
+        command: what they run; by default what this process was started with.
+        admin: whoever asks them for the admin page.
+
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        addresses: SharedAddresses,
+        *,
+        drain: float,
+        patience: float,
+        started: Callable[[], None],
+        ended: Callable[[int], object] = lambda _: None,
+        variables: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+        command: Sequence[str] = (),
+        admin: Workers | None = None,
+    ) -> None:
+        self._addresses = addresses
+        self._started, self._has_started = started, False
+        self._drain, self._timeout = drain, timeout
+        self._variables, self._admin = variables or {}, admin
+        self._command = command or (sys.executable, *sys.orig_argv[1:])
+        self._places = [Place(number, self._start, patience, ended) for number in range(workers)]
+        self._is_ending = False
+        self._wants_replacement = asyncio.Event()
+        self._replacing: asyncio.Task[None] | None = None
+
+    @property
+    def unready(self) -> str:
+        """Why no checks can be decided now; empty if some worker can."""
+        if self._is_ending:
+            return STOPPING
+        reasons = [place.child.unready if place.child is not None else STARTING for place in self._places]
+        return "" if "" in reasons else next((each for each in reasons if each != STARTING), STARTING)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last reload of a policy failed in some worker."""
+        return any(child.is_stale for child in self._children())
+
+    @property
+    def running(self) -> int:
+        """How many workers listen."""
+        return sum(child.is_listening and not child.ended.done() for child in self._children())
+
+    @property
+    def restarts(self) -> int:
+        """How many workers were started because another had died."""
+        return sum(place.restarts for place in self._places)
+
+    @property
+    def hangs(self) -> int:
+        """How many workers were ended because they showed no sign of life."""
+        return sum(place.hangs for place in self._places)
+
+    async def run(self) -> None:
+        """Keep them until SIGTERM or SIGINT, which they get too; at SIGHUP replace them one by one.
+
+        Raises:
+            ConfigError: they cannot work as they are configured.
+
+        """
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: partial(self._end, signal.SIGTERM),
+            signal.SIGINT: partial(self._end, signal.SIGINT),
+            signal.SIGHUP: self._wants_replacement.set,
+        }
+        with on_signals(handlers):
+            keeping = [asyncio.create_task(place.keep()) for place in self._places]
+            self._replacing = asyncio.create_task(self._replace_when_wanted())
+            tasks = (*keeping, self._replacing)
+            # Only the end of all, or a mistake of the configuration, ends one.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._end(signal.SIGTERM)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        telemetry.event(telemetry.INFO, "stopped")
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def _end(self, number: int) -> None:
+        self._is_ending = True
+        if self._replacing is not None:
+            self._replacing.cancel()
+        for place in self._places:
+            place.end(number)
+
+    async def _replace_when_wanted(self) -> None:
+        while True:
+            await self._wants_replacement.wait()
+            self._wants_replacement.clear()
+            telemetry.event(telemetry.INFO, "replacing_workers")
+            try:
+                await self._replace_all()
+            except Exception as error:  # noqa: BLE001 - a replacement that fails must not end the workers there are
+                telemetry.unforeseen("workers", error)
+
+    async def _replace_all(self) -> None:
+        for place in self._places:
+            if not await place.replace():
+                return
+            # No worker is to go before it is known that its successor has come.
+            await asyncio.sleep(self._drain)
+        telemetry.event(telemetry.INFO, "workers_replaced")
+
+    async def _start(self, number: int) -> Child:
+        listen = self._addresses.of(number)
+        return await Child.start(
+            self._command,
+            number,
+            listen,
+            variables=self._variables,
+            changed=self._note,
+            hung_after=self._timeout,
+            admin=self._admin,
+        )
+
+    def _children(self) -> list[Child]:
+        return [place.child for place in self._places if place.child is not None]
+
+    def _note(self) -> None:
+        if not self._has_started and self.running == len(self._places):
+            self._has_started = True
+            self._started()

@@ -1,0 +1,144 @@
+"""One of several server processes, and what it and its supervisor tell each other, over a pair of sockets.
+
+The worker says in lines of JSON what :class:`authz.server.workers.child.Child` wants to
+know: all of it again with every sign of life, so that no word that is lost stays lost.
+The supervisor says one thing: that it is the worker's turn to listen.
+When the socket closes the supervisor is no more, and the worker ends as well.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Self
+
+from authz.errors import UnavailableError
+from authz.judge.authorizer import Authorizer
+from authz.runtime.flow import arun
+from authz.server.serving.health import Health
+from authz.server.serving.pulse import BEAT
+from authz.server.workers.words import line
+
+VARIABLE = "_AUTHZ_WORKER"
+"""What tells a process that it is a worker, and which."""
+
+_WARM_UP_SECONDS = 5.0
+# More than there ever is to read.
+_MOST = 64
+
+
+class Worker:
+    """This process as a worker; a context manager that owns the link.
+
+    Args:
+        number: which.
+        listen: the addresses that it is to listen on.
+        link: the socket to its supervisor.
+        admin: the one for the admin page, if there is to be one; see :mod:`authz.server.admin.worker_link`.
+
+    """
+
+    def __init__(
+        self, number: int, listen: Sequence[str], link: socket.socket, admin: socket.socket | None = None
+    ) -> None:
+        self.number = number
+        self.listen = listen
+        self.admin = admin
+        self._link = link
+        link.settimeout(0)
+        self._turn = asyncio.Event()
+        self._said: dict[str, object] = {}
+        self._still: Callable[[], float] = lambda: 0.0
+
+    @classmethod
+    def of_environment(cls) -> Self | None:
+        """Return the worker that this process is, if it is one."""
+        text = os.environ.pop(VARIABLE, None)
+        if text is None:
+            return None
+        told = json.loads(text)
+        admin = socket.socket(fileno=told["admin"]) if "admin" in told else None
+        return cls(told["number"], told["listen"], socket.socket(fileno=told["link"]), admin)
+
+    def say(self, **what: object) -> None:
+        """Tell the supervisor something."""
+        self._said |= what
+        self._send(self._said)
+
+    @contextlib.asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Tell the supervisor that this worker lives, again and again, until the end of the block.
+
+        It is said by the event loop, and with how long threads that decide beside it have not got on.
+        """
+        beating = asyncio.create_task(self._beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
+
+    async def turn(self, authorizer: Authorizer) -> None:
+        """Return when it is this worker's turn to listen; say meanwhile when it could."""
+        asyncio.get_running_loop().add_reader(self._link, self._listen_to_supervisor)
+        warming = asyncio.create_task(self._warm_up(authorizer))
+        await self._turn.wait()
+        warming.cancel()
+
+    @contextlib.asynccontextmanager
+    async def reporting(self, health: Health) -> AsyncIterator[None]:
+        """Tell the supervisor of the health, until the end of the block."""
+        health.watch(self._tell_health)
+        self._still = lambda: health.still
+        try:
+            yield
+        finally:
+            asyncio.get_running_loop().remove_reader(self._link)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What nobody has read would be told to the supervisor as a reset, before our last words.
+        with contextlib.suppress(OSError):
+            self._link.recv(_MOST)
+        self._link.close()
+        if self.admin is not None:
+            self.admin.close()
+
+    async def _beat(self) -> None:
+        while True:
+            self._send({**self._said, "silent": self._still()})
+            await asyncio.sleep(BEAT)
+
+    def _send(self, said: dict[str, object]) -> None:
+        # It may be gone, and a supervisor that does not read must not stop the worker that decides.
+        with contextlib.suppress(OSError):
+            self._link.send(line(said))
+
+    async def _warm_up(self, authorizer: Authorizer) -> None:
+        with contextlib.suppress(UnavailableError):
+            await arun(authorizer.verifier.warm_up_flow(_WARM_UP_SECONDS))
+            self.say(able=True)
+            return
+        self.say(able=False)
+
+    async def _tell_health(self, reason: str) -> None:
+        self.say(unready=reason)
+
+    def _listen_to_supervisor(self) -> None:
+        try:
+            told = self._link.recv(_MOST)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            # It died before it had read our last words.
+            told = b""
+        if told:
+            self._turn.set()
+        else:
+            asyncio.get_running_loop().remove_reader(self._link)
+            # There is nothing to wait for: nobody takes this one's place.
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,1 @@
+"""Settings, by one name everywhere: flag, variable, field."""

@@ -1,0 +1,301 @@
+"""Settings, by one name everywhere: flag ``--jwks-url``, variable ``AUTHZ_JWKS_URL``, field ``jwks_url``.
+
+A flag goes before a variable, a variable before the same line in the file that ``--env-file`` names.
+Lists may be given as ``a,b`` in variables and by repeating the flag.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from pydantic import Field, SecretStr
+
+from authz.decisions.decision import Observer
+from authz.errors import ConfigError
+from authz.issuer.introspection import ACTIVE_SECONDS, Assurance, Introspector
+from authz.issuer.verifier import Verifier
+from authz.issuer.verifiers import Verifiers
+from authz.judge.authorizer import Authorizer
+from authz.organizations.directory import Directory
+from authz.organizations.workos import WorkOSDirectory
+from authz.policy import Policy
+from authz.policy.protos.access import access_of_file
+from authz.settings.issuer import IntrospectionSettings, IssuerSettings, Strings, needed_secret, secret_of
+from authz.settings.issuers import Issuers, read_issuers
+
+_MIN_ADMIN_SECRET = 16
+
+
+class VerifierSettings(IssuerSettings):
+    """What decides which tokens are good."""
+
+    issuers: str | None = Field(
+        None,
+        description="A file that lists several issuers, each with its audience, keys and organizations (YAML or JSON), "
+        "instead of what is set of one.",
+    )
+
+    def verifier(self) -> Verifier | Verifiers:
+        """Build the verifier of the issuer, or of all that are listed.
+
+        Raises:
+            ConfigError: a setting is missing or cannot work.
+
+        """
+        listed = self.listed()
+        return self.one_verifier() if listed is None else listed.verifiers()
+
+    def listed(self) -> Issuers | None:
+        """Read the file of issuers; return ``None`` if there is none.
+
+        Raises:
+            ConfigError: it cannot be read, or something in it is wrong; or a setting belongs into it.
+
+        """
+        return None if self.issuers is None else read_issuers(self.issuers, self)
+
+
+class Settings(VerifierSettings, IntrospectionSettings):
+    """What an authorization server needs besides."""
+
+    listen: Strings = Field(
+        ["127.0.0.1:9191"],
+        min_length=1,
+        description="HOST:PORT, tls:HOST:PORT or unix:PATH; may be given several times.",
+    )
+    tls_cert_file: str | None = Field(
+        None, description="PEM file of the certificate for tls: addresses; read again when it changes."
+    )
+    tls_key_file: str | None = Field(None, description="PEM file of its private key.")
+    tls_client_ca_file: str | None = Field(
+        None, description="PEM file of the authorities of clients, which then must show a certificate (mutual TLS)."
+    )
+    socket_mode: str | None = Field(
+        None, description="Octal permissions of Unix sockets, by default 0600, or 0660 if socket_owner names a group."
+    )
+    socket_owner: str | None = Field(None, description="user, user:group or :group to whom Unix sockets are given.")
+    engine: Literal["grpcio", "native"] = Field(
+        "grpcio", description="native takes a fifth of the CPU time, on loopback and Unix sockets only (extra native)."
+    )
+    reflection: bool = Field(default=False, description="Describe the services to clients such as grpcurl.")
+    public_methods: Strings = Field([], description="Full method names or HTTP paths that need no token.")
+    policy: str | None = Field(
+        None,
+        description="A file that says what each organization may do (YAML or JSON). By default everything, or what "
+        "descriptors declare.",
+    )
+    shadow: str | None = Field(
+        None,
+        description="The file of a policy on trial, which has no say: where it would decide otherwise that is counted "
+        "and logged.",
+    )
+    remove_authorization: bool = Field(
+        default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
+    )
+    jwt_authn_payload: str = Field(
+        "",
+        description="payload_in_metadata of Envoy's jwt_authn, to believe what it has verified where a request has no "
+        "token any more; nobody but Envoy may then reach this server. By default nothing of the kind is believed.",
+    )
+    introspect_max_age: float | None = Field(
+        None,
+        ge=0,
+        le=ACTIVE_SECONDS,
+        description="Ask the issuer whether tokens have been withdrawn; how many seconds old its word may be, "
+        "0 asks for every call. By default nobody asks.",
+    )
+    introspect_if_unavailable: Literal["deny", "local"] = Field(
+        "deny", description="While the issuer does not answer: deny, or local to believe the signature."
+    )
+    # No flag, as above.
+    workos_api_key: Annotated[SecretStr | None, Parameter(parse=False)] = None
+    workos_api_key_file: str | None = Field(
+        None,
+        description="A file that holds the API key of WorkOS, if not AUTHZ_WORKOS_API_KEY: ask WorkOS who the "
+        "organizations are that call. By default nobody asks.",
+    )
+    workos_base_url: str | None = Field(None, description="Where WorkOS is asked, if not at https://api.workos.com.")
+    workos_groups_key: str = Field(
+        "", description="The key of WorkOS's metadata that names an organization's groups, with commas between them."
+    )
+    unknown_organizations: Literal["allow", "deny"] = Field(
+        "allow",
+        description="deny refuses organizations that WorkOS does not know; or if nobody asks WorkOS, that the policy "
+        "does not list.",
+    )
+    max_pending: int = Field(
+        1024, ge=1, description="Checks that may wait, half of them of one organization; one more is refused at once."
+    )
+    decision_log: Literal["off", "denied", "all"] = Field(
+        "off", description="Write each decision, or each that is not to allow, as a JSON line."
+    )
+    decision_log_file: str | None = Field(None, description="Where to, if not to standard output.")
+    audit_listen: str | None = Field(
+        None, description="Where decisions can be watched (authz.v1.Audit): HOST:PORT of loopback, or unix:PATH."
+    )
+    descriptors: str | None = Field(
+        None,
+        description="A descriptor set of the API (buf build -o api.binpb): callers must have what its methods declare "
+        "with (authz.v1.access), as far as policy does not narrow it; and requests that Envoy shows must not name "
+        "another organization in fields marked (authz.v1.organization).",
+    )
+    isolation: Literal["when_body", "enforce"] = Field(
+        "when_body",
+        description="Where Envoy shows no body of a method with such fields: when_body to leave it to the upstream, "
+        "enforce to refuse it.",
+    )
+    realm: str = Field("api", description="What www-authenticate calls this API.")
+    resource_metadata: str = Field(
+        "", description="The https URL of this API's protected resource metadata (RFC 9728), for www-authenticate."
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes to serve with. They share TCP ports; unix:PATH becomes PATH.0, PATH.1 and so on. "
+        "SIGHUP then replaces them one by one.",
+    )
+    worker_timeout: float = Field(
+        30.0,
+        ge=2,
+        le=3600,
+        description="Seconds without a sign of life after which a worker counts as hung, and is killed and started "
+        "again. With one process /healthz then answers 503.",
+    )
+    http_listen: str | None = Field(
+        None, description="HOST:PORT of /healthz, /readyz and /metrics, such as 127.0.0.1:9192."
+    )
+    admin: str | None = Field(
+        None, description="HOST:PORT of the admin page, such as 127.0.0.1:9902; loopback only, unless told otherwise."
+    )
+    admin_allow_remote: bool = Field(
+        default=False, description="Let other machines see the admin page, which has no TLS and shows every caller."
+    )
+    # No flag, as above.
+    admin_secret: Annotated[SecretStr | None, Parameter(parse=False)] = None
+    admin_secret_file: str | None = Field(
+        None,
+        description="A file that holds the secret for suspending and revoking there, if not AUTHZ_ADMIN_SECRET. "
+        "By default nobody can.",
+    )
+    drain: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds from saying NOT_SERVING to the end, in which load balancers can go elsewhere.",
+    )
+    grace: float = Field(5.0, ge=0, le=3600, description="Seconds that running checks get when the server stops.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto is text on a terminal, else JSON.")
+
+    def authorizer(self, observers: Collection[Observer] = ()) -> Authorizer:
+        """Build the authorizer.
+
+        Args:
+            observers: who is told of every decision.
+
+        Raises:
+            ConfigError: a setting is missing or cannot work.
+
+        """
+        if self.jwt_authn_payload and self.require_at_jwt:
+            raise ConfigError("jwt_authn_payload: a payload has no typ, so this does not go with require_at_jwt")
+        if self.jwt_authn_payload and self.introspect_max_age is not None:
+            raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
+        listed = self.listed()
+        verifier = self.one_verifier() if listed is None else listed.verifiers()
+        introspector: Introspector | Mapping[str, Introspector] | None = None
+        assurance: Assurance | None = None
+        policy, shadow = self.load_policy(), self.load_shadow()
+        if self.introspect_max_age is not None:
+            assurance = Assurance(max_age=self.introspect_max_age, if_unavailable=self.introspect_if_unavailable)
+        if assurance is not None or any(each is not None and each.has_assurances for each in (policy, shadow)):
+            introspector = self.introspector() if listed is None else listed.introspectors()
+        return Authorizer(
+            verifier,
+            public_methods=self.public_methods,
+            introspector=introspector,
+            assurance=assurance,
+            policy=policy,
+            shadow=shadow,
+            directory=self._directory(listed),
+            unknown_organizations=self.unknown_organizations,
+            realm=self.realm,
+            resource_metadata=self.resource_metadata,
+            observers=observers,
+        )
+
+    def load_policy(self) -> Policy | None:
+        """Build the policy: of the file, of the descriptor set if its services declare who may call, or of both.
+
+        Raises:
+            ConfigError: a file cannot be read, or something in it is wrong.
+
+        """
+        return self._policy_of(self.policy)
+
+    def policy_in_force(self) -> str:
+        """Return in words what says who may call what; empty if nothing does: every good token may call everything.
+
+        Raises:
+            ConfigError: the descriptor set cannot be read.
+
+        """
+        declared = [f"what {self.descriptors} declares"] if self._declares_access() else []
+        return " with ".join([self.policy, *declared] if self.policy is not None else declared)
+
+    def load_shadow(self) -> Policy | None:
+        """Build the policy on trial, if there is one: in the same way, of its file.
+
+        Raises:
+            ConfigError: as for :meth:`load_policy`.
+
+        """
+        return None if self.shadow is None else self._policy_of(self.shadow)
+
+    def admin_secret_text(self) -> str:
+        """Return the secret for acting on the admin page; empty if nobody may.
+
+        Raises:
+            ConfigError: its file cannot be read, or it can be guessed.
+
+        """
+        secret = secret_of("admin_secret", self.admin_secret, self.admin_secret_file)
+        is_given = self.admin_secret is not None or self.admin_secret_file is not None
+        if is_given and len(secret) < _MIN_ADMIN_SECRET:
+            raise ConfigError(
+                f"admin_secret: shorter than {_MIN_ADMIN_SECRET} characters; take a random one (openssl rand -hex 24)"
+            )
+        return secret
+
+    def _policy_of(self, file: str | None) -> Policy | None:
+        if self.descriptors is not None and self._declares_access():
+            return Policy.from_descriptors(self.descriptors, file)
+        return None if file is None else Policy.from_file(file)
+
+    def _declares_access(self) -> bool:
+        # A descriptor set may be there for isolation only.
+        return self.descriptors is not None and any(access_of_file(self.descriptors).values())
+
+    def _directory(self, listed: Issuers | None) -> Directory | Mapping[str, Directory] | None:
+        if self.workos_api_key is None and self.workos_api_key_file is None:
+            if self.workos_groups_key or self.workos_base_url is not None:
+                raise ConfigError(
+                    "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file to ask WorkOS"
+                )
+            return None
+        directory = WorkOSDirectory(
+            api_key=needed_secret("workos_api_key", self.workos_api_key, self.workos_api_key_file),
+            base_url=self.workos_base_url,
+            groups_key=self.workos_groups_key,
+            transport=self.transport(),
+        )
+        if listed is None or listed.are_organizations_shared or len(listed.listed) == 1:
+            return directory
+        issuers = listed.of_profile("workos")
+        if len(issuers) != 1:
+            raise ConfigError(
+                "workos_api_key: WorkOS is asked about the organizations of one issuer, which is the one whose "
+                f"token_profile is workos; the file of issuers has {len(issuers)} of them"
+            )
+        return {issuers[0]: directory}

@@ -1,0 +1,49 @@
+"""The bearer token of a call (RFC 6750 section 2.1)."""
+
+import string
+from collections.abc import Iterable, Sequence
+
+from authz.call.call import Call
+from authz.errors import TokenMalformedError, TokenMissingError
+from authz.token.jws import MAX_TOKEN_LENGTH
+
+# Those of a compact JWS. No comma: two headers joined into one, as Envoy does, are no token.
+_TOKEN_CHARACTERS = f"{string.ascii_letters}{string.digits}_.-".encode()
+_MAX_CREDENTIALS = len("Bearer ") + MAX_TOKEN_LENGTH
+
+
+def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """Return the one bearer token among the metadata of a call.
+
+    Raises:
+        TokenMissingError: there is no ``authorization``.
+        TokenMalformedError: there are several, or the one is not ``Bearer`` and a token.
+
+    """
+    return token_of(_credentials(metadata))
+
+
+def credentials_of(call: Call) -> Sequence[str | bytes]:
+    """Return every value of ``authorization`` that came with a call."""
+    return _credentials(call.metadata) if call.credentials is None else call.credentials
+
+
+def token_of(credentials: Sequence[str | bytes]) -> str:
+    """Return the token among the values of ``authorization``; see :func:`bearer_token`."""
+    if not credentials:
+        raise TokenMissingError
+    value = credentials[0]
+    if len(credentials) > 1 or len(value) > _MAX_CREDENTIALS or not isinstance(value, str):
+        raise TokenMalformedError("more than one authorization, or one that is too long")
+    # RFC 9110 section 11.1: the scheme in any case; RFC 6750 section 2.1: exactly one space.
+    scheme, _, token = value.partition(" ")
+    foreign = token.encode(errors="replace").translate(None, _TOKEN_CHARACTERS)
+    if scheme.lower() != "bearer" or not token or foreign:
+        raise TokenMalformedError("authorization is not a scheme Bearer, one space and a token")
+    return token
+
+
+def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> list[str | bytes]:
+    # gRPC refuses capitals, but may have begun the RPC: such a copy is no token, and not to be overlooked either.
+    entries = [entry for entry in metadata if entry[0].lower() == "authorization"]
+    return [value for _, value in entries] if any(key == "authorization" for key, _ in entries) else []

@@ -1,0 +1,262 @@
+"""The claims of one M2M access token: what they must say, and the principal they make.
+
+Pure: the time is an argument. Nothing here is true before the signature has been checked.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from sys import intern
+from types import MappingProxyType
+from typing import Any
+
+from authz.call.call import Principal
+from authz.errors import ClaimError, TokenExpiredError
+from authz.token.profiles import CLIENT_ID, PROFILES, TokenProfile
+
+# WorkOS writes org_ and a ULID. Whatever the pattern, the value becomes a header.
+ORG_ID_PATTERN = r"org_[A-Za-z0-9]{1,64}"
+
+# Identifiers that become headers or log fields: visible ASCII, no comma (a list in HTTP), no quote or backslash.
+IDENTIFIER = r"[!#-+\--\[\]-~]{1,256}"
+_IDENTIFIER = re.compile(IDENTIFIER, re.ASCII)
+# RFC 6749 section 3.3, several with blanks between them; all of it becomes one header.
+SCOPE = r"[!#-\[\]-~]+"
+_SCOPES = re.compile(r"[ !#-\[\]-~]{0,2048}", re.ASCII)
+
+_IS_A_PERSONS = "a user token where an M2M token is needed"
+
+_REPEATED = frozenset(("iss", "aud", "sub", "client_id", "org_id", "scope"))
+
+ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash")
+
+# RFC 8705 section 3.1: SHA-256 in base64url, whose last character has two unused bits.
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)
+
+MAX_TIME = 253_402_300_799
+"""The end of the year 9999, where google.protobuf.Timestamp ends too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRules:
+    """What the claims of a token must be to name a principal.
+
+    Args:
+        issuer: the exact ``iss``.
+        audiences: exact values, of which ``aud`` must hold one.
+        leeway: seconds by which clocks may differ.
+        max_lifetime: seconds that ``exp - iat`` may be at the most, or ``None`` for any.
+        allow_user_tokens: also accept tokens that stand for a person, as ``profile`` tells them.
+        org_id: what the whole of the organization's id must match.
+        profile: where organization, application and scopes stand.
+
+    """
+
+    issuer: str
+    audiences: frozenset[str]
+    leeway: float = 10.0
+    max_lifetime: float | None = None
+    allow_user_tokens: bool = False
+    org_id: re.Pattern[str] = re.compile(ORG_ID_PATTERN, re.ASCII)
+    profile: TokenProfile = PROFILES["workos"]
+
+
+def check_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
+    """Check ``iss`` alone, by exact equality: it decides whose keys may be asked for.
+
+    Raises:
+        ClaimError: RFC 7519 section 4.1.1, RFC 9068 section 4.
+
+    """
+    if _required(claims, "iss") != rules.issuer:
+        raise ClaimError("iss", "the token is from another issuer")
+
+
+def principal_from(
+    claims: Mapping[str, Any], rules: ClaimRules, now: float, *, key_id: str = "", key_thumbprint: str = ""
+) -> Principal:
+    """Check every claim and return whom they name.
+
+    A principal with a ``certificate`` is believed only where the caller has that certificate: nothing here can tell.
+
+    Args:
+        claims: the payload of a token whose signature has been checked.
+        rules: what they must be.
+        now: POSIX seconds.
+        key_id: ``kid`` of the key that has checked it.
+        key_thumbprint: its thumbprint (RFC 7638).
+
+    Raises:
+        TokenExpiredError: ``exp`` has passed, by more than the leeway.
+        ClaimError: any other claim that is missing or wrong.
+
+    """
+    claims = _read_only(claims)
+    check_issuer(claims, rules)
+    audience = _audience(claims, rules)
+    issued_at, expires_at = _times(claims, rules, now)
+    _check_kind(claims)
+    subject, client_id = _parties(claims, rules)
+    org_id = _required(claims, rules.profile.org_id)
+    if not isinstance(org_id, str) or not rules.org_id.fullmatch(org_id) or not is_identifier(org_id):
+        raise ClaimError(rules.profile.org_id)
+    token_id = claims.get("jti", "")
+    if not isinstance(token_id, str):
+        raise ClaimError("jti")
+    return Principal(
+        org_id=org_id,
+        client_id=client_id,
+        subject=subject,
+        scopes=_scopes(claims, rules.profile),
+        issuer=rules.issuer,
+        audience=audience,
+        token_id=token_id,
+        issued_at=issued_at,
+        expires_at=expires_at,
+        key_id=key_id,
+        key_thumbprint=key_thumbprint,
+        certificate=_certificate(claims),
+        claims=claims,
+    )
+
+
+def is_identifier(value: str) -> bool:
+    """Say whether ``value`` can become a header and a field of a log line."""
+    return _IDENTIFIER.fullmatch(value) is not None
+
+
+def is_scope(value: str) -> bool:
+    """Say whether ``value`` is one scope (RFC 6749 section 3.3), which can be a word of a header."""
+    return value != "" and " " not in value and _SCOPES.fullmatch(value) is not None
+
+
+def is_expired(expires_at: float, leeway: float, now: float) -> bool:
+    """Say whether a token has passed its ``exp``: "on or after" is too late (RFC 7519 section 4.1.4)."""
+    return expires_at <= now - leeway
+
+
+def _audience(claims: Mapping[str, Any], rules: ClaimRules) -> tuple[str, ...]:
+    value = _required(claims, "aud")
+    audience = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(item, str) for item in audience) or rules.audiences.isdisjoint(audience):
+        raise ClaimError("aud", "the token is for another audience")
+    return audience
+
+
+def _times(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> tuple[float | None, float]:
+    expires_at = _time(claims, "exp")
+    if expires_at is None:
+        raise ClaimError("exp", missing=True)
+    if is_expired(expires_at, rules.leeway, now):
+        raise TokenExpiredError
+    issued_at = _time(claims, "iat")
+    for name, value in (("nbf", _time(claims, "nbf")), ("iat", issued_at)):
+        if value is not None and value > now + rules.leeway:
+            raise ClaimError(name, f"{name} lies in the future")
+    if rules.max_lifetime is not None:
+        if issued_at is None:
+            raise ClaimError("iat", missing=True)
+        if expires_at - issued_at > rules.max_lifetime:
+            raise ClaimError("exp", "the token lives longer than is allowed")
+    return issued_at, expires_at
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float | None:
+    if name not in claims:
+        return None
+    value = claims[name]
+    # bool is an int in Python and no time; JSON's null is a value, and no time either. NaN lies in no range.
+    if type(value) not in (int, float) or not 0 <= value <= MAX_TIME:
+        raise ClaimError(name)
+    return float(value)
+
+
+def _check_kind(claims: Mapping[str, Any]) -> None:
+    for name in ID_TOKEN_CLAIMS:
+        if name in claims:
+            raise ClaimError(name, "an ID token is no access token")
+
+
+def _certificate(claims: Mapping[str, Any]) -> str:
+    if "cnf" not in claims:
+        return ""
+    confirmation = claims["cnf"]
+    if isinstance(confirmation, Mapping) and confirmation.keys() == {"x5t#S256"}:
+        thumbprint = confirmation["x5t#S256"]
+        if isinstance(thumbprint, str) and _THUMBPRINT.fullmatch(thumbprint):
+            return thumbprint
+    # RFC 7800 section 3.1, RFC 9449 section 7.2: bound to a key that no door here can ask for,
+    # so worthless as a bearer token.
+    raise ClaimError("cnf", "bound to a key in a way that is not accepted")
+
+
+def _parties(claims: Mapping[str, Any], rules: ClaimRules) -> tuple[str, str]:
+    profile = rules.profile
+    subject = _identifier(claims, "sub")
+    is_named = profile.client_id in claims
+    client_id = _identifier(claims, profile.client_id) if is_named else ""
+    if rules.allow_user_tokens:
+        return subject, client_id
+    if not is_named:
+        if not profile.is_client_id_optional:
+            raise ClaimError(profile.client_id, missing=True)
+        client_id = subject
+    for name in profile.person:
+        if name in claims:
+            raise ClaimError(name, _IS_A_PERSONS)
+    for name, value in profile.application.items():
+        if _required(claims, name) != value.replace(CLIENT_ID, client_id):
+            raise ClaimError(name, f"{name} is not that of an application: {_IS_A_PERSONS}")
+    if subject.startswith(profile.person_subjects):
+        raise ClaimError("sub", _IS_A_PERSONS)
+    return subject, client_id
+
+
+def _identifier(claims: Mapping[str, Any], name: str) -> str:
+    value = _required(claims, name)
+    if not isinstance(value, str) or not is_identifier(value):
+        raise ClaimError(name)
+    return value
+
+
+def _scopes(claims: Mapping[str, Any], profile: TokenProfile) -> frozenset[str]:
+    name = next((name for name in profile.scopes if name in claims), None)
+    value = "" if name is None else claims[name]
+    if isinstance(value, tuple) and all(isinstance(word, str) for word in value):
+        value = " ".join(value)
+    if not isinstance(value, str) or not _SCOPES.fullmatch(value):
+        raise ClaimError(str(name))
+    return _words(value)
+
+
+# Few applications, few sets of scopes: remembered tokens share them.
+@lru_cache(1024)
+def _words(scope: str) -> frozenset[str]:
+    return frozenset(scope.split())
+
+
+def _required(claims: Mapping[str, Any], name: str) -> Any:
+    if name not in claims:
+        raise ClaimError(name, missing=True)
+    return claims[name]
+
+
+def _read_only(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+    # The tokens of one application say most things in the same words: thousands of remembered ones share them.
+    return MappingProxyType(
+        {
+            intern(name): value
+            if type(value) is int
+            else intern(value)
+            if type(value) is str and name in _REPEATED
+            else _frozen(value)
+            for name, value in claims.items()
+        }
+    )
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return MappingProxyType({name: _frozen(item) for name, item in value.items()})
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -1,0 +1,166 @@
+"""Alerts and dashboard ask for figures that there are, and every alert is explained."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import httpx2
+import pytest
+import yaml
+
+from authz.decisions.decision import Source, Verdict
+from authz.demo.issuer.signing import SigningKey
+from authz.issuer.remote_keys import STALE
+from authz.judge.shadow import Change
+from authz.settings.settings import Settings
+from tests.doubles import AUDIENCE, ISSUER, jwks
+from tests.programs import PATIENCE, Program
+
+ROOT = Path(__file__).parents[2]
+
+METRICS = {
+    "authz_checks_total": {"verdict", "reason"},
+    "authz_check_seconds_bucket": {"le"},
+    "authz_check_seconds_sum": set(),
+    "authz_check_seconds_count": set(),
+    "authz_evidence_total": {"source"},
+    "authz_pending_checks": set(),
+    "authz_ready": {"worker"},
+    "authz_jwks_age_seconds": {"issuer"},
+    "authz_jwks_keys": {"issuer"},
+    "authz_jwks_failing": {"issuer"},
+    "authz_jwks_fetches_total": {"issuer", "result"},
+    "authz_fetch_failures_total": {"of", "cause"},
+    "authz_introspection_requests_total": {"result"},
+    "authz_directory_requests_total": {"result"},
+    "authz_decision_log_dropped_total": set(),
+    "authz_policy_reloads_total": {"result"},
+    "authz_policy_failing": set(),
+    "authz_policy_loaded_seconds": set(),
+    "authz_shadow_differences_total": {"change"},
+    "authz_workers": set(),
+    "authz_worker_restarts_total": set(),
+    "authz_worker_hangs_total": set(),
+    "authz_build_info": {"version", "engine"},
+}
+"""What ``/metrics`` says, with its labels."""
+
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
+ADDED_BY_PROMETHEUS = {"job", "instance", "alertname", "alertstate"}
+WORDS = {"verdict": get_args(Verdict), "source": get_args(Source), "change": get_args(Change)}
+
+SELECTOR = re.compile(r"(authz_\w+)(?:\{([^}]*)\})?")
+MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
+GROUPING = re.compile(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)")
+
+
+def alerts() -> list[dict[str, Any]]:
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text(encoding="utf-8"))
+    return [rule for group in rules["groups"] for rule in group["rules"]]
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "deploy/grafana/authz.json").read_text(encoding="utf-8"))
+    return found
+
+
+def series() -> Iterator[str]:
+    tests = yaml.safe_load((ROOT / "deploy/prometheus/alerts_test.yaml").read_text(encoding="utf-8"))["tests"]
+    yield from (given["series"] for test in tests for given in test["input_series"])
+
+
+def expressions() -> Iterator[str]:
+    yield from (alert["expr"] for alert in alerts())
+    yield from (target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", []))
+    variables = dashboard()["templating"]["list"]
+    yield from (variable["definition"] for variable in variables if variable["type"] == "query")
+
+
+def threshold(name: str) -> float:
+    [expression] = [alert["expr"] for alert in alerts() if alert["alert"] == name]
+    return float(re.findall(r"> (\d+)", expression)[0])
+
+
+def test_the_figures_are_those_of_the_program(tmp_path: Path, ec_key: SigningKey) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)), encoding="utf-8")
+    issuer = ("--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--jwks", "jwks.json")
+    with Program(
+        "serve", *issuer, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", folder=tmp_path
+    ) as program:
+        address = program.await_event("probes")["address"]
+        answer = httpx2.get(f"http://{address}/metrics", timeout=PATIENCE, trust_env=False).text
+    told = re.findall(r"^# TYPE (\w+) (\w+)$", answer, re.MULTILINE)
+    assert {name + suffix for name, kind in told for suffix in SUFFIXES.get(kind, ("",))} == set(METRICS)
+
+
+def test_every_figure_that_is_asked_for_exists() -> None:
+    asked = {name for text in (*expressions(), *series()) for name, _ in SELECTOR.findall(text)}
+    assert asked <= set(METRICS)
+
+
+def test_every_figure_is_shown() -> None:
+    shown = {name for text in expressions() for name, _ in SELECTOR.findall(text)}
+    assert shown == set(METRICS)
+
+
+@pytest.mark.parametrize("text", [*expressions(), *series()])
+def test_labels_are_those_of_the_figures(text: str) -> None:
+    known: set[str] = set()
+    for name, matchers in SELECTOR.findall(text):
+        matched = MATCHER.findall(matchers)
+        assert {label for label, _ in matched} <= METRICS[name] | ADDED_BY_PROMETHEUS
+        for label, value in matched:
+            assert set(value.split("|")) <= set(WORDS.get(label, value.split("|")))
+        known |= METRICS[name]
+    grouped = {label.strip() for labels in GROUPING.findall(text) for label in labels.split(",")}
+    assert grouped <= known | ADDED_BY_PROMETHEUS
+
+
+def test_alerts_say_what_is_wrong_and_where_to_read_on() -> None:
+    explained = re.findall(r"^## (\w+)$", (ROOT / "docs/alerts.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [alert["alert"] for alert in alerts()] == explained
+    for alert in alerts():
+        assert set(alert["annotations"]) == {"summary", "description", "runbook"}
+        assert alert["annotations"]["runbook"] == f"docs/alerts.md#{alert['alert'].lower()}"
+        assert alert["labels"]["severity"] in {"warning", "critical"}
+
+
+def test_every_alert_is_tested() -> None:
+    tests = (ROOT / "deploy/prometheus/alerts_test.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r'alertname="(\w+)"', tests)) == {alert["alert"] for alert in alerts()}
+
+
+def test_thresholds_follow_the_defaults() -> None:
+    assert threshold("AuthzPendingChecks") == 0.75 * Settings.model_fields["max_pending"].default / 2
+    assert threshold("AuthzKeysAgeing") == STALE / 2
+    assert threshold("AuthzKeysExpiring") == STALE - 600
+
+
+def test_what_callers_can_bring_about_wakes_nobody() -> None:
+    """R6: anybody can make up keys, and any partner can send too much."""
+    expressions = {alert["alert"]: (alert["expr"], alert["labels"]["severity"]) for alert in alerts()}
+
+    assert 'verdict="undecided", reason!~"key_undecided|overloaded"' in expressions["AuthzUndecided"][0]
+    assert expressions["AuthzLimited"][1] == "warning"
+
+
+def test_the_dashboard_can_be_imported() -> None:
+    panels = dashboard()["panels"]
+    assert dashboard()["schemaVersion"] >= 38  # Grafana 10
+    assert dashboard()["uid"] == "authz"
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert {panel["datasource"]["uid"] for panel in panels if panel["type"] != "row"} == {"${datasource}"}
+
+
+def test_panels_do_not_overlap() -> None:
+    places = [panel["gridPos"] for panel in dashboard()["panels"]]
+    cells = [
+        (x, y)
+        for place in places
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24

@@ -1,0 +1,260 @@
+"""The operator's own deny-list: by identity, never by the text of a token."""
+
+import threading
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from jwcrypto.common import base64url_decode, base64url_encode
+
+from authz.call.call import ANONYMOUS, Call, Principal
+from authz.errors import AuthzError, ConfigError, TokenInactiveError
+from authz.judge.authorizer import Authorizer
+from authz.judge.revocation import MAX_TOKENS, TOKEN_SECONDS, Revocations
+from authz.runtime.flow import run
+from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims
+
+JTI = m2m_claims()["jti"]
+KID = "ec-1"
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+@pytest.fixture
+def revocations(clock):
+    return Revocations(clock=clock.clock)
+
+
+def principal(token_id=JTI, client_id=CLIENT, org_id=ORG, key_id=KID):
+    return Principal(org_id=org_id, client_id=client_id, subject=client_id, token_id=token_id, key_id=key_id)
+
+
+def is_refused(revocations, who):
+    try:
+        revocations.check(who)
+    except TokenInactiveError:
+        return True
+    return False
+
+
+def test_at_first_nobody_is_refused(revocations):
+    assert not is_refused(revocations, principal())
+
+
+KINDS = [
+    pytest.param({"token_id": JTI}, {"token_id": "another"}, id="D8-jti"),
+    pytest.param({"client_id": CLIENT}, {"client_id": "client_other"}, id="application"),
+    pytest.param({"org_id": ORG}, {"org_id": "org_other"}, id="organization"),
+    pytest.param({"key_id": KID}, {"key_id": "another"}, id="key"),
+]
+
+
+@pytest.mark.parametrize(("what", "other"), KINDS)
+def test_what_is_revoked_is_refused_and_nothing_else(revocations, what, other):
+    revocations.revoke(**what)
+
+    assert is_refused(revocations, principal())
+    assert not is_refused(revocations, principal(**other))
+
+
+@pytest.mark.parametrize(("what", "other"), KINDS)
+def test_what_is_reinstated_is_no_longer_refused(revocations, what, other):
+    revocations.revoke(**what)
+    revocations.revoke(**what)
+    revocations.revoke(**other)
+    revocations.reinstate(**what)
+
+    assert not is_refused(revocations, principal())
+    assert is_refused(revocations, principal(**other))
+
+
+@pytest.mark.parametrize(("what", "_other"), KINDS)
+def test_reinstating_what_was_never_revoked_changes_nothing(revocations, what, _other):
+    revocations.reinstate(**what)
+
+    assert not is_refused(revocations, principal())
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *({"client_id": value} for value in (JTI, ORG, KID)),
+        *({"org_id": value} for value in (JTI, KID)),
+        *({"token_id": value} for value in (CLIENT, ORG, KID)),
+        *({"key_id": value} for value in (JTI, CLIENT, ORG)),
+    ],
+    ids=str,
+)
+def test_the_kinds_are_not_mixed_up(revocations, what):
+    revocations.revoke(**what)
+
+    assert not is_refused(revocations, principal())
+
+
+@pytest.mark.parametrize("token_id", [JTI.lower(), JTI + " ", JTI[:-1], JTI + "\0"])
+def test_identities_match_exactly(revocations, token_id):
+    revocations.revoke(token_id=token_id)
+
+    assert not is_refused(revocations, principal())
+
+
+def test_tokens_without_an_id_are_one_by_one_beyond_reach(revocations):
+    revocations.revoke(token_id="another")
+
+    assert not is_refused(revocations, principal(token_id=""))
+
+
+def test_the_anonymous_caller_cannot_be_refused(revocations):
+    revocations.revoke(token_id=JTI)
+
+    assert not is_refused(revocations, ANONYMOUS)
+
+
+@pytest.mark.parametrize("change", ["revoke", "reinstate"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        {},
+        *({name: ""} for name in ("token_id", "client_id", "org_id", "key_id")),
+        {"token_id": "a", "org_id": "b"},
+        {"org_id": "a", "key_id": "b"},
+        {"token_id": None},
+    ],
+    ids=str,
+)
+def test_exactly_one_thing_is_named(revocations, change, what):
+    with pytest.raises(ConfigError, match=r"^revoke and reinstate: give one of token_id, client_id, org_id and key_id"):
+        getattr(revocations, change)(**what)
+
+
+# ---- How long, and how many ----
+
+
+def test_a_token_is_refused_for_a_day(revocations, clock):
+    revocations.revoke(token_id=JTI)
+    clock.advance(TOKEN_SECONDS - 1)
+    assert is_refused(revocations, principal())
+
+    clock.advance(1)
+    assert not is_refused(revocations, principal())
+
+
+@pytest.mark.parametrize("what", [{"client_id": CLIENT}, {"org_id": ORG}, {"key_id": KID}])
+def test_applications_organizations_and_keys_are_refused_until_they_are_reinstated(revocations, clock, what):
+    revocations.revoke(**what)
+    clock.advance(365 * TOKEN_SECONDS)
+
+    assert is_refused(revocations, principal())
+
+
+def test_no_more_than_so_many_tokens_are_remembered(revocations):
+    for number in range(MAX_TOKENS + 10):
+        revocations.revoke(token_id=f"token-{number}")
+
+    assert [is_refused(revocations, principal(f"token-{number}")) for number in (0, 9, 10, MAX_TOKENS + 9)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_threads_may_check_while_tokens_are_revoked_and_expire(revocations, clock):
+    """The cache changes itself whenever it is asked anything, its length included."""
+    failures = []
+    over = threading.Event()
+    revocations.revoke(token_id=JTI)
+
+    def check():
+        while not over.is_set():
+            try:
+                is_refused(revocations, principal("another"))
+                if not is_refused(revocations, principal()):
+                    failures.append("a revoked token was let in")
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not be
+                failures.append(repr(error))
+
+    threads = [threading.Thread(target=check) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(2000):
+        revocations.revoke(token_id=f"token-{number}")
+        revocations.revoke(token_id=JTI)
+        clock.advance(TOKEN_SECONDS / 100)
+    over.set()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+
+
+def test_a_forked_child_goes_on_refusing(revocations):
+    revocations.revoke(token_id=JTI)
+    revocations.after_fork()
+
+    assert is_refused(revocations, principal())
+
+
+# ---- At the judge ----
+
+
+@pytest.fixture
+def authorizer(verifier):
+    return Authorizer(verifier)
+
+
+def verdict(authorizer, token):
+    try:
+        run(authorizer.authorize(Call(method="/a.B/C", metadata=[("authorization", f"Bearer {token}")])))
+    except AuthzError as error:
+        return error.reason
+    return "allowed"
+
+
+@pytest.mark.parametrize("what", [{"token_id": JTI}, {"client_id": CLIENT}, {"org_id": ORG}, {"key_id": KID}], ids=str)
+def test_a_remembered_token_is_refused_by_the_next_call(authorizer, ec_key, what):
+    token = ec_key.sign(m2m_claims())
+    before = verdict(authorizer, token)
+    authorizer.revoke(**what)
+    during = verdict(authorizer, token)
+    authorizer.reinstate(**what)
+
+    assert (before, during, verdict(authorizer, token)) == ("allowed", "token_inactive", "allowed")
+
+
+def malleated(token):
+    """Return the twin of a token that its key has never made: (r, n - s) verifies where (r, s) does."""
+    signing_input, _, signature = token.rpartition(".")
+    raw = base64url_decode(signature)
+    r, s = raw[:32], P256_ORDER - int.from_bytes(raw[32:])
+    assert encode_dss_signature(int.from_bytes(r), s)
+    return f"{signing_input}.{base64url_encode(r + s.to_bytes(32))}"
+
+
+def test_a_malleated_twin_meets_the_same_entry(authorizer, ec_key):
+    """B12, D8: identity is jti, so another text of a revoked token is revoked too."""
+    token = ec_key.sign(m2m_claims())
+    twin = malleated(token)
+    before = verdict(authorizer, twin)
+    authorizer.revoke(token_id=JTI)
+
+    assert twin != token
+    assert (before, verdict(authorizer, token), verdict(authorizer, twin)) == (
+        "allowed",
+        "token_inactive",
+        "token_inactive",
+    )
+
+
+def test_a_token_without_jti_is_refused_with_its_application(authorizer, ec_key):
+    token = ec_key.sign(m2m_claims(jti=ABSENT))
+    authorizer.revoke(token_id="whatever")
+    before = verdict(authorizer, token)
+    authorizer.revoke(client_id=CLIENT)
+
+    assert (before, verdict(authorizer, token)) == ("allowed", "token_inactive")
+
+
+def test_a_forged_token_does_not_tell_what_is_revoked(authorizer, other_key):
+    """The signature comes first."""
+    authorizer.revoke(org_id=ORG)
+
+    assert verdict(authorizer, other_key.sign(m2m_claims(), {"kid": "ec-1"})) == "signature_invalid"

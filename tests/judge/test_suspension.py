@@ -1,0 +1,111 @@
+"""An organization that the operator suspends may do nothing, whatever the policy says, until it is resumed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from authz.call.call import Call, Principal
+from authz.demo.issuer.signing import SigningKey
+from authz.errors import AuthzError, ConfigError, PermissionDeniedError, TokenInactiveError
+from authz.issuer.verifier import Verifier
+from authz.judge.authorizer import Authorizer
+from authz.policy import Policy
+from authz.runtime.flow import run
+from tests.doubles import ORG
+
+OTHER = "org_01JYGLOBEX00000000000000"
+EVERYTHING = {"name": "open", "allow_rules": [{"name": "all"}], "public": ["/public"]}
+
+Ask = Callable[..., str]
+
+
+@pytest.fixture
+def authorizer(verifier: Verifier) -> Authorizer:
+    return Authorizer(verifier, policy=Policy.from_document(EVERYTHING))
+
+
+@pytest.fixture
+def ask(authorizer: Authorizer, ec_key: SigningKey, claims: Callable[..., dict[str, Any]]) -> Ask:
+    def ask(org_id: str = ORG, method: str = "/a.B/C") -> str:
+        token = ec_key.sign(claims(org_id=org_id))
+        try:
+            run(authorizer.authorize(Call(method=method, metadata=[("authorization", f"Bearer {token}")])))
+        except AuthzError as error:
+            return error.reason
+        return ""
+
+    return ask
+
+
+def test_suspended_organization_is_refused_and_no_other(authorizer: Authorizer, ask: Ask) -> None:
+    before = ask()
+    authorizer.suspend(ORG)
+
+    assert (before, ask(), ask(OTHER)) == ("", "organization_suspended", "")
+    assert ask(method="/public") == ""
+    assert authorizer.suspended_organizations == {ORG}
+
+
+def test_resumed_organization_may_call_again(authorizer: Authorizer, ask: Ask) -> None:
+    authorizer.suspend(ORG)
+    authorizer.suspend(OTHER)
+    authorizer.resume(ORG)
+
+    assert (ask(), ask(OTHER)) == ("", "organization_suspended")
+
+
+def test_resuming_does_not_lift_what_the_policy_suspends(authorizer: Authorizer, ask: Ask) -> None:
+    authorizer.replace_policy(Policy.from_document({**EVERYTHING, "organizations": {ORG: {"status": "suspended"}}}))
+    authorizer.resume(ORG)
+
+    assert ask() == "organization_suspended"
+
+
+def test_revocation_is_told_before_suspension(authorizer: Authorizer, ask: Ask) -> None:
+    authorizer.suspend(ORG)
+    authorizer.revoke(org_id=ORG)
+
+    assert ask() == "token_inactive"
+
+
+def test_suspension_ends_open_streams_of_that_organization(authorizer: Authorizer) -> None:
+    ended: list[tuple[str, AuthzError]] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def end(self, error: AuthzError) -> None:
+            ended.append((self.name, error))
+
+    for org_id in (ORG, OTHER):
+        principal = Principal(org_id=org_id, client_id="c", subject="c")
+        authorizer.open_stream(Stream(org_id), principal, float("inf"))
+    authorizer.suspend(ORG)
+    # One that was authorized before, and opens only now.
+    authorizer.open_stream(Stream("late"), Principal(org_id=ORG, client_id="c", subject="c"), float("inf"))
+
+    assert [(name, error.reason) for name, error in ended] == [
+        (ORG, "organization_suspended"),
+        ("late", "organization_suspended"),
+    ]
+
+
+def test_standing_is_what_the_operator_made_it(authorizer: Authorizer) -> None:
+    principal = Principal(org_id=ORG, client_id="c", subject="c")
+    authorizer.check_standing(principal)
+    authorizer.suspend(ORG)
+    with pytest.raises(PermissionDeniedError):
+        authorizer.check_standing(principal)
+    authorizer.revoke(client_id="c")
+    with pytest.raises(TokenInactiveError):
+        authorizer.check_standing(principal)
+
+    assert authorizer.revoked_clients == {"c"}
+
+
+@pytest.mark.parametrize("what", ["suspend", "resume"])
+def test_empty_organization_is_a_mistake(authorizer: Authorizer, what: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{what}: org_id is empty"):
+        {"suspend": authorizer.suspend, "resume": authorizer.resume}[what]("")
