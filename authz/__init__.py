@@ -8,9 +8,11 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from authz.call.call import ANONYMOUS, Call, Principal, Requirements, current_principal
+    from authz.call.call import Call
     from authz.call.metadata import TrustedMetadata
     from authz.call.peer import Peer
+    from authz.call.principal import ANONYMOUS, Principal, current_principal
+    from authz.call.requirements import Assurance, Requirements
     from authz.decisions.decision import Decision
     from authz.errors import (
         AlgorithmNotAllowedError,
@@ -40,7 +42,7 @@ if typing.TYPE_CHECKING:
         UnavailableError,
     )
     from authz.issuer.credentials import call_credentials
-    from authz.issuer.introspection import Assurance, Introspector
+    from authz.issuer.introspection import Introspector
     from authz.issuer.token_source import ClientCredentials, TokenSource
     from authz.issuer.verifier import Verifier
     from authz.issuer.verifiers import Verifiers
@@ -106,12 +108,15 @@ __all__ = [
 
 _NAMES = {
     "authz.judge.authorizer": ("Authorizer",),
-    "authz.call.call": (
+    "authz.call.call": ("Call",),
+    "authz.call.principal": (
         "ANONYMOUS",
-        "Call",
         "Principal",
-        "Requirements",
         "current_principal",
+    ),
+    "authz.call.requirements": (
+        "Assurance",
+        "Requirements",
     ),
     "authz.issuer.credentials": ("call_credentials",),
     "authz.decisions.decision": ("Decision",),
@@ -143,10 +148,7 @@ _NAMES = {
         "UnauthenticatedError",
         "UnavailableError",
     ),
-    "authz.issuer.introspection": (
-        "Assurance",
-        "Introspector",
-    ),
+    "authz.issuer.introspection": ("Introspector",),
     "authz.judge.mesh": ("MeshPeers",),
     "authz.call.metadata": ("TrustedMetadata",),
     "authz.call.peer": ("Peer",),

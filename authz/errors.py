@@ -262,3 +262,8 @@ class InternalError(AuthzError):
 
 class ConfigError(ValueError):
     """The configuration cannot work; the message names the setting and the remedy."""
+
+
+def suspended() -> PermissionDeniedError:
+    """Return the refusal of every call of an organization that is suspended, by the operator or by the policy."""
+    return PermissionDeniedError("the organization is suspended", reason="organization_suspended")

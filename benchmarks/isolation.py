@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.message import Message
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
 from authz.envoy.check.bodies import MAX_BODY_BYTES
 from authz.envoy.check.wire import MAX_FIELDS, layouts_of
 from authz.policy.protos.isolation import MAX_LOOKS, check

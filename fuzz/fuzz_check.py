@@ -11,11 +11,11 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
+from authz.call.words import MAX_TIME
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest, CheckResponse, HeaderValue
 from authz.issuer.verifier import DEFAULT_LEEWAY as LEEWAY
 from authz.judge.authorizer import Authorizer
-from authz.token.claims import MAX_TIME
 from fuzz.subjects import ED, STRANGER, TOKEN, Mutate, change, new_verifier
 from tests.doubles import AUDIENCE, ISSUER, NOW, ORG, m2m_claims
 from tests.envoy.check.messages import is_sound

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
 from authz.errors import AuthzError, TokenMalformedError
 from authz.token.bearer import bearer_token
 from authz.token.jws import verify_compact

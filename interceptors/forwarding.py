@@ -4,8 +4,8 @@ from typing import Any
 
 import grpc
 
-from authz.call.call import ANONYMOUS, Principal, current_principal
 from authz.call.metadata import TrustedMetadata
+from authz.call.principal import ANONYMOUS, Principal, current_principal
 from interceptors.details import changed
 from interceptors.kinds import Continuation, EveryKind
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from authz.call.call import ANONYMOUS, Principal
+from authz.call.principal import ANONYMOUS, Principal
 from authz.judge.hearing import Hearing
 from authz.policy.protos.isolation import check, places_of
 from interceptors.handlers import Handler

@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 import grpc
 
-from authz.call.call import ANONYMOUS, Call, Principal, set_current_principal
+from authz.call.call import Call
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS, Principal, set_current_principal
 from authz.call.refusal import Refusal
 from authz.errors import PeerUnknownError, ResourceExhaustedError
 from authz.issuer.verifier import Verifier

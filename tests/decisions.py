@@ -1,6 +1,7 @@
 """Decisions that nobody made."""
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.call.refusal import Challenge, refusal_of
 from authz.decisions.decision import Decision, Evidence
 from authz.errors import AuthzError

@@ -1,19 +1,16 @@
-"""A call before its handler runs, and who makes it."""
+"""A call before its handler runs."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from itertools import chain
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from authz.call.peer import Peer
+from authz.call.requirements import Requirements
 from authz.errors import ConfigError, PermissionDeniedError
 
 # No comma: a list of names is not one of them.
 _METHOD = re.compile(r"/[^\s?#,]+")
-_NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 MAX_METHOD = 8192
 """Characters of a path that is looked at: what servers take at the least (RFC 9110 section 4.1), and some more."""
@@ -43,24 +40,6 @@ class Entry(NamedTuple):
 
     key: str
     value: str | bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requirements:
-    """What is asked of a caller besides a good token, by whoever configures the door; it can only narrow.
-
-    Args:
-        audience: what ``aud`` must name besides; empty for no more than the verifier wants.
-        scopes: what the token must grant, all of it (RFC 6749 section 3.3).
-        policy: the name of the policy that decides; empty for no other than usual.
-        mistake: what is written wrongly, so that nobody knows what is asked; nobody may make the call then.
-
-    """
-
-    audience: str = ""
-    scopes: frozenset[str] = frozenset()
-    policy: str = ""
-    mistake: str = ""
 
 
 class Call(NamedTuple):
@@ -121,73 +100,3 @@ def check_methods(names: Collection[str], setting: str) -> frozenset[str]:
         if not _METHOD.fullmatch(name):
             raise ConfigError(f"{setting}: {name!a} is not a full method name such as /grpc.health.v1.Health/Check")
     return frozenset((names,) if isinstance(names, str) else names)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
-    """Who makes a call, as the issuer's signature vouches for it; only the tenant is the owner's word.
-
-    Args:
-        org_id: the one organization that the caller acts for (``org_id``).
-        client_id: the M2M application (``client_id``, RFC 9068 section 2.2).
-        subject: ``sub``; for an M2M token the same as ``client_id``.
-        scopes: the granted scopes, exact words (RFC 6749 section 3.3).
-        issuer: ``iss``.
-        audience: ``aud``, always as a tuple.
-        token_id: ``jti``, or an empty string; identity for revocation and audit, never for trust.
-        issued_at: ``iat`` in POSIX seconds, or ``None`` where the token has none.
-        expires_at: ``exp`` in POSIX seconds.
-        key_id: ``kid`` of the key that signed the token.
-        key_thumbprint: that key's (RFC 7638), since several may share a ``kid``; or an empty string where it is
-            not known. Of no account where two callers are compared.
-        certificate: thumbprint of the one client certificate that the token may be used with
-            (``x5t#S256``, RFC 8705 section 3.1), or an empty string for a bearer token.
-        tenant: the API owner's own id for the organization, by the policy or the directory; or an empty string.
-        claims: every claim of the token, read-only at every depth.
-
-    """
-
-    org_id: str
-    client_id: str
-    subject: str
-    scopes: frozenset[str] = frozenset()
-    issuer: str = ""
-    audience: tuple[str, ...] = ()
-    token_id: str = ""
-    issued_at: float | None = None
-    expires_at: float = 0.0
-    key_id: str = ""
-    key_thumbprint: str = field(default="", compare=False, repr=False)
-    certificate: str = ""
-    tenant: str = ""
-    claims: Mapping[str, Any] = field(default_factory=lambda: _NO_CLAIMS, hash=False, repr=False)
-
-
-ANONYMOUS = Principal(org_id="", client_id="", subject="")
-"""The caller of a public method: nobody in particular. Compare with ``is``."""
-
-_current: ContextVar[Principal] = ContextVar("authz_principal")
-
-
-def current_principal() -> Principal:
-    """Return who makes the RPC that this code serves, or ``ANONYMOUS`` on a public method.
-
-    Raises:
-        LookupError: no interceptor of this package has seen the RPC (or this is another thread).
-
-    """
-    try:
-        return _current.get()
-    except LookupError:
-        raise LookupError(
-            "no principal here: this code does not run inside an RPC that AuthzInterceptor admitted"
-        ) from None
-
-
-def set_current_principal(principal: Principal) -> None:
-    """Make ``principal`` what :func:`current_principal` returns for the rest of this context.
-
-    For the doors: they call it on every RPC, public ones too, so that no
-    caller is left over where a context should ever be shared.
-    """
-    _current.set(principal)

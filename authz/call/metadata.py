@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from authz.call.call import Entry, Principal
+from authz.call.call import Entry
+from authz.call.principal import Principal
 from authz.errors import ConfigError
 from authz.runtime import telemetry
 from authz.v1.principal_pb2 import Principal as PrincipalMessage

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from authz.cli import logs
 from authz.cli.app import ALLOWED, MISUSED, app, say
 from authz.errors import ConfigError
+from authz.judge.configured import policy_in_force
 from authz.server.operations import banner
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
@@ -36,7 +37,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
             from authz.server import process  # noqa: PLC0415 - grpc, which nobody else need load
 
             process.check(settings)
-            say(*banner.configuration(settings, settings.policy_in_force()).split("\n"))
+            say(*banner.configuration(settings, policy_in_force(settings)).split("\n"))
         else:
             _serve(settings, None)
         return ALLOWED

@@ -8,13 +8,14 @@ from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, write
 from authz.errors import AuthzError, ConfigError, UnavailableError
-from authz.issuer.client_authentication import AuthMethod
 from authz.issuer.explanation import explain, unverified
 from authz.issuer.token_source import ClientCredentials, discovery_of
+from authz.issuer.verifiers import verifier_of
 from authz.settings import variables
 from authz.settings.issuer import ConnectionSettings
 from authz.settings.secret import read_secret
 from authz.settings.settings import VerifierSettings
+from authz.settings.variables import AuthMethod
 
 VerifierFlags = Annotated[VerifierSettings | None, Parameter(name="*")]
 ConnectionFlags = Annotated[ConnectionSettings | None, Parameter(name="*")]
@@ -120,7 +121,7 @@ def verify(
     if token.startswith("--"):
         # A leading hyphen is allowed for the sake of "-" alone.
         raise ConfigError(f"Unknown option: {token.partition('=')[0]}")
-    verifier = VerifierSettings.load(flags).verifier()
+    verifier = verifier_of(VerifierSettings.load(flags))
     text = (standard_input() if token == "-" else token).strip()  # noqa: S105 - standard input
     report: dict[str, Any] = {"verdict": "allowed", "reason": "", "claims_verified": True}
     status = ALLOWED

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 
-from authz.call.call import current_principal
+from authz.call.principal import current_principal
 from authz.decisions.decision import Decision, Record
 from authz.decisions.message import decision_message
 from authz.errors import ConfigError

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.call import Call
+from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Refusal
 from authz.errors import Code
 from authz.organizations.quota import Quota

@@ -4,13 +4,12 @@ Pure: no clock, no I/O, no state.
 """
 
 import base64
-from typing import Literal, get_args
+from typing import get_args
 from urllib.parse import quote_plus
 
 from authz.errors import ConfigError
 from authz.runtime.network.transport import Form
-
-AuthMethod = Literal["client_secret_post", "client_secret_basic"]
+from authz.settings.variables import AuthMethod
 
 
 def check_auth_method(method: str) -> None:

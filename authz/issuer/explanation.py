@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
+from authz.call.words import MAX_TIME, is_identifier
 from authz.errors import (
     AlgorithmNotAllowedError,
     AuthzError,
@@ -25,7 +26,7 @@ from authz.issuer.verifier import Expectations
 from authz.runtime.clock import Clock
 from authz.runtime.network import causes
 from authz.runtime.text.printable import bounded
-from authz.token.claims import ID_TOKEN_CLAIMS, MAX_TIME, ClaimRules, is_identifier
+from authz.token.claims import ID_TOKEN_CLAIMS, ClaimRules
 from authz.token.encoding import EncodingError, base64url_decode, json_object
 from authz.token.jwk import SUPPORTED_ALGORITHMS, algorithm_name, is_kid
 from authz.token.jws import MAX_TOKEN_LENGTH, REFUSED_HEADERS

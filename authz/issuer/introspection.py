@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Collection, Hashable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from cachetools import LRUCache
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
+from authz.call.requirements import ACTIVE_SECONDS, Assurance
 from authz.errors import (
     ConfigError,
     IntrospectionUnavailableError,
@@ -26,7 +27,7 @@ from authz.errors import (
     TokenInactiveError,
     UnavailableError,
 )
-from authz.issuer.client_authentication import AuthMethod, authenticated, check_auth_method
+from authz.issuer.client_authentication import authenticated, check_auth_method
 from authz.issuer.discovery import issuer_endpoint
 from authz.issuer.token_status import TokenStatus, read_status
 from authz.runtime import fork, telemetry
@@ -36,40 +37,15 @@ from authz.runtime.flow import Flow, Wait
 from authz.runtime.network import causes
 from authz.runtime.network.transport import HttpResponse, Transport, TransportError
 from authz.runtime.shares import Shares, Turns
+from authz.settings.variables import AuthMethod
 from authz.token.jws import digest_of
 
-ACTIVE_SECONDS, INACTIVE_SECONDS = 30.0, 10.0
+INACTIVE_SECONDS = 10.0
 
 MAX_WAITING = 256
 """How many questions may wait for their turn."""
 
 _PATIENCE = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assurance:
-    """How sure a method must be that a token has not been withdrawn.
-
-    Args:
-        max_age: seconds that the issuer's word may be old; 0 asks for every call. At most 30.
-        if_unavailable: while the issuer does not answer, or says itself that it fails (HTTP status 5xx), ``deny``
-            (UNAVAILABLE), or ``local``: believe the signature. Whatever else keeps it from being asked, a limit or
-            a mistake, is UNAVAILABLE.
-
-    Raises:
-        ConfigError: an argument that cannot be.
-
-    """
-
-    max_age: float = 0.0
-    if_unavailable: Literal["deny", "local"] = "deny"
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        if not 0 <= self.max_age <= ACTIVE_SECONDS:
-            raise ConfigError(f"max_age: {self.max_age!r} is not a number of seconds from 0 to {ACTIVE_SECONDS:g}")
-        if self.if_unavailable not in ("deny", "local"):
-            raise ConfigError(f"if_unavailable: {self.if_unavailable!a} must be deny or local")
 
 
 @dataclass(slots=True)

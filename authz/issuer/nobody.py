@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from authz.call.call import Principal
 from authz.call.peer import Peer
+from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.errors import UnauthenticatedError
 from authz.issuer.keys import KeySetHealth

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from authz.errors import AuthzError, ConfigError, TokenDeniedError, TokenEndpointError
-from authz.issuer.client_authentication import AuthMethod, authenticated, check_auth_method
+from authz.issuer.client_authentication import authenticated, check_auth_method
 from authz.issuer.discovery import issuer_endpoint
 from authz.issuer.token_response import IssuedToken, NoTokenError, read_token
 from authz.runtime import fork, telemetry
@@ -19,6 +19,7 @@ from authz.runtime.flow import Flow, Wait, arun, run
 from authz.runtime.network.transport import Form, HttpResponse, Transport, TransportError
 from authz.settings import variables
 from authz.settings.secret import read_secret
+from authz.settings.variables import AuthMethod
 
 _PATIENCE = 10.0
 _REFRESH_SECONDS, _REFRESH_SHARE = 60.0, 0.1

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
 from authz.runtime.network import causes
 from authz.runtime.network.transport import HttpResponse
 from authz.token.encoding import EncodingError, json_object

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from cachetools import FIFOCache
 
-from authz.call.call import Principal
 from authz.call.peer import Peer
+from authz.call.principal import Principal
+from authz.call.words import ORG_ID_PATTERN
 from authz.decisions.decision import Evidence, Source
 from authz.errors import ClaimError, ConfigError, KeySetUnavailableError, PeerUnknownError, TokenMalformedError
 from authz.issuer.discovery import discover, issuer_endpoint
@@ -21,7 +22,7 @@ from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.flow import Flow, arun, pause, run
 from authz.runtime.network.transport import Transport
 from authz.runtime.network.urls import check_issuer_url
-from authz.token.claims import ORG_ID_PATTERN, ClaimRules, check_issuer, principal_from
+from authz.token.claims import ClaimRules, check_issuer, principal_from
 from authz.token.encoding import EncodingError, json_object
 from authz.token.jwk import VerificationKey, check_algorithms
 from authz.token.jws import check_signature, digest_of, parse_compact
@@ -196,7 +197,7 @@ class Verifier:
         settings = VerifierSettings.load()
         if settings.issuers is not None:
             raise ConfigError("issuers: a Verifier is of one issuer; use Verifiers.from_env()")
-        return settings.one_verifier()
+        return cls(**settings.verifier_options())
 
     def verify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return whom ``token`` names; blocks for up to 2 s where keys must be fetched.

@@ -1,10 +1,10 @@
 """Several issuers side by side, each with its own keys and rules."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from authz.call.call import Principal
 from authz.call.peer import Peer
+from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.errors import ClaimError, ConfigError, TokenMalformedError, UnavailableError
 from authz.issuer.keys import KeySetHealth
@@ -14,6 +14,9 @@ from authz.runtime.clock import Clock
 from authz.runtime.flow import Flow, arun, run
 from authz.token.encoding import EncodingError, base64url_decode, json_object
 from authz.token.jws import digest_of
+
+if TYPE_CHECKING:
+    from authz.settings.settings import VerifierSettings
 
 
 class Verifiers:
@@ -65,7 +68,7 @@ class Verifiers:
         """
         from authz.settings.settings import VerifierSettings  # noqa: PLC0415 - pydantic is the extra's, and slow to load
 
-        verifier = VerifierSettings.load().verifier()
+        verifier = verifier_of(VerifierSettings.load())
         return cls(verifier) if isinstance(verifier, Verifier) else verifier
 
     @property
@@ -184,3 +187,25 @@ def _claimed_issuer(token: str) -> object:
         return json_object(base64url_decode(segments[1])).get("iss")
     except (EncodingError, IndexError) as error:
         raise TokenMalformedError("not a compact JWS of three segments") from error
+
+
+def verifier_of(settings: "VerifierSettings") -> Verifier | Verifiers:
+    """Build the verifier of the issuer that is set, or of all that are listed.
+
+    Raises:
+        ConfigError: a setting is missing or cannot work, or something in the file of issuers.
+
+    """
+    listed = settings.listed()
+    if listed is None:
+        return Verifier(**settings.verifier_options())
+    verifiers = []
+    for index in range(len(listed.listed)):
+        with listed.entry(index) as each:
+            verifiers.append(Verifier(**each.verifier_options()))
+    try:
+        return Verifiers(
+            *verifiers, organizations=listed.organizations, shared_organizations=listed.are_organizations_shared
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{listed.document.source}: {error}") from None

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping
 
 from authz.call.call import check_methods
+from authz.call.requirements import Assurance
 from authz.errors import ConfigError
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.policy import Policy
 
 

@@ -4,9 +4,11 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from authz.call.call import ANONYMOUS, Call, Principal, check_methods, check_size
+from authz.call.call import Call, check_methods, check_size
 from authz.call.metadata import TrustedMetadata
+from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Challenge, Refusal, refusal_of
+from authz.call.requirements import Assurance
 from authz.decisions.decision import Decision, Door, Event, Evidence, Observer
 from authz.errors import (
     AuthzError,
@@ -18,8 +20,9 @@ from authz.errors import (
     TokenExpiredError,
     TokenInactiveError,
     UnavailableError,
+    suspended,
 )
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.nobody import NOBODY
 from authz.issuer.verifier import Verifier
 from authz.issuer.verifiers import Verifiers
@@ -30,7 +33,7 @@ from authz.judge.requirements import check_requirements
 from authz.judge.revocation import Revocations
 from authz.judge.shadow import Shadow
 from authz.judge.streams import OpenStreams, Stream
-from authz.judge.suspension import Suspensions, suspended
+from authz.judge.suspension import Suspensions
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quota, Quotas
 from authz.policy import Organization, Policy

@@ -2,7 +2,8 @@
 
 from time import perf_counter
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.call.refusal import Refusal
 from authz.decisions.decision import Door, Evidence
 from authz.judge.authorizer import Authorizer

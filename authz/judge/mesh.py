@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
 from authz.call.metadata import TrustedMetadata
 from authz.call.peer import Peer
+from authz.call.principal import Principal
+from authz.call.words import MAX_TIME, is_identifier, is_scope
 from authz.errors import ConfigError, MeshMetadataError, MeshUndecidedError, PeerUnknownError
-from authz.token.claims import MAX_TIME, is_identifier, is_scope
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 
 UNDECIDED = "x-envoy-auth-failure-mode-allowed"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
 from authz.errors import ConfigError, PermissionDeniedError
 from authz.organizations.directory import Directory
 from authz.organizations.organization import STRANGER

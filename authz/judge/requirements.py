@@ -7,10 +7,11 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 
-from authz.call.call import Principal, Requirements
+from authz.call.principal import Principal
+from authz.call.requirements import Requirements
+from authz.call.words import is_scope
 from authz.errors import ClaimError, InsufficientScopeError, InternalError
 from authz.runtime import telemetry
-from authz.token.claims import is_scope
 
 _NAMES = frozenset({"audience", "scopes", "policy"})
 # Other names are somebody else's; but one that only looks like ours was meant to close something.

@@ -5,7 +5,7 @@ from collections.abc import Callable, MutableMapping
 
 from cachetools import TLRUCache
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
 from authz.errors import ConfigError, TokenInactiveError
 from authz.runtime import fork
 from authz.runtime.clock import SYSTEM_CLOCK, Clock

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
-from authz.call.call import ANONYMOUS, Call
+from authz.call.call import Call
+from authz.call.principal import ANONYMOUS
 from authz.call.refusal import Refusal
 from authz.decisions.decision import Evidence, Verdict
 from authz.errors import Code, PeerUnknownError, PermissionDeniedError

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, Protocol
 
-from authz.call.call import Call, Principal, check_methods
+from authz.call.call import Call, check_methods
+from authz.call.principal import Principal
 from authz.errors import AuthzError, ConfigError, InternalError, ResourceExhaustedError, TokenExpiredError
 from authz.runtime import fork, telemetry
 from authz.runtime.alarms import Alarm, Alarms

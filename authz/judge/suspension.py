@@ -2,8 +2,8 @@
 
 import threading
 
-from authz.call.call import Principal
-from authz.errors import ConfigError, PermissionDeniedError
+from authz.call.principal import Principal
+from authz.errors import ConfigError, suspended
 from authz.runtime import fork
 
 
@@ -55,11 +55,6 @@ class Suspensions:
     def after_fork(self) -> None:
         """Replace the lock, which a thread of the parent may hold."""
         self._lock = threading.Lock()
-
-
-def suspended() -> PermissionDeniedError:
-    """Return the refusal of every call of an organization that is suspended, by whomever."""
-    return PermissionDeniedError("the organization is suspended", reason="organization_suspended")
 
 
 def _named(org_id: str, what: str) -> frozenset[str]:

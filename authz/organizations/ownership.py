@@ -4,9 +4,9 @@ import re
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
+from authz.call.words import is_identifier
 from authz.errors import ClaimError, ConfigError
-from authz.token.claims import is_identifier
 
 Organizations = str | Collection[str]
 """Which organizations an issuer may name: a regular expression that the whole ``org_id`` must match, or a list."""

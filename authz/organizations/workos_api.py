@@ -12,13 +12,12 @@ from typing import Any
 import httpx2
 import workos
 
+from authz.call.words import WORD, is_identifier
 from authz.organizations.directory import LookUpError
-from authz.policy import Organization
-from authz.policy.text.schema import WORD
+from authz.organizations.organization import Organization
 from authz.runtime import telemetry
 from authz.runtime.network import causes
 from authz.runtime.network.transport import Transport, TransportError
-from authz.token.claims import is_identifier
 
 # The client cannot do without one; that of the transport is shorter, and for all of a request.
 _TIMEOUT = 10

@@ -8,7 +8,7 @@ what is left of them when they are combined are the rules worth asking.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
 from authz.policy.patterns import Patterns
 from authz.policy.rules import Rule, Words
 

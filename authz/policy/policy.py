@@ -6,11 +6,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
+from authz.call.requirements import Assurance
 from authz.decisions.decision import Evidence
-from authz.errors import ConfigError, PermissionDeniedError
-from authz.issuer.introspection import Assurance
-from authz.judge.suspension import suspended
+from authz.errors import ConfigError, PermissionDeniedError, suspended
 from authz.organizations.organization import Organization, organizations_from
 from authz.policy.index import Index
 from authz.policy.memory import Memory

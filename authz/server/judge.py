@@ -7,6 +7,7 @@ from typing import NamedTuple
 from authz.envoy.check.isolation import RequestIsolation
 from authz.errors import ConfigError
 from authz.judge.authorizer import Authorizer
+from authz.judge.configured import policy_of, shadow_of
 from authz.judge.reload import Reloader, Source
 from authz.policy import Policy
 from authz.policy.protos.access import access_of_file
@@ -67,12 +68,12 @@ def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, work
     """
 
     def load_policy() -> tuple[Policy | None, Callable[[], object]]:
-        policy, checks = settings.load_policy(), isolation(settings)
+        policy, checks = policy_of(settings), isolation(settings)
         _check_options(authorizer, policy, checks)
         return policy, partial(authorizer.replace_policy, policy, isolation=checks)
 
     def load_shadow() -> tuple[Policy | None, Callable[[], object]]:
-        shadow = settings.load_shadow()
+        shadow = shadow_of(settings)
         return shadow, partial(authorizer.replace_shadow, shadow)
 
     def tell() -> None:

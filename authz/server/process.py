@@ -13,6 +13,7 @@ from authz.decisions.log import DecisionLog
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.errors import ConfigError
 from authz.judge.authorizer import Authorizer
+from authz.judge.configured import authorizer_of, policy_in_force
 from authz.judge.reload import Reloader
 from authz.runtime import telemetry
 from authz.runtime.network.addresses import Address, parse_all, socket_paths
@@ -43,7 +44,7 @@ def check(settings: Settings) -> None:
     _listening(settings, settings.listen)
     judge.isolation(settings)
     admin_page.check(settings)
-    settings.authorizer().close()
+    authorizer_of(settings).close()
 
 
 async def run(settings: Settings, worker: Worker | None = None) -> None:
@@ -68,8 +69,8 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         activity = None if settings.admin is None else Activity()
         observers: list[Observer | None] = [log, figures, audit, activity]
         files = judge.files(settings)
-        policy = settings.policy_in_force()
-        authorizer = settings.authorizer([observer for observer in observers if observer is not None])
+        policy = policy_in_force(settings)
+        authorizer = authorizer_of(settings, [observer for observer in observers if observer is not None])
         listen = settings.listen if worker is None else worker.listen
         addresses, certificates, permissions = _listening(settings, listen)
         if worker is None:

@@ -4,6 +4,7 @@ import contextlib
 from functools import partial
 
 from authz.errors import ConfigError
+from authz.judge.configured import policy_in_force
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_nobody_answers
 from authz.server.admin.many_workers import Workers
@@ -41,7 +42,7 @@ async def run(settings: Settings) -> None:
             addresses,
             drain=settings.drain,
             patience=settings.drain + settings.grace + _REST_SECONDS,
-            started=partial(_started, settings, settings.policy_in_force(), addresses),
+            started=partial(_started, settings, policy_in_force(settings), addresses),
             timeout=settings.worker_timeout,
             admin=admin,
         )

@@ -1,20 +1,17 @@
 """What is set of one issuer: which of its tokens are good, and how it is asked about them."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, SecretStr
 
+from authz.call.words import ORG_ID_PATTERN
 from authz.errors import ConfigError
-from authz.issuer.client_authentication import AuthMethod
-from authz.issuer.introspection import Introspector
-from authz.issuer.verifier import Verifier
 from authz.runtime.network.transport import Transport
 from authz.runtime.network.urls import check_url
 from authz.settings.environment import EnvironmentSettings, flag
 from authz.settings.secret import read_secret
-from authz.settings.variables import PREFIX
-from authz.token.claims import ORG_ID_PATTERN
+from authz.settings.variables import PREFIX, AuthMethod
 from authz.token.profiles import ProfileName, profile_of
 
 T = TypeVar("T")
@@ -91,31 +88,31 @@ class IssuerSettings(ConnectionSettings):
         None, description="The claim that names the application, if not that of token_profile."
     )
 
-    def one_verifier(self) -> Verifier:
-        """Build the verifier of this issuer.
+    def verifier_options(self) -> dict[str, Any]:
+        """Return the arguments of this issuer's :class:`authz.Verifier`.
 
         Raises:
             ConfigError: a setting is missing or cannot work.
 
         """
-        return Verifier(
-            issuer=needed("issuer", self.issuer, "https://acme.authkit.app"),
-            audience=needed("audience", self.audience, "client_01…"),
-            discover=self.discover,
-            discover_hosts=self.discover_hosts or (),
-            jwks_url=self.jwks_url,
-            jwks=self.jwks,
-            jwks_seed=self.jwks_seed,
-            algorithms=self.algorithms,
-            leeway=self.leeway,
-            max_lifetime=self.max_lifetime,
-            allow_user_tokens=self.allow_user_tokens,
-            allow_missing_kid=self.allow_missing_kid,
-            require_at_jwt=self.require_at_jwt,
-            org_id_pattern=self.org_id_pattern,
-            profile=profile_of(self.token_profile, org_id=self.org_id_claim, client_id=self.client_id_claim),
-            transport=self.transport(),
-        )
+        return {
+            "issuer": needed("issuer", self.issuer, "https://acme.authkit.app"),
+            "audience": needed("audience", self.audience, "client_01…"),
+            "discover": self.discover,
+            "discover_hosts": self.discover_hosts or (),
+            "jwks_url": self.jwks_url,
+            "jwks": self.jwks,
+            "jwks_seed": self.jwks_seed,
+            "algorithms": self.algorithms,
+            "leeway": self.leeway,
+            "max_lifetime": self.max_lifetime,
+            "allow_user_tokens": self.allow_user_tokens,
+            "allow_missing_kid": self.allow_missing_kid,
+            "require_at_jwt": self.require_at_jwt,
+            "org_id_pattern": self.org_id_pattern,
+            "profile": profile_of(self.token_profile, org_id=self.org_id_claim, client_id=self.client_id_claim),
+            "transport": self.transport(),
+        }
 
 
 class IntrospectionSettings(IssuerSettings):
@@ -134,26 +131,26 @@ class IntrospectionSettings(IssuerSettings):
         None, description="Where the issuer is asked, if not at {issuer}/oauth2/introspection."
     )
 
-    def introspector(self) -> Introspector:
-        """Build what asks this issuer.
+    def introspector_options(self) -> dict[str, Any]:
+        """Return the arguments of this issuer's :class:`authz.Introspector`.
 
         Raises:
             ConfigError: a setting is missing or cannot work.
 
         """
         url = self.introspection_url
-        return Introspector(
-            self.issuer if url is None else None,
-            endpoint=None if url is None else check_url(url, "introspection_url"),
-            discover=self.discover and url is None,
-            discover_hosts=(self.discover_hosts or ()) if url is None else (),
-            client_id=needed(
+        return {
+            "issuer": self.issuer if url is None else None,
+            "endpoint": None if url is None else check_url(url, "introspection_url"),
+            "discover": self.discover and url is None,
+            "discover_hosts": (self.discover_hosts or ()) if url is None else (),
+            "client_id": needed(
                 "introspection_client_id", self.introspection_client_id, "client_01…, since the issuer is to be asked"
             ),
-            client_secret=self._introspection_client_secret(),
-            auth_method=self.introspection_auth_method,
-            transport=self.transport(),
-        )
+            "client_secret": self._introspection_client_secret(),
+            "auth_method": self.introspection_auth_method,
+            "transport": self.transport(),
+        }
 
     def _introspection_client_secret(self) -> str:
         name = "introspection_client_secret"

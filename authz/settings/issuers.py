@@ -5,7 +5,8 @@ outside the file is for every issuer that does not say otherwise, as far as one 
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,6 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from authz.errors import ConfigError
-from authz.issuer.introspection import Introspector
-from authz.issuer.verifier import Verifier
-from authz.issuer.verifiers import Verifiers
 from authz.runtime.text.document import Document, Fault, Step, read
 from authz.settings.issuer import ConnectionSettings, IntrospectionSettings, IssuerSettings
 from authz.settings.variables import PREFIX
@@ -41,6 +39,11 @@ class ListedIssuer(IntrospectionSettings):
     """What the file says of one issuer, over what is set outside for all of them."""
 
     organizations: str | list[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The issuer, which is never missing here."""
+        return str(self.issuer)
 
     @classmethod
     def settings_customise_sources(
@@ -74,47 +77,22 @@ class Issuers:
     are_organizations_shared: bool
     document: Document
 
-    def verifiers(self) -> Verifiers:
-        """Build the verifier of each.
-
-        Raises:
-            ConfigError: something in the file cannot work.
-
-        """
-        organizations = {str(each.issuer): each.organizations for each in self.listed if each.organizations is not None}
-        built: list[Verifier] = []
+    @contextmanager
+    def entry(self, index: int) -> Iterator[ListedIssuer]:
+        """Yield what is listed of one issuer; errors that are raised meanwhile say where in the file it stands."""
         try:
-            for index, each in enumerate(self.listed):
-                built.append(self._built(index, each.one_verifier))
-            return Verifiers(
-                *built,
-                organizations=organizations or None,
-                shared_organizations=self.are_organizations_shared,
-            )
+            yield self.listed[index]
         except ConfigError as error:
-            message = str(error)
-            in_file = message.startswith(f"{self.document.source}:")
-            raise error if in_file else ConfigError(f"{self.document.source}: {message}") from None
+            raise self.document.error(_fault(str(error), index, self.document.data["issuers"][index])) from None
 
-    def introspectors(self) -> Mapping[str, Introspector]:
-        """Build what asks each, by issuer.
-
-        Raises:
-            ConfigError: something in the file cannot work.
-
-        """
-        found = {}
-        for index, each in enumerate(self.listed):
-            for name in ("introspection_client_id", "introspection_client_secret_file"):
-                if not getattr(each, name):
-                    fault = Fault(f"{name}: missing; each issuer is to be asked about its tokens", "issuers", index)
-                    raise self.document.error(fault)
-            found[str(each.issuer)] = self._built(index, each.introspector)
-        return found
+    @property
+    def organizations(self) -> Mapping[str, str | list[str]] | None:
+        """Which organizations each issuer may name; ``None`` if the file says that of none."""
+        return {each.name: each.organizations for each in self.listed if each.organizations is not None} or None
 
     def of_profile(self, name: str) -> list[str]:
         """Return the issuers that write their tokens in one way."""
-        return [str(each.issuer) for each in self.listed if each.token_profile == name]
+        return [each.name for each in self.listed if each.token_profile == name]
 
     def urls(self) -> Iterable[str]:
         """Yield every address that may be asked, but for those that metadata names."""
@@ -128,12 +106,6 @@ class Issuers:
             f"{'shared' if self.are_organizations_shared else _in_words(each.organizations)})"
             for each in self.listed
         ]
-
-    def _built(self, index: int, build: Any) -> Any:
-        try:
-            return build()
-        except ConfigError as error:
-            raise self.document.error(_fault(str(error), index, self.document.data["issuers"][index])) from None
 
 
 def read_issuers(path: str, outside: IssuerSettings) -> Issuers:

@@ -4,23 +4,14 @@ A flag goes before a variable, a variable before the same line in the file that 
 Lists may be given as ``a,b`` in variables and by repeating the flag.
 """
 
-from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import Field, SecretStr
 
-from authz.decisions.decision import Observer
+from authz.call.requirements import ACTIVE_SECONDS
 from authz.errors import ConfigError
-from authz.issuer.introspection import ACTIVE_SECONDS, Assurance, Introspector
-from authz.issuer.verifier import Verifier
-from authz.issuer.verifiers import Verifiers
-from authz.judge.authorizer import Authorizer
-from authz.organizations.directory import Directory
-from authz.organizations.workos import WorkOSDirectory
-from authz.policy import Policy
-from authz.policy.protos.access import access_of_file
-from authz.settings.issuer import IntrospectionSettings, IssuerSettings, Strings, needed_secret, secret_of
+from authz.settings.issuer import IntrospectionSettings, IssuerSettings, Strings, secret_of
 from authz.settings.issuers import Issuers, read_issuers
 
 _MIN_ADMIN_SECRET = 16
@@ -34,16 +25,6 @@ class VerifierSettings(IssuerSettings):
         description="A file that lists several issuers, each with its audience, keys and organizations (YAML or JSON), "
         "instead of what is set of one.",
     )
-
-    def verifier(self) -> Verifier | Verifiers:
-        """Build the verifier of the issuer, or of all that are listed.
-
-        Raises:
-            ConfigError: a setting is missing or cannot work.
-
-        """
-        listed = self.listed()
-        return self.one_verifier() if listed is None else listed.verifiers()
 
     def listed(self) -> Issuers | None:
         """Read the file of issuers; return ``None`` if there is none.
@@ -188,71 +169,6 @@ class Settings(VerifierSettings, IntrospectionSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto is text on a terminal, else JSON.")
 
-    def authorizer(self, observers: Collection[Observer] = ()) -> Authorizer:
-        """Build the authorizer.
-
-        Args:
-            observers: who is told of every decision.
-
-        Raises:
-            ConfigError: a setting is missing or cannot work.
-
-        """
-        if self.jwt_authn_payload and self.require_at_jwt:
-            raise ConfigError("jwt_authn_payload: a payload has no typ, so this does not go with require_at_jwt")
-        if self.jwt_authn_payload and self.introspect_max_age is not None:
-            raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
-        listed = self.listed()
-        verifier = self.one_verifier() if listed is None else listed.verifiers()
-        introspector: Introspector | Mapping[str, Introspector] | None = None
-        assurance: Assurance | None = None
-        policy, shadow = self.load_policy(), self.load_shadow()
-        if self.introspect_max_age is not None:
-            assurance = Assurance(max_age=self.introspect_max_age, if_unavailable=self.introspect_if_unavailable)
-        if assurance is not None or any(each is not None and each.has_assurances for each in (policy, shadow)):
-            introspector = self.introspector() if listed is None else listed.introspectors()
-        return Authorizer(
-            verifier,
-            public_methods=self.public_methods,
-            introspector=introspector,
-            assurance=assurance,
-            policy=policy,
-            shadow=shadow,
-            directory=self._directory(listed),
-            unknown_organizations=self.unknown_organizations,
-            realm=self.realm,
-            resource_metadata=self.resource_metadata,
-            observers=observers,
-        )
-
-    def load_policy(self) -> Policy | None:
-        """Build the policy: of the file, of the descriptor set if its services declare who may call, or of both.
-
-        Raises:
-            ConfigError: a file cannot be read, or something in it is wrong.
-
-        """
-        return self._policy_of(self.policy)
-
-    def policy_in_force(self) -> str:
-        """Return in words what says who may call what; empty if nothing does: every good token may call everything.
-
-        Raises:
-            ConfigError: the descriptor set cannot be read.
-
-        """
-        declared = [f"what {self.descriptors} declares"] if self._declares_access() else []
-        return " with ".join([self.policy, *declared] if self.policy is not None else declared)
-
-    def load_shadow(self) -> Policy | None:
-        """Build the policy on trial, if there is one: in the same way, of its file.
-
-        Raises:
-            ConfigError: as for :meth:`load_policy`.
-
-        """
-        return None if self.shadow is None else self._policy_of(self.shadow)
-
     def admin_secret_text(self) -> str:
         """Return the secret for acting on the admin page; empty if nobody may.
 
@@ -267,35 +183,3 @@ class Settings(VerifierSettings, IntrospectionSettings):
                 f"admin_secret: shorter than {_MIN_ADMIN_SECRET} characters; take a random one (openssl rand -hex 24)"
             )
         return secret
-
-    def _policy_of(self, file: str | None) -> Policy | None:
-        if self.descriptors is not None and self._declares_access():
-            return Policy.from_descriptors(self.descriptors, file)
-        return None if file is None else Policy.from_file(file)
-
-    def _declares_access(self) -> bool:
-        # A descriptor set may be there for isolation only.
-        return self.descriptors is not None and any(access_of_file(self.descriptors).values())
-
-    def _directory(self, listed: Issuers | None) -> Directory | Mapping[str, Directory] | None:
-        if self.workos_api_key is None and self.workos_api_key_file is None:
-            if self.workos_groups_key or self.workos_base_url is not None:
-                raise ConfigError(
-                    "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file to ask WorkOS"
-                )
-            return None
-        directory = WorkOSDirectory(
-            api_key=needed_secret("workos_api_key", self.workos_api_key, self.workos_api_key_file),
-            base_url=self.workos_base_url,
-            groups_key=self.workos_groups_key,
-            transport=self.transport(),
-        )
-        if listed is None or listed.are_organizations_shared or len(listed.listed) == 1:
-            return directory
-        issuers = listed.of_profile("workos")
-        if len(issuers) != 1:
-            raise ConfigError(
-                "workos_api_key: WorkOS is asked about the organizations of one issuer, which is the one whose "
-                f"token_profile is workos; the file of issuers has {len(issuers)} of them"
-            )
-        return {issuers[0]: directory}

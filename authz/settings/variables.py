@@ -8,10 +8,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from authz.errors import ConfigError
 
 PREFIX = "AUTHZ_"
+
+AuthMethod = Literal["client_secret_post", "client_secret_basic"]
+"""How a client shows its secret to an issuer (RFC 6749 section 2.3.1)."""
 
 SETTINGS = frozenset(
     {

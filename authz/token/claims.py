@@ -11,19 +11,10 @@ from sys import intern
 from types import MappingProxyType
 from typing import Any
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
+from authz.call.words import MAX_TIME, ORG_ID_PATTERN, SCOPES, is_identifier
 from authz.errors import ClaimError, TokenExpiredError
 from authz.token.profiles import CLIENT_ID, PROFILES, TokenProfile
-
-# WorkOS writes org_ and a ULID. Whatever the pattern, the value becomes a header.
-ORG_ID_PATTERN = r"org_[A-Za-z0-9]{1,64}"
-
-# Identifiers that become headers or log fields: visible ASCII, no comma (a list in HTTP), no quote or backslash.
-IDENTIFIER = r"[!#-+\--\[\]-~]{1,256}"
-_IDENTIFIER = re.compile(IDENTIFIER, re.ASCII)
-# RFC 6749 section 3.3, several with blanks between them; all of it becomes one header.
-SCOPE = r"[!#-\[\]-~]+"
-_SCOPES = re.compile(r"[ !#-\[\]-~]{0,2048}", re.ASCII)
 
 _IS_A_PERSONS = "a user token where an M2M token is needed"
 
@@ -33,9 +24,6 @@ ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash")
 
 # RFC 8705 section 3.1: SHA-256 in base64url, whose last character has two unused bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)
-
-MAX_TIME = 253_402_300_799
-"""The end of the year 9999, where google.protobuf.Timestamp ends too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,16 +107,6 @@ def principal_from(
         certificate=_certificate(claims),
         claims=claims,
     )
-
-
-def is_identifier(value: str) -> bool:
-    """Say whether ``value`` can become a header and a field of a log line."""
-    return _IDENTIFIER.fullmatch(value) is not None
-
-
-def is_scope(value: str) -> bool:
-    """Say whether ``value`` is one scope (RFC 6749 section 3.3), which can be a word of a header."""
-    return value != "" and " " not in value and _SCOPES.fullmatch(value) is not None
 
 
 def is_expired(expires_at: float, leeway: float, now: float) -> bool:
@@ -225,7 +203,7 @@ def _scopes(claims: Mapping[str, Any], profile: TokenProfile) -> frozenset[str]:
     value = "" if name is None else claims[name]
     if isinstance(value, tuple) and all(isinstance(word, str) for word in value):
         value = " ".join(value)
-    if not isinstance(value, str) or not _SCOPES.fullmatch(value):
+    if not isinstance(value, str) or not SCOPES.fullmatch(value):
         raise ClaimError(str(name))
     return _words(value)
 

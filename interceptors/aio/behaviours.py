@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 import grpc
 import grpc.aio
 
-from authz.call.call import Principal, set_current_principal
+from authz.call.principal import Principal, set_current_principal
 from interceptors.aio.requests import RequestRule, Requests, checked_on_thread, refusing
 from interceptors.aio.streams import Stream, StreamOnThreads
 from interceptors.context import Metadata, TrustedAioContext, TrustedSyncContextOnAio

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import grpc
 import grpc.aio
 
-from authz.call.call import ANONYMOUS, Call, Principal, set_current_principal
+from authz.call.call import Call
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS, Principal, set_current_principal
 from authz.call.refusal import Refusal
 from authz.errors import ConfigError, PeerUnknownError, ResourceExhaustedError
 from authz.issuer.verifier import Verifier

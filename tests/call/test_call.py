@@ -5,18 +5,8 @@ from types import MappingProxyType
 
 import pytest
 
-from authz.call.call import (
-    ANONYMOUS,
-    MAX_ENTRIES,
-    MAX_METADATA_BYTES,
-    MAX_METHOD,
-    Call,
-    Entry,
-    Principal,
-    check_size,
-    current_principal,
-    set_current_principal,
-)
+from authz.call.call import MAX_ENTRIES, MAX_METADATA_BYTES, MAX_METHOD, Call, Entry, check_size
+from authz.call.principal import ANONYMOUS, Principal, current_principal, set_current_principal
 from authz.errors import PermissionDeniedError
 
 ALICE = Principal(org_id="org_a", client_id="client_a", subject="client_a")

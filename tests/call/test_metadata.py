@@ -6,8 +6,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import ANONYMOUS, Entry, Principal
+from authz.call.call import Entry
 from authz.call.metadata import MAX_ADDED_BYTES, TrustedMetadata, principal_message
+from authz.call.principal import ANONYMOUS, Principal
 from authz.errors import ConfigError
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 

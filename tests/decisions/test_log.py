@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Self, cast
 
 import pytest
 
-from authz.call.call import ANONYMOUS
+from authz.call.principal import ANONYMOUS
 from authz.decisions.decision import Decision
 from authz.decisions.log import DecisionLog
 from authz.errors import ConfigError, KeySetUnavailableError, PermissionDeniedError, TokenMissingError

@@ -11,7 +11,8 @@ from google.protobuf import json_format
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.call import Call
+from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Challenge, refusal_of
 from authz.decisions.decision import Decision, Door, Event, Evidence, Observer, Source, Verdict
 from authz.decisions.message import decision_message

@@ -13,7 +13,8 @@ from opentelemetry.sdk._logs.export import (
 )
 from opentelemetry.sdk.trace import TracerProvider
 
-from authz.call.call import ANONYMOUS, MAX_ENTRIES
+from authz.call.call import MAX_ENTRIES
+from authz.call.principal import ANONYMOUS
 from authz.decisions.otel import OpenTelemetryLog
 from authz.errors import AuthzError, InternalError, KeySetUnavailableError, TokenExpiredError
 from tests.decisions import Metadata, decision

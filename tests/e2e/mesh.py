@@ -14,8 +14,9 @@ from typing import Any, Self
 
 import grpc
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
 from authz.call.metadata import TrustedMetadata
+from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.policy import ledger_descriptors

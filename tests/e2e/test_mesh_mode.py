@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 
-from authz.call.call import Principal
 from authz.call.metadata import TrustedMetadata
+from authz.call.principal import Principal
 from tests.doubles import ORG
 from tests.e2e.mesh import Mesh
 from tests.interceptors.client import bearer, call

@@ -11,8 +11,8 @@ import pytest
 
 import interceptors
 import interceptors.aio
-from authz.call.call import Principal
 from authz.call.metadata import TrustedMetadata
+from authz.call.principal import Principal
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.v1.ledger_pb2 import EntryDraft, PostEntryRequest
 from authz.errors import (

@@ -16,6 +16,7 @@ import yaml
 from authz.call.metadata import TrustedMetadata
 from authz.demo.envoy_binary import envoy_path
 from authz.envoy.config import edge, listener
+from authz.judge.configured import authorizer_of
 from authz.settings.settings import Settings
 from tests.envoy.config.test_config import manager_of
 from tests.programs import run
@@ -100,7 +101,7 @@ def test_every_variable_is_a_setting(path: Path) -> None:
 
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.parent.name)
 def test_a_server_can_be_built_from_the_settings(path: Path) -> None:
-    Settings.load(**fields(path)).authorizer().close()
+    authorizer_of(Settings.load(**fields(path))).close()
 
 
 def test_secrets_are_referred_to_and_never_written() -> None:

@@ -7,13 +7,15 @@ import pytest
 from pydantic import SecretStr
 
 from authz.call.call import Call
+from authz.call.requirements import Assurance
 from authz.demo.issuer.program import Issuer, IssuerServer
 from authz.errors import ConfigError, IntrospectionUnavailableError, KeySetUnavailableError, TokenEndpointError
 from authz.issuer.discovery import KEPT, DiscoveredEndpoint
 from authz.issuer.endpoint import Endpoint
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.token_source import ClientCredentials
 from authz.issuer.verifier import Verifier
+from authz.judge.configured import authorizer_of
 from authz.runtime.flow import run
 from authz.runtime.network.transport import Transport, TransportError
 from authz.settings.settings import Settings
@@ -434,7 +436,7 @@ def test_the_setting_is_for_keys_and_questions(rsa_key):
             introspection_client_id=application.client_id,
             introspection_client_secret=SecretStr(application.client_secret),
         )
-        authorizer = settings.authorizer()
+        authorizer = authorizer_of(settings)
         try:
             token = server.issuer.mint(application.client_id)
             call = Call(method="/a.B/C", metadata=(("authorization", f"Bearer {token}"),))
@@ -461,4 +463,4 @@ def test_the_setting_is_for_keys_and_questions(rsa_key):
 )
 def test_a_setting_that_does_not_go_with_another_is_an_error(values, message):
     with pytest.raises(ConfigError, match=message):
-        Settings.load(issuer=ISSUER, audience=[AUDIENCE], **values).authorizer()
+        authorizer_of(Settings.load(issuer=ISSUER, audience=[AUDIENCE], **values))

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from authz.call.requirements import Assurance
 from authz.demo.issuer.program import Issuer, IssuerServer
 from authz.errors import AuthzError, ConfigError, IntrospectionUnavailableError, OverloadedError, TokenInactiveError
-from authz.issuer.introspection import MAX_WAITING, Assurance, Introspector
+from authz.issuer.introspection import MAX_WAITING, Introspector
 from authz.issuer.token_status import read_status
 from authz.issuer.verifier import Verifier
 from authz.runtime.flow import Wait, arun, run

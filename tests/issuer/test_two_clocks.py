@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from authz.call.call import Call
+from authz.call.requirements import ACTIVE_SECONDS, Assurance
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError
-from authz.issuer.introspection import ACTIVE_SECONDS, Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.remote_keys import STALE as KEYS_STALE
 from authz.issuer.token_source import ClientCredentials
 from authz.issuer.verifier import CACHE_SECONDS, Verifier

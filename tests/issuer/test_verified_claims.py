@@ -4,9 +4,10 @@ import pytest
 
 from authz.call.call import Call
 from authz.call.peer import Peer
+from authz.call.requirements import Assurance
 from authz.decisions.decision import Evidence
 from authz.errors import AuthzError
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.verifiers import Verifiers
 from authz.judge.authorizer import Authorizer
 from authz.judge.mesh import MeshPeers

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import ANONYMOUS, Call, Entry
+from authz.call.call import Call, Entry
 from authz.call.metadata import TrustedMetadata
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS
+from authz.call.requirements import Assurance
 from authz.errors import (
     AuthzError,
     BadSignatureError,
@@ -19,7 +21,7 @@ from authz.errors import (
     TokenMalformedError,
     TokenMissingError,
 )
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.verifiers import Verifiers
 from authz.judge.authorizer import Authorizer, as_authorizer
 from authz.runtime.flow import arun, run

@@ -9,9 +9,11 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.call import Call
 from authz.call.metadata import TrustedMetadata, principal_message
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS, Principal
+from authz.call.requirements import Assurance
 from authz.errors import (
     AuthzError,
     ConfigError,
@@ -23,7 +25,7 @@ from authz.errors import (
     TokenMissingError,
     UnauthenticatedError,
 )
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.verifiers import Verifiers
 from authz.judge.authorizer import Authorizer, as_authorizer
 from authz.judge.mesh import UNDECIDED, MeshPeers

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.call import Call
 from authz.call.metadata import TrustedMetadata
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS, Principal
 from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, ConfigError

@@ -13,6 +13,7 @@ import pytest
 
 from authz import Authorizer, ConfigError, Policy, PolicyReloader, Verifier
 from authz.demo.v1 import ledger_pb2 as pb
+from authz.judge.configured import authorizer_of
 from authz.judge.reload import Source
 from authz.runtime.watch import Files, Watch
 from authz.server import judge
@@ -360,7 +361,7 @@ def settings(tmp_path: Path, path: Path) -> Settings:
 def test_descriptor_set_is_put_in_force_with_the_policy(settings: Settings, path: Path) -> None:
     assert settings.descriptors is not None
     descriptors = Path(settings.descriptors)
-    files, authorizer = judge.files(settings), settings.authorizer()
+    files, authorizer = judge.files(settings), authorizer_of(settings)
     before = authorizer.isolation = judge.isolation(settings)
     reloader = judge.reloader(settings, files, authorizer, None)
     assert reloader is not None
@@ -394,7 +395,7 @@ def test_descriptor_set_that_has_lost_its_options_opens_nothing(
         settings if with_file else settings.model_copy(update={"policy": None}),
     )
     descriptors.write_bytes(with_imports(service_file({"Call": ASKING}, request=".tests.Order")))
-    files, authorizer = judge.files(ours), ours.authorizer()
+    files, authorizer = judge.files(ours), authorizer_of(ours)
     authorizer.isolation = judge.isolation(ours)
     before = authorizer.policy, authorizer.isolation
     reloader = judge.reloader(ours, files, authorizer, None)

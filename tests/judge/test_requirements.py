@@ -2,9 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import ANONYMOUS, Call, Principal, Requirements
+from authz.call.call import Call
 from authz.call.metadata import TrustedMetadata
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS, Principal
+from authz.call.requirements import Requirements
 from authz.errors import AuthzError, InsufficientScopeError
 from authz.judge.authorizer import Authorizer
 from authz.judge.mesh import MeshPeers

@@ -6,7 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from jwcrypto.common import base64url_decode, base64url_encode
 
-from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.call import Call
+from authz.call.principal import ANONYMOUS, Principal
 from authz.errors import AuthzError, ConfigError, TokenInactiveError
 from authz.judge.authorizer import Authorizer
 from authz.judge.revocation import MAX_TOKENS, TOKEN_SECONDS, Revocations

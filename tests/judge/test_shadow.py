@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from authz import Authorizer, Call, ConfigError, Decision, Peer, Policy, Principal, Verifier
-from authz.call.call import Requirements
+from authz.call.requirements import Requirements
 from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer

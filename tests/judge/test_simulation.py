@@ -16,9 +16,10 @@ import tracemalloc
 
 import pytest
 
+from authz.call.requirements import Assurance
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.runtime.flow import run
 from tests.doubles import ISSUER, NOW, FakeTransport, json_response, m2m_claims
 

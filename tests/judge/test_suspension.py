@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, ConfigError, PermissionDeniedError, TokenInactiveError
 from authz.issuer.verifier import Verifier

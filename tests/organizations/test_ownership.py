@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.call import Call
 from authz.call.metadata import principal_message
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS, Principal
+from authz.call.words import ORG_ID_PATTERN
 from authz.decisions.decision import Decision, Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, ClaimError, ConfigError
@@ -24,7 +26,6 @@ from authz.policy import Organization, Policy
 from authz.runtime.flow import run
 from authz.server.admin.backend import Question
 from authz.server.admin.explain import explain
-from authz.token.claims import ORG_ID_PATTERN
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, NOW, FakeIssuer, ManualClock, m2m_claims
 
 METHOD = "/ledger.v1.Ledger/List"

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
 from authz.call.peer import Peer
+from authz.call.principal import Principal
 from authz.errors import ConfigError, PeerUnknownError
 from authz.policy import Policy
 from authz.policy.rules import headers_of

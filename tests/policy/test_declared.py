@@ -11,10 +11,11 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
+from authz.call.requirements import Assurance
 from authz.demo.v1 import ledger_pb2
 from authz.errors import ConfigError, InsufficientScopeError
-from authz.issuer.introspection import Assurance
 from authz.policy import Policy
 from authz.policy.explain.explanation import Ruling, decide
 from authz.policy.protos.access import Access

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from authz import cli
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.demo.v1 import ledger_pb2
 from authz.errors import PermissionDeniedError

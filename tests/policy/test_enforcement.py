@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from authz.call.call import ANONYMOUS, Call, Principal, Requirements
+from authz.call.call import Call
 from authz.call.metadata import TrustedMetadata
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS, Principal
+from authz.call.requirements import Assurance, Requirements
 from authz.decisions.decision import Evidence
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, PermissionDeniedError, TokenMissingError
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.judge.mesh import MeshPeers

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
 from authz.call.peer import Peer
+from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.errors import AuthzError, PeerUnknownError
 from authz.policy import Policy

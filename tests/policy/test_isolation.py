@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import ANONYMOUS, Principal
+from authz.call.principal import ANONYMOUS, Principal
 from authz.errors import ConfigError, PermissionDeniedError
 from authz.policy.protos.isolation import MAX_LOOKS, check, places_of
 from tests.marked import TYPES

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.call import Call
 from authz.call.metadata import TrustedMetadata
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS, Principal
+from authz.call.requirements import Assurance
 from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, ResourceExhaustedError
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.judge.mesh import MeshPeers

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.policy import Policy
 from authz.policy.explain.replay import Change, Replay

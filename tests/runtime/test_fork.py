@@ -191,7 +191,7 @@ forked(again)
 
 def test_a_child_counts_calls_and_streams_for_itself():
     program = """
-from authz.call.call import Principal
+from authz.call.principal import Principal
 from authz.errors import ResourceExhaustedError
 from authz.organizations.quota import Quota, Quotas
 from authz.judge.streams import OpenStreams

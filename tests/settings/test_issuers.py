@@ -15,8 +15,9 @@ from authz.demo.issuer.program import Issuer, IssuerServer
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, ConfigError
 from authz.issuer.verifier import Verifier
-from authz.issuer.verifiers import Verifiers
+from authz.issuer.verifiers import Verifiers, verifier_of
 from authz.judge.authorizer import Authorizer
+from authz.judge.configured import authorizer_of
 from authz.organizations.workos import WorkOSDirectory
 from authz.runtime.flow import run
 from authz.server.serving.health import Health
@@ -61,7 +62,7 @@ def test_each_issuer_has_keys_audience_and_organizations_of_its_own(
     document = two()
     document["issuers"][0] |= {"jwks": json.dumps(jwks(ec_key)), "algorithms": "ES256"}
     document["issuers"][1] |= {"jwks": json.dumps(jwks(rsa_key)), "org_id_pattern": "[a-z-]+", "org_id_claim": "org"}
-    verifiers = VerifierSettings.load(issuers=write(json.dumps(document), "issuers.json")).verifier()
+    verifiers = verifier_of(VerifierSettings.load(issuers=write(json.dumps(document), "issuers.json")))
 
     def verdict(key: SigningKey, **claims: Any) -> str:
         try:
@@ -100,7 +101,7 @@ def test_variables_do_not_reach_into_the_file(write: Any, monkeypatch: pytest.Mo
     assert listed is not None
     assert [each.jwks_url for each in listed.listed] == [None, None]
     with pytest.raises(ConfigError, match=r"^jwks_url: belongs into the file of issuers.* unset AUTHZ_JWKS_URL"):
-        Settings.load().authorizer()
+        authorizer_of(Settings.load())
 
 
 OF_ONE = [
@@ -114,7 +115,7 @@ def test_what_is_of_one_issuer_stands_in_the_file(write: Any, name: str) -> None
     settings = Settings.load(issuers=write(json.dumps(two())), **{name: "https://a.example"})
 
     with pytest.raises(ConfigError, match=rf"^{name}: belongs into the file of issuers, for one of them"):
-        settings.authorizer()
+        authorizer_of(settings)
 
 
 def test_every_setting_of_an_issuer_may_stand_in_the_file() -> None:
@@ -128,9 +129,9 @@ def test_every_setting_of_an_issuer_may_stand_in_the_file() -> None:
 
 
 def test_a_file_may_list_one_issuer(write: Any) -> None:
-    verifier = VerifierSettings.load(
-        issuers=write(f"issuers: [{{issuer: '{ISSUER}', audience: {AUDIENCE}}}]")
-    ).verifier()
+    verifier = verifier_of(
+        VerifierSettings.load(issuers=write(f"issuers: [{{issuer: '{ISSUER}', audience: {AUDIENCE}}}]"))
+    )
 
     assert isinstance(verifier, Verifiers)
     assert (list(verifier.health()), verifier.ownership) == ([ISSUER], None)
@@ -154,7 +155,7 @@ def test_the_files_of_the_document_are_good(write: Any) -> None:
     document = (Path(__file__).parents[2] / "docs/interceptors.md").read_text(encoding="utf-8")
     _, _, chapter = document.partition("### In settings")
     examples = re.findall(r"```yaml\n(.*?)```", chapter, re.DOTALL)
-    built = [VerifierSettings.load(issuers=write(text)).verifier() for text in examples]
+    built = [verifier_of(VerifierSettings.load(issuers=write(text))) for text in examples]
 
     assert [list(each.health()) for each in built] == [[ISSUER, GLOBEX], [ISSUER, "https://auth.acme.example"]]
     named = set(
@@ -214,7 +215,7 @@ REST = f"- issuer: {GLOBEX}\n  audience: b\n  organizations: [org_2]\n"
 def test_what_is_wrong_is_named_with_its_line(write: Any, text: str, message: str) -> None:
     path = write(text)
     with pytest.raises(ConfigError, match=rf"issuers\.yaml{message}") as caught:
-        VerifierSettings.load(issuers=path).verifier()
+        verifier_of(VerifierSettings.load(issuers=path))
 
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -222,7 +223,7 @@ def test_what_is_wrong_is_named_with_its_line(write: Any, text: str, message: st
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"issuers\.yaml: cannot be read"):
-        VerifierSettings.load(issuers=str(tmp_path / "issuers.yaml")).verifier()
+        verifier_of(VerifierSettings.load(issuers=str(tmp_path / "issuers.yaml")))
 
 
 def test_each_issuer_that_is_asked_needs_credentials_of_its_own(write: Any, tmp_path: Path) -> None:
@@ -235,9 +236,9 @@ def test_each_issuer_that_is_asked_needs_credentials_of_its_own(write: Any, tmp_
     settings = Settings.load(issuers=write(json.dumps(document)), introspect_max_age=0)
 
     with pytest.raises(ConfigError, match=r"issuers\.yaml:1: introspection_client_id: missing; each issuer"):
-        settings.authorizer()
+        authorizer_of(settings)
     document["issuers"][1] |= document["issuers"][0] | document["issuers"][1]
-    authorizer = Settings.load(issuers=write(json.dumps(document)), introspect_max_age=0).authorizer()
+    authorizer = authorizer_of(Settings.load(issuers=write(json.dumps(document)), introspect_max_age=0))
     assert list(authorizer.introspectors) == [ISSUER, GLOBEX]
 
 
@@ -266,9 +267,9 @@ def test_workos_is_asked_about_the_organizations_of_its_own_issuer(
     settings = Settings.load(issuers=write(json.dumps(document)), workos_api_key_file=str(tmp_path / "key"))
     if asked is None:
         with pytest.raises(ConfigError, match=r"^workos_api_key: .* the file of issuers has 2 of them"):
-            settings.authorizer()
+            authorizer_of(settings)
         return
-    organizations = settings.authorizer()._organizations  # noqa: SLF001 - what decides who is asked
+    organizations = authorizer_of(settings)._organizations  # noqa: SLF001 - what decides who is asked
 
     found = [organizations.directory_of(org_id) for org_id in (ORG, GLOBEX_ORG)]
     assert [isinstance(each, WorkOSDirectory) for each in found] == asked
@@ -292,7 +293,7 @@ def test_tokens_of_the_old_and_the_new_domain_are_the_same_organizations(
             "shared_organizations": True,
             "issuers": [{"issuer": old.url, **entry}, {"issuer": new.url, "discover": True, **entry}],
         }
-        authorizer = Settings.load(issuers=write(json.dumps(document)), introspect_max_age=0).authorizer()
+        authorizer = authorizer_of(Settings.load(issuers=write(json.dumps(document)), introspect_max_age=0))
         try:
             callers = [_caller(authorizer, each.issuer.mint(application.client_id)) for each in (old, new)]
             forged = SigningKey.generate("new")
@@ -328,7 +329,7 @@ def test_one_issuer_that_is_down_keeps_nobody_of_the_other_out(write: Any, ec_ke
             },
         ]
     }
-    verifiers = VerifierSettings.load(issuers=write(json.dumps(document))).verifier()
+    verifiers = verifier_of(VerifierSettings.load(issuers=write(json.dumps(document))))
     try:
         assert verifiers.verify(ec_key.sign(m2m_claims(time.time()))).client_id == CLIENT
         assert [health.is_ready for health in verifiers.health().values()] == [False, True]
@@ -352,7 +353,7 @@ def test_a_server_is_ready_while_it_has_the_keys_of_one_issuer(
         if is_other_known
         else {"jwks_url": "http://127.0.0.1:9/"}
     )
-    authorizer = Settings.load(issuers=write(json.dumps(document))).authorizer()
+    authorizer = authorizer_of(Settings.load(issuers=write(json.dumps(document))))
 
     async def first_word() -> str:
         said: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -15,7 +15,9 @@ from authz.call.call import Call
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, ConfigError
 from authz.issuer.verifier import Verifier
+from authz.issuer.verifiers import verifier_of
 from authz.judge.authorizer import Authorizer
+from authz.judge.configured import authorizer_of, policy_in_force, policy_of
 from authz.runtime.flow import run
 from authz.settings import variables
 from authz.settings.settings import Settings, VerifierSettings
@@ -127,7 +129,7 @@ QUOTED = ("AUTHZ_REALM='a b' # a comment", "AUTHZ_ORG_ID_PATTERN=org_$(x)${HOME}
 
 def test_verifier_follows_the_settings(ec_key: SigningKey) -> None:
     settings = VerifierSettings.load(**NEEDED, jwks=json.dumps(jwks(ec_key)), algorithms=["ES256"], leeway=300)
-    principal = settings.verifier().verify(ec_key.sign(m2m_claims(time.time() - 500)))
+    principal = verifier_of(settings).verify(ec_key.sign(m2m_claims(time.time() - 500)))
 
     assert principal.org_id == ORG
 
@@ -136,7 +138,7 @@ def test_keys_may_stand_in_a_file(folder: Path, ec_key: SigningKey) -> None:
     (folder / "jwks.json").write_text(json.dumps(jwks(ec_key)), encoding="utf-8")
     settings = VerifierSettings.load(**NEEDED, jwks="jwks.json", algorithms=["ES256"])
 
-    assert settings.verifier().verify(ec_key.sign(m2m_claims(time.time()))).org_id == ORG
+    assert verifier_of(settings).verify(ec_key.sign(m2m_claims(time.time()))).org_id == ORG
 
 
 def test_verifier_from_env_needs_only_variables(monkeypatch: pytest.MonkeyPatch, ec_key: SigningKey) -> None:
@@ -150,14 +152,14 @@ def test_verifier_from_env_needs_only_variables(monkeypatch: pytest.MonkeyPatch,
 def test_authorizer_follows_the_settings(ec_key: SigningKey) -> None:
     settings = Settings.load(**NEEDED, jwks=json.dumps(jwks(ec_key)), public_methods=["/a.B/C"], realm="ledger")
 
-    assert isinstance(settings.authorizer(), Authorizer)
+    assert isinstance(authorizer_of(settings), Authorizer)
 
 
 def test_seed_serves_until_the_issuer_can_be_asked(ec_key: SigningKey) -> None:
     settings = VerifierSettings.load(
         **NEEDED, jwks_url=NOBODY, jwks_seed=json.dumps(jwks(ec_key)), algorithms=["ES256"]
     )
-    verifier = settings.verifier()
+    verifier = verifier_of(settings)
 
     assert verifier.verify(ec_key.sign(m2m_claims(time.time()))).org_id == ORG
     verifier.close()
@@ -166,7 +168,7 @@ def test_seed_serves_until_the_issuer_can_be_asked(ec_key: SigningKey) -> None:
 def test_seed_may_stand_in_a_file(folder: Path, ec_key: SigningKey, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "seed.json").write_text(json.dumps(jwks(ec_key)), encoding="utf-8")
     monkeypatch.setenv("AUTHZ_JWKS_SEED", "seed.json")
-    verifier = VerifierSettings.load(**NEEDED, jwks_url=NOBODY, algorithms=["ES256"]).verifier()
+    verifier = verifier_of(VerifierSettings.load(**NEEDED, jwks_url=NOBODY, algorithms=["ES256"]))
 
     assert verifier.verify(ec_key.sign(m2m_claims(time.time()))).org_id == ORG
     verifier.close()
@@ -244,7 +246,7 @@ def verdict(ec_key: SigningKey) -> Callable[..., str]:
 
     def verdict(method: str = "/a.B/C", **values: Any) -> str:
         keys = {"jwks": json.dumps(jwks(ec_key)), "algorithms": ["ES256"]}
-        authorizer = Settings.load(**{**NEEDED, **keys, **values}).authorizer()
+        authorizer = authorizer_of(Settings.load(**{**NEEDED, **keys, **values}))
         token = ec_key.sign(m2m_claims(time.time()))
         try:
             run(authorizer.authorize(Call(method=method, metadata=[("authorization", f"Bearer {token}")])))
@@ -304,7 +306,7 @@ def test_secret_is_sent_as_it_is(ec_key: SigningKey, folder: Path) -> None:
             introspection_client_secret_file="secret",
             introspection_url=server.url,
         )
-        authorizer = settings.authorizer()
+        authorizer = authorizer_of(settings)
         token = ec_key.sign(m2m_claims(time.time()))
         run(authorizer.authorize(Call(method="/a.B/C", metadata=[("authorization", f"Bearer {token}")])))
         authorizer.close()
@@ -316,7 +318,9 @@ def test_secret_is_sent_as_it_is(ec_key: SigningKey, folder: Path) -> None:
 def test_secret_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTHZ_INTROSPECTION_CLIENT_SECRET", SECRET)
     settings = Settings.load(**NEEDED, **ASKS)
-    told = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()} {vars(settings.authorizer())}"
+    told = (
+        f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()} {vars(authorizer_of(settings))}"
+    )
 
     assert SECRET not in told
 
@@ -408,7 +412,7 @@ def test_secret_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_cannot_work_is_named_in_one_line(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{re.escape(message)}[^\n]*$"):
-        Settings.load(**{**NEEDED, **values}).authorizer()
+        authorizer_of(Settings.load(**{**NEEDED, **values}))
 
 
 @pytest.mark.parametrize(
@@ -638,5 +642,5 @@ def test_policy_in_force_is_said(folder: Path, access: Any, files: list[str], ex
     given = {"policy": policy_file(folder), "descriptors": "api.binpb"}
     settings = Settings.load(**{name: given[name] for name in files})
 
-    assert settings.policy_in_force() == expected
-    assert (settings.load_policy() is None) is (expected == "")
+    assert policy_in_force(settings) == expected
+    assert (policy_of(settings) is None) is (expected == "")

@@ -13,7 +13,8 @@ import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, MethodOptions
 from google.protobuf.empty_pb2 import DESCRIPTOR as EMPTY
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.stack import Envoy

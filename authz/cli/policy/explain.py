@@ -7,14 +7,16 @@ from typing import Annotated, NamedTuple
 
 from cyclopts import Parameter
 
-from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.call import Call
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS, Principal
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, say, standard_input, write
 from authz.cli.policy.source import policy_of
 from authz.cli.tokens import VerifierFlags
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, UnavailableError
 from authz.issuer.explanation import Explanation as TokenExplanation
 from authz.issuer.explanation import explain as explain_token
+from authz.issuer.verifiers import verifier_of
 from authz.policy.explain.explanation import Explanation, RuleExplanation, as_data, shown
 from authz.policy.explain.explanation import explain as explain_call
 from authz.settings.secret import read_secret
@@ -132,7 +134,7 @@ def _say_refused(refused: _Refused, *, as_json: bool) -> int:
 
 
 def _verified(file: Path, flags: VerifierSettings | None) -> _Caller | _Refused:
-    verifier = VerifierSettings.load(flags).verifier()
+    verifier = verifier_of(VerifierSettings.load(flags))
     try:
         token = standard_input().strip() if str(file) == "-" else read_secret(file, "token")
         # A rule may ask for this header too.

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
 from authz.envoy.check.bodies import body_of, message_in
 from authz.envoy.check.paths import MAX_PATH, methods_in
 from authz.envoy.check.wire import Layout, layouts_of

@@ -16,9 +16,10 @@ from urllib.parse import unquote_to_bytes
 
 from google.protobuf.json_format import MessageToDict
 
-from authz.call.call import MAX_ENTRIES, Call, Entry, Principal, malformed
+from authz.call.call import MAX_ENTRIES, Call, Entry, malformed
 from authz.call.metadata import TrustedMetadata
 from authz.call.peer import Peer
+from authz.call.principal import Principal
 from authz.call.refusal import Refusal
 from authz.envoy.check.forms import Form, answer, form_of
 from authz.envoy.check.limits import facts_of

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.mesh import Service
 from authz.envoy.config.pod import FILES_FOLDER, SECRETS_FOLDER, TLS_FOLDER, Pod, pod_of
+from authz.judge.configured import policy_in_force
 from authz.settings.settings import Settings
 from authz.settings.variables import PREFIX
 
@@ -137,7 +138,7 @@ def _title(service: Service, settings: Settings, pod: Pod) -> list[str]:
         "For Kubernetes 1.27 and later. Made by `authz envoy-config --format kubernetes`.",
         "Replace: the image, and issuer and audience if they are not yours.",
     ]
-    if not settings.policy_in_force():
+    if not policy_in_force(settings):
         lines.append("Warning: there is no policy, so every good token may call everything (AUTHZ_POLICY).")
     if not pod.has_tls:
         lines.append("Tokens reach it in plain text: for TLS set AUTHZ_TLS_CERT_FILE and AUTHZ_TLS_KEY_FILE.")

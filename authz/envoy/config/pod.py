@@ -13,6 +13,7 @@ from typing import Any
 
 from authz.errors import ConfigError
 from authz.issuer.keys import public_jwks
+from authz.judge.configured import policy_of, shadow_of
 from authz.runtime.network.urls import check_url
 from authz.runtime.text.document import read
 from authz.settings.environment import may_hold_secret
@@ -66,7 +67,7 @@ def pod_of(settings: Settings) -> Pod:
     """
     pod = Pod()
     # Before a pod does, and says it where it may not be seen.
-    policies, listed = (settings.load_policy(), settings.load_shadow()), settings.listed()
+    policies, listed = (policy_of(settings), shadow_of(settings)), settings.listed()
     for name in sorted(settings.model_fields_set):
         value = getattr(settings, name)
         if value not in (None, "", []):

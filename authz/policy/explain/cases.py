@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
 from authz.call.peer import Peer
+from authz.call.principal import Principal
 from authz.policy.explain.explanation import Explanation, explain, list_of_rule, shown
 from authz.policy.policy import Policy
 from authz.policy.rules import Rule

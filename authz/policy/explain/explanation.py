@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.organizations.organization import Organization

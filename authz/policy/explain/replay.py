@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.policy.explain.explanation import decide
 from authz.policy.memory import Memory
 from authz.policy.policy import Policy

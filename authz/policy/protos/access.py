@@ -13,8 +13,8 @@ from typing import Literal
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions, ServiceOptions
 
+from authz.call.requirements import ACTIVE_SECONDS
 from authz.errors import ConfigError
-from authz.issuer.introspection import ACTIVE_SECONDS
 from authz.policy.protos.descriptors import load_services, methods_of, registered_services
 from authz.v1 import policy_pb2
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
+from authz.call.requirements import Assurance
 from authz.errors import ConfigError, InsufficientScopeError, PermissionDeniedError
-from authz.issuer.introspection import Assurance
 from authz.organizations.organization import Organization
 from authz.policy.index import Index
 from authz.policy.patterns import Patterns

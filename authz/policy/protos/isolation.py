@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
 from authz.errors import ConfigError, PermissionDeniedError
 from authz.policy.protos.descriptors import is_repeated
 from authz.v1 import policy_pb2

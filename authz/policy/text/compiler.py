@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from authz.issuer.introspection import Assurance
+from authz.call.requirements import Assurance
 from authz.organizations.organization import Organization
 from authz.policy.index import Index
 from authz.policy.patterns import Patterns

@@ -10,12 +10,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from authz.issuer.introspection import ACTIVE_SECONDS
+from authz.call.requirements import ACTIVE_SECONDS
+from authz.call.words import IDENTIFIER, SCOPE, WORD
 from authz.runtime.text.document import Fault
-from authz.token.claims import IDENTIFIER, SCOPE
-
-WORD = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-"""What the name of a group is."""
 
 Schema = dict[str, Any]
 

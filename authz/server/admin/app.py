@@ -15,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from authz.call.reasons import MEANINGS
+from authz.call.words import is_scope
 from authz.errors import ConfigError, UnavailableError
 from authz.runtime import telemetry
 from authz.server.admin.backend import Order, Question, Source, Verb
@@ -22,7 +23,6 @@ from authz.server.admin.guard import Guard, Secret, answer, refusal, written
 from authz.server.admin.news import News
 from authz.server.admin.slices import encoded
 from authz.server.coalescing import PAUSE, Coalesced, Paced
-from authz.token.claims import is_scope
 
 MAX_BODY_BYTES = 16_384
 """How long a question may be, its token included."""

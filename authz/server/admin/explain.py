@@ -3,7 +3,8 @@
 import asyncio
 from typing import Any, Literal
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.call.reasons import meaning
 from authz.errors import AuthzError, ClaimError, Code, PeerUnknownError
 from authz.issuer.explanation import explain as explain_token

@@ -21,7 +21,7 @@ def announce(settings: Settings, policy: str, addresses: Sequence[str], keys: Ma
 
     Args:
         settings: the settings.
-        policy: that of :meth:`Settings.policy_in_force`; the lack of one is a warning.
+        policy: that of :func:`authz.judge.configured.policy_in_force`; the lack of one is a warning.
         addresses: where it listens.
         keys: how each issuer's keys are.
 

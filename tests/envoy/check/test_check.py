@@ -12,9 +12,10 @@ from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import ANONYMOUS, Call, Principal
+from authz.call.call import Call
 from authz.call.metadata import TrustedMetadata
 from authz.call.peer import Peer
+from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Challenge, Refusal, refusal_of
 from authz.envoy.check.forms import Form as Protocol
 from authz.envoy.check.forms import form_of

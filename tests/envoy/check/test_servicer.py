@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
 from authz.call.metadata import TrustedMetadata
+from authz.call.principal import Principal
+from authz.call.requirements import Assurance
 from authz.decisions.decision import Decision, Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.judge.mesh import MeshPeers

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.call.call import Principal
+from authz.call.principal import Principal
 from authz.envoy.check.wire import MAX_FIELDS, Layout, layouts_of
 from authz.errors import PermissionDeniedError
 from authz.policy.protos.descriptors import is_repeated

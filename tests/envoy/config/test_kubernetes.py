@@ -21,6 +21,7 @@ from authz.envoy.config.mesh import Service
 from authz.envoy.config.pod import GROUPS, MAX_FILES_BYTES
 from authz.errors import AuthzError, ConfigError
 from authz.judge.authorizer import Authorizer
+from authz.judge.configured import authorizer_of, policy_in_force
 from authz.policy.protos.access import access_of_file
 from authz.runtime import flow
 from authz.settings.issuers import PROPER
@@ -351,7 +352,7 @@ def test_a_pod_denies_what_is_denied_here(
     there = settings_of(kubelet(**values), tmp_path, monkeypatch)
 
     assert there.policy != here.policy
-    assert [verdict(each.authorizer(), method, token) for each in (here, there)] == [expected, expected]
+    assert [verdict(authorizer_of(each), method, token) for each in (here, there)] == [expected, expected]
 
 
 def verdict(authorizer: Authorizer, method: str, token: str) -> str:
@@ -371,7 +372,7 @@ def test_a_pod_has_what_descriptors_declare(
 
     assert there.descriptors is not None
     assert access_of_file(there.descriptors) == access_of_file(given["descriptors"])
-    assert there.policy_in_force().startswith("what ")
+    assert policy_in_force(there).startswith("what ")
 
 
 # ---- What may not be shown ----

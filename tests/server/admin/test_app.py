@@ -14,9 +14,10 @@ import httpx2
 import pytest
 
 from authz.call.call import Call
+from authz.call.requirements import Assurance
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, ConfigError, InsufficientScopeError, PermissionDeniedError
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.organizations import directory

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from authz.call.requirements import Assurance
 from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
 from authz.errors import ConfigError
-from authz.issuer.introspection import Assurance, Introspector
+from authz.issuer.introspection import Introspector
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.organizations.directory import Directory

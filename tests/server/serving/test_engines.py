@@ -17,7 +17,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.envoy.check.outline import MAX_QUESTION_BYTES
 from authz.envoy.check.servicer import AuthorizationServicer

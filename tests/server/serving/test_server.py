@@ -11,7 +11,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from authz.call.call import Call, Principal
+from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import SERVICE

@@ -1,0 +1,135 @@
+"""What the settings make: the authorizer, its policy, and what it asks.
+
+Settings are plain values; what is built of them is built here, and in :func:`authz.issuer.verifiers.verifier_of`.
+"""
+
+from collections.abc import Collection, Mapping
+
+from authz.call.requirements import Assurance
+from authz.decisions.decision import Observer
+from authz.errors import ConfigError
+from authz.issuer.introspection import Introspector
+from authz.issuer.verifiers import verifier_of
+from authz.judge.authorizer import Authorizer
+from authz.organizations.directory import Directory
+from authz.organizations.workos import WorkOSDirectory
+from authz.policy import Policy
+from authz.policy.protos.access import access_of_file
+from authz.settings.issuer import needed_secret
+from authz.settings.issuers import Issuers
+from authz.settings.settings import Settings
+
+
+def authorizer_of(settings: Settings, observers: Collection[Observer] = ()) -> Authorizer:
+    """Build the authorizer.
+
+    Args:
+        settings: the settings.
+        observers: who is told of every decision.
+
+    Raises:
+        ConfigError: a setting is missing or cannot work.
+
+    """
+    if settings.jwt_authn_payload and settings.require_at_jwt:
+        raise ConfigError("jwt_authn_payload: a payload has no typ, so this does not go with require_at_jwt")
+    if settings.jwt_authn_payload and settings.introspect_max_age is not None:
+        raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
+    listed = settings.listed()
+    verifier, policy, shadow = verifier_of(settings), policy_of(settings), shadow_of(settings)
+    assurance: Assurance | None = None
+    if settings.introspect_max_age is not None:
+        assurance = Assurance(max_age=settings.introspect_max_age, if_unavailable=settings.introspect_if_unavailable)
+    is_asked = assurance is not None or any(each is not None and each.has_assurances for each in (policy, shadow))
+    return Authorizer(
+        verifier,
+        public_methods=settings.public_methods,
+        introspector=_introspector(settings, listed) if is_asked else None,
+        assurance=assurance,
+        policy=policy,
+        shadow=shadow,
+        directory=_directory(settings, listed),
+        unknown_organizations=settings.unknown_organizations,
+        realm=settings.realm,
+        resource_metadata=settings.resource_metadata,
+        observers=observers,
+    )
+
+
+def policy_of(settings: Settings) -> Policy | None:
+    """Build the policy: of the file, of the descriptor set if its services declare who may call, or of both.
+
+    Raises:
+        ConfigError: a file cannot be read, or something in it is wrong.
+
+    """
+    return _policy(settings, settings.policy)
+
+
+def shadow_of(settings: Settings) -> Policy | None:
+    """Build the policy on trial, if there is one: in the same way, of its file.
+
+    Raises:
+        ConfigError: as for :func:`policy_of`.
+
+    """
+    return None if settings.shadow is None else _policy(settings, settings.shadow)
+
+
+def policy_in_force(settings: Settings) -> str:
+    """Return in words what says who may call what; empty if nothing does: every good token may call everything.
+
+    Raises:
+        ConfigError: the descriptor set cannot be read.
+
+    """
+    declared = [f"what {settings.descriptors} declares"] if _declares_access(settings) else []
+    return " with ".join([settings.policy, *declared] if settings.policy is not None else declared)
+
+
+def _policy(settings: Settings, file: str | None) -> Policy | None:
+    if settings.descriptors is not None and _declares_access(settings):
+        return Policy.from_descriptors(settings.descriptors, file)
+    return None if file is None else Policy.from_file(file)
+
+
+def _declares_access(settings: Settings) -> bool:
+    # A descriptor set may be there for isolation only.
+    return settings.descriptors is not None and any(access_of_file(settings.descriptors).values())
+
+
+def _introspector(settings: Settings, listed: Issuers | None) -> Introspector | Mapping[str, Introspector]:
+    if listed is None:
+        return Introspector(**settings.introspector_options())
+    found = {}
+    for index in range(len(listed.listed)):
+        with listed.entry(index) as each:
+            for name in ("introspection_client_id", "introspection_client_secret_file"):
+                if not getattr(each, name):
+                    raise ConfigError(f"{name}: missing; each issuer is to be asked about its tokens")
+            found[each.name] = Introspector(**each.introspector_options())
+    return found
+
+
+def _directory(settings: Settings, listed: Issuers | None) -> Directory | Mapping[str, Directory] | None:
+    if settings.workos_api_key is None and settings.workos_api_key_file is None:
+        if settings.workos_groups_key or settings.workos_base_url is not None:
+            raise ConfigError(
+                "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file to ask WorkOS"
+            )
+        return None
+    directory = WorkOSDirectory(
+        api_key=needed_secret("workos_api_key", settings.workos_api_key, settings.workos_api_key_file),
+        base_url=settings.workos_base_url,
+        groups_key=settings.workos_groups_key,
+        transport=settings.transport(),
+    )
+    if listed is None or listed.are_organizations_shared or len(listed.listed) == 1:
+        return directory
+    issuers = listed.of_profile("workos")
+    if len(issuers) != 1:
+        raise ConfigError(
+            "workos_api_key: WorkOS is asked about the organizations of one issuer, which is the one whose "
+            f"token_profile is workos; the file of issuers has {len(issuers)} of them"
+        )
+    return {issuers[0]: directory}
