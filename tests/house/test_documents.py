@@ -1,4 +1,4 @@
-"""The documents can be followed: their links lead somewhere, the modules that they name exist, their lines are short."""
+"""The documents can be followed: links lead somewhere, modules that are named exist, lines are short."""
 
 import re
 from pathlib import Path
