@@ -68,3 +68,9 @@ def test_every_room_is_described() -> None:
 def test_lines_are_short(name: str) -> None:
     """Of at most 120 characters, but for tables, whose rows cannot be broken."""
     assert [line for line in TEXTS[name].splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
+def test_the_contents_name_every_document() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)[#)]", TEXTS["docs/index.md"]))
+
+    assert linked == {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
