@@ -30,7 +30,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-lowest test-envoy-oldest chaos screenshot fuzz mutants check fmt bench protos build constraints clean
+.PHONY: help demo test test-lowest test-envoy-oldest chaos screenshot settings fuzz mutants check fmt bench protos build constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -61,6 +61,9 @@ chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it co
 
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png
+
+settings: .venv/.ready ## Write docs/settings.md anew from the settings
+	.venv/bin/python -m tests.settings.reference docs/settings.md
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check; do \

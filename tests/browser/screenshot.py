@@ -1,4 +1,4 @@
-"""Make the picture of the README: ``python -m tests.browser.screenshot docs/admin.png`` (``make screenshot``).
+"""Make the picture of docs/admin.md: ``python -m tests.browser.screenshot docs/admin.png`` (``make screenshot``).
 
 The verdicts are those of a real judge about real tokens; only the time at which the calls came in is made up.
 """

@@ -206,7 +206,8 @@ def test_only_envoy_reaches_the_shared_service() -> None:
 
 
 def envoy_command() -> list[str]:
-    readme = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    # The command is continued on a second line.
+    readme = (DEPLOY / "README.md").read_text(encoding="utf-8").replace(" \\\n    ", " ")
     [line] = re.findall(r"^\$ authz (envoy-config .*) > deploy/kubernetes/sidecar/envoy.yaml$", readme, re.MULTILINE)
     return shlex.split(line)
 
