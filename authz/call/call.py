@@ -11,18 +11,18 @@ from typing import Any, NamedTuple, Protocol
 from authz.call.peer import Peer
 from authz.errors import ConfigError, PermissionDeniedError
 
-# No comma: a list of names is not one of them.
+# No comma: a list of names is not one name.
 _METHOD = re.compile(r"/[^\s?#,]+")
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 MAX_METHOD = 8192
-"""Characters of a path that is looked at: what servers take at the least (RFC 9110 section 4.1), and some more."""
+"""The longest path that is checked, in characters: more than every server must accept (RFC 9110 section 4.1)."""
 
 MAX_ENTRIES = 512
-"""Entries of metadata: five times what an Envoy lets through by default, and as many as 16 KiB of HTTP/2 can hold."""
+"""The most entries of metadata: five times what Envoy lets through by default; 16 KiB of HTTP/2 hold no more."""
 
 MAX_METADATA_BYTES = 256 * 1024
-"""All of them together: four times what an Envoy lets through by default, and sixteen times what gRPC does."""
+"""Of all entries together: four times what Envoy lets through by default, sixteen times what gRPC does."""
 
 
 class Metadata(Protocol):
@@ -47,13 +47,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What is asked of a caller besides a good token, by whoever configures the door; it can only narrow.
+    """What the operator of a door requires of a caller in addition to a valid token; it can only narrow access.
 
     Args:
-        audience: what ``aud`` must name besides; empty for no more than the verifier wants.
+        audience: what ``aud`` must name in addition to what the verifier requires; empty for nothing more.
         scopes: what the token must grant, all of it (RFC 6749 section 3.3).
-        policy: the name of the policy that decides; empty for no other than usual.
-        mistake: what is written wrongly, so that nobody knows what is asked; nobody may make the call then.
+        policy: the name of the policy that decides; empty for the default policy.
+        mistake: what is wrong in the configuration of these requirements; every call is refused then.
 
     """
 
@@ -64,17 +64,17 @@ class Requirements:
 
 
 class Call(NamedTuple):
-    """An RPC, or a plain HTTP request, before anybody has looked at it.
+    """An RPC or a plain HTTP request, before it is judged.
 
     Args:
         method: the full method name, ``/package.Service/Method``, or an HTTP path without its query.
         metadata: every entry that the caller sent, in order, duplicates included.
         peer: the other end of the connection, or ``None`` where the door cannot tell, or not yet.
-        credentials: the values of every ``authorization`` of ``metadata``, where the door has looked them up already.
-        requirements: what the door asks besides; with any, no method is public.
-        verified_claims: the payload of a token whose signature a proxy has checked that this door believes;
-            they count only where the caller has sent no ``authorization``.
-        size: how many bytes ``metadata`` has at the most, where the door knows it already.
+        credentials: the values of every ``authorization`` of ``metadata``, if the door has looked them up already.
+        requirements: what the door requires in addition; with any, no method is public.
+        verified_claims: the payload of a token whose signature a trusted proxy has checked; it counts only if the
+            caller has sent no ``authorization``.
+        size: at most how many bytes ``metadata`` has, if the door knows it already.
 
     """
 
@@ -88,7 +88,7 @@ class Call(NamedTuple):
 
 
 def check_size(call: Call) -> None:
-    """Check that ``call`` is small enough for every rule to look at all of it.
+    """Check that ``call`` is small enough for every rule to read all of it.
 
     Raises:
         PermissionDeniedError: its path is too long, or its metadata has too many entries or bytes.
@@ -102,12 +102,12 @@ def check_size(call: Call) -> None:
 
 
 def malformed() -> PermissionDeniedError:
-    """Return the refusal of a request that names nothing that could be authorized, or is too large to be looked at."""
+    """Return the refusal of a request whose path is ambiguous, or that is too large to be checked."""
     return PermissionDeniedError("not a request that can be authorized", reason="request_malformed")
 
 
 def check_methods(names: Collection[str], setting: str) -> frozenset[str]:
-    """Return ``names`` if each is a full method name.
+    """Return ``names`` if every one is a full method name.
 
     Args:
         names: such as ``/grpc.health.v1.Health/Check``; they are compared exactly.
@@ -125,24 +125,24 @@ def check_methods(names: Collection[str], setting: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who makes a call, as the issuer's signature vouches for it; only the tenant is the owner's word.
+    """Who makes a call, as the issuer's signature vouches for it; only the tenant is from the API's owner.
 
     Args:
         org_id: the one organization that the caller acts for (``org_id``).
         client_id: the M2M application (``client_id``, RFC 9068 section 2.2).
         subject: ``sub``; for an M2M token the same as ``client_id``.
-        scopes: the granted scopes, exact words (RFC 6749 section 3.3).
+        scopes: the granted scopes, case-sensitive (RFC 6749 section 3.3).
         issuer: ``iss``.
         audience: ``aud``, always as a tuple.
-        token_id: ``jti``, or an empty string; identity for revocation and audit, never for trust.
+        token_id: ``jti``, or an empty string; for revocation and audit, never a ground for trust.
         issued_at: ``iat`` in POSIX seconds, or ``None`` where the token has none.
         expires_at: ``exp`` in POSIX seconds.
         key_id: ``kid`` of the key that signed the token.
         key_thumbprint: that key's (RFC 7638), since several may share a ``kid``; or an empty string where it is
-            not known. Of no account where two callers are compared.
+            not known. It does not count when two callers are compared.
         certificate: thumbprint of the one client certificate that the token may be used with
             (``x5t#S256``, RFC 8705 section 3.1), or an empty string for a bearer token.
-        tenant: the API owner's own id for the organization, by the policy or the directory; or an empty string.
+        tenant: the API owner's own id for the organization, from the policy or the directory; or an empty string.
         claims: every claim of the token, read-only at every depth.
 
     """
@@ -164,7 +164,7 @@ class Principal:
 
 
 ANONYMOUS = Principal(org_id="", client_id="", subject="")
-"""The caller of a public method: nobody in particular. Compare with ``is``."""
+"""The unknown caller of a public method. Compare with ``is``."""
 
 _current: ContextVar[Principal] = ContextVar("authz_principal")
 
@@ -187,7 +187,6 @@ def current_principal() -> Principal:
 def set_current_principal(principal: Principal) -> None:
     """Make ``principal`` what :func:`current_principal` returns for the rest of this context.
 
-    For the doors: they call it on every RPC, public ones too, so that no
-    caller is left over where a context should ever be shared.
+    Doors call it on every RPC, public ones too, so that a context that RPCs share never holds an earlier caller.
     """
     _current.set(principal)
