@@ -691,8 +691,8 @@ MISTAKES = (
     Mistake(
         "to ask for room uses it up",
         "authz/organizations/quota.py",
-        "            if is_made:\n                # As it was",
-        "            if decision.allowed:\n                # As it was",
+        "            if is_made:\n                # Unchanged",
+        "            if decision.allowed:\n                # Unchanged",
         "tests/organizations/test_quota.py -k to_ask",
     ),
     Mistake(
