@@ -255,5 +255,5 @@ def test_an_unknown_audit_logger_is_an_error_unless_it_is_optional():
     """A59."""
     options = {"audit_loggers": [{"name": "mine"}]}
 
-    with pytest.raises(ConfigError, match=r"audit_loggers\[0\]\.name: unknown audit logger 'mine'; say is_optional"):
+    with pytest.raises(ConfigError, match=r"audit_loggers\[0\]\.name: unknown audit logger 'mine'; set is_optional"):
         Policy.from_document({**EXAMPLE, "audit_logging_options": options})

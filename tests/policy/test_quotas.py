@@ -106,8 +106,8 @@ def test_by_default_a_burst_is_a_second_of_calls_and_at_least_one(rate: float, b
     ("old", "new", "error"),
     [
         ("{quota: gold}", "{quota: gld}", ":5: unknown quota 'gld'; did you mean 'gold'?"),
-        ("default_quota: basic", "default_quota: zzz", ":3: unknown quota 'zzz'; quotas has none of it"),
-        ("{quota: gold}", "{}", ":8: nobody has the quota 'gold'; name it in an organization or default_quota"),
+        ("default_quota: basic", "default_quota: zzz", ":3: unknown quota 'zzz'; quotas lacks it"),
+        ("{quota: gold}", "{}", ":8: no organization has the quota 'gold'; give it to one, or set default_quota"),
         ("{requests_per_second: 0.5}", "{}", ":7: quota 'basic' limits nothing; give requests_per_second, conc"),
         ("{requests_per_second: 0.5}", "{burst: 5}", ":7: burst needs requests_per_second, at which it is"),
         ("{requests_per_second: 0.5}", "{requests_per_second: 0}", ":7: must be a number from 0.001 to 1e+06"),

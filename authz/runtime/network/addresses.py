@@ -62,14 +62,14 @@ def parse_all(listen: Iterable[str]) -> list[Address]:
     """Return the addresses of the setting ``listen``.
 
     Raises:
-        ConfigError: one is no address, or stands twice.
+        ConfigError: one is no address, or is given twice.
 
     """
     addresses = [parse("listen", text) for text in listen]
     targets = [address.target for address in addresses if not address.target.endswith(":0")]
     for target in targets:
         if targets.count(target) > 1:
-            raise ConfigError(f"listen: {target!a} stands twice; leave one out")
+            raise ConfigError(f"listen: {target!a} is given twice; leave one out")
     return addresses
 
 

@@ -113,7 +113,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise Fault(f"the key {next(key for key in keys if keys.count(key) > 1)!a} stands twice")
+        raise Fault(f"the key {next(key for key in keys if keys.count(key) > 1)!a} is given twice")
     return found
 
 
@@ -199,7 +199,7 @@ class _Builder:
                 raise _Misplaced("a key must be plain text", event)
             key = event.value
             if key in entries:
-                raise _Misplaced(f"the key {key!a} stands twice", event)
+                raise _Misplaced(f"the key {key!a} is given twice", event)
             entries[key] = self._value(self._next(), depth)
         return entries
 
