@@ -89,7 +89,7 @@ def test_title_of_the_parts_says_where_both_filters_stand() -> None:
     [title, _] = render([fragment(["127.0.0.1:9191"], Tls())]).split("http_connection_manager:\n", 1)
     words = " ".join(title.replace("#", "").split())
 
-    assert "before all others but cors, which stands before them" in words
+    assert "before all others except cors, which stands before them" in words
     assert "grpc_web stands behind ext_authz" in words
 
 
@@ -157,4 +157,4 @@ def test_flags_are_checked(tmp_path: Path) -> None:
     done = programs.run(*UPSTREAM, "--cors-origin", "*", folder=tmp_path)
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert "cors_origin: '*' is no origin" in done.stderr
+    assert "cors_origin: '*' is not an origin" in done.stderr
