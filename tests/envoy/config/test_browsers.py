@@ -90,7 +90,7 @@ def test_title_of_the_parts_says_where_both_filters_stand() -> None:
     words = " ".join(title.replace("#", "").split())
 
     assert "before all others except cors, which stands before them" in words
-    assert "grpc_web stands behind ext_authz" in words
+    assert "grpc_web stands after ext_authz" in words
 
 
 def test_parts_say_the_same_as_the_bootstrap() -> None:
