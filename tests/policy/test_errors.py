@@ -93,7 +93,7 @@ def test_the_policy_that_the_others_spoil_is_good(tmp_path: Path) -> None:
         ("public:", "\t- a\npublic:", ":15: not YAML: found character '\\t' that cannot start any token"),
         ("public: [", "public: [[", ":16: not YAML: did not find expected"),
         ("public: [", "public: " + 40 * "[", ":15: nested too deeply"),
-        ("public:", "\x00public:", ": not YAML: it has characters that no text has"),
+        ("public:", "\x00public:", ": not YAML: it has characters that text must not have"),
     ],
 )
 def test_the_line_and_the_remedy_are_named(tmp_path: Path, old: str, new: str, error: str) -> None:
