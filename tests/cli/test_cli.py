@@ -139,7 +139,7 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
             [*SERVE, "--jwks", "keys.json", "--audit-listen", "0.0.0.0:1"], "audit_listen: '0.0.0.0:1' is", id="audit"
         ),
         pytest.param([*SERVE, "--descriptors", "no"], "descriptors: 'no' cannot be read", id="no-descriptors"),
-        pytest.param([*SERVE, "--descriptors", "text.json"], "descriptors: 'text.json' is not a desc", id="descriptors"),
+        pytest.param([*SERVE, "--descriptors", "text.json"], "descriptors: 'text.json' is not a", id="descriptors"),
         pytest.param([*SERVE, "--isolation", "enforce"], "isolation: enforce needs AUTHZ_DESCRIPTORS", id="isolation"),
         pytest.param([*SERVE, "--bogus", "1"], "Unknown option: --bogus", id="flag"),
         pytest.param([*SERVE, "--issue", "x"], "Unknown option: --issue. Did you mean --issuer?", id="abbreviation"),
