@@ -303,7 +303,7 @@ MISTAKES = (
         "authz/policy/protos/isolation.py",
         "    if places is not None:\n        # Empty",
         "    if places is not None and principal.org_id:\n        # Empty",
-        "tests/policy/test_isolation.py -k nobody",
+        "tests/policy/test_isolation.py -k unknown_caller",
     ),
     Mistake(
         "envoy: the beginning of a body is taken for the whole",
@@ -445,7 +445,7 @@ MISTAKES = (
         "authz/decisions/log.py",
         "if len(self._waiting) >= self._capacity or",
         "if",
-        "tests/decisions/test_log.py -k nobody_reads",
+        "tests/decisions/test_log.py -k without_a_reader",
     ),
     Mistake(
         "the end of a stream is recorded as allowed",
@@ -1128,7 +1128,7 @@ MISTAKES = (
         "authz/runtime/telemetry.py",
         "bounded(value) if isinstance(value, str) else value",
         "value",
-        "tests/runtime/test_telemetry.py -k in_part",
+        "tests/runtime/test_telemetry.py -k shortened",
     ),
     Mistake(
         "a record of another library keeps its frames while it waits",

@@ -1,4 +1,4 @@
-"""Decisions that nobody made."""
+"""Made-up decisions."""
 
 from authz.call.call import Call, Principal
 from authz.call.refusal import Challenge, refusal_of

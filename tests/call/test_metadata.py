@@ -74,7 +74,7 @@ def test_any_time_a_token_may_have_fits_a_timestamp(seconds):
     assert message.expires_at.ToJsonString()
 
 
-def test_nothing_is_said_of_nobody():
+def test_unknown_caller_has_no_trusted_metadata():
     assert TRUSTED.entries(ANONYMOUS) == ()
 
 

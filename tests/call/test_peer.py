@@ -19,7 +19,7 @@ def peer_with(certificate, address=TCP):
     return Peer.of(address, {"x509_pem_cert": [certificate.chain], "transport_security_type": [b"ssl"]})
 
 
-def test_a_peer_without_a_certificate_is_nobody():
+def test_a_peer_without_a_certificate_has_no_identity():
     assert Peer.of(TCP, {}) == Peer()
 
 

@@ -402,7 +402,7 @@ def test_bad_token_is_denied_with_its_reason(
 
 
 @pytest.mark.parametrize("case", REASONS)
-def test_claims_that_nobody_vouches_for_are_marked(
+def test_claims_that_no_signature_vouches_for_are_marked(
     run: Run, verify: tuple[str, ...], refused: dict[str, str], case: str
 ) -> None:
     out = run(*verify, refused[case]).out
@@ -731,7 +731,7 @@ def test_decisions_of_serve_can_be_watched(tmp_path: Path, ec_key: SigningKey, e
             check = channel.unary_unary(CHECK, CheckRequest.SerializeToString, CheckResponse.FromString)
             check(in_headers(), timeout=programs.PATIENCE)
             told = next(watching).decision
-            # Whoever still watches does not keep it from ending.
+            # A watcher that is still there does not keep it from ending.
             program.send(signal.SIGTERM)
 
             assert program.wait() == 0

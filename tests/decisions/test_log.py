@@ -1,4 +1,4 @@
-"""Decisions as JSON lines: all that an operator asks, nothing that is secret, and nobody waits for it."""
+"""Decisions as JSON lines: all that an operator needs, nothing secret, and no decision waits for them."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def stalled(path: Path) -> Iterator[str]:
-    """Make a pipe that is full, and that nobody reads until the end of the block."""
+    """Make a pipe that is full, and that has no reader until the end of the block."""
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
@@ -122,7 +122,7 @@ def test_line_is_ascii_whatever_a_caller_and_a_token_say_and_of_what_is_long_it_
     assert told["subject"].endswith(" more characters]")
 
 
-def test_writer_that_nobody_reads_makes_nobody_wait_and_drops_are_counted(tmp_path: Path) -> None:
+def test_log_without_a_reader_delays_no_decision_and_counts_drops(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)

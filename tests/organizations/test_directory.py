@@ -115,7 +115,7 @@ def test_it_is_renewed_in_the_background_before_it_is_old(
     assert source.asked == [ORG, ORG]
 
 
-def test_what_nobody_has_used_for_long_is_renewed_first(
+def test_record_that_was_not_used_for_long_is_renewed_first(
     directory: Directory, source: Source, clock: ManualClock
 ) -> None:
     find(directory)
@@ -140,7 +140,7 @@ def test_an_outage_is_bridged_for_an_hour_after_the_last_success(
     assert reason_of(directory) == "directory_unavailable"
 
 
-def test_a_directory_that_hangs_keeps_nobody_waiting_who_has_an_answer(
+def test_a_directory_that_hangs_delays_no_call_with_an_older_answer(
     directory: Directory, source: Source, clock: ManualClock
 ) -> None:
     find(directory)

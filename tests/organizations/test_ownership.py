@@ -163,7 +163,9 @@ def test_the_refusal_names_the_claim(verifiers: Verifiers, sign: Callable[..., s
 
 
 @WAYS
-def test_whoever_names_anothers_organization_is_not_told_of_as_that(each: list[Verifier], ways: Ways, way: str) -> None:
+def test_caller_that_names_anothers_organization_is_not_recorded_as_that(
+    each: list[Verifier], ways: Ways, way: str
+) -> None:
     """Else its refusals would be counted, logged and shown as those of the organization."""
     told: list[Decision] = []
     policy = Policy.from_document({"name": "all", "allow_rules": [{"name": "all"}]})
@@ -209,7 +211,7 @@ def test_an_organization_has_one_owner_at_most(said: dict[str, Any], org_id: str
     [
         pytest.param({ISSUER: r".*", OTHER: [OURS]}, OTHER, id="a list goes before a pattern"),
         pytest.param({ISSUER: [OURS], OTHER: r".*"}, ISSUER, id="whichever comes first"),
-        pytest.param({ISSUER: r"org_.*", OTHER: r".*OURS"}, None, id="what two patterns match is nobody's"),
+        pytest.param({ISSUER: r"org_.*", OTHER: r".*OURS"}, None, id="what two patterns match belongs to none"),
         pytest.param({ISSUER: r"org_.*", OTHER: r".*", "https://c.example": [OURS]}, "https://c.example", id="listed"),
         pytest.param({ISSUER: r"org_OUR", OTHER: r"rg_OURS"}, None, id="a pattern matches the whole"),
         pytest.param({ISSUER: r"org_ours", OTHER: [THEIRS]}, None, id="capitals count"),
@@ -453,7 +455,7 @@ def test_an_order_is_about_every_issuer_unless_it_names_one(
 def test_an_order_about_an_issuer_that_is_not_there_is_refused(
     each: list[Verifier], verifiers: Verifiers, change: str, issuer: str
 ) -> None:
-    """It would be about nobody, and the operator would believe that somebody is kept out."""
+    """It would concern no caller, but the operator would believe that it keeps one out."""
     for authorizer in (Authorizer(verifiers), judge(verifiers), Authorizer(each[0])):
         with pytest.raises(ConfigError, match=r"^issuer: .* is none of those"):
             getattr(authorizer, change)(client_id=CLIENT, issuer=issuer)

@@ -1,4 +1,4 @@
-"""Tests beside a policy say where the policy does otherwise, and which rules nobody tries."""
+"""The tests of a policy say where it decides otherwise, and which rules no test reaches."""
 
 from pathlib import Path
 

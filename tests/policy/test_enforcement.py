@@ -404,7 +404,7 @@ def test_a_method_that_its_proto_makes_public_needs_no_token(new_asked: Callable
     assert asked.ask(READ, requirements=Requirements(policy="p")).org_id == ORG
 
 
-def test_nobody_is_asked_about_calls_that_are_refused(
+def test_no_issuer_is_asked_about_calls_that_are_refused(
     new_asked: Callable[..., Asked], introspector: Introspector, endpoint: FakeTransport
 ) -> None:
     asked = new_asked(policy(introspect={"*": {}}), introspector=introspector)

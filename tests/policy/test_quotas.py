@@ -210,7 +210,7 @@ def test_one_organization_does_not_use_up_anothers(asked: Asked, sign: Callable[
     assert asked.ask() == ""
 
 
-def test_whoever_is_refused_anyway_uses_up_nothing(
+def test_call_that_is_refused_anyway_uses_up_nothing(
     asked: Asked, sign: Callable[..., str], other_key: SigningKey, claims: Callable[..., Any], clock: ManualClock
 ) -> None:
     """An outsider cannot use up what is not its own: with no token, a forged one, an old one."""
@@ -241,7 +241,7 @@ def test_a_suspended_organization_is_told_so_and_not_that_it_calls_too_much(aske
     assert asked.ask() == "organization_suspended"
 
 
-def test_public_methods_are_nobodys_and_not_counted(asked: Asked) -> None:
+def test_calls_of_public_methods_are_not_counted(asked: Asked) -> None:
     assert [asked.ask(PUBLIC) for _ in range(5)] == [""] * 5
     assert asked.evidence.quota is None
     assert asked.ask() == ""
@@ -259,7 +259,7 @@ def test_a_call_that_must_be_asked_about_twice_is_counted_once(asked: Asked) -> 
         run(asked.authorizer.authorize(call._replace(peer=Peer(principals=("",)))))
 
 
-def test_whom_a_proxy_names_is_counted_too(new_asked: Callable[..., Asked], clock: ManualClock) -> None:
+def test_caller_that_a_proxy_names_is_counted_too(new_asked: Callable[..., Asked], clock: ManualClock) -> None:
     asked = new_asked(policy(), trust=MeshPeers(unix_socket=True))
     named = Principal(org_id=ORG, client_id="client_a", subject="client_a", expires_at=clock.now + 60)
     by_proxy = {"metadata": TrustedMetadata().entries(named), "peer": Peer(is_unix_socket=True)}

@@ -35,7 +35,7 @@ def test_the_same_policy_changes_nothing() -> None:
     assert (replay.changes, replay.replayed, replay.surprising) == ({}, 2, 0)
 
 
-def test_changes_are_counted_by_what_is_called_and_by_whom() -> None:
+def test_changes_are_counted_by_method_and_caller() -> None:
     lines = [line("/ledger/Read"), line("/ledger/Read", client="other"), line("/ledger/Read", "org_b")]
 
     replay = replayed(*lines, deny_rules=[{"name": "no-b", "source": {"organizations": ["org_b"]}}])

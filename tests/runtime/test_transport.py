@@ -193,7 +193,7 @@ def test_misbehaviour_is_a_failure_before_the_deadline(strict, serve, misbehave,
     ],
 )
 def test_slowness_is_a_failure_at_the_deadline(hasty, serve, misbehave):
-    """Whoever waited for each byte anew would get all of them, and another end than this one."""
+    """A client with a timeout for each byte would get all of them, and another end than this one."""
     assert failure(hasty, serve(misbehave).url) == "timeout"
 
 
@@ -723,7 +723,7 @@ transport.close()
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "issuer.invalid"])
 def test_a_process_without_descriptors_is_no_outage_of_the_server(tmp_path, host):
-    """R1: whoever opens connections until there are none left must not make the issuer look as if it were down."""
+    """R1: a caller that opens connections until none are left must not make the issuer look as if it were down."""
     program = f"""
 import os, resource
 from authz.runtime.network.transport import Transport, TransportError

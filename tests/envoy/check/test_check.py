@@ -166,7 +166,7 @@ def test_upper_case_keys_are_read_like_lower_case_ones(form: Form) -> None:
 
 
 def test_token_under_a_name_with_capitals_is_none_or_counts() -> None:
-    # Envoy writes none. What nobody can have sent over HTTP/2 is no token, and not to be overlooked beside another.
+    # Envoy writes none. A name that HTTP/2 does not allow is not a token, but must count beside another.
     assert call_of(in_headers(("Authorization", "Bearer a.b.c"))).credentials == []
     assert len(call_of(in_header_map(bearer("a.b.c"), ("Authorization", "Bearer d.e.f"))).credentials or ()) == 2
 
@@ -663,7 +663,7 @@ def test_headers_of_every_allow_are_taken_by_every_client(principal: Principal, 
     try:
         response = allow(principal, TRUSTED, remove_authorization=remove)
     except InternalError:
-        # Whoever asked gets a denial: the upstream must learn all of it, or nothing happens.
+        # The caller gets a denial: the upstream must learn all of it, or nothing happens.
         return
     assert complaints(response) == []
     assert len(response.ok_response.headers) == len(TRUSTED.entries(principal))

@@ -57,7 +57,7 @@ def on_route(question: CheckRequest, **extensions: str) -> CheckRequest:
 
 
 @each_form
-def test_route_names_the_scopes_it_wants_to_whoever_lacks_them(ask: Ask, token: str, form: Form) -> None:
+def test_route_names_the_scopes_that_a_caller_lacks(ask: Ask, token: str, form: Form) -> None:
     denial = Denial(ask(on_route(form(GRPC, bearer(token)), scopes="ledger:write ledger:close")))
 
     assert (denial.code, denial.http_status, denial.reason) == (7, 403, "INSUFFICIENT_SCOPE")
@@ -67,7 +67,7 @@ def test_route_names_the_scopes_it_wants_to_whoever_lacks_them(ask: Ask, token: 
 
 
 @each_form
-def test_route_lets_in_whoever_has_what_it_wants(ask: Ask, token: str, form: Form) -> None:
+def test_route_admits_callers_that_have_what_it_requires(ask: Ask, token: str, form: Form) -> None:
     wanted = on_route(form(GRPC, bearer(token)), scopes="ledger:write", audience=AUDIENCE, virtual_host="ledger")
 
     assert ask(wanted).status.code == 0

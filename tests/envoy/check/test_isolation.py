@@ -140,7 +140,7 @@ def test_stream_of_requests_that_is_not_shown_is_left_to_the_upstream_unless_it_
     assert reason(new_ask("enforce")(b"", path=path)) == "ORGANIZATION_UNVERIFIED"
 
 
-def test_nobody_may_name_an_organization(ask: Ask) -> None:
+def test_unknown_caller_may_not_name_an_organization(ask: Ask) -> None:
     assert is_allowed(ask(framed(pb.ListEntriesRequest(account="cash").SerializeToString()), path=LIST))
     assert (
         reason(ask(framed(pb.ListEntriesRequest(org_id=ORG).SerializeToString()), path=LIST)) == "ORGANIZATION_MISMATCH"

@@ -185,7 +185,7 @@ def test_no_certificate_frees_a_token_from_its_binding(ask: Ask, ec_key: Signing
     assert Denial(ask(with_certificate(in_headers(GRPC, bearer(bound)), certificate))).reason == "CLAIM_INVALID"
 
 
-def test_names_in_a_certificate_that_envoy_tells_of_make_nobody_believed(known_keys: Verifier) -> None:
+def test_names_in_a_certificate_that_envoy_reports_make_no_peer_trusted(known_keys: Verifier) -> None:
     """Envoy may be told to accept certificates that no authority vouches for."""
     gateway = "spiffe://cluster.local/ns/edge/sa/gateway"
     certificate = Authority().issue(*uris(gateway), *dns("gateway"))
@@ -234,7 +234,7 @@ def test_query_does_not_hide_the_method(ask: Ask, token: str, form: Form) -> Non
 
 
 @each_form
-def test_public_method_needs_no_token_and_trusts_nobody(ask: Ask, form: Form) -> None:
+def test_public_method_needs_no_token_and_trusts_no_metadata(ask: Ask, form: Form) -> None:
     response = ask(form(GRPC, ("x-org-id", ORG), path=PUBLIC))
 
     assert response.status.code == 0
@@ -298,7 +298,7 @@ def test_the_unforeseen_is_an_internal_error_without_its_text(
 
 
 class Generous(Authorizer):
-    """A judge that lets pass whom no header can name."""
+    """A judge that admits a caller that no header can name."""
 
     def authorize(self, _call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         yield from ()
@@ -306,7 +306,7 @@ class Generous(Authorizer):
 
 
 @each_form
-def test_caller_whom_no_header_can_name_is_denied(known_keys: Verifier, form: Form) -> None:
+def test_caller_that_no_header_can_name_is_denied(known_keys: Verifier, form: Form) -> None:
     response = asker(Generous(known_keys))(form(GRPC))
 
     assert (Denial(response).code, Denial(response).http_status) == (13, 500)
@@ -332,7 +332,7 @@ def test_check_beyond_what_may_wait_is_undecided_at_once(
     servicer = AuthorizationServicer(Authorizer(verifier, observers=[decisions.append]), max_pending=4)
     question = in_headers(GRPC, bearer(ec_key.sign(m2m_claims()))).SerializeToString()
     issuer.transport.hang()
-    # Half of the places: nobody has verified yet who these callers are.
+    # Half of the places, because these callers are not verified yet.
     waiting = [servicer.begin(question), servicer.begin(question)]
     denial = Denial(CheckResponse.FromString(answered(servicer.begin(question))))
 
@@ -431,7 +431,7 @@ def answered(begun: object) -> bytes:
     return begun
 
 
-# ---- Whoever counts decisions ----
+# ---- Observers ----
 
 
 def test_every_decision_is_told_with_what_it_rests_on(verifier: Verifier, ec_key: SigningKey) -> None:

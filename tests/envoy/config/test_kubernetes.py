@@ -1,4 +1,4 @@
-"""The manifests of the authorization server: what they say, and that a pod made of them keeps out whom we keep out."""
+"""The manifests of the authorization server, and that a pod made from them refuses the callers that we refuse."""
 
 import base64
 import json
