@@ -73,15 +73,15 @@ method /ledger/List
 organization {ORG} (tenant t-1, groups trial)
 deny_rules:
   - no-imports: does not match
-      request.paths: /ledger/List is not like */Import
+      request.paths: /ledger/List does not match */Import
 allow_rules:
   + ledger: matches, and decides
   - gold: does not match
-      request.paths: /ledger/List is not like /gold
+      request.paths: /ledger/List does not match /gold
       request.headers x-tier: is not sent
   - mesh: does not match
       source.principals: the caller's certificate is not known
-      request.paths: /ledger/List is not like /mesh
+      request.paths: /ledger/List does not match /mesh
 """,
         "",
     )
@@ -316,7 +316,7 @@ method {SERVICE}/ListEntries
 organization {ORG}
 deny_rules:
   - no-imports: does not match
-      request.paths: {SERVICE}/ListEntries is not like */ImportEntries
+      request.paths: {SERVICE}/ListEntries does not match */ImportEntries
 proto:
   + proto:{SERVICE}/ListEntries: matches, and decides
 """,

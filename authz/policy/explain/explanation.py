@@ -237,16 +237,18 @@ class _Question:
             yield kind, replace(alone, scopes=rule.scopes), failure
         if rule.principals is not None:
             kind, names = "source.principals", () if call.peer is None else call.peer.principals
-            failure = f"{kind}: {_listed(names)} is not like {_listed(_texts(rule.principals))}"
+            failure = f"{kind}: {_listed(names)} does not match {_listed(_texts(rule.principals))}"
             yield kind, replace(alone, principals=rule.principals), failure
         if rule.paths is not None:
             kind = _PATHS
-            failure = f"{kind}: {_name(call.method)} is not like {_listed(_texts(rule.paths))}"
+            failure = f"{kind}: {_name(call.method)} does not match {_listed(_texts(rule.paths))}"
             yield kind, replace(alone, paths=rule.paths), failure
         for header, values in rule.headers:
             kind = "request.headers"
             # The header's value may be a secret, so it is not shown.
-            sent = f"what was sent is not like {_listed(_texts(values))}" if header in self._headers else "is not sent"
+            sent = (
+                f"the value sent does not match {_listed(_texts(values))}" if header in self._headers else "is not sent"
+            )
             yield kind, replace(alone, headers=((header, values),)), f"{kind} {shown(header)}: {sent}"
 
 

@@ -117,7 +117,7 @@ class Places:
 
 def _less(looks: int, taken: int) -> int:
     if taken > looks:
-        raise unverified("the message has more fields that could name an organization than are looked at")
+        raise unverified("the message has more fields that could name an organization than are checked")
     return looks - taken
 
 
