@@ -316,7 +316,7 @@ def test_after_a_full_disk_every_line_is_whole_but_one_and_the_next_says_how_man
 
 
 def log_event(name: str, value: object) -> None:
-    """Log ``value``, which nothing looks at before it is written."""
+    """Log ``value``, which is not read before it is written."""
     logging.getLogger("authz").info(name, extra={"event": name, "fields": {"value": value}})
 
 

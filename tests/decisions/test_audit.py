@@ -201,7 +201,7 @@ def test_what_waits_for_a_watcher_is_bounded_in_bytes_too() -> None:
                 audit(decision(method=f"/{number}/" + "x" * 1000))
             first = await watching.read()
 
-            # A method is told with 512 characters at the most, so each takes more than half a kilobyte.
+            # At most 512 characters of a method are recorded, so each record takes more than half a kilobyte.
             assert first.dropped >= 500 - 100_000 // 512 - 1
             assert first.decision.rpc_method.startswith(f"/{first.dropped}/")
 

@@ -205,7 +205,7 @@ def test_what_waits_is_bounded_in_bytes_too(tmp_path: Path) -> None:
         for number in range(1000):
             log(decision(method=f"/{number}/" + "x" * 1000))
 
-        # A method is told with 512 characters at the most, so each takes more than half a kilobyte.
+        # At most 512 characters of a method are recorded, so each record takes more than half a kilobyte.
         assert 0 < log.waiting_bytes <= 100_000
         assert log.dropped >= 1000 - 100_000 // 512 - 1
     log.close()
@@ -240,7 +240,7 @@ def test_after_a_full_disk_every_line_is_whole_but_one_and_those_that_are_missin
 
 
 def test_line_that_was_cut_short_is_ended_though_no_decision_follows(tmp_path: Path) -> None:
-    """Else that of another process would be added to it."""
+    """Else a line of another process would be appended to it."""
     path = tmp_path / "decisions.jsonl"
     log = DecisionLog("all", str(path))
     with room_for(100), told("decisions_dropped"):
@@ -252,7 +252,7 @@ def test_line_that_was_cut_short_is_ended_though_no_decision_follows(tmp_path: P
 
 
 def test_file_is_opened_anew_by_the_thread_that_writes(tmp_path: Path) -> None:
-    """So that no line begins in one file and ends in another; and it is made though no decision follows."""
+    """So that no line begins in one file and ends in another; the new file is created even if no decision follows."""
     path = tmp_path / "decisions.jsonl"
     log = DecisionLog("all", str(path))
     log(decision(method="/old"))

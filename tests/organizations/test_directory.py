@@ -1,4 +1,4 @@
-"""Who organizations are, as a directory says: asked sparingly, remembered, and never guessed."""
+"""What a directory says about organizations: asked sparingly, remembered, and never guessed."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ GOLD, SILVER = Organization(tenant="tenant-7", groups=frozenset({"gold"})), Orga
 
 
 class Source:
-    """Where organizations are kept: counts questions, and may fail, or hang until it is told to go on."""
+    """Where organizations are kept: counts questions, and may fail, or hang until the test lets it go on."""
 
     def __init__(self) -> None:
         self.organizations: dict[str, Organization] = {ORG: GOLD}
@@ -327,7 +327,7 @@ def test_a_fork_asks_anew(directory: Directory, source: Source) -> None:
 def test_a_callers_haste_does_not_choose_the_older_record(
     directory: Directory, source: Source, clock: ManualClock
 ) -> None:
-    """R1: who has been taken out of a group comes with a short deadline, and is still in it."""
+    """R1: a caller removed from a group must not keep its place there by a short deadline."""
     find(directory)
     source.organizations[ORG] = SILVER
     source.gate.clear()
@@ -341,7 +341,7 @@ def test_a_callers_haste_does_not_choose_the_older_record(
 
 
 def test_no_organization_takes_all_the_threads_that_may_wait(directory: Directory, source: Source) -> None:
-    """R3: and for those beyond its share that is no outage."""
+    """R3: questions beyond its share do not count as an outage."""
     source.gate.clear()
     flows = [directory.find(ORG), directory.find(OTHER)]
     one, other = (next(flow).threads for flow in flows)

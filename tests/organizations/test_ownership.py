@@ -66,12 +66,12 @@ def verifiers(each: list[Verifier]) -> Verifiers:
 
 @pytest.fixture
 def sign(keys: dict[str, SigningKey]) -> Callable[..., str]:
-    """Return a function that makes a good token of an issuer, in all but its organization perhaps."""
+    """Return a function that makes a token of an issuer that is good, except perhaps for its organization."""
     return lambda issuer, org_id, **claims: keys[issuer].sign(m2m_claims(iss=issuer, org_id=org_id, **claims))
 
 
 class Ways:
-    """Every way to say who calls: by a token, by a payload that Envoy has verified, by the word of a proxy."""
+    """Every way to identify the caller: a token, a payload that Envoy has verified, the word of a proxy."""
 
     def __init__(self, sign: Callable[..., str]) -> None:
         self._sign = sign
@@ -166,7 +166,7 @@ def test_the_refusal_names_the_claim(verifiers: Verifiers, sign: Callable[..., s
 def test_caller_that_names_anothers_organization_is_not_recorded_as_that(
     each: list[Verifier], ways: Ways, way: str
 ) -> None:
-    """Else its refusals would be counted, logged and shown as those of the organization."""
+    """Else its refusals would count and be logged as the organization's."""
     told: list[Decision] = []
     policy = Policy.from_document({"name": "all", "allow_rules": [{"name": "all"}]})
     authorizer = judge(Verifiers(*each, organizations=OWNED), observers=[told.append], shadow=policy)
@@ -189,7 +189,7 @@ _PATTERNS = st.sampled_from([r"org_.*", r"kc_.*", r".*", r".*_A", r"org_[AB]", "
     org_id=_IDS,
 )
 def test_an_organization_has_one_owner_at_most(said: dict[str, Any], org_id: str) -> None:
-    """So an id alone says whose it is, and whatever goes by it is safe."""
+    """So an id alone identifies the issuer, and code that uses only the id is safe."""
     try:
         ownership = Ownership(said)
     except ConfigError:
@@ -390,7 +390,7 @@ def policy_with(**source: Any) -> Policy:
 
 
 def test_a_rule_that_allows_clients_of_whichever_issuer_is_refused(verifiers: Verifiers) -> None:
-    """Each issuer writes what client_id it likes."""
+    """Each issuer may use any ``client_id``."""
     with pytest.raises(ConfigError, match=r"^policy 'ledger': rule 'by-client' allows clients .* organizations"):
         judge(verifiers, policy=policy_with())
     authorizer = judge(verifiers)

@@ -84,7 +84,7 @@ def found(new: New, answer: object, **options: Any) -> Organization | None:
 
 
 def error_of(new: New, serve: Serve, caplog: pytest.LogCaptureFixture, **options: Any) -> str:
-    """Return what is logged about a question that fails, and check that it does not reveal the key."""
+    """Return what is logged about a question that fails; check that it does not reveal the key."""
     with Loopback(serve) as server, pytest.raises(DirectoryUnavailableError):
         run(new(base_of(server), **options).find(ORG))
     assert KEY not in caplog.text

@@ -195,7 +195,7 @@ def test_headers_of_a_hop_and_of_grpc_are_errors(key):
 
 
 def test_binary_headers_are_errors():
-    """Bytes here and base64 in Envoy: no rule could mean the same at both doors."""
+    """They are bytes here and base64 in Envoy, so no rule could mean the same at both doors."""
     with pytest.raises(ConfigError, match="binary"):
         policy_of(request={"headers": [{"key": "trace-bin", "values": ["*"]}]})
 

@@ -1,4 +1,4 @@
-"""Who may call what, as .proto files say it: of this process, and of a descriptor set in a file."""
+"""Who may call what, as .proto files of this process or of a descriptor set declare it."""
 
 from collections.abc import Mapping
 from pathlib import Path

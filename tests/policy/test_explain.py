@@ -140,7 +140,7 @@ def test_a_name_cannot_write_on_the_terminal() -> None:
 def test_it_says_what_the_policy_decides(
     document: dict[str, Any], asked: list[Call], callers: list[Principal], data: st.DataObject
 ) -> None:
-    """And of each rule what a reading of the document says."""
+    """It also says about each rule what the document says."""
     policy = built(document)
     known = [data.draw(st.sampled_from([call, Call(method=call.method, metadata=call.metadata)])) for call in asked]
 

@@ -1,4 +1,4 @@
-"""What a request may name, wherever in a message that stands."""
+"""Which organizations a request may name, at any place of its message."""
 
 import contextlib
 from typing import Any

@@ -160,7 +160,7 @@ def test_explanations_name_the_plan() -> None:
 
 
 class Asked:
-    """An authorizer, and who asks it."""
+    """An authorizer, and its caller."""
 
     def __init__(self, authorizer: Authorizer, token: str) -> None:
         self.authorizer, self.token, self.evidence = authorizer, token, Evidence()
@@ -289,7 +289,7 @@ def endpoint() -> FakeTransport:
 
 @pytest.fixture
 def inquiring(new_asked: Callable[..., Asked], endpoint: FakeTransport, verifier: Verifier) -> Asked:
-    """Return one that asks the issuer about every call."""
+    """Return an authorizer that asks the issuer about every call."""
     credentials = {"client_id": "client_api", "client_secret": "secret"}
     introspector = Introspector(ISSUER, **credentials, transport=endpoint, clock=verifier.clock)
     return new_asked(policy(), introspector=introspector, assurance=Assurance())

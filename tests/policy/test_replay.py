@@ -86,7 +86,7 @@ def test_who_was_refused_for_something_else_still_is() -> None:
 
 
 def test_scopes_that_a_proto_asked_for_are_the_policys() -> None:
-    """And those that a route asked for are not."""
+    """Scopes that a route requires are not."""
     of_proto = line("/ledger/Read", verdict="denied", reason="insufficient_scope", rule="proto:/ledger/Read")
     of_route = line("/ledger/Read", verdict="denied", reason="insufficient_scope", rule="")
 

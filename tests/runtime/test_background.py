@@ -1,4 +1,4 @@
-"""Work in the background changes how threads take turns, and only for as long as it lasts."""
+"""Work in the background changes how threads take turns, but only while it lasts."""
 
 import contextlib
 import gc

@@ -11,7 +11,7 @@ PATIENCE = 120.0
 
 
 class Ending:
-    """What a flow that was started has come to."""
+    """The outcome of a flow that was started."""
 
     def __init__(self, flow):
         self.outcomes, self.threads = [], []

@@ -1,4 +1,4 @@
-"""What callers share: none of them uses up what another needs."""
+"""No caller uses up the shared places that another needs."""
 
 import random
 import threading

@@ -497,7 +497,7 @@ def test_a_transport_may_be_closed_from_its_own_thread(transport, serve):
 
 
 def test_closing_while_a_connection_begins_leaves_nothing_behind(transport, serve):
-    """What the request has begun by then must end with it, or Python complains on standard error."""
+    """What the request has begun by then must end with it, else Python warns on standard error."""
     server = serve(lambda connection: connection.answer(b""))
     pending = []
 
@@ -789,7 +789,7 @@ def test_any_text_is_a_date_or_none(value):
 
 
 def test_a_request_that_begins_another_when_it_ends_does_not_keep_it_from_being_closed(serve):
-    """As one does that asks at the next place: on the thread that ``close`` waits for."""
+    """As a callback that asks the next endpoint does: on the thread that ``close`` waits for."""
     transport = Transport()
     began = threading.Event()
 

@@ -95,7 +95,7 @@ class Declared:
             _check_public(protos, data.get("public", ()))
         groups = data.get("groups", ())
         if organizations or groups:
-            # Without a list, it is not known which there are.
+            # Without a list, it is not known which names exist.
             _check_names(protos, Names(organizations, groups))
         public = (method for method, access in protos.access.items() if access.public)
         self.public: frozenset[str] = frozenset(public).union(data.get("public", ()))

@@ -1,4 +1,4 @@
-"""The pure half of Envoy's door: what its question is taken for, and what our answers say."""
+"""The pure half of Envoy's door: how its question is read, and what our answers say."""
 
 import base64
 import json
@@ -498,7 +498,7 @@ def test_grpc_clients_get_a_sentence_and_the_details(error: AuthzError) -> None:
 
 @each_error
 def test_what_envoy_would_make_something_else_of_has_a_grpc_status(error: AuthzError) -> None:
-    """Envoy makes the right one of every other HTTP status that a refusal may have."""
+    """Envoy makes the right gRPC status from every other HTTP status that a refusal may have."""
     headers = Denial(deny(refusal_of(error, CHALLENGE), Protocol.GRPC)).headers
 
     assert headers.get("grpc-status") == {429: "8", 500: "13"}.get(refusal_of(error, CHALLENGE).http_status)
@@ -634,7 +634,7 @@ wild_refusals = st.builds(
 
 
 def complaints(response: CheckResponse) -> list[str]:
-    """Return what a strict client has against the headers of ``response``, by other means than ours."""
+    """Return what a strict client finds wrong with the headers of ``response``, independently of our code."""
     found = []
     for option in (*response.ok_response.headers, *response.denied_response.headers):
         header = option.header

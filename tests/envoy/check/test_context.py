@@ -1,4 +1,4 @@
-"""What Envoy says of a request besides the request: what its route asks, and what its other filters have verified."""
+"""What Envoy adds to a request: what its route requires, and what its other filters have verified."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,13 +30,13 @@ def authorizer(ec_key: SigningKey) -> Authorizer:
 
 @pytest.fixture(scope="module")
 def ask(authorizer: Authorizer) -> Ask:
-    """Ask a server that believes no filter of Envoy."""
+    """Ask a server that trusts no filter of Envoy."""
     return asker(authorizer)
 
 
 @pytest.fixture(scope="module")
 def ask_believer(authorizer: Authorizer) -> Ask:
-    """Ask one that believes jwt_authn."""
+    """Ask a server that trusts jwt_authn."""
     return asker(authorizer, jwt_authn_payload=PAYLOAD)
 
 
@@ -198,7 +198,7 @@ json_values = st.recursive(
 
 @given(questions(), st.sampled_from(sorted(m2m_claims())), json_values)
 def test_no_other_claims_open_the_door(ask_believer: Ask, question: CheckRequest, name: str, value: Any) -> None:
-    """Whatever one claim becomes, only what may vary is let in."""
+    """Whatever one claim becomes, only valid variations are admitted."""
     response = ask_believer(vouched(question, m2m_claims(**{name: value})))
 
     assert is_sound(response)

@@ -1,4 +1,4 @@
-"""Bytes in, bytes out, without a server: whatever is asked, only a good token opens the door."""
+"""Bytes in, bytes out, without a server: whatever Envoy asks, only a good token is admitted."""
 
 import asyncio
 from collections.abc import Callable
@@ -186,7 +186,7 @@ def test_no_certificate_frees_a_token_from_its_binding(ask: Ask, ec_key: Signing
 
 
 def test_names_in_a_certificate_that_envoy_reports_make_no_peer_trusted(known_keys: Verifier) -> None:
-    """Envoy may be told to accept certificates that no authority vouches for."""
+    """Envoy may be configured to accept certificates that no CA vouches for."""
     gateway = "spiffe://cluster.local/ns/edge/sa/gateway"
     certificate = Authority().issue(*uris(gateway), *dns("gateway"))
     ask = asker(Authorizer(known_keys, trust=MeshPeers(spiffe_ids=[gateway], dns_names=["gateway"])))
@@ -204,7 +204,7 @@ def as_bytes(value: str | bytes) -> bytes:
 
 @each_form
 def test_envoy_is_asked_for_a_token_and_not_believed(known_keys: Verifier, token: str, form: Form) -> None:
-    """It asks about what callers sent, and that may be anything."""
+    """It asks about headers that callers sent, which may hold anything."""
     ask = asker(Authorizer(known_keys, trust=MeshPeers(unix_socket=True)))
     principal = Principal(org_id="org_forged", client_id="c", subject="c", expires_at=253_402_300_799.0)
     forged = [(entry.key, entry.value) for entry in TrustedMetadata().entries(principal)][:2]
@@ -355,7 +355,7 @@ def test_check_beyond_what_may_wait_is_undecided_at_once(
 
 
 def begin_all(servicer: AuthorizationServicer, tokens: list[str]) -> list[Any]:
-    """Begin a check with each token; what waits does so for as long as the result is kept."""
+    """Begin a check with each token; checks that wait go on waiting while the result is kept."""
     return [servicer.begin(in_headers(GRPC, bearer(token)).SerializeToString()) for token in tokens]
 
 
@@ -388,7 +388,7 @@ def test_no_organization_takes_all_the_places_of_checks_that_wait(
 def test_made_up_kids_do_not_take_all_the_places_of_checks_that_wait(
     issuer: FakeIssuer, verifier: Verifier, ec_key: SigningKey, clock: ManualClock
 ) -> None:
-    """R4: a good token that had to be asked about was refused beside them."""
+    """R4: beside them, a good token that the issuer had to be asked about was refused."""
     verifier.warm_up()
     issuer.transport.hang()
     questions = FakeTransport(lambda: json_response({"active": True}))
@@ -575,7 +575,7 @@ POLICY = {
 
 
 class Watched:
-    """A servicer with a policy, and what its observer was told last."""
+    """A servicer with a policy, and the last decision that its observer got."""
 
     def __init__(self, verifier: Verifier, policy: Policy | None = None, **changes: object) -> None:
         self.decisions: list[Decision] = []

@@ -1,4 +1,4 @@
-"""What is let through names the caller's own to every parser, those that read carelessly included."""
+"""An admitted message names the caller's organization to every parser, lenient ones included."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -119,7 +119,7 @@ def test_body_that_is_shown_and_origins_go_together() -> None:
 
 
 def test_istio_answers_preflights_before_the_check_and_lets_no_other_request_by() -> None:
-    """Its own filter for CORS stands behind the check, and what the policy leaves out reaches backends."""
+    """Its own filter for CORS stands after the check, and requests that the policy excludes reach backends."""
     _, policy, patch = yaml.safe_load_all(render(istio(Service(), ORIGINS)))
     *_, inserted, of_hosts = patch["spec"]["configPatches"]
 

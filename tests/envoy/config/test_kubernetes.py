@@ -268,7 +268,7 @@ def test_files_are_mounted_as_they_are(given: dict[str, Any], name: str) -> None
 
 
 def test_a_pod_has_the_issuers_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ec_key: SigningKey) -> None:
-    """Public keys stand in the file, for the pod has no other; secrets stay in the Secret."""
+    """Public keys are in the file, because the pod has no other; secrets stay in the Secret."""
     private = tmp_path / "keys.json"
     private.write_text(json.dumps({"keys": [ec_key.public_jwk()]}))
     secret = tmp_path / "secret"
