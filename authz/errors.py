@@ -11,13 +11,14 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── KeyNotFoundError              key_not_found
     │   ├── ClaimError                    claim_missing, claim_invalid
     │   │   ├── TokenExpiredError         token_expired
-    │   │   └── PeerUnknownError          claim_invalid; a door that can tell asks again
+    │   │   └── PeerUnknownError          claim_invalid; a door that knows the peer asks again
     │   ├── TokenInactiveError            token_inactive
     │   ├── TokenDeniedError              token_denied
     │   └── MeshMetadataError             mesh_metadata_invalid
     ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
     │   │                                 also policy_denied, organization_suspended,
-    │   │                                 organization_unknown
+    │   │                                 organization_unknown, organization_mismatch,
+    │   │                                 organization_unverified, request_malformed
     │   └── InsufficientScopeError        insufficient_scope
     ├── ResourceExhaustedError        RESOURCE_EXHAUSTED, HTTP 429: too much, quota_exceeded
     ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
@@ -28,11 +29,11 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── MeshUndecidedError            mesh_undecided
     │   ├── OverloadedError               overloaded
     │   └── TokenEndpointError            token_endpoint_unavailable
-    └── InternalError                 INTERNAL, HTTP 500: the unforeseen, closed
+    └── InternalError                 INTERNAL, HTTP 500: an unforeseen failure
     ConfigError(ValueError)           raised while an object is built, never per call
 
-A message is for the developer who reads a log: fixed words, perhaps the URL of an
-endpoint and why it gave no answer, never a token, a claim's value or another exception's text.
+A message is for the developer who reads a log: fixed words, perhaps with the URL of an
+endpoint and the cause of its failure; never a token, a claim's value or another exception's text.
 Callers of the API see neither message nor class, only what
 :mod:`authz.call.refusal` makes of the code and the reason.
 """
@@ -78,7 +79,7 @@ class TokenMissingError(UnauthenticatedError):
 
 
 class TokenMalformedError(UnauthenticatedError):
-    """What was sent as a token is not one compact JWS as RFC 7515 writes it."""
+    """The ``authorization`` is not one bearer token in the compact form of a JWS (RFC 7515)."""
 
     reason = "token_malformed"
 
@@ -96,13 +97,13 @@ class BadSignatureError(UnauthenticatedError):
 
 
 class KeyNotFoundError(UnauthenticatedError):
-    """The issuer's current key set has no usable key of the token's ``kid``."""
+    """The issuer's current key set has no usable key with the token's ``kid``."""
 
     reason = "key_not_found"
 
 
 class ClaimError(UnauthenticatedError):
-    """A claim is missing or is not what it must be; ``claim`` is its name."""
+    """A claim is missing or not valid; ``claim`` is its name."""
 
     reason = "claim_invalid"
 
@@ -114,7 +115,7 @@ class ClaimError(UnauthenticatedError):
 
 
 class TokenExpiredError(ClaimError):
-    """The token was good once."""
+    """The token has expired."""
 
     reason = "token_expired"
 
@@ -123,7 +124,7 @@ class TokenExpiredError(ClaimError):
 
 
 class PeerUnknownError(ClaimError):
-    """The verdict depends on who is at the other end of the connection, and this door cannot tell."""
+    """The verdict depends on the peer of the connection, which this door does not know."""
 
     def __init__(self, claim: str) -> None:
         super().__init__(claim, "depends on the peer of the connection, which is not known here")
@@ -136,7 +137,7 @@ class TokenInactiveError(UnauthenticatedError):
 
 
 class TokenDeniedError(UnauthenticatedError):
-    """The issuer refuses us a token; it is asked again after ``retry_after`` seconds, or with another secret."""
+    """The issuer refuses us a token; we ask again after ``retry_after`` seconds, or with another secret."""
 
     reason = "token_denied"
 
@@ -146,13 +147,13 @@ class TokenDeniedError(UnauthenticatedError):
 
 
 class MeshMetadataError(UnauthenticatedError):
-    """A proxy that is believed said who calls, in a way that nobody can believe."""
+    """A trusted proxy named the caller in metadata that is not valid."""
 
     reason = "mesh_metadata_invalid"
 
 
 class PermissionDeniedError(AuthzError):
-    """The caller is known and may not do this; ``rule`` is the name of the policy's rule that says so, if one does."""
+    """The caller is known and may not do this; ``rule`` names the policy's rule that denies it, if one does."""
 
     code = Code.PERMISSION_DENIED
     reason = "permission_denied"
@@ -163,7 +164,7 @@ class PermissionDeniedError(AuthzError):
 
 
 class InsufficientScopeError(PermissionDeniedError):
-    """The token does not grant all of ``scopes``, which the operator wants here and whose names the caller is told."""
+    """The token lacks some of ``scopes``, which the operator requires; the refusal names them to the caller."""
 
     reason = "insufficient_scope"
 
@@ -184,10 +185,9 @@ class ResourceExhaustedError(AuthzError):
 
 
 class UnavailableError(AuthzError):
-    """No verdict can be had now; a caller may try again after ``retry_after`` seconds.
+    """No verdict is possible now; a caller may try again after ``retry_after`` seconds.
 
-    ``cause`` says what keeps another server from answering, if one is needed, in the words of
-    :mod:`authz.runtime.network.causes`.
+    If another server does not answer, ``cause`` says why, in the words of :mod:`authz.runtime.network.causes`.
     """
 
     code = Code.UNAVAILABLE
@@ -199,15 +199,15 @@ class UnavailableError(AuthzError):
 
 
 class KeySetUnavailableError(UnavailableError):
-    """The issuer's keys cannot be had."""
+    """The issuer's keys cannot be fetched."""
 
     reason = "key_set_unavailable"
 
 
 class KeyUndecidedError(KeySetUnavailableError):
-    """Whether the issuer has a key of the token's ``kid`` cannot be looked up before ``retry_after`` seconds are over.
+    """The token's ``kid`` is unknown, and the issuer's keys may not be fetched again for ``retry_after`` seconds.
 
-    As often as may be, the keys have been fetched for unknown ``kid``s, which anybody can invent.
+    Fetches for unknown ``kid``s are limited, because anybody can invent one.
     """
 
     reason = "key_undecided"
@@ -216,8 +216,8 @@ class KeyUndecidedError(KeySetUnavailableError):
 class IntrospectionUnavailableError(UnavailableError):
     """The issuer cannot be asked whether the token is still active.
 
-    ``is_outage`` if it does not answer at all, or says itself that it fails; not if a limit, its own or a caller's,
-    or a mistake in the configuration is the reason.
+    ``is_outage`` if it does not answer, or answers that it fails; not if the cause is a limit (the issuer's or the
+    caller's) or a mistake in the configuration.
     """
 
     reason = "introspection_unavailable"
@@ -230,19 +230,19 @@ class IntrospectionUnavailableError(UnavailableError):
 
 
 class DirectoryUnavailableError(UnavailableError):
-    """The directory cannot be asked who the caller's organization is, and nothing is remembered of it."""
+    """The directory does not say who the caller's organization is, and no earlier answer is remembered."""
 
     reason = "directory_unavailable"
 
 
 class MeshUndecidedError(UnavailableError):
-    """A proxy let the call pass although nobody had decided it (``failure_mode_allow``)."""
+    """A proxy let the call pass without a verdict (``failure_mode_allow``)."""
 
     reason = "mesh_undecided"
 
 
 class OverloadedError(UnavailableError):
-    """As many calls wait for a verdict already as may, of all callers together or of this one."""
+    """Too many calls wait for a verdict, of all callers together or of this one."""
 
     reason = "overloaded"
 
@@ -254,7 +254,7 @@ class TokenEndpointError(UnavailableError):
 
 
 class InternalError(AuthzError):
-    """Something unforeseen happened while deciding, so the door stays shut."""
+    """Something unforeseen happened while deciding, so the call is refused."""
 
     code = Code.INTERNAL
     reason = "internal"

@@ -1,1 +1,1 @@
-"""How much the doors cost: ratios of things measured in turn within one run."""
+"""How much the doors cost, as ratios of figures measured in turn within one run."""

@@ -1,6 +1,6 @@
 """Run the benchmarks, print their figures and write ``benchmarks/latest.json``.
 
-``python -m benchmarks tokens`` runs one of them and writes nothing.
+``python -m benchmarks tokens`` runs one benchmark and writes nothing.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The ext_authz server: CPU time and waiting per check, by itself and behind a real Envoy."""
+"""The ext_authz server: CPU time and latency per check, by itself and behind a real Envoy."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ STARTS = 5
 
 
 def measure() -> dict[str, object]:
-    """Return the figures; the CPU time is that of the server's process alone, unless it says otherwise."""
+    """Return the figures; the CPU time is the server process's alone, unless a figure's name says otherwise."""
     token = signing_key().sign(claims())
     body = framed(check_request(token))
     with ExitStack() as stack:
@@ -126,7 +126,7 @@ def authz_serve(engine: str, *flags: str, listen: str = "127.0.0.1:0") -> Iterat
 
 
 def _unseen() -> dict[str, object]:
-    """Compare tokens that nobody has seen with one that everybody has, and with one verification by OpenSSL."""
+    """Compare tokens never seen before with a remembered one, and with one verification by OpenSSL."""
     from benchmarks.tokens import openssl_us  # noqa: PLC0415 - that module loads four other libraries
 
     key = signing_key()
@@ -237,7 +237,7 @@ def _jwt_authn() -> dict[str, Any]:
 
 
 def _ready(engine: str, token: str) -> float:
-    """Return the seconds from starting the command to its first answer that lets a call pass."""
+    """Return the seconds from the start of the command to its first answer that allows a call."""
     question = check_request(token)
     taken = []
     for _ in range(STARTS):

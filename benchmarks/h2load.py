@@ -1,4 +1,4 @@
-"""Load from ``h2load``, of Debian's nghttp2-client: written in C, so that it takes little of what it measures."""
+"""Load from ``h2load`` (Debian's nghttp2-client), which is written in C and so disturbs the measurement little."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ GRPC = ("content-type: application/grpc", "te: trailers")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run of the load measured.
+    """The results of one run of the load.
 
     Args:
         per_second: requests per second.
@@ -35,14 +35,14 @@ class Outcome:
 def load(
     url: str, requests: int, *, streams: int = 1, connections: int = 1, body: bytes = b"", headers: Sequence[str] = ()
 ) -> Outcome:
-    """Make ``requests`` requests over HTTP/2 without TLS, all of which must be answered with 200.
+    """Make requests over HTTP/2 without TLS; all must be answered with 200.
 
     Args:
-        url: of the one resource that is asked for.
+        url: the URL of all requests.
         requests: how many, in all.
         streams: how many at a time on each connection.
         connections: how many.
-        body: what is sent with each; ``GET`` where there is nothing.
+        body: the body of each; without one, they are ``GET``.
         headers: as ``name: value``.
 
     """

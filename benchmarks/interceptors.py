@@ -1,4 +1,4 @@
-"""What the interceptors cost: CPU time per RPC, waiting beside refused calls, and idle streams."""
+"""What the interceptors cost: CPU time per RPC, latency beside refused calls, and idle streams."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ IDLE_STREAMS = 1000
 
 
 def measure() -> dict[str, object]:
-    """Return the figures; every server gets the same metadata, so that only deciding differs."""
+    """Return the figures; every server gets the same metadata, so that they differ only in deciding."""
     authorized = (("authorization", f"Bearer {signing_key().sign(claims())}"),)
     return {
         "unary aio": compare("aio-authz", "aio", Load(unary_aio, CALL, metadata=authorized, calls=3000)),

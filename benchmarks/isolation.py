@@ -22,9 +22,9 @@ _CALLER = Principal(org_id="org_01JYACME000000000000000000", client_id="client",
 
 
 def measure() -> dict[str, object]:
-    """Return microseconds for a message of ten fields, by how many of them are marked, and the longest in milliseconds.
+    """Return microseconds for a message of ten fields, by how many are marked, and the longest time in milliseconds.
 
-    The longest is that of a message with as much to look at as is allowed; one with more is refused sooner.
+    The longest time is for a message with as much to check as is allowed; one with more is refused sooner.
     """
     found: dict[str, object] = {}
     for marked in (FIELDS, 1, 0):
@@ -47,7 +47,7 @@ def _microseconds(work: Callable[[], object], times: int) -> float:
 
 def _longest_in_process() -> float:
     holder = _holder()
-    # A look each for the list, for every element, and for the field of that.
+    # One look for the list, and for each element one, and one for its field.
     many = holder(requests=[holder.Request(org=_CALLER.org_id)] * ((MAX_LOOKS - 1) // 2))
     request = holder.FromString(many.SerializeToString())
     return round(_microseconds(partial(check, request, _CALLER), FEW_CHECKS) / 1e3, 2)

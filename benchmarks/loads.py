@@ -1,4 +1,4 @@
-"""Loads for two servers, measured in turn: so that what disturbs one round disturbs both."""
+"""Loads for two servers, measured in turn, so that what disturbs a round disturbs both."""
 
 import asyncio
 import itertools
@@ -25,12 +25,12 @@ class Load:
     """Calls to a server.
 
     Args:
-        make: makes the calls; gets an address and this load.
-        method: what is called.
-        request: with what.
-        metadata: and with which metadata.
-        calls: how many in one round.
-        requests: with what instead, one for each call.
+        make: makes the calls, given an address and this load.
+        method: the method to call.
+        request: the message of each call.
+        metadata: the metadata of each call.
+        calls: how many calls in one round.
+        requests: one message for each call, instead of ``request``.
 
     """
 
@@ -52,9 +52,9 @@ def compare(one: str, other: str, load: Load, *, of_client: bool = True) -> dict
 
     Args:
         one: a kind of server; see :mod:`benchmarks.server`.
-        other: what it is compared with.
-        load: what both get.
-        of_client: whether the client's CPU time counts as well, as it does for whoever pays for both.
+        other: the kind to compare it with.
+        load: the load of both.
+        of_client: whether to count the client's CPU time as well, for users who pay for both.
 
     """
     used: dict[str, list[_Used]] = {one: [], other: []}

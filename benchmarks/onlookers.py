@@ -1,4 +1,4 @@
-"""How long a check takes while the admin page is looked at, as often as its onlookers can, and while there are none."""
+"""How long a check takes with onlookers who load the admin page as often as they can, and without any."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ REQUESTS = 3000
 ONLOOKERS = 16
 RULES = 1000
 
-# Each asks for the next thing as soon as it has read the last one, over a connection that it keeps.
+# Each requests the next path as soon as it has read the last answer, over one connection.
 _ONLOOKERS = """
 import asyncio, sys
 address, count = sys.argv[1], int(sys.argv[2])
@@ -88,7 +88,7 @@ def _measured(engine: str, body: bytes) -> dict[str, object]:
 
 @contextmanager
 def _asking(address: str, body: bytes) -> Iterator[Callable[[], list[float]]]:
-    """Yield what makes checks, one after the other, and returns the percentiles of what they took, in milliseconds."""
+    """Yield a function that makes checks, one after the other, and returns percentiles of their milliseconds."""
     with grpc.insecure_channel(address) as channel:
         check = channel.unary_unary(CHECK)
 

@@ -1,4 +1,4 @@
-"""CPU time that a large policy adds to a check of a token seen before: to the verdict alone, and to all of it."""
+"""CPU time that a large policy adds to a check of a remembered token: to the verdict alone, and to the whole check."""
 
 import gc
 import time
@@ -20,7 +20,7 @@ def measure() -> dict[str, object]:
     key = signing_key()
     keeper = verifier(key)
     policy = Policy.from_document(large_policy())
-    # Fifty callers of ten methods each: more than one entry of every memory is in use.
+    # Fifty callers of ten methods each, so that more than one entry of every memory is in use.
     tokens = [key.sign({**claims(serial), "org_id": organization(serial * 191)}) for serial in range(50)]
     calls = [
         _call(token, f"/shop.v1.Service{number}/Read") for token in tokens for number in range(0, RULES, RULES // 10)
@@ -40,7 +40,7 @@ def organization(number: int) -> str:
 
 
 def large_policy() -> dict[str, Any]:
-    """Return a policy as a file would hold it: rules by path, group and scope, and every organization in two groups."""
+    """Return the data of a policy: rules by path, group and scope, and every organization in two groups."""
     return {
         "name": "bench",
         "deny_rules": [

@@ -1,4 +1,4 @@
-"""Servers as processes of their own, and what they have used so far."""
+"""Servers as processes of their own, and the resources that they use."""
 
 import json
 import os
@@ -16,14 +16,14 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     pid: int
     port: int
 
     @property
     def address(self) -> str:
-        """Where it listens."""
+        """The address at which it listens."""
         return f"127.0.0.1:{self.port}"
 
     @property

@@ -1,4 +1,4 @@
-"""What it takes to put a large policy in force while calls are decided, and how long one of them has to wait for it."""
+"""How long it takes to put a large policy in force while calls are decided, and how long calls wait meanwhile."""
 
 import json
 import tempfile
@@ -16,14 +16,14 @@ from benchmarks.material import claims, signing_key, verifier
 from benchmarks.policy import ORGANIZATIONS, RULES, large_policy, organization
 
 ROUNDS = 15
-# For what follows: the old policy is freed, garbage is looked for.
+# Seconds for what follows: freeing the old policy, and garbage collection.
 AFTER = 0.2
 
 WRITE: dict[str, Callable[[object], str]] = {"yaml": yaml.safe_dump, "json": json.dumps}
 
 
 def measure() -> dict[str, object]:
-    """Return milliseconds: to load a policy, until a changed file is in force, and of the longest pause meanwhile."""
+    """Return milliseconds to load a policy, until a changed file is in force, and of the longest pause meanwhile."""
     key = signing_key()
     token = key.sign({**claims(), "org_id": organization(0)})
     call = Call(method="/shop.v1.Service0/Read", metadata=(("authorization", f"Bearer {token}"),))
@@ -60,7 +60,7 @@ def _measured(path: Path, write: Callable[[object], str], authorizer: Authorizer
 
 
 def _least_and_median(times: Sequence[float]) -> dict[str, float]:
-    # Whatever else the machine does makes pauses longer, and none of them shorter.
+    # Other work of the machine makes pauses longer, never shorter.
     return {"least": round(min(times), 1), "median": round(median(times), 1)}
 
 

@@ -1,7 +1,7 @@
-"""The server of one measurement, as a process of its own; it says its port and ends with its standard input.
+"""The server of one measurement, as a process of its own; it prints its port, and ends with its standard input.
 
 Its kinds: ``aio`` and ``sync``, each bare or ``-authz`` behind the interceptor;
-``constant``, which answers a check as ours does without looking at it;
+``constant``, which answers a check as ours does, without reading it;
 ``native-constant``, which parses the question first.
 """
 
@@ -93,13 +93,13 @@ async def _aio(kind: str, key: SigningKey) -> None:
 
 
 async def _allowed(key: SigningKey) -> bytes:
-    """Return what ours answers, so that no answer is shorter than another."""
+    """Return our answer, so that all servers' answers have the same length."""
     servicer = AuthorizationServicer(Authorizer(verifier(key)))
     return await servicer.check(check_request(key.sign(claims())), None)
 
 
 def _native(key: SigningKey) -> None:
-    # What the library and reading the question cost, without any verdict.
+    # The cost of the library and of reading the question, without a verdict.
     allowed = asyncio.run(_allowed(key))
     front = NativeGrpcFront("127.0.0.1:0", [(CHECK, False)])
     front.start()

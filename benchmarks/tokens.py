@@ -1,4 +1,4 @@
-"""CPU time of verifying tokens, against the signature alone, and against other libraries doing the same checks."""
+"""CPU time of verifying tokens, compared with the signature alone, and with other libraries that do the same checks."""
 
 import base64
 import gc
@@ -50,7 +50,7 @@ def _cold(algorithm: str) -> dict[str, object]:
     jwk = key.public_jwk()
     checks: dict[str, Callable[[], Check]] = {
         "openssl": lambda: _openssl(jwk, algorithm),
-        # Anew for every round, so that no token has been seen before.
+        # A new one for every round, so that no token is remembered.
         "authz": lambda: verifier(key).verify,
         "pyjwt": lambda: _pyjwt(jwk, algorithm),
         "joserfc": lambda: _joserfc(jwk, algorithm),
@@ -215,7 +215,7 @@ def _per_call_in_threads(action: Callable[[], object], count: int, number: int) 
 
 
 def _memory() -> dict[str, object]:
-    # An elliptic key: only for the time that signing 10,000 tokens takes.
+    # An elliptic key, only because it signs 10,000 tokens faster.
     key = signing_key("ES256")
     tokens = [key.sign(claims(serial)) for serial in range(10_000)]
     keeper = verifier(key)

@@ -1,4 +1,4 @@
-"""A ledger on ``grpc.aio.server``; its streams end with their tokens, but one, and an operator can end them all.
+"""A ledger on ``grpc.aio.server``; all but one kind of stream ends with its token, and an operator can end them all.
 
 Run ``authz issuer`` beside it, or set AUTHZ_ISSUER and AUTHZ_AUDIENCE for WorkOS.
 """

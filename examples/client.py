@@ -1,6 +1,6 @@
-"""A partner's program: gets its tokens by itself, keeps them fresh, and calls the ledger.
+"""A partner's program: gets its tokens, renews them, and calls the ledger.
 
-Over TLS if there is a CA file, else over plaintext, which only a server on this machine should see.
+It uses TLS if there is a CA file, else plaintext, which is only for a server on this machine.
 """
 
 import os

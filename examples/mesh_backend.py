@@ -1,7 +1,7 @@
-"""A backend behind a proxy that has already decided, and has taken the token away.
+"""A backend behind a proxy that has already decided, and has removed the token.
 
-It believes the trusted metadata of peers that come by its Unix socket, or that prove one of its SPIFFE IDs in
-mutual TLS; whoever else comes needs a token of its own.
+It trusts the metadata of peers that connect by its Unix socket, or that prove one of the SPIFFE IDs by
+mutual TLS; other callers need a token of their own.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A ledger whose ``.proto`` says which scopes its methods ask for, and which of them ask the issuer besides.
+"""A ledger whose ``.proto`` says which scopes its methods require, and which methods also ask the issuer.
 
 Set AUTHZ_ISSUER and AUTHZ_AUDIENCE, and the credentials with which the issuer is asked: CLIENT_ID and CLIENT_SECRET.
 ``authz issuer`` prints some.
@@ -19,7 +19,7 @@ LISTEN = os.environ.get("LISTEN", "127.0.0.1:50051")
 
 
 class Ledger(ledger_pb2_grpc.LedgerServiceServicer):
-    """Answers with whom it took the caller for."""
+    """Answers with the caller's organization."""
 
     def PostEntry(self, request: ledger_pb2.PostEntryRequest, _context: object) -> ledger_pb2.PostEntryResponse:
         entry = ledger_pb2.Entry(org_id=current_principal().org_id, account=request.draft.account)

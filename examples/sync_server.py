@@ -21,7 +21,7 @@ LISTEN = os.environ.get("LISTEN", "127.0.0.1:50051")
 
 
 class Ledger(ledger_pb2_grpc.LedgerServiceServicer):
-    """Entries by organization: nobody can name another's, for nobody names one."""
+    """Entries by organization, which comes from the verified caller and never from a request."""
 
     def __init__(self) -> None:
         self._entries: list[ledger_pb2.Entry] = []

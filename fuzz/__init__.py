@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing: odd tokens, key sets and requests, and what may never come of them."""
+"""Coverage-guided fuzzing with odd tokens, key sets and requests, and the results that they must never have."""

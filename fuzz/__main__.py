@@ -1,4 +1,4 @@
-"""Feed one target until it breaks or the time is over: ``python -m fuzz TARGET [libFuzzer options] FOLDER...``."""
+"""Fuzz one target until it fails or the time is over: ``python -m fuzz TARGET [libFuzzer options] FOLDER...``."""
 
 import importlib
 import logging
@@ -10,7 +10,7 @@ TARGETS = ("token", "jwks", "check")
 
 
 def main() -> None:
-    """Run the target that the first argument names, with ours instrumented and nothing else."""
+    """Run the target that the first argument names, with only our own code instrumented."""
     name, *options = sys.argv[1:]
     if name not in TARGETS:
         sys.exit(f"choose a target: {', '.join(TARGETS)}")

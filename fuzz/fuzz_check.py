@@ -1,6 +1,6 @@
-"""Envoy's requests: any bytes get an answer, and OK only for a public method or with what is asked for.
+"""Envoy's requests: any bytes get an answer, and OK only for a public method or with the required credentials.
 
-That is a good token, or good claims that Envoy has verified where they are believed, and what the route wants besides.
+These are a good token, or good claims that Envoy has verified if it is trusted, and what the route also requires.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ _SERVICER = AuthorizationServicer(_AUTHORIZER)
 BELIEVER = AuthorizationServicer(_AUTHORIZER, jwt_authn_payload=PAYLOAD)
 LOOP = asyncio.Runner()
 _INTERNAL = 13
-# Whatever an operator may have meant for us.
+# Keys that an operator may have meant for us.
 _LIKE_OURS = re.compile("audience|scope|polic|authz", re.IGNORECASE)
 
 
 def check(data: bytes) -> None:
-    """Ask, and read the answer as Envoy does."""
+    """Ask, and check the answer as Envoy reads it."""
     for servicer in (_SERVICER, BELIEVER):
         response = CheckResponse.FromString(LOOP.run(servicer.check(data, None)))  # type: ignore[arg-type]
         assert is_sound(response)
@@ -54,22 +54,22 @@ def _examine(attributes: AttributeContext, response: CheckResponse, *, believes:
     trusted = _AUTHORIZER.trusted
     assert set(given) | set(response.ok_response.headers_to_remove) == {*trusted.removed, *trusted.prefixed}
     if http.path.partition("?")[0] == PUBLIC and not (asked.keys() & {"audience", "scopes", "policy"}):
-        assert not given, "nobody is trusted there"
+        assert not given, "no metadata is trusted on a public method"
         return
     claims = m2m_claims()
     if tokens_of(http) != [TOKEN]:
-        assert believes, "let in, and not with the token"
+        assert believes, "let in without the token"
         assert tokens_of(http) == [], "let in with another token"
         claims = MessageToDict(attributes.metadata_context.filter_metadata[_JWT_AUTHN].fields[PAYLOAD].struct_value)
-        assert is_good(claims), "let in, and not with good claims"
+        assert is_good(claims), "let in without good claims"
     assert given["x-org-id"] == claims["org_id"]
-    assert "policy" not in asked, "let in, and no policy has decided"
+    assert "policy" not in asked, "let in without a decision of the policy"
     assert asked.get("audience", AUDIENCE) in _words(claims["aud"])
     assert set(asked.get("scopes", "").split()) <= set(_words(claims.get("scope", claims.get("scp", ""))))
 
 
 def is_good(claims: dict[str, Any]) -> bool:
-    """Say by other means than ours whether these are claims of an M2M token, and of this time."""
+    """Say, independently of our code, whether these are claims of an M2M token that is valid now."""
     return (
         claims["iss"] == ISSUER
         and AUDIENCE in _words(claims["aud"])
@@ -89,7 +89,7 @@ def _words(value: Any) -> list[str]:
 def tokens_of(http: "CheckRequest.DESCRIPTOR") -> list[str]:  # type: ignore[valid-type,name-defined]
     """Return the credentials of every ``authorization`` there is."""
     if not http.header_map.headers:
-        # The keys of this map are in lower case, Envoy says.
+        # Envoy writes the keys of this map in lower case.
         return [value[len("Bearer ") :] for key, value in http.headers.items() if key == "authorization"]
     headers = [(header.key, header.raw_value or header.value.encode()) for header in http.header_map.headers]
     return [value.decode("latin-1")[len("Bearer ") :] for key, value in headers if key.lower() == "authorization"]
@@ -126,7 +126,7 @@ def mutate(data: bytes, seed: int, libfuzzer: Mutate) -> bytes:
         return libfuzzer(data)
     try:
         request = CheckRequest.FromString(data)
-    except Exception:  # noqa: BLE001 - bytes that are no request: begin with a new one
+    except Exception:  # noqa: BLE001 - the bytes are not a request: begin with a new one
         request = CheckRequest()
     if dice.randrange(3) == 0:
         _change_context(request.attributes, dice)
@@ -146,7 +146,7 @@ def _change_context(attributes: AttributeContext, dice: random.Random) -> None:
         claims: dict[str, Any] = m2m_claims()
         if how == 2:  # noqa: PLR2004 - one of the ways
             change(claims, _CLAIMS, _GOOD, dice)
-        # Not every value of JSON's fits into this message.
+        # Not every JSON value fits into this message.
         with contextlib.suppress(ValueError):
             verified.update({PAYLOAD: claims})
 

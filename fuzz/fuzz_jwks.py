@@ -1,4 +1,4 @@
-"""Key sets: whatever an issuer answers, only fit keys come of it, and good keys stay."""
+"""Key sets: whatever an issuer answers, only fit keys are accepted, and good keys stay."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def check(data: bytes) -> None:
     response = HttpResponse(status=200, headers={"cache-control": caching.decode("latin-1"), "age": "7"}, body=body)
     keys = RemoteKeySet(Endpoint(JWKS_URL, FakeTransport(lambda: response)), clock=_CLOCK, seed=_SEED, jitter=float)
     with contextlib.suppress(KeyNotFoundError, KeySetUnavailableError):
-        run(keys.find("nobody"))
+        run(keys.find("unknown"))
     health = keys.health()
     assert health.is_ready, "no keys left"
     assert health.error != "unforeseen"

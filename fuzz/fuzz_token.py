@@ -1,4 +1,4 @@
-"""Tokens: nothing but a refusal may come of any text, unless it is what a known key has signed."""
+"""Tokens: any text must be refused unless a known key has signed it."""
 
 import base64
 import json
@@ -39,19 +39,19 @@ _REFUSED = {"crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "cty"}
 
 
 def check(data: bytes) -> None:
-    """Judge one text, and judge the judgement by other means."""
+    """Verify one text, and check the result independently."""
     text = data.decode("utf-8", "surrogateescape")
     principal = _verdict(text)
     is_plain = _is_plain(text)
     if principal is not None:
-        assert is_plain, "verified, and not what a call can carry"
-        assert is_signed(text), "verified, and not signed"
+        assert is_plain, "verified, but a call cannot carry it"
+        assert is_signed(text), "verified, but not signed"
         header, claims = (read_once(unsegment(part)) for part in data.split(b".")[:2])
-        assert not _REFUSED & header.keys(), "verified, and the header is wrong"
-        assert are_good(claims), "verified, and the claims are wrong"
+        assert not _REFUSED & header.keys(), "verified, but the header is wrong"
+        assert are_good(claims), "verified, but the claims are wrong"
         assert (principal.org_id, principal.subject) == (claims["org_id"], claims["sub"])
         assert _VERIFIER.verify(text) is principal, "the second verdict differs"
-    # Reads the keys anew, which is most of the work: often enough for one text in four.
+    # Reads the keys anew, which is most of the work: one text in four is enough.
     if len(data) % 4 == 0:
         try:
             payload = verify_compact(text, JWKS, ALGORITHMS)
@@ -59,7 +59,7 @@ def check(data: bytes) -> None:
             assert principal is None or "kid" not in json.loads(unsegment(data.split(b".")[0])), "two readings"
         else:
             assert is_plain
-            assert is_signed(text), "accepted, and not signed"
+            assert is_signed(text), "accepted, but not signed"
             assert payload == unsegment(data.split(b".")[1])
 
 
@@ -97,7 +97,7 @@ def is_signed(text: str) -> bool:
 
 
 def are_good(claims: dict[str, Any]) -> bool:
-    """Say whether the claims are an M2M token's, in as few words as possible."""
+    """Say whether the claims are an M2M token's, by a check as short as possible."""
     audience = claims["aud"]
     return (
         claims["iss"] == ISSUER
@@ -129,7 +129,7 @@ _CHARACTERS = b'=+/-_.,: \t\n\0\r"{}[]eyA\xff'
 
 
 def mutate(data: bytes, seed: int, libfuzzer: Mutate) -> bytes:
-    """Change a token where it matters: a segment's text, what is in it, or both and sign it again."""
+    """Change a token: a segment's text, its content, or both, and sign it again."""
     dice = random.Random(seed)
     parts = (data if data.count(b".") == 2 else TOKEN.encode()).split(b".")  # noqa: PLR2004 - the dots of a JWS
     how = dice.randrange(8)

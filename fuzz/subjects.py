@@ -1,4 +1,4 @@
-"""What the targets share: an issuer whose keys are the same in every run, and changes that look for trouble."""
+"""What the targets share: an issuer with the same keys in every run, and changes that provoke mistakes."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ def _key(kid: str, private: Any, algorithm: str) -> SigningKey:
     return SigningKey.from_jwk({**JWK.from_pyca(private).export(as_dict=True), "kid": kid, "alg": algorithm})
 
 
-# Not secret, and for that reason good: a kept token stays good, and every signature of Ed25519 the same.
+# Fixed and public, so that stored tokens stay valid, and Ed25519 signatures the same.
 ED = _key("ed", ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32))), "EdDSA")
 ES = _key("es", ec.derive_private_key(0xF022, ec.SECP256R1()), "ES256")
 STRANGER = _key("ed", ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)), "EdDSA")
@@ -37,7 +37,7 @@ ODD = (
 
 
 def new_verifier() -> Verifier:
-    """Return a verifier of these keys whose clock stands still, and that soon forgets."""
+    """Return a verifier of these keys, with a clock that stands still and a small memory."""
     clock = ManualClock().clock
     return Verifier(
         issuer=ISSUER, audience=AUDIENCE, jwks=JWKS, algorithms=ALGORITHMS, allow_missing_kid=True,
@@ -51,7 +51,7 @@ def segment(data: bytes) -> bytes:
 
 
 def unsegment(data: bytes) -> bytes:
-    """Decode one segment, as far as that goes."""
+    """Decode one segment, as far as possible."""
     try:
         return base64.urlsafe_b64decode(data + b"=" * (-len(data) % 4))
     except ValueError:
@@ -59,7 +59,7 @@ def unsegment(data: bytes) -> bytes:
 
 
 def change(members: dict[str, Any], names: tuple[str, ...], good: tuple[Any, ...], dice: random.Random) -> None:
-    """Take a member away, or give it another value."""
+    """Remove a member, or give it another value."""
     name = dice.choice(names)
     if dice.random() < 1 / 4:
         members.pop(name, None)
@@ -68,7 +68,7 @@ def change(members: dict[str, Any], names: tuple[str, ...], good: tuple[Any, ...
 
 
 def as_json(members: dict[str, Any], dice: random.Random) -> bytes:
-    """Write JSON, now and then with something that only a sloppy reader takes."""
+    """Write JSON, now and then with something that only a lenient parser accepts."""
     text = json.dumps(members, separators=(",", ":"))
     if members and dice.randrange(6) == 0:
         name = dice.choice(list(members))
@@ -78,7 +78,7 @@ def as_json(members: dict[str, Any], dice: random.Random) -> bytes:
 
 
 def read_once(data: bytes) -> dict[str, Any]:
-    """Read JSON in which no name may stand twice, by other means than ours."""
+    """Read JSON without repeated names, independently of our code."""
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         assert len({name for name, _ in pairs}) == len(pairs), "a name twice"

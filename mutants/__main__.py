@@ -1,8 +1,8 @@
-"""Seed mistakes, one at a time, and see that the tests catch each: ``make mutants``.
+"""Seed mistakes, one at a time, and check that the tests catch each: ``make mutants``.
 
-Every mistake is a change of a copy of the tree, against which the tests run
-that must fail. A mistake that they let pass, or that no longer fits the code,
-is an error. ``python -m mutants stream`` tries those whose name contains the word.
+Every mistake is a change to a copy of the tree, on which its tests must fail. A
+mistake that they do not catch, or that no longer fits the code, is an error.
+``python -m mutants stream`` tries those whose name contains the word.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mutants.mistakes import MISTAKES, ROOT, Mistake
 
-# Of pytest: all passed, some failed.
+# Exit codes of pytest: all passed, some failed.
 _PASSED, _FAILED = 0, 1
 _SECONDS = 300
 _COPIED = ("authz", "interceptors", "tests", "protos", "pyproject.toml", "README.md")
@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
     selections = sorted({mistake.tests for mistake in chosen})
     print(f"{len(chosen)} mistakes, {len(selections)} selections of tests", flush=True)
     survivors = 0
-    # Two at a time: the tests wait for their servers more than they compute.
+    # Two at a time, because the tests wait for their servers more than they compute.
     with ThreadPoolExecutor(2) as pool:
         for selection, status in zip(selections, pool.map(_pass_without_mistakes, selections), strict=True):
             if status != _PASSED:
@@ -70,8 +70,8 @@ def _copy() -> Iterator[Path]:
 def _run(tree: Path, tests: str) -> int:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", "-p", "no:xdist"]
     try:
-        # The working directory comes first in the path, before the package that is installed; and so does the copy in
-        # those of the programs that tests start elsewhere.
+        # The working directory comes first in the path, before the installed package; and the copy also comes first
+        # for programs that tests start in other folders.
         return subprocess.run(  # noqa: S603 - ours
             [*command, *tests.split()],
             cwd=tree,
@@ -81,7 +81,7 @@ def _run(tree: Path, tests: str) -> int:
             check=False,
         ).returncode
     except subprocess.TimeoutExpired:
-        # A call that hangs is what several of the mistakes lead to.
+        # Several of the mistakes make a call hang.
         return _FAILED
 
 

@@ -43,7 +43,7 @@ def ec_key() -> SigningKey:
 
 @pytest.fixture(scope="session")
 def other_key() -> SigningKey:
-    """Return a key of the algorithm of ``ec_key`` that nobody publishes unless a test does."""
+    """Return a key of the algorithm of ``ec_key`` that is published only if a test does so."""
     return SigningKey.generate("ec-2", "ES256")
 
 

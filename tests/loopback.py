@@ -134,7 +134,7 @@ def _read_request(raw: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def unreachable() -> Iterator[str]:
-    """Yield the URL of a port that refuses connections, and that nobody else takes meanwhile."""
+    """Yield the URL of a port that refuses connections, and that no other process takes meanwhile."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}/"

@@ -1,4 +1,4 @@
-"""Decisions that nobody made."""
+"""Made-up decisions."""
 
 from authz.call.call import Call
 from authz.call.principal import Principal

@@ -135,7 +135,7 @@ class Program:
 
 
 class _Watch:
-    """Ends a process that takes too long, so that whoever reads from it does not wait for ever."""
+    """Ends a process that takes too long, so that a test that reads from it does not wait for ever."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._timer = threading.Timer(PATIENCE, process.kill)

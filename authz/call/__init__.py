@@ -1,1 +1,1 @@
-"""What a door knows of a call, who calls, and what is said back."""
+"""What a door knows of a call, who makes it, and how a refusal is answered."""

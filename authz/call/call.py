@@ -9,17 +9,17 @@ from authz.call.peer import Peer
 from authz.call.requirements import Requirements
 from authz.errors import ConfigError, PermissionDeniedError
 
-# No comma: a list of names is not one of them.
+# No comma: a list of names is not one name.
 _METHOD = re.compile(r"/[^\s?#,]+")
 
 MAX_METHOD = 8192
-"""Characters of a path that is looked at: what servers take at the least (RFC 9110 section 4.1), and some more."""
+"""The longest path that is checked, in characters: more than every server must accept (RFC 9110 section 4.1)."""
 
 MAX_ENTRIES = 512
-"""Entries of metadata: five times what an Envoy lets through by default, and as many as 16 KiB of HTTP/2 can hold."""
+"""The most entries of metadata: five times what Envoy lets through by default; 16 KiB of HTTP/2 hold no more."""
 
 MAX_METADATA_BYTES = 256 * 1024
-"""All of them together: four times what an Envoy lets through by default, and sixteen times what gRPC does."""
+"""Of all entries together: four times what Envoy lets through by default, sixteen times what gRPC does."""
 
 
 class Metadata(Protocol):
@@ -43,17 +43,17 @@ class Entry(NamedTuple):
 
 
 class Call(NamedTuple):
-    """An RPC, or a plain HTTP request, before anybody has looked at it.
+    """An RPC or a plain HTTP request, before it is judged.
 
     Args:
         method: the full method name, ``/package.Service/Method``, or an HTTP path without its query.
         metadata: every entry that the caller sent, in order, duplicates included.
         peer: the other end of the connection, or ``None`` where the door cannot tell, or not yet.
-        credentials: the values of every ``authorization`` of ``metadata``, where the door has looked them up already.
-        requirements: what the door asks besides; with any, no method is public.
-        verified_claims: the payload of a token whose signature a proxy has checked that this door believes;
-            they count only where the caller has sent no ``authorization``.
-        size: how many bytes ``metadata`` has at the most, where the door knows it already.
+        credentials: the values of every ``authorization`` of ``metadata``, if the door has looked them up already.
+        requirements: what the door requires in addition; with any, no method is public.
+        verified_claims: the payload of a token whose signature a trusted proxy has checked; it counts only if the
+            caller has sent no ``authorization``.
+        size: at most how many bytes ``metadata`` has, if the door knows it already.
 
     """
 
@@ -67,7 +67,7 @@ class Call(NamedTuple):
 
 
 def check_size(call: Call) -> None:
-    """Check that ``call`` is small enough for every rule to look at all of it.
+    """Check that ``call`` is small enough for every rule to read all of it.
 
     Raises:
         PermissionDeniedError: its path is too long, or its metadata has too many entries or bytes.
@@ -81,12 +81,12 @@ def check_size(call: Call) -> None:
 
 
 def malformed() -> PermissionDeniedError:
-    """Return the refusal of a request that names nothing that could be authorized, or is too large to be looked at."""
+    """Return the refusal of a request whose path is ambiguous, or that is too large to be checked."""
     return PermissionDeniedError("not a request that can be authorized", reason="request_malformed")
 
 
 def check_methods(names: Collection[str], setting: str) -> frozenset[str]:
-    """Return ``names`` if each is a full method name.
+    """Return ``names`` if every one is a full method name.
 
     Args:
         names: such as ``/grpc.health.v1.Health/Check``; they are compared exactly.

@@ -1,4 +1,4 @@
-"""The trusted metadata: its names, how it is written, and what a caller may not send."""
+"""The trusted metadata: its names, its encoding, and what a caller may not send."""
 
 import functools
 import itertools
@@ -17,17 +17,17 @@ from authz.runtime import telemetry
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*[a-z0-9]")
-# What grpc-gateway takes off a header, and puts before one, to make metadata of it.
+# The prefixes that grpc-gateway strips from a header, and adds to one, when it makes metadata of it.
 _PREFIXES = ("grpc-metadata-", "grpcgateway-")
-# Names that mean something to HTTP, to gRPC or to us already.
+# Names that HTTP, gRPC or this package uses already.
 _TAKEN = frozenset({"authorization", "connection", "content-length", "content-type", "host", "te", "transfer-encoding"})
 _REMEMBERED = 1024
 
 MAX_ADDED_BYTES = 3072
-"""What is added to a call, as HTTP/2 counts it: beyond this the scopes are added once only, under their own name.
+"""What is added to a call, as HTTP/2 counts bytes: beyond this the scopes are added only once, under their own name.
 
-A gRPC server takes 8 KiB of metadata by default, and refuses more at random. With 2048 characters of scopes, as many as
-a token may have, a call has a token of 4 KiB, and this, and there is room for what proxies add.
+A gRPC server accepts 8 KiB of metadata by default, and refuses larger metadata at random. A token with 2048 characters
+of scopes, the most that it may have, takes 4 KiB; with this limit there is room left for what proxies add.
 """
 
 # RFC 9113 section 6.5.2: for each entry.
@@ -38,18 +38,18 @@ _Entry = TypeVar("_Entry", bound=tuple[str, str | bytes])
 
 @dataclass(frozen=True, kw_only=True)
 class TrustedMetadata:
-    """The names under which a backend finds who calls it; lower case, as gRPC writes them.
+    """The names under which a backend finds its caller; lower case, as gRPC writes them.
 
     Args:
-        org_id: the organization; on every call that is not anonymous.
+        org_id: the organization; sent with every call that is not anonymous.
         client_id: the M2M application.
         scopes: the granted scopes, sorted, with one space between them; left out where there are none.
         tenant: the API owner's own id for the organization; left out where the policy knows none.
-        principal: a serialized ``authz.v1.Principal``; its name must end in ``-bin``. It is without the scopes, and its
-            ``omitted`` says so, where all of this would be longer than :data:`MAX_ADDED_BYTES`.
+        principal: a serialized ``authz.v1.Principal``; its name must end in ``-bin``. If all of this would be longer
+            than :data:`MAX_ADDED_BYTES`, it lacks the scopes, and its ``omitted`` says so.
 
     Raises:
-        ConfigError: a name that gRPC would not carry, or that stands twice.
+        ConfigError: a name that gRPC would not carry, or that is given twice.
 
     """
 
@@ -78,36 +78,36 @@ class TrustedMetadata:
 
     @functools.cached_property
     def reserved(self) -> frozenset[str]:
-        """Every key that no caller may send: the names, their ``-bin`` twins, and all with underscores.
+        """Every key that no caller may send: the names and their ``-bin`` twins, also with underscores for hyphens.
 
-        Servers that follow CGI read ``x_org_id`` and ``x-org-id`` as one variable.
+        Servers that follow CGI read ``x_org_id`` and ``x-org-id`` as the same variable.
         """
         return frozenset(itertools.chain.from_iterable(map(_spellings, self.removed)))
 
     @functools.cached_property
     def removed(self) -> tuple[str, ...]:
-        """The keys that a proxy must take away: the names and their ``-bin`` twins."""
+        """The keys that a proxy must remove: the names and their ``-bin`` twins."""
         return (*self.names, *(f"{name}-bin" for name in self.names if name != self.principal))
 
     @functools.cached_property
     def prefixed(self) -> tuple[str, ...]:
-        """The keys that become one of ``removed`` where grpc-gateway stands behind a proxy."""
+        """The keys that grpc-gateway, behind a proxy, turns into one of ``removed``."""
         return tuple(prefix + name for prefix in _PREFIXES for name in self.removed)
 
     @functools.cached_property
     def forgeable(self) -> tuple[str, ...]:
-        """Every key that a proxy must take away before it reads anything else: ``reserved``, and these prefixed."""
+        """Every key that a proxy must remove before it reads anything else: ``reserved``, with and without prefixes."""
         return (*sorted(self.reserved), *(prefix + name for prefix in _PREFIXES for name in sorted(self.reserved)))
 
     def believed(self, metadata: Iterable[_Entry], principal: Principal) -> tuple[_Entry | Entry, ...]:
-        """Return what a caller sent without anything that only we may say, and then what we say of it."""
+        """Return what the caller sent without any reserved key, and then the trusted entries for ``principal``."""
         reserved = self.reserved
-        # In any case: gRPC refuses names with capitals, but grpc.aio has begun to serve the RPC when it does.
+        # Compared in lower case: gRPC refuses names with capitals, but grpc.aio only once it serves the RPC already.
         kept = [entry for entry in metadata if not _is_forged(entry[0].lower(), reserved)]
         return (*kept, *self.entries(principal))
 
     def entries(self, principal: Principal) -> tuple[Entry, ...]:
-        """Return the trusted entries for ``principal``; none for ``ANONYMOUS``, none that are empty."""
+        """Return the trusted entries for ``principal`` that are not empty; none for ``ANONYMOUS``."""
         return _entries(self, principal)
 
 
@@ -136,7 +136,7 @@ def _base64_bytes(size: int) -> int:
     return math.ceil(size / 3) * 4
 
 
-# Once for each client, of as many as this: its tokens come and go.
+# Remembered, so that each client is logged once and not for every token; of so many clients.
 @functools.lru_cache(_REMEMBERED)
 def _tell(org_id: str, client_id: str) -> None:
     telemetry.event(telemetry.WARNING, "principal_shortened", org_id=org_id, client_id=client_id, omitted="scopes")
@@ -165,7 +165,7 @@ def _timestamp(seconds: float) -> Timestamp:
 
 
 def _is_forged(key: str, reserved: frozenset[str]) -> bool:
-    """Say whether ``key`` is reserved, or becomes so without prefixes of grpc-gateway, of which several may stand."""
+    """Say whether ``key`` is reserved, or becomes so once any number of grpc-gateway's prefixes is stripped."""
     while key not in reserved:
         prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)
         if prefix is None:

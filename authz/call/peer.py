@@ -16,14 +16,15 @@ class Peer:
     """Who is at the other end of a connection: a client, or a proxy in front of it.
 
     Args:
-        certificate: thumbprint of the certificate that it has proven (``x5t#S256``: SHA-256, base64url), or ``""``.
+        certificate: thumbprint of its certificate, whose key it has proven (``x5t#S256``: SHA-256, base64url); or
+            ``""``.
         spiffe_id: the SPIFFE ID of that certificate, or ``""``. A certificate with several URIs has none
             (X.509-SVID section 2).
         dns_names: the DNS names of that certificate.
         principals: what a policy's ``source.principals`` is compared with (gRFC A43): the certificate's URIs, or if it
             has none its DNS names, or if it has neither its subject (RFC 4514); ``""`` over TLS without a certificate;
             none where there is no TLS.
-        is_unix_socket: whether the connection came by a Unix socket.
+        is_unix_socket: whether the connection came over a Unix socket.
 
     """
 
@@ -56,9 +57,9 @@ class Peer:
 
     @classmethod
     def known_by_certificate(cls, pem: bytes) -> "Peer":
-        """Return a peer of which only the certificate counts, and none of the names in it.
+        """Return a peer that is known by its certificate alone, without the names in it.
 
-        For what somebody else says of a handshake: it proves the key, and perhaps no authority vouches for the names.
+        For a certificate that a proxy reports: the handshake proves its key, but perhaps no CA vouches for its names.
 
         Raises:
             ValueError: a certificate that cannot be read.
@@ -71,10 +72,10 @@ _UNKNOWN = Peer()
 _UNIX_SOCKET = Peer(is_unix_socket=True)
 
 
-# Few peers, many calls: a proxy has one certificate for an hour or more.
+# There are few peers and many calls: a proxy keeps a certificate for an hour or more.
 @functools.lru_cache(1024)
 def _certified(pem: bytes, is_unix_socket: bool) -> Peer:  # noqa: FBT001 - by position, as the cache wants it
-    # Slow to load, and for servers with mutual TLS only.
+    # Slow to load, and only servers with mutual TLS need it.
     from cryptography import x509  # noqa: PLC0415
     from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
 
@@ -92,7 +93,7 @@ def _certified(pem: bytes, is_unix_socket: bool) -> Peer:  # noqa: FBT001 - by p
         certificate=base64url_encode(certificate.fingerprint(SHA256())),
         spiffe_id=uris[0] if len(uris) == 1 and uris[0].startswith(_SPIFFE) else "",
         dns_names=frozenset(name.lower() for name in names),
-        # One kind only, as gRFC A41, Envoy and grpc-go 1.81 have it: whoever vouches for a URI need not vouch for the
+        # One kind only, as in gRFC A41, Envoy and grpc-go 1.81: a CA that vouches for a URI need not vouch for the
         # subject. A43 reads as if all were compared.
         principals=tuple(filter(None, uris)) or tuple(filter(None, names)) or (certificate.subject.rfc4514_string(),),
         is_unix_socket=is_unix_socket,

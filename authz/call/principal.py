@@ -11,24 +11,24 @@ _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who makes a call, as the issuer's signature vouches for it; only the tenant is the owner's word.
+    """Who makes a call, as the issuer's signature vouches for it; only the tenant is from the API's owner.
 
     Args:
         org_id: the one organization that the caller acts for (``org_id``).
         client_id: the M2M application (``client_id``, RFC 9068 section 2.2).
         subject: ``sub``; for an M2M token the same as ``client_id``.
-        scopes: the granted scopes, exact words (RFC 6749 section 3.3).
+        scopes: the granted scopes, case-sensitive (RFC 6749 section 3.3).
         issuer: ``iss``.
         audience: ``aud``, always as a tuple.
-        token_id: ``jti``, or an empty string; identity for revocation and audit, never for trust.
+        token_id: ``jti``, or an empty string; for revocation and audit, never a ground for trust.
         issued_at: ``iat`` in POSIX seconds, or ``None`` where the token has none.
         expires_at: ``exp`` in POSIX seconds.
         key_id: ``kid`` of the key that signed the token.
         key_thumbprint: that key's (RFC 7638), since several may share a ``kid``; or an empty string where it is
-            not known. Of no account where two callers are compared.
+            not known. It does not count when two callers are compared.
         certificate: thumbprint of the one client certificate that the token may be used with
             (``x5t#S256``, RFC 8705 section 3.1), or an empty string for a bearer token.
-        tenant: the API owner's own id for the organization, by the policy or the directory; or an empty string.
+        tenant: the API owner's own id for the organization, from the policy or the directory; or an empty string.
         claims: every claim of the token, read-only at every depth.
 
     """
@@ -50,7 +50,7 @@ class Principal:
 
 
 ANONYMOUS = Principal(org_id="", client_id="", subject="")
-"""The caller of a public method: nobody in particular. Compare with ``is``."""
+"""The unknown caller of a public method. Compare with ``is``."""
 
 _current: ContextVar[Principal] = ContextVar("authz_principal")
 
@@ -73,7 +73,6 @@ def current_principal() -> Principal:
 def set_current_principal(principal: Principal) -> None:
     """Make ``principal`` what :func:`current_principal` returns for the rest of this context.
 
-    For the doors: they call it on every RPC, public ones too, so that no
-    caller is left over where a context should ever be shared.
+    Doors call it on every RPC, public ones too, so that a context that RPCs share never holds an earlier caller.
     """
     _current.set(principal)

@@ -1,6 +1,6 @@
-"""A refusal as the caller sees it, the same in process and through Envoy.
+"""A refusal as the caller sees it, the same from interceptors and through Envoy.
 
-A caller learns one fixed sentence, the status, and a machine-readable reason;
+The caller gets the status, one fixed sentence and a machine-readable reason;
 never a token, a claim's value or an exception's text.
 """
 
@@ -42,21 +42,21 @@ _NO_TOKEN = "No token provided"  # noqa: S105 - a sentence
 _MAX_RETRY_AFTER = 60
 _LONGEST_QUOTA_WAIT = 3600
 
-# What may stand between quotes, and all that a scope is made of (RFC 6750 section 3).
+# What may stand between quotes, which includes every character of a scope (RFC 6750 section 3).
 _QUOTABLE = re.compile(r"[ !#-\[\]-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """What a caller who is refused gets.
+    """The answer to a caller who is refused.
 
     Args:
         code: the gRPC status.
         reason: the error's, as it is logged.
-        http_status: its HTTP twin, from which Envoy makes the same gRPC status.
+        http_status: the HTTP status from which Envoy makes the same gRPC status.
         message: one fixed sentence per outcome.
         headers: ``www-authenticate`` (RFC 6750 section 3) or ``retry-after``, for HTTP and as trailing metadata.
-        details: a serialized ``google.rpc.Status`` with ``ErrorInfo``, and ``RetryInfo`` where it may help.
+        details: a serialized ``google.rpc.Status`` with ``ErrorInfo``, and with ``RetryInfo`` if ``wait`` is not 0.
         wait: milliseconds after which another attempt may help; 0 if none will.
 
     """
@@ -84,7 +84,7 @@ class Challenge:
         resource_metadata: the https URL of its protected resource metadata (RFC 9728 section 5.1), or ``""``.
 
     Raises:
-        ConfigError: a quote, a backslash or a character that is not printable ASCII, or no https URL.
+        ConfigError: a quote, a backslash, a character that is not printable ASCII, or a URL that is not https.
 
     """
 
@@ -92,7 +92,7 @@ class Challenge:
     resource_metadata: str = ""
 
     def __post_init__(self) -> None:
-        """Check that both can stand between quotes."""
+        """Check that both may stand between quotes."""
         if not _QUOTABLE.fullmatch(self.realm):
             raise ConfigError('realm: printable ASCII without " and \\ is needed: it stands in www-authenticate')
         if self.resource_metadata:
@@ -121,7 +121,7 @@ def refusal_of(error: AuthzError, challenge: Challenge) -> Refusal:
 
 
 def _milliseconds(seconds: float) -> int:
-    """Return how long to wait for a quota: never less, and one of few lengths, since each is a refusal to remember."""
+    """Return how long to wait for a quota: rounded up to one of a few lengths, as each makes a refusal to remember."""
     step = 50 if seconds <= 1 else 1000 if seconds <= _MAX_RETRY_AFTER else 60_000
     return min(max(math.ceil(seconds * 1000 / step), 1) * step, _LONGEST_QUOTA_WAIT * 1000)
 
@@ -152,15 +152,15 @@ def _refusal(code: Code, reason: str, challenge: Challenge, wait: int, scope: st
 
 
 def _pushback(wait: int) -> tuple[Entry, ...]:
-    # gRFC A6: without it a client whose retry policy names the status has made all its attempts in a tenth of a
-    # second. One that would wait for longer than any outage lasts here had better tell its caller at once.
+    # gRFC A6: without it a client whose retry policy names the status makes all its attempts within a tenth of a
+    # second. If the wait is longer than any of an outage, -1 tells the client not to try again.
     if not wait:
         return ()
     return (Entry("grpc-retry-pushback-ms", str(wait) if wait <= 1000 * _MAX_RETRY_AFTER else "-1"),)
 
 
 def _error(code: Code, reason: str) -> str:
-    # RFC 6750 section 3.1. No error for a call without credentials: its sender may not know that any are needed.
+    # RFC 6750 section 3.1: no error for a call without credentials, whose sender may not know that any are needed.
     if reason == "token_missing":
         return ""
     if code is Code.PERMISSION_DENIED:
@@ -169,7 +169,7 @@ def _error(code: Code, reason: str) -> str:
 
 
 def _scope(scope: str) -> str:
-    # What somebody wrote wrongly into a configuration must not write this header.
+    # A scope with a mistake, from a configuration, must not break the header.
     return f', scope="{scope}"' if _QUOTABLE.fullmatch(scope) else ""
 
 

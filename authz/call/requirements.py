@@ -11,13 +11,13 @@ ACTIVE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What is asked of a caller besides a good token, by whoever configures the door; it can only narrow.
+    """What the operator of a door requires of a caller in addition to a valid token; it can only narrow access.
 
     Args:
-        audience: what ``aud`` must name besides; empty for no more than the verifier wants.
+        audience: what ``aud`` must name in addition to what the verifier requires; empty for nothing more.
         scopes: what the token must grant, all of it (RFC 6749 section 3.3).
-        policy: the name of the policy that decides; empty for no other than usual.
-        mistake: what is written wrongly, so that nobody knows what is asked; nobody may make the call then.
+        policy: the name of the policy that decides; empty for the default policy.
+        mistake: what is wrong in the configuration of these requirements; every call is refused then.
 
     """
 

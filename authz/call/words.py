@@ -9,12 +9,12 @@ ORG_ID_PATTERN = r"org_[A-Za-z0-9]{1,64}"
 IDENTIFIER = r"[!#-+\--\[\]-~]{1,256}"
 _IDENTIFIER = re.compile(IDENTIFIER, re.ASCII)
 
-# RFC 6749 section 3.3, several with blanks between them; all of it becomes one header.
+# RFC 6749 section 3.3, with blanks between several; together they become one header.
 SCOPE = r"[!#-\[\]-~]+"
 SCOPES = re.compile(r"[ !#-\[\]-~]{0,2048}", re.ASCII)
 
 WORD = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-"""What the name of a group or of a plan is."""
+"""The pattern of the name of a group or of a plan."""
 
 MAX_TIME = 253_402_300_799
 """The end of the year 9999 in POSIX seconds, where google.protobuf.Timestamp ends too."""
@@ -26,5 +26,5 @@ def is_identifier(value: str) -> bool:
 
 
 def is_scope(value: str) -> bool:
-    """Say whether ``value`` is one scope (RFC 6749 section 3.3), which can be a word of a header."""
+    """Say whether ``value`` is one scope (RFC 6749 section 3.3) and fits into a header."""
     return value != "" and " " not in value and SCOPES.fullmatch(value) is not None

@@ -1,4 +1,4 @@
-"""The command itself: its exit codes, and how it says what is wrong."""
+"""The command itself: its exit codes, and how it reports errors."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ _STATUSES: dict[type[Exception], int] = {
     UnavailableError: UNDECIDED,
 }
 
-# Of a line of ours: room for all that one header or one claim can be.
+# Characters of one line: enough for the longest header or claim.
 _MAX_LINE = 16_384
 
 app = cyclopts.App(
@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code; what is wrong is said in one line on standard error."""
+    """Run the command and return its exit code; an error is one line on standard error."""
     try:
         status = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
-        # Here, and not as the process ends, where nothing could be done about it.
+        # Here, because a failure could not be handled any more when the process ends.
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         return _complain(_usage(error), MISUSED)
@@ -53,41 +53,41 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 128 + 2
     except BrokenPipeError:
-        # As `head` does once it has enough. What is still to be written has no reader either.
+        # The reader has gone, as `head` does once it has enough; what is still to be written has no reader either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
     return status if isinstance(status, int) else ALLOWED
 
 
 def _complain(error: object, status: int) -> int:
-    # What is wrong may be written in a file or an argument, and quoted here.
+    # The error may quote text from a file or an argument.
     print(f"authz: {printable(' '.join(str(error).split()), _MAX_LINE)}", file=sys.stderr)
     return status
 
 
 def _usage(error: cyclopts.CycloptsError) -> object:
-    # These two would repeat the words, and one of them may be a token.
+    # These two errors would repeat the arguments, and one of them may be a token.
     if isinstance(error, cyclopts.UnknownCommandError):
         commands = (name for name in error.app or app if not name.startswith("-"))
         return f"no such command; there are {', '.join(commands)}"
     if isinstance(error, cyclopts.UnusedCliTokensError):
-        return f"words too many: {len(error.unused_tokens or ())}; options begin with --, see --help"
+        return f"too many arguments: {len(error.unused_tokens or ())}; options begin with --, see --help"
     cause = error.__cause__ or error.__context__
     return config_error(cause) if isinstance(cause, ValidationError) else error
 
 
 def say(*lines: str) -> None:
-    """Print lines for people; what others wrote in them never reaches the terminal as anything but text."""
+    """Print lines for people; control characters in quoted text never reach the terminal."""
     for line in lines:
         print(printable(line, _MAX_LINE))
 
 
 def write(document: str) -> None:
-    """Print what a program reads, exactly as it is: JSON, YAML or the like, which has escapes of its own."""
+    """Print text for programs unchanged: JSON, YAML or the like, which has escapes of its own."""
     print(document, end="" if document.endswith("\n") else "\n")
 
 
 def standard_input() -> str:
     """Return all of standard input."""
-    # Bytes, for the locale must not decide what is read; whatever is no text is no token either.
+    # As bytes, so that the locale does not matter; what is not UTF-8 cannot be a token.
     return sys.stdin.buffer.read().decode("utf-8", "replace")

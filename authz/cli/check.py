@@ -44,7 +44,7 @@ def check(
     server
         HOST:PORT, tls:HOST:PORT or unix:PATH of the server.
     ca_file
-        PEM file of the authorities to trust, for tls:; those of gRPC by default.
+        PEM file of the CAs to trust, for tls:; by default gRPC's.
     cert_file
         PEM file of our own certificate, for mutual TLS.
     key_file
@@ -54,7 +54,7 @@ def check(
     context
         KEY=VALUE of the route's context_extensions; may be repeated.
     http
-        The request is plain HTTP, and no gRPC.
+        The request is plain HTTP, not gRPC.
     insecure_channel
         Send the token to another machine without TLS.
     timeout
@@ -65,7 +65,7 @@ def check(
     """
     # As in `authz serve`.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import grpc  # noqa: PLC0415 - which the other commands need not load
+    import grpc  # noqa: PLC0415 - other commands need not load it
 
     from authz.cli import verdict  # noqa: PLC0415 - as above
     from authz.envoy import client  # noqa: PLC0415 - as above
@@ -102,7 +102,7 @@ def _token(source: str | None) -> str:
     try:
         return Path(source).read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError):
-        # Not its name: it may be the token itself.
+        # Without the file's name, which may be the token itself.
         raise ConfigError("token: no such file; give the name of one, or - for standard input") from None
 
 
@@ -114,7 +114,7 @@ def _headers(given: Iterable[str]) -> list[tuple[str, str]]:
         if not name.isascii() or not name.isprintable() or not name or not colon:
             raise ConfigError("header: give NAME:VALUE")
         if name == "authorization":
-            raise ConfigError("header: give the token with --token, for arguments show in every list of processes")
+            raise ConfigError("header: give the token with --token, because arguments show in every list of processes")
         headers.append((name, value.strip()))
     return headers
 

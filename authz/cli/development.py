@@ -1,4 +1,4 @@
-"""What a developer's own machine needs: ``authz issuer``, ``authz demo`` and ``authz protos``."""
+"""Commands for a developer's own machine: ``authz issuer``, ``authz demo`` and ``authz protos``."""
 
 import contextlib
 from collections.abc import Iterator
@@ -26,17 +26,17 @@ def issuer(
     Parameters
     ----------
     listen
-        HOST:PORT; port 0 takes a free one.
+        HOST:PORT; port 0 chooses a free one.
     issuer_url
-        The issuer that tokens name, where it differs from the address.
+        The issuer that tokens name, if it differs from the address.
     config
-        YAML file of organizations, applications and their scopes; there is a built-in one.
+        YAML file of organizations, applications and their scopes; by default a built-in one.
     keys
-        File of private keys, kept from run to run; made if it is not there.
+        File of private keys, to keep them from run to run; created if it does not exist.
     allow_remote
         Permit an address that other machines can reach.
     print_config
-        Only print the built-in file, for a --config of your own.
+        Only print the built-in file, as a start for a --config of your own.
 
     """
     with _extra("demo"):
@@ -51,12 +51,12 @@ def issuer(
 
 @app.command
 def demo(*, keep: bool = False) -> int:
-    """Show the main job: two organizations, a real Envoy, and everything that must not get through.
+    """Show authz at work: two organizations, a real Envoy, and calls that must not get through.
 
     Parameters
     ----------
     keep
-        Leave everything running, and print commands to play with.
+        Leave everything running, and print commands to try.
 
     """
     with _extra("demo"):

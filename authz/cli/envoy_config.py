@@ -18,25 +18,25 @@ from authz.settings.settings import Settings
 
 Format = Literal["bootstrap", "filter", "istio", "envoy-gateway", "kubernetes"]
 _IN_CLUSTER = ("istio", "envoy-gateway", "kubernetes")
-# With less Envoy would refuse everything from the start.
+# With less, Envoy would refuse everything from the start.
 _LEAST_HEAP = 64 << 20
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Around:
-    """What stands around the check."""
+    """The configuration around the check."""
 
     upstream: str | None = None
     """HOST:PORT or unix:PATH of the gRPC backend; needed for a bootstrap."""
     http_upstream: str | None = None
-    """The same of a plain HTTP backend; without one Envoy answers 404 to what is not gRPC."""
+    """HOST:PORT or unix:PATH of a plain HTTP backend; without one Envoy answers 404 to requests that are not gRPC."""
     listen: str = "127.0.0.1:10000"
     """Where Envoy listens."""
     admin: str | None = None
     """HOST:PORT of Envoy's administration interface; none by default."""
     max_heap_bytes: Annotated[int, Parameter(validator=validators.Number(gte=_LEAST_HEAP))] = edge.HEAP_BYTES
-    """The memory that Envoy may have allocated before it refuses requests; keep it below what its container grants."""
+    """The memory that Envoy may have allocated before it refuses requests; keep it below its container's limit."""
 
     cors_origin: list[str] | None = None
     """Origin of the pages that may call from a browser, such as https://app.example; may be given several times."""
@@ -83,9 +83,9 @@ def envoy_config(
     env_file: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> int:
-    """Print a configuration of Envoy, with comments, that asks `authz serve` about every request.
+    """Print a configuration for Envoy, with comments, that asks `authz serve` about every request.
 
-    Where that listens is read from the settings in force (AUTHZ_LISTEN, AUTHZ_WORKERS) unless it is given.
+    Unless --authz is given, its address is read from the settings in force (AUTHZ_LISTEN, AUTHZ_WORKERS).
 
     Parameters
     ----------
@@ -96,15 +96,15 @@ def envoy_config(
         HOST:PORT, tls:HOST:PORT or unix:PATH of `authz serve`; may be given several times. On Kubernetes
         NAME.NAMESPACE.svc.cluster.local:PORT.
     workers
-        Processes of each: a unix:PATH is then PATH.0, PATH.1, and so on.
+        Processes per address: a unix:PATH then stands for PATH.0, PATH.1, and so on.
     authz_ca_file
-        PEM file of the authorities to trust for tls:HOST:PORT; by default those of the system.
+        PEM file of the CAs to trust for tls:HOST:PORT; by default the system's.
     authz_cert_file
-        PEM file of Envoy's own certificate, where the server asks for one.
+        PEM file of Envoy's own certificate, if the server asks for one.
     authz_key_file
         PEM file of its key.
     env_file
-        A file of settings, in lines AUTHZ_NAME=VALUE. None is read unless it is named here.
+        A file of settings, in lines AUTHZ_NAME=VALUE. By default none is read.
     as_json
         Print JSON, without comments.
 
@@ -115,7 +115,7 @@ def envoy_config(
     if format in _IN_CLUSTER:
         documents = _in_cluster(format, around, authz, settings, tls)
     else:
-        # The first address: the others are the same servers again.
+        # Only the first address: the others lead to the same servers.
         setting, addresses = ("authz", authz) if authz else ("listen", settings.listen[:1])
         for address in addresses:
             check_authz_address(setting, address)
@@ -138,7 +138,7 @@ def _in_cluster(
     service = mesh.Service.parse("authz", authz[0]) if authz else mesh.Service()
     if format != "kubernetes":
         if around.grpc_web:
-            raise ConfigError(f"grpc_web: --format {format} has no such part; the control plane adds the filter")
+            raise ConfigError(f"grpc_web: not for --format {format}, where the control plane adds the filter")
         return {"istio": mesh.istio, "envoy-gateway": mesh.envoy_gateway}[format](service, around.origins())
     scheme = "" if settings.tls_cert_file is None else "tls:"
     if settings.tls_client_ca_file is not None and tls.cert_file is None:
@@ -149,7 +149,7 @@ def _in_cluster(
 
 def _as_json(documents: list[Document]) -> str:
     if len(documents) > 1:
-        raise ConfigError("json: there is one document only with --format bootstrap and --format filter")
+        raise ConfigError("json: only --format bootstrap and --format filter print a single document, which JSON needs")
     return json.dumps(documents[0].data, indent=2) + "\n"
 
 

@@ -1,9 +1,9 @@
-"""How the commands of this package write their log: structlog, as JSON lines or as text, on standard error.
+"""The log of this package's commands: structlog, as JSON lines or as text, on standard error.
 
-A thread of its own writes, so that nobody who is to be answered waits for a
-terminal, a disk or a pipe; and what anybody can cause by asking is written a
-bounded number of times, and else counted. A record is one line, of which no
-value is long, and as text it has no character that a terminal obeys.
+A separate thread writes, so that no caller waits for a terminal, a disk or a pipe.
+Records that any caller can cause are written a bounded number of times, and
+otherwise only counted. A record is one line without long values, and as text it has
+no control characters.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ LogFormat = Literal["auto", "json", "text"]
 
 # Records that may wait to be written; more are dropped, and counted.
 _CAPACITY = 1000
-# What is logged of one kind in one period; what is more is counted, and told with the first one of the next.
+# How many records of one kind are logged in one period; the others are counted in the first one of the next period.
 _BURST, _PERIOD = 20, 10.0
 
 _END_SECONDS = 2.0
@@ -47,7 +47,7 @@ def configure(level: str, log_format: LogFormat = "auto", **always: object) -> C
         always: fields of every record.
 
     Returns:
-        What to call at the end, to have the rest written; it takes two seconds at the most.
+        A function to call at the end: it writes the rest, within at most two seconds.
 
     """
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
@@ -69,16 +69,16 @@ def configure(level: str, log_format: LogFormat = "auto", **always: object) -> C
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # They name every URL that they ask, and every change that they see.
+    # They log every URL that they request, and every change of a file.
     for name in ("httpx2", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return writer.end
 
 
 class Sampling(logging.Filter):
-    """Let pass a bounded number of records that say the same of different calls.
+    """Let pass a bounded number of records that say the same about different calls.
 
-    Those are known by the fields ``method``, of which a caller may choose as many as it likes, or ``where``.
+    Such records have a field ``method``, which the caller chooses, or ``where``.
 
     Args:
         monotonic: the clock, in seconds.
@@ -94,7 +94,7 @@ class Sampling(logging.Filter):
         self._suppressed: dict[tuple[object, ...], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether ``record`` is to be written."""
+        """Say whether to write ``record``."""
         fields = getattr(record, "fields", {})
         if "method" not in fields and "where" not in fields:
             return True
@@ -112,14 +112,14 @@ class Sampling(logging.Filter):
 
 
 class _Handler(logging.handlers.QueueHandler):
-    """Gives records to the thread that writes; drops them where it does not keep up."""
+    """Gives records to the thread that writes; drops them if that does not keep up."""
 
     def __init__(self, waiting: "queue.Queue[Any]") -> None:
         super().__init__(waiting)
         self._dropped = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Return ``record`` without what it keeps alive while it waits: arguments, and the frames of an exception."""
+        """Return ``record`` without arguments and the frames of an exception, which it would keep alive."""
         if hasattr(record, "fields"):
             return record
         record = copy.copy(record)
@@ -127,7 +127,7 @@ class _Handler(logging.handlers.QueueHandler):
         error = record.exc_info[1] if record.exc_info else None
         record.fields = {}
         if error is not None:
-            # Not its text, nor that of its frames: either may hold a token.
+            # Without the text of the exception or of its frames: they may hold a token.
             message = _without_text(error, message)
             record.fields = telemetry.cause(error)
         record.msg = bounded(message)
@@ -156,7 +156,7 @@ class _Writer:
         self._thread.start()
 
     def end(self) -> None:
-        """Write the rest, unless nobody reads it."""
+        """Write the rest, unless the output is blocked."""
         deadline = time.monotonic() + _END_SECONDS
         with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=_END_SECONDS)
@@ -169,39 +169,39 @@ class _Writer:
     def _write(self, record: logging.LogRecord) -> None:
         fields = getattr(record, "fields", {})
         dropped = fields.get("dropped", 0) + self._lost
-        # Unless it is written, it is missing as well, and all that it was to tell of.
+        # Counted as lost until it is written, with all the records whose loss it reports.
         self._lost = dropped + 1
         if dropped:
             record.fields = {**fields, "dropped": dropped}
         try:
             line = self._formatter.format(record)
-        except Exception:  # noqa: BLE001 - whatever somebody has put into it; the next one tells that it is missing
+        except Exception:  # noqa: BLE001 - a record may hold anything; the next one reports that it is missing
             return
         if not self._write_line(f"{line}\n"):
             self._lost = 0
 
 
 def _writing(stream: TextIO) -> Callable[[str], int]:
-    """Return what writes a line to ``stream``, and says how many are lost."""
+    """Return a function that writes a line to ``stream``, and returns how many are lost."""
     try:
         lines = Lines(stream.fileno())
     except OSError:
-        # What stands for standard error in a process of somebody else's.
+        # The host process has replaced standard error by an object without a descriptor.
         return lambda line: stream.write(line) and 0
-    # Not by way of its buffer, which keeps what it could not write, to fail with it again.
+    # Without its buffer, which would keep what it could not write, and fail again.
     return lambda line: lines.write(line.encode(stream.encoding, "backslashreplace"))
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 - another library's mistake, which must be written all the same
+    except Exception:  # noqa: BLE001 - a mistake of another library; its record must be written all the same
         return str(record.msg)
 
 
 def _without_text(error: BaseException, message: str) -> str:
     for text in (repr(error), str(error)):
-        # What is shorter holds no secret, and may be part of any word.
+        # Shorter text holds no secret, and may be part of any word.
         if len(text) >= _LEAST_SECRET:
             message = message.replace(text, "[…]")
     return message
@@ -222,7 +222,7 @@ def _fitting(show: Callable[[str], str], value: Any) -> Any:
 
 
 def _time(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    # Of the event, not of its writing.
+    # The time of the event, not of its writing.
     created = time.gmtime(event["_record"].created)
     event["timestamp"] = time.strftime("%Y-%m-%dT%H:%M:%S", created) + f".{event['_record'].msecs:03.0f}Z"
     return event

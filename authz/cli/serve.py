@@ -22,7 +22,7 @@ ServeFlags = Annotated[Settings | None, Parameter(name="*")]
 def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     """Run the external authorization server for Envoy (ext_authz v3).
 
-    Every option may also be given as a variable, such as AUTHZ_JWKS_URL for --jwks-url, or in a file (--env-file).
+    Every option may also be set as a variable, such as AUTHZ_JWKS_URL for --jwks-url, or in a file (--env-file).
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     if worker is None:
         settings = Settings.load(flags)
         if check_config:
-            from authz.server import process  # noqa: PLC0415 - grpc, which nobody else need load
+            from authz.server import process  # noqa: PLC0415 - loads grpc, which other commands need not
 
             process.check(settings)
             say(*banner.configuration(settings, policy_in_force(settings)).split("\n"))
@@ -45,7 +45,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
         try:
             _serve(Settings.load(flags), worker)
         except ConfigError as error:
-            # All workers would say the same, so the supervisor says it once.
+            # All workers would report the same error, so the supervisor reports it once.
             worker.say(error=str(error))
             return MISUSED
     return ALLOWED
@@ -60,7 +60,7 @@ def _serve(settings: Settings, worker: Worker | None) -> None:
 
             _run(supervised.run(settings))
         else:
-            # The core of gRPC logs in a format of its own what comes back as an error anyway.
+            # gRPC's core would log, in a format of its own, what comes back as an error anyway.
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")
             from authz.server import process  # noqa: PLC0415 - as above
 

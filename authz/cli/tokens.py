@@ -39,18 +39,18 @@ def token(
 ) -> int:
     """Get an access token by client_credentials and print it.
 
-    The secret is read from AUTHZ_CLIENT_SECRET or from a file, so that it shows in no list of processes.
+    The secret is read from AUTHZ_CLIENT_SECRET or from a file, so that no list of processes shows it.
 
     Parameters
     ----------
     issuer
         The AuthKit domain, such as https://acme.authkit.app; or AUTHZ_ISSUER.
     token_url
-        The token endpoint itself, instead.
+        The token endpoint, instead of the issuer.
     discover
-        Look the token endpoint up in the issuer's metadata; or AUTHZ_DISCOVER.
+        Find the token endpoint in the issuer's metadata; or AUTHZ_DISCOVER.
     discover_hosts
-        A host that it may have then, besides the issuer's own; may be repeated.
+        A host that the endpoint may then have, in addition to the issuer's own; may be repeated.
     client_id
         The M2M application.
     client_secret_file
@@ -58,9 +58,9 @@ def token(
     scope
         A scope to ask for; may be repeated.
     resource
-        The URI of what the token is for (RFC 8707); may be repeated.
+        The URI of the API that the token is for (RFC 8707); may be repeated.
     audience
-        What the token is for, where the issuer wants this name for it, as Auth0 does.
+        The API that the token is for, with issuers that use this parameter, such as Auth0.
     auth_method
         client_secret_post or client_secret_basic.
     as_json
@@ -68,7 +68,7 @@ def token(
 
     """
     connection = ConnectionSettings.load(flags)
-    # Where the endpoint itself is given, what variables say of the issuer is about a server in the same place.
+    # If the endpoint is given, variables about the issuer are ignored: they may be meant for a server here.
     of_issuer = () if token_url is not None else ("issuer", "discover", "discover_hosts")
     found = variables.values(("client_secret", *of_issuer), connection.env_file)
     if discover is not None:
@@ -106,7 +106,7 @@ def verify(
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     flags: VerifierFlags = None,
 ) -> int:
-    """Verify one token and say the verdict and the reason, what was found and expected, header and claims.
+    """Verify one token, and print verdict and reason, what was found and expected, header and claims.
 
     The signature is never shown.
 
@@ -119,7 +119,7 @@ def verify(
 
     """
     if token.startswith("--"):
-        # A leading hyphen is allowed for the sake of "-" alone.
+        # A leading hyphen is allowed only for "-" itself.
         raise ConfigError(f"Unknown option: {token.partition('=')[0]}")
     verifier = verifier_of(VerifierSettings.load(flags))
     text = (standard_input() if token == "-" else token).strip()  # noqa: S105 - standard input

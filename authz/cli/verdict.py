@@ -19,32 +19,32 @@ ALLOWED, DENIED, UNDECIDED = "allowed", "denied", "undecided"
 Report = dict[str, Any]
 
 _UNDECIDED_CODES = {Code.UNAVAILABLE, Code.INTERNAL}
-# Envoy's, where the answer has none.
+# Envoy's status, if the answer has none.
 _FORBIDDEN = 403
-# What a caller learns from besides the message.
+# Headers of a refusal that inform the caller, in addition to the message.
 _TELLING = {"www-authenticate", "retry-after"}
 
 
 def report_of(response: CheckResponse) -> Report:
-    """Return what Envoy would do, as plain data."""
+    """Return what Envoy would do with the answer, as plain data."""
     if response.status.code == Code.OK:
         return _allowed(response)
     return _refused(response)
 
 
 def unanswered(code: str, details: str) -> Report:
-    """Return the report of a question to which there was no answer but an RPC error."""
+    """Return the report of a question that failed with an RPC error."""
     means = {
-        "UNAVAILABLE": "The server cannot be reached. Check the address, and whether it wants TLS.",
+        "UNAVAILABLE": "The server cannot be reached. Check the address, and whether it needs TLS.",
         "DEADLINE_EXCEEDED": "The server did not answer in time. Look into its log, or give it longer with --timeout.",
-        "UNIMPLEMENTED": "Something else listens there, and no authorization server. Check the address.",
+        "UNIMPLEMENTED": "The server there is not an authorization server. Check the address.",
     }
     explanation = means.get(code, "The server failed. Look into its log.")
     return {"verdict": UNDECIDED, "reason": "", "grpc_code": code, "details": details, "explanation": explanation}
 
 
 def without(secret: str, value: Any) -> Any:
-    """Return ``value`` with a mark wherever it has ``secret``: whoever answers may repeat what it was told."""
+    """Return ``value`` with a mark in place of ``secret``, which the server may repeat in its answer."""
     if isinstance(value, dict):
         return {key: without(secret, part) for key, part in value.items()}
     if isinstance(value, list):
@@ -73,7 +73,7 @@ def _allowed(response: CheckResponse) -> Report:
     organization = headers.get(names.org_id, "")
     explanation = "The upstream sees the request with these headers."
     if not organization:
-        explanation = "The upstream sees a request without an organization: nobody has to say who calls here."
+        explanation = "The upstream sees a request without an organization: no caller is required here."
     return {
         "verdict": ALLOWED,
         "reason": "",
@@ -103,7 +103,7 @@ def _refused(response: CheckResponse) -> Report:
 
 
 def _reason(http: DeniedHttpResponse) -> str:
-    """Return the reason that a gRPC client finds in ``grpc-status-details-bin``, in the words of our errors."""
+    """Return the reason from ``grpc-status-details-bin``, in lower case as in our errors."""
     text = _values(http.headers).get("grpc-status-details-bin", "")
     info = ErrorInfo()
     try:

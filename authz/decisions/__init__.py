@@ -1,1 +1,1 @@
-"""What was decided, and who is told."""
+"""What was decided, and where decisions are recorded."""

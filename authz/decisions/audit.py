@@ -1,4 +1,4 @@
-"""``authz.v1.Audit``: decisions, shown as they are made to whoever watches."""
+"""``authz.v1.Audit``: shows decisions to watchers as they are made."""
 
 import asyncio
 import contextlib
@@ -25,16 +25,17 @@ from authz.v1.decision_pb2 import Decision as DecisionMessage
 MAX_WATCHERS = 16
 CAPACITY = 1000
 MAX_BYTES = 2_097_152
-"""How much memory the decisions may take that wait for one watcher."""
+"""How many bytes of memory the decisions that wait for one watcher may take."""
 MAX_ITEMS = 100
-"""How many items each list of a request may have: every decision is compared with them."""
+"""How many items each list of a request may have, because every decision is compared with them."""
 
 
 class Audit(audit_pb2_grpc.AuditServicer):
     """Show decisions to watchers: an observer of :class:`authz.Authorizer`, and a servicer for ``grpc.aio``.
 
-    Whoever can watch sees the calls of every organization. So serve it where callers of the API cannot come, with
-    :func:`serve_audit` or on a server of your own; behind ``AuthzInterceptor``, which admits those callers, it refuses.
+    A watcher sees the calls of every organization. So serve it where callers of the API cannot reach it, with
+    :func:`serve_audit` or on a server of your own. Behind ``AuthzInterceptor``, which admits those callers, it refuses
+    every request.
 
     Args:
         max_watchers: how many may watch at a time.
@@ -60,7 +61,7 @@ class Audit(audit_pb2_grpc.AuditServicer):
         """Take in one decision; never waits."""
         watchers = self._watchers
         if watchers:
-            # Nothing else of the call, whose headers may be large and hold the token, waits with it.
+            # Only the record waits, not the call: its headers may be large and hold the token.
             record = decision.record()
             for watcher in watchers:
                 watcher.tell(record)
@@ -69,7 +70,7 @@ class Audit(audit_pb2_grpc.AuditServicer):
         self, request: WatchRequest, context: Any
     ) -> None:
         """See ``authz/v1/audit.proto``."""
-        # No generator, which grpc would not close where a watcher leaves in the middle of a message.
+        # Not a generator: grpc would not close it when a watcher leaves in the middle of a message.
         if _has_been_admitted():
             await _abort(context, grpc.StatusCode.PERMISSION_DENIED, "Audit is not for callers of the API")
         try:
@@ -90,7 +91,7 @@ class Audit(audit_pb2_grpc.AuditServicer):
     def after_fork(self) -> None:
         """Forget the watchers, which are the parent's."""
         self._lock = threading.Lock()
-        # Replaced, never changed: whoever decides goes through it without the lock.
+        # Replaced, never changed: threads that decide read it without the lock.
         self._watchers: tuple[_Watcher, ...] = ()
 
     def _add(self, watcher: "_Watcher") -> bool:
@@ -106,7 +107,7 @@ class Audit(audit_pb2_grpc.AuditServicer):
 
 
 class _Watcher:
-    """Decisions that wait for one watcher; told on any thread, read on that of the loop it is built in."""
+    """Decisions that wait for one watcher; added on any thread, read on the event loop that it is built in."""
 
     def __init__(self, matches: Callable[[Record], bool], capacity: int, max_bytes: int) -> None:
         self._matches = matches
@@ -124,7 +125,7 @@ class _Watcher:
         size = record.size
         with self._lock:
             is_first = not self._waiting
-            # The oldest, so that the watcher comes back to the present, and knows where the gap is.
+            # Drop the oldest, so that the watcher catches up, and knows where the gap is.
             while self._waiting and not self._has_room(size):
                 self._take()
                 self._dropped += 1
@@ -143,7 +144,7 @@ class _Watcher:
                 if self._waiting:
                     dropped, self._dropped = self._dropped, 0
                     return self._take(), dropped
-            # Whoever brings one from here on sets it in a turn of the loop to come.
+            # A decision that is added from here on sets the event in a later turn of the loop.
             self._come.clear()
             await self._come.wait()
 
@@ -208,14 +209,14 @@ async def serve_audit(
         audit: what to serve.
         address: ``HOST:PORT`` of loopback, where port 0 is any free one, or ``unix:PATH``.
         permissions: of the Unix socket; by default only its owner may connect.
-        takes_over: whether a server that listens on that socket is to be replaced; by default it is left alone.
+        takes_over: whether to replace a server that listens on that socket; by default that is an error.
 
     Raises:
-        ConfigError: another address, one that cannot be bound, or a socket on which another server listens.
+        ConfigError: the address is not of loopback, cannot be bound, or is a socket on which another server listens.
 
     """
     check_audit_address(address)
-    # With several processes on one port, a watcher would see what one of them decides, and not know which.
+    # With several processes on one port, a watcher would see what one of them decides, without knowing which.
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     audit_pb2_grpc.add_AuditServicer_to_server(audit, server)
     with contextlib.ExitStack() as sockets:
@@ -232,7 +233,7 @@ async def serve_audit(
             yield address
         finally:
             sockets.close()
-            # Watchers never come to an end by themselves.
+            # Watchers never end by themselves.
             await server.stop(None)
 
 
@@ -243,7 +244,7 @@ def check_audit_address(address: str) -> None:
     """Check that only this machine can reach ``address``, without binding it.
 
     Raises:
-        ConfigError: others can, or there can be no socket.
+        ConfigError: other machines can reach it, or the path cannot be a socket's.
 
     """
     if address.startswith(_SOCKET) and address != _SOCKET:

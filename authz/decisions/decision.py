@@ -1,4 +1,4 @@
-"""What was decided about a call and on what grounds, for whoever counts or records decisions."""
+"""What was decided about a call and on what grounds, for observers that count or record decisions."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,13 +12,13 @@ from authz.organizations.quota import Quota
 from authz.runtime.text.printable import bounded
 
 Source = Literal["none", "public", "proxy", "cache", "signature", "introspection"]
-"""What a verdict rests on: nothing that could be believed, a public method, the word of a trusted proxy, a token
-remembered, a signature just checked, or the issuer's word on top of either."""
+"""What a verdict rests on: no valid credentials, a public method, the word of a trusted proxy, a remembered token, a
+signature checked just now, or in addition to these the issuer's answer about the token."""
 
 Verdict = Literal["allowed", "denied", "undecided", "failed"]
 
 Event = Literal["decision", "stream_ended"]
-"""What was decided: whether a call may begin, or that a stream which had been allowed must end."""
+"""What was decided: whether a call may begin, or that a stream that was allowed must end."""
 
 Door = Literal["grpc", "grpc_aio", "envoy"]
 """Where the call came in: ``interceptors``, ``interceptors.aio`` or ``authz serve``."""
@@ -31,27 +31,27 @@ _VERDICTS: dict[Code, Verdict] = {
     Code.INTERNAL: "failed",
 }
 
-# Chosen by the caller, and as long as headers may be.
+# The caller chooses it, and may make it as long as headers may be.
 MAX_METHOD = 512
-"""How much of a method name is told."""
+"""How many characters of a method name are recorded."""
 
-# A record with its numbers and texts, each scope, and each character, which takes four bytes in the worst of texts.
+# A record without its texts, each scope, and each character, which takes up to four bytes.
 _OWN_BYTES, _SCOPE_BYTES, _CHARACTER_BYTES = 1000, 200, 4
 
 
 class Evidence:
-    """What the judge finds out about one call on its way to a verdict; it fills this in as it goes.
+    """What the judge finds out about one call; it fills this in on its way to a verdict.
 
     Attributes:
-        principal: who calls, once that is known, also where the call is refused in the end; else ``ANONYMOUS``.
+        principal: the caller, once known, even if the call is refused in the end; else ``ANONYMOUS``.
         source: what that rests on.
-        policy: the name of the policy that decided; empty where none did.
-        rule: its rule that decided; empty where none did.
-        shadow_verdict: what a policy on trial says; empty where none was asked.
+        policy: the name of the policy that decided; empty if none did.
+        rule: its rule that decided; empty if none did.
+        shadow_verdict: what a policy on trial says; empty if none was asked.
         shadow_rule: its rule that says so, if one does.
-        isolation: what a door asks whose data the request is about, as it is in force together with the policy.
-        quota: the plan by which the call was counted; ``None`` where it was not.
-        in_force: what the judge held in force; another object once that has been replaced.
+        isolation: how the door checks whose data the request is about, as in force together with the policy.
+        quota: the plan by which the call was counted; ``None`` if it was not.
+        in_force: what was in force when the call was judged; another object once that has been replaced.
 
     """
 
@@ -84,13 +84,13 @@ class Decision(NamedTuple):
 
     Args:
         call: the call.
-        evidence: what is known of it.
-        refusal: what its caller got, or ``None`` if it was allowed.
-        seconds: how long it took, waiting included; 0 for a stream that ends.
+        evidence: what the judge found out about it.
+        refusal: the caller's answer, or ``None`` if the call was allowed.
+        seconds: how long the decision took, waiting included; 0 for a stream that ends.
         door: where the call came in.
         event: what was decided.
         time: when, in POSIX seconds.
-        key_age: seconds since the issuer's keys were fetched, or ``None`` where they were not, or are not known.
+        key_age: seconds since the issuer's keys were fetched, or ``None`` if they were not, or it is not known.
 
     """
 
@@ -109,7 +109,7 @@ class Decision(NamedTuple):
         return "allowed" if self.refusal is None else _VERDICTS[self.refusal.code]
 
     def record(self) -> "Record":
-        """Return all that may be told of it, which holds nothing else of the call; cheap enough for any thread."""
+        """Return all that may be recorded of it, without the call itself; cheap enough for any thread."""
         call, evidence, refusal, seconds, door, event, time, key_age = self
         principal, method = evidence.principal, call.method[:MAX_METHOD]
         scopes = principal.scopes
@@ -146,9 +146,9 @@ class Decision(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What may be told of a decision, to be kept until somebody reads it.
+    """What may be recorded of a decision, to be kept until it is read.
 
-    It holds no token, and no claim but who calls, the scopes, and the ids of token and key.
+    It holds no token, and no claims but the caller, the scopes, and the ids of token and key.
     Its values are those of :meth:`fields`, before they are made ready for JSON.
     """
 
@@ -173,7 +173,7 @@ class Record(NamedTuple):
     source: Source
     seconds: float
     size: int
-    """How many bytes of memory it takes at the most, with all that the caller chose."""
+    """At most how many bytes of memory it takes, with all that the caller chose."""
 
     def fields(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -203,9 +203,9 @@ class Record(NamedTuple):
 
 def _text(value: str) -> str:
     value = bounded(value)
-    # A lone surrogate fits into JSON, but neither into UTF-8 nor into a message.
+    # A lone surrogate fits into JSON, but not into UTF-8 or a message.
     return value if value.isascii() else value.encode(errors="replace").decode()
 
 
 Observer = Callable[[Decision], None]
-"""Is told of every decision before it is answered, on the thread that decides, so it must not wait for anything."""
+"""Is called with every decision before the answer, on the thread that decides; so it must not wait for anything."""

@@ -1,4 +1,4 @@
-"""Decisions as JSON lines, written by a thread of its own: whoever decides never waits for a disk or a pipe."""
+"""Decisions as JSON lines, written by a separate thread, so that deciding never waits for a disk or a pipe."""
 
 import contextlib
 import json
@@ -21,13 +21,13 @@ CAPACITY = 10_000
 """How many decisions may wait to be written; more are dropped, and counted."""
 
 MAX_BYTES = 33_554_432
-"""How much memory they may take together."""
+"""How many bytes of memory they may take together."""
 
 # What a pipe takes in one piece (POSIX: PIPE_BUF), so that the lines of several workers do not mix.
 _PIECE = getattr(select, "PIPE_BUF", 512)
-# Long enough to write many at a time, short enough to watch.
+# Long enough to write many at a time, short enough for a reader who follows the log.
 _PAUSE = 0.05
-# How often a line that could be written in part only is tried to be ended, so that it spoils none of other processes.
+# How often to try to finish a line that was written in part, so that it does not spoil lines of other processes.
 _MEND_SECONDS = 1.0
 _END_SECONDS = 2.0
 
@@ -35,10 +35,10 @@ _END_SECONDS = 2.0
 class DecisionLog:
     """Write decisions as JSON lines; an observer of :class:`authz.Authorizer`.
 
-    No line holds a token or a claim but the organization, the application and the ids of token and key.
+    No line holds a token, or any claims but the caller, the scopes, and the ids of token and key.
 
     Args:
-        wanted: ``all`` decisions, or only ``denied`` ones, which are those that are not allowed.
+        wanted: ``all`` decisions, or only ``denied``: those that did not allow the call.
         path: a file to append to; by default standard output.
         capacity: how many may wait to be written.
         max_bytes: how many bytes of memory they may take together.
@@ -60,14 +60,14 @@ class DecisionLog:
         fork.register(self)
 
     def after_fork(self) -> None:
-        """Forget what waits, which the parent writes, and the thread, which is the parent's."""
+        """Forget waiting decisions, which the parent writes, and the thread, which is the parent's."""
         self._lock = threading.Lock()
         self._waiting: deque[Record] = deque()
         self.waiting_bytes = 0
-        """How much memory those take that wait to be written."""
+        """How many bytes of memory the waiting decisions take."""
         self.dropped = self._told = 0
         """How many this process has dropped so far, because the writer was too slow or could not write."""
-        # Those that are no longer waiting, and not written yet.
+        # How many no longer wait, but are not written yet.
         self._taken = 0
         self._awake, self._end, self._turn = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -76,7 +76,7 @@ class DecisionLog:
         """Take in one decision; never waits."""
         if self._is_wanted is not None and not self._is_wanted(decision):
             return
-        # Nothing else of the call, whose headers may be large and hold the token, waits with it.
+        # Only the record waits, not the call: its headers may be large and hold the token.
         record = decision.record()
         size = record.size
         with self._lock:
@@ -89,17 +89,17 @@ class DecisionLog:
             self._rouse()
 
     def reopen(self) -> None:
-        """Have the file opened anew, which a rotation has moved away; takes effect with the next lines."""
+        """Open the file anew after a rotation has moved it; takes effect with the next lines."""
         if self._path is None:
             return
-        # On the thread that writes: no line begins in one file and ends in the other, or in what has its number next.
+        # On the thread that writes: no line is split between two files, or ends in one that reuses the descriptor.
         self._turn.set()
-        # Where no thread can be had, the next decision asks for one again.
+        # If no thread can be started, the next decision tries again.
         with contextlib.suppress(RuntimeError):
             self._rouse()
 
     def close(self) -> None:
-        """Write what waits, for two seconds at the most."""
+        """Write waiting decisions, for at most two seconds."""
         self._end.set()
         self._awake.set()
         if self._thread is not None:
@@ -110,16 +110,16 @@ class DecisionLog:
             if self._thread is None:
                 thread = threading.Thread(target=restarting(self._write_on), name="authz-decisions", daemon=True)
                 thread.start()
-                # Not before: where no thread can be had, the next decision must ask for one again.
+                # Only now: if no thread can be started, the next decision must try again.
                 self._thread = thread
         self._awake.set()
 
     def _write_on(self) -> None:
         while not self._end.is_set():
             if not self._waiting:
-                # Some are left where this is begun again.
+                # If the loop is restarted, decisions may be waiting already.
                 self._awake.wait(_MEND_SECONDS if self._lines.is_torn else None)
-            # Some more may come meanwhile, which are cheaper to write together.
+            # More may come meanwhile; together they are cheaper to write.
             self._end.wait(_PAUSE)
             self._awake.clear()
             self._write_waiting()
@@ -131,7 +131,7 @@ class DecisionLog:
             self._open_anew()
         if self._lines.is_torn:
             self._lines.write()
-        # Of a time that came to an unforeseen end.
+        # Taken by a run of this loop that failed before it wrote them.
         self._lose(self._taken)
         self._taken = 0
         piece = bytearray()
@@ -152,7 +152,7 @@ class DecisionLog:
             self._told = self.dropped
 
     def _write(self, piece: bytearray) -> None:
-        # A full disk, or a pipe without a reader: the decisions themselves do not depend on it.
+        # The disk may be full, or a pipe may lack a reader: that must not affect decisions.
         self._lose(self._lines.write(piece))
         self._taken -= piece.count(b"\n")
 

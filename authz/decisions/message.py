@@ -9,7 +9,7 @@ _OK = 0
 
 
 def decision_message(record: Record) -> Decision:
-    """Return ``record`` as a message, which says the same as its ``fields()``."""
+    """Return ``record`` as a message that says the same as its ``fields()``."""
     fields = record.fields()
     message = Decision(
         event=Decision.Event.Value(_name("EVENT", fields["event"])),
@@ -33,7 +33,7 @@ def decision_message(record: Record) -> Decision:
         source=Decision.Source.Value(_name("SOURCE", fields["source"])),
         latency=_duration(record.seconds) if record.event == "decision" else None,
     )
-    # A float does not tell nanoseconds of our days apart.
+    # A float of today's time is too coarse for nanoseconds.
     message.time.FromMicroseconds(round(record.time * 1e6))
     return message
 

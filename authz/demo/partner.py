@@ -1,4 +1,4 @@
-"""The demonstration's partner: a program of another company that calls the ledger, in every way there is."""
+"""The demonstration's partner: a program of another company, which calls the ledger in every way."""
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,12 +22,12 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back for one call.
+    """The answer to one call.
 
     Args:
         kind: the RPC kind, or ``HTTP``.
         status: a gRPC status name, or an HTTP status.
-        reason: of a refusal, as ``google.rpc.ErrorInfo`` names it; empty for plain HTTP.
+        reason: a refusal's, from ``google.rpc.ErrorInfo``; empty for plain HTTP.
         org_ids: the organizations that the backend saw.
 
     """
@@ -43,7 +43,7 @@ def call_every_kind(channel: grpc.Channel, metadata: Metadata, org_id: str = "")
 
     Args:
         channel: to Envoy, or to the backend itself.
-        metadata: of each call.
+        metadata: the metadata of each call.
         org_id: the organization that the requests name, if any.
 
     """
@@ -65,7 +65,7 @@ def call_every_kind(channel: grpc.Channel, metadata: Metadata, org_id: str = "")
         lines = (pb.ReconcileEntriesRequest(line=draft) for _ in range(3))
         return [reply.entry for reply in stub.ReconcileEntries(lines, metadata=metadata, timeout=_SECONDS)]
 
-    # In this order there is an entry that can be listed.
+    # In this order, so that there is an entry to list.
     kinds: dict[str, Callable[[], list[pb.Entry]]] = {
         "unary-unary": post_entry,
         "unary-stream": list_entries,
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("target", help="HOST:PORT of Envoy, or of the backend itself")
     parser.add_argument("--issuer", required=True)
     parser.add_argument("--client-id", required=True)
-    parser.add_argument("--client-secret", required=True, help="of the development issuer; no other belongs here")
+    parser.add_argument("--client-secret", required=True, help="the development issuer's; never a real one")
     options = parser.parse_args(arguments)
     source = ClientCredentials(options.issuer, client_id=options.client_id, client_secret=options.client_secret)
     try:

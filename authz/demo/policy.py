@@ -1,4 +1,4 @@
-"""What each organization may do in the demonstration: what the ledger's ``.proto`` asks for, and a file beside it."""
+"""The policy of the demonstration: what the ledger's ``.proto`` asks for, and a file beside it."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from authz.v1 import policy_pb2
 
 _POLICY = {
     "name": "demo",
-    # Plain HTTP has no .proto to ask for a scope.
+    # No .proto asks for the scopes of plain HTTP requests.
     "allow_rules": [{"name": "bookkeepers", "source": {"scopes": ["ledger:write"]}}],
 }
 
@@ -21,7 +21,7 @@ _POLICY = {
 def ledger_descriptors() -> bytes:
     """Return the ledger's descriptor set, as buf writes it, but without ``introspect``.
 
-    Whoever can be let in while the issuer is down could not if it had to be asked.
+    If the issuer had to be asked, callers could not be admitted while it is down, which the demonstration shows.
     """
     files = FileDescriptorSet()
     _add(ledger_pb2.DESCRIPTOR, files)
@@ -32,11 +32,11 @@ def ledger_descriptors() -> bytes:
 
 
 def write_policy(path: Path, more: Mapping[str, Any]) -> None:
-    """Put a policy file in the place of the one before, in one step.
+    """Replace the policy file in one step.
 
     Args:
-        path: where it is.
-        more: what it says besides who may call, such as ``organizations``.
+        path: its path.
+        more: what it says in addition to the rules, such as ``organizations``.
 
     """
     new = path.with_name(f"new-{path.name}")
@@ -45,7 +45,7 @@ def write_policy(path: Path, more: Mapping[str, Any]) -> None:
 
 
 def _add(file: FileDescriptor, files: FileDescriptorSet) -> None:
-    # Whatever is imported comes first.
+    # Imported files come first.
     for imported in file.dependencies:
         _add(imported, files)
     if file.name not in {added.name for added in files.file}:

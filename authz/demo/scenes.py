@@ -1,4 +1,4 @@
-"""What the demonstration sends, and what must come back."""
+"""The calls of the demonstration, and their expected answers."""
 
 import base64
 import json
@@ -30,11 +30,11 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What must come back for every kind of call.
+    """The expected answer to every kind of call.
 
     Args:
-        status: the gRPC status; plain HTTP has its twin.
-        reason: of a refusal.
+        status: the gRPC status; plain HTTP has the status that corresponds to it.
+        reason: a refusal's.
         org_id: the organization that the backend must have seen.
 
     """
@@ -44,7 +44,7 @@ class Expected:
     org_id: str = ""
 
     def matches(self, answer: Answer) -> bool:
-        """Say whether ``answer`` is as it must be."""
+        """Say whether ``answer`` is as expected."""
         org_ids = frozenset([self.org_id]) if self.org_id else frozenset()
         if answer.kind == "HTTP":
             return (answer.status, answer.org_ids) == (_HTTP[self.status], org_ids)
@@ -53,14 +53,14 @@ class Expected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One thing that was sent, in every kind of call, and what came back.
+    """The answers to one thing that was sent, in every kind of call.
 
     Args:
-        sent: what it was.
-        expected: what must come back.
+        sent: what was sent.
+        expected: the expected answer.
         through_envoy: the answers of the four RPC kinds.
         http: the answer to plain HTTP through Envoy.
-        direct: the answers of the four RPC kinds without Envoy, or none where that is not shown.
+        direct: the answers of the four RPC kinds without Envoy, or none if that is not shown.
 
     """
 
@@ -77,12 +77,12 @@ class Row:
 
     @property
     def wrong(self) -> tuple[Answer, ...]:
-        """The answers that are not as they must be."""
+        """The answers that are not as expected."""
         return tuple(answer for answer in self.answers if not self.expected.matches(answer))
 
 
 class Scenes:
-    """The scenes in their order; each needs what the ones before have left.
+    """The scenes, in order; each builds on those before it.
 
     Args:
         stack: the running processes.
@@ -94,7 +94,7 @@ class Scenes:
         self._acme, self._globex = stack.directory.applications[:2]
 
     def good_calls(self) -> Iterator[Row]:
-        """Send each organization's own token; the ledger shows whose call it saw."""
+        """Send each organization's own token; the ledger shows the organization that it saw."""
         for application in (self._acme, self._globex):
             yield self._row(
                 f"{application.name}: its own token", authorized(self._token(application)), _seen(application)
@@ -140,7 +140,7 @@ class Scenes:
             yield self._row(sent, metadata, Expected(status="UNAUTHENTICATED", reason=reason))
 
     def forged_metadata(self) -> Iterator[Row]:
-        """Send a good token with another organization's name on top."""
+        """Send a good token together with another organization's name."""
         token = authorized(self._token(self._acme))
         other = self._globex.org_id
         yield self._row(
@@ -193,8 +193,8 @@ class Scenes:
         yield self._cold_row("issuer back, the same server", token, _seen(self._globex))
 
     def _naming_row(self, sent: str, named: Application) -> Row:
-        # Through Envoy the authorization server judges single requests, and the interceptor behind it those that are
-        # streamed. Plain HTTP has no field that names an organization.
+        # Through Envoy the authorization server checks single requests, and the interceptor behind it streams of
+        # requests. Plain HTTP has no field that names an organization.
         metadata = authorized(self._token(self._acme))
         return Row(
             sent=sent,
@@ -204,7 +204,7 @@ class Scenes:
         )
 
     def _policy_row(self, sent: str, expected: Expected, **more: Mapping[str, Any]) -> Row:
-        """Change the policy file, and send Globex's own token until every answer goes by that."""
+        """Change the policy file, and send Globex's own token until every answer follows the change."""
         metadata = authorized(self._token(self._globex))
         self._stack.change_policy(**more)
         deadline = time.monotonic() + _RELOAD_SECONDS

@@ -1,6 +1,6 @@
 """The processes of the demonstration: issuer, backend, authorization servers and a real Envoy.
 
-Everything is on loopback and on free ports; leaving the ``with`` block ends all of it.
+All listen on loopback, on free ports; leaving the ``with`` block ends them.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ from authz.server.serving.server import EngineName
 from authz.settings import variables
 
 ADMIN_SECRET = "demo-admin-secret"  # noqa: S105 - of a page on loopback, for as long as the demonstration runs
-"""What the admin page of the demonstration asks for before it acts."""
+"""The secret that the demonstration's admin page asks for before it acts."""
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.02
 _MAX_REQUEST_BYTES = 65_536
 _ONE_REQUEST = ("PostEntry", "ListEntries")
-"""The ledger's methods that do not stream their requests, so that Envoy can show these to the authorization server."""
+"""The ledger's methods with a single request, which Envoy can show to the authorization server."""
 
 _ISSUER = re.compile(r"listening on (http://[^\s/]+)")
 
@@ -51,10 +51,10 @@ class Process:
     def __init__(self, name: str, command: Sequence[str | Path], folder: Path) -> None:
         self.name = name
         self.output = folder / f"{name}.log"
-        # No settings of the user's: the demonstration brings its own.
+        # Without the user's settings: the demonstration has its own.
         environment = {name: value for name, value in os.environ.items() if not variables.is_ours(name)}
         with self.output.open("wb") as log:
-            # A session of its own: Ctrl-C goes to the demonstration alone, which ends the others in order.
+            # In a session of its own: Ctrl-C reaches only the demonstration, which ends the others in order.
             self._child = subprocess.Popen(  # noqa: S603 - our own programs
                 command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True
             )
@@ -79,7 +79,7 @@ class Process:
         return found
 
     def wait_for(self, look: Callable[[], Any]) -> Any:
-        """Return what ``look`` finds, once it finds something."""
+        """Return what ``look`` returns, once that is true."""
         deadline = time.monotonic() + _START_SECONDS
         while not (found := look()):
             if self._child.poll() is not None or time.monotonic() > deadline:
@@ -88,7 +88,7 @@ class Process:
         return found
 
     def stop(self) -> None:
-        """End the process, politely first."""
+        """End the process: with SIGTERM, then by force."""
         if self._child.poll() is None:
             self._child.terminate()
             try:
@@ -104,7 +104,7 @@ class Envoy(Process):
     Args:
         config: its bootstrap, with an administration interface; as data, or as the text of a file.
         folder: where its files go.
-        more: of its options.
+        more: more options.
 
     """
 
@@ -133,7 +133,7 @@ class Envoy(Process):
     def _listeners(self) -> dict[str, str]:
         try:
             url = f"http://{self._admin.read_text(encoding='utf-8')}"
-            # Their ports are known before anybody listens there.
+            # Their ports are known before Envoy listens there.
             httpx2.get(f"{url}/ready", timeout=1, trust_env=False).raise_for_status()
             answer = httpx2.get(f"{url}/listeners", params={"format": "json"}, timeout=1, trust_env=False).json()
         except (OSError, httpx2.HTTPError, httpx2.InvalidURL, ValueError):
@@ -145,16 +145,16 @@ class Envoy(Process):
 
 
 class Stack:
-    """Issuer, backend, authorization server and Envoy, and a second listener whose server has no keys yet.
+    """Issuer, backend, authorization server and Envoy, and a second listener with a server that has no keys yet.
 
     Args:
-        engine: what speaks gRPC in the authorization servers.
+        engine: the gRPC engine of the authorization servers.
 
     Attributes (while it runs):
         issuer_url: the development issuer.
         backend: addresses of the backend: ``grpc`` and ``http``.
         target: ``HOST:PORT`` of Envoy.
-        cold_target: the same of the second listener, whose server :meth:`start_cold` starts.
+        cold_target: ``HOST:PORT`` of the second listener; :meth:`start_cold` starts its server.
         admin_url: the admin page of the first authorization server.
         policy: the policy file of the backend and of both authorization servers.
 
@@ -201,7 +201,7 @@ class Stack:
         self._start_issuer(self.issuer_url.removeprefix("http://"))
 
     def change_policy(self, **more: Mapping[str, Any]) -> None:
-        """Have the policy file say ``more`` than at first; nothing is restarted."""
+        """Add ``more`` to the original policy file; nothing is restarted."""
         write_policy(self.policy, more)
 
     def stop(self) -> None:
@@ -256,7 +256,7 @@ class Stack:
         options: dict[str, Any] = {
             "trusted": TrustedMetadata(),
             "max_request_bytes": _MAX_REQUEST_BYTES,
-            # To show that forged names lead nowhere in any spelling.
+            # To show that forged names have no effect in any spelling.
             "underscores": "ALLOW",
         }
         return bootstrap(

@@ -1,11 +1,9 @@
-"""The door of Envoy: an external authorization server (ext_authz v3).
+"""Envoy's question (ext_authz v3), our answer, and Envoy's configuration.
 
-- ``check``: one question of Envoy, from its bytes to those of the answer.
-- ``listeners``: where the server listens.
-- ``serving``: the server and its two engines.
-- ``workers``: several servers as one.
-- ``operations``: what operators see of them.
-- ``config``: what Envoy, meshes and Kubernetes must be told.
+- ``check``: one question, from its bytes to those of the answer.
+- ``client``: asks a running server as Envoy does.
+- ``config``: the configuration of Envoy, meshes and Kubernetes.
+- ``v3``: generated from Envoy's protocol.
 
-``process`` puts one server together, ``processes`` several, and ``rules`` what they decide by; ``client`` asks one.
+``authz.server`` serves the answers.
 """

@@ -1,4 +1,4 @@
-"""Ask a running authorization server as Envoy asks it."""
+"""Asks a running authorization server as Envoy does."""
 
 import os
 import time
@@ -32,7 +32,7 @@ class ClientFiles:
     """PEM files for ``tls:`` addresses.
 
     Args:
-        ca_file: the authorities to trust, if not those of the system.
+        ca_file: the CAs to trust, if not the system's.
         cert_file: our own certificate, for mutual TLS.
         key_file: its private key.
 
@@ -43,10 +43,10 @@ class ClientFiles:
     key_file: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return what a channel needs.
+        """Return the credentials of a channel.
 
         Raises:
-            ConfigError: a file cannot be read, or its other half is missing.
+            ConfigError: a file cannot be read, or a certificate or key lacks the other.
 
         """
         if (self.cert_file is None) is not (self.key_file is None):
@@ -63,7 +63,7 @@ def question(
 
     Args:
         path: ``/package.Service/Method``, or a path of HTTP.
-        headers: what the caller sends besides.
+        headers: the headers that the caller sends.
         context: ``context_extensions`` of the route.
         is_http: whether it is a plain HTTP request.
 
@@ -92,7 +92,7 @@ def ask(server: Address, files: ClientFiles, request: CheckRequest, timeout: flo
     """Return the answer of ``server``.
 
     Raises:
-        ConfigError: a file cannot be used, or there is no TLS to use it for.
+        ConfigError: a file cannot be used, or is given for an address without TLS.
         grpc.RpcError: there is no answer within ``timeout`` seconds.
 
     """

@@ -1,1 +1,1 @@
-"""Who organizations are, whose they are, and how much they may call."""
+"""Who organizations are, which issuer they belong to, and how much they may call."""

@@ -1,10 +1,10 @@
-"""Organizations as somebody else keeps them: asked for when they call, remembered, and used while nobody answers.
+"""Organizations of a directory elsewhere, such as WorkOS: asked for when they call, and remembered.
 
-The rules of a record's life:
+How long a record lives:
 
-1. What is fresh is answered at once, and renewed in the background before it is not.
-2. What is older is renewed first. While that fails the old record serves, for an hour after the last success.
-3. One question about an organization at a time, which all who want to know share.
+1. A fresh record is used at once, and renewed in the background before it expires.
+2. An older record is renewed first. While that fails the old one serves, for an hour after the last success.
+3. There is one question about an organization at a time; all callers that need the answer share it.
 4. While the directory fails, one question at a time finds out whether it still does, after growing pauses.
 """
 
@@ -40,10 +40,10 @@ _REFRESH_AT = 0.8
 # An answer about one organization that cannot be used says nothing about the others.
 _UNUSABLE_SECONDS, _UNUSABLE = 60.0, 1_000
 _PATIENCE = 5.0
-# Whoever has an answer waits no longer than this for a newer one.
+# A call for which an older record is remembered waits no longer than this for a newer one.
 _PATIENCE_FOR_NEWER = 1.0
 _THREADS = 8
-# With a tenth of a second for an answer, as many as are answered within the patience.
+# If an answer takes a tenth of a second, so many are answered within the patience.
 _MAX_QUESTIONS = 256
 _MAX_BLOCKED_THREADS = 16
 
@@ -53,9 +53,9 @@ class LookUpError(Exception):
 
     Args:
         why: the cause, in the words of :mod:`authz.runtime.network.causes`, or in fixed words of your own.
-        pause: how many seconds nobody should ask.
-        is_about_one: whether only this organization is concerned, and others may be asked about.
-        is_ours: whether it is our own configuration that is wrong.
+        pause: for how many seconds not to ask again.
+        is_about_one: whether it concerns only this organization, so that questions about others go on.
+        is_ours: whether our own configuration is wrong.
 
     """
 
@@ -66,7 +66,7 @@ class LookUpError(Exception):
 
 @dataclass(slots=True)
 class DirectoryCounters:
-    """What has become of questions to a directory so far; those that are ``refused`` were not asked."""
+    """How questions to a directory have ended so far; those ``refused`` were not asked."""
 
     found: int = 0
     unknown: int = 0
@@ -120,7 +120,7 @@ class Directory:
         """Return what is known of an organization, or ``None`` if there is none of that id, as a flow.
 
         Raises:
-            DirectoryUnavailableError: nobody answers, and nothing is remembered.
+            DirectoryUnavailableError: the directory gives no answer, and no usable record is remembered.
             OverloadedError: too many threads wait for it.
 
         """
@@ -132,7 +132,7 @@ class Directory:
             if record is not None and age >= record.stale:
                 record = None
             question, is_ours = self._join_or_begin(org_id, self._now())
-            # A question while the directory fails is to find out whether it still does: nobody waits for it.
+            # While the directory fails, a question only finds out whether it still does: no call waits for it.
             is_enough = record is not None and (age < record.fresh or self._backoff.is_failing)
             self.counters.refused += question is None and record is None
         if is_ours and question is not None:
@@ -147,12 +147,12 @@ class Directory:
         return record.organization
 
     def remembers(self, org_id: str) -> bool:
-        """Say whether an organization was asked about, and the answer is still here, however old."""
+        """Say whether an answer about an organization is remembered, however old."""
         with self._lock:
             return org_id in self._records
 
     def recall(self, org_id: str) -> Organization | None:
-        """Return what was known of an organization last, and ask nobody; ``None`` if nothing is remembered."""
+        """Return the last answer about an organization without asking; ``None`` if none is remembered."""
         with self._lock:
             record = self._records.get(org_id)
         return None if record is None else record.organization
@@ -190,13 +190,13 @@ class Directory:
         try:
             answer = self._pool.submit(self._ask, org_id)
         except RuntimeError as error:
-            # No thread can be had: too many of them, or the interpreter ends.
+            # No thread can be started: there are too many, or the interpreter ends.
             answer = Future()
             answer.set_exception(error)
         answer.add_done_callback(finish)
 
     def _ask(self, org_id: str) -> Organization | None:
-        # Those that waited for a thread while others failed would only fail as well.
+        # Questions that waited for a thread while others failed would fail as well.
         if self._now() < self._backoff.retry_at:
             raise CancelledError
         return self._look_up(org_id)
@@ -208,11 +208,11 @@ class Directory:
         try:
             record = self._record(answer.result(), started)
         except CancelledError:
-            # Never asked, so nothing has failed.
+            # It was never asked, so nothing has failed.
             pass
         except LookUpError as error:
             failure = error
-        except BaseException as error:  # noqa: BLE001 - SystemExit, too: those that wait must learn that it ended
+        except BaseException as error:  # noqa: BLE001 - SystemExit, too: waiting calls must learn that it ended
             failure = LookUpError("unforeseen")
             telemetry.unforeseen("directory", error)
         with self._lock:
@@ -229,7 +229,7 @@ class Directory:
         question.set_result(record)
 
     def _record(self, organization: Organization | None, started: Moment) -> _Record:
-        # What the directory says may be true only since before it said it.
+        # Aged from the start of the question: the answer may have been true only then.
         fresh, stale = (NONE_SECONDS, NONE_SECONDS) if organization is None else (FRESH, STALE)
         ahead = fresh * (_REFRESH_AT + JITTER * self._jitter())
         return _Record(organization, started, ahead, fresh, stale)
@@ -246,13 +246,13 @@ class Directory:
         if failure.is_about_one:
             self._unusable[org_id] = None
         else:
-            # Those under way together fail together: that is one failure, not eight.
+            # Questions under way together fail together: that counts as one failure, not eight.
             self._backoff.failed(self._now(), at_least=failure.pause, began=started)
 
     def _tell(self, failure: LookUpError | None) -> None:
         error, before = "" if failure is None else str(failure), self._error
         self._error = error
-        # Once, not for every attempt: an outage is one event.
+        # Logged once, not for every attempt: an outage is one event.
         if failure is not None and error != before:
             level = telemetry.ERROR if failure.is_ours else telemetry.WARNING
             telemetry.event(level, "directory_failed", directory=type(self).__name__, error=error)
@@ -263,7 +263,7 @@ class Directory:
         try:
             answer: _Record | None = yield Wait(question, patience, self._threads.of(org_id), org_id)
         except DeadlineError:
-            # A caller's haste is no outage, and no way to choose the older record.
+            # A caller's short deadline is no outage, and no way to choose the older record.
             raise self._unavailable() from None
         except (TimeoutError, CancelledError):
             return None

@@ -1,4 +1,4 @@
-"""What the owner of an API knows of the organizations that call it."""
+"""What the owner of an API knows about the organizations that call it."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,16 +9,16 @@ from authz.organizations.quota import Quota
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
-# There may be ten thousand of them, and no other immutable class is built as fast.
+# A NamedTuple: there may be ten thousand of them, and no other immutable class is built as fast.
 class Organization(NamedTuple):
     """One organization.
 
     Args:
         tenant: the owner's own id for it, or ``""``.
-        groups: what it belongs to.
+        groups: the groups that it belongs to.
         is_suspended: whether every call of it is refused.
         labels: anything else.
-        name: for people.
+        name: its name, for people.
         quota: how much it may call; ``None`` for any amount.
 
     """
@@ -31,7 +31,7 @@ class Organization(NamedTuple):
     quota: Quota | None = None
 
     def over(self, other: "Organization") -> "Organization":
-        """Return what both say: this one goes before ``other``, field by field and label by label; groups add up."""
+        """Return both combined: this one overrides ``other`` by field and by label; groups are joined."""
         return Organization(
             self.tenant or other.tenant,
             self.groups | other.groups,
@@ -43,21 +43,21 @@ class Organization(NamedTuple):
 
 
 STRANGER = Organization()
-"""One of which nothing is known."""
+"""An organization about which nothing is known."""
 
 
 def organizations_from(
     data: Mapping[str, Mapping[str, Any]], quotas: Mapping[str, Quota], default: Quota | None
 ) -> dict[str, Organization]:
-    """Return what a document says of organizations, by id.
+    """Return the organizations of a document, by id.
 
     Args:
         data: that part of the document, which has been checked against the schema.
         quotas: the plans, by name.
-        default: the plan of whoever names none.
+        default: the plan of organizations that name none.
 
     """
-    # Many organizations, few groups: equal sets are one.
+    # Many organizations share few sets of groups: equal sets are one object.
     groups: dict[tuple[str, ...], frozenset[str]] = {}
     organizations = {}
     for org_id, given in data.items():

@@ -1,4 +1,4 @@
-"""Whose an organization is, where several issuers are believed: the id alone says it."""
+"""Which issuer an organization belongs to, if several issuers are trusted: its id alone decides."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -15,15 +15,15 @@ Organizations = str | Collection[str]
 class Ownership:
     """Say which issuer an organization belongs to.
 
-    It belongs to the issuer that lists it, else to the one issuer whose pattern it matches. What several patterns
-    match, and no issuer lists, belongs to none. So every id is admitted from one issuer at most, and whatever goes by
-    the id alone, here or at a backend, cannot take the organization of one issuer for that of another.
+    It belongs to the issuer that lists it, else to the one issuer whose pattern it matches. An id that several
+    patterns match, and no issuer lists, belongs to none. So every id is admitted from at most one issuer, and code that
+    goes by the id alone, here or in a backend, cannot confuse the organizations of two issuers.
 
     Args:
         organizations: what each issuer may name, by issuer.
 
     Raises:
-        ConfigError: what an issuer is said to name cannot be, or two of them list one organization.
+        ConfigError: a pattern or a list is not valid, or two issuers list the same organization.
 
     """
 
@@ -62,7 +62,7 @@ class Ownership:
 
 def _pattern(pattern: str, issuer: str) -> re.Pattern[str]:
     if not pattern:
-        raise ConfigError(f"organizations: the pattern of {issuer} is empty, so it could name none")
+        raise ConfigError(f"organizations: the pattern of {issuer} is empty, so it would match no organization")
     try:
         return re.compile(pattern, re.ASCII)
     except re.error as error:
@@ -77,10 +77,10 @@ def _ids(named: Collection[object], issuer: str) -> list[str]:
     except TypeError:
         raise ConfigError(f"organizations: give {issuer} a pattern or a list of ids, not {named!a}") from None
     if not given:
-        raise ConfigError(f"organizations: the list of {issuer} is empty, so it could name none")
+        raise ConfigError(f"organizations: the list of {issuer} is empty, so it would match no organization")
     ids = []
     for org_id in given:
         if not isinstance(org_id, str) or not is_identifier(org_id):
-            raise ConfigError(f"organizations: {org_id!a}, listed for {issuer}, is no id of an organization")
+            raise ConfigError(f"organizations: {org_id!a}, listed for {issuer}, is not the id of an organization")
         ids.append(org_id)
     return ids

@@ -1,6 +1,6 @@
-"""How much each organization may call: a plan, and what has been used of it in this process.
+"""How much each organization may call: a plan, and how much of it has been used in this process.
 
-The counting is a token bucket's (GCRA), by ``pyrate-limiter``: one number for each organization, however much it calls.
+``pyrate-limiter`` counts by a token bucket (GCRA): one number for each organization, however much it calls.
 """
 
 import functools
@@ -21,7 +21,7 @@ _State = tuple[float, ...]
 _Count = Callable[[_State, int], "tuple[_State, Decision]"]
 
 MAX_COUNTED = 100_000
-"""How many organizations are counted at a time; beyond them the one that called longest ago starts anew."""
+"""How many organizations are counted at a time; beyond them the count of the one that called longest ago is lost."""
 
 _MICROSECONDS = 1_000_000
 
@@ -30,9 +30,9 @@ class Quota(NamedTuple):
     """A plan.
 
     Args:
-        name: what the policy calls it.
+        name: its name in the policy.
         requests_per_second: how many calls an organization may make in the long run; ``None`` for any number.
-        burst: how many it may make at once, after it has been quiet.
+        burst: how many it may make at once, after a pause.
         concurrent_streams: how many streams it may have open; ``None`` for any number.
 
     """
@@ -44,12 +44,12 @@ class Quota(NamedTuple):
 
 
 class Quotas:
-    """What organizations have used of their plans. Never waits; one object serves any number of threads.
+    """How much of their plans organizations have used. Never waits; one object serves any number of threads.
 
-    Counts go on where a plan keeps its rate, whatever else becomes of the policy, and start anew where that changes.
+    When the policy changes, the counts of a plan that keeps its rate and burst go on; others start anew.
 
     Args:
-        clock: only its ``monotonic`` is read, so that nobody gains by a clock that is set.
+        clock: only its ``monotonic`` is read, so that setting the system's clock gains no calls.
         max_counted: how many organizations are counted at a time.
 
     """
@@ -61,7 +61,7 @@ class Quotas:
         fork.register(self)
 
     def check(self, org_id: str, quota: Quota) -> None:
-        """Check that one more call could be made now; it is not counted.
+        """Check that the organization could make one more call now, without counting one.
 
         Raises:
             ResourceExhaustedError: it could not.
@@ -73,7 +73,7 @@ class Quotas:
         """Count one more call.
 
         Raises:
-            ResourceExhaustedError: the organization has made as many as it may; this one is not counted.
+            ResourceExhaustedError: the organization has used up its quota; this call is not counted.
 
         """
         self._count(org_id, quota, is_made=True)
@@ -94,18 +94,18 @@ class Quotas:
             if bucket is None:
                 bucket = _Bucket(counter_of(rate, burst))
                 if is_made:
-                    # Whoever only asks takes nobody's place.
+                    # A call that is only checked must not displace another organization's count.
                     self._buckets[key] = bucket
             used, decision = bucket.count(bucket.used, now)
             if is_made:
-                # As it was, if the call may not be made.
+                # Unchanged if the call is refused.
                 bucket.used = used
         if not decision.allowed:
             raise ResourceExhaustedError(retry_after=(decision.retry_after_ms or 0) / _MICROSECONDS)
 
 
 class _Bucket:
-    """What one organization has used of one rate."""
+    """How much of one rate one organization has used."""
 
     __slots__ = ("count", "used")
 
@@ -116,7 +116,7 @@ class _Bucket:
 
 @functools.lru_cache(256)
 def counter_of(requests_per_second: float, burst: int) -> _Count:
-    """Return what says of one more call, at some microsecond, whether it may be made, and what is used by then.
+    """Return the function that takes what was used, and the microsecond of one more call, and decides about that call.
 
     Raises:
         ModuleNotFoundError: the extra ``policy`` is not installed.
@@ -124,8 +124,8 @@ def counter_of(requests_per_second: float, burst: int) -> _Count:
     """
     from pyrate_limiter import GCRA, Rate  # noqa: PLC0415 - the extra's
 
-    # To the library these are milliseconds, but it only compares them, and a millisecond would be coarse. Limits are
-    # whole numbers there, so what is told is how many calls there may be in a million seconds.
+    # The library means milliseconds, but only compares them, and a millisecond would be coarse. It takes limits as
+    # whole numbers only, so the limit is for a million seconds.
     rates = [Rate(round(requests_per_second * 1_000_000), 1_000_000 * _MICROSECONDS, burst=burst)]
     algorithm = GCRA()
     return lambda used, now: algorithm.step(rates, used, now, 1)

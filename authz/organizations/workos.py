@@ -18,12 +18,12 @@ class WorkOSDirectory(Directory):
     Answers are fresh for 300 s and renewed in the background; while WorkOS cannot be asked they serve for an hour.
 
     Args:
-        api_key: that of the environment, ``sk_…``; never logged, never part of a ``repr`` or an error.
+        api_key: the environment's key, ``sk_…``; never logged, never part of a ``repr`` or an error.
             ``WORKOS_API_KEY``, which WorkOS's client looks for by itself, is not read.
-        base_url: where the API is, if not at https://api.workos.com.
+        base_url: the API's URL, if not https://api.workos.com.
         groups_key: the key of the metadata that names an organization's groups, with commas between them;
             by default none does.
-        transport: how WorkOS is asked; by default one of its own.
+        transport: sends the requests to WorkOS; by default one of its own.
         clock: where the time comes from; answers age by whichever of its two clocks runs further.
 
     Raises:
@@ -44,7 +44,7 @@ class WorkOSDirectory(Directory):
             raise ConfigError("workos_api_key: must be visible ASCII, such as sk_live_…")
         self._base_url = check_url(base_url or _API, "workos_base_url")
         try:
-            # Half a second that nobody else pays.
+            # Takes half a second to load, which users without WorkOS do not pay.
             from authz.organizations.workos_api import WorkOSApi  # noqa: PLC0415
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] != "workos":

@@ -1,7 +1,7 @@
-"""One question to WorkOS, by its own client (extra ``workos``); import this late.
+"""One question to WorkOS, by WorkOS's own client (extra ``workos``); import it only where it is used: it loads slowly.
 
-The client builds the request and reads the answer. Bytes go over our own transport, which has one
-deadline for everything, a largest body, no redirects and no proxies of the environment.
+The client builds the request and reads the answer. Our own transport carries them: it has one
+deadline for everything and a limit for bodies, and uses no redirects and no proxies of the environment.
 """
 
 import re
@@ -19,12 +19,12 @@ from authz.runtime import telemetry
 from authz.runtime.network import causes
 from authz.runtime.network.transport import Transport, TransportError
 
-# The client cannot do without one; that of the transport is shorter, and for all of a request.
+# The client needs one; the transport's is shorter, and for all of a request.
 _TIMEOUT = 10
-# Our own key is wrong: asking again does not mend it.
+# If our own key is wrong, asking again does not help.
 _KEY_PAUSE = 30.0
 _LONGEST_PAUSE = 60.0
-# The id is all that a request says, so it is what they find fault with.
+# The id is all that a request says, so these statuses are about it.
 _ABOUT_THE_ID = frozenset({400, 422})
 
 
@@ -32,10 +32,10 @@ class WorkOSApi:
     """WorkOS as a function: :meth:`organization`, which blocks.
 
     Args:
-        api_key: that of the environment.
-        base_url: where the API is.
+        api_key: the environment's key.
+        base_url: the API's URL.
         groups_key: the key of the metadata that names groups; empty for none.
-        transport: how it is asked.
+        transport: sends the requests.
 
     """
 
@@ -44,29 +44,29 @@ class WorkOSApi:
             api_key=api_key,
             base_url=base_url,
             request_timeout=_TIMEOUT,
-            # When to ask again is for the directory to say.
+            # The directory decides when to ask again.
             max_retries=0,
             http_client=_Backend(transport),
         )
         self._groups_key = groups_key
 
     def organization(self, org_id: str) -> Organization | None:
-        """Return what WorkOS knows of an organization, or ``None`` if there is none of that id.
+        """Return what WorkOS knows about an organization, or ``None`` if there is none of that id.
 
         Raises:
             LookUpError: it does not say.
 
         """
         try:
-            # Declared, but what WorkOS sends is not checked.
+            # Any, because the client does not check that an answer has its declared type.
             answer: Any = self._client.organizations.get_organization(org_id)
         except workos.NotFoundError as error:
-            # That of a proxy, or of a wrong address, is not WorkOS's word about an organization.
+            # A 404 of a proxy, or from a wrong address, says nothing about an organization.
             if not isinstance(error.response_json, Mapping) or "message" not in error.response_json:
                 raise LookUpError(f"{causes.status(404)} (but not from WorkOS)") from None
             return None
         except workos.WorkOSError as error:
-            # Its text may hold anything that whoever answered has sent.
+            # Its text may hold anything that the server has sent.
             raise _failure(error) from None
         except (AttributeError, TypeError, ValueError):
             raise LookUpError("not an organization", is_about_one=True) from None
@@ -77,7 +77,7 @@ class WorkOSApi:
     def _read(self, answer: Any) -> Organization:
         labels = {key: value for key, value in answer.metadata.items() if isinstance(value, str)}
         tenant = answer.external_id or ""
-        # It becomes a header, and there may be any text in it.
+        # It becomes a header, but WorkOS allows any text.
         if tenant and not (isinstance(tenant, str) and is_identifier(tenant)):
             telemetry.event(telemetry.WARNING, "external_id_ignored", organization=answer.id)
             tenant = ""
@@ -89,7 +89,7 @@ class WorkOSApi:
 
 
 class _Backend:
-    """Our transport, as WorkOS's client wants it."""
+    """Our transport, with the interface that WorkOS's client needs."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -117,7 +117,7 @@ class _Backend:
         )
 
     def close(self) -> None:
-        """Do nothing: whoever gave us the transport closes it."""
+        """Do nothing: the owner of the transport closes it."""
 
 
 def _failure(error: workos.WorkOSError) -> LookUpError:

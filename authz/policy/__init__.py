@@ -1,4 +1,4 @@
-"""What each organization may do: the rules of the owner of an API, in one file (a superset of gRFC A43)."""
+"""What each organization may do: the rules of an API's owner, in one file (a superset of gRFC A43)."""
 
 from authz.organizations.organization import Organization
 from authz.policy.policy import Policy

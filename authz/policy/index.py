@@ -1,8 +1,8 @@
-"""Which rules could match, found without asking them one by one.
+"""Finds the rules that could match without trying them one by one.
 
-A set of rules is an integer with one bit for each, the first rule's the
-lowest. So whoever asks for a method and a caller looks up a few integers, and
-what is left of them when they are combined are the rules worth asking.
+A set of rules is an integer with one bit for each rule, the lowest for the first.
+For a method and a caller, a few integers are looked up and combined with ``&``:
+the bits that are left are the rules worth trying.
 """
 
 from collections import defaultdict
@@ -29,7 +29,7 @@ class Index:
             self.add(rule)
 
     def add(self, rule: Rule) -> None:
-        """Add one rule behind the others."""
+        """Add one rule after the others."""
         bit = 1 << len(self._rules)
         self._rules.append(rule)
         self._paths.add(bit, rule.paths)
@@ -38,7 +38,7 @@ class Index:
         self._clients.add(bit, rule.clients)
 
     def find(self, method: str, principal: Principal, groups: Words = _NO_WORDS) -> Iterator[Rule]:
-        """Yield, in order, the rules that match but for what they ask of headers and peer."""
+        """Yield, in order, the rules that match, apart from their conditions on headers and peer."""
         mask = self._paths.of(method) & self._organizations.of(principal.org_id) & self._clients.of(principal.client_id)
         if mask:
             mask &= self._groups.of_any(groups)
@@ -59,7 +59,7 @@ class Index:
 
 
 class _Words:
-    """Rules by the words that they name, of which a caller must have one."""
+    """Rules by the words that they name; a caller must have one of them."""
 
     def __init__(self) -> None:
         self._asking: defaultdict[str, int] = defaultdict(int)
@@ -85,7 +85,7 @@ class _Words:
 
 
 class _Paths:
-    """Rules by the patterns of methods that they name, of which one must match."""
+    """Rules by the patterns of methods that they name; one of them must match."""
 
     def __init__(self) -> None:
         self._exact: defaultdict[str, int] = defaultdict(int)
@@ -122,7 +122,7 @@ class _Paths:
 
 
 class _Ends:
-    """Rules by how a text begins: one look-up for every length that a beginning has."""
+    """Rules by prefixes of a text: one look-up for every length of a prefix."""
 
     def __init__(self) -> None:
         self._masks: defaultdict[str, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""What is cheaper to remember than to find out again."""
+"""A bounded memory for results that are cheaper to remember than to compute again."""
 
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ V = TypeVar("V")
 class Memory(dict[K, V]):
     """A dictionary that forgets everything when it is full.
 
-    Each operation is one of a dictionary's own, so it is as quick and needs no lock.
+    Each operation is one operation of a dictionary, so it is as quick and needs no lock.
     """
 
     def __init__(self, size: int) -> None:

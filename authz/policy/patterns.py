@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 
 class Patterns(NamedTuple):
-    """Alternatives, of which one must match.
+    """Alternatives, one of which must match.
 
     Args:
         exact: whole texts.
-        prefixes: how texts begin.
-        suffixes: how texts end.
-        any_text: whether any text will do that is not empty.
+        prefixes: prefixes of texts.
+        suffixes: suffixes of texts.
+        any_text: whether any text that is not empty matches.
 
     """
 
@@ -28,7 +28,7 @@ class Patterns(NamedTuple):
             if text == "*":
                 any_text = True
             elif text.endswith("*"):
-                # First, as grpc-go has it: of "*abc*" the last star is the one that counts.
+                # Before the suffix, as in grpc-go: in "*abc*" the last star counts.
                 prefixes.append(text[:-1])
             elif text.startswith("*"):
                 suffixes.append(text[1:])
@@ -46,7 +46,7 @@ class Patterns(NamedTuple):
         )
 
     def covers(self, other: "Patterns") -> bool:
-        """Say whether every text that ``other`` matches is matched here, by one pattern for each of its own."""
+        """Say whether each pattern of ``other`` is covered by one pattern here, so that all its texts match."""
         if not all(map(self.matches, other.exact)):
             return False
         return self.any_text or (

@@ -1,4 +1,4 @@
-"""A policy: deny rules, then allow rules, then no; and what is known of the organizations that call."""
+"""A policy: deny rules first, then allow rules, else deny; and what is known about the organizations that call."""
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -31,10 +31,10 @@ class Policy:
     Build one with :meth:`from_file`, :meth:`from_services` or :meth:`from_descriptors`, or with :meth:`from_document`.
 
     Attributes:
-        name: what the file calls it; ``proto`` where there is none.
-        rules: every rule of the file, in the order in which they are asked.
+        name: its name in the file; ``proto`` if there is no file.
+        rules: every rule of the file, in the order in which they apply.
         requirements: what ``.proto`` files ask of the callers of a method, by the method.
-        organizations: what is known of organizations, by id.
+        organizations: what is known about organizations, by id.
         public: methods that anybody may call.
         has_quotas: whether any organization has a quota.
         has_protos: whether ``.proto`` files declare who may call.
@@ -96,21 +96,21 @@ class Policy:
 
         Args:
             names: full names of services, such as ``orders.v1.OrderService``, whose generated modules are imported.
-            file: a policy file that narrows it, and knows the organizations.
+            file: a policy file that narrows it, and lists the organizations.
 
         Raises:
-            ConfigError: the services declare nothing, or something in either is wrong.
+            ConfigError: the services declare nothing, or something in them or in the file is wrong.
 
         """
         return cls._of(_document(file), Protos.of(access_of_services(names), "services"))
 
     @classmethod
     def from_descriptors(cls, path: str | os.PathLike[str], file: str | os.PathLike[str] | None = None) -> "Policy":
-        """Build the policy that a descriptor set declares, as :meth:`from_services` does.
+        """Build the policy that the services of a descriptor set declare, as :meth:`from_services` does.
 
         Args:
             path: the descriptor set; ``buf build -o api.binpb`` writes one.
-            file: a policy file that narrows it, and knows the organizations.
+            file: a policy file that narrows it, and lists the organizations.
 
         Raises:
             ConfigError: a file cannot be read, the services declare nothing, or something in either is wrong.
@@ -126,12 +126,12 @@ class Policy:
             document.let_go()
 
     def __repr__(self) -> str:
-        """Name it, and say how much it holds."""
+        """Return its name, and how much it holds."""
         rules = len(self.rules) + len(self.requirements)
         return f"<Policy {self.name!a}: {rules} rules, {len(self.organizations)} organizations>"
 
     def organization(self, org_id: str) -> Organization:
-        """Return what is known of an organization; of one that is not listed, what goes for all such."""
+        """Return what is known about an organization; if it is not listed, the default for such organizations."""
         return self.organizations.get(org_id, self._stranger)
 
     def admit(
@@ -142,13 +142,13 @@ class Policy:
         Args:
             call: the call.
             principal: who makes it.
-            evidence: is told this policy and the rule that decided.
-            organization: what is known of the principal's, where that is more than is listed here.
+            evidence: receives this policy and the rule that decided.
+            organization: what is known about the principal's, if that is more than is listed here.
 
         Raises:
             PermissionDeniedError: it may not.
-            InsufficientScopeError: nothing but scopes that the ``.proto`` asks for are missing.
-            PeerUnknownError: that depends on ``call.peer``, which is ``None``.
+            InsufficientScopeError: it lacks only scopes that the ``.proto`` asks for.
+            PeerUnknownError: the decision depends on ``call.peer``, which is ``None``.
 
         """
         evidence.policy = self.name
@@ -156,7 +156,7 @@ class Policy:
             organization = self.organization(principal.org_id)
         key = (id(principal), call.method)
         admitted = self._admitted.get(key)
-        # By identity, which is quicker than to compare. The entry keeps both objects, and so their ids.
+        # By identity, which is quicker than comparing. The entry holds both objects, so their ids are not reused.
         if admitted is not None and admitted[1] is organization:
             evidence.rule = admitted[2]
             return
@@ -172,14 +172,14 @@ class Policy:
             self._admitted.remember(key, (principal, organization, rule.name))
 
     def candidates(self, method: str, principal: Principal) -> tuple[Rule, ...]:
-        """Return the rules that may decide about a call of ``method``, in order."""
+        """Return the rules that may decide about a call to ``method``, in order."""
         return self._candidates(method, principal, self.organization(principal.org_id).groups)
 
     def rule_for(self, call: Call, principal: Principal) -> Rule | None:
         """Return the rule that decides about ``call``; without one it is denied.
 
         Raises:
-            PeerUnknownError: that depends on ``call.peer``, which is ``None``.
+            PeerUnknownError: the decision depends on ``call.peer``, which is ``None``.
 
         """
         return self._find(call, principal, self.organization(principal.org_id).groups)
@@ -190,7 +190,7 @@ class Policy:
 
     @property
     def has_assurances(self) -> bool:
-        """Whether it has the issuer asked about any token."""
+        """Whether it asks the issuer about the tokens of any method."""
         return bool(self._assurances or self._declared.assurances)
 
     def assurance(self, method: str) -> Assurance | None:
@@ -199,10 +199,10 @@ class Policy:
         return declared or next((each for patterns, each in self._assurances if patterns.matches(method)), None)
 
     def check_headers(self, reserved: Collection[str]) -> None:
-        """Check that no rule asks for a header that nobody may send.
+        """Check that no rule asks for a header that callers may not send.
 
         Raises:
-            ConfigError: one does; such a header is removed from every call, so what a rule saw would be forged.
+            ConfigError: one does; such a header is removed from every call, so only a forged one could match.
 
         """
         for rule in self.rules:
@@ -214,7 +214,7 @@ class Policy:
                     )
 
     def check_clients(self) -> None:
-        """Check that no rule allows clients of whichever issuer: each issuer writes what ``client_id`` it likes.
+        """Check that no rule allows clients by id alone: with several issuers, each may use any ``client_id``.
 
         Raises:
             ConfigError: one does.
@@ -239,17 +239,17 @@ class Policy:
         return None
 
     def _is_certain(self, method: str, principal: Principal, groups: Words) -> bool:
-        """Say whether every call of ``method`` by ``principal`` is decided alike, and may be remembered."""
+        """Say whether every call to ``method`` by ``principal`` has the same verdict, which may be remembered."""
         return len(method) <= _LONGEST_REMEMBERED and not self._candidates(method, principal, groups)[0].is_conditional
 
     def _candidates(self, method: str, principal: Principal, groups: Words) -> tuple[Rule, ...]:
-        """Return the rules that may decide, in order; none that come after one that is sure to match."""
+        """Return the rules that may decide, in order; none after one that is sure to match."""
         key = (method, principal.org_id, principal.client_id, principal.scopes, groups)
         candidates = self._remembered.get(key)
         if candidates is None:
             found = self._declared.combined(self._index.find(method, principal, groups), method, principal, groups)
             candidates = tuple(_up_to_certainty(found))
-            # A caller chooses the method, and must not fill the memory with long ones.
+            # The caller chooses the method, and must not fill the memory with long ones.
             if len(method) <= _LONGEST_REMEMBERED:
                 self._remembered.remember(key, candidates)
         return candidates

@@ -1,4 +1,4 @@
-"""One rule: what it asks of a call, and when it makes another one pointless."""
+"""One rule: its conditions, and when it makes another rule pointless."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,9 +13,10 @@ from authz.runtime.text.document import Fault
 Words = frozenset[str]
 
 PROTO = "proto:"
-"""How the names of those rules begin that no file has: ``proto:/orders.v1.OrderService/GetOrder``."""
+"""The prefix of the names of rules from ``.proto`` files: ``proto:/orders.v1.OrderService/GetOrder``."""
 
-# gRFC A43 names the kinds, grpc-go the headers: of one hop only (RFC 9110 section 7.6.1), or no header of a call.
+# gRFC A43 names the kinds, grpc-go the headers: hop-by-hop ones (RFC 9110 section 7.6.1), and those that are not a
+# call's.
 _UNSUPPORTED = frozenset(
     {
         *("connection", "host", "keep-alive", "proxy-authenticate", "proxy-authorization"),
@@ -26,18 +27,18 @@ _UNSUPPORTED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule of a policy; ``None`` and empty mean that it does not ask.
+    """One rule of a policy; ``None`` and empty mean that there is no such condition.
 
     Args:
-        name: what logs call it.
-        is_deny: whether it refuses what it matches, or else allows it.
+        name: its name in logs.
+        is_deny: whether it denies what it matches; else it allows it.
         paths: full method names.
         headers: names in lower case, each with what the header's value must match.
         principals: identities of the peer's certificate.
         organizations: by id.
-        groups: of which the organization must be in one.
+        groups: the organization must be in one of them.
         clients: by id.
-        scopes: sets, of which the token must hold one wholly.
+        scopes: sets of scopes; the token must hold all of one set.
 
     """
 
@@ -53,22 +54,22 @@ class Rule:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether it asks for more than who calls what: calls of one caller to one method may differ."""
+        """Whether it has conditions on headers or peer, so that calls of one caller to one method may differ."""
         return bool(self.headers) or self.principals is not None
 
     def has_scopes(self, scopes: Words) -> bool:
-        """Say whether a token with ``scopes`` has what it asks for."""
+        """Say whether ``scopes`` meet its condition."""
         return not self.scopes or any(needed <= scopes for needed in self.scopes)
 
     def matches_rest(self, call: Call, headers: Mapping[str, str]) -> bool:
-        """Say whether ``call`` has the headers, and the peer, that it asks for.
+        """Say whether ``call`` meets its conditions on headers and peer.
 
         Args:
             call: the call.
-            headers: :func:`headers_of` it.
+            headers: :func:`headers_of` the call.
 
         Raises:
-            PeerUnknownError: that depends on ``call.peer``, which is ``None``.
+            PeerUnknownError: the result depends on ``call.peer``, which is ``None``.
 
         """
         if not all(key in headers and values.matches(headers[key]) for key, values in self.headers):
@@ -80,11 +81,11 @@ class Rule:
         return any(map(self.principals.matches, call.peer.principals))
 
     def refusal(self) -> PermissionDeniedError:
-        """Return what a caller gets whom it denies the call."""
+        """Return the refusal for a caller that it denies."""
         return PermissionDeniedError("a rule of the policy denies it", reason="policy_denied", rule=self.name)
 
     def covers_rest(self, other: "Rule") -> bool:
-        """Say whether it asks for nothing, of scopes, headers and peer, that ``other`` does not ask for too."""
+        """Say whether ``other`` has all of its conditions on scopes, headers and peer."""
         return (
             (not self.scopes or (bool(other.scopes) and all(map(self.has_scopes, other.scopes))))
             and all(
@@ -96,21 +97,21 @@ class Rule:
 
 
 def headers_of(call: Call) -> dict[str, str]:
-    """Return the headers that a caller sent, in lower case; several of one name are one, with commas (A43)."""
+    """Return the headers of a call, in lower case; several of one name are joined with commas (A43)."""
     values: defaultdict[str, list[str]] = defaultdict(list)
     for name, value in call.metadata:
         # Binary ones are bytes here and base64 there, so no rule may ask for them.
         if isinstance(value, str):
             values[name.lower()].append(value)
-    # At once: to add one copy after another to what there is costs the square of their number.
+    # Joined at once: to append one copy after another takes quadratic time.
     return {name: ",".join(copies) for name, copies in values.items()}
 
 
 def rule_from(data: Mapping[str, Any], *, is_deny: bool) -> Rule:
-    """Return the rule that a document describes; it has been checked against the schema.
+    """Return the rule that a document describes, which has been checked against the schema.
 
     Raises:
-        Fault: a header that cannot be compared.
+        Fault: it asks for a header that no rule may ask for.
 
     """
     source, request = data.get("source", {}), data.get("request", {})
@@ -133,9 +134,9 @@ def rule_from(data: Mapping[str, Any], *, is_deny: bool) -> Rule:
 def _header_name(key: str, index: int) -> str:
     name = key.lower()
     if name.startswith((":", "grpc-")) or name in _UNSUPPORTED:
-        reason = "it belongs to the connection or to gRPC, and no rule may ask for it"
+        reason = "it belongs to the connection or to gRPC, so no rule may ask for it"
     elif name.endswith("-bin"):
-        reason = "it is binary, and cannot be compared with text"
+        reason = "it is binary, so it cannot be compared with text"
     else:
         return name
     raise Fault(f"the header {key!a}: {reason}", "request", "headers", index, "key")

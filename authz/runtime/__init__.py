@@ -1,1 +1,1 @@
-"""Time, threads, questions to other servers, files: what knows nothing of calls."""
+"""Time, threads, questions to other servers, and files; independent of calls."""

@@ -1,11 +1,11 @@
-"""The two clocks a verdict reads, passed in wherever time matters.
+"""The two clocks that verdicts read, passed in wherever time matters.
 
 Neither is enough where something must end. The time of day can be set back, and
-then what should have ended goes on. The other clock stands still while the
-machine is suspended, and is not set forward with the time of day when a
-machine that was paused learns how late it is. So whatever closes something,
-the end of a token or the age of what is remembered, goes by whichever clock
-ran further; whatever opens something, such as a quota, by one of them.
+then what should have ended goes on. The monotonic clock stands still while the
+machine is suspended, and does not follow when a machine that was paused sets
+its time of day forward. So what closes something, such as the end of a token
+or the age of a remembered answer, goes by whichever clock ran further; what
+opens something, such as a quota, goes by one of them.
 """
 
 import math
@@ -15,17 +15,17 @@ from typing import NamedTuple
 
 
 class Moment(NamedTuple):
-    """A point in time, on both clocks of a :class:`Clock`; infinite on one that does not matter."""
+    """A point in time on both clocks of a :class:`Clock`; infinite on a clock that does not matter."""
 
     time: float = math.inf
     monotonic: float = math.inf
 
     def after(self, seconds: float) -> "Moment":
-        """Return the moment so many seconds later, or earlier if they are negative."""
+        """Return the moment ``seconds`` later, or earlier if they are negative."""
         return Moment(self.time + seconds, self.monotonic + seconds)
 
     def has_reached(self, other: "Moment") -> bool:
-        """Say whether ``other`` is not later than this, by either clock."""
+        """Say whether ``other`` is not later than this moment, by either clock."""
         return self.time >= other.time or self.monotonic >= other.monotonic
 
 
@@ -44,7 +44,7 @@ class Clock(NamedTuple):
         return Moment(self.time(), self.monotonic())
 
     def at(self, time: float) -> Moment:
-        """Return the moment of a POSIX time: the clock that comes to it first says that it has come."""
+        """Return the moment of a POSIX time; it has come when the first of the clocks reaches it."""
         now = self.now()
         return now.after(time - now.time)
 
@@ -53,7 +53,7 @@ class Clock(NamedTuple):
         return self.time() >= moment.time or self.monotonic() >= moment.monotonic
 
     def until(self, moment: Moment) -> float:
-        """Return the seconds until ``moment``, by the clock that comes to it first; negative once it has come."""
+        """Return the seconds until ``moment``, by the clock that reaches it first; negative once it has come."""
         return min(moment.time - self.time(), moment.monotonic - self.monotonic())
 
     def since(self, moment: Moment) -> float:

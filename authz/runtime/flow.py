@@ -2,7 +2,7 @@
 
 A flow is a generator that yields what it must wait for, returns its result
 and raises an :class:`~authz.errors.AuthzError`.
-Most flows finish without yielding: then nobody waits for anything.
+Most flows finish without yielding, and so without waiting.
 """
 
 import asyncio
@@ -19,33 +19,33 @@ from authz.runtime.clock import Moment
 
 T = TypeVar("T")
 
-# What keeps the time where neither a thread nor a task waits.
+# Timeouts for flows driven by callbacks.
 _patience = Alarms("authz-patience")
 
 
 class Places(Protocol):
-    """Where a thread must find room before it may wait; a ``threading.Semaphore`` is one."""
+    """Places that threads need in order to wait; a ``threading.Semaphore`` is an example."""
 
     def acquire(self, *, blocking: bool) -> bool:
-        """Take a place; say whether there is one."""
+        """Take a place; say whether there was one."""
 
     def release(self) -> None:
         """Give it back."""
 
 
 class DeadlineError(TimeoutError):
-    """The caller's own deadline came before the patience that the flow asked for was over."""
+    """The caller's own deadline passed before the time that the flow asked for."""
 
 
 class Wait(NamedTuple):
     """What a flow yields: something to wait for.
 
     Args:
-        future: what to wait for; others may share it, so nobody cancels it.
-        seconds: the patience that it deserves.
-        threads: where anybody can bring flows to wait, how many threads may do so;
-            a task, which costs no thread, need not ask. One too many is an :class:`authz.errors.OverloadedError`.
-        whose: for whom it waits, where places are shared out among callers; ``None`` as long as that is not known.
+        future: what to wait for; other flows may share it, so drivers never cancel it.
+        seconds: how long to wait at most.
+        threads: limits how many threads may wait, if any caller can cause it; one too many gets an
+            :class:`authz.errors.OverloadedError`. Tasks do not need a place, because they cost no thread.
+        whose: the caller that it waits for, if callers share the places; ``None`` as long as that is not known.
 
     """
 
@@ -89,9 +89,9 @@ def run(flow: Flow[T], timeout: float | None = None, *, waiting: Wait | None = N
 
     Args:
         flow: the flow, fresh, or one that has already yielded ``waiting``.
-        timeout: seconds that each wait may last at the most, or ``None`` for what the flow asks; a wait that is
-            cut short by it ends in a :class:`DeadlineError`.
-        waiting: what the flow yielded when somebody else took its first step.
+        timeout: the most seconds of each wait, or ``None`` for what the flow asks; a wait that it cuts short ends in
+            a :class:`DeadlineError`.
+        waiting: what the flow yielded, if its first step was taken elsewhere.
 
     """
     try:
@@ -124,17 +124,17 @@ def _result(wait: Wait, seconds: float) -> Any:
 
 
 async def arun(flow: Flow[T], *, waiting: Wait | None = None) -> T:
-    """Finish ``flow`` in this task, which lets the loop go on while the flow waits.
+    """Finish ``flow`` in this task, without blocking the loop while the flow waits.
 
     Args:
         flow: the flow, fresh, or one that has already yielded ``waiting``.
-        waiting: what the flow yielded when somebody else took its first step.
+        waiting: what the flow yielded, if its first step was taken elsewhere.
 
     """
     try:
         wait = waiting if waiting is not None else next(flow)
         while True:
-            # Shielded: a cancelled RPC must not cancel what other RPCs wait for.
+            # Shielded: cancelling one RPC must not cancel what other RPCs wait for.
             shared = asyncio.shield(asyncio.wrap_future(wait.future))
             try:
                 value = await asyncio.wait_for(shared, wait.seconds)
@@ -154,13 +154,13 @@ async def arun(flow: Flow[T], *, waiting: Wait | None = None) -> T:
 
 
 def start(flow: Flow[T], done: Done[T], *, waiting: Wait | None = None) -> None:
-    """Begin ``flow`` and return without waiting; whichever thread brings what it waits for goes on with it.
+    """Begin ``flow`` and return without waiting; the thread that completes what it waits for continues it.
 
     Args:
         flow: the flow, fresh, or one that has already yielded ``waiting``.
-        done: called exactly once, perhaps before this returns, with the result, or with ``None`` and the error,
-            of whatever kind: the thread that goes on with a flow has other things to do than to end with it.
-        waiting: what the flow yielded when somebody else took its first step.
+        done: called exactly once, perhaps before this returns, with the result, or with ``None`` and the error. That
+            may be any ``BaseException``, which must not end the thread that continues the flow.
+        waiting: what the flow yielded, if its first step was taken elsewhere.
 
     """
     if waiting is None:
@@ -174,7 +174,7 @@ def _advance(flow: Flow[T], done: Done[T], step: Callable[[], Wait]) -> None:
         wait = step()
     except StopIteration as end:
         result, error = end.value, None
-    except BaseException as raised:  # noqa: BLE001 - see start: nobody else would be told, and a thread would end
+    except BaseException as raised:  # noqa: BLE001 - see start: else it would be lost, and end a thread
         result, error = None, raised
     else:
         _go_on_after(wait, flow, done)
@@ -186,7 +186,7 @@ def _go_on_after(wait: Wait, flow: Flow[T], done: Done[T]) -> None:
     untouched = threading.Lock()
 
     def go_on(step: Callable[[], Wait]) -> None:
-        # The future and the end of patience may come at once; the first one wins.
+        # The future and the timeout may come at the same time; the first one wins.
         if untouched.acquire(blocking=False):
             if patience is not None:
                 _patience.cancel(patience)
@@ -208,6 +208,6 @@ def _go_on_after(wait: Wait, flow: Flow[T], done: Done[T]) -> None:
 
 
 def is_given_up() -> bool:
-    """Say whether this very task was cancelled, as when the client gave up, and not only what it waits for."""
+    """Say whether this task itself was cancelled, as when the client gave up, and not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,7 +1,7 @@
-"""What callers share, divided so that none of them uses up what another needs.
+"""Divides what callers share, so that none of them uses up what another needs.
 
-Two rules: :class:`Shares` says who may take a place at once, where no caller can
-be kept waiting; :class:`Turns` says whose turn it is, where one can.
+There are two rules: :class:`Shares` decides at once whether a caller may take a place, where
+callers cannot be kept waiting; :class:`Turns` decides whose turn it is, where they can.
 """
 
 import threading
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class Shares:
-    """Places of which a caller may take one more while it holds fewer than are free.
+    """A number of places; a caller may take one more while it holds fewer than are free.
 
-    So a caller alone gets half of them, and the next half of the rest (dynamic thresholds, Choudhury and Hahne 1998):
-    who comes later finds room without anybody having to know how many will come.
+    So a single caller gets half of them, and the next caller half of the rest (dynamic thresholds, Choudhury and Hahne
+    1998): later callers find room, without any need to know how many will come.
 
     Args:
         places: how many there are.
@@ -31,7 +31,7 @@ class Shares:
         fork.register(self)
 
     def take(self, key: Hashable) -> bool:
-        """Take a place for ``key``; say whether it may have one."""
+        """Take a place for ``key``, if it may have one; say whether it may."""
         with self._lock:
             held = self._held.get(key, 0)
             if held >= self._places - self.taken:
@@ -49,7 +49,7 @@ class Shares:
                 del self._held[key]
 
     def after_fork(self) -> None:
-        """Start with every place free: those who have taken one are the parent's."""
+        """Start with every place free: those taken are the parent's."""
         self._lock = threading.Lock()
         self._held: dict[Hashable, int] = {}
         self.taken = 0
@@ -61,13 +61,13 @@ class Shares:
 
 
 class Share:
-    """The places that one caller may take, with the methods of a semaphore."""
+    """One caller's view of the places, with the methods of a semaphore."""
 
     def __init__(self, shares: Shares, key: Hashable) -> None:
         self._shares, self._key = shares, key
 
     def acquire(self, *, blocking: bool = False) -> bool:  # noqa: ARG002 - no caller is kept waiting here
-        """Take a place; say whether there is one."""
+        """Take a place, if there is one for the caller; say whether there was."""
         return self._shares.take(self._key)
 
     def release(self) -> None:
@@ -82,7 +82,7 @@ class Turns(Generic[T]):
 
     Args:
         at_once: how many may be served at a time.
-        at_most: how many may wait. Beyond that the caller with the most waiting loses its latest.
+        at_most: how many may wait. Beyond that the caller with the most waiting items loses its latest one.
 
     """
 
@@ -93,7 +93,7 @@ class Turns(Generic[T]):
         self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
 
     def join(self, key: Hashable, item: T) -> T | None:
-        """Let ``item`` wait for a turn of ``key``; return what must go for it, perhaps ``item`` itself."""
+        """Let ``item`` wait for a turn of ``key``; return the item that loses its place, perhaps ``item`` itself."""
         own = self._queues.setdefault(key, deque())
         own.append(item)
         self._waiting += 1
@@ -103,7 +103,7 @@ class Turns(Generic[T]):
         return self._take(key if len(own) == len(self._queues[longest]) else longest, latest=True)
 
     def next(self) -> T | None:
-        """Return whose turn it is, which is served until :meth:`leave`; ``None`` if none waits."""
+        """Return the item whose turn it is, which is served until :meth:`leave`; ``None`` if none waits."""
         if self._serving == self._at_once or not self._queues:
             return None
         key = next(iter(self._queues))
@@ -114,11 +114,11 @@ class Turns(Generic[T]):
         return item
 
     def leave(self) -> None:
-        """Say that one is no longer served."""
+        """Note that an item is no longer served."""
         self._serving -= 1
 
     def dismiss(self) -> list[T]:
-        """Return all that wait, which wait no longer."""
+        """Remove and return all items that wait."""
         waiting = [item for queue in self._queues.values() for item in queue]
         self._queues.clear()
         self._waiting = 0

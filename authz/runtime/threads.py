@@ -1,4 +1,4 @@
-"""Threads that serve for as long as the process does, whatever what they call may raise."""
+"""Threads that run for as long as the process, whatever their work raises."""
 
 import threading
 import time
@@ -10,9 +10,10 @@ _PAUSE = 1.0
 
 
 def restarting(work: Callable[[], object]) -> Callable[[], None]:
-    """Return a target for a thread: it runs ``work`` until that returns, and begins it anew whenever it raises.
+    """Return a target for a thread: it runs ``work`` until that returns, and restarts it whenever it raises.
 
-    That is logged (``thread_died``). A second passes in between, so that what fails at once does not keep a core busy.
+    Each restart is logged (``thread_died``), and comes after a second, so that work that fails at once does not keep a
+    core busy.
     """
 
     def run() -> None:
@@ -33,5 +34,5 @@ def _tell(error: BaseException) -> None:
         telemetry.event(
             telemetry.ERROR, "thread_died", thread=threading.current_thread().name, **telemetry.cause(error)
         )
-    except BaseException:  # noqa: BLE001 - no memory, or a handler that fails: the work matters more than the word
+    except BaseException:  # noqa: BLE001 - no memory, or a handler that fails: the work matters more than the log
         return

@@ -1,1 +1,1 @@
-"""What is written in a token, and whether its signature holds: pure functions."""
+"""What a token says, and whether its signature is valid: pure functions."""

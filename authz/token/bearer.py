@@ -7,7 +7,7 @@ from authz.call.call import Call
 from authz.errors import TokenMalformedError, TokenMissingError
 from authz.token.jws import MAX_TOKEN_LENGTH
 
-# Those of a compact JWS. No comma: two headers joined into one, as Envoy does, are no token.
+# Those of a compact JWS. No comma: two headers that Envoy joins into one are not a token.
 _TOKEN_CHARACTERS = f"{string.ascii_letters}{string.digits}_.-".encode()
 _MAX_CREDENTIALS = len("Bearer ") + MAX_TOKEN_LENGTH
 
@@ -17,7 +17,7 @@ def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 
     Raises:
         TokenMissingError: there is no ``authorization``.
-        TokenMalformedError: there are several, or the one is not ``Bearer`` and a token.
+        TokenMalformedError: there are several, or it is not ``Bearer`` and a token.
 
     """
     return token_of(_credentials(metadata))
@@ -44,6 +44,6 @@ def token_of(credentials: Sequence[str | bytes]) -> str:
 
 
 def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> list[str | bytes]:
-    # gRPC refuses capitals, but may have begun the RPC: such a copy is no token, and not to be overlooked either.
+    # gRPC refuses names with capitals, but may have begun the RPC already: a second value so named is an error too.
     entries = [entry for entry in metadata if entry[0].lower() == "authorization"]
     return [value for _, value in entries] if any(key == "authorization" for key, _ in entries) else []

@@ -1,6 +1,6 @@
-"""The claims of one M2M access token: what they must say, and the principal they make.
+"""The claims of one M2M access token: what they must say, and the principal that they name.
 
-Pure: the time is an argument. Nothing here is true before the signature has been checked.
+Pure: the time is an argument. The result counts only if the signature has been checked.
 """
 
 import re
@@ -28,16 +28,16 @@ _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRules:
-    """What the claims of a token must be to name a principal.
+    """What the claims of a token must say to name a principal.
 
     Args:
         issuer: the exact ``iss``.
-        audiences: exact values, of which ``aud`` must hold one.
+        audiences: exact values; ``aud`` must hold one of them.
         leeway: seconds by which clocks may differ.
-        max_lifetime: seconds that ``exp - iat`` may be at the most, or ``None`` for any.
-        allow_user_tokens: also accept tokens that stand for a person, as ``profile`` tells them.
-        org_id: what the whole of the organization's id must match.
-        profile: where organization, application and scopes stand.
+        max_lifetime: the most seconds that ``exp - iat`` may be, or ``None`` for any.
+        allow_user_tokens: also accept tokens of persons, which ``profile`` tells apart.
+        org_id: what the organization's whole id must match.
+        profile: which claims hold organization, application and scopes.
 
     """
 
@@ -51,7 +51,7 @@ class ClaimRules:
 
 
 def check_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
-    """Check ``iss`` alone, by exact equality: it decides whose keys may be asked for.
+    """Check ``iss`` alone, by exact equality: it decides whose keys may be fetched.
 
     Raises:
         ClaimError: RFC 7519 section 4.1.1, RFC 9068 section 4.
@@ -64,20 +64,20 @@ def check_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
 def principal_from(
     claims: Mapping[str, Any], rules: ClaimRules, now: float, *, key_id: str = "", key_thumbprint: str = ""
 ) -> Principal:
-    """Check every claim and return whom they name.
+    """Check every claim and return the principal that they name.
 
-    A principal with a ``certificate`` is believed only where the caller has that certificate: nothing here can tell.
+    If the principal has a ``certificate``, the door must check that the caller has it: that is not checked here.
 
     Args:
         claims: the payload of a token whose signature has been checked.
-        rules: what they must be.
+        rules: what the claims must say.
         now: POSIX seconds.
-        key_id: ``kid`` of the key that has checked it.
+        key_id: ``kid`` of the key that verified it.
         key_thumbprint: its thumbprint (RFC 7638).
 
     Raises:
-        TokenExpiredError: ``exp`` has passed, by more than the leeway.
-        ClaimError: any other claim that is missing or wrong.
+        TokenExpiredError: ``exp`` passed longer ago than the leeway.
+        ClaimError: another claim is missing or wrong.
 
     """
     claims = _read_only(claims)
@@ -144,7 +144,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     if name not in claims:
         return None
     value = claims[name]
-    # bool is an int in Python and no time; JSON's null is a value, and no time either. NaN lies in no range.
+    # In Python bool is an int, but it is not a time; nor is JSON's null. NaN lies in no range.
     if type(value) not in (int, float) or not 0 <= value <= MAX_TIME:
         raise ClaimError(name)
     return float(value)
@@ -164,8 +164,8 @@ def _certificate(claims: Mapping[str, Any]) -> str:
         thumbprint = confirmation["x5t#S256"]
         if isinstance(thumbprint, str) and _THUMBPRINT.fullmatch(thumbprint):
             return thumbprint
-    # RFC 7800 section 3.1, RFC 9449 section 7.2: bound to a key that no door here can ask for,
-    # so worthless as a bearer token.
+    # RFC 7800 section 3.1, RFC 9449 section 7.2: the token is bound to a key whose proof no door here can check, so it
+    # must not pass as a bearer token.
     raise ClaimError("cnf", "bound to a key in a way that is not accepted")
 
 
@@ -208,7 +208,7 @@ def _scopes(claims: Mapping[str, Any], profile: TokenProfile) -> frozenset[str]:
     return _words(value)
 
 
-# Few applications, few sets of scopes: remembered tokens share them.
+# There are few sets of scopes: remembered tokens share them.
 @lru_cache(1024)
 def _words(scope: str) -> frozenset[str]:
     return frozenset(scope.split())
@@ -221,7 +221,7 @@ def _required(claims: Mapping[str, Any], name: str) -> Any:
 
 
 def _read_only(claims: Mapping[str, Any]) -> Mapping[str, Any]:
-    # The tokens of one application say most things in the same words: thousands of remembered ones share them.
+    # Most values are the same in all tokens of an application: thousands of remembered tokens share them.
     return MappingProxyType(
         {
             intern(name): value

@@ -1,7 +1,7 @@
-"""The two encodings a token is made of, base64url and JSON, each read in one way only.
+"""The two encodings of a token, base64url and JSON, each read in one way only.
 
-Two readers that disagree about one text are how forged claims pass a
-verifier (CVE-2022-39227), so every freedom that a lenient parser gives is a refusal here.
+Where two parsers disagree about one text, forged claims can pass a verifier (CVE-2022-39227),
+so whatever a lenient parser would let pass is refused here.
 """
 
 import binascii
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 _MAX_DIGITS = 20
 _JSON_BLANKS = b" \t\n\r"
 
-# To the standard alphabet; whatever is not base64url becomes what is not base64 either.
+# To the standard alphabet; characters that are not base64url become ones that are not base64.
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
 
 # RFC 4648 section 3.5: where the last group is not full, its unused bits must be zero.
@@ -20,11 +20,11 @@ _LAST_CHARACTERS = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 
 
 class EncodingError(ValueError):
-    """A text that is not what it must be; the message never quotes it."""
+    """The text is not valid; the message never quotes it."""
 
 
 def base64url_decode(text: str) -> bytes:
-    """Decode unpadded base64url (RFC 7515 section 2), of which each value has exactly one spelling.
+    """Decode unpadded base64url (RFC 7515 section 2); each value has exactly one accepted spelling.
 
     Raises:
         EncodingError: a foreign character, padding, an impossible length, or unused bits that are not zero.
@@ -64,7 +64,7 @@ def json_object(data: bytes, *, max_containers: int = 256) -> dict[str, Any]:
             # Escapes may hold half a character, which no UTF-8 text can.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        # The caller's own stack may be deep already, so the bound above cannot promise enough room.
+        # The stack may be deep already, so the bound above does not rule out a RecursionError.
         raise EncodingError("not strict JSON") from error
     if not isinstance(value, dict):
         raise EncodingError("JSON, but not an object")

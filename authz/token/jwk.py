@@ -1,7 +1,7 @@
-"""JSON Web Keys (RFC 7517): which of an issuer's keys may verify what.
+"""JSON Web Keys (RFC 7517): which of an issuer's keys may verify which signatures.
 
 Pure: turns a parsed JWK Set into the keys that are fit to verify a signature,
-and leaves out, with a word why, every key that is not.
+and leaves out every other key, with the reason.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from authz.token.encoding import base64url_decode
 from authz.token.signature import Check, signature_check
 
 MAX_KEYS = 64
-# Of keys that were left out: as many as fit in a line of a log.
+# The most keys left out that are named: as many as fit in a line of a log.
 _MOST_TOLD = 5
 
 _MIN_RSA_BITS, _MAX_RSA_BITS = 2048, 8192
@@ -35,10 +35,10 @@ _CURVES = {
     ("OKP", "Ed25519"): ("EdDSA", 32, 64),
 }
 
-# "none" and HS* are not here, and nothing that is not here can be asked for.
+# Without "none" and HS*; an algorithm that is not here cannot be configured.
 SUPPORTED_ALGORITHMS = frozenset(_RSA_ALGORITHMS) | {row[0] for row in _CURVES.values()}
 
-# RFC 9864 section 2.2 gives EdDSA with the one curve of ours a name of its own.
+# RFC 9864 section 2.2 gives EdDSA with Ed25519, the one curve supported here, a name of its own.
 _OTHER_NAMES = {"Ed25519": "EdDSA"}
 
 _KID = re.compile(r"[\x20-\x7e]{1,128}", re.ASCII)
@@ -55,10 +55,9 @@ _ROCA_RESIDUES = {prime: {pow(65537, power, prime) for power in range(prime)} fo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationKey:
-    """A public key that passed every rule, and what it is fit for.
+    """A public key that passed every check, and what it may verify.
 
-    Two are equal when they are the same key for the same use: then what one
-    has verified the other vouches for.
+    Two are equal if they are the same key for the same use: then what one has verified is good for the other.
     """
 
     kid: str | None
@@ -69,12 +68,12 @@ class VerificationKey:
 
     def verify(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
         """Say whether ``signature`` is this key's, made with ``algorithm``, which must be one of ``algorithms``."""
-        # An exact length: a signature that is zero-extended or split differently would pass too.
+        # The length must be exact: else a signature that is zero-extended or split differently would pass too.
         if algorithm not in self.algorithms or len(signature) != self.signature_size:
             return False
         try:
             self._checks[algorithm](signature, signing_input)
-        except Exception:  # noqa: BLE001 - InvalidSignature or not, it means no
+        except Exception:  # noqa: BLE001 - whatever is raised, the signature is not verified
             return False
         return True
 
@@ -84,7 +83,7 @@ class KeyRing:
     """The fit keys of one JWK Set, and why the others are not.
 
     Args:
-        keys: by ``kid``, the keys of that name, no two of which are for the same algorithm.
+        keys: by ``kid``, the keys of that name, all for different algorithms.
         dropped: for each key left out, its ``kid`` (or ``None``) and the reason.
 
     """
@@ -100,7 +99,7 @@ class KeyRing:
         """Return the key of that ``kid`` for that algorithm, if there is exactly one.
 
         Args:
-            kid: its name; ``None`` for the only key that there is, whatever its name.
+            kid: its name; ``None`` for the only key of the set, whatever its name.
             algorithm: what the token was signed with; ``None`` for any.
 
         """
@@ -109,7 +108,7 @@ class KeyRing:
         return fit[0] if len(fit) == 1 else None
 
     def knows(self, kid: str | None, thumbprint: str = "") -> bool:
-        """Say whether there is a key of that ``kid``, or the one of that thumbprint unless it is empty."""
+        """Say whether there is a key of that ``kid``; with a thumbprint, whether that very key is there."""
         return any(thumbprint in ("", key.thumbprint) for key in self.keys.get(kid, ()))
 
     def missing(self, kid: str | None) -> KeyNotFoundError:
@@ -117,13 +116,13 @@ class KeyRing:
         return KeyNotFoundError("the keys of this kid are for other algorithms" if kid in self.keys else "")
 
     def why_dropped(self) -> str:
-        """Return in one line which keys were left out, and why; of many the first few."""
+        """Return in one line which keys were left out, and why; if there are many, the first few."""
         told = [f"key {kid!a}: {reason}" for kid, reason in self.dropped[:_MOST_TOLD]]
         more = len(self.dropped) - len(told)
         return "; ".join([*told, f"and {more} more"] if more else told) or "it is empty"
 
     def keeping(self, before: "KeyRing") -> "KeyRing":
-        """Return these keys, of which those that were there ``before`` are the very same objects."""
+        """Return these keys, with the objects of ``before`` for the keys that were there already."""
         kept = {
             kid: tuple(next((old for old in before.keys.get(kid, ()) if old == key), key) for key in keys)
             for kid, keys in self.keys.items()
@@ -131,7 +130,7 @@ class KeyRing:
         return KeyRing(keys=kept, dropped=self.dropped)
 
     def covers(self, key: VerificationKey) -> bool:
-        """Say whether these keys verify whatever ``key`` does."""
+        """Say whether these keys verify all that ``key`` verifies."""
         now = self.keys.get(key.kid, ())
         return any(key.thumbprint == other.thumbprint and key.algorithms <= other.algorithms for other in now)
 
@@ -144,7 +143,7 @@ class KeyRing:
 
 
 def algorithm_name(name: str) -> str:
-    """Return the one name by which this package knows the algorithm ``name``: ``Ed25519`` is ``EdDSA`` (RFC 9864)."""
+    """Return this package's one name of an algorithm: that of ``Ed25519`` is ``EdDSA`` (RFC 9864)."""
     return _OTHER_NAMES.get(name, name)
 
 
@@ -152,7 +151,7 @@ def check_algorithms(algorithms: Collection[str]) -> frozenset[str]:
     """Return ``algorithms`` as a set.
 
     Raises:
-        ConfigError: none, or one that is not an asymmetric signature algorithm of this module.
+        ConfigError: there is none, or one is not an asymmetric signature algorithm of this module.
 
     """
     names = set(map(algorithm_name, (algorithms,) if isinstance(algorithms, str) else algorithms))
@@ -166,7 +165,7 @@ def check_algorithms(algorithms: Collection[str]) -> frozenset[str]:
 
 
 def is_kid(kid: str) -> bool:
-    """Say whether ``kid`` is one that this package handles: 1 to 128 printable ASCII characters."""
+    """Say whether this package accepts ``kid``: 1 to 128 printable ASCII characters."""
     return _KID.fullmatch(kid) is not None
 
 
@@ -203,21 +202,21 @@ def parse_jwks(document: Mapping[str, Any]) -> KeyRing:
 
 
 def _merged(twins: list[VerificationKey]) -> VerificationKey:
-    """Return the one key that is listed several times under one ``kid``: for each algorithm that a listing names."""
+    """Return one key that is listed several times under one ``kid``, for each algorithm that a listing names."""
     # RFC 8725 section 3.1: a listing without alg adds nothing to one that says what the key is for.
     listings = [key for key in twins if len(key.algorithms) == 1] or twins
     return replace(listings[0], algorithms=frozenset().union(*(key.algorithms for key in listings)))
 
 
 def _distinct(keys: Collection[VerificationKey]) -> list[VerificationKey]:
-    """Return what the keys of one ``kid`` are for but for what two of them are for: nothing could choose there."""
+    """Return the keys of one ``kid``, each without the algorithms that two of them share: no token could choose."""
     counts = Counter(itertools.chain.from_iterable(key.algorithms for key in keys))
     single = {name for name, count in counts.items() if count == 1}
     return [replace(key, algorithms=key.algorithms & single) for key in keys if key.algorithms & single]
 
 
 def parse_jwk(member: object) -> VerificationKey:
-    """Read one JWK, whose members that are ``null`` count as absent.
+    """Read one JWK; members that are ``null`` count as absent.
 
     Raises:
         ValueError: the key is not fit to verify; the message says why and quotes nothing of it.
@@ -245,7 +244,7 @@ def parse_jwk(member: object) -> VerificationKey:
             _unfit("alg is not one that fits this key")
     try:
         jwk = JWK(kty=member["kty"], **material)
-        # Builds the key object now, so that a point off the curve fails here.
+        # Builds the key object now, so that a point that is not on the curve fails here.
         public_key = jwk.get_op_key("verify")
     except Exception:  # noqa: BLE001 - jwcrypto and cryptography raise whatever the numbers provoke
         _unfit("not a valid key")
@@ -259,14 +258,14 @@ def parse_jwk(member: object) -> VerificationKey:
 
 
 def _check_use(member: Mapping[str, Any]) -> None:
-    # RFC 7517 sections 4.2 and 4.3: both are optional, and must agree where both are there.
+    # RFC 7517 sections 4.2 and 4.3: both are optional, and must agree if both are there.
     if member.get("use", "sig") != "sig":
         _unfit("use is not sig")
     operations = member.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         _unfit("key_ops does not name verify")
     if any(operation not in ("sign", "verify") for operation in operations):
-        # Section 4.3: nor is a key for unrelated operations that does not say its use.
+        # Section 4.3: a key without a use must not be for unrelated operations.
         _unfit("use and key_ops disagree" if "use" in member else "key_ops names more than signatures")
 
 
@@ -280,7 +279,7 @@ def _rsa(member: Mapping[str, Any]) -> tuple[frozenset[str], int, dict[str, str]
     if not (_MIN_EXPONENT <= exponent < _MAX_EXPONENT and exponent % 2):
         _unfit("an RSA exponent must be odd, at least 65537 and below 2^32")
     if all(modulus % prime in residues for prime, residues in _ROCA_RESIDUES.items()):
-        _unfit("an RSA key of a generator known to be weak")
+        _unfit("an RSA key from a generator known to be weak")
     material = {"n": member["n"], "e": member["e"]}
     return frozenset(_RSA_ALGORITHMS), (modulus.bit_length() + 7) // 8, material
 

@@ -1,7 +1,7 @@
 """Compact JWS (RFC 7515), read strictly: its syntax, its header, its signature.
 
-Pure: no clock, no I/O, no state. Which keys are the issuer's is for
-:mod:`authz.issuer.keys` to say, what the payload means for :mod:`authz.token.claims`.
+Pure: no clock, no I/O, no state. :mod:`authz.issuer.keys` knows the issuer's keys,
+:mod:`authz.token.claims` what the payload means.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ MAX_TOKEN_LENGTH = 8192
 
 _DOTS = 2
 
-# Whether at+jwt is required (RFC 9068 section 4) -> what is taken; WorkOS sends none.
+# Whether at+jwt is required (RFC 9068 section 4) -> the accepted types; WorkOS sends none.
 _TYPES = {True: ("at+jwt",), False: ("at+jwt", "jwt")}
 
 # crit and b64 change how a JWS is read; the key members let a token bring its own key;
@@ -27,10 +27,10 @@ REFUSED_HEADERS = ("crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "cty
 
 
 def digest_of(token: str) -> bytes:
-    """Return what ``token`` is remembered by: a hash, since a process's memory is no place to keep credentials.
+    """Return the hash by which ``token`` is remembered, so that memory holds no credentials.
 
     Raises:
-        TokenMalformedError: it is too long to be one, or not ASCII.
+        TokenMalformedError: it is too long, or not ASCII.
 
     """
     if len(token) > MAX_TOKEN_LENGTH or not token.isascii():
@@ -39,7 +39,7 @@ def digest_of(token: str) -> bytes:
 
 
 class CompactJWS(NamedTuple):
-    """A JWS whose syntax and header are right, and whose signature nobody has checked yet."""
+    """A JWS with valid syntax and header, and a signature that is not checked yet."""
 
     algorithm: str
     kid: str | None
@@ -51,7 +51,7 @@ class CompactJWS(NamedTuple):
 def parse_compact(
     token: str, algorithms: Collection[str], *, require_kid: bool = True, require_at_jwt: bool = False
 ) -> CompactJWS:
-    """Take ``token`` apart, refusing whatever is not one canonical compact JWS.
+    """Parse ``token``, and refuse whatever is not one canonical compact JWS.
 
     Args:
         token: at most 8192 characters.
@@ -60,18 +60,18 @@ def parse_compact(
         require_at_jwt: refuse a header whose ``typ`` is not ``at+jwt`` (RFC 9068 section 4).
 
     Raises:
-        TokenMalformedError: RFC 7515 sections 2 to 4 and 7.1, or a header parameter that has no place here.
+        TokenMalformedError: RFC 7515 sections 2 to 4 and 7.1, or a header parameter that is not accepted.
         AlgorithmNotAllowedError: ``alg`` is not in ``algorithms``.
 
     """
     header, _, rest = token.partition(".")
     payload, _, signature = rest.partition(".")
-    # Without a payload it is a JWS whose content travels elsewhere (RFC 7515 appendix F).
+    # Without a payload it is a JWS with detached content (RFC 7515 appendix F).
     if len(token) > MAX_TOKEN_LENGTH or token.count(".") != _DOTS or not payload:
         raise TokenMalformedError("not a compact JWS of three segments and a bounded length")
     try:
         algorithm, kid = _header(header, frozenset(algorithms), require_kid, require_at_jwt)
-        # The payload first: what is not ASCII is refused there, and not by the codec.
+        # The payload first, because its decoder refuses what is not ASCII.
         content = base64url_decode(payload)
         signing_input = token[: -len(signature) - 1].encode("ascii")
         return CompactJWS(algorithm, kid, content, signing_input, base64url_decode(signature))
@@ -89,7 +89,7 @@ def verify_compact(token: str, jwks: Mapping[str, Any], algorithms: Collection[s
 
     Raises:
         UnauthenticatedError: one of its subclasses says why.
-        ConfigError: ``algorithms`` holds a name that can never be allowed.
+        ConfigError: ``algorithms`` holds a name that may not be allowed.
         ValueError: ``jwks`` is neither a JWK Set nor a JWK.
 
     """
@@ -106,7 +106,7 @@ def check_signature(jws: CompactJWS, key: VerificationKey) -> None:
     """Check that ``key`` has signed ``jws``.
 
     Raises:
-        BadSignatureError: it did not sign this, or is for another algorithm (RFC 8725 section 3.1).
+        BadSignatureError: it has not, or it is for another algorithm (RFC 8725 section 3.1).
 
     """
     if not key.verify(jws.algorithm, jws.signing_input, jws.signature):

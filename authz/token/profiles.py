@@ -1,8 +1,8 @@
-"""How issuers write their access tokens: where organization and application stand, and what marks a person's token.
+"""How issuers write their access tokens: which claims name organization and application, and what marks a person's.
 
-A person's token of the same issuer has the same keys and perhaps the same audience, with an organization that the
-person chose (RFC 8725 section 3.12). So each profile says what only an application's token has. Where an issuer does
-not always write that, its tokens are refused until it is configured to.
+A person's token is signed by the same issuer's keys and may have the same audience, with an organization that the
+person chose (RFC 8725 section 3.12). So each profile says what only an application's token has. Tokens without it are
+refused, until their issuer is configured to write it.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,7 +15,7 @@ from authz.errors import ConfigError
 ProfileName = Literal["workos", "auth0", "entra", "keycloak", "okta"]
 
 CLIENT_ID = "{client_id}"
-"""Stands, in :attr:`TokenProfile.application`, for the application that the token names."""
+"""In :attr:`TokenProfile.application`, stands for the application that the token names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +26,10 @@ class TokenProfile:
         org_id: the claim that names the organization.
         client_id: the claim that names the application.
         is_client_id_optional: whether ``sub`` names the application where the claim ``client_id`` is missing.
-        scopes: the claims that may hold the scopes, as a string or a list; the first that is there counts.
+        scopes: the claims that may hold the scopes, as a string or a list; the first one present counts.
         application: by claim, the value that it must have in an application's token.
         person: claims that only a person's token has.
-        person_subjects: how only a person's ``sub`` begins.
+        person_subjects: prefixes that only a person's ``sub`` has.
 
     Raises:
         ConfigError: the name of a claim is empty.
@@ -62,7 +62,7 @@ PROFILES: Mapping[str, TokenProfile] = MappingProxyType(
         "auth0": TokenProfile(
             client_id="azp", application={"sub": f"{CLIENT_ID}@clients", "gty": "client-credentials"}
         ),
-        # The optional claim idtyp is there only where the API's registration asks for it.
+        # Entra writes the optional claim idtyp only if the API's registration asks for it.
         "entra": TokenProfile(client_id="azp", scopes=("roles",), application={"idtyp": "app"}, person=("scp",)),
         # The service account's mappers write client_id; sub is the service account's own id.
         "keycloak": TokenProfile(application={"azp": CLIENT_ID}, person=("sid", "session_state")),
@@ -73,14 +73,14 @@ PROFILES: Mapping[str, TokenProfile] = MappingProxyType(
 
 
 def profile_of(profile: TokenProfile | str, **changes: Any) -> TokenProfile:
-    """Return a profile, with other names of claims where these are given.
+    """Return a profile, with other names of claims if given.
 
     Args:
-        profile: one, or the name of one of :data:`PROFILES`.
+        profile: a profile, or a name in :data:`PROFILES`.
         changes: fields of :class:`TokenProfile`; those that are ``None`` change nothing.
 
     Raises:
-        ConfigError: there is none of that name, or a change is none.
+        ConfigError: there is no profile of that name, or a name of a claim is empty.
 
     """
     if isinstance(profile, str):

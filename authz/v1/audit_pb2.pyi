@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class WatchRequest(_message.Message):
-    """Which decisions to send: those that match every list which is not empty. A list
+    """Which decisions to send: those that match every list that is not empty. A list
     has at most 100 items.
     """
 
@@ -46,7 +46,7 @@ class WatchRequest(_message.Message):
 
     @_builtins.property
     def method_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Whose method begins with one of these, such as `/acme.ledger.v1.`."""
+        """About methods that begin with one of these, such as `/acme.ledger.v1.`."""
 
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -78,8 +78,8 @@ class WatchResponse(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     DROPPED_FIELD_NUMBER: _builtins.int
     dropped: _builtins.int
-    """How many that match are missing before this one, because the watcher was too
-    slow.
+    """How many matching decisions are missing before this one, because the watcher
+    was too slow.
     """
     @_builtins.property
     def decision(self) -> _decision_pb2.Decision: ...

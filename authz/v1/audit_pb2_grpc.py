@@ -47,11 +47,11 @@ class AuditServicer(object):
     """
 
     def Watch(self, request, context):
-        """Sends decisions from now on, until the caller has seen enough.
+        """Sends decisions from now on, until the watcher cancels.
 
-        The initial metadata comes when watching has begun. A watcher that is slow
-        loses decisions, the oldest first, and is told how many; it never keeps a
-        decision waiting. RESOURCE_EXHAUSTED means that too many watch already.
+        The initial metadata comes when watching has begun. A slow watcher loses
+        decisions, the oldest first, and learns how many; it never delays a
+        decision. RESOURCE_EXHAUSTED means that there are too many watchers already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

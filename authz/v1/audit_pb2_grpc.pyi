@@ -34,11 +34,11 @@ class AuditStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditAsyncStub: ...
     Watch: _grpc.UnaryStreamMultiCallable[_audit_pb2.WatchRequest, _audit_pb2.WatchResponse]
-    """Sends decisions from now on, until the caller has seen enough.
+    """Sends decisions from now on, until the watcher cancels.
 
-    The initial metadata comes when watching has begun. A watcher that is slow
-    loses decisions, the oldest first, and is told how many; it never keeps a
-    decision waiting. RESOURCE_EXHAUSTED means that too many watch already.
+    The initial metadata comes when watching has begun. A slow watcher loses
+    decisions, the oldest first, and learns how many; it never delays a
+    decision. RESOURCE_EXHAUSTED means that there are too many watchers already.
     """
 
 @_typing.type_check_only
@@ -47,11 +47,11 @@ class AuditAsyncStub(AuditStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Watch: _aio.UnaryStreamMultiCallable[_audit_pb2.WatchRequest, _audit_pb2.WatchResponse]  # type: ignore[assignment]
-    """Sends decisions from now on, until the caller has seen enough.
+    """Sends decisions from now on, until the watcher cancels.
 
-    The initial metadata comes when watching has begun. A watcher that is slow
-    loses decisions, the oldest first, and is told how many; it never keeps a
-    decision waiting. RESOURCE_EXHAUSTED means that too many watch already.
+    The initial metadata comes when watching has begun. A slow watcher loses
+    decisions, the oldest first, and learns how many; it never delays a
+    decision. RESOURCE_EXHAUSTED means that there are too many watchers already.
     """
 
 class AuditServicer(metaclass=_abc_1.ABCMeta):
@@ -63,11 +63,11 @@ class AuditServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_pb2.WatchResponse], _abc.AsyncIterator[_audit_pb2.WatchResponse]]:
-        """Sends decisions from now on, until the caller has seen enough.
+        """Sends decisions from now on, until the watcher cancels.
 
-        The initial metadata comes when watching has begun. A watcher that is slow
-        loses decisions, the oldest first, and is told how many; it never keeps a
-        decision waiting. RESOURCE_EXHAUSTED means that too many watch already.
+        The initial metadata comes when watching has begun. A slow watcher loses
+        decisions, the oldest first, and learns how many; it never delays a
+        decision. RESOURCE_EXHAUSTED means that there are too many watchers already.
         """
 
 def add_AuditServicer_to_server(servicer: AuditServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,12 +23,12 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Decision(_message.Message):
-    """One decision about one call, for whoever audits them.
+    """One decision about one call, for auditing.
 
     The fields `rpc_method` to `authorized` are those of a gRPC audit log (gRFC
-    A59). The message holds no token, and nothing of what a token says but who
-    calls, its scopes, and the ids of token and key. Where that is not known,
-    because no token could be believed, strings and lists are empty.
+    A59). The message holds no token, and no claims but the caller, the scopes, and
+    the ids of token and key. If the caller is not known, because there was no valid
+    token, strings and lists are empty.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -43,9 +43,9 @@ class Decision(_message.Message):
         VERDICT_ALLOWED: Decision._Verdict.ValueType  # 1
         VERDICT_DENIED: Decision._Verdict.ValueType  # 2
         VERDICT_UNDECIDED: Decision._Verdict.ValueType  # 3
-        """Nobody could say, because the issuer could not be asked."""
+        """No verdict was possible, because the issuer could not be asked, for example."""
         VERDICT_FAILED: Decision._Verdict.ValueType  # 4
-        """Something unforeseen; the call was refused."""
+        """Something unforeseen happened; the call was refused."""
 
     class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
         """The outcome, in a word."""
@@ -54,9 +54,9 @@ class Decision(_message.Message):
     VERDICT_ALLOWED: Decision.Verdict.ValueType  # 1
     VERDICT_DENIED: Decision.Verdict.ValueType  # 2
     VERDICT_UNDECIDED: Decision.Verdict.ValueType  # 3
-    """Nobody could say, because the issuer could not be asked."""
+    """No verdict was possible, because the issuer could not be asked, for example."""
     VERDICT_FAILED: Decision.Verdict.ValueType  # 4
-    """Something unforeseen; the call was refused."""
+    """Something unforeseen happened; the call was refused."""
 
     class _Event:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -68,8 +68,8 @@ class Decision(_message.Message):
         EVENT_DECISION: Decision._Event.ValueType  # 1
         """Whether a call may begin."""
         EVENT_STREAM_ENDED: Decision._Event.ValueType  # 2
-        """That a stream which had been allowed must end: its token has expired, or
-        was withdrawn. `reason` says which.
+        """That a stream that was allowed must end, because its token has expired or
+        was withdrawn, for example. `reason` says which.
         """
 
     class Event(_Event, metaclass=_EventEnumTypeWrapper):
@@ -79,8 +79,8 @@ class Decision(_message.Message):
     EVENT_DECISION: Decision.Event.ValueType  # 1
     """Whether a call may begin."""
     EVENT_STREAM_ENDED: Decision.Event.ValueType  # 2
-    """That a stream which had been allowed must end: its token has expired, or
-    was withdrawn. `reason` says which.
+    """That a stream that was allowed must end, because its token has expired or
+    was withdrawn, for example. `reason` says which.
     """
 
     class _Door:
@@ -116,7 +116,7 @@ class Decision(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         SOURCE_UNSPECIFIED: Decision._Source.ValueType  # 0
         SOURCE_NONE: Decision._Source.ValueType  # 1
-        """Nothing that could be believed."""
+        """No valid credentials."""
         SOURCE_PUBLIC: Decision._Source.ValueType  # 2
         """A public method, which anybody may call."""
         SOURCE_PROXY: Decision._Source.ValueType  # 3
@@ -126,14 +126,14 @@ class Decision(_message.Message):
         SOURCE_SIGNATURE: Decision._Source.ValueType  # 5
         """A signature that was checked for this call."""
         SOURCE_INTROSPECTION: Decision._Source.ValueType  # 6
-        """The issuer's word (RFC 7662), on top of either."""
+        """The issuer's answer about the token (RFC 7662), in addition to these."""
 
     class Source(_Source, metaclass=_SourceEnumTypeWrapper):
         """What the verdict rests on."""
 
     SOURCE_UNSPECIFIED: Decision.Source.ValueType  # 0
     SOURCE_NONE: Decision.Source.ValueType  # 1
-    """Nothing that could be believed."""
+    """No valid credentials."""
     SOURCE_PUBLIC: Decision.Source.ValueType  # 2
     """A public method, which anybody may call."""
     SOURCE_PROXY: Decision.Source.ValueType  # 3
@@ -143,7 +143,7 @@ class Decision(_message.Message):
     SOURCE_SIGNATURE: Decision.Source.ValueType  # 5
     """A signature that was checked for this call."""
     SOURCE_INTROSPECTION: Decision.Source.ValueType  # 6
-    """The issuer's word (RFC 7662), on top of either."""
+    """The issuer's answer about the token (RFC 7662), in addition to these."""
 
     TIME_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
@@ -173,13 +173,13 @@ class Decision(_message.Message):
     request; its first 512 characters.
     """
     principal: _builtins.str
-    """Who calls: the token's `sub` claim."""
+    """The caller: the token's `sub` claim."""
     policy_name: _builtins.str
     """The name of the policy that decided, if one did."""
     matched_rule: _builtins.str
     """The name of its rule that matched, if one did."""
     authorized: _builtins.bool
-    """Whether the call was let through."""
+    """Whether the call was allowed."""
     verdict: Global___Decision.Verdict.ValueType
     code: _builtins.int
     """The gRPC status that the caller got, a `google.rpc.Code`."""
@@ -195,8 +195,8 @@ class Decision(_message.Message):
     """The `kid` of the issuer's key that signed the token."""
     source: Global___Decision.Source.ValueType
     shadow_verdict: Global___Decision.Verdict.ValueType
-    """What a policy on trial says, which has no say; unspecified where none was
-    asked. `VERDICT_UNDECIDED` if nobody could tell, `VERDICT_FAILED` if it failed.
+    """The verdict of a policy on trial, which has no effect; unspecified if none was
+    asked. `VERDICT_UNDECIDED` if it could not decide, `VERDICT_FAILED` if it failed.
     """
     shadow_rule: _builtins.str
     """The name of its rule that matched, if one did."""
@@ -206,7 +206,7 @@ class Decision(_message.Message):
 
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the token was granted, sorted."""
+        """The token's scopes, sorted."""
 
     @_builtins.property
     def key_age(self) -> _duration_pb2.Duration:

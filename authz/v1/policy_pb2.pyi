@@ -22,8 +22,8 @@ Who may call what, written where the API is declared.
     string organization_id = 1 [(authz.v1.organization) = true];
   }
 
-Options hold nothing secret, but they travel with every descriptor, so whoever
-may use server reflection can read them.
+Options hold nothing secret, but they are part of every descriptor, so all
+clients that may use server reflection can read them.
 """
 
 from collections import abc as _abc
@@ -47,10 +47,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Access(_message.Message):
-    """What a caller must have. Every list that is not empty must be met, and one of
-    its items meets it; a caller with a good token meets a declaration that asks
-    for nothing. Where neither a method nor its service has a declaration, nobody
-    may call unless a policy file says so.
+    """What a caller must have: one item of every list that is not empty. A caller with
+    any good token meets a declaration that asks for nothing. If neither a method
+    nor its service has a declaration, callers may call it only if a policy file
+    says so.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -65,7 +65,7 @@ class Access(_message.Message):
     """Whether anybody may call, without a token. Nothing else can be asked for then."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Alternatives, each a set of scopes that must all be held, separated by
+        """Alternatives, each a set of scopes that the token must hold, separated by
         spaces: `scopes: ["orders:write", "orders:read orders:export"]`.
         """
 
@@ -83,7 +83,7 @@ class Access(_message.Message):
 
     @_builtins.property
     def introspect(self) -> Global___Introspect:
-        """Whether the issuer is asked, and how often, if the token has been withdrawn."""
+        """Whether, and how often, to ask the issuer if the token has been withdrawn."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Introspect(_message.Message):
         IF_UNAVAILABLE_DENY: Introspect._IfUnavailable.ValueType  # 1
         """The call is refused as UNAVAILABLE."""
         IF_UNAVAILABLE_LOCAL: Introspect._IfUnavailable.ValueType  # 2
-        """The signature is believed."""
+        """The signature alone is trusted."""
 
     class IfUnavailable(_IfUnavailable, metaclass=_IfUnavailableEnumTypeWrapper):
         """What happens while the issuer cannot be asked."""
@@ -132,15 +132,15 @@ class Introspect(_message.Message):
     IF_UNAVAILABLE_DENY: Introspect.IfUnavailable.ValueType  # 1
     """The call is refused as UNAVAILABLE."""
     IF_UNAVAILABLE_LOCAL: Introspect.IfUnavailable.ValueType  # 2
-    """The signature is believed."""
+    """The signature alone is trusted."""
 
     MAX_AGE_FIELD_NUMBER: _builtins.int
     IF_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     if_unavailable: Global___Introspect.IfUnavailable.ValueType
     @_builtins.property
     def max_age(self) -> _duration_pb2.Duration:
-        """How old the issuer's word may be, at most 30 seconds. Every call asks if this
-        is absent or 0. In an option that is `{seconds: 5}`: "5s" is for JSON.
+        """How old the issuer's answer may be, at most 30 seconds. If this is absent or
+        0, every call asks. In an option, write `{seconds: 5}`; "5s" is for JSON.
         """
 
     def __init__(
@@ -161,14 +161,14 @@ DEFAULT_ACCESS_FIELD_NUMBER: _builtins.int
 ACCESS_FIELD_NUMBER: _builtins.int
 ORGANIZATION_FIELD_NUMBER: _builtins.int
 default_access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.ServiceOptions, Global___Access]
-"""What every method of the service asks for that does not say so itself. Each
-field of a method's own `access` that is set takes the place of this one's.
+"""What methods of the service ask for. Each field that a method sets in its own
+`access` replaces the field here.
 """
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Access]
 """What the method asks for."""
 organization: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """The field names the organization that a request is about, by its id or by the
-owner's own id for it. It must be the caller's own: a request that names
-another is refused before its handler sees it. Strings only; of a map it is
-the values. An empty string names nobody and is let through.
+API owner's own id for it. It must be the caller's own: a request that names
+another is refused before its handler sees it. For strings only; in a map, the
+values count. An empty string names no organization, and is allowed.
 """

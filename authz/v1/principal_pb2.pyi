@@ -23,18 +23,18 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class Principal(_message.Message):
     """The caller of one request, after its access token has been verified.
 
-    Whoever verified the token (an interceptor, or the ext_authz server in front
-    of Envoy) hands this message on as the value of the `x-authz-principal-bin`
+    The verifier of the token (an interceptor, or the ext_authz server that Envoy
+    asks) passes on this message as the value of the `x-authz-principal-bin`
     metadata. gRPC libraries decode binary metadata for you; over plain HTTP the
     header holds the serialized message in base64 (standard alphabet; padding may
     be missing).
 
-    Trust the message only where nobody but the verifier can set that metadata:
-    it carries no signature of its own. It holds no secret either: the token
-    cannot be rebuilt from it.
+    Trust the message only where callers cannot set that metadata, but only the
+    verifier can: it has no signature of its own. It holds no secret either: the
+    token cannot be rebuilt from it.
 
-    A string that the token did not carry is empty, a list is empty, and a time
-    is absent.
+    For a claim that the token lacks, a string or a list is empty, and a time is
+    absent.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -52,8 +52,8 @@ class Principal(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     OMITTED_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
-    """The organization the caller acts for. Never empty. Use this, and only this,
-    to decide whose data a request may touch.
+    """The organization that the caller acts for. Never empty. Use this, and only
+    this, to decide whose data a request may touch.
     """
     client_id: _builtins.str
     """The M2M application that obtained the token. One organization may own many."""
@@ -66,12 +66,12 @@ class Principal(_message.Message):
     key_id: _builtins.str
     """The `kid` of the issuer's key that signed the token."""
     tenant: _builtins.str
-    """The API owner's own id for the organization. Not from the token: the
-    verifier's policy knows it.
+    """The API owner's own id for the organization. It is not from the token, but
+    from the verifier's policy or directory.
     """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the token was granted, one scope per element, in the token's order."""
+        """The token's scopes, one per element, sorted."""
 
     @_builtins.property
     def audience(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -89,10 +89,10 @@ class Principal(_message.Message):
 
     @_builtins.property
     def omitted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names of those fields above that were left out, since a backend takes
-        no more than so many bytes of metadata; gRPC's default is 8 KiB. They are
-        then empty here, whatever the token says. Today that is `scopes` or nothing;
-        the metadata `x-scopes` holds all of them in any case.
+        """The names of fields above that were left out, because backends limit the
+        bytes of metadata; gRPC's default is 8 KiB. These fields are empty here,
+        whatever the token says. Today that is `scopes` or nothing; the metadata
+        `x-scopes` holds all scopes in any case.
         """
 
     def __init__(

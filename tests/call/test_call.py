@@ -87,7 +87,7 @@ def test_entries_are_pairs_with_names():
 
 
 class Counted:
-    """Metadata that counts how many of its entries anybody has looked at."""
+    """Metadata that counts how many of its entries are read."""
 
     def __init__(self, *entries):
         self._entries = entries

@@ -75,7 +75,7 @@ def test_any_time_a_token_may_have_fits_a_timestamp(seconds):
     assert message.expires_at.ToJsonString()
 
 
-def test_nothing_is_said_of_nobody():
+def test_unknown_caller_has_no_trusted_metadata():
     assert TRUSTED.entries(ANONYMOUS) == ()
 
 
@@ -144,7 +144,7 @@ def test_whatever_is_written_is_reserved():
 
 
 def test_a_proxy_removes_what_grpc_gateway_would_turn_into_a_trusted_name():
-    """A9: whatever it takes away, it takes away with the prefixes."""
+    """A9: Envoy removes each name with the gateway's prefixes, too."""
     assert len(TRUSTED.prefixed) == 2 * len(TRUSTED.removed)
     assert {"grpc-metadata-x-org-id", "grpcgateway-x-authz-principal-bin"} <= set(TRUSTED.prefixed)
     assert set(TRUSTED.forgeable) == TRUSTED.reserved | {
@@ -216,7 +216,7 @@ def with_scopes(characters, **changes):
 
 
 def size_of(entries):
-    """Return what they have by RFC 9113 section 6.5.2, binary values in base64."""
+    """Return the size of the entries by RFC 9113 section 6.5.2, with binary values in base64."""
     return sum(
         32 + len(key) + len(value if isinstance(value, str) else base64.b64encode(value)) for key, value in entries
     )

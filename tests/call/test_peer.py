@@ -19,7 +19,7 @@ def peer_with(certificate, address=TCP):
     return Peer.of(address, {"x509_pem_cert": [certificate.chain], "transport_security_type": [b"ssl"]})
 
 
-def test_a_peer_without_a_certificate_is_nobody():
+def test_a_peer_without_a_certificate_has_no_identity():
     assert Peer.of(TCP, {}) == Peer()
 
 
@@ -30,7 +30,7 @@ def test_an_empty_list_is_no_certificate(certificates):
 
 @pytest.mark.parametrize("name", ["x509_common_name", "x509_subject_alternative_name", "peer_spiffe_id"])
 def test_only_the_certificate_itself_is_read(name):
-    """What else the transport tells is said in more than one way."""
+    """The transport's other entries mix values of several kinds."""
     assert Peer.of(TCP, {name: [GATEWAY.encode()]}) == Peer()
 
 
@@ -54,7 +54,7 @@ def test_a_certificate_has_a_thumbprint(authority):
 
 
 def test_only_the_first_certificate_is_the_peers(authority):
-    """What follows it are its authorities'."""
+    """The certificates after it are its CAs'."""
     first, second = authority.issue(*uris(GATEWAY)), authority.issue(*uris("spiffe://cluster.local/other"))
 
     assert Peer.of(TCP, {"x509_pem_cert": [first.chain, second.chain]}).spiffe_id == GATEWAY
@@ -116,7 +116,7 @@ def test_dns_names_are_in_lower_case(authority):
     ],
 )
 def test_other_names_are_no_dns_names(authority, names):
-    """Nor ever is the common name."""
+    """The common name never is, either."""
     assert peer_with(authority.issue(*names, common_name="gateway.example")).dns_names == frozenset()
 
 
@@ -130,7 +130,7 @@ def test_other_names_are_no_dns_names(authority, names):
     ],
 )
 def test_policies_compare_one_kind_of_name(authority, names, principals):
-    """The first that is there: gRFC A41."""
+    """The first kind that is present counts: gRFC A41."""
     assert peer_with(authority.issue(*names)).principals == principals
 
 

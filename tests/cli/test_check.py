@@ -1,4 +1,4 @@
-"""``authz check``, asking real servers: what it says of a verdict, and that it repeats no token."""
+"""``authz check`` with real servers: how it explains a verdict, and that it repeats no token."""
 
 import ast
 import base64

@@ -1,4 +1,4 @@
-"""How the commands write their log: one line per event, whoever logs it."""
+"""How the commands write their log: one line per event, from any library."""
 
 import contextlib
 import json
@@ -269,7 +269,7 @@ def test_what_an_operator_must_know_is_never_left_out(clock: ManualClock) -> Non
     assert all(sampling.filter(record) for _ in range(100))
 
 
-def test_log_that_nobody_reads_makes_nobody_wait(capfd: pytest.CaptureFixture[str]) -> None:
+def test_log_without_a_reader_delays_no_caller(capfd: pytest.CaptureFixture[str]) -> None:
     reading, writing = os.pipe()
     stderr, sys.stderr = sys.stderr, os.fdopen(writing, "w", buffering=1)
     try:
@@ -281,7 +281,7 @@ def test_log_that_nobody_reads_makes_nobody_wait(capfd: pytest.CaptureFixture[st
 
         assert not logger.is_alive()
     finally:
-        # Whoever waits for a reader learns that there is none.
+        # The thread that waits for a reader learns that there is none.
         os.close(reading)
         end()
         with contextlib.suppress(BrokenPipeError):
@@ -316,7 +316,7 @@ def test_after_a_full_disk_every_line_is_whole_but_one_and_the_next_says_how_man
 
 
 def log_event(name: str, value: object) -> None:
-    """Log ``value``, which nothing looks at before it is written."""
+    """Log ``value``, which is not read before it is written."""
     logging.getLogger("authz").info(name, extra={"event": name, "fields": {"value": value}})
 
 

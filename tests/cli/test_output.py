@@ -1,4 +1,4 @@
-"""What callers, issuers, servers and files say does nothing on a terminal, whichever command prints it."""
+"""Text from callers, issuers, servers and files has no effect on a terminal, in any command."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def rogue(attack: str) -> Iterator[str]:
-    """Serve an answer to every check that has the attack wherever there may be text; yield the address."""
+    """Serve an answer with the attack in every text of it; yield the address."""
     answer = CheckResponse()
     answer.status.code, answer.status.message = 7, f"no{attack}access"
     header = answer.denied_response.headers.add().header

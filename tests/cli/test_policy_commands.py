@@ -73,15 +73,15 @@ method /ledger/List
 organization {ORG} (tenant t-1, groups trial)
 deny_rules:
   - no-imports: does not match
-      request.paths: /ledger/List is not like */Import
+      request.paths: /ledger/List does not match */Import
 allow_rules:
   + ledger: matches, and decides
   - gold: does not match
-      request.paths: /ledger/List is not like /gold
+      request.paths: /ledger/List does not match /gold
       request.headers x-tier: is not sent
   - mesh: does not match
       source.principals: the caller's certificate is not known
-      request.paths: /ledger/List is not like /mesh
+      request.paths: /ledger/List does not match /mesh
 """,
         "",
     )
@@ -221,7 +221,7 @@ def test_what_would_change_is_printed(run: Run, tmp_path: Path) -> None:
         f"""\
 2 /ledger/List {ORG}: allowed by ledger -> denied
 1 '/ledger/\\x1b[2J' {ORG}: allowed by ledger -> denied
-note: 1 lines are no decisions
+note: 1 lines are not decisions
 note: 1 not replayed: no organization, so no policy was asked
 note: 1 not replayed: refused or left undecided for another reason than a rule
 note: 1 not replayed: they depend on headers or certificates, which the log does not hold
@@ -316,7 +316,7 @@ method {SERVICE}/ListEntries
 organization {ORG}
 deny_rules:
   - no-imports: does not match
-      request.paths: {SERVICE}/ListEntries is not like */ImportEntries
+      request.paths: {SERVICE}/ListEntries does not match */ImportEntries
 proto:
   + proto:{SERVICE}/ListEntries: matches, and decides
 """,
@@ -356,7 +356,7 @@ def test_protos_have_tests_too(run: Run, tmp_path: Path, api: str) -> None:
     assert run("test", "--descriptors", api, "--tests", "api.test.yaml") == (0, "1 passed, 0 failed\n", "")
     assert run("test", "--descriptors", api)[::2] == (
         2,
-        "authz: tests: missing; without a policy file they are beside none, so give --tests policy.test.yaml\n",
+        "authz: tests: missing; without a policy file, give --tests policy.test.yaml\n",
     )
 
 

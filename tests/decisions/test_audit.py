@@ -1,4 +1,4 @@
-"""Whoever watches sees decisions as they are made, and nobody who decides waits for it."""
+"""Watchers see decisions as they are made, and never delay them."""
 
 import asyncio
 import contextlib
@@ -134,14 +134,14 @@ def test_filter_that_cannot_be_meant_is_refused(filters: dict[str, Any]) -> None
     run(work())
 
 
-def test_watcher_that_does_not_read_loses_the_oldest_is_told_how_many_and_keeps_nobody_waiting() -> None:
+def test_slow_watcher_loses_the_oldest_learns_how_many_and_delays_no_decision() -> None:
     count, capacity = 20_000, 50
 
     async def work() -> None:
         audit = Audit(capacity=capacity)
         async with connected(audit) as watch:
             slow, quick = await watch(), await watch(reasons=["token_expired"])
-            # Far more than connection and buffer hold, on another thread, while nobody reads.
+            # Far more than connection and buffer hold, on another thread, while the watcher does not read.
             deciding = threading.Thread(target=lambda: [audit(decision()) for _ in range(count)])
             deciding.start()
             await asyncio.to_thread(deciding.join, PATIENCE)
@@ -201,7 +201,7 @@ def test_what_waits_for_a_watcher_is_bounded_in_bytes_too() -> None:
                 audit(decision(method=f"/{number}/" + "x" * 1000))
             first = await watching.read()
 
-            # A method is told with 512 characters at the most, so each takes more than half a kilobyte.
+            # At most 512 characters of a method are recorded, so each record takes more than half a kilobyte.
             assert first.dropped >= 500 - 100_000 // 512 - 1
             assert first.decision.rpc_method.startswith(f"/{first.dropped}/")
 
@@ -222,7 +222,7 @@ def test_decision_that_is_larger_than_all_that_may_wait_is_dropped_and_counted()
     run(work())
 
 
-def test_there_are_only_so_many_watchers_and_whoever_leaves_makes_room() -> None:
+def test_watchers_are_limited_and_one_that_leaves_makes_room() -> None:
     async def work() -> None:
         audit = Audit(max_watchers=2)
         async with connected(audit) as watch:
@@ -394,7 +394,7 @@ def test_path_where_there_can_be_no_socket_is_named(tmp_path: Path, path: str) -
     "address",
     ["0.0.0.0:9903", "[::]:9903", "192.0.2.1:9903", "example.com:9903", "127.0.0.1", "localhost:http", "unix:", ""],
 )
-def test_address_that_others_can_reach_or_nobody_is_refused(address: str) -> None:
+def test_address_that_others_can_reach_or_that_cannot_be_is_refused(address: str) -> None:
     async def work() -> None:
         async with serve_audit(Audit(), address):
             pass

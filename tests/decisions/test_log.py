@@ -1,4 +1,4 @@
-"""Decisions as JSON lines: all that an operator asks, nothing that is secret, and nobody waits for it."""
+"""Decisions as JSON lines: all that an operator needs, nothing secret, and no decision waits for them."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def stalled(path: Path) -> Iterator[str]:
-    """Make a pipe that is full, and that nobody reads until the end of the block."""
+    """Make a pipe that is full, and that has no reader until the end of the block."""
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
@@ -122,7 +122,7 @@ def test_line_is_ascii_whatever_a_caller_and_a_token_say_and_of_what_is_long_it_
     assert told["subject"].endswith(" more characters]")
 
 
-def test_writer_that_nobody_reads_makes_nobody_wait_and_drops_are_counted(tmp_path: Path) -> None:
+def test_log_without_a_reader_delays_no_decision_and_counts_drops(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -205,7 +205,7 @@ def test_what_waits_is_bounded_in_bytes_too(tmp_path: Path) -> None:
         for number in range(1000):
             log(decision(method=f"/{number}/" + "x" * 1000))
 
-        # A method is told with 512 characters at the most, so each takes more than half a kilobyte.
+        # At most 512 characters of a method are recorded, so each record takes more than half a kilobyte.
         assert 0 < log.waiting_bytes <= 100_000
         assert log.dropped >= 1000 - 100_000 // 512 - 1
     log.close()
@@ -240,7 +240,7 @@ def test_after_a_full_disk_every_line_is_whole_but_one_and_those_that_are_missin
 
 
 def test_line_that_was_cut_short_is_ended_though_no_decision_follows(tmp_path: Path) -> None:
-    """Else that of another process would be added to it."""
+    """Else a line of another process would be appended to it."""
     path = tmp_path / "decisions.jsonl"
     log = DecisionLog("all", str(path))
     with room_for(100), told("decisions_dropped"):
@@ -252,7 +252,7 @@ def test_line_that_was_cut_short_is_ended_though_no_decision_follows(tmp_path: P
 
 
 def test_file_is_opened_anew_by_the_thread_that_writes(tmp_path: Path) -> None:
-    """So that no line begins in one file and ends in another; and it is made though no decision follows."""
+    """So that no line begins in one file and ends in another; the new file is created even if no decision follows."""
     path = tmp_path / "decisions.jsonl"
     log = DecisionLog("all", str(path))
     log(decision(method="/old"))

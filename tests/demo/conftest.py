@@ -93,7 +93,7 @@ def web() -> Iterator[httpx2.Client]:
 
 @pytest.fixture(scope="session")
 def shared_server(rsa_key, directory) -> Iterator[IssuerServer]:
-    """For tests that leave the issuer as it was, or change what no other test looks at."""
+    """For tests that leave the issuer unchanged, or change only what other tests do not use."""
     with IssuerServer(Issuer(directory=directory, keys=[rsa_key], clock=Clock())) as server:
         yield server
 

@@ -36,7 +36,7 @@ def conclusion(*rows: Row) -> tuple[int, str]:
 def test_rows_that_are_as_they_must_be_exit_0() -> None:
     status, text = conclusion(GOOD_ROW, GOOD_ROW)
 
-    assert (status, text.strip()) == (0, "All 2 rows are as they must be (18 calls).")
+    assert (status, text.strip()) == (0, "All 2 rows are as expected (18 calls).")
 
 
 def test_words_of_a_server_are_neither_markup_nor_orders_to_a_terminal() -> None:
@@ -65,7 +65,7 @@ def test_one_wrong_answer_exits_1_and_is_named(answer: Answer) -> None:
 
     assert status == 1
     assert "wrong: a forged token: expected" in text
-    assert "1 of 2 rows are not as they must be." in text
+    assert "1 of 2 rows are not as expected." in text
 
 
 @pytest.mark.parametrize("reason", ["TOKEN_MALFORMED", ""])
@@ -112,7 +112,7 @@ def temporary(tmp_path: Path) -> Path:
 def test_demonstration_shows_every_row_and_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
     done = programs.run("demo", folder=tmp_path, TMPDIR=str(temporary))
     rows = [line for line in done.stdout.splitlines() if re.search(r"  (ok|WRONG) *$", line)]
-    [counted] = re.findall(r"^All (\d+) rows are as they must be", done.stdout, re.MULTILINE)
+    [counted] = re.findall(r"^All (\d+) rows are as expected", done.stdout, re.MULTILINE)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert len(rows) == int(counted) >= 27

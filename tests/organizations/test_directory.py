@@ -1,4 +1,4 @@
-"""Who organizations are, as a directory says: asked sparingly, remembered, and never guessed."""
+"""What a directory says about organizations: asked sparingly, remembered, and never guessed."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ GOLD, SILVER = Organization(tenant="tenant-7", groups=frozenset({"gold"})), Orga
 
 
 class Source:
-    """Where organizations are kept: counts questions, and may fail, or hang until it is told to go on."""
+    """Where organizations are kept: counts questions, and may fail, or hang until the test lets it go on."""
 
     def __init__(self) -> None:
         self.organizations: dict[str, Organization] = {ORG: GOLD}
@@ -115,7 +115,7 @@ def test_it_is_renewed_in_the_background_before_it_is_old(
     assert source.asked == [ORG, ORG]
 
 
-def test_what_nobody_has_used_for_long_is_renewed_first(
+def test_record_that_was_not_used_for_long_is_renewed_first(
     directory: Directory, source: Source, clock: ManualClock
 ) -> None:
     find(directory)
@@ -140,7 +140,7 @@ def test_an_outage_is_bridged_for_an_hour_after_the_last_success(
     assert reason_of(directory) == "directory_unavailable"
 
 
-def test_a_directory_that_hangs_keeps_nobody_waiting_who_has_an_answer(
+def test_a_directory_that_hangs_delays_no_call_with_an_older_answer(
     directory: Directory, source: Source, clock: ManualClock
 ) -> None:
     find(directory)
@@ -327,7 +327,7 @@ def test_a_fork_asks_anew(directory: Directory, source: Source) -> None:
 def test_a_callers_haste_does_not_choose_the_older_record(
     directory: Directory, source: Source, clock: ManualClock
 ) -> None:
-    """R1: who has been taken out of a group comes with a short deadline, and is still in it."""
+    """R1: a caller removed from a group must not keep its place there by a short deadline."""
     find(directory)
     source.organizations[ORG] = SILVER
     source.gate.clear()
@@ -341,7 +341,7 @@ def test_a_callers_haste_does_not_choose_the_older_record(
 
 
 def test_no_organization_takes_all_the_threads_that_may_wait(directory: Directory, source: Source) -> None:
-    """R3: and for those beyond its share that is no outage."""
+    """R3: questions beyond its share do not count as an outage."""
     source.gate.clear()
     flows = [directory.find(ORG), directory.find(OTHER)]
     one, other = (next(flow).threads for flow in flows)

@@ -67,12 +67,12 @@ def verifiers(each: list[Verifier]) -> Verifiers:
 
 @pytest.fixture
 def sign(keys: dict[str, SigningKey]) -> Callable[..., str]:
-    """Return a function that makes a good token of an issuer, in all but its organization perhaps."""
+    """Return a function that makes a token of an issuer that is good, except perhaps for its organization."""
     return lambda issuer, org_id, **claims: keys[issuer].sign(m2m_claims(iss=issuer, org_id=org_id, **claims))
 
 
 class Ways:
-    """Every way to say who calls: by a token, by a payload that Envoy has verified, by the word of a proxy."""
+    """Every way to identify the caller: a token, a payload that Envoy has verified, the word of a proxy."""
 
     def __init__(self, sign: Callable[..., str]) -> None:
         self._sign = sign
@@ -164,8 +164,10 @@ def test_the_refusal_names_the_claim(verifiers: Verifiers, sign: Callable[..., s
 
 
 @WAYS
-def test_whoever_names_anothers_organization_is_not_told_of_as_that(each: list[Verifier], ways: Ways, way: str) -> None:
-    """Else its refusals would be counted, logged and shown as those of the organization."""
+def test_caller_that_names_anothers_organization_is_not_recorded_as_that(
+    each: list[Verifier], ways: Ways, way: str
+) -> None:
+    """Else its refusals would count and be logged as the organization's."""
     told: list[Decision] = []
     policy = Policy.from_document({"name": "all", "allow_rules": [{"name": "all"}]})
     authorizer = judge(Verifiers(*each, organizations=OWNED), observers=[told.append], shadow=policy)
@@ -188,7 +190,7 @@ _PATTERNS = st.sampled_from([r"org_.*", r"kc_.*", r".*", r".*_A", r"org_[AB]", "
     org_id=_IDS,
 )
 def test_an_organization_has_one_owner_at_most(said: dict[str, Any], org_id: str) -> None:
-    """So an id alone says whose it is, and whatever goes by it is safe."""
+    """So an id alone identifies the issuer, and code that uses only the id is safe."""
     try:
         ownership = Ownership(said)
     except ConfigError:
@@ -210,7 +212,7 @@ def test_an_organization_has_one_owner_at_most(said: dict[str, Any], org_id: str
     [
         pytest.param({ISSUER: r".*", OTHER: [OURS]}, OTHER, id="a list goes before a pattern"),
         pytest.param({ISSUER: [OURS], OTHER: r".*"}, ISSUER, id="whichever comes first"),
-        pytest.param({ISSUER: r"org_.*", OTHER: r".*OURS"}, None, id="what two patterns match is nobody's"),
+        pytest.param({ISSUER: r"org_.*", OTHER: r".*OURS"}, None, id="what two patterns match belongs to none"),
         pytest.param({ISSUER: r"org_.*", OTHER: r".*", "https://c.example": [OURS]}, "https://c.example", id="listed"),
         pytest.param({ISSUER: r"org_OUR", OTHER: r"rg_OURS"}, None, id="a pattern matches the whole"),
         pytest.param({ISSUER: r"org_ours", OTHER: [THEIRS]}, None, id="capitals count"),
@@ -264,11 +266,11 @@ def test_organizations_are_shared_where_that_is_said(each: list[Verifier], ways:
         ({"organizations": {**OWNED, ISSUER + "/": "x"}}, "acme.authkit.app/.* is no issuer of these"),
         ({"organizations": {**OWNED, ISSUER: ""}}, "acme.*empty"),
         ({"organizations": {**OWNED, ISSUER: []}}, "acme.*empty"),
-        ({"organizations": {**OWNED, ISSUER: [""]}}, "acme.*no id of an organization"),
-        ({"organizations": {**OWNED, ISSUER: ["a b"]}}, "acme.*no id of an organization"),
-        ({"organizations": {**OWNED, ISSUER: [5]}}, "acme.*no id of an organization"),
+        ({"organizations": {**OWNED, ISSUER: [""]}}, "acme.*not the id of an organization"),
+        ({"organizations": {**OWNED, ISSUER: ["a b"]}}, "acme.*not the id of an organization"),
+        ({"organizations": {**OWNED, ISSUER: [5]}}, "acme.*not the id of an organization"),
         ({"organizations": {**OWNED, ISSUER: None}}, "acme.*pattern or a list"),
-        ({"organizations": {**OWNED, ISSUER: b"org_.*"}}, "acme.*no id of an organization"),
+        ({"organizations": {**OWNED, ISSUER: b"org_.*"}}, "acme.*not the id of an organization"),
         ({"organizations": {**OWNED, ISSUER: "org_["}}, "acme.*regular expression"),
         ({"organizations": {ISSUER: [THEIRS, OURS], OTHER: [THEIRS]}}, f"{THEIRS}.*both"),
     ],
@@ -389,7 +391,7 @@ def policy_with(**source: Any) -> Policy:
 
 
 def test_a_rule_that_allows_clients_of_whichever_issuer_is_refused(verifiers: Verifiers) -> None:
-    """Each issuer writes what client_id it likes."""
+    """Each issuer may use any ``client_id``."""
     with pytest.raises(ConfigError, match=r"^policy 'ledger': rule 'by-client' allows clients .* organizations"):
         judge(verifiers, policy=policy_with())
     authorizer = judge(verifiers)
@@ -454,7 +456,7 @@ def test_an_order_is_about_every_issuer_unless_it_names_one(
 def test_an_order_about_an_issuer_that_is_not_there_is_refused(
     each: list[Verifier], verifiers: Verifiers, change: str, issuer: str
 ) -> None:
-    """It would be about nobody, and the operator would believe that somebody is kept out."""
+    """It would concern no caller, but the operator would believe that it keeps one out."""
     for authorizer in (Authorizer(verifiers), judge(verifiers), Authorizer(each[0])):
         with pytest.raises(ConfigError, match=r"^issuer: .* is none of those"):
             getattr(authorizer, change)(client_id=CLIENT, issuer=issuer)

@@ -55,7 +55,7 @@ def test_a_burst_is_admitted_and_not_one_more(quotas: Quotas) -> None:
     assert taken(quotas) == 20
 
 
-def test_whoever_only_asks_takes_nobodys_place(clock: Ticks) -> None:
+def test_a_check_alone_takes_no_place_of_another_organization(clock: Ticks) -> None:
     quotas = Quotas(clock=clock.clock, max_counted=1)
     taken(quotas)
     quotas.check(OTHER, TEN)

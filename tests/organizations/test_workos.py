@@ -84,7 +84,7 @@ def found(new: New, answer: object, **options: Any) -> Organization | None:
 
 
 def error_of(new: New, serve: Serve, caplog: pytest.LogCaptureFixture, **options: Any) -> str:
-    """Return what is logged about a question that fails, and check that nobody learns the key."""
+    """Return what is logged about a question that fails; check that it does not reveal the key."""
     with Loopback(serve) as server, pytest.raises(DirectoryUnavailableError):
         run(new(base_of(server), **options).find(ORG))
     assert KEY not in caplog.text
@@ -226,7 +226,7 @@ def test_a_slow_answer_is_none(new: New, caplog: pytest.LogCaptureFixture) -> No
     assert error_of(new, drip, caplog, transport=Transport(timeout=0.2)) == "timeout"
 
 
-def test_nobody_there_is_no_answer(new: New) -> None:
+def test_a_server_that_is_down_is_no_answer(new: New) -> None:
     with unreachable() as url, pytest.raises(DirectoryUnavailableError):
         run(new(url).find(ORG))
 

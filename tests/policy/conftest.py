@@ -8,5 +8,5 @@ from authz.demo.issuer.signing import SigningKey
 
 @pytest.fixture
 def sign(ec_key: SigningKey, claims: Callable[..., Any]) -> Callable[..., str]:
-    """Return a function that signs a good token, or what its arguments make of one."""
+    """Return a function that signs a good token, with changes by its arguments."""
     return lambda **changes: ec_key.sign(claims(**changes))

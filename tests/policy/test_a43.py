@@ -196,7 +196,7 @@ def test_headers_of_a_hop_and_of_grpc_are_errors(key):
 
 
 def test_binary_headers_are_errors():
-    """Bytes here and base64 in Envoy: no rule could mean the same at both doors."""
+    """They are bytes here and base64 in Envoy, so no rule could mean the same at both doors."""
     with pytest.raises(ConfigError, match="binary"):
         policy_of(request={"headers": [{"key": "trace-bin", "values": ["*"]}]})
 
@@ -256,5 +256,5 @@ def test_an_unknown_audit_logger_is_an_error_unless_it_is_optional():
     """A59."""
     options = {"audit_loggers": [{"name": "mine"}]}
 
-    with pytest.raises(ConfigError, match=r"audit_loggers\[0\]\.name: unknown audit logger 'mine'; say is_optional"):
+    with pytest.raises(ConfigError, match=r"audit_loggers\[0\]\.name: unknown audit logger 'mine'; set is_optional"):
         Policy.from_document({**EXAMPLE, "audit_logging_options": options})

@@ -1,4 +1,4 @@
-"""Who may call what, as .proto files say it: of this process, and of a descriptor set in a file."""
+"""Who may call what, as .proto files of this process or of a descriptor set declare it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,12 +113,12 @@ def test_method_goes_before_its_service(path, own, default, expected):
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        pytest.param({"scopes": ["a  b"]}, "scopes: 'a  b' is no scope, nor several with one space", id="two spaces"),
-        pytest.param({"scopes": [""]}, "scopes: '' is no scope", id="no scope"),
-        pytest.param({"scopes": ['a"b']}, "scopes: 'a\"b' is no scope", id="quote"),
-        pytest.param({"groups": ["g h"]}, "groups: 'g h' is no name", id="space in a name"),
-        pytest.param({"organizations": [""]}, "organizations: '' is no name", id="no organization"),
-        pytest.param({"clients": ["caf\u00e9"]}, r"clients: 'caf\xe9' is no name", id="not ASCII"),
+        pytest.param({"scopes": ["a  b"]}, "scopes: 'a  b' is not a scope, or several with one space", id="two spaces"),
+        pytest.param({"scopes": [""]}, "scopes: '' is not a scope", id="no scope"),
+        pytest.param({"scopes": ['a"b']}, "scopes: 'a\"b' is not a scope", id="quote"),
+        pytest.param({"groups": ["g h"]}, "groups: 'g h' is not a name", id="space in a name"),
+        pytest.param({"organizations": [""]}, "organizations: '' is not a name", id="no organization"),
+        pytest.param({"clients": ["caf\u00e9"]}, r"clients: 'caf\xe9' is not a name", id="not ASCII"),
         pytest.param({"public": True, "scopes": ["a"]}, "public: true and scopes exclude one another", id="public"),
         pytest.param({"introspect": introspect(31)}, "max_age of 31 seconds is not from 0 to 30", id="too old"),
         pytest.param({"introspect": introspect(-1)}, "max_age of -1 seconds is not from 0 to 30", id="negative"),
@@ -161,7 +161,7 @@ def _without_imports(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(b"\xff\xff", "is no descriptor set; make one with: buf build", id="garbage"),
+        pytest.param(b"\xff\xff", "is not a descriptor set; make one with: buf build", id="garbage"),
         pytest.param(b"", "declares no service", id="empty"),
         pytest.param(descriptor_set(policy_pb2.DESCRIPTOR), "declares no service", id="no service"),
         pytest.param(
@@ -171,7 +171,7 @@ def _without_imports(data: bytes) -> bytes:
         ),
         pytest.param(
             with_imports(service_file({"Call": {}}, request=".tests.Nothing")),
-            "is no set of files that fit together",
+            "has files that do not fit together",
             id="unknown type",
         ),
         pytest.param(bytes(33 << 20), "is larger than 32 MiB", id="too large"),

@@ -1,4 +1,4 @@
-"""Tests beside a policy say where the policy does otherwise, and which rules nobody tries."""
+"""The tests of a policy say where it decides otherwise, and which rules no test reaches."""
 
 from pathlib import Path
 
@@ -103,7 +103,11 @@ def test_rules_that_decide_in_no_test_are_named(tmp_path: Path) -> None:
             ":5: 'allow' must be allowed or denied or suspended or public; did you mean",
         ),
         ("rule: ledger", "rule: legder", ":1: unknown rule 'legder'; did you mean 'ledger'?"),
-        ("  organization: org_a\n", "", ":8: 'organization' is missing; only a public method can do without"),
+        (
+            "  organization: org_a\n",
+            "",
+            ":8: 'organization' is missing; only a test of a public method may leave it out",
+        ),
         ("- {name: health, ", "- {", ":5: 'name' is missing"),
         ("scopes: [a, b]", 'scopes: ["a b"]', ":12: 'a b' is not one scope"),
         (GOOD, "", ": must be a list, not nothing"),

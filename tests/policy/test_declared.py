@@ -353,7 +353,7 @@ def test_names_are_not_compared_where_no_organizations_are_listed(build: Build) 
     [
         (
             {},
-            "policy: 'allow_rules' is missing; only a file beside --descriptors that declare access does without",
+            "policy: 'allow_rules' is missing; it may be left out only with --descriptors that declare access",
         ),
         (
             {"override": False, "allow_rules": [rule("r")]},
@@ -361,7 +361,7 @@ def test_names_are_not_compared_where_no_organizations_are_listed(build: Build) 
         ),
         (
             {"allow_rules": [rule("proto:/a/b")]},
-            "policy: allow_rules[0].name: 'proto:/a/b' would look like what a .proto asks for; take another name",
+            "policy: allow_rules[0].name: 'proto:/a/b' would look like a rule from a .proto; choose another name",
         ),
     ],
 )

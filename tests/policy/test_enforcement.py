@@ -221,7 +221,7 @@ def test_suspending_ends_the_streams_of_that_organization_only(asked: Asked, sig
 
 
 def test_a_stream_that_opens_after_its_organization_was_suspended_ends(asked: Asked) -> None:
-    """Admitted before, and opened after."""
+    """The stream is admitted before the order, and opened after it."""
     principal, stream = asked.ask(READ), OpenStream()
     asked.authorizer.replace_policy(policy(**organization(status="suspended")))
 
@@ -294,7 +294,7 @@ def test_a_stream_that_opens_after_its_rule_was_removed_ends(asked: Asked) -> No
 def test_a_call_is_judged_by_policy_and_isolation_of_one_moment(
     new_verifier: Callable[..., Verifier], sign: Callable[..., str], changes: dict[str, Any], tenant: str | None
 ) -> None:
-    """It had to wait for keys, and both were replaced meanwhile: those count that are in force at the verdict."""
+    """The call waited for keys while both were replaced: those in force at the verdict count."""
     authorizer = Authorizer(new_verifier(), policy=policy())
     authorizer.isolation = "first"
     evidence = Evidence()
@@ -398,7 +398,7 @@ def test_the_issuer_is_asked_where_the_proto_says_so(
 
 
 def test_a_method_that_its_proto_makes_public_needs_no_token(new_asked: Callable[..., Asked]) -> None:
-    """And any good one where a route asks for something."""
+    """If a route requires something, any good token is needed."""
     asked = new_asked(declared(public=True))
 
     assert asked.ask(READ, token="nonsense") is ANONYMOUS
@@ -406,7 +406,7 @@ def test_a_method_that_its_proto_makes_public_needs_no_token(new_asked: Callable
     assert asked.ask(READ, requirements=Requirements(policy="p")).org_id == ORG
 
 
-def test_nobody_is_asked_about_calls_that_are_refused(
+def test_no_issuer_is_asked_about_calls_that_are_refused(
     new_asked: Callable[..., Asked], introspector: Introspector, endpoint: FakeTransport
 ) -> None:
     asked = new_asked(policy(introspect={"*": {}}), introspector=introspector)
@@ -488,7 +488,7 @@ def test_a_method_that_the_policy_opens_is_shut_where_a_route_asks_something(ask
 
 
 def test_callers_are_not_mixed_up() -> None:
-    """They are remembered by what they are in memory, which another may be after them."""
+    """They are remembered by their addresses in memory, which other objects may have later."""
     known, organizations = Organization(tenant="tenant-7"), Organizations(None, "allow")
 
     for number in range(10_500):

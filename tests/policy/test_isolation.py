@@ -1,4 +1,4 @@
-"""What a request may name, wherever in a message that stands."""
+"""Which organizations a request may name, at any place of its message."""
 
 import contextlib
 from typing import Any
@@ -73,7 +73,7 @@ def test_without_a_tenant_only_the_organization_is_left(at):
 
 
 @pytest.mark.parametrize("at", PLACES)
-def test_nobody_has_an_organization_to_name(at):
+def test_unknown_caller_has_no_organization_to_name(at):
     assert not is_allowed(order(**at(OTHER)), ANONYMOUS, "")
 
 

@@ -154,7 +154,7 @@ several_calls, several_principals = (st.lists(each, min_size=1, max_size=6) for 
 def test_the_first_rule_that_matches_decides(
     document: dict[str, Any], asked: list[Call], callers: list[Principal]
 ) -> None:
-    """Also where rules have been taken away because they decide nothing."""
+    """Also if rules that decide nothing are removed."""
     policy = built(document)
 
     # Twice: what is remembered of one call must not decide another.

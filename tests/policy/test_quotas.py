@@ -108,8 +108,8 @@ def test_by_default_a_burst_is_a_second_of_calls_and_at_least_one(rate: float, b
     ("old", "new", "error"),
     [
         ("{quota: gold}", "{quota: gld}", ":5: unknown quota 'gld'; did you mean 'gold'?"),
-        ("default_quota: basic", "default_quota: zzz", ":3: unknown quota 'zzz'; quotas has none of it"),
-        ("{quota: gold}", "{}", ":8: nobody has the quota 'gold'; name it in an organization or default_quota"),
+        ("default_quota: basic", "default_quota: zzz", ":3: unknown quota 'zzz'; quotas lacks it"),
+        ("{quota: gold}", "{}", ":8: no organization has the quota 'gold'; give it to one, or set default_quota"),
         ("{requests_per_second: 0.5}", "{}", ":7: quota 'basic' limits nothing; give requests_per_second, conc"),
         ("{requests_per_second: 0.5}", "{burst: 5}", ":7: burst needs requests_per_second, at which it is"),
         ("{requests_per_second: 0.5}", "{requests_per_second: 0}", ":7: must be a number from 0.001 to 1e+06"),
@@ -162,7 +162,7 @@ def test_explanations_name_the_plan() -> None:
 
 
 class Asked:
-    """An authorizer, and who asks it."""
+    """An authorizer, and its caller."""
 
     def __init__(self, authorizer: Authorizer, token: str) -> None:
         self.authorizer, self.token, self.evidence = authorizer, token, Evidence()
@@ -212,7 +212,7 @@ def test_one_organization_does_not_use_up_anothers(asked: Asked, sign: Callable[
     assert asked.ask() == ""
 
 
-def test_whoever_is_refused_anyway_uses_up_nothing(
+def test_call_that_is_refused_anyway_uses_up_nothing(
     asked: Asked, sign: Callable[..., str], other_key: SigningKey, claims: Callable[..., Any], clock: ManualClock
 ) -> None:
     """An outsider cannot use up what is not its own: with no token, a forged one, an old one."""
@@ -243,7 +243,7 @@ def test_a_suspended_organization_is_told_so_and_not_that_it_calls_too_much(aske
     assert asked.ask() == "organization_suspended"
 
 
-def test_public_methods_are_nobodys_and_not_counted(asked: Asked) -> None:
+def test_calls_of_public_methods_are_not_counted(asked: Asked) -> None:
     assert [asked.ask(PUBLIC) for _ in range(5)] == [""] * 5
     assert asked.evidence.quota is None
     assert asked.ask() == ""
@@ -261,7 +261,7 @@ def test_a_call_that_must_be_asked_about_twice_is_counted_once(asked: Asked) -> 
         run(asked.authorizer.authorize(call._replace(peer=Peer(principals=("",)))))
 
 
-def test_whom_a_proxy_names_is_counted_too(new_asked: Callable[..., Asked], clock: ManualClock) -> None:
+def test_caller_that_a_proxy_names_is_counted_too(new_asked: Callable[..., Asked], clock: ManualClock) -> None:
     asked = new_asked(policy(), trust=MeshPeers(unix_socket=True))
     named = Principal(org_id=ORG, client_id="client_a", subject="client_a", expires_at=clock.now + 60)
     by_proxy = {"metadata": TrustedMetadata().entries(named), "peer": Peer(is_unix_socket=True)}
@@ -291,7 +291,7 @@ def endpoint() -> FakeTransport:
 
 @pytest.fixture
 def inquiring(new_asked: Callable[..., Asked], endpoint: FakeTransport, verifier: Verifier) -> Asked:
-    """Return one that asks the issuer about every call."""
+    """Return an authorizer that asks the issuer about every call."""
     credentials = {"client_id": "client_api", "client_secret": "secret"}
     introspector = Introspector(ISSUER, **credentials, transport=endpoint, clock=verifier.clock)
     return new_asked(policy(), introspector=introspector, assurance=Assurance())

@@ -36,7 +36,7 @@ def test_the_same_policy_changes_nothing() -> None:
     assert (replay.changes, replay.replayed, replay.surprising) == ({}, 2, 0)
 
 
-def test_changes_are_counted_by_what_is_called_and_by_whom() -> None:
+def test_changes_are_counted_by_method_and_caller() -> None:
     lines = [line("/ledger/Read"), line("/ledger/Read", client="other"), line("/ledger/Read", "org_b")]
 
     replay = replayed(*lines, deny_rules=[{"name": "no-b", "source": {"organizations": ["org_b"]}}])
@@ -87,7 +87,7 @@ def test_who_was_refused_for_something_else_still_is() -> None:
 
 
 def test_scopes_that_a_proto_asked_for_are_the_policys() -> None:
-    """And those that a route asked for are not."""
+    """Scopes that a route requires are not."""
     of_proto = line("/ledger/Read", verdict="denied", reason="insufficient_scope", rule="proto:/ledger/Read")
     of_route = line("/ledger/Read", verdict="denied", reason="insufficient_scope", rule="")
 

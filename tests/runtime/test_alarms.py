@@ -13,7 +13,7 @@ PATIENCE = 120.0
 
 
 def test_thread_sees_that_the_time_of_day_was_set_forward() -> None:
-    """Though it sleeps by the other clock, which has not moved."""
+    """Although it sleeps by the other clock, which has not moved."""
     time, rung = ManualClock(), threading.Event()
     clock = Clock(lambda: time.now, SYSTEM_CLOCK.monotonic)
     alarms = Alarms("set-forward", clock=clock, look_seconds=0.01)

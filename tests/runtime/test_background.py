@@ -1,4 +1,4 @@
-"""Work in the background changes how threads take turns, and only for as long as it lasts."""
+"""Work in the background changes how threads take turns, but only while it lasts."""
 
 import contextlib
 import gc
@@ -7,7 +7,7 @@ import sys
 from authz.runtime.background import background
 
 
-def test_threads_take_turns_more_often_and_nobody_collects_until_the_end() -> None:
+def test_threads_take_turns_more_often_and_no_garbage_is_collected_until_the_end() -> None:
     before = sys.getswitchinterval()
     with contextlib.suppress(KeyError), background():
         during = sys.getswitchinterval(), gc.isenabled()

@@ -1,4 +1,4 @@
-"""Why another server gives no answer: one word for each cause, wherever it is told."""
+"""Why another server gives no answer: one word for each cause, wherever it is shown."""
 
 import json
 import logging

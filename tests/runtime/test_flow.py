@@ -11,7 +11,7 @@ PATIENCE = 120.0
 
 
 class Ending:
-    """What a flow that was started has come to."""
+    """The outcome of a flow that was started."""
 
     def __init__(self, flow):
         self.outcomes, self.threads = [], []
@@ -204,7 +204,7 @@ def test_a_thread_too_many_is_turned_away_at_once():
 
 
 @pytest.mark.parametrize("future", [pytest.param(done(1), id="done"), pytest.param(failed(LookupError()), id="failed")])
-def test_nobody_is_turned_away_from_what_is_already_there(future):
+def test_no_thread_is_turned_away_from_a_result_that_is_there(future):
     error = run(outcome_of(Wait(future, 600.0, threading.Semaphore(0))))
 
     assert not isinstance(error, OverloadedError)
@@ -327,7 +327,7 @@ def test_a_flow_that_ends_early_is_closed(cancel):
 # ---- start ----
 
 
-def test_a_started_flow_blocks_nobody():
+def test_a_started_flow_blocks_no_thread():
     ending = Ending(adding(Wait(Future(), 600.0)))
 
     assert ending.outcomes == []

@@ -89,7 +89,7 @@ def test_device_without_room_loses_every_line() -> None:
 
 
 def test_pipe_that_does_not_wait_is_waited_for() -> None:
-    """Pipes are shared: another program has made it so, and a reader that is slow for a moment loses nothing."""
+    """Another program that shares the pipe has made it non-blocking; a reader that is briefly slow loses nothing."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     line, lost = b"x" * 1000 + b"\n", []
@@ -106,7 +106,7 @@ def test_pipe_that_does_not_wait_is_waited_for() -> None:
 
 
 def test_line_that_a_pipe_took_in_part_is_ended() -> None:
-    """Nothing says how a pipe ends, so it is kept in mind."""
+    """How a pipe ends cannot be read, so it is remembered."""
     reading, writing = os.pipe()
     lines = Lines(writing)
     lines.is_torn = True

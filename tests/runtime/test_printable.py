@@ -1,4 +1,4 @@
-"""What somebody else wrote can be read in a log and on a terminal, and can do nothing there."""
+"""Untrusted text can be read in a log and on a terminal, but has no effect there."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""What callers share: none of them uses up what another needs."""
+"""No caller uses up the shared places that another needs."""
 
 import random
 import threading
@@ -92,7 +92,7 @@ def drain(turns: Turns[str]) -> list[str]:
     return served
 
 
-def test_callers_take_turns_whoever_has_how_many() -> None:
+def test_callers_take_turns_however_many_items_each_has() -> None:
     turns = Turns[str](1, 100)
     for item in ("a1", "a2", "a3", "a4", "b1", "c1", "b2"):
         assert turns.join(item[0], item) is None
@@ -136,7 +136,7 @@ def test_who_is_dismissed_waits_no_longer() -> None:
 
 
 def test_turns_at_random_are_fair_and_bounded() -> None:
-    """A seeded walk: nobody who waits is passed over twice by the same caller, and no more wait than may."""
+    """A seeded walk: no caller that waits is passed over twice by the same one, and no more wait than may."""
     chance = random.Random(3)  # noqa: S311 - the same walk on every run
     turns, waiting, passed = Turns[tuple[str, int]](4, 32), dict[str, deque[int]](), Counter[tuple[str, str]]()
     serving = 0

@@ -193,7 +193,7 @@ def test_misbehaviour_is_a_failure_before_the_deadline(strict, serve, misbehave,
     ],
 )
 def test_slowness_is_a_failure_at_the_deadline(hasty, serve, misbehave):
-    """Whoever waited for each byte anew would get all of them, and another end than this one."""
+    """A client with a timeout for each byte would get all of them, and another end than this one."""
     assert failure(hasty, serve(misbehave).url) == "timeout"
 
 
@@ -497,7 +497,7 @@ def test_a_transport_may_be_closed_from_its_own_thread(transport, serve):
 
 
 def test_closing_while_a_connection_begins_leaves_nothing_behind(transport, serve):
-    """What the request has begun by then must end with it, or Python complains on standard error."""
+    """What the request has begun by then must end with it, else Python warns on standard error."""
     server = serve(lambda connection: connection.answer(b""))
     pending = []
 
@@ -723,7 +723,7 @@ transport.close()
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "issuer.invalid"])
 def test_a_process_without_descriptors_is_no_outage_of_the_server(tmp_path, host):
-    """R1: whoever opens connections until there are none left must not make the issuer look as if it were down."""
+    """R1: a caller that opens connections until none are left must not make the issuer look as if it were down."""
     program = f"""
 import os, resource
 from authz.runtime.network.transport import Transport, TransportError
@@ -789,7 +789,7 @@ def test_any_text_is_a_date_or_none(value):
 
 
 def test_a_request_that_begins_another_when_it_ends_does_not_keep_it_from_being_closed(serve):
-    """As one does that asks at the next place: on the thread that ``close`` waits for."""
+    """As a callback that asks the next endpoint does: on the thread that ``close`` waits for."""
     transport = Transport()
     began = threading.Event()
 

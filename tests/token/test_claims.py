@@ -92,7 +92,7 @@ def test_wrong_claims_are_refused(changes, claim, reason):
 
 
 def test_a_subject_that_is_a_person_is_refused_without_client_id_too():
-    """D5: a user token may lack client_id, and then sub is all there is."""
+    """D5: a user token may lack client_id; then only sub is left."""
     assert refusal(sub="user_01JY", client_id=ABSENT) == ("sub", "claim_invalid")
 
 

@@ -271,7 +271,7 @@ def test_a_key_verifies_its_algorithm_only(rsa_key, algorithm):
 
 
 def test_a_key_for_one_algorithm_verifies_no_other(rsa_key):
-    """C1: the numbers are the same, and the signature is good; what the key says of itself decides."""
+    """C1: the numbers are the same and the signature is good, but the key's own ``alg`` decides."""
     signing_input, _, signature = rsa_key.sign({}).rpartition(".")
     key = parse_jwk({**rsa_key.public_jwk(), "alg": "PS256"})
 
@@ -302,7 +302,7 @@ def test_a_key_without_a_kid_is_found_where_it_is_alone():
 
 
 def test_two_different_keys_of_one_kid_are_both_dropped(other_key):
-    """C6: whichever won, the other's tokens would be judged by the wrong key."""
+    """C6: if either were chosen, the other's tokens would be verified by the wrong key."""
     members = [ec_member(kid="same"), other_key.public_jwk() | {"kid": "same"}, ec_member(kid="good")]
     ring = parse_jwks({"keys": members})
 
@@ -368,7 +368,7 @@ def test_a_listing_without_alg_adds_nothing_to_one_that_has_it(listed):
     ],
 )
 def test_two_keys_of_one_kid_verify_nothing_that_both_could(members, expected):
-    """C6: for what only one of them can have signed there is no doubt."""
+    """C6: a signature that only one of them can make is not ambiguous."""
     assert kept(*members) == (expected, 1)
     assert kept(*reversed(members)) == (expected, 1)
 

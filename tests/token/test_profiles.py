@@ -23,7 +23,7 @@ API = "api://orders"
 
 
 class Shape(NamedTuple):
-    """What one issuer writes, and what a verifier must be told of it."""
+    """The claims of one issuer, and the settings that its verifier needs."""
 
     profile: TokenProfile
     issuer: str
@@ -142,7 +142,7 @@ def test_a_persons_token_is_refused(shape):
 
 @EACH
 def test_a_persons_token_is_refused_for_each_thing_that_marks_it(shape):
-    """None of the marks may be needed for another to count."""
+    """Each mark counts by itself."""
     profile = shape.profile
     marks = [{name: "7c1d"} for name in profile.person]
     marks += [{name: value} for name in profile.application for value in ("another", ABSENT, None, 5, [], "")]

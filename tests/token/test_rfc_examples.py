@@ -76,7 +76,7 @@ def test_other_kinds_of_jws_are_refused(name, reason):
 
 
 @pytest.mark.parametrize(("name", "algorithm"), [("RFC 7520 4.2", "PS384"), ("RFC 7520 4.3", "ES512")])
-def test_an_algorithm_that_nobody_opted_for_is_refused(name, algorithm):
+def test_an_algorithm_that_is_not_allowed_is_refused(name, algorithm):
     token, key = EXAMPLES[name]["token"], EXAMPLES[name]["key"]
 
     assert verdict(token, key, ["RS256"]) == "algorithm_not_allowed"

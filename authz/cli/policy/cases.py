@@ -10,7 +10,7 @@ from authz.policy.explain.explanation import list_of_rule, shown
 
 
 def run_cases(file: Path | None = None, /, *, tests: Path | None = None, descriptors: Path | None = None) -> int:
-    """Run the tests that stand beside a policy, and say which of them fail and why.
+    """Run the tests of a policy, and say which fail and why.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ def run_cases(file: Path | None = None, /, *, tests: Path | None = None, descrip
     tests
         The tests; by default policy.test.yaml beside policy.yaml.
     descriptors
-        A descriptor set whose methods declare who may call them, alone or beside the file.
+        A descriptor set whose methods declare who may call them, instead of the file or in addition to it.
 
     """
     policy = policy_of(file, descriptors)
@@ -36,7 +36,5 @@ def run_cases(file: Path | None = None, /, *, tests: Path | None = None, descrip
 
 def _beside(file: Path | None) -> Path:
     if file is None:
-        raise ConfigError(
-            "tests: missing; without a policy file they are beside none, so give --tests policy.test.yaml"
-        )
+        raise ConfigError("tests: missing; without a policy file, give --tests policy.test.yaml")
     return file_beside(file)

@@ -22,14 +22,15 @@ policy.command(diff)
 
 @policy.command
 def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> int:
-    """Check a policy, and say in one line what is wrong with it and where.
+    """Check a policy, and say in one line what is wrong and where.
 
     Parameters
     ----------
     file
-        The policy file: YAML, or JSON where its name ends in .json.
+        The policy file: JSON if its name ends in .json, else YAML.
     descriptors
-        A descriptor set whose methods declare who may call them (buf build -o api.binpb), alone or beside the file.
+        A descriptor set whose methods declare who may call them (buf build -o api.binpb), instead of the file or in
+        addition to it.
 
     """
     found = policy_of(file, descriptors)
@@ -43,7 +44,7 @@ def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> in
         say(f"{file}: {found.name}: {', '.join(counts)}")
         for rule in found.rules:
             for path in impossible_paths(rule):
-                say(f"hint: rule {shown(rule.name)}: no method is like {shown(path)}; methods begin with /")
+                say(f"hint: rule {shown(rule.name)}: no method matches {shown(path)}; methods begin with /")
     if descriptors is not None:
         access = access_of_file(descriptors)
         silent = sorted(method for method, declared in access.items() if declared is None)
@@ -59,6 +60,6 @@ def _counted(count: int, what: str) -> str:
 
 @policy.command
 def schema() -> int:
-    """Print the JSON Schema of policy files, for editors and other checkers."""
+    """Print the JSON Schema of policy files, for editors and other tools."""
     write(as_json())
     return ALLOWED

@@ -24,22 +24,22 @@ def diff(
     descriptors: Path | None = None,
     old_descriptors: Path | None = None,
 ) -> int:
-    """Replay a decision log through two policies and print what would change.
+    """Replay a decision log through two policies, and print what would change.
 
-    Exit codes: 0 nothing would, 1 something would.
+    Exit codes: 0 if nothing would change, 1 if something would.
 
     Parameters
     ----------
     old
         The file of the policy in force.
     new
-        That of the one to compare with it.
+        The file of the policy to compare with it.
     decisions
         The decision log, JSON lines as `authz serve --decision-log all` writes them; - is standard input.
     descriptors
-        A descriptor set whose methods declare who may call them, alone or beside the file.
+        A descriptor set whose methods declare who may call them, instead of the files or in addition to them.
     old_descriptors
-        The one of the policy in force, if another.
+        The descriptor set of the policy in force, if it is a different one.
 
     """
     if old is not None and new is None:
@@ -82,7 +82,7 @@ def _ruling(verdict: str, rule: str) -> str:
 
 def _notes(replay: Replay) -> Iterator[str]:
     notes = {
-        "lines are no decisions": replay.unreadable,
+        "lines are not decisions": replay.unreadable,
         "not replayed: no organization, so no policy was asked": replay.anonymous,
         "not replayed: refused or left undecided for another reason than a rule": replay.refused,
         "not replayed: they depend on headers or certificates, which the log does not hold": replay.conditional,

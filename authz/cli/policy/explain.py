@@ -52,9 +52,9 @@ def explain(
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     flags: VerifierFlags = None,
 ) -> int:
-    """Say what a policy decides about one call, and of each rule why it did or did not match.
+    """Say what a policy decides about one call, and why each rule matches or does not.
 
-    The caller is whom the token names, which is verified as `authz verify` does; or give --organization to ask what if.
+    The caller is read from the token, which is verified as `authz verify` does; or assume one with --organization.
 
     Parameters
     ----------
@@ -63,11 +63,11 @@ def explain(
     method
         The full method name, such as /ledger.v1.Ledger/List.
     descriptors
-        A descriptor set whose methods declare who may call them, alone or beside the file.
+        A descriptor set whose methods declare who may call them, instead of the file or in addition to it.
     token
         A file that holds the token; - is standard input.
     organization
-        Who calls, instead of a token.
+        The caller's organization, instead of a token.
     client
         The M2M application, with --organization.
     scopes
@@ -75,7 +75,7 @@ def explain(
     header
         NAME:VALUE of a header that the caller sends; may be repeated.
     principal
-        An identity of the caller's certificate; empty for TLS without one; may be repeated.
+        An identity in the caller's certificate; empty for TLS without a certificate; may be repeated.
     as_json
         Print one JSON object.
 

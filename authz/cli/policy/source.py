@@ -1,4 +1,4 @@
-"""Where ``authz policy`` finds a policy: in a file, in ``.proto`` files, or in both."""
+"""Reads the policy of ``authz policy``: from a file, from ``.proto`` files, or from both."""
 
 from pathlib import Path
 

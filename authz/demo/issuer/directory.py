@@ -1,4 +1,4 @@
-"""Who the development issuer knows: organizations and their applications, from a small YAML file."""
+"""The organizations of the development issuer and their applications, from a small YAML file."""
 
 import re
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ class Application:
 
     Args:
         client_id: ``client_…``; ``sub`` of its M2M tokens.
-        client_secret: what it authenticates with.
-        name: for people.
+        client_secret: the secret that it authenticates with.
+        name: its name, for people.
         org_id: the organization that its tokens name.
-        scopes: what it may ask for, and gets when it asks for nothing.
+        scopes: the scopes that it may ask for, and gets if it asks for none.
         type: an ``oauth`` application signs users in; it may introspect, but not use ``client_credentials``.
 
     """
@@ -45,7 +45,7 @@ class Application:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
-    """A company, with its applications, and what the owner of the API has noted about it at WorkOS."""
+    """A company with its applications, and what the API's owner has noted about it at WorkOS."""
 
     id: str
     name: str
@@ -56,7 +56,7 @@ class Organization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:
-    """One WorkOS environment: the audience of its tokens, its organizations, and the key of its API."""
+    """One WorkOS environment: the audience of its tokens, its organizations, and its API key."""
 
     audience: str
     organizations: tuple[Organization, ...]
@@ -89,7 +89,7 @@ def load_directory(path: Path | None = None) -> Directory:
         at = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         _wrong(path, f"not YAML: {error.problem}{at}")
     except (yaml.YAMLError, ValueError, RecursionError):
-        # Text that is not UTF-8, characters YAML has no place for, endless nesting.
+        # Text that is not UTF-8, characters that YAML forbids, endless nesting.
         _wrong(path, "not YAML")
     at = str(path)
     directory = _directory(_mapping(document, at, required=("audience", "organizations"), optional=("api_key",)), at)

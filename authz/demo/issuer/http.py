@@ -1,8 +1,8 @@
-"""The development issuer over HTTP: WorkOS Connect's endpoints, and a few controls of its own.
+"""The development issuer over HTTP: WorkOS Connect's endpoints, and a few controls for development.
 
-What is right is for :class:`authz.demo.issuer.tokens.Issuer` to say; this
-module reads requests strictly and writes answers. The controls under
-``/dev/`` are described in :mod:`authz.demo.issuer.program`.
+:class:`authz.demo.issuer.tokens.Issuer` decides; this module reads requests
+strictly and writes answers. :mod:`authz.demo.issuer.program` describes the
+controls under ``/dev/``.
 """
 
 import base64
@@ -20,9 +20,9 @@ from authz.demo.issuer.directory import Application
 from authz.demo.issuer.tokens import TOKEN_LIFETIME, Issuer, OAuthCode, OAuthError
 
 MAX_BODY = 16_384
-"""Bytes of a request body. The largest honest one is a form that holds a token."""
+"""The most bytes of a request's body. The largest valid one is a form with a token."""
 
-# RFC 6749 section 5.1: whatever may hold a token must not be stored.
+# RFC 6749 section 5.1: answers that may hold a token must not be stored.
 _NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 
 _ABOUT = """\
@@ -45,7 +45,7 @@ POST /dev/tokens   sign any token; JSON: client_id, and optionally claims, heade
 
 
 def app(issuer: Issuer) -> Starlette:
-    """Return the ASGI application that serves ``issuer``, which needs its URL by the first request."""
+    """Return the ASGI application that serves ``issuer``, which must have its URL before the first request."""
     endpoints = _Endpoints(issuer)
     return Starlette(
         routes=[
@@ -65,7 +65,7 @@ def app(issuer: Issuer) -> Starlette:
 
 
 class _Endpoints:
-    # All are coroutines, although none waits for more than the body:
+    # All are coroutines, although most wait for nothing but the body:
     # Starlette would run plain functions in threads that outlive the server for a while.
 
     def __init__(self, issuer: Issuer) -> None:
@@ -98,7 +98,7 @@ class _Endpoints:
             _refuse("grant_type is missing.")
         application = self._authenticate(request, form)
         if form["grant_type"] != "client_credentials":
-            raise OAuthError(OAuthCode.UNSUPPORTED_GRANT_TYPE, "This issuer knows client_credentials only.")
+            raise OAuthError(OAuthCode.UNSUPPORTED_GRANT_TYPE, "This issuer supports only client_credentials.")
         token, scope = self._issuer.grant(application, form.get("scope"))
         answer = {"access_token": token, "expires_in": TOKEN_LIFETIME, "token_type": "bearer"}
         return JSONResponse({**answer, "scope": scope} if scope else answer, headers=_NO_STORE)
@@ -135,7 +135,7 @@ class _Endpoints:
         return JSONResponse(answer, headers=_NO_STORE)
 
     def _metadata(self) -> dict[str, Any]:
-        """Return RFC 8414's document; no ``authorization_endpoint``, for nobody signs in here."""
+        """Return RFC 8414's document, without ``authorization_endpoint``: there is no sign-in here."""
         url = self._issuer.url
         applications = self._issuer.directory.applications
         methods = ["client_secret_post", "client_secret_basic"]
@@ -175,7 +175,7 @@ async def _refusal(request: Request, error: Exception) -> Response:
         raise error
     headers = dict(_NO_STORE)
     if error.code is OAuthCode.INVALID_CLIENT and "authorization" in request.headers:
-        # RFC 6749 section 5.2: only a client that used the header is challenged to.
+        # RFC 6749 section 5.2: the challenge is for clients that used the header.
         headers["www-authenticate"] = 'Basic realm="development issuer", charset="UTF-8"'
     body = {"error": error.code, "error_description": error.description}
     return JSONResponse(body, status_code=error.status, headers=headers)
@@ -207,7 +207,7 @@ async def _form(
     except ValueError:
         _refuse("The body is not a form.")
     form = dict(pairs)
-    # RFC 6749 section 3.2: no parameter twice, and one without a value counts as left out.
+    # RFC 6749 section 3.2: no parameter twice; one without a value counts as omitted.
     if len(form) != len(pairs):
         _refuse("A parameter is given twice.")
     if known is not None and not form.keys() <= set(known):
@@ -241,7 +241,7 @@ def _token_order(body: bytes) -> dict[str, Any]:
     if not all(isinstance(order.setdefault(name, {}), dict) for name in ("claims", "header")):
         _refuse("claims and header must be objects.")
     expires_in = order.setdefault("expires_in", TOKEN_LIFETIME)
-    # The bound keeps out NaN, infinity and integers that no float can hold.
+    # The bound also excludes NaN, infinity and integers that no float can hold.
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not abs(expires_in) <= 10**9:
         _refuse("expires_in must be a number of seconds, within a billion.")
     return order

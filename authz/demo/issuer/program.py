@@ -1,22 +1,22 @@
 """A local WorkOS for development: tokens, keys, introspection and organizations, on one loopback port.
 
-Never use it in production: its secrets stand in a file, and anybody who can
-reach it can make it sign any token. Therefore it binds nothing but loopback
-unless told otherwise.
+Never use it in production: its secrets are in a file, and anybody who can
+reach it can make it sign any token. Therefore it binds only loopback
+addresses, unless told otherwise.
 
-Besides WorkOS's endpoints it has controls of its own:
+In addition to WorkOS's endpoints it has controls for development:
 
 ``POST /dev/rotate``
-    signs with a new key from now on. The old keys stay in the key set; with
-    the form parameter ``drop=true`` they leave it.
+    signs with a new key from now on. The old keys stay in the key set; the
+    form parameter ``drop=true`` removes them.
 ``POST /dev/revoke``
     takes a form with one of ``token``, ``jti`` or ``client_id``. Introspection
-    calls what is revoked inactive; a revoked application gets
+    says that a revoked token is inactive; a revoked application gets
     ``invalid_client`` until the issuer is started again.
 ``POST /dev/tokens``
-    signs any token with the real key. It takes a JSON object:
-    ``client_id``, and optionally ``claims`` and ``header`` to lay over the
-    usual ones (``null`` takes one away), and ``expires_in`` in seconds,
+    signs any token with the real key. It takes a JSON object with
+    ``client_id``, and optionally ``claims`` and ``header``, which override
+    the usual ones (``null`` removes one), and ``expires_in`` in seconds,
     negative for an expired token.
 
 :class:`IssuerServer` runs it in a thread, :func:`serve_issuer` as a program.
@@ -61,15 +61,15 @@ def serve_issuer(
     """Run the issuer until SIGINT or SIGTERM; call it on the main thread.
 
     Args:
-        listen: ``HOST:PORT``; port 0 takes a free one.
-        issuer_url: the issuer that tokens name, where it differs from the address.
+        listen: ``HOST:PORT``; port 0 chooses a free one.
+        issuer_url: the issuer that tokens name, if it differs from the address.
         config: YAML file of organizations and applications; the built-in one by default.
-        keys: private JWK Set to sign with, made if it is not there, and kept up to date by rotation.
+        keys: private JWK Set to sign with; created if it does not exist, and updated by rotation.
         allow_remote: permit an address that other machines can reach.
-        announce: called with the bound URL once requests are answered.
+        announce: called with the bound URL once the server answers requests.
 
     Raises:
-        ConfigError: in one line, the setting that is wrong and the remedy.
+        ConfigError: a setting is wrong; one line names it and the remedy.
 
     """
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The development issuer on a port: bind it, serve it from a thread, stop it without a trace."""
+"""The development issuer on a port: binds it, serves it from a thread, and stops it cleanly."""
 
 import contextlib
 import ipaddress
@@ -17,7 +17,7 @@ from authz.errors import ConfigError
 
 _MAX_PORT = 65_535
 
-# Seconds that requests under way have when the server stops.
+# Seconds for requests under way when the server stops.
 _GRACE = 2
 
 
@@ -29,8 +29,8 @@ class IssuerServer:
     the same port, with the same keys and revocations.
 
     Args:
-        issuer: what to serve; one without a URL gets that of the bound address. A new one by default.
-        listen: ``HOST:PORT``; port 0 takes a free one.
+        issuer: the issuer to serve, by default a new one; if it has no URL, it gets that of the bound address.
+        listen: ``HOST:PORT``; port 0 chooses a free one.
         allow_remote: permit an address that other machines can reach.
 
     """
@@ -52,7 +52,7 @@ class IssuerServer:
 
     @property
     def address(self) -> str:
-        """Where it listens, as a URL; the same as ``url`` unless the issuer was given another."""
+        """The URL at which it listens; the same as ``url`` unless the issuer was given another."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
@@ -122,7 +122,7 @@ class _Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         with contextlib.ExitStack() as finally_:
-            # Whatever happens, nobody waits for ever and no socket stays open.
+            # Whatever happens, no thread waits for ever and no socket stays open.
             finally_.callback(self.ready.set)
             for listener in sockets or ():
                 finally_.callback(listener.close)
@@ -146,14 +146,14 @@ def _bind(host: str, port: int, *, allow_remote: bool) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"listen: {host} is not a known host; use 127.0.0.1") from error
-    # What the name resolves to decides, and that same address is bound: a name cannot smuggle another one in.
+    # The resolved address is checked and bound itself, so that the name cannot resolve to another one meanwhile.
     if not allow_remote and not ipaddress.ip_address(address[0]).is_loopback:
         raise ConfigError(
-            f"listen: {host} can be reached from other machines, and this issuer signs a token for anybody;"
+            f"listen: {host} can be reached from other machines, and this issuer signs tokens for anybody;"
             " use 127.0.0.1, or --allow-remote if that is meant"
         )
-    # With its protocol named, for only then does asyncio turn Nagle's algorithm off;
-    # with it on, every answer on a kept connection waits 40 ms for the client's delayed ACK.
+    # With its protocol named, because only then does asyncio turn off Nagle's algorithm; with it,
+    # every answer on a persistent connection waits 40 ms for the client's delayed ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
-"""Private keys that sign development tokens, well-formed ones and odd ones alike.
+"""Private keys that sign development tokens, valid and odd ones alike.
 
-Pure: no server and no clock. :meth:`SigningKey.sign` signs whatever it is
-given, so that a verifier can be shown tokens which no honest issuer makes.
+Pure: no server and no clock. :meth:`SigningKey.sign` signs whatever it is given, so
+that verifiers can be tested with tokens that no honest issuer makes.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _ALGORITHM_OF_CURVE = {curve: name for name, (_, curve) in _CURVES.items()}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SigningKey:
-    """A private key with the ``kid`` and the one algorithm it signs with."""
+    """A private key with its ``kid`` and its one algorithm."""
 
     kid: str
     algorithm: str
@@ -44,7 +44,7 @@ class SigningKey:
         Args:
             kid: its name in the key set.
             algorithm: RS256/384/512, PS256/384/512, ES256/384/512 or EdDSA (Ed25519).
-            rsa_bits: the size of an RSA key; without meaning for the others.
+            rsa_bits: the size of an RSA key; ignored for others.
 
         """
         if algorithm in _RSA_ALGORITHMS:
@@ -59,7 +59,7 @@ class SigningKey:
 
     @classmethod
     def from_jwk(cls, member: Mapping[str, Any]) -> Self:
-        """Read a private JWK, whose ``alg`` may be left out: then RS256, or what its curve is for.
+        """Read a private JWK; without ``alg`` it is for RS256, or for the algorithm of its curve.
 
         Raises:
             ValueError: it cannot sign; the message says why and quotes no key material.
@@ -70,10 +70,10 @@ class SigningKey:
             raise ValueError("kid must be a non-empty string")
         algorithm = member.get("alg", _ALGORITHM_OF_CURVE.get(str(member.get("crv")), "RS256"))
         if algorithm not in (*_RSA_ALGORITHMS, *_CURVES):
-            raise ValueError("alg is no signature algorithm with a public key")
+            raise ValueError("alg is not a signature algorithm with a public key")
         try:
             jwk = JWK(**{**member, "use": "sig", "alg": algorithm})
-            # Trying is the one check that covers key type, curve and private part together.
+            # Only a try checks key type, curve and private part together.
             JWA.signing_alg(algorithm).sign(jwk, b"")
         except Exception:  # noqa: BLE001 - jwcrypto and cryptography raise whatever the numbers provoke
             raise ValueError(f"not a private key that can sign {algorithm}") from None
@@ -90,13 +90,13 @@ class SigningKey:
         return private
 
     def sign(self, claims: Mapping[str, Any] | bytes, header: Mapping[str, Any] | bytes | None = None) -> str:
-        """Return ``claims`` as a compact JWS (RFC 7515 section 3.1), checking nothing.
+        """Return ``claims`` as a compact JWS (RFC 7515 section 3.1), without any checks.
 
         The signature is always this key's, made with its algorithm, whatever the header claims.
 
         Args:
             claims: the payload, as JSON members or as raw bytes.
-            header: parameters laid over ``alg`` and ``kid``, where ``None`` takes one away;
+            header: parameters that override ``alg`` and ``kid``, where ``None`` removes one;
                 or the raw bytes of the whole header.
 
         """
@@ -128,7 +128,7 @@ class SigningKey:
 
 
 def overlay(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``changes`` over ``values``, where ``None`` takes a member away."""
+    """Return ``values`` overridden by ``changes``, where ``None`` removes a member."""
     return {name: value for name, value in {**values, **changes}.items() if value is not None}
 
 
@@ -161,17 +161,17 @@ def load_keys(path: Path) -> list[SigningKey]:
 
 
 def save_keys(path: Path, keys: Iterable[SigningKey]) -> None:
-    """Write a private JWK Set that :func:`load_keys` reads, for the owner's eyes only.
+    """Write a private JWK Set that :func:`load_keys` reads, readable only by the file's owner.
 
     Raises:
         ConfigError: the file cannot be written.
 
     """
     text = json.dumps({"keys": [key.private_jwk() for key in keys]}, indent=2) + "\n"
-    # Beside the target and then renamed, so that a reader finds the old set or the new one, never half of one.
+    # Written beside the target and then renamed, so that a reader finds the old set or the new one, never a part.
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        # Of a process that was killed, which in a container has the same number.
+        # Left by a process that was killed; in a container it had the same number.
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
@@ -183,5 +183,5 @@ def save_keys(path: Path, keys: Iterable[SigningKey]) -> None:
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    # ASCII with escapes: even half a surrogate pair can be put into a token this way.
+    # ASCII with escapes, so that even half a surrogate pair fits into a token.
     return json.dumps(dict(value), separators=(",", ":")).encode("ascii")

@@ -1,7 +1,7 @@
-"""What the development issuer knows and decides: its keys, its clients, the tokens they get, what is revoked.
+"""The development issuer without HTTP: its keys, its clients, their tokens, and revocations.
 
-HTTP is for :mod:`authz.demo.issuer.http`. Claims and header are those that
-WorkOS documents for M2M applications of Connect.
+:mod:`authz.demo.issuer.http` serves it. Claims and header are those that WorkOS
+documents for M2M applications of Connect.
 """
 
 import enum
@@ -21,17 +21,17 @@ from authz.errors import ConfigError
 TOKEN_LIFETIME = 300
 """Seconds from ``iat`` to ``exp``, as in WorkOS's samples."""
 
-# Crockford's base 32, of which a ULID has 26 characters.
+# Crockford's base 32; a ULID has 26 characters of it.
 _ULID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
-# What WorkOS answers about a token. There is no scope among it.
+# What WorkOS answers about a token; it does not include the scope.
 _INTROSPECTED = ("client_id", "iss", "aud", "sub", "org_id", "sid", "jti", "exp", "iat")
 
 _ORIGIN = re.compile(r"https?://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 
 
 class OAuthCode(enum.StrEnum):
-    """What a token endpoint may find wrong (RFC 6749 section 5.2)."""
+    """The errors of a token endpoint (RFC 6749 section 5.2)."""
 
     INVALID_REQUEST = "invalid_request"
     INVALID_CLIENT = "invalid_client"
@@ -41,7 +41,7 @@ class OAuthCode(enum.StrEnum):
 
 
 class OAuthError(Exception):
-    """A refusal, with one sentence for whoever develops the client, and its HTTP status."""
+    """A refusal, with one sentence for the client's developer, and its HTTP status."""
 
     def __init__(self, code: OAuthCode, description: str, *, status: int = 400) -> None:
         super().__init__(description)
@@ -56,8 +56,8 @@ class Issuer:
     Safe to share between threads.
 
     Args:
-        url: the issuer, ``iss`` of every token: scheme, host and port, no path and no slash at the end.
-            Without one, the server that serves it first gives it its own.
+        url: the issuer, ``iss`` of every token: scheme, host and port, without path or slash at the end.
+            By default the URL of the first server that serves it.
         directory: its organizations and applications; the built-in ones by default.
         keys: the first signs, all are published; a new RSA key by default.
         clock: POSIX time in seconds.
@@ -109,14 +109,14 @@ class Issuer:
         return {"keys": [key.public_jwk() for key in self.keys]}
 
     def authenticate(self, client_id: str, client_secret: str) -> Application:
-        """Return the application that has this secret.
+        """Return the application with this id and secret.
 
         Raises:
-            OAuthError: ``invalid_client``, whether the id, the secret or the application's standing is to blame.
+            OAuthError: ``invalid_client``: the id is unknown, the secret wrong, or the application revoked.
 
         """
         application = self.directory.application(client_id)
-        # Compared for an unknown client too, so that time does not tell which ids exist.
+        # Compared for an unknown client too, so that timing does not reveal which ids exist.
         expected = application.client_secret if application else secrets.token_urlsafe()
         matches = hmac.compare_digest(client_secret.encode(), expected.encode())
         with self._lock:
@@ -128,7 +128,7 @@ class Issuer:
         return application
 
     def grant(self, application: Application, scope: str | None = None) -> tuple[str, str]:
-        """Return a token by ``client_credentials`` (RFC 6749 section 4.4), and the scope it was granted.
+        """Return a token by ``client_credentials`` (RFC 6749 section 4.4), and the scope that it grants.
 
         Raises:
             OAuthError: ``unauthorized_client`` or ``invalid_scope``.
@@ -157,10 +157,10 @@ class Issuer:
 
         Args:
             client_id: the application it is for.
-            claims: laid over the usual claims; ``None`` takes one away.
-            header: laid over ``alg`` and ``kid`` likewise; the signature stays what it is.
-            expires_in: seconds from now; a token with less than the usual lifetime left, or less than
-                none, was issued that much earlier.
+            claims: override the usual claims; ``None`` removes one.
+            header: overrides ``alg`` and ``kid`` likewise; the signature does not change.
+            expires_in: seconds from now, perhaps negative; with less than the usual lifetime, the token was issued that
+                much earlier.
 
         Raises:
             LookupError: there is no such application.
@@ -188,7 +188,7 @@ class Issuer:
         """Sign with a new key from now on, and return it.
 
         Args:
-            drop: take the old keys out of the key set at once; otherwise they stay.
+            drop: remove the old keys from the key set at once; otherwise they stay.
 
         """
         key = _new_key(self.keys[0].algorithm)
@@ -203,7 +203,7 @@ class Issuer:
 
         Raises:
             LookupError: the token is not ours, or there is no such application.
-            TypeError: not exactly one of the three was given.
+            TypeError: none of the three was given, or several were.
 
         """
         if [token, jti, client_id].count(None) != 2:  # noqa: PLR2004 - all but one of the three
@@ -224,7 +224,7 @@ class Issuer:
         return application.client_id
 
     def introspect(self, token: str) -> dict[str, Any]:
-        """Answer as RFC 7662 section 2.2, in WorkOS's shape; whatever is not good now is just inactive."""
+        """Answer as RFC 7662 section 2.2, in WorkOS's form; a token that is not valid now is just inactive."""
         claims = self._open(token)
         if claims is None or not self._is_active(claims):
             return {"active": False}
@@ -257,7 +257,7 @@ class Issuer:
 
 
 def new_ulid() -> str:
-    """Return 26 characters that look like a ULID of these years, for ids as WorkOS writes them."""
+    """Return 26 characters that look like a ULID of these years, for ids like WorkOS's."""
     return "01" + "".join(secrets.choice(_ULID_ALPHABET) for _ in range(24))
 
 

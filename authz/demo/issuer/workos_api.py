@@ -7,12 +7,12 @@ from starlette.responses import JSONResponse, Response
 
 from authz.demo.issuer.directory import Directory, Organization
 
-# It keeps none, and WorkOS's client wants one.
+# WorkOS's client needs a time, but the issuer keeps none.
 _SINCE = "2026-01-15T12:00:00.000Z"
 
 
 async def organization(directory: Directory, request: Request) -> Response:
-    """Answer with one organization, for whoever shows the API key."""
+    """Answer with one organization, if the request has the API key."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(key.encode(), directory.api_key.encode()):
         return JSONResponse({"message": "Unauthorized"}, status_code=401)

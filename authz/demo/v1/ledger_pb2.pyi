@@ -34,13 +34,13 @@ class EntryDraft(_message.Message):
     account: _builtins.str
     """The account within the ledger, such as "cash" or "receivables"."""
     amount: _builtins.int
-    """In minor units (cents); negative takes from the account."""
+    """In minor units (cents); a negative amount is taken from the account."""
     currency: _builtins.str
     """ISO 4217, such as "EUR"."""
     memo: _builtins.str
     """Free text."""
     org_id: _builtins.str
-    """Whose ledger it is for: the caller's own, as it is if this is empty."""
+    """The organization whose ledger it is for; if given, the caller's own."""
     def __init__(
         self,
         *,
@@ -72,7 +72,7 @@ class Entry(_message.Message):
     MEMO_FIELD_NUMBER: _builtins.int
     POSTED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Given by the backend; unique within the ledger."""
+    """Assigned by the backend; unique within the ledger."""
     org_id: _builtins.str
     """The organization that owns the entry. Set by the backend from the verified
     caller, never from the request.
@@ -80,7 +80,7 @@ class Entry(_message.Message):
     account: _builtins.str
     """As in `EntryDraft`."""
     amount: _builtins.int
-    """In minor units (cents); negative takes from the account."""
+    """In minor units (cents); a negative amount is taken from the account."""
     currency: _builtins.str
     """ISO 4217, such as "EUR"."""
     memo: _builtins.str
@@ -157,7 +157,7 @@ class ListEntriesRequest(_message.Message):
     account: _builtins.str
     """Only entries of this account. All accounts if empty."""
     org_id: _builtins.str
-    """Whose ledger to read: the caller's own, as it is if this is empty."""
+    """The organization whose ledger to read; if given, the caller's own."""
     def __init__(
         self,
         *,

@@ -30,10 +30,10 @@ class LedgerServiceStub(object):
     of RPC.
 
     Every organization has one ledger. No request needs to name it: the backend
-    takes the organization from the verified caller, so nobody can write to, or
-    read from, the ledger of another. A request that names another organization
-    is refused. Every response shows the entries as they were recorded, with their
-    owner.
+    takes the organization from the verified caller, so no caller can write to, or
+    read from, another organization's ledger. A request that names another
+    organization is refused. Every response shows the entries as they were
+    recorded, with their owner.
     """
 
     def __init__(self, channel):
@@ -69,10 +69,10 @@ class LedgerServiceServicer(object):
     of RPC.
 
     Every organization has one ledger. No request needs to name it: the backend
-    takes the organization from the verified caller, so nobody can write to, or
-    read from, the ledger of another. A request that names another organization
-    is refused. Every response shows the entries as they were recorded, with their
-    owner.
+    takes the organization from the verified caller, so no caller can write to, or
+    read from, another organization's ledger. A request that names another
+    organization is refused. Every response shows the entries as they were
+    recorded, with their owner.
     """
 
     def PostEntry(self, request, context):
@@ -91,7 +91,7 @@ class LedgerServiceServicer(object):
 
     def ImportEntries(self, request_iterator, context):
         """Records every entry the client streams, and answers once at the end.
-        Much is at stake, so the issuer is asked whether the token is still good.
+        Much is at stake, so the issuer is asked whether the token is still active.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,10 +141,10 @@ class LedgerService(object):
     of RPC.
 
     Every organization has one ledger. No request needs to name it: the backend
-    takes the organization from the verified caller, so nobody can write to, or
-    read from, the ledger of another. A request that names another organization
-    is refused. Every response shows the entries as they were recorded, with their
-    owner.
+    takes the organization from the verified caller, so no caller can write to, or
+    read from, another organization's ledger. A request that names another
+    organization is refused. Every response shows the entries as they were
+    recorded, with their owner.
     """
 
     @staticmethod

@@ -31,10 +31,10 @@ class LedgerServiceStub:
     of RPC.
 
     Every organization has one ledger. No request needs to name it: the backend
-    takes the organization from the verified caller, so nobody can write to, or
-    read from, the ledger of another. A request that names another organization
-    is refused. Every response shows the entries as they were recorded, with their
-    owner.
+    takes the organization from the verified caller, so no caller can write to, or
+    read from, another organization's ledger. A request that names another
+    organization is refused. Every response shows the entries as they were
+    recorded, with their owner.
     """
 
     @_typing.overload
@@ -47,7 +47,7 @@ class LedgerServiceStub:
     """Sends the caller's entries, oldest first, one per message."""
     ImportEntries: _grpc.StreamUnaryMultiCallable[_ledger_pb2.ImportEntriesRequest, _ledger_pb2.ImportEntriesResponse]
     """Records every entry the client streams, and answers once at the end.
-    Much is at stake, so the issuer is asked whether the token is still good.
+    Much is at stake, so the issuer is asked whether the token is still active.
     """
     ReconcileEntries: _grpc.StreamStreamMultiCallable[_ledger_pb2.ReconcileEntriesRequest, _ledger_pb2.ReconcileEntriesResponse]
     """Compares the lines of a bank statement with the ledger, and answers each line
@@ -60,10 +60,10 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     of RPC.
 
     Every organization has one ledger. No request needs to name it: the backend
-    takes the organization from the verified caller, so nobody can write to, or
-    read from, the ledger of another. A request that names another organization
-    is refused. Every response shows the entries as they were recorded, with their
-    owner.
+    takes the organization from the verified caller, so no caller can write to, or
+    read from, another organization's ledger. A request that names another
+    organization is refused. Every response shows the entries as they were
+    recorded, with their owner.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -73,7 +73,7 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """Sends the caller's entries, oldest first, one per message."""
     ImportEntries: _aio.StreamUnaryMultiCallable[_ledger_pb2.ImportEntriesRequest, _ledger_pb2.ImportEntriesResponse]  # type: ignore[assignment]
     """Records every entry the client streams, and answers once at the end.
-    Much is at stake, so the issuer is asked whether the token is still good.
+    Much is at stake, so the issuer is asked whether the token is still active.
     """
     ReconcileEntries: _aio.StreamStreamMultiCallable[_ledger_pb2.ReconcileEntriesRequest, _ledger_pb2.ReconcileEntriesResponse]  # type: ignore[assignment]
     """Compares the lines of a bank statement with the ledger, and answers each line
@@ -85,10 +85,10 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     of RPC.
 
     Every organization has one ledger. No request needs to name it: the backend
-    takes the organization from the verified caller, so nobody can write to, or
-    read from, the ledger of another. A request that names another organization
-    is refused. Every response shows the entries as they were recorded, with their
-    owner.
+    takes the organization from the verified caller, so no caller can write to, or
+    read from, another organization's ledger. A request that names another
+    organization is refused. Every response shows the entries as they were
+    recorded, with their owner.
     """
 
     @_abc_1.abstractmethod
@@ -114,7 +114,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.ImportEntriesResponse, _abc.Awaitable[_ledger_pb2.ImportEntriesResponse]]:
         """Records every entry the client streams, and answers once at the end.
-        Much is at stake, so the issuer is asked whether the token is still good.
+        Much is at stake, so the issuer is asked whether the token is still active.
         """
 
     @_abc_1.abstractmethod

@@ -1,1 +1,1 @@
-"""One question of Envoy, from its bytes to those of the answer, whatever serves it."""
+"""One question from Envoy, from its bytes to the bytes of the answer, for any server."""

@@ -1,16 +1,16 @@
-"""What Envoy shows of a request's body, and the message of gRPC in it.
+"""What Envoy shows of a request's body, and the gRPC message in it.
 
-Pure. Envoy shows a body only where it is told to (``with_request_body``), and must show bytes (``pack_as_bytes``): as
-text it replaces what is not UTF-8, and the upstream would be sent another message than the one that was looked at.
+Pure. Envoy shows a body only where ``with_request_body`` says so, and must show bytes (``pack_as_bytes``): in text it
+replaces what is not UTF-8, so the upstream would receive another message than the one that was checked.
 """
 
 from authz.envoy.v3.external_auth_pb2 import AttributeContext
 from authz.policy.protos.isolation import unverified
 
 MAX_BODY_BYTES = 262_144
-"""How long a body may be of which the message is looked at."""
+"""The longest body whose message is checked."""
 
-# Envoy adds it where it shows the beginning of a body only (allow_partial_message).
+# Envoy adds it if it shows only the beginning of a body (allow_partial_message).
 _PARTIAL = "x-envoy-auth-partial-body"
 _KINDS = (["application/grpc"], ["application/grpc+proto"])
 
@@ -22,13 +22,13 @@ def body_of(http: AttributeContext.HttpRequest) -> bytes:
     """Return the body that Envoy shows, empty if it shows none.
 
     Raises:
-        PermissionDeniedError: it is not the whole, or not as it was sent, or others may read something else than
-            protobuf in it; the reason is ``organization_unverified``.
+        PermissionDeniedError: it is incomplete or not as it was sent, or a server may read it as something else than
+            protobuf; the reason is ``organization_unverified``.
 
     """
     headers = _headers(http, "content-type", "content-encoding", _PARTIAL)
     if headers["content-type"] not in _KINDS:
-        # With "+json", or what an upstream takes for that, it is another text.
+        # With "+json", or what an upstream takes for that, the body is read as JSON.
         raise unverified("the content-type is neither application/grpc nor application/grpc+proto")
     if any(value.lower() not in ("", "identity") for value in headers["content-encoding"]):
         # A later filter, or the upstream, would decompress it.
@@ -41,11 +41,11 @@ def body_of(http: AttributeContext.HttpRequest) -> bytes:
 
 
 def message_in(body: bytes) -> bytes:
-    """Return the one message of gRPC in a body.
+    """Return the one gRPC message in a body.
 
     Raises:
-        PermissionDeniedError: there is another one, or it is compressed, too long or not wholly there; the reason
-            is ``organization_unverified``.
+        PermissionDeniedError: there are several, or it is compressed, too long or incomplete; the reason is
+            ``organization_unverified``.
 
     """
     if len(body) > MAX_BODY_BYTES:
@@ -54,7 +54,7 @@ def message_in(body: bytes) -> bytes:
         raise unverified("the message is compressed")
     end = _PREFIX + int.from_bytes(body[1:_PREFIX])
     if end > len(body):
-        raise unverified("the message is not wholly there")
+        raise unverified("the message is incomplete")
     if end < len(body):
         # Servers differ: most take the first, some refuse both.
         raise unverified("more than one message is sent to a method that takes one")
@@ -62,7 +62,7 @@ def message_in(body: bytes) -> bytes:
 
 
 def _headers(http: AttributeContext.HttpRequest, *names: str) -> dict[str, list[str]]:
-    """Return the values of some headers, in whichever form Envoy shows them."""
+    """Return the values of some headers, in either form in which Envoy shows them."""
     found: dict[str, list[str]] = {name: [] for name in names}
     for name in names:
         if name in http.headers:

@@ -1,6 +1,6 @@
-"""How a refusal is written for the protocol that its caller speaks: gRPC, gRPC-Web, Connect or plain HTTP.
+"""Writes a refusal in the protocol of its caller: gRPC, gRPC-Web, Connect or plain HTTP.
 
-Pure. The content type decides, and only about the form: what is refused is refused in each.
+Pure. The content type decides only about the form, never about the verdict.
 """
 
 import binascii
@@ -15,7 +15,7 @@ from authz.call.call import Entry
 from authz.call.refusal import Refusal
 from authz.errors import Code
 
-# Envoy makes UNAVAILABLE of a 429, which clients try again at once, and UNKNOWN of a 500, unless it is told otherwise.
+# Unless told otherwise, Envoy turns a 429 into UNAVAILABLE, which clients retry at once, and a 500 into UNKNOWN.
 _NOT_AS_ENVOY_HAS_IT = frozenset({Code.RESOURCE_EXHAUSTED, Code.INTERNAL})
 
 _END_OF_STREAM = 0x02
@@ -26,20 +26,20 @@ class Form(enum.Enum):
 
     GRPC = enum.auto()
     GRPC_WEB = enum.auto()
-    """In binary or as text: its refusals have no body, so they are the same."""
+    """Binary or text: refusals have no body, so both are the same."""
     CONNECT_PROTO = enum.auto()
-    """A stream of Connect; its unary calls are plain HTTP."""
+    """A stream of Connect; Connect's unary calls are plain HTTP."""
     CONNECT_JSON = enum.auto()
     HTTP = enum.auto()
 
 
 class Answer(NamedTuple):
-    """What a caller who is refused receives.
+    """The HTTP answer to a caller who is refused.
 
     Attributes:
-        status: of HTTP.
-        headers: those that belong to the refusal.
-        body: the text of the body; for gRPC it is what Envoy makes the message of.
+        status: the HTTP status.
+        headers: those of the refusal.
+        body: the text of the body; for gRPC, Envoy turns it into the message.
 
     """
 
@@ -54,9 +54,9 @@ _KINDS = {form: kind for kind, form in _STREAMS.items()}
 
 
 def form_of(kinds: Sequence[str]) -> Form:
-    """Return how a request is answered that has these values of ``content-type``.
+    """Return the form of the answer to a request with these values of ``content-type``.
 
-    It is gRPC if and only if Envoy takes it for that, which then turns the refusal into a gRPC status by itself.
+    It is gRPC if and only if Envoy takes the request for gRPC, and so turns the refusal into a gRPC status itself.
     """
     if len(kinds) != 1:
         return Form.HTTP
@@ -70,13 +70,13 @@ def form_of(kinds: Sequence[str]) -> Form:
 
 
 def answer(refusal: Refusal, form: Form) -> Answer:
-    """Return ``refusal`` as its caller's client reads it: with its own code, message and details."""
+    """Return ``refusal`` in the form that the caller's client reads, with its own code, message and details."""
     match form:
         case Form.GRPC:
             status = _grpc_status(refusal) if refusal.code in _NOT_AS_ENVOY_HAS_IT else ()
             return Answer(refusal.http_status, (*refusal.trailers, *status), refusal.message)
         case Form.GRPC_WEB:
-            # All in headers: clients that see another status than 200 look no further.
+            # All in headers: clients that see another status than 200 do not read the body.
             message = Entry("grpc-message", refusal.message)
             kind = Entry("content-type", f"{_GRPC_WEB}+proto")
             return Answer(200, (*refusal.trailers, *_grpc_status(refusal), message, kind), "")
@@ -94,7 +94,7 @@ def _grpc_status(refusal: Refusal) -> tuple[Entry, ...]:
 
 
 def _connect_error(refusal: Refusal) -> dict[str, Any]:
-    """Return an ``Error`` of the Connect protocol, whose codes are those of gRPC in lower case."""
+    """Return an ``Error`` of the Connect protocol; its codes are gRPC's in lower case."""
     details = [
         {"type": detail.type_url.rpartition("/")[2], "value": _unpadded(detail.value)}
         for detail in Status.FromString(refusal.details).details
@@ -109,7 +109,7 @@ def _unpadded(value: bytes) -> str:
 def _end_of_stream(message: dict[str, Any]) -> str:
     """Return an ``EndStreamResponse`` of the Connect protocol in its envelope: flags, length in four bytes, JSON.
 
-    The field that Envoy is given it in is a text. So each byte of the length is below 128, which blanks see to.
+    Envoy takes it as a text field, so each byte of the length must be below 128; blanks pad the JSON to such a length.
     """
     text = json.dumps(message)
     length = len(text)

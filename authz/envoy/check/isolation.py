@@ -1,4 +1,4 @@
-"""The check of the messages that Envoy shows: no request may name another organization than the caller's."""
+"""Checks the messages that Envoy shows: no request may name another organization than the caller's."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -24,8 +24,8 @@ class _Method(NamedTuple):
 
     Attributes:
         type: the class of its requests.
-        layout: how they are written.
-        is_stream: whether there may be several.
+        layout: how they are serialized.
+        is_stream: whether a call may have several.
 
     """
 
@@ -37,16 +37,16 @@ class _Method(NamedTuple):
         """Check that the one message in ``body`` names nothing but ``ids``.
 
         Raises:
-            PermissionDeniedError: it does, or may.
+            PermissionDeniedError: it names another, or may.
 
         """
         data = message_in(body)
-        # First, since it reads no more than so many fields, and the other makes an object of each.
+        # First, because it reads a bounded number of fields, while parsing makes an object of each.
         self.layout.check(data, ids)
         try:
             self.type.FromString(data)
         except DecodeError:
-            # Another parser may find more in what this one takes for broken.
+            # Another parser may read a message that this one cannot.
             raise unverified("the message cannot be parsed") from None
 
 
@@ -55,18 +55,18 @@ class RequestIsolation:
 
     Args:
         path: a ``google.protobuf.FileDescriptorSet``; ``buf build -o api.binpb`` writes one.
-        strictness: what happens where Envoy shows no body of such a method. ``when_body``: the call is left to the
-            upstream; ``enforce``: it is refused, which stops every stream of requests.
+        strictness: what to do if Envoy shows no body of a call to such a method. ``when_body``: leave the check to
+            the upstream; ``enforce``: refuse the call, and so every stream of requests.
 
     Raises:
-        ConfigError: the file cannot be read, or marks a field that is no string.
+        ConfigError: the file cannot be read, or marks a field that is not a string.
 
     """
 
     def __init__(self, path: str | Path, strictness: Strictness = "when_body") -> None:
         methods = dict(methods_of(load_services(path)))
         try:
-            # A class of its own for each, of the file's pool: what this process has under the same name may differ.
+            # Classes from the file's own pool: this process may have a different one under the same name.
             types: dict[str, Any] = {name: GetMessageClass(method.input_type) for name, method in methods.items()}
             types = {name: one for name, one in types.items() if places_of(one) is not None}
             layouts = layouts_of(one.DESCRIPTOR for one in types.values())
@@ -93,8 +93,8 @@ class RequestIsolation:
             principal: who makes it.
 
         Raises:
-            PermissionDeniedError: it names another organization (``organization_mismatch``), or may name one, which
-                cannot be told (``organization_unverified``).
+            PermissionDeniedError: it names another organization (``organization_mismatch``), or cannot be checked for
+                it (``organization_unverified``).
 
         """
         method = self._marked.get(http.path)
@@ -102,15 +102,15 @@ class RequestIsolation:
             self._check_path(http.path)
             return
         if http.method != "POST":
-            # The request may be in the path or in a header, as Connect has it in the query of a GET.
-            raise unverified("the request is no POST")
+            # The message may be in the path or in a header, as Connect puts it into the query of a GET.
+            raise unverified("the request is not a POST")
         body = body_of(http)
         if not body and not self._is_strict:
             return
         if not body:
             raise unverified("Envoy shows no body; set with_request_body for this method")
         if method.is_stream:
-            # One that fills max_request_bytes exactly is the beginning of a longer one, and Envoy does not say so.
+            # A body that fills max_request_bytes exactly may be the beginning of a longer one; Envoy does not say so.
             raise unverified("the body of a stream of requests is never known to be whole")
         method.check(body, {name.encode() for name in ("", principal.org_id, principal.tenant)})
 

@@ -1,18 +1,18 @@
-"""A quota in Envoy's words, for its filters behind ext_authz."""
+"""A quota in Envoy's terms, for its filters after ext_authz."""
 
 import math
 from typing import Any
 
 from authz.organizations.quota import Quota
 
-# In seconds; Envoy also knows weeks, months and years, whose lengths it does not say.
+# In seconds; Envoy also has weeks, months and years, but does not document their lengths.
 _UNITS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86_400}
 
 
 def facts_of(quota: Quota) -> dict[str, Any]:
-    """Return what Envoy's dynamic metadata says of ``quota``, ready for a ``Struct``.
+    """Return the dynamic metadata about ``quota`` for Envoy, ready for a ``Struct``.
 
-    ``limit`` has the form that ``RateLimit.Override`` of Envoy's filter ratelimit wants.
+    ``limit`` has the form of ``RateLimit.Override`` of Envoy's filter ratelimit.
     """
     facts: dict[str, Any] = {"quota": quota.name}
     rate = quota.requests_per_second
@@ -24,7 +24,7 @@ def facts_of(quota: Quota) -> dict[str, Any]:
 
 
 def _limit(rate: float) -> dict[str, Any]:
-    """Return the rate as a whole number per the shortest unit in which it is one, or else rounded down per day."""
+    """Return the rate per the shortest unit in which it is a whole number, or else rounded down per day."""
     counts = {unit: round(rate * seconds, 6) for unit, seconds in _UNITS.items()}
     unit = next((unit for unit, count in counts.items() if count.is_integer()), "DAY")
     return {"requests_per_unit": math.floor(counts[unit]), "unit": unit}

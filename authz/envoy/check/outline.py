@@ -1,8 +1,8 @@
-"""How large Envoy's question is, found out before it is parsed.
+"""Finds out how large Envoy's question is before it is parsed.
 
-Time to parse grows with the number of parts, not with bytes: a megabyte of headers may take longer than a hundred
-megabytes of body. So of a large question a bounded number of tags and lengths is read first ("Protocol Buffers
-Encoding"), down to its headers.
+The time to parse grows with the number of parts, not with bytes: a megabyte of headers may take longer than a hundred
+megabytes of body. So of a large question, a bounded number of tags and lengths is read first, down to its headers
+("Protocol Buffers Encoding").
 """
 
 from typing import Any
@@ -11,12 +11,12 @@ from authz.call.call import MAX_ENTRIES, malformed
 from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest
 
 MAX_QUESTION_BYTES = 4 * 1024 * 1024
-"""One question, the body that it shows included: what gRPC takes by default."""
+"""The largest question, with the body that it shows: gRPC's default."""
 
 MAX_FIELDS = 2 * MAX_ENTRIES
-"""Fields of one that is not small: the headers, and whatever else an Envoy tells."""
+"""The most fields of a question that is not small: the headers, and whatever else Envoy sends."""
 
-# So little is parsed in a millisecond, whatever it is. An Envoy lets through 60 KiB of headers by default.
+# So little is parsed within a millisecond, whatever it holds. Envoy lets through 60 KiB of headers by default.
 _SMALL = 64 * 1024
 
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
@@ -24,10 +24,10 @@ _MAX_VARINT_BYTES = 10
 
 
 def size_without_body(question: bytes) -> int:
-    """Return how many bytes a serialized ``CheckRequest`` has besides the body that it shows, or a few more.
+    """Return how many bytes a serialized ``CheckRequest`` has without the body that it shows, or a few more.
 
     Raises:
-        PermissionDeniedError: it is too large, has too many parts, or is none.
+        PermissionDeniedError: it is too large, has too many parts, or is not a ``CheckRequest``.
 
     """
     if len(question) <= _SMALL:
@@ -68,7 +68,7 @@ def _varint(question: bytes, at: int) -> tuple[int, int]:
     value = 0
     for index, byte in enumerate(question[at : at + _MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says whether another one follows
+        if byte < 0x80:  # noqa: PLR2004 - the bit that says whether another byte follows
             return value, at + index + 1
     raise malformed()
 
@@ -79,7 +79,7 @@ def _number(message: Any, field: str) -> int:
 
 
 _Known = dict[int, Any]
-"""What is looked into of a message, by the number of its fields."""
+"""Which fields of a message are looked into, by their numbers."""
 
 _BODY: _Known = {}
 _HEADERS: _Known = {}

@@ -1,7 +1,7 @@
-"""How lenient a server may be about a path: different spellings that may reach the same method.
+"""The methods that a path may reach: a lenient server may accept several spellings of one.
 
-Pure. Envoy makes a path canonical where it is told to, and gRPC compares it byte by byte; what serves Connect or JSON
-beside gRPC may decode it once more, fold slashes and cases, or have methods below a prefix.
+Pure. Envoy makes a path canonical if configured to, and gRPC compares it byte by byte; a server of Connect or JSON
+beside gRPC may decode it once more, merge slashes, ignore case, or serve methods below a prefix.
 """
 
 import itertools
@@ -9,18 +9,18 @@ import re
 from urllib.parse import unquote
 
 MAX_PATH = 4096
-"""How many characters of a path are looked at."""
+"""How many characters of a path are read."""
 
-# One more than Envoy and a server behind it would decode together.
+# One more than the times that Envoy and a server behind it would decode a path.
 _ROUNDS = 3
 _QUERY, _SEPARATORS = re.compile(r"[?#]"), re.compile(r"[/\\]+")
-# What follows them is of the segment's parameters (RFC 3986 section 3.3), or of a query that was encoded.
+# They begin a segment's parameters (RFC 3986 section 3.3), or an encoded query or fragment.
 _PARAMETERS = re.compile(r"[;?#].*", re.DOTALL)
 _IGNORED = " \t\r\n\0"
 
 
 def methods_in(path: str) -> set[str]:
-    """Return the methods that a path may lead to, ``service/method``, as the most lenient server reads it."""
+    """Return the methods, ``service/method``, that the most lenient server may read in a path."""
     path = _QUERY.split(path, maxsplit=1)[0]
     for _ in range(_ROUNDS):
         if "%" not in path:

@@ -1,4 +1,4 @@
-"""Envoy's configuration, and that of meshes, made from ours; here are the parts for a bootstrap of one's own."""
+"""Envoy's configuration, and meshes', made from ours; this module has the parts for a bootstrap of your own."""
 
 from authz.envoy.config.parts import (
     bootstrap,

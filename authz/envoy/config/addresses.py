@@ -1,4 +1,4 @@
-"""Addresses in Envoy's words, which mean there what they mean to ``authz serve``."""
+"""Addresses in Envoy's terms, with the same meaning as for ``authz serve``."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from authz.errors import ConfigError
 
 UNIX = "unix:"
 
-# Envoy binds and connects to numbers, and asks DNS for names. Servers take one of these or both.
+# Envoy binds and connects to IP addresses, and asks DNS for names. Servers listen on one of these or on both.
 _LOCALHOST, _LOOPBACK, _LOOPBACK_6 = "localhost", "127.0.0.1", "::1"
 
 
@@ -16,7 +16,7 @@ def listening(address: str) -> dict[str, Any]:
     """Return where a listener is.
 
     Args:
-        address: ``HOST:PORT`` or ``unix:PATH``; ``[::]`` takes IPv4 as well.
+        address: ``HOST:PORT`` or ``unix:PATH``; ``[::]`` accepts IPv4 as well.
 
     """
     made = _address(address)
@@ -26,7 +26,7 @@ def listening(address: str) -> dict[str, Any]:
 
 
 def check_listening(setting: str, address: str) -> str:
-    """Return ``address`` if Envoy can listen there, which must not ask DNS for it.
+    """Return ``address`` if Envoy can listen on it, which takes an IP address and no name.
 
     Raises:
         ConfigError: it is a name; the message names ``setting``.
@@ -46,12 +46,12 @@ def endpoints(addresses: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def is_fixed(addresses: Iterable[str]) -> bool:
-    """Say whether DNS need not be asked about any of ``addresses``."""
+    """Say whether none of ``addresses`` needs DNS."""
     return all(address.startswith(UNIX) or is_ip_address(_number(_host(address))) for address in addresses)
 
 
 def is_ip_address(host: str) -> bool:
-    """Say whether ``host`` is no name."""
+    """Say whether ``host`` is an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -62,7 +62,7 @@ def is_ip_address(host: str) -> bool:
 def _endpoint(address: str, *, is_fixed: bool) -> dict[str, Any]:
     endpoint: dict[str, Any] = {"address": _address(address)}
     if is_fixed and not address.startswith(UNIX) and _host(address).lower() == _LOCALHOST:
-        # Tried when the first refuses; Envoy permits it where there is no DNS in the cluster.
+        # Tried if the first refuses; Envoy permits it in clusters without DNS.
         other = {"address": _LOOPBACK_6, "port_value": _port(address)}
         endpoint["additional_addresses"] = [{"address": {"socket_address": other}}]
     return endpoint

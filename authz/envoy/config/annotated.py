@@ -1,4 +1,4 @@
-"""YAML with comments: plain data, and beside it what is to be said of its parts."""
+"""YAML with comments: plain data, and comments on its parts."""
 
 import fnmatch
 import textwrap
@@ -16,10 +16,10 @@ class Document:
     """One YAML document.
 
     Args:
-        data: what it holds.
-        title: stands above it; a line each.
-        comments: what to say of a part, by a pattern of its path: keys and names, joined by ``/``. An element of a list
-            goes by its ``name``, or by its index. ``*`` is any number of them. Each is said once, at the first match.
+        data: its content.
+        title: lines to put above it.
+        comments: comments by a pattern of the part's path: keys and names, joined by ``/``. An element of a list has
+            its ``name`` there, or its index. ``*`` matches anything. Each comment is written once, at the first match.
 
     """
 
@@ -50,7 +50,7 @@ def _render(document: Document) -> str:
 def _comment(text: str, indent: str) -> str:
     prefix = f"{indent}# "
     wrapped = (
-        # Not at hyphens, for there are commands among them.
+        # Not at hyphens, because some comments contain commands.
         textwrap.wrap(line, _WIDTH, initial_indent=prefix, subsequent_indent=prefix, break_on_hyphens=False)
         for line in text.split("\n")
     )
@@ -78,7 +78,7 @@ def _name(node: Any) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as blocks, and no anchors, for a reader."""
+    """Writes text of several lines as blocks, and no anchors, so that people can read it."""
 
     def ignore_aliases(self, _data: Any) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""The cluster of the authorization servers in Envoy's configuration: where they are, and how they are watched."""
+"""The cluster of the authorization servers in Envoy's configuration: addresses, TLS and health checks."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -13,17 +13,17 @@ from authz.runtime.network.addresses import check_address
 _TLS = "tls:"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what a server may be told to listen on
 
-# Where the images of Envoy have the authorities of the system.
+# Where Envoy's images have the system's CAs.
 _SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 _MOST_CHECKS = 1024
 
 
 def check_authz_address(setting: str, address: str) -> str:
-    """Return ``address`` if it is one of an authorization server: ``HOST:PORT``, ``unix:PATH`` or ``tls:HOST:PORT``.
+    """Return ``address`` if it fits an authorization server: ``HOST:PORT``, ``unix:PATH`` or ``tls:HOST:PORT``.
 
     Raises:
-        ConfigError: it is none, or its port is 0, which only the server knows; the message names ``setting``.
+        ConfigError: it does not, or its port is 0, so that only the server knows it; the message names ``setting``.
 
     """
     is_tls = address.startswith(_TLS)
@@ -40,7 +40,7 @@ def endpoints(addresses: Iterable[str], *, workers: int = 1) -> list[str]:
 
     Args:
         addresses: ``HOST:PORT``, ``tls:HOST:PORT`` or ``unix:PATH``, as ``authz serve`` takes them.
-        workers: processes of each; by a Unix socket of its own each is an endpoint, while the kernel shares a port.
+        workers: processes per address; each has a Unix socket of its own, and so an endpoint, but they share a port.
 
     """
     return list(itertools.chain.from_iterable(_endpoints(address, workers) for address in addresses))
@@ -59,8 +59,8 @@ class Tls:
     """What Envoy needs to speak TLS with an authorization server.
 
     Args:
-        ca_file: PEM file of the authorities to trust; by default those of the system.
-        cert_file: PEM file of Envoy's own certificate, where the server asks for one.
+        ca_file: PEM file of the CAs to trust; by default the system's.
+        cert_file: PEM file of Envoy's own certificate, if the server asks for one.
         key_file: PEM file of its key.
 
     Raises:
@@ -73,26 +73,26 @@ class Tls:
     key_file: str | None = None
 
     def __post_init__(self) -> None:
-        """Check that both files are there, or none."""
+        """Check that both files are given, or neither."""
         if (self.cert_file is None) is not (self.key_file is None):
             raise ConfigError("authz_cert_file: a certificate and its key belong together; set --authz-key-file, too")
 
 
 def authz_cluster(name: str, addresses: Sequence[str], *, tls: Tls | None = None) -> dict[str, Any]:
-    """Return the cluster of the authorization servers, which Envoy watches.
+    """Return the cluster of the authorization servers, with health checks.
 
     Args:
         name: the cluster's.
-        addresses: made by :func:`endpoints`.
-        tls: what ``tls:HOST:PORT`` needs.
+        addresses: from :func:`endpoints`.
+        tls: for ``tls:HOST:PORT``.
 
     Raises:
-        ConfigError: some of them speak TLS and others do not, or they are of several hosts.
+        ConfigError: only some of them use TLS, or they have different hosts.
 
     """
     hosts = {address.removeprefix(_TLS).rpartition(":")[0] if address.startswith(_TLS) else "" for address in addresses}
     if len(hosts) != 1:
-        raise ConfigError("authz: with tls: all servers must have one host name, which their certificate holds")
+        raise ConfigError("authz: with tls: all servers must have the same host name, the one in their certificate")
     made = cluster(name, [address.removeprefix(_TLS) for address in addresses], http2=True)
     made["circuit_breakers"] = {"thresholds": [{"max_requests": _MOST_CHECKS, "max_retries": _MOST_CHECKS}]}
     made["common_lb_config"] = {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"}

@@ -1,8 +1,8 @@
-"""What Envoy's configuration grants to callers at its edge, so that none of them uses up what the others need.
+"""Limits for callers at Envoy's edge, so that no caller uses up what the others need.
 
-Envoy's own defaults are for a mesh, whose callers are friends; these are what its authors recommend for strangers
-("Configuring Envoy as an edge proxy"). None of them ends a stream that lasts: ``request_timeout`` and
-``max_stream_duration`` are left off, which would.
+Envoy's own defaults are for a mesh of trusted callers; these are what its authors recommend for untrusted ones
+("Configuring Envoy as an edge proxy"). None of them ends a long stream: ``request_timeout`` and
+``max_stream_duration``, which would, are not set.
 """
 
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 Underscores = Literal["REJECT_REQUEST", "DROP_HEADER", "ALLOW"]
 
 HEAP_BYTES = 1 << 30
-"""The memory that Envoy may have allocated, unless that is said."""
+"""The default for the memory that Envoy may have allocated."""
 
 MAX_CONNECTIONS = 10_000
 MAX_STREAMS = 100
@@ -20,7 +20,7 @@ HEADERS_SECONDS = 10
 PING_SECONDS, _PONG_SECONDS = 60, 20
 BUFFER_BYTES = 32 << 10
 STREAM_WINDOW, CONNECTION_WINDOW = 64 << 10, 1 << 20
-# More streams than that of one connection, and half of them reset by the caller within a second: a flood.
+# It is a flood if a connection has more streams than that, and the caller resets half of them within a second.
 _RESETS, _RESET_SECONDS = 500, 1
 
 _TYPE = "type.googleapis.com/envoy.extensions.resource_monitors."
@@ -28,10 +28,10 @@ _HEAP = "envoy.resource_monitors.fixed_heap"
 
 
 def connection_manager(underscores: Underscores = "REJECT_REQUEST") -> dict[str, Any]:
-    """Return the limits that a connection manager keeps.
+    """Return the limits of a connection manager.
 
     Args:
-        underscores: what becomes of requests that have headers with underscores, which some servers read as hyphens.
+        underscores: what to do with requests that have headers with underscores, which some servers read as hyphens.
 
     """
     return {
@@ -50,7 +50,7 @@ def connection_manager(underscores: Underscores = "REJECT_REQUEST") -> dict[str,
 
 
 def windows() -> dict[str, Any]:
-    """Return how much HTTP/2 lets a peer send ahead, of one stream and of all streams of a connection."""
+    """Return how much HTTP/2 lets a peer send ahead, on one stream and on all streams of a connection."""
     return {"initial_stream_window_size": STREAM_WINDOW, "initial_connection_window_size": CONNECTION_WINDOW}
 
 
@@ -60,10 +60,10 @@ def buffers() -> dict[str, Any]:
 
 
 def process(max_heap_bytes: int = HEAP_BYTES) -> dict[str, Any]:
-    """Return the limits that hold for the whole process; they stand in its bootstrap.
+    """Return the limits for the whole process, which stand in its bootstrap.
 
     Args:
-        max_heap_bytes: the memory that it may have allocated; keep it below what its machine or container grants.
+        max_heap_bytes: the memory that it may have allocated; keep it below the limit of its machine or container.
 
     """
     return {"overload_manager": _overload_manager(max_heap_bytes), "layered_runtime": _runtime()}

@@ -1,4 +1,4 @@
-"""Envoy's configuration as one prints it: a whole bootstrap, or what belongs into one's own."""
+"""Envoy's configuration as a document: a whole bootstrap, or the parts for a bootstrap of your own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ VERSIONS = "Envoy 1.40"
 
 @dataclass(frozen=True, kw_only=True)
 class Ingress:
-    """What stands around the check.
+    """The configuration around the check.
 
     Args:
         authz: endpoints of the authorization servers.
-        tls: what those with ``tls:`` need.
+        tls: for those with ``tls:``.
         upstream: ``HOST:PORT`` or ``unix:PATH`` of the gRPC backend.
-        http_upstream: the same of a plain HTTP backend.
+        http_upstream: the same for a plain HTTP backend.
         listen: where Envoy listens.
         admin: where its administration interface is.
         max_heap_bytes: the memory that it may have allocated.
@@ -69,7 +69,7 @@ def bootstrap(ingress: Ingress) -> Document:
 
 
 def fragment(authz: list[str], tls: Tls, *, cors_origins: Sequence[str] = (), grpc_web: bool = False) -> Document:
-    """Return what a bootstrap of one's own needs; the arguments are those of :class:`Ingress`."""
+    """Return the parts for a bootstrap of your own; the arguments are those of :class:`Ingress`."""
     around = browsers.around(parts.ext_authz("authz"), cors_origins=cors_origins, grpc_web=grpc_web)
     at_host = browsers.virtual_host(cors_origins)
     data: dict[str, Any] = {
@@ -94,12 +94,12 @@ def fragment(authz: list[str], tls: Tls, *, cors_origins: Sequence[str] = (), gr
         data=data,
         title=f"For {VERSIONS}, in parts: not a bootstrap. Made by `authz envoy-config --format filter`.\n"
         "Merge http_connection_manager into every connection manager that outsiders reach, its http_filters before all "
-        "others but cors, which stands before them: it answers preflights, which have no token, and lets browsers read "
-        "refusals. grpc_web stands behind ext_authz, so that the server sees who speaks gRPC-Web, and refuses in its "
-        "form. --cors-origin and --grpc-web print both in their places. Merge clusters into static_resources, and "
+        "others except cors, which stands before them: it answers preflights, which have no token, and lets pages read "
+        "refusals. grpc_web stands after ext_authz, so that the server sees which callers speak gRPC-Web, and refuses "
+        "in its form. --cors-origin and --grpc-web print both in place. Merge clusters into static_resources, and "
         "listener into every listener; grpc_route and http_route into the route of every route of that kind, and "
         "upstream_cluster into your own clusters (dns_lookup_family where they have names), with "
-        "upstream_http2_protocol_options; overload_manager and layered_runtime hold for the whole process, and belong "
-        "into the bootstrap.",
+        "upstream_http2_protocol_options; overload_manager and layered_runtime apply to the whole process, and belong "
+        "in the bootstrap.",
         comments=comments.BOOTSTRAP,
     )

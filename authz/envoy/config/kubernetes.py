@@ -1,4 +1,4 @@
-"""The authorization server on Kubernetes, with the settings in force, and the Envoy that asks it."""
+"""Manifests for the authorization server on Kubernetes, with the settings in force, and for the Envoy that asks it."""
 
 import base64
 import math
@@ -13,12 +13,12 @@ from authz.settings.settings import Settings
 from authz.settings.variables import PREFIX
 
 _HEALTH_PORT = 9192
-# Of the image, which owns nothing there.
+# The image's user, which owns no files there.
 _USER = 65532
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - a pod's own address
-# `kubectl apply` keeps a copy of what it applies in an annotation, which takes no more.
+# `kubectl apply` keeps a copy of what it applies in an annotation, whose size is limited.
 _APPLIED_BYTES = 200_000
-# From SIGTERM on, after drain and grace: for connections to close, and what Kubernetes gives by default.
+# Seconds for connections to close after drain and grace, and Kubernetes's default time from SIGTERM on.
 _REST_SECONDS, _LEAST_SECONDS = 5, 30
 
 
@@ -26,8 +26,8 @@ def kubernetes(service: Service, settings: Settings, bootstrap: Document) -> lis
     """Return the manifests of the server and of Envoy's configuration.
 
     Args:
-        service: what to call it.
-        settings: what the server is told: printed, mounted, or referred to in a Secret.
+        service: its name, namespace and port.
+        settings: the server's settings, to be printed, mounted, or referred to in a Secret.
         bootstrap: Envoy's configuration, which asks ``service``.
 
     Raises:
@@ -45,7 +45,7 @@ def kubernetes(service: Service, settings: Settings, bootstrap: Document) -> lis
 
 
 def environment(service: Service, pod: Pod) -> list[dict[str, Any]]:
-    """Return the variables that give a container its settings."""
+    """Return the environment variables that hold a container's settings."""
     scheme = "tls:" if pod.has_tls else ""
     placeholders = {"issuer": "https://acme.authkit.app", "audience": "client_01"}
     told = {
@@ -54,7 +54,7 @@ def environment(service: Service, pod: Pod) -> list[dict[str, Any]]:
         "listen": f"{scheme}{_EVERYWHERE}:{service.port}",
         "http_listen": f"{_EVERYWHERE}:{_HEALTH_PORT}",
     }
-    # Of $(NAME) Kubernetes makes the value of another variable.
+    # Kubernetes would replace $(NAME) by the value of another variable.
     values = [
         {"name": _variable(name), "value": value.replace("$", "$$")}
         for name, value in told.items()
@@ -120,15 +120,15 @@ def _deployment(service: Service, settings: Settings, pod: Pod) -> Document:
         },
         title="\n".join(_title(service, settings, pod)),
         comments={
-            "*/readinessProbe": "Ready is who has the issuer's keys.",
-            "*/livenessProbe": "Alive is who answers: an issuer that is down is no reason to restart.",
-            "*/limits": "A process that takes more is ended, and started again. None of CPU: throttled for a tenth of "
-            "a second, it makes every waiting call late.",
-            "*/env/*/valueFrom": "From the Secret, and never printed.",
-            "*/automountServiceAccountToken": "It asks nothing of Kubernetes.",
-            "*/enableServiceLinks": "Variables of Services, of which those of one called authz begin with AUTHZ_.",
+            "*/readinessProbe": "A pod is ready when it has the issuer's keys.",
+            "*/livenessProbe": "A pod that answers is alive: an issuer that is down is no reason to restart it.",
+            "*/limits": "A process that takes more memory is killed and restarted. No limit of CPU: a process that is "
+            "throttled for a tenth of a second makes every waiting call late.",
+            "*/env/*/valueFrom": "From the Secret, never printed.",
+            "*/automountServiceAccountToken": "The server does not use the Kubernetes API.",
+            "*/enableServiceLinks": "Off, because the variables of a Service called authz would begin with AUTHZ_.",
             "*/terminationGracePeriodSeconds": "More than drain and grace together.",
-            "*/volumes/tmp": "The root is read-only; several workers share their figures here.",
+            "*/volumes/tmp": "The root is read-only; workers share their metrics here.",
         },
     )
 
@@ -158,7 +158,7 @@ def _volumes(service: Service, pod: Pod) -> list[tuple[dict[str, Any], dict[str,
     """Return each volume, after its mount."""
     found = [_volume("tmp", "/tmp", {"emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}})]  # noqa: S108 - a pod's own
     if pod.files:
-        # Whole, and not with subPath, which would never change.
+        # As a whole: a mount with subPath would never be updated.
         found.append(_volume("files", FILES_FOLDER, {"configMap": {"name": f"{service.name}-files"}}))
     if pod.secret_files:
         items = [{"key": key, "path": key} for key in pod.secret_files]
@@ -188,8 +188,8 @@ def _files(service: Service, pod: Pod) -> Document:
             **({"data": texts} if texts else {}),
             **({"binaryData": bodies} if bodies else {}),
         },
-        title="The files that the settings name. Changes of policies and descriptors are in force about a minute "
-        "later, without new pods.",
+        title="The files that the settings name. Changes of policies and descriptors take effect within about a "
+        "minute, without new pods.",
     )
 
 
@@ -220,12 +220,12 @@ def _network_policy(service: Service, settings: Settings) -> Document:
                 ],
             },
         },
-        title="Replace: namespaces and labels, by those of your Envoys and your Prometheus.",
+        title="Replace: namespaces and labels, with those of your Envoys and your Prometheus.",
         comments={
-            "*/ingress/0": "Port grpc tells whether a token is good: that is for Envoy alone.",
-            "*/ingress/1": "Figures. The kubelet's probes come from the node, which network plugins let pass; with one "
-            "that does not, add the nodes' addresses here.",
-            "*/egress/1": "The issuer. Its addresses change, and a NetworkPolicy knows no names: TLS says who it is.",
+            "*/ingress/0": "Port grpc says whether a token is valid, so only Envoy may reach it.",
+            "*/ingress/1": "Metrics. The kubelet's probes come from the node; network plugins let them pass. If yours "
+            "does not, add the nodes' addresses here.",
+            "*/egress/1": "The issuer. Its addresses change, and a NetworkPolicy has no names: TLS verifies who it is.",
         },
     )
 
@@ -248,8 +248,8 @@ def _service(service: Service) -> Document:
             },
         },
         comments={
-            "*/clusterIP": "Headless: Envoy sees every pod, and shares out checks, not connections. Leave this out "
-            "where Istio's sidecars check, which share out nothing over a headless service.",
+            "*/clusterIP": "Headless: Envoy sees every pod, and balances checks, not connections. Leave this out if "
+            "Istio's sidecars ask, which do not balance over a headless service.",
         },
     )
 

@@ -1,4 +1,4 @@
-"""The same check where a control plane writes Envoy's configuration: Istio and Envoy Gateway."""
+"""The same check for control planes that write Envoy's configuration: Istio and Envoy Gateway."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Service:
         """Return the service at ``NAME.NAMESPACE.svc.cluster.local:PORT``.
 
         Raises:
-            ConfigError: it is none; the message names ``setting``.
+            ConfigError: it is not one; the message names ``setting``.
 
         """
         host, _, port = check_address(setting, address).rpartition(":")
@@ -77,8 +77,8 @@ def _mesh_config(service: Service) -> Document:
         "This first part is for IstioOperator or the Helm chart istiod; the others are for kubectl apply.",
         comments={
             "*/timeout": "600 s by default, for which every request would wait.",
-            "*/failOpen": "What cannot be decided is refused. No request bodies, which would stop streams.",
-            "*/statusOnError": "403 by default, as if the caller were forbidden when the server is down.",
+            "*/failOpen": "Undecided requests are refused. No request bodies, which would stop streams.",
+            "*/statusOnError": "403 by default, as if the caller were forbidden while the server is down.",
             "*/pathNormalization": "One spelling per path, for the policy, for the check and for the backend.",
         },
     )
@@ -98,9 +98,9 @@ def _authorization_policy() -> Document:
             },
         },
         comments={
-            "*/rules": "Every request is checked. Whatever a rule leaves out here reaches backends unchecked: with "
-            "notMethods: [OPTIONS], which is often told for CORS, any OPTIONS does, and browsers cannot read refusals. "
-            "--cors-origin prints a filter before the check instead, which answers preflights only.",
+            "*/rules": "Every request is checked. Requests that a rule excludes here reach backends unchecked: with "
+            "notMethods: [OPTIONS], a common advice for CORS, every OPTIONS does, and pages cannot read refusals. "
+            "--cors-origin prints a filter before the check instead, which answers only preflights.",
         },
     )
 
@@ -160,20 +160,20 @@ def _envoy_filter(cors_origins: Sequence[str]) -> Document:
                 "configPatches": patches,
             },
         },
-        title="What Istio has no words for.\n"
+        title="Settings that Istio's own resources lack.\n"
         "Limits of the whole process cannot be set here: overload_manager (max_heap_size_bytes, "
-        "max_active_downstream_connections) and the runtime belong into the gateway's bootstrap, which an annotation "
+        "max_active_downstream_connections) and the runtime belong in the gateway's bootstrap, which an annotation "
         "(sidecar.istio.io/bootstrapOverride) changes; `authz envoy-config --format filter` prints them. Buffers of "
-        "listeners (per_connection_buffer_limit_bytes) are left as Istio makes them.\n"
-        "Routes and upstreams are Istio's as well. It ends no stream for being quiet or long, unless a VirtualService "
-        "has a timeout, and opens as many requests as there are, unless a DestinationRule limits them; that is also "
-        "where an upstream's tcpKeepalive is set.",
+        "listeners (per_connection_buffer_limit_bytes) stay as Istio sets them.\n"
+        "Routes and upstreams are Istio's as well. It does not end quiet or long streams, unless a VirtualService has "
+        "a timeout, and does not limit open requests, unless a DestinationRule does; an upstream's tcpKeepalive is "
+        "set there, too.",
         comments={
             **comments.HTTP,
             "*envoy.filters.http.ext_authz": "The filter that Istio makes of the policy above.",
-            "*/configPatches/2": "Istio's own filter for CORS stands behind the check. " + comments.HTTP[_BEFORE],
-            "*/workloadSelector": "Only where requests are checked: a sidecar behind it would take away what the "
-            "gateway's check has said.",
+            "*/configPatches/2": "Istio's own filter for CORS stands after the check. " + comments.HTTP[_BEFORE],
+            "*/workloadSelector": "Only where requests are checked: a sidecar behind the gateway would remove what "
+            "its check has added.",
         },
     )
 
@@ -232,11 +232,11 @@ def _security_policy(service: Service, cors_origins: Sequence[str]) -> Document:
         "Replace: the service, and name and namespace of the Gateway.",
         comments={
             "*/cors": "Answers preflights, which have no token, before the check; any other OPTIONS is checked. No "
-            "allowCredentials: a token comes in a header that a page writes, and never by itself, as cookies do.",
-            "*/extAuth": "All headers go to the server (no headersToExtAuth), and no bodies, which would stop streams.",
+            "allowCredentials: a page sets the token's header itself; browsers do not add it, as they do with cookies.",
+            "*/extAuth": "The server gets all headers (no headersToExtAuth), and no bodies, which would stop streams.",
             "*/maxInterval": comments.HTTP["*/max_interval"],
-            "*/retry": "A check that got no answer is asked again: it has no effects, but that quotas may count it.",
-            "*/failOpen": "What cannot be decided is refused; if true, a mistake in here would let all pass, too.",
+            "*/retry": "A check without an answer is repeated: it has no effect, except that quotas may count it.",
+            "*/failOpen": "Undecided requests are refused; if true, a mistake in this policy would let all pass, too.",
             "*/timeout": "10 s by default, for which every request would wait.",
         },
     )
@@ -278,11 +278,11 @@ def _client_traffic_policy() -> Document:
                 },
             },
         },
-        title="Cannot be set here: request_headers_timeout, max_headers_count and max_request_headers_kb, for which an "
-        "EnvoyPatchPolicy is needed. The limit of the heap follows the memory limit of the container, which the "
+        title="Cannot be set here: request_headers_timeout, max_headers_count and max_request_headers_kb, which need "
+        "an EnvoyPatchPolicy. The limit of the heap follows the memory limit of the container, which the "
         "resource EnvoyProxy sets. No timeout.http.requestReceivedTimeout, which would end streams of requests. "
         "HTTP/2 keepalive (connection_keepalive) and the removal of trusted names from trailers and after the prefixes "
-        "of grpc-gateway need an EnvoyPatchPolicy, too; what the server answers removes the latter as well.",
+        "of grpc-gateway need an EnvoyPatchPolicy, too; the server's answers remove the latter as well.",
         comments={
             "*/streamIdleTimeout": "5 minutes by default, after which a quiet gRPC stream is reset.",
             "*/connectionLimit": comments.BOOTSTRAP["*/max_active_downstream_connections"],
@@ -290,8 +290,8 @@ def _client_traffic_policy() -> Document:
             "*/initialStreamWindowSize": comments.HTTP["*/initial_stream_window_size"],
             "*/withUnderscoresAction": "Some servers read x_org_id as x-org-id. If your callers send metadata such as "
             "x_custom: DropHeader, or Allow.",
-            "*/earlyRequestHeaders": "Nobody may say who they are but the authorization server. Before everything "
-            "else, so also on routes that have no check.",
+            "*/earlyRequestHeaders": "Only the authorization server may say who calls: trusted names are removed "
+            "first, so also on routes that have no check.",
             "*/path": "One spelling per path: else /public/../private is routed as one and served as the other.",
         },
     )
@@ -326,7 +326,7 @@ def _backend_traffic_policy() -> Document:
             "*/circuitBreaker": comments.UPSTREAMS["*upstream/circuit_breakers"],
             "*/initialConnectionWindowSize": "Callers share connections to upstreams: one that does not read must not "
             "use up the window of all.",
-            "*/tcpKeepalive": "None by default: of an upstream that is gone without a word Envoy hears nothing.",
+            "*/tcpKeepalive": "None by default: Envoy would not notice an upstream that has vanished.",
         },
     )
 

@@ -1,7 +1,7 @@
-"""Envoy's configuration, made from ours: parts that fit together into a bootstrap.
+"""The parts of a bootstrap of Envoy, made from our configuration.
 
 Everything is plain data, ready for ``json.dumps``; Envoy reads JSON as well as YAML.
-``authz.envoy.config.comments`` says of each part why it is there.
+``authz.envoy.config.comments`` says why each part is there.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +17,8 @@ HTTP_MANAGER = TYPE + "extensions.filters.network.http_connection_manager.v3.Htt
 _HTTP_OPTIONS = TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-# A step upwards in words that Envoy leaves to the upstream, where servers that know parameters of segments take it:
-# /open/%2e%2e;/private would come by the route of /open/, which may have no check, and be served as /private.
+# A disguised ".." that Envoy passes on, but servers that know parameters of segments follow: /open/%2e%2e;/private
+# would take the route of /open/, which may have no check, and be served as /private.
 _STEP_IN_DISGUISE = r".*/(\.|%2[eE]){1,2}(;|%3[bB]).*"
 
 
@@ -35,7 +35,7 @@ def bootstrap(
         listeners: made by :func:`listener`.
         clusters: made by :func:`cluster`.
         admin: ``HOST:PORT`` of the administration interface, or ``None`` for none.
-        max_heap_bytes: the memory that Envoy may have allocated; nearly there it refuses requests.
+        max_heap_bytes: the memory that Envoy may have allocated; close to it, Envoy refuses requests.
 
     """
     config: dict[str, Any] = {
@@ -64,25 +64,25 @@ def listener(
     Args:
         name: the listener's, and the prefix of its statistics.
         address: ``HOST:PORT`` or ``unix:PATH``.
-        routes: made by :func:`grpc_route` and :func:`http_route`; the first that matches is taken.
+        routes: made by :func:`grpc_route` and :func:`http_route`; the first match counts.
         authz: the cluster of the authorization server.
         trusted: the names that callers may not send.
         max_request_bytes: show the authorization server the requests of each :func:`unary_route`, and refuse a larger
-            one with HTTP 413. By default it is shown none. Where requests may name organizations it looks at 262,144
-            bytes, and refuses more.
-        underscores: what becomes of requests that have headers with underscores, which some servers read as hyphens.
-            Names that only we may use are removed in every spelling all the same.
+            one with HTTP 413; by default none is shown. If requests may name organizations, the server checks up to
+            262,144 bytes, and refuses more.
+        underscores: what to do with requests that have headers with underscores, which some servers read as hyphens.
+            Trusted names are removed in every spelling in any case.
         cors_origins: of the pages that may call from a browser; none by default.
-        grpc_web: whether gRPC-Web becomes gRPC here; give it a :func:`grpc_web_route`.
+        grpc_web: whether to turn gRPC-Web into gRPC; add a :func:`grpc_web_route`.
 
     """
     virtual_host: dict[str, Any] = {"name": "all", "domains": ["*"], "routes": [_dead_end(), *routes]}
     virtual_host |= browsers.virtual_host(cors_origins)
     asking = ext_authz(authz)
     if max_request_bytes is not None:
-        # Only here: Envoy 1.40 shows the body as text whatever a route says of pack_as_bytes.
+        # Only here: Envoy 1.40 shows the body as text whatever a route says about pack_as_bytes.
         asking["typed_config"]["with_request_body"] = {"max_request_bytes": max_request_bytes, "pack_as_bytes": True}
-        # A stream would be held back until its end.
+        # Else a stream would be held back until its end.
         virtual_host["typed_per_filter_config"] = virtual_host.get("typed_per_filter_config", {}) | _buffering(
             disabled=True
         )
@@ -112,7 +112,7 @@ def listener(
 
 
 def one_spelling() -> dict[str, Any]:
-    """Return the options of a connection manager by which every path has one spelling."""
+    """Return the options of a connection manager that give every path one spelling."""
     return {
         "normalize_path": True,
         "merge_slashes": True,
@@ -121,7 +121,7 @@ def one_spelling() -> dict[str, Any]:
 
 
 def early_removal(trusted: TrustedMetadata) -> dict[str, Any]:
-    """Return what takes the trusted names from every request, before it is routed."""
+    """Return what removes the trusted names from every request before it is routed."""
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
@@ -132,7 +132,7 @@ def early_removal(trusted: TrustedMetadata) -> dict[str, Any]:
 
 
 def trailers_removal(trusted: TrustedMetadata) -> dict[str, Any]:
-    """Return the HTTP filter that takes the trusted names from what comes after a request's body."""
+    """Return the HTTP filter that removes the trusted names from a request's trailers."""
     return {
         "name": "envoy.filters.http.header_mutation",
         "typed_config": {
@@ -143,7 +143,7 @@ def trailers_removal(trusted: TrustedMetadata) -> dict[str, Any]:
 
 
 def _removals(trusted: TrustedMetadata) -> list[dict[str, str]]:
-    # A caller must not look like one whom Envoy let pass undecided either.
+    # UNDECIDED, too: a caller must not claim that Envoy let it pass undecided.
     return [{"remove": name} for name in (*trusted.forgeable, UNDECIDED)]
 
 
@@ -151,8 +151,8 @@ def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
     """Return the HTTP filter that asks the authorization server.
 
     Args:
-        cluster_name: where it is.
-        timeout: seconds for one answer, repetitions included; Envoy's default of 0.2 s is short for a server that
+        cluster_name: the server's cluster.
+        timeout: seconds for an answer, retries included; Envoy's default of 0.2 s is short for a server that
             fetches its keys.
 
     """
@@ -177,7 +177,7 @@ def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
 
 
 def retry_policy(timeout: float) -> dict[str, Any]:
-    """Return when a check that got no answer is repeated; one that was answered is not, nor one that takes long.
+    """Return when to repeat a check without an answer; one that was answered, or takes long, is not repeated.
 
     Args:
         timeout: seconds for all tries.
@@ -186,7 +186,7 @@ def retry_policy(timeout: float) -> dict[str, Any]:
     return {
         "retry_on": "connect-failure,refused-stream,reset,unavailable,cancelled",
         "num_retries": 2,
-        # Envoy takes the longest pause for the timeout of a try as well, or none if that of all is not longer.
+        # Envoy uses max_interval as the timeout of each try as well, unless the timeout of all tries is not longer.
         "retry_back_off": {"base_interval": "0.01s", "max_interval": f"{timeout:g}s"},
         "retry_host_predicate": [
             {
@@ -207,7 +207,7 @@ def grpc_route(cluster_name: str) -> dict[str, Any]:
 
 
 def grpc_web_route(cluster_name: str) -> dict[str, Any]:
-    """Return a route for all calls of gRPC-Web, which Envoy does not take for gRPC before its filter has seen them."""
+    """Return a route for all calls of gRPC-Web, which are not gRPC to Envoy before its filter has converted them."""
     kind = {"name": "content-type", "string_match": {"prefix": browsers.GRPC_WEB}}
     return {
         **grpc_route(cluster_name),
@@ -217,12 +217,12 @@ def grpc_web_route(cluster_name: str) -> dict[str, Any]:
 
 
 def unary_route(cluster_name: str, method: str) -> dict[str, Any]:
-    """Return a route for one unary method, of whose requests a listener may show the body to the authorization server.
+    """Return a route for one unary method, whose requests a listener may show to the authorization server.
 
-    Envoy holds a request back until it has all of it, so never name a method that streams its requests.
+    Envoy holds back a request until it is complete, so never name a method that streams its requests.
 
     Args:
-        cluster_name: of the upstream.
+        cluster_name: the upstream's cluster.
         method: the full method name, such as ``/authz.demo.v1.LedgerService/PostEntry``.
 
     """

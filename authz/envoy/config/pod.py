@@ -1,7 +1,7 @@
-"""What gives a pod the settings in force here: variables, files and secrets; or why it cannot have them.
+"""The settings in force, as a pod's variables, files and secrets; or why it cannot have them.
 
-Every setting is in exactly one of the groups below, and one that is in none is an error: a pod that lacks a setting may
-let in whom this server keeps out.
+Every setting is in exactly one of the groups below; one that is in none is an error, because a pod that lacks a setting
+may admit callers that this server refuses.
 """
 
 import json
@@ -25,19 +25,19 @@ SECRETS_FOLDER = "/etc/authz/secrets"
 TLS_FOLDER = "/etc/authz/tls"
 
 MAX_FILES_BYTES = 1 << 20
-"""What Kubernetes takes in one ConfigMap, all files together."""
+"""The most that Kubernetes accepts in one ConfigMap, all files together."""
 
 
 @dataclass(frozen=True)
 class Pod:
-    """What a pod is given.
+    """The settings of a pod.
 
     Args:
         variables: settings, by name.
         secrets: settings that are read from a Secret, with their keys in it.
-        files: what is mounted in :data:`FILES_FOLDER`.
+        files: contents of files that are mounted in :data:`FILES_FOLDER`.
         secret_files: keys of that Secret that are mounted in :data:`SECRETS_FOLDER`.
-        left_out: settings that mean nothing in a pod, and why.
+        left_out: settings that have no use in a pod, and why.
 
     """
 
@@ -49,7 +49,7 @@ class Pod:
 
     @property
     def has_tls(self) -> bool:
-        """Whether it has a certificate to serve with."""
+        """Whether the server has a certificate."""
         return "tls_cert_file" in self.variables
 
     def refer(self, setting: str) -> None:
@@ -58,15 +58,15 @@ class Pod:
 
 
 def pod_of(settings: Settings) -> Pod:
-    """Return what gives a pod ``settings``.
+    """Return ``settings`` as those of a pod.
 
     Raises:
-        ConfigError: a setting means nothing there, and to leave it out would open the server; or a file cannot be read,
-            is not fit to be shown, or is too large.
+        ConfigError: a setting cannot be used there, and leaving it out would open the server; or a file cannot be read,
+            holds secrets, or is too large.
 
     """
     pod = Pod()
-    # Before a pod does, and says it where it may not be seen.
+    # Loaded here, so that mistakes show now and not in the log of a pod.
     policies, listed = (policy_of(settings), shadow_of(settings)), settings.listed()
     for name in sorted(settings.model_fields_set):
         value = getattr(settings, name)
@@ -100,7 +100,7 @@ def _url(pod: Pod, name: str, url: str) -> None:
 def _text(name: str, value: Any) -> str:
     if isinstance(value, list):
         if any("," in str(part) for part in value):
-            raise ConfigError(f"{name}: a part with a comma cannot be printed, for commas stand between parts")
+            raise ConfigError(f"{name}: a part with a comma cannot be printed, because commas separate parts")
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -110,7 +110,7 @@ def _secret(pod: Pod, name: str, _value: Any) -> None:
 
 
 def _policy(pod: Pod, name: str, path: str) -> None:
-    # The ending says how it is read.
+    # The suffix decides how it is read.
     _file(pod, name, path, f"{name}.json" if path.endswith(".json") else f"{name}.yaml")
 
 
@@ -155,7 +155,7 @@ def _mount(pod: Pod, name: str, key: str, content: bytes) -> None:
 def _content(name: str, path: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
-            # One more than there may be, so that it shows; and no more, for it may have no end.
+            # One byte more than allowed, to notice a file that is too large; not all, because it may be endless.
             return file.read(MAX_FILES_BYTES + 1)
     except OSError:
         raise ConfigError(f"{name}: {path!a} cannot be read") from None
@@ -182,7 +182,7 @@ def _left_out(pod: Pod, name: str, _value: Any, why: str) -> None:
 
 
 def _replaced(_pod: Pod, _name: str, _value: Any) -> None:
-    """Do nothing: where a server of a pod listens is not taken from here."""
+    """Do nothing: the manifests set where the server listens."""
 
 
 def _unknown(_pod: Pod, name: str, _value: Any) -> None:
@@ -201,7 +201,7 @@ def _check_size(files: Mapping[str, bytes]) -> None:
 
 
 GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
-    # A setting that says all by itself. One that names a file, an address or a secret belongs to another group.
+    # Settings that are complete as values. One that names a file, an address or a secret belongs to another group.
     **dict.fromkeys(
         (
             "algorithms",
@@ -267,13 +267,13 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
     "admin": _admin,
     "listen": _replaced,
     "http_listen": _replaced,
-    "admin_allow_remote": partial(_left_out, why="the page is on loopback of the pod, for kubectl port-forward"),
+    "admin_allow_remote": partial(_left_out, why="the page listens on the pod's loopback, for kubectl port-forward"),
     "audit_listen": partial(
-        _left_out, why="decisions are watched on the same machine, and a pod has nothing to watch with"
+        _left_out, why="decisions are watched on the same machine, and a pod has no program for that"
     ),
-    "decision_log_file": partial(_left_out, why="a pod has no file to keep; decisions go to standard output"),
-    "env_file": partial(_left_out, why="what stands in it is printed here"),
+    "decision_log_file": partial(_left_out, why="a pod keeps no files; decisions go to standard output"),
+    "env_file": partial(_left_out, why="its settings are printed here"),
     "socket_mode": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),
     "socket_owner": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),
 }
-"""What becomes of each setting."""
+"""What to do with each setting."""

@@ -1,4 +1,4 @@
-"""What Envoy grants to upstreams, in place of defaults that end or refuse what should go on."""
+"""Options for upstreams, in place of Envoy's defaults that would end or refuse calls."""
 
 from typing import Any
 
@@ -8,25 +8,25 @@ MOST_REQUESTS = edge.MAX_CONNECTIONS * edge.MAX_STREAMS
 """Open requests to one upstream: as many as callers may open."""
 
 CONNECTION_WINDOW = (1 << 31) - 1
-"""Bytes that an upstream may send ahead on a connection: all that HTTP/2 permits, for all callers share it.
+"""Bytes that an upstream may send ahead on a connection: all that HTTP/2 permits, because callers share it.
 
-A caller that does not read holds a window of each of its streams (RFC 9113 section 5.2.2).
+A caller that does not read takes up a window for each of its streams (RFC 9113 section 5.2.2).
 """
 
 HTTP_IDLE_SECONDS = 300
-"""How long a plain HTTP request may go on without a byte."""
+"""How long a plain HTTP request may last without a byte."""
 
-# Below what servers of HTTP/1.1 wait for a further request: Gunicorn 2 s, Uvicorn and Node 5 s.
+# Shorter than servers of HTTP/1.1 wait for another request: Gunicorn 2 s, Uvicorn and Node 5 s.
 _KEPT_SECONDS = 1
 PROBED_AFTER_SECONDS, PROBE_SECONDS, PROBES = 60, 10, 3
 
 
 def connections(*, by_name: bool, over_tcp: bool) -> dict[str, Any]:
-    """Return how a cluster connects, and how many requests it takes.
+    """Return how a cluster connects, and how many requests it allows.
 
     Args:
-        by_name: whether DNS is asked where the upstream is.
-        over_tcp: whether any endpoint is more than a Unix socket.
+        by_name: whether the upstream is found by DNS.
+        over_tcp: whether any endpoint is not a Unix socket.
 
     """
     keepalive = {
@@ -64,15 +64,15 @@ def http2_options() -> dict[str, Any]:
 
 
 def windows() -> dict[str, Any]:
-    """Return how much HTTP/2 lets an upstream send ahead, of one stream and of all streams of a connection."""
+    """Return how much HTTP/2 lets an upstream send ahead, on one stream and on all streams of a connection."""
     return {**edge.windows(), "initial_connection_window_size": CONNECTION_WINDOW}
 
 
 def lasting() -> dict[str, Any]:
-    """Return the timeouts of a route for gRPC calls: none, for streams last, and the caller's deadline ends calls."""
+    """Return the timeouts of a route for gRPC calls: none, because the caller's deadline ends calls."""
     return {"timeout": "0s", "idle_timeout": "0s"}
 
 
 def answering() -> dict[str, Any]:
-    """Return the timeouts of a route for plain HTTP requests, whose answers may be events that go on."""
+    """Return the timeouts of a route for plain HTTP requests, whose answers may be endless events."""
     return {"timeout": "0s", "idle_timeout": f"{HTTP_IDLE_SECONDS}s"}

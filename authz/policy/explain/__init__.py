@@ -1,1 +1,1 @@
-"""What a policy says of a call and why, of cases in a file, and of decisions that were logged."""
+"""What a policy decides about a call and why, about test cases in a file, and about logged decisions."""

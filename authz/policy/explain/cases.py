@@ -40,14 +40,14 @@ _check = compiled(_CASES)
 
 
 class Case(NamedTuple):
-    """One call, and what is expected of it.
+    """One call, and the expected verdict.
 
     Args:
-        name: what the test is called.
+        name: the test's name.
         call: the call.
         principal: who makes it.
         expect: the verdict.
-        rule: the name of the rule that must decide, ``""`` for none; ``None`` if any may.
+        rule: the name of the rule that must decide, or ``""`` if none must; ``None`` if it does not matter.
 
     """
 
@@ -60,11 +60,11 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """What came of the tests.
+    """The results of the tests.
 
     Args:
-        passed: how many did as they should.
-        failures: of each other one, where it stands, what was expected, and what decided instead.
+        passed: how many passed.
+        failures: for each other test, where it stands, what was expected, and what decided instead.
         unreached: the rules that decided in no test.
 
     """
@@ -82,7 +82,7 @@ class Cases:
         policy: what they test.
 
     Raises:
-        ConfigError: a test is not one; the message names file and line.
+        ConfigError: a test is not valid; the message names file and line.
 
     """
 
@@ -140,7 +140,7 @@ def _by(rule: str | None) -> str:
 
 def _check_sense(data: dict[str, Any], index: int, policy: Policy) -> None:
     if "organization" not in data and data["expect"] != "public":
-        raise Fault("'organization' is missing; only a public method can do without", index)
+        raise Fault("'organization' is missing; only a test of a public method may leave it out", index)
     names = {rule.name for rule in (*policy.rules, *policy.requirements.values())}
     if data.get("rule") and data["rule"] not in names:
         raise Fault(f"unknown rule {data['rule']!a}{did_you_mean(data['rule'], names)}", index, "rule")

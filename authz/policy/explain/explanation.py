@@ -1,6 +1,6 @@
-"""Why a policy decides about a call as it does, in words.
+"""An explanation in words of what a policy decides about a call.
 
-Nothing is matched here: each condition of a rule is asked as a rule of its own, by the engine that decides.
+Nothing is matched here: the engine that decides is asked about each condition, as a rule of its own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ from authz.policy.rules import PROTO, Rule, Words, headers_of
 from authz.runtime.text.printable import printable
 
 Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
-"""``undecided`` means that it depends on the caller's certificate, which is not known."""
+"""``undecided``: it depends on the caller's certificate, which is not known."""
 
 _UNASKED: Mapping[Verdict, str] = {"public": "the method is public", "suspended": "the organization is suspended"}
 _MOST_LISTED = 8
@@ -32,8 +32,8 @@ class Ruling(NamedTuple):
 
     Args:
         verdict: the outcome, in a word.
-        rule: the name of the rule that decided; empty where none did.
-        reason: that of the refusal; empty where there is none.
+        rule: the name of the rule that decided; empty if none did.
+        reason: the refusal's; empty if the call is allowed.
 
     """
 
@@ -55,7 +55,7 @@ class RuleExplanation:
         list: ``deny_rules``, ``proto`` or ``allow_rules``.
         name: the rule's.
         matches: whether it does; ``None`` if that depends on the caller's certificate, which is not known.
-        failed: of each kind of condition the first that does not hold, or is not known to.
+        failed: for each kind of condition, the first that does not hold or is not known to hold.
 
     """
 
@@ -67,18 +67,18 @@ class RuleExplanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why a policy decides about a call as it does.
+    """What a policy decides about a call, and why.
 
     Args:
         method: what is called.
-        organization: who calls; empty where that is not asked.
+        organization: who calls; empty if that does not matter.
         is_listed: whether the policy's ``organizations`` has it.
         tenant: the owner's own id for it, or ``""``.
-        groups: what it belongs to, in order.
+        groups: the groups that it belongs to, in order.
         is_suspended: whether every call of it is refused.
         quota: the name of its plan, or ``""``.
         ruling: what is decided.
-        rules: every rule, and what the ``.proto`` asks for, in the order in which they are asked; none for a public
+        rules: every rule, and what the ``.proto`` asks for, in the order in which they apply; none for a public
             method.
 
     """
@@ -138,13 +138,13 @@ def decide(policy: Policy, call: Call, principal: Principal, organization: Organ
 
 
 def explain(policy: Policy, call: Call, principal: Principal, organization: Organization | None = None) -> Explanation:
-    """Say what ``policy`` decides about ``call``, and of each of its rules why it did or did not match.
+    """Return what ``policy`` decides about ``call``, and why each of its rules matched or did not.
 
     Args:
         policy: the policy.
-        call: the call; what it depends on of a ``peer`` that is ``None`` is not known.
-        principal: who makes it; for a public method nobody need.
-        organization: what is known of the principal's, where that is more than is listed in ``policy``.
+        call: the call; if its ``peer`` is ``None``, conditions about the peer are not known to hold.
+        principal: who makes it; ``ANONYMOUS`` will do for a public method.
+        organization: what is known about the principal's, if that is more than ``policy`` lists.
 
     """
     listed = policy.organization(principal.org_id)
@@ -158,7 +158,7 @@ def explain(policy: Policy, call: Call, principal: Principal, organization: Orga
         tenant=organization.tenant,
         groups=tuple(sorted(organization.groups)),
         is_suspended=organization.is_suspended,
-        # Plans are the policy's alone.
+        # Only the policy has plans.
         quota="" if listed.quota is None else listed.quota.name,
         ruling=ruling,
         rules=() if ruling.verdict == "public" else tuple(map(question.explain, rules_of(policy, call.method))),
@@ -173,7 +173,7 @@ def as_data(explanation: Explanation) -> dict[str, Any]:
 
 
 def conditions_of(rule: Rule) -> list[tuple[str, str]]:
-    """Return what ``rule`` asks, in words: of what, and which; nothing where it matches every call."""
+    """Return the conditions of ``rule`` in words, each as what it is about and what it asks; none if it has none."""
     asked = [
         ("organization", rule.organizations),
         ("group", rule.groups),
@@ -187,7 +187,7 @@ def conditions_of(rule: Rule) -> list[tuple[str, str]]:
 
 
 class _Question:
-    """One call, about which rules are asked."""
+    """One call, to be explained rule by rule."""
 
     def __init__(self, call: Call, principal: Principal, groups: Words) -> None:
         self._call, self._principal, self._groups = call, principal, groups
@@ -207,7 +207,7 @@ class _Question:
                 failed.setdefault(kind, failure)
                 matches = False
         of_list = list_of_rule(rule)
-        # A .proto calls them scopes, not source.scopes.
+        # A .proto writes scopes, not source.scopes.
         prefix = "source." if of_list == _PROTO else ""
         texts = tuple(failure.removeprefix(prefix) for failure in failed.values())
         return RuleExplanation(list=of_list, name=rule.name, matches=matches, failed=texts)
@@ -238,26 +238,28 @@ class _Question:
             yield kind, replace(alone, scopes=rule.scopes), failure
         if rule.principals is not None:
             kind, names = "source.principals", () if call.peer is None else call.peer.principals
-            failure = f"{kind}: {_listed(names)} is not like {_listed(_texts(rule.principals))}"
+            failure = f"{kind}: {_listed(names)} does not match {_listed(_texts(rule.principals))}"
             yield kind, replace(alone, principals=rule.principals), failure
         if rule.paths is not None:
             kind = _PATHS
-            failure = f"{kind}: {_name(call.method)} is not like {_listed(_texts(rule.paths))}"
+            failure = f"{kind}: {_name(call.method)} does not match {_listed(_texts(rule.paths))}"
             yield kind, replace(alone, paths=rule.paths), failure
         for header, values in rule.headers:
             kind = "request.headers"
-            # Its value may be a secret, so it is not repeated.
-            sent = f"what was sent is not like {_listed(_texts(values))}" if header in self._headers else "is not sent"
+            # The header's value may be a secret, so it is not shown.
+            sent = (
+                f"the value sent does not match {_listed(_texts(values))}" if header in self._headers else "is not sent"
+            )
             yield kind, replace(alone, headers=((header, values),)), f"{kind} {shown(header)}: {sent}"
 
 
 def _distance(rule: RuleExplanation) -> tuple[bool, int]:
-    # A rule about another method is further away than any about this one.
+    # A rule about another method is further away than any rule about this one.
     return any(failure.startswith(_PATHS) for failure in rule.failed), len(rule.failed)
 
 
 def rules_of(policy: Policy, method: str | None = None) -> list[Rule]:
-    """Return the rules of ``policy``, those of the ``.proto`` included, in the order in which they are asked.
+    """Return the rules of ``policy``, those of the ``.proto`` included, in the order in which they apply.
 
     Args:
         policy: the policy.
@@ -276,20 +278,20 @@ def list_of_rule(rule: Rule) -> str:
 
 
 def list_of(rule: str, *, is_deny: bool) -> str:
-    """Return the list of a rule of that name that has denied a call, or has not."""
+    """Return the list in which the rule of that name stands, which denied or allowed a call."""
     if rule.startswith(PROTO):
         return _PROTO
     return _DENY if is_deny else _ALLOW
 
 
 def impossible_paths(rule: Rule) -> list[str]:
-    """Return the paths of ``rule`` that nothing is like, since all methods and all paths of HTTP begin with ``/``."""
+    """Return the paths of ``rule`` that can match nothing, because all methods and HTTP paths begin with ``/``."""
     paths = _texts(rule.paths) if rule.paths else []
     return [path for path in paths if not path.startswith(("/", "*")) or path == "**"]
 
 
 def shown(text: str) -> str:
-    """Return ``text`` as a terminal may show a stranger's words; in quotes unless all of it can be seen."""
+    """Return untrusted ``text`` so that a terminal may show it; quoted unless every character is visible."""
     fit = printable(text)
     return fit if fit == text and text else f"'{fit}'"
 

@@ -1,4 +1,4 @@
-"""What another policy would have decided, by a log of decisions."""
+"""What another policy would have decided about the calls in a decision log."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ _OF_POLICIES = frozenset({"policy_denied", "organization_suspended"})
 _OF_SCOPES = "insufficient_scope"
 
 NO_TOKEN = "token needed"  # noqa: S105 - a word for people
-"""The verdict on a call without a token of a method that is not public."""
+"""The verdict on a call without a token to a method that is not public."""
 
 
 class Change(NamedTuple):
@@ -26,8 +26,8 @@ class Change(NamedTuple):
     Args:
         method: what was called.
         organization: who called; empty without a token.
-        old: the verdict of the old policy, and the rule.
-        new: that of the new one.
+        old: the verdict and the rule of the old policy.
+        new: those of the new one.
 
     """
 
@@ -41,13 +41,13 @@ class Replay:
     """Replay decisions through two policies, and count what would change.
 
     Attributes:
-        changes: how often which call would be decided otherwise.
+        changes: how often each kind of call would be decided otherwise.
         replayed: how many decisions both policies decided.
-        anonymous: how many have no organization: there was no good token, and only a public method can do without.
+        anonymous: how many have no organization, for lack of a valid token, and no public method in either policy.
         refused: how many were refused, or left undecided, for reasons that no policy changes.
         conditional: how many depend on headers or on the caller's certificate, which the log does not hold.
-        unreadable: how many lines are no decisions.
-        surprising: how many replayed decisions are not those that the old policy makes.
+        unreadable: how many lines are not decisions.
+        surprising: how many replayed decisions the old policy would not make.
 
     """
 
@@ -65,12 +65,12 @@ class Replay:
         """Take in lines of a log, one at a time."""
         for line in lines:
             if line.isspace():
-                # Where a line was cut short by a full disk, the next one begins with a line break.
+                # After a line that a full disk has cut short, the next one begins with a line break.
                 continue
             try:
                 data = json.loads(line)
                 if data["event"] != "decision":
-                    # A stream that has ended was decided before.
+                    # The stream's begin was logged as a decision before.
                     continue
                 decision = _Decision.of(data)
             except (KeyError, RecursionError, TypeError, ValueError):
@@ -107,7 +107,7 @@ class _Decision(NamedTuple):
     scopes: frozenset[str]
     logged: tuple[bool, str]
     is_settled: bool
-    """Whether a caller who is known was refused for something else than the policy."""
+    """Whether a known caller was refused for another reason than the policy."""
 
     @classmethod
     def of(cls, data: Any) -> "_Decision":
@@ -117,7 +117,7 @@ class _Decision(NamedTuple):
             raise TypeError
         method, organization, client, verdict, reason, rule = texts
         is_allowed = verdict == "allowed"
-        # Routes ask for scopes, too, and name no rule.
+        # Routes ask for scopes, too, but name no rule.
         is_of_policy = reason in _OF_POLICIES or (reason == _OF_SCOPES and bool(rule))
         is_settled = bool(organization) and not is_allowed and not is_of_policy
         return cls(method, organization, client, frozenset(scopes), (is_allowed, rule), is_settled)
@@ -134,7 +134,7 @@ class _Outcome(NamedTuple):
 
 
 class _Replayed:
-    """A policy that is asked about what a log holds of a call."""
+    """A policy that decides about calls of a log."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -156,12 +156,12 @@ class _Replayed:
             org_id=decision.organization, client_id=decision.client, subject=decision.client, scopes=decision.scopes
         )
         verdict, rule, _ = decide(self._policy, call, principal)
-        # Before either of these no rule is asked.
+        # For these two verdicts no rule is asked.
         if verdict not in ("public", "suspended") and (candidates := self._conditional(call.method, principal)):
             return _Outcome("conditional", depends_on=candidates)
         return _Outcome(verdict, rule)
 
     def _conditional(self, method: str, principal: Principal) -> tuple[Rule, ...]:
-        """Return the rules that may decide, if what they ask for besides is not known; else none."""
+        """Return the rules that may decide, if some of their conditions are about what the log lacks; else none."""
         candidates = self._policy.candidates(method, principal)
         return candidates if candidates and candidates[0].is_conditional else ()

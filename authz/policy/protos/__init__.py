@@ -1,1 +1,1 @@
-"""What .proto files declare: who may call, and whose data requests are about."""
+"""What .proto files declare: who may call, and which fields name an organization."""

@@ -1,6 +1,7 @@
-"""Who may call what, as ``.proto`` files say it with the options of ``authz/v1/policy.proto``.
+"""Who may call what, as ``.proto`` files declare it with the options of ``authz/v1/policy.proto``.
 
-Read once, into plain values. What they amount to, alone or together with a policy file, :mod:`authz.policy` decides.
+They are read once, into plain values. What follows from them, alone or together with a policy file, is decided in
+:mod:`authz.policy`.
 """
 
 import re
@@ -18,23 +19,23 @@ from authz.errors import ConfigError
 from authz.policy.protos.descriptors import load_services, methods_of, registered_services
 from authz.v1 import policy_pb2
 
-# RFC 6749 section 3.3; more than one, with one space between them, must all be held.
+# RFC 6749 section 3.3; of several, with one space between them, the token must hold all.
 _SCOPES = re.compile(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*")
 _NAME = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a method asks of its callers: of each list that is not empty one item.
+    """What a method asks of its callers: one item of each list that is not empty.
 
     Args:
-        scopes: sets of scopes, of which one must be held wholly.
+        scopes: sets of scopes; the token must hold all of one set.
         groups: of organizations.
         organizations: by their ids.
         clients: by their client ids.
         public: whether anybody may call, without a token.
-        max_age: how many seconds old the issuer's word that the token is active may be; ``None``: it is not asked.
-        if_unavailable: what then happens while it cannot be asked; see :class:`authz.Assurance`.
+        max_age: how many seconds old the issuer's answer that the token is active may be; ``None`` not to ask it.
+        if_unavailable: what happens while the issuer cannot be asked; see :class:`authz.Assurance`.
 
     """
 
@@ -48,27 +49,27 @@ class Access:
 
 
 def access_of_services(names: Iterable[str]) -> Mapping[str, Access | None]:
-    """Return what each method of some services asks for, by its full name; ``None`` where nothing is declared.
+    """Return what each method of some services asks for, by its full name; ``None`` if it declares nothing.
 
     Args:
         names: full names of services, such as ``authz.demo.v1.LedgerService``, whose generated modules are imported.
 
     Raises:
-        ConfigError: there is no such service, or an option of it cannot be.
+        ConfigError: there is no such service, or one of its options is not valid.
 
     """
     return _access_of(registered_services(names), "services")
 
 
 def access_of_file(path: str | Path, setting: str = "descriptors") -> Mapping[str, Access | None]:
-    """Return what each method of a descriptor set asks for, by its full name; ``None`` where nothing is declared.
+    """Return what each method of a descriptor set asks for, by its full name; ``None`` if it declares nothing.
 
     Args:
         path: the file; ``buf build -o api.binpb`` writes one.
         setting: what to call it in an error.
 
     Raises:
-        ConfigError: it cannot be read, or an option in it cannot be.
+        ConfigError: it cannot be read, or an option in it is not valid.
 
     """
     return _access_of(load_services(path, setting), f"{setting}: {str(path)!a}")
@@ -85,14 +86,14 @@ def _access_of(services: Iterable[ServiceDescriptor], described: str) -> Mapping
 
 
 def _declared(own: MethodOptions, service: ServiceOptions) -> Access | None:
-    # An option that asks for nothing lets every good token in; one that was forgotten must not.
+    # An option that asks for nothing admits every valid token; a missing option must not.
     if not own.HasExtension(policy_pb2.access) and not service.HasExtension(policy_pb2.default_access):
         return None
     return _access(_combined(own.Extensions[policy_pb2.access], service.Extensions[policy_pb2.default_access]))
 
 
 def _combined(own: policy_pb2.Access, default: policy_pb2.Access) -> policy_pb2.Access:
-    """Return ``own``, with the fields that are not set there as in ``default``."""
+    """Return ``own``, with fields that are not set there taken from ``default``."""
     for access in (default, own):
         if access.public and _requirements(access):
             raise ConfigError(f"public: true and {_requirements(access)[0]} exclude one another")
@@ -104,7 +105,7 @@ def _combined(own: policy_pb2.Access, default: policy_pb2.Access) -> policy_pb2.
             combined.ClearField(field.name)  # type: ignore[arg-type]
             combined.MergeFrom(policy_pb2.Access(**{field.name: value}))
     if _requirements(own):
-        # Whoever asks for something is no longer public, whatever the service says.
+        # A method that asks for something is not public, whatever its service says.
         combined.public = False
     return combined
 
@@ -116,7 +117,7 @@ def _requirements(access: policy_pb2.Access) -> list[str]:
 def _access(declared: policy_pb2.Access) -> Access:
     for scopes in declared.scopes:
         if not _SCOPES.fullmatch(scopes):
-            raise ConfigError(f"scopes: {scopes!a} is no scope, nor several with one space between them")
+            raise ConfigError(f"scopes: {scopes!a} is not a scope, or several with one space between them")
     return Access(
         scopes=tuple(frozenset(scopes.split(" ")) for scopes in declared.scopes),
         groups=_names(declared, "groups"),
@@ -132,7 +133,7 @@ def _names(declared: policy_pb2.Access, field: str) -> frozenset[str]:
     names = frozenset(getattr(declared, field))
     for name in names:
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"{field}: {name!a} is no name; printable ASCII without spaces is needed")
+            raise ConfigError(f"{field}: {name!a} is not a name: use printable ASCII without spaces")
     return names
 
 

@@ -1,6 +1,6 @@
-"""What ``.proto`` files ask of callers, and what a policy file beside them may make of it: less, unless it overrides.
+"""What ``.proto`` files ask of callers, together with a policy file, which may only narrow it unless it overrides.
 
-Whatever they ask of a method becomes one rule, which goes between the deny rules and the allow rules of the file.
+What they ask of a method becomes one rule, between the deny rules and the allow rules of the file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ class Protos(NamedTuple):
     """What ``.proto`` files declare.
 
     Args:
-        access: what they ask for, by method; a method that is not here is none of theirs.
+        access: what they ask for, by method; other methods are not in these files.
         source: what to call them in an error.
 
     """
@@ -34,10 +34,10 @@ class Protos(NamedTuple):
 
     @classmethod
     def of(cls, access: Mapping[str, Access | None], source: str) -> "Protos":
-        """Return what is declared in what has been read.
+        """Return the declarations in ``access``.
 
         Raises:
-            ConfigError: nothing is.
+            ConfigError: there are none.
 
         """
         declared = {method: each for method, each in access.items() if each is not None}
@@ -54,24 +54,24 @@ NO_PROTOS = Protos(MappingProxyType({}), "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmet(Rule):
-    """What a caller does not meet of what a ``.proto`` asks for: a rule that denies.
+    """A rule that denies a caller who does not meet what a ``.proto`` asks for.
 
     Args:
-        lacking: scopes that would do, if the caller lacks nothing else.
+        lacking: scopes that would suffice, if the caller lacks nothing else.
 
     """
 
     lacking: Words = frozenset()
 
     def refusal(self) -> PermissionDeniedError:
-        """Return what the caller gets: if scopes are all that is missing, they are named (RFC 6750 section 3.1)."""
+        """Return the caller's refusal; if only scopes are missing, it names them (RFC 6750 section 3.1)."""
         if self.lacking:
             return InsufficientScopeError(self.lacking, rule=self.name)
         return PermissionDeniedError("the .proto asks for more", reason="policy_denied", rule=self.name)
 
 
 class Declared:
-    """What ``.proto`` files ask for, together with a file.
+    """What ``.proto`` files ask for, combined with a policy file.
 
     Args:
         protos: what they declare.
@@ -79,13 +79,13 @@ class Declared:
         organizations: those that the file lists.
 
     Attributes:
-        public: methods that anybody may call, by either.
+        public: methods that anybody may call, from the files of both kinds.
         requirements: what is asked of the callers of a method, by the method; empty if the file's rules decide alone.
-        assurances: of the methods about whose tokens the file says nothing.
+        assurances: those of methods that the file does not mention under ``introspect``.
 
     Raises:
         Fault: the file grants what the ``.proto`` files do not.
-        ConfigError: they name organizations or groups that the file does not know.
+        ConfigError: they name organizations or groups that the file does not list.
 
     """
 
@@ -95,7 +95,7 @@ class Declared:
             _check_public(protos, data.get("public", ()))
         groups = data.get("groups", ())
         if organizations or groups:
-            # Without a list of them nobody can say which there are.
+            # Without a list, it is not known which names exist.
             _check_names(protos, Names(organizations, groups))
         public = (method for method, access in protos.access.items() if access.public)
         self.public: frozenset[str] = frozenset(public).union(data.get("public", ()))
@@ -163,7 +163,7 @@ def _check_names(protos: Protos, names: Names) -> None:
 
 
 def _assurances(protos: Protos, introspect: Mapping[str, Any], *, overrides: bool) -> Mapping[str, Assurance]:
-    """Return what is asked for where the file names no method, once it is sure that it asks for more where it does."""
+    """Return the assurances of methods that the file does not name, once it is sure that it weakens no others."""
     patterns = [(text, Patterns.of([text])) for text in closest_first(introspect)]
     found = {}
     for method, access in protos.access.items():

@@ -1,4 +1,4 @@
-"""Services as their ``.proto`` files declare them: those of this process, and those of a descriptor set in a file."""
+"""Services as their ``.proto`` files declare them: from this process, or from a descriptor set in a file."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from authz.errors import ConfigError
 
-# Registers our options, so that those in a descriptor set are read as what they are.
+# Registers our options, so that they are recognized in a descriptor set.
 from authz.v1 import policy_pb2 as _options  # noqa: F401
 
 _MAX_BYTES = 32 << 20
@@ -40,14 +40,14 @@ def registered_services(names: Iterable[str]) -> list[ServiceDescriptor]:
 def load_services(path: str | Path, setting: str = "descriptors") -> list[ServiceDescriptor]:
     """Return every service of a ``google.protobuf.FileDescriptorSet``.
 
-    In a pool of their own: what this process has registered under the same names is something else.
+    They are read into a pool of their own, because this process may have registered others under the same names.
 
     Args:
-        path: a file that ``buf build -o``, or ``protoc --include_imports --descriptor_set_out``, has written.
+        path: a file written by ``buf build -o`` or ``protoc --include_imports --descriptor_set_out``.
         setting: what to call it in an error.
 
     Raises:
-        ConfigError: it cannot be read, or is no such set, or not complete.
+        ConfigError: it cannot be read, is not such a set, or is incomplete.
 
     """
     described = f"{setting}: {str(path)!a}"
@@ -61,7 +61,7 @@ def load_services(path: str | Path, setting: str = "descriptors") -> list[Servic
     try:
         files = FileDescriptorSet.FromString(data).file
     except DecodeError:
-        raise ConfigError(f"{described} is no descriptor set; make one with: buf build -o api.binpb") from None
+        raise ConfigError(f"{described} is not a descriptor set; make one with: buf build -o api.binpb") from None
     services = [service for file in _linked(files, described) for service in file.services_by_name.values()]
     if not services:
         raise ConfigError(f"{described} declares no service; make it with: buf build -o api.binpb")
@@ -90,13 +90,13 @@ def _linked(files: Iterable[Any], described: str) -> list[FileDescriptor]:
         for file in files:
             database.Add(file)
             names.append(file.name)
-        # From a database a pool takes them in whatever order they need.
+        # From a database, a pool loads files in the order of their imports.
         pool = descriptor_pool.DescriptorPool(database)
         return [pool.FindFileByName(name) for name in names]
     except Exception as error:
-        # Implementations of protobuf differ in what they raise: KeyError, TypeError, or a class of their own.
+        # Implementations of protobuf raise different errors: KeyError, TypeError, or their own.
         missing = sorted({name for file in files for name in file.dependency} - {file.name for file in files})
         if missing:
             remedy = f"lacks {missing[0]}; make it with: buf build -o api.binpb (protoc: --include_imports)"
             raise ConfigError(f"{described} {remedy}") from error
-        raise ConfigError(f"{described} is no set of files that fit together") from error
+        raise ConfigError(f"{described} has files that do not fit together") from error

@@ -1,1 +1,1 @@
-"""A policy as its file says it."""
+"""The text of a policy: its language, and how it becomes rules."""

@@ -1,4 +1,4 @@
-"""From a document that has been checked against the schema to rules that make sense together."""
+"""Turns a document that has been checked against the schema into rules that make sense together."""
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping
@@ -12,15 +12,15 @@ from authz.policy.rules import PROTO, Rule, rule_from
 from authz.policy.text.schema import did_you_mean
 from authz.runtime.text.document import Fault
 
-# The only one that grpc-go brings along; what it would print, the decision log has.
+# The only one in grpc-go; the decision log has what it would print.
 _KNOWN_LOGGERS = frozenset({"stdout_logger"})
 
 
 def rules_from(data: Mapping[str, Any], organizations: Mapping[str, Organization]) -> tuple[Rule, ...]:
-    """Return the rules, in the order in which they are asked.
+    """Return the rules, in the order in which they apply.
 
     Raises:
-        Fault: a rule names something that there is not, or never decides anything.
+        Fault: a rule names something that does not exist, or never decides anything.
 
     """
     names = Names(organizations, data.get("groups", ()))
@@ -33,7 +33,7 @@ def rules_from(data: Mapping[str, Any], organizations: Mapping[str, Organization
 
 
 def assurances_from(data: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Patterns, Assurance], ...]:
-    """Return what ``introspect`` says, what names a method most closely first."""
+    """Return what ``introspect`` says, with the pattern that names a method most closely first."""
     return tuple((Patterns.of([pattern]), Assurance(**data[pattern])) for pattern in closest_first(data))
 
 
@@ -46,13 +46,13 @@ def check_alone(data: Mapping[str, Any]) -> None:
     """Check a file that is not combined with ``.proto`` files.
 
     Raises:
-        Fault: it makes no sense without them.
+        Fault: it needs them.
 
     """
     if "override" in data:
         raise Fault("'override' does nothing without .proto files that declare access; leave it out", "override")
     if "allow_rules" not in data:
-        raise Fault("'allow_rules' is missing; only a file beside --descriptors that declare access does without")
+        raise Fault("'allow_rules' is missing; it may be left out only with --descriptors that declare access")
 
 
 def check_loggers(data: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ def check_loggers(data: Mapping[str, Any]) -> None:
     for index, logger in enumerate(loggers):
         if logger["name"] not in _KNOWN_LOGGERS and not logger.get("is_optional", False):
             raise Fault(
-                f"unknown audit logger {logger['name']!a}; say is_optional: true to pass it over",
+                f"unknown audit logger {logger['name']!a}; set is_optional: true to ignore it",
                 *("audit_logging_options", "audit_loggers", index, "name"),
             )
 
@@ -88,9 +88,9 @@ def _section(section: str, given: Collection[Mapping[str, Any]], names: "Names",
 
 def _check_use(rule: Rule, earlier: Collection[str], covering: Rule | None) -> None:
     if rule.name in earlier:
-        raise Fault(f"a second rule of the name {rule.name!a}", "name")
+        raise Fault(f"there is another rule with the name {rule.name!a}", "name")
     if rule.name.startswith(PROTO):
-        raise Fault(f"{rule.name!a} would look like what a .proto asks for; take another name", "name")
+        raise Fault(f"{rule.name!a} would look like a rule from a .proto; choose another name", "name")
     if covering is not None:
         raise Fault(f"rule {rule.name!a} never decides: rule {covering.name!a} before it matches all that it does")
 
@@ -106,10 +106,10 @@ class Names:
         """Check the ``source`` of a rule.
 
         Raises:
-            Fault: it names something that there is not.
+            Fault: it names something that does not exist.
 
         """
-        # A file that lists no organizations does not say which there are.
+        # A file without a list of organizations does not say which exist.
         if self._organizations:
             _check_known("organization", self._organizations, source, "organizations does not list it")
         _check_known("group", self._groups, source, "no organization is in it, and groups does not list it")

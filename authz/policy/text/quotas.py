@@ -1,4 +1,4 @@
-"""What a policy says of quotas: the plans, by name, and who has which."""
+"""The quotas of a policy: the plans, by name, and which organizations have them."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ def quotas_from(data: Mapping[str, Any]) -> dict[str, Quota]:
     """Return the plans of a document, by name; it has been checked against the schema.
 
     Raises:
-        Fault: a plan that limits nothing, that nobody has, or that there is not.
+        Fault: a plan limits nothing, no organization has it, or an organization names one that does not exist.
 
     """
     quotas: dict[str, Quota] = {}
@@ -50,7 +50,7 @@ def _check_names(data: Mapping[str, Any], quotas: Mapping[str, Quota]) -> None:
         named["organizations", org_id, "quota"] = organization.get("quota")
     for place, name in named.items():
         if name is not None and name not in quotas:
-            raise Fault(f"unknown quota {name!a}{did_you_mean(name, quotas) or '; quotas has none of it'}", *place)
+            raise Fault(f"unknown quota {name!a}{did_you_mean(name, quotas) or '; quotas lacks it'}", *place)
     used = set(named.values())
     for name in (name for name in quotas if name not in used):
-        raise Fault(f"nobody has the quota {name!a}; name it in an organization or default_quota", "quotas", name)
+        raise Fault(f"no organization has the quota {name!a}; give it to one, or set default_quota", "quotas", name)

@@ -1,7 +1,7 @@
-"""The language, as a JSON Schema, and the check of a document against it.
+"""The language of policies, as a JSON Schema, and the check of a document against it.
 
-The schema is the one source of truth: it is shipped as ``policy.schema.json``
-for editors, and compiled here into a check that says what is wrong in words.
+The schema is the one source: it is shipped as ``policy.schema.json`` for editors, and
+compiled here into a check that says in words what is wrong.
 """
 
 import difflib
@@ -44,17 +44,17 @@ _WORD = _text(pattern=f"^{WORD}$", title="a word of letters, digits, dots, hyphe
 _SCOPES = _text(pattern=f"^{SCOPE}( {SCOPE})*$", title="scopes with one space between them")
 _METHOD = _text(pattern=r"^/[^\s?#,*]+$", title="a full method name such as /grpc.health.v1.Health/Check")
 _PATH_PATTERN = _text(pattern=r"^(/[^\s?#]*|\*[^\s?#]*)$", title="a method, /prefix*, *suffix or *")
-_MATCHES = "each `abc`, `abc*`, `*abc`, or `*` for anything that is not empty"
+_MATCHES = "each `abc`, `abc*`, `*abc`, or `*` for any text that is not empty"
 
 _SOURCE = _record(
     {
-        "principals": _list(_text(), f"Identities of the peer's certificate (A43), {_MATCHES}; none is any."),
+        "principals": _list(_text(), f"Identities of the peer's certificate (A43), {_MATCHES}; empty for any."),
         "organizations": _list(_IDENTIFIER, "Organizations, by id.", minItems=1),
         "groups": _list(_WORD, "Groups of organizations.", minItems=1),
         "clients": _list(_IDENTIFIER, "M2M applications, by client id.", minItems=1),
-        "scopes": _list(_SCOPES, "Sets of scopes, of which the token must hold one wholly.", minItems=1),
+        "scopes": _list(_SCOPES, "Sets of scopes; the token must hold all of one set.", minItems=1),
     },
-    "Who calls: whatever is given must match; nothing given matches anybody.",
+    "Who calls: every condition given must match; without any, every caller matches.",
 )
 _HEADER = _record(
     {
@@ -67,30 +67,30 @@ _HEADER = _record(
 )
 _REQUEST = _record(
     {
-        "paths": _list(_text(), f"Full method names, {_MATCHES}; none is any."),
+        "paths": _list(_text(), f"Full method names, {_MATCHES}; empty for any."),
         "headers": {"type": "array", "description": "Headers that must all match (A43).", "items": _HEADER},
     },
-    "What is called: whatever is given must match; nothing given matches any call.",
+    "What is called: every condition given must match; without any, every call matches.",
 )
 _RULE = _record(
     {
-        "name": _text("What logs call it; no other rule of the list has it.", minLength=1),
+        "name": _text("Its name in logs, different from those of the other rules of the list.", minLength=1),
         "source": _SOURCE,
         "request": _REQUEST,
     },
-    "One rule (A43): it matches where both its source and its request do.",
+    "One rule (A43): it matches if both its source and its request do.",
     "name",
 )
 _ASSURANCE = _record(
     {
         "max_age": {
             "type": "number",
-            "description": "Seconds that the issuer's word may be old; 0, the default, asks for every call.",
+            "description": "How many seconds old the issuer's answer may be; 0, the default, asks it for every call.",
             "minimum": 0,
             "maximum": ACTIVE_SECONDS,
         },
         "if_unavailable": _text(
-            "When the issuer cannot be asked: deny, or local to believe the signature.", enum=["deny", "local"]
+            "If the issuer cannot be asked: deny, or local to trust the signature alone.", enum=["deny", "local"]
         ),
     },
     "How sure a method must be that a token has not been withdrawn.",
@@ -120,12 +120,12 @@ _QUOTA = _record(
 )
 _ORGANIZATION = _record(
     {
-        "name": _text("What people call it."),
-        "tenant": {**_IDENTIFIER, "description": "The owner's own id for it, told to backends as x-org-tenant."},
-        "groups": _list(_WORD, "What it belongs to, for rules to name."),
+        "name": _text("Its name, for people."),
+        "tenant": {**_IDENTIFIER, "description": "The API owner's own id for it, sent to backends as x-org-tenant."},
+        "groups": _list(_WORD, "The groups that it belongs to, for rules to name."),
         "status": _text("suspended refuses every call of it.", enum=["active", "suspended"]),
-        "quota": {**_WORD, "description": "Which of quotas it has; default_quota if it is missing."},
-        "labels": _mapping(_text(minLength=1), _text(), "Anything else that is to be known of it."),
+        "quota": {**_WORD, "description": "The name of its plan in quotas; by default default_quota."},
+        "labels": _mapping(_text(minLength=1), _text(), "Any other facts about it."),
     },
     "One organization.",
 )
@@ -133,7 +133,7 @@ _LOGGER = _record(
     {
         "name": _text("The type of logger.", minLength=1),
         "config": {"type": "object", "description": "Its own."},
-        "is_optional": {"type": "boolean", "description": "Whether one that is not known is passed over."},
+        "is_optional": {"type": "boolean", "description": "Whether to ignore it if it is unknown."},
     },
     "One audit logger (A59).",
     "name",
@@ -143,7 +143,7 @@ _AUDIT = _record(
         "audit_condition": _text("When to log.", enum=["NONE", "ON_DENY", "ON_ALLOW", "ON_DENY_AND_ALLOW"]),
         "audit_loggers": {"type": "array", "description": "Loggers.", "items": _LOGGER},
     },
-    "What A59 calls audit logging; checked, and left to the decision log.",
+    "Audit logging (A59): checked, but otherwise ignored; use the decision log.",
 )
 
 SCHEMA: Schema = {
@@ -152,45 +152,45 @@ SCHEMA: Schema = {
     **_record(
         {
             "name": _text("The policy's name.", minLength=1),
-            "deny_rules": {"type": "array", "description": "Asked first; a match refuses.", "items": _RULE},
+            "deny_rules": {"type": "array", "description": "Applied first; a match denies.", "items": _RULE},
             "allow_rules": {
                 "type": "array",
-                "description": "Asked then; a match allows, and no match refuses. Required, unless .proto files "
+                "description": "Applied next; a match allows, no match denies. Required, unless .proto files "
                 "declare who may call.",
                 "items": _RULE,
                 "minItems": 1,
             },
             "override": {
                 "type": "boolean",
-                "description": "Whether the file may grant what .proto files do not; by default it only narrows them.",
+                "description": "Whether the file may grant what .proto files do not; by default it may only narrow it.",
             },
             "audit_logging_options": _AUDIT,
             "public": _list(_METHOD, "Methods that anybody may call, without a token; no rule is asked."),
             "introspect": _mapping(
                 _PATH_PATTERN, _ASSURANCE, "Methods whose tokens the issuer is asked about; the longest pattern counts."
             ),
-            "groups": _list(_WORD, "Groups that a directory may name, and organizations here need not."),
-            "organizations": _mapping(_IDENTIFIER, _ORGANIZATION, "What is known of organizations, by id."),
-            "quotas": _mapping(_WORD, _QUOTA, "Plans, by name, for organizations to have."),
-            "default_quota": {**_WORD, "description": "Which of quotas every other organization has, strangers too."},
+            "groups": _list(_WORD, "Groups that only a directory gives to organizations."),
+            "organizations": _mapping(_IDENTIFIER, _ORGANIZATION, "What is known about organizations, by id."),
+            "quotas": _mapping(_WORD, _QUOTA, "Plans for organizations, by name."),
+            "default_quota": {**_WORD, "description": "The plan of all other organizations, unlisted ones too."},
         },
-        "Who may call what: deny, then allow, else deny. A superset of the gRPC authorization policy (gRFC A43).",
+        "Who may call what: deny rules first, then allow rules, else deny. A superset of gRFC A43's policies.",
         "name",
     ),
 }
 
 
 def as_json() -> str:
-    """Return the schema as the text that is shipped."""
+    """Return the text of the shipped schema."""
     return json.dumps(SCHEMA, indent=2) + "\n"
 
 
 Check = Callable[[Any], None]
-"""Raises a :class:`Fault` if a value is not what it must be."""
+"""Raises a :class:`Fault` if a value is not valid."""
 
 
 def compiled(schema: Schema) -> Check:
-    """Return the check that values are what ``schema`` says, in the part of JSON Schema that is used here."""
+    """Return the check of values against ``schema``, for the part of JSON Schema that is used here."""
     kinds: dict[str, Callable[[Schema], Check]] = {
         "object": _check_object,
         "array": _check_array,
@@ -239,7 +239,7 @@ def _check_array(schema: Schema) -> Check:
         if not isinstance(value, list):
             raise Fault(f"must be a list, not {_kind(value)}")
         if needs_items and not value:
-            raise Fault("must not be an empty list, which would look like nobody and mean anybody")
+            raise Fault("must not be empty: an empty list would match every caller")
         for index, item in enumerate(value):
             try:
                 check_item(item)
@@ -247,7 +247,7 @@ def _check_array(schema: Schema) -> Check:
                 raise fault.within(index) from None
         if is_set and len(set(value)) != len(value):
             index = next(index for index, item in enumerate(value) if item in value[:index])
-            raise Fault(f"{value[index]!a} stands twice", index)
+            raise Fault(f"{value[index]!a} is given twice", index)
 
     return check
 

@@ -1,1 +1,1 @@
-"""Addresses, URLs, connections and sockets, and the words for what goes wrong with them."""
+"""Addresses, URLs, connections and sockets, and the words for their failures."""

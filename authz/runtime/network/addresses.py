@@ -1,4 +1,4 @@
-"""Where a server listens, read once: ``HOST:PORT``, ``tls:HOST:PORT`` or ``unix:PATH``."""
+"""Addresses to listen on, parsed once: ``HOST:PORT``, ``tls:HOST:PORT`` or ``unix:PATH``."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Address:
     Args:
         kind: ``tcp`` is plaintext.
         text: as it was given.
-        target: what gRPC takes: ``HOST:PORT`` or ``unix:PATH``.
+        target: for gRPC: ``HOST:PORT`` or ``unix:PATH``.
 
     """
 
@@ -32,11 +32,11 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether nobody but this very machine can reach it."""
+        """Whether only this machine can reach it."""
         return self.kind == "unix" or is_loopback(self.target.rpartition(":")[0].strip("[]"))
 
     def at(self, port: int) -> str:
-        """Return it as text, with the port in force."""
+        """Return it as text, with the given port."""
         return self.text if self.kind == "unix" else f"{self.text.rpartition(':')[0]}:{port}"
 
 
@@ -44,11 +44,11 @@ def parse(setting: str, text: str) -> Address:
     """Return the address that ``text`` names.
 
     Raises:
-        ConfigError: none; the message names ``setting``.
+        ConfigError: it names none; the message names ``setting``.
 
     """
     if text.startswith("unix-abstract:"):
-        # No file, so no permissions: every process of the machine could ask.
+        # An abstract socket has no file, and so no permissions: every process of the machine could connect.
         raise ConfigError(f"{setting}: {text!a} cannot be guarded by permissions; use unix:PATH")
     if text.startswith("unix:") and text != "unix:":
         return Address(kind="unix", text=text, target=text)
@@ -62,14 +62,14 @@ def parse_all(listen: Iterable[str]) -> list[Address]:
     """Return the addresses of the setting ``listen``.
 
     Raises:
-        ConfigError: one is no address, or stands twice.
+        ConfigError: one is not an address, or is given twice.
 
     """
     addresses = [parse("listen", text) for text in listen]
     targets = [address.target for address in addresses if not address.target.endswith(":0")]
     for target in targets:
         if targets.count(target) > 1:
-            raise ConfigError(f"listen: {target!a} stands twice; leave one out")
+            raise ConfigError(f"listen: {target!a} is given twice; leave one out")
     return addresses
 
 
@@ -91,6 +91,6 @@ def check_address(setting: str, address: str) -> str:
 
 
 def is_host_and_port(text: str) -> bool:
-    """Say whether ``text`` is ``HOST:PORT``; without a port gRPC would take that of https."""
+    """Say whether ``text`` is ``HOST:PORT``; without a port gRPC would use 443."""
     host, _, port = text.rpartition(":")
     return bool(host) and host != "unix" and port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT

@@ -1,4 +1,4 @@
-"""What stands between a request and its server: names, routes, certificates, and threads that are real."""
+"""What a request needs to reach its server: names, routes, certificates, and real threads."""
 
 import errno
 import os
@@ -18,13 +18,13 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
 
 
 def cause_of(error: BaseException) -> str:
-    """Return in one word why there is no connection; each has another remedy.
+    """Return in one word why a connection failed; each word has its own remedy.
 
     - ``name``: the host name cannot be resolved.
     - ``refused``: nothing listens at the address.
     - ``unreachable``: there is no route to it.
     - ``certificate``: no trusted authority vouches for the server under that name.
-    - ``tls``: client and server agree on no TLS, or the server speaks none.
+    - ``tls``: the TLS handshake failed, or the server does not use TLS.
     - ``connect``: anything else.
     """
     for cause in _causes(error):
@@ -42,13 +42,13 @@ def cause_of(error: BaseException) -> str:
 
 
 def authorities(ca_file: str | None) -> ssl.SSLContext | bool:
-    """Return what decides which servers to trust.
+    """Return the CAs to trust.
 
     Args:
-        ca_file: PEM file of the authorities; by default what ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name.
+        ca_file: PEM file of the CAs; by default what ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name.
 
     Returns:
-        A context, or ``True`` for the system's authorities.
+        A context, or ``True`` for the system's CAs.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -61,7 +61,7 @@ def authorities(ca_file: str | None) -> ssl.SSLContext | bool:
         if file is None and folder is None:
             return True
     elif not ca_file:
-        # To Python an empty name means all authorities of the system.
+        # To Python, an empty name means all CAs of the system.
         raise ConfigError("ca_file: empty; name a PEM file, or leave it out to trust the system's authorities")
     try:
         return ssl.create_default_context(cafile=file, capath=folder)
@@ -79,7 +79,7 @@ def has_proxy(url: str) -> bool:
 
 def has_descriptor() -> bool:
     """Say whether this process has a file descriptor left."""
-    # Not the errno of what was raised: name resolution without a descriptor fails like a name server that is down.
+    # Tried, because the errno does not tell: without a descriptor, name resolution fails as if no name server answered.
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError:
@@ -88,14 +88,14 @@ def has_descriptor() -> bool:
 
 
 def check_threads_are_real() -> None:
-    """Check that threads and the waiting for sockets are Python's own.
+    """Check that threads and ``select`` are Python's own.
 
     Raises:
         ConfigError: gevent or eventlet has replaced them.
 
     """
-    # Their event loop runs all threads of Python in one of the system's, where asyncio runs one loop only: the
-    # second thread of this kind would end at once.
+    # They run all of Python's threads in one system thread, in which asyncio runs only one loop: a second
+    # thread with a loop would end at once.
     for module, is_patched in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):
         patcher = sys.modules.get(module)
         if patcher is not None and any(
@@ -108,7 +108,7 @@ def check_threads_are_real() -> None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, and all that led to it: a host has several addresses, and each fails in its own way."""
+    """Yield an error and all that led to it; each of a host's addresses may have failed in its own way."""
     waiting: list[BaseException | None] = [error]
     while waiting:
         cause = waiting.pop()

@@ -2,8 +2,8 @@
 
 One daemon thread with an event loop, started by the first request, serves
 threads and tasks alike: a request is a ``concurrent.futures.Future``.
-Every request has one deadline for all of it, name resolution, handshake and a
-body that drips included, which no blocking client's timeouts give.
+Every request has one deadline for all of it, including name resolution, the
+handshake and a slow body; timeouts of blocking clients cannot give that.
 """
 
 import asyncio
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 _HEADERS = {
     "accept": "application/json",
-    # Some servers compress all the same.
+    # Some servers compress in spite of this.
     "accept-encoding": "identity",
     "user-agent": "grpc-org-authz",
 }
 
 
-# zlib's number for a stream with the header of gzip.
+# zlib's number for a stream with a gzip header.
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -47,22 +47,22 @@ Form = Mapping[str, str | Sequence[str]]
 
 
 class TransportError(Exception):
-    """A request that brought no response.
+    """A request got no response.
 
-    ``reason`` is one word for each cause that an operator mends in another way:
+    ``reason`` is one word for each cause with a remedy of its own:
 
-    - one that :func:`authz.runtime.network.connecting.cause_of` returns: there is no connection.
+    - those that :func:`authz.runtime.network.connecting.cause_of` returns: the connection failed.
     - ``proxy``: the proxy of the environment does not let the request through.
     - ``timeout``: the whole answer did not come in time.
-    - ``redirect``: the server points elsewhere, where no request of ours goes.
+    - ``redirect``: the server redirects the request, which is never followed.
     - ``too_large``: the body is larger than allowed.
-    - ``encoding``: the body is compressed in a way that is not known, or badly.
-    - ``protocol``: the answer is not HTTP, or breaks off.
+    - ``encoding``: the compression of the body is unknown or broken.
+    - ``protocol``: the answer is not HTTP, or is cut off.
     - ``closed``: the thread of this client has died.
     - ``exhausted``: this process has no thread or file descriptor left.
 
-    ``is_outage`` if the server was not reached, or left the request without a whole answer. The last two say nothing
-    about the server.
+    ``is_outage`` if the server was not reached, or did not complete its answer. The last two causes say nothing about
+    the server.
     """
 
     def __init__(self, reason: str) -> None:
@@ -73,7 +73,7 @@ class TransportError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """A whole response; header names are in lower case, and ``received_at`` is in POSIX seconds."""
+    """A complete response; header names are in lower case, and ``received_at`` is in POSIX seconds."""
 
     status: int
     headers: Mapping[str, str]
@@ -83,22 +83,22 @@ class HttpResponse:
 
     @property
     def date(self) -> float | None:
-        """When the server says that it answered (RFC 9110 section 6.6.1), in POSIX seconds."""
+        """The time of the answer by the server's clock (RFC 9110 section 6.6.1), in POSIX seconds."""
         return _date(self.headers.get("date", ""))
 
     @property
     def retry_after(self) -> float:
-        """The seconds that ``Retry-After`` asks for (RFC 9110 section 10.2.3); 0 where it asks for none."""
+        """The seconds that ``Retry-After`` asks for (RFC 9110 section 10.2.3); 0 if it asks for none."""
         value = self.headers.get("retry-after", "")
         if value.isascii() and value.isdecimal():
             return float(value)
         date = _date(value)
-        # By the server's own clock, where it is told, so that ours need not agree with it.
+        # By the server's own clock, if it sends one, so that ours need not agree with it.
         return 0.0 if date is None else max(0.0, date - (self.date or self.received_at))
 
 
 def _date(value: str) -> float | None:
-    # RFC 9110 section 5.6.7: three forms, all of them in UTC, one of which does not say so.
+    # RFC 9110 section 5.6.7: three forms, all in UTC, which one of them does not say.
     try:
         date = parsedate_to_datetime(value[:_MAX_DATE])
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
@@ -109,19 +109,19 @@ def _date(value: str) -> float | None:
 class Transport:
     """An HTTP client that answers with futures.
 
-    Redirects are never followed and proxies of the environment not used unless
-    asked: keys and secrets go to the configured address or nowhere.
+    It never follows redirects, and uses proxies of the environment only if asked:
+    keys and secrets go to the configured address or nowhere.
 
     Args:
         timeout: seconds for one whole request.
         max_bytes: the largest body that is read.
-        ca_file: PEM file of the authorities to trust instead of the system's; by default what ``SSL_CERT_FILE`` and
+        ca_file: PEM file of the CAs to trust instead of the system's; by default what ``SSL_CERT_FILE`` and
             ``SSL_CERT_DIR`` name, as for OpenSSL.
-        trust_env: send https requests through the proxy that ``HTTPS_PROXY`` or ``ALL_PROXY`` names, but for the
-            hosts of ``NO_PROXY``.
+        trust_env: send https requests through the proxy that ``HTTPS_PROXY`` or ``ALL_PROXY`` names, except for
+            the hosts of ``NO_PROXY``.
 
     Raises:
-        ConfigError: the file of authorities cannot be read; or gevent or eventlet has replaced what the thread needs.
+        ConfigError: ``ca_file`` cannot be read; or gevent or eventlet has replaced what the thread needs.
 
     """
 
@@ -150,30 +150,30 @@ class Transport:
 
         Args:
             method: ``GET`` or ``POST``.
-            url: an address that :func:`check_url` accepts.
+            url: a URL that :func:`check_url` accepts.
             form: fields of an ``application/x-www-form-urlencoded`` body, some perhaps given several times.
             headers: more headers.
 
         Returns:
-            A future of the response, whatever its status but a redirect, or of a :class:`TransportError`.
+            A future of the response, of any status except a redirect, or of a :class:`TransportError`.
 
         """
         with self._lock:
             try:
                 if self._worker is not None and not self._worker.is_alive:
-                    # Whatever ended it, those who ask from now on must not pay for it.
+                    # Whatever ended the thread, later requests must not fail for it.
                     telemetry.event(telemetry.ERROR, "transport_thread_died")
                     self._forget()
                 if self._worker is None:
                     self._worker = _Worker(
                         tls=self._tls, trust_env=self._trust_env, timeout=self._timeout, max_bytes=self._max_bytes
                     )
-                    # Also at interpreter exit, and when nobody remembers to call close().
+                    # Also at interpreter exit, and if close() is never called.
                     self._stop = weakref.finalize(self, self._worker.stop)
-                # Inside the lock: close() must find the request on the loop, or not at all.
+                # Inside the lock: close() must find the request on the loop, or a later request must start a loop.
                 return self._worker.submit(method, url, form=form, headers=headers)
             except (OSError, RuntimeError):
-                # No loop or no thread can be had: too many of them, or the interpreter ends.
+                # No loop or thread can be started: there are too many, or the interpreter ends.
                 failed: Future[HttpResponse] = Future()
                 failed.set_exception(TransportError("exhausted"))
                 return failed
@@ -184,7 +184,7 @@ class Transport:
             stop = self._stop
             self._worker = self._stop = None
         if stop is not None:
-            # Outside the lock: what ends on the thread may begin another request there, which wants it.
+            # Outside the lock: a callback on the thread may begin another request, which takes the lock.
             stop()
 
     def after_fork(self) -> None:
@@ -238,18 +238,18 @@ class _Worker:
         try:
             self._loop.run_forever()
             self._loop.run_until_complete(self._finish())
-        except BaseException as error:  # noqa: BLE001 - said below, and the next request starts another thread
+        except BaseException as error:  # noqa: BLE001 - logged below, and the next request starts another thread
             telemetry.unforeseen("transport", error)
         finally:
             self._loop.close()
-            # A request without an answer would be waited for by all who share it, and never be sent again.
+            # All who share a request would wait for ever, and it would never be sent again.
             for future in list(self._waiting):
                 with contextlib.suppress(InvalidStateError):
                     future.set_exception(TransportError("closed"))
 
     async def _finish(self) -> None:
-        # Only the requests, which end what they have begun: a task of theirs that is cancelled
-        # before it has taken its first step leaves a coroutine that nobody has awaited.
+        # Only the requests, which end their own tasks: a task that is cancelled before its first step
+        # leaves a coroutine that was never awaited.
         requests = [task for task in asyncio.all_tasks() if _is_request(task)]
         for task in requests:
             task.cancel()
@@ -260,7 +260,7 @@ class _Worker:
     async def _request(
         self, method: str, url: str, form: Form | None, headers: Mapping[str, str] | None
     ) -> HttpResponse:
-        # 60 ms that a server with a static key set never pays.
+        # Takes 60 ms to load, which a server with a static key set does not pay.
         import httpx2  # noqa: PLC0415
 
         if self._client is None:
@@ -268,16 +268,16 @@ class _Worker:
                 self._client = httpx2.AsyncClient(
                     verify=self._tls,
                     trust_env=self._trust_env,
-                    # Plain http is for this very machine, and would show a proxy what only this machine may see.
+                    # Plain http is only for this machine: a proxy must not see it.
                     mounts={"http://": None},
                     follow_redirects=False,
                     timeout=None,
                     headers=_HEADERS,
-                    # No caller needs to be recognised, so no cookie is kept.
+                    # Cookies are never needed, so none is kept.
                     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 )
             except (ImportError, ValueError, httpx2.InvalidURL):
-                # The environment names a proxy of a kind that is not known.
+                # The environment names a proxy of an unknown kind.
                 raise TransportError("proxy") from None
         data = dict(form) if form is not None else None
         try:
@@ -296,7 +296,7 @@ class _Worker:
                 raise TransportError("exhausted") from None
             is_proxy = isinstance(error, httpx2.ProxyError)
             cause = "proxy" if is_proxy else connecting.cause_of(error)
-            # TLS is the server's own matter, behind a proxy too; whatever else keeps a connection away is the proxy's.
+            # With a proxy, TLS errors are the server's; other failures of the connection are the proxy's.
             is_of_server = cause in ("certificate", "tls") or not (self._trust_env and connecting.has_proxy(url))
             raise TransportError(cause if is_of_server else "proxy") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError):
@@ -324,7 +324,7 @@ async def _body(response: "httpx2.Response", max_bytes: int) -> bytes:
 
 def _unpacked(unpacker: "zlib._Decompress", chunk: bytes, at_most: int) -> bytes:
     try:
-        # Bounded here and not afterwards: a kilobyte unpacks to a megabyte.
+        # Bounded here, not afterwards: a kilobyte may unpack to a megabyte.
         return unpacker.decompress(chunk, at_most)
     except zlib.error:
         raise TransportError("encoding") from None

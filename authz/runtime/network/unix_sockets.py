@@ -1,10 +1,9 @@
-"""Unix sockets that are never open wider than they should be, and never taken from anybody who serves.
+"""Unix sockets with the right permissions from the start, which never replace a serving server's by mistake.
 
-A socket is bound under a name of its own beside ``PATH``, for its owner alone;
-once its permissions are right it is renamed to ``PATH``. So a successor takes
-over from a server that still runs without a moment in which nobody listens,
-and whoever ends takes away its own socket only: gRPC unlinks by name,
-whosever the socket is by then.
+A socket is bound under a name of its own beside ``PATH``, accessible only to its owner;
+once its permissions are right it is renamed to ``PATH``. So a successor takes over from a
+running server without a moment in which no server listens, and a server that ends removes
+only its own socket: gRPC would unlink by name, whichever server's socket it is by then.
 """
 
 import contextlib
@@ -31,10 +30,10 @@ class Permissions:
     """Who may connect to a Unix socket.
 
     Args:
-        mode: whoever may write to the file may connect. As narrow as can be by default, for the socket answers
-            whether a token is good: what a process's group or ``umask`` stands for, nobody thinks of.
-        uid: the owner, or -1 for that of the process.
-        gid: the group, or -1 for that of the process.
+        mode: permission to write to the file is permission to connect. By default only the owner's, because the socket
+            says whether a token is good, and operators rarely consider the group or ``umask`` of a process.
+        uid: the owner, or -1 for the process's.
+        gid: the group, or -1 for the process's.
 
     """
 
@@ -44,14 +43,14 @@ class Permissions:
 
     @classmethod
     def parse(cls, mode: str | None = None, owner: str | None = None) -> Self:
-        """Return what the settings ``socket_mode`` and ``socket_owner`` say.
+        """Return the permissions of the settings ``socket_mode`` and ``socket_owner``.
 
         Args:
             mode: octal digits such as ``0660``. By default the owner may connect, and the group if ``owner`` names one.
             owner: ``user``, ``user:group`` or ``:group``, by name or by number.
 
         Raises:
-            ConfigError: no such mode, user or group.
+            ConfigError: there is no such mode, user or group.
 
         """
         user, _, group = (owner or "").partition(":")
@@ -61,7 +60,7 @@ class Permissions:
             mode = "0660" if group else "0600"
         if not re.fullmatch(r"(0o?)?[0-7]{3}", mode):
             raise ConfigError(f"socket_mode: {mode!a} is not octal permissions such as 0660")
-        # Not there on Windows, where neither is a socket that has an owner.
+        # Windows has neither these modules nor sockets with owners.
         import grp  # noqa: PLC0415
         import pwd  # noqa: PLC0415
 
@@ -78,7 +77,7 @@ class OwnSocket:
     identity: tuple[int, int]
 
     def remove(self) -> None:
-        """Take it away, unless a successor's has taken its place; before it is closed, for then the inode is free."""
+        """Remove it, unless a successor's has replaced it; call this before closing it, which frees the inode."""
         with contextlib.suppress(OSError):
             if _identity(self.path) == self.identity:
                 Path(self.path).unlink()
@@ -87,16 +86,16 @@ class OwnSocket:
 def bind_socket(
     path: str, permissions: Permissions, bind: Callable[[str], object], *, setting: str = "listen"
 ) -> OwnSocket:
-    """Have ``bind`` listen on a socket at ``path``, whatever socket was there before.
+    """Have ``bind`` listen on a socket at ``path``, in place of any socket there.
 
     Args:
-        path: of the socket.
+        path: the socket's.
         permissions: who may connect.
         bind: listens on the path that it is given.
         setting: what to call it in an error.
 
     Raises:
-        ConfigError: there can be no socket, or not of that owner.
+        ConfigError: the socket cannot be bound, or not with that owner.
 
     """
     check_path(path, setting)
@@ -124,14 +123,14 @@ def bind_socket(
 
 
 def check_path(path: str, setting: str = "listen") -> None:
-    """Check that there can be a socket at ``path``.
+    """Check that a socket can be bound at ``path``.
 
     Args:
         path: of the socket.
         setting: what to call it in an error.
 
     Raises:
-        ConfigError: the path is too long, has no folder, or is a file that is no socket.
+        ConfigError: the path is too long, its folder does not exist, or it is a file other than a socket.
 
     """
     refused = f"{setting}: {'unix:' + path!a} cannot be bound: "
@@ -143,18 +142,18 @@ def check_path(path: str, setting: str = "listen") -> None:
         raise ConfigError(f"{refused}this process may not write to its folder; choose another")
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise ConfigError(f"{refused}there is a file that is no socket; remove it, or choose another path")
+            raise ConfigError(f"{refused}there is a file that is not a socket; remove it, or choose another path")
 
 
 def check_nobody_answers(paths: Iterable[str], setting: str = "listen") -> None:
-    """Check that no server listens on the sockets at ``paths``; a server that is to take over does not ask.
+    """Check that no server listens on the sockets at ``paths``; a server that takes over does not call this.
 
     Args:
-        paths: of sockets, which need not exist.
+        paths: those of sockets, which need not exist.
         setting: what to call them in an error.
 
     Raises:
-        ConfigError: a server listens there, or it cannot be found out.
+        ConfigError: a server listens there, or may listen.
 
     """
     for path in paths:
@@ -173,7 +172,7 @@ def _is_free(path: str) -> bool:
         except (FileNotFoundError, ConnectionRefusedError):
             return True
         except OSError:
-            # A queue that is full has somebody behind it.
+            # A full queue means that a server listens.
             return False
     return False
 

@@ -1,4 +1,4 @@
-"""The addresses that requests may go to: https, or http to this very machine."""
+"""The URLs that requests may go to: https, or http on this machine."""
 
 import ipaddress
 import re
@@ -9,30 +9,30 @@ from authz.errors import ConfigError
 _MAX_HOST = 253
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII | re.IGNORECASE)
-# In no URL (RFC 3986 section 2), but in placeholders, and between the parts of lists.
+# Not valid in URLs (RFC 3986 section 2), but found in placeholders and between the items of lists.
 _UNWRITABLE = frozenset('"<>^`{|}\\')
 
 
 def check_url(url: str, setting: str) -> str:
-    """Return ``url`` if requests may go there: https, or http to this very machine.
+    """Return ``url`` if requests may go there: https, or http on this machine.
 
     Args:
         url: an absolute URL.
         setting: what to call it in an error.
 
     Raises:
-        ConfigError: RFC 9700 section 2.6 wants TLS end to end; a URL with credentials or a fragment is a mistake.
+        ConfigError: it is not (RFC 9700 section 2.6 asks for TLS end to end), or it has credentials or a fragment.
 
     """
     if not url:
-        # None too, which os.environ.get() gives for a variable that is not set.
+        # Also None, which os.environ.get() returns for a variable that is not set.
         raise ConfigError(f"{setting}: missing; give an absolute https URL, such as https://acme.authkit.app")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         parts, host = urlsplit(""), None
-    # First, because the others quote the URL.
+    # First, because the other messages quote the URL.
     if "@" in url or parts.fragment:
         raise ConfigError(f"{setting}: the URL must have no user, password or fragment")
     if not host or any(char <= " " or char > "~" or char == "\\" for char in url):
@@ -56,7 +56,7 @@ def check_issuer_url(url: str) -> str:
     """Return ``url`` if it can be an issuer (RFC 8414 section 2): a URL that requests may go to, without a query.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot be one.
 
     """
     if "?" in check_url(url, "issuer"):
@@ -67,17 +67,17 @@ def check_issuer_url(url: str) -> str:
 def is_host(name: str) -> bool:
     """Say whether ``name`` can be a host: an IP address, or a name of letters, digits, hyphens and underscores.
 
-    RFC 1123 section 2.1; underscores besides, which names inside a cluster may have.
+    RFC 1123 section 2.1, and underscores, which names inside a cluster may have.
     """
     try:
-        # One with a zone names a network card of this machine.
+        # An address with a zone names a network interface of this machine.
         return not getattr(ipaddress.ip_address(name), "scope_id", None)
     except ValueError:
         return len(name) <= _MAX_HOST and _HOST.fullmatch(name) is not None
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether ``host`` names this very machine."""
+    """Say whether ``host`` is this machine."""
     if host == "localhost":
         return True
     try:

@@ -1,6 +1,6 @@
-"""A policy's text, read into plain data, and where in the text each part of it stands.
+"""Reads a policy's text into plain data, and finds the line of each part.
 
-YAML 1.2 as far as JSON goes: no anchors, no aliases, no tags, and ``no`` is a word.
+The subset of YAML 1.2 that JSON can express: no anchors, aliases or tags; and ``no`` is text.
 """
 
 import json
@@ -29,8 +29,8 @@ class Fault(Exception):  # noqa: N818 - it never leaves this package
     """Something is wrong with a document.
 
     Args:
-        message: what is.
-        path: where: the steps that lead there.
+        message: what is wrong.
+        path: where it is: the steps that lead there.
 
     """
 
@@ -39,7 +39,7 @@ class Fault(Exception):  # noqa: N818 - it never leaves this package
         self.message, self.path = message, path
 
     def within(self, *outer: Step) -> "Fault":
-        """Return the same fault, seen from outside."""
+        """Return the same fault with ``outer`` steps before its path."""
         self.path = (*outer, *self.path)
         return self
 
@@ -59,13 +59,13 @@ class Document(NamedTuple):
     text: str = ""
 
     def let_go(self) -> None:
-        """Free the data piece by piece: all of a large policy at once would stop every thread for milliseconds."""
+        """Free the data piece by piece: to free a large policy at once would stop every thread for milliseconds."""
         organizations = self.data.get("organizations") if isinstance(self.data, dict) else None
         while isinstance(organizations, dict) and organizations:
             organizations.popitem()
 
     def error(self, fault: Fault) -> ConfigError:
-        """Return what is wrong with this document, and in which line."""
+        """Return the error for a fault of this document, with its line."""
         line = _line_of(self.text, fault.path) if self.text else None
         if line is not None:
             return ConfigError(f"{self.source}:{line}: {fault.message}")
@@ -74,7 +74,7 @@ class Document(NamedTuple):
 
 
 def read(path: str | os.PathLike[str]) -> Document:
-    """Read a file: JSON where its name ends in ``.json``, else YAML, which JSON is too.
+    """Read a file: JSON if its name ends in ``.json``, else YAML, which includes JSON.
 
     Raises:
         ConfigError: it cannot be read, or is neither.
@@ -93,7 +93,7 @@ def read(path: str | os.PathLike[str]) -> Document:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: is not UTF-8 text") from error
     if source.endswith(".json"):
-        # Only tabs between values can be left in JSON, and YAML knows no such tabs.
+        # Valid JSON has tabs only between values, where YAML, by which lines are found, does not accept them.
         return Document(_json(text, source), source, text.replace("\t", " "))
     return Document(_yaml(text, source), source, text)
 
@@ -113,7 +113,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise Fault(f"the key {next(key for key in keys if keys.count(key) > 1)!a} stands twice")
+        raise Fault(f"the key {next(key for key in keys if keys.count(key) > 1)!a} is given twice")
     return found
 
 
@@ -130,17 +130,17 @@ def _yaml(text: str, source: str) -> Any:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{source}:{line}: not YAML: {_problem(text, error)}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not YAML: it has characters that no text has") from error
+        raise ConfigError(f"{source}: not YAML: it has characters that text must not have") from error
 
 
 def _loader(yaml: Any) -> Any:
-    # That in C is ten times as fast; a wheel without it is rare.
+    # The loader in C is ten times as fast; wheels without it are rare.
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _problem(text: str, error: Any) -> str:
     mark, said = error.problem_mark, str(error.problem)
-    # The parser in C does not say which, and a tab cannot be seen.
+    # The parser in C does not say which character, and a tab is invisible.
     if mark and said.startswith("found character that"):
         return said.replace("character", f"character {text[mark.index : mark.index + 1]!a}", 1)
     return said
@@ -153,7 +153,7 @@ class _Misplaced(Exception):  # noqa: N818 - it never leaves this module
 
 
 class _Builder:
-    """Plain data from the events of a parser: nothing is built that was not written out."""
+    """Builds plain data from the events of a parser, and nothing that the file does not spell out."""
 
     def __init__(self, yaml: Any, text: str) -> None:
         self._next = _loader(yaml)(text).get_event
@@ -199,13 +199,13 @@ class _Builder:
                 raise _Misplaced("a key must be plain text", event)
             key = event.value
             if key in entries:
-                raise _Misplaced(f"the key {key!a} stands twice", event)
+                raise _Misplaced(f"the key {key!a} is given twice", event)
             entries[key] = self._value(self._next(), depth)
         return entries
 
 
 def _plain(text: str) -> Any:
-    """Return what a scalar without quotes stands for (YAML 1.2.2 section 10.3)."""
+    """Return the value of a scalar without quotes (YAML 1.2.2 section 10.3)."""
     if text in _WORDS:
         return _WORDS[text]
     if text[0] in "+-.0123456789" and _NUMBER.fullmatch(text):
@@ -214,7 +214,7 @@ def _plain(text: str) -> Any:
 
 
 def _line_of(text: str, path: tuple[Step, ...]) -> int | None:
-    """Return the line of what ``path`` leads to; ``None`` without the library that knows."""
+    """Return the line of the part at ``path``; ``None`` without the YAML library."""
     try:
         import yaml  # noqa: PLC0415 - the extra's
     except ModuleNotFoundError:
@@ -222,12 +222,12 @@ def _line_of(text: str, path: tuple[Step, ...]) -> int | None:
     try:
         return _Finder(yaml, text).line(path)
     except yaml.YAMLError:
-        # JSON that is no YAML: a line is not worth a second error.
+        # JSON that is not YAML: the missing line is not worth a second error.
         return None
 
 
 class _Finder:
-    """Where something stands, from the events of a parser: a tree of all there is would take long to free."""
+    """Finds the line of a part from the events of a parser: a tree of the whole document would take long to free."""
 
     def __init__(self, yaml: Any, text: str) -> None:
         self._next = _loader(yaml)(text).get_event

@@ -1,4 +1,4 @@
-"""Whole lines on a file, a pipe or a terminal: one that could be written in part only spoils no other."""
+"""Writes whole lines to a file, a pipe or a terminal: a line that was written only in part spoils no other."""
 
 import os
 import select
@@ -8,16 +8,16 @@ _BREAK = b"\n"
 
 
 class Lines:
-    """Append lines to a file, for as long as it takes: call it where nothing else waits.
+    """Append lines to a file; it may block for long, so call it on a thread of its own.
 
-    Where the last line has no end, by whatever fault, the next one begins anew. So after a disk was full there
-    may be a part of a line, or a line without anything, and both are to be passed over.
+    If the last line is not complete, for whatever reason, the next one begins with a line break. So after a full disk
+    there may be a part of a line, or an empty line; readers must skip both.
 
     Args:
         file: the descriptor.
 
     Attributes:
-        is_torn: whether the last line has no end.
+        is_torn: whether the last line is incomplete.
 
     """
 
@@ -28,9 +28,9 @@ class Lines:
         self.is_torn = self._ends_within_a_line()
 
     def write(self, lines: bytes | bytearray = b"") -> int:
-        """Write ``lines``, each of which ends with a line break, and return how many of them are lost."""
+        """Write ``lines``, each with a line break at its end, and return how many of them are lost."""
         if self._has_failed:
-            # Another process may have ended the line meanwhile, or begun one.
+            # Another process may have completed the line meanwhile, or begun one.
             self.is_torn = self._ends_within_a_line()
         left = bytearray(_BREAK if self.is_torn else b"") + lines
         try:
@@ -40,7 +40,7 @@ class Lines:
                 del left[:written]
         except OSError:
             self._has_failed = True
-            # A break that comes first ends a line that is there but for it, or is not one of these.
+            # A leading break completes a line whose text was written, or is the break before these lines.
             return left.count(_BREAK) - left.startswith(_BREAK)
         self._has_failed = False
         return 0
@@ -50,7 +50,7 @@ class Lines:
             try:
                 return os.write(self._file, text)
             except BlockingIOError:
-                # Another process that shares this pipe has made it so that it does not wait.
+                # Another process that shares this pipe has made it non-blocking.
                 waiting = select.poll()
                 waiting.register(self._file, select.POLLOUT)
                 waiting.poll()
@@ -59,7 +59,7 @@ class Lines:
         if not stat.S_ISREG(os.fstat(self._file).st_mode):
             return self.is_torn
         try:
-            # Opened once more, for it may be open for writing only.
+            # Opened once more, because it may be open only for writing.
             reader = os.open(f"/dev/fd/{self._file}", os.O_RDONLY)
         except OSError:
             return self.is_torn

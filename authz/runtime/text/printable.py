@@ -1,13 +1,13 @@
-"""Text that somebody else wrote, made fit for a log and a terminal: one line, every character visible, and not long.
+"""Makes untrusted text fit for a log and a terminal: one line, every character visible, and not long.
 
-A caller chooses its path, an issuer its messages, an operator the names in a file. None of them may move the cursor,
-hide or reorder what stands beside them, begin a line of their own, or fill the disk.
+A caller chooses its path, an issuer its messages, an operator the names in a file. None of these may move the cursor,
+hide or reorder the text beside them, begin a new line, or fill the disk.
 """
 
 import re
 
 MAX_CHARACTERS = 1024
-"""How much of a text is shown."""
+"""How many characters of a text are shown."""
 
 # For "[… more characters]", with a number that no text exceeds.
 _MARK_CHARACTERS = 40
@@ -17,11 +17,11 @@ _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uf
 
 
 def bounded(text: str, at_most: int = MAX_CHARACTERS) -> str:
-    """Return ``text``, or of a long one the beginning and how many characters follow.
+    """Return ``text``; if it is long, its beginning and how many characters follow.
 
     Args:
         text: any text.
-        at_most: how many characters are returned at the most, the mark included.
+        at_most: the most characters to return, the mark included.
 
     """
     if len(text) <= at_most:
@@ -31,9 +31,9 @@ def bounded(text: str, at_most: int = MAX_CHARACTERS) -> str:
 
 
 def printable(text: str, at_most: int = MAX_CHARACTERS) -> str:
-    r"""Return ``text`` in one line, with escapes such as ``\x1b`` and ``\u202e`` for what would not be seen as it is.
+    r"""Return ``text`` in one line, with escapes such as ``\x1b`` and ``\u202e`` for invisible characters.
 
-    Letters of every script stay as they are, and so does a backslash: what is shown is for people, not for programs.
+    Letters of every script stay as they are, and so does a backslash: the result is for people, not for programs.
 
     Args:
         text: any text, lone surrogates included.

@@ -55,7 +55,7 @@ def is_sound(response: CheckResponse) -> bool:
 
 
 IN_BAND = ("application/grpc-web+", "application/connect+")
-"""What the content types begin with whose refusals have the HTTP status 200, for clients look no further elsewhere."""
+"""Prefixes of content types whose refusals have the HTTP status 200, because their clients read no other."""
 
 STATUSES = {(16, 401), (7, 403), (8, 429), (14, 503), (13, 500)}
 """The gRPC and HTTP statuses of refusals, in pairs."""

@@ -1,4 +1,4 @@
-"""The pure half of Envoy's door: what its question is taken for, and what our answers say."""
+"""The pure half of Envoy's door: how its question is read, and what our answers say."""
 
 import base64
 import json
@@ -167,7 +167,7 @@ def test_upper_case_keys_are_read_like_lower_case_ones(form: Form) -> None:
 
 
 def test_token_under_a_name_with_capitals_is_none_or_counts() -> None:
-    # Envoy writes none. What nobody can have sent over HTTP/2 is no token, and not to be overlooked beside another.
+    # Envoy writes none. A name that HTTP/2 does not allow is not a token, but must count beside another.
     assert call_of(in_headers(("Authorization", "Bearer a.b.c"))).credentials == []
     assert len(call_of(in_header_map(bearer("a.b.c"), ("Authorization", "Bearer d.e.f"))).credentials or ()) == 2
 
@@ -499,7 +499,7 @@ def test_grpc_clients_get_a_sentence_and_the_details(error: AuthzError) -> None:
 
 @each_error
 def test_what_envoy_would_make_something_else_of_has_a_grpc_status(error: AuthzError) -> None:
-    """Envoy makes the right one of every other HTTP status that a refusal may have."""
+    """Envoy makes the right gRPC status from every other HTTP status that a refusal may have."""
     headers = Denial(deny(refusal_of(error, CHALLENGE), Protocol.GRPC)).headers
 
     assert headers.get("grpc-status") == {429: "8", 500: "13"}.get(refusal_of(error, CHALLENGE).http_status)
@@ -635,7 +635,7 @@ wild_refusals = st.builds(
 
 
 def complaints(response: CheckResponse) -> list[str]:
-    """Return what a strict client has against the headers of ``response``, by other means than ours."""
+    """Return what a strict client finds wrong with the headers of ``response``, independently of our code."""
     found = []
     for option in (*response.ok_response.headers, *response.denied_response.headers):
         header = option.header
@@ -664,7 +664,7 @@ def test_headers_of_every_allow_are_taken_by_every_client(principal: Principal, 
     try:
         response = allow(principal, TRUSTED, remove_authorization=remove)
     except InternalError:
-        # Whoever asked gets a denial: the upstream must learn all of it, or nothing happens.
+        # The caller gets a denial: the upstream must learn all of it, or nothing happens.
         return
     assert complaints(response) == []
     assert len(response.ok_response.headers) == len(TRUSTED.entries(principal))

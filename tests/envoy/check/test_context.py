@@ -1,4 +1,4 @@
-"""What Envoy says of a request besides the request: what its route asks, and what its other filters have verified."""
+"""What Envoy adds to a request: what its route requires, and what its other filters have verified."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,13 +30,13 @@ def authorizer(ec_key: SigningKey) -> Authorizer:
 
 @pytest.fixture(scope="module")
 def ask(authorizer: Authorizer) -> Ask:
-    """Ask a server that believes no filter of Envoy."""
+    """Ask a server that trusts no filter of Envoy."""
     return asker(authorizer)
 
 
 @pytest.fixture(scope="module")
 def ask_believer(authorizer: Authorizer) -> Ask:
-    """Ask one that believes jwt_authn."""
+    """Ask a server that trusts jwt_authn."""
     return asker(authorizer, jwt_authn_payload=PAYLOAD)
 
 
@@ -57,7 +57,7 @@ def on_route(question: CheckRequest, **extensions: str) -> CheckRequest:
 
 
 @each_form
-def test_route_names_the_scopes_it_wants_to_whoever_lacks_them(ask: Ask, token: str, form: Form) -> None:
+def test_route_names_the_scopes_that_a_caller_lacks(ask: Ask, token: str, form: Form) -> None:
     denial = Denial(ask(on_route(form(GRPC, bearer(token)), scopes="ledger:write ledger:close")))
 
     assert (denial.code, denial.http_status, denial.reason) == (7, 403, "INSUFFICIENT_SCOPE")
@@ -67,7 +67,7 @@ def test_route_names_the_scopes_it_wants_to_whoever_lacks_them(ask: Ask, token: 
 
 
 @each_form
-def test_route_lets_in_whoever_has_what_it_wants(ask: Ask, token: str, form: Form) -> None:
+def test_route_admits_callers_that_have_what_it_requires(ask: Ask, token: str, form: Form) -> None:
     wanted = on_route(form(GRPC, bearer(token)), scopes="ledger:write", audience=AUDIENCE, virtual_host="ledger")
 
     assert ask(wanted).status.code == 0
@@ -198,7 +198,7 @@ json_values = st.recursive(
 
 @given(questions(), st.sampled_from(sorted(m2m_claims())), json_values)
 def test_no_other_claims_open_the_door(ask_believer: Ask, question: CheckRequest, name: str, value: Any) -> None:
-    """Whatever one claim becomes, only what may vary is let in."""
+    """Whatever one claim becomes, only valid variations are admitted."""
     response = ask_believer(vouched(question, m2m_claims(**{name: value})))
 
     assert is_sound(response)

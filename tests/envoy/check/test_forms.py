@@ -97,7 +97,7 @@ def test_envelope_can_be_sent_as_text_whatever_its_length(length: int, kind: str
 
 @pytest.mark.parametrize("error", [TokenExpiredError(), ResourceExhaustedError(), InternalError()])
 def test_refusal_of_grpc_web_is_all_in_headers(error: AuthzError) -> None:
-    """With a body, or another status, clients do not find the code."""
+    """With a body, or with another status, clients do not find the code."""
     refusal = refusal_of(error, Challenge())
     status, headers, body = answer(refusal, Form.GRPC_WEB)
     found = dict(headers)

@@ -1,4 +1,4 @@
-"""What Envoy shows of a request must not name another organization, and must be all there is."""
+"""What Envoy shows of a request must be complete, and must not name another organization."""
 
 import asyncio
 import gzip
@@ -63,7 +63,7 @@ def decisions() -> list[Decision]:
 def new_ask(
     descriptors: Path, new_verifier: Callable[..., Verifier], ec_key: SigningKey, decisions: list[Decision]
 ) -> NewAsk:
-    """Return a function that makes one which asks about a request as Envoy shows it."""
+    """Return a function that makes a function that asks about a request as Envoy shows it."""
     policy = {"name": "all", "allow_rules": [{"name": "all"}], "organizations": {ORG: {"tenant": TENANT}}}
     authorizer = Authorizer(
         new_verifier(jwks=jwks(ec_key)),
@@ -118,14 +118,14 @@ def test_request_may_name_the_own_organization_only(ask: Ask) -> None:
 
 @pytest.mark.parametrize("second", [OWN, FOREIGN, framed(b"")], ids=["own", "foreign", "empty"])
 def test_second_message_of_a_method_that_takes_one_is_refused(ask: Ask, second: bytes) -> None:
-    """Which of them is the request is each server's own choice."""
+    """Servers differ in which of them they read."""
     assert reason(ask(OWN + second)) == "ORGANIZATION_UNVERIFIED"
 
 
 @pytest.mark.parametrize("path", [IMPORT, f"{SERVICE}/ReconcileEntries"])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_body_of_a_stream_of_requests_is_never_taken_for_the_whole(ask: Ask, path: str, form: Form) -> None:
-    """One that fills max_request_bytes exactly is not told from one that ends there."""
+    """A body that is cut off at max_request_bytes looks like one that ends there."""
     empty = framed(b"")
 
     assert reason(ask(empty, path=path, form=form)) == "ORGANIZATION_UNVERIFIED"
@@ -140,7 +140,7 @@ def test_stream_of_requests_that_is_not_shown_is_left_to_the_upstream_unless_it_
     assert reason(new_ask("enforce")(b"", path=path)) == "ORGANIZATION_UNVERIFIED"
 
 
-def test_nobody_may_name_an_organization(ask: Ask) -> None:
+def test_unknown_caller_may_not_name_an_organization(ask: Ask) -> None:
     assert is_allowed(ask(framed(pb.ListEntriesRequest(account="cash").SerializeToString()), path=LIST))
     assert (
         reason(ask(framed(pb.ListEntriesRequest(org_id=ORG).SerializeToString()), path=LIST)) == "ORGANIZATION_MISMATCH"
@@ -217,7 +217,7 @@ def test_both_names_of_protobuf_are_good(ask: Ask, form: Form) -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_body_that_a_later_filter_would_decompress_is_refused(ask: Ask, form: Form) -> None:
-    """Some compressed bytes begin like a message of gRPC."""
+    """Some compressed bytes begin like a gRPC message."""
     assert reason(ask(OWN, ("content-encoding", "br"), form=form)) == "ORGANIZATION_UNVERIFIED"
     assert reason(ask(OWN, ("content-encoding", "identity, br"), form=form)) == "ORGANIZATION_UNVERIFIED"
     assert is_allowed(ask(OWN, ("content-encoding", "identity"), form=form))
@@ -225,7 +225,7 @@ def test_body_that_a_later_filter_would_decompress_is_refused(ask: Ask, form: Fo
 
 @pytest.mark.parametrize("verb", ["GET", "PUT", "QUERY", "post", ""])
 def test_method_is_asked_for_by_post_only(ask: Ask, verb: str) -> None:
-    """Connect takes a GET, which has its message in the query."""
+    """Connect accepts a GET, with its message in the query."""
     query = "?connect=v1&encoding=json&message=%7B%22orgId%22%3A%22x%22%7D"
     for kind in (GRPC, ("content-type", "application/json"), None):
         for path in (POST, POST + query):
@@ -290,7 +290,7 @@ def test_long_body_is_not_looked_at(ask: Ask) -> None:
 def test_body_that_is_shown_as_text_is_refused(
     descriptors: Path, new_verifier: Callable[..., Verifier], ec_key: SigningKey
 ) -> None:
-    """Envoy replaces what is no UTF-8 in it, so the upstream gets another message."""
+    """Envoy replaces what is not UTF-8, so the upstream gets another message."""
     authorizer = Authorizer(new_verifier(jwks=jwks(ec_key)))
     servicer = AuthorizationServicer(authorizer, isolation=RequestIsolation(descriptors))
     question = FORMS[0](GRPC, bearer(ec_key.sign(m2m_claims())), path=POST)

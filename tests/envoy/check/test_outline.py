@@ -1,4 +1,4 @@
-"""How large a question may be, and how much of it is looked at to find that out."""
+"""How large a question may be, and how much of it is read to find that out."""
 
 import contextlib
 
@@ -25,14 +25,14 @@ def with_body(question: CheckRequest, body: bytes) -> bytes:
 
 
 def refusal_of(question: bytes) -> str:
-    """Return why a question is refused: before it is read, or before anything else of it is looked at."""
+    """Return why a question is refused before it is parsed, or before anything else of it is read."""
     with pytest.raises(PermissionDeniedError) as caught:
         check_size(read(question)[0])
     return caught.value.reason
 
 
 class Counted(bytes):
-    """Bytes that count the pieces that anybody has taken of them; Protobuf does not see this class."""
+    """Bytes that count the slices taken of them; Protobuf does not see this class."""
 
     taken = 0
 

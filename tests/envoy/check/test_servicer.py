@@ -1,4 +1,4 @@
-"""Bytes in, bytes out, without a server: whatever is asked, only a good token opens the door."""
+"""Bytes in, bytes out, without a server: whatever Envoy asks, only a good token is admitted."""
 
 import asyncio
 from collections.abc import Callable
@@ -187,8 +187,8 @@ def test_no_certificate_frees_a_token_from_its_binding(ask: Ask, ec_key: Signing
     assert Denial(ask(with_certificate(in_headers(GRPC, bearer(bound)), certificate))).reason == "CLAIM_INVALID"
 
 
-def test_names_in_a_certificate_that_envoy_tells_of_make_nobody_believed(known_keys: Verifier) -> None:
-    """Envoy may be told to accept certificates that no authority vouches for."""
+def test_names_in_a_certificate_that_envoy_reports_make_no_peer_trusted(known_keys: Verifier) -> None:
+    """Envoy may be configured to accept certificates that no CA vouches for."""
     gateway = "spiffe://cluster.local/ns/edge/sa/gateway"
     certificate = Authority().issue(*uris(gateway), *dns("gateway"))
     ask = asker(Authorizer(known_keys, trust=MeshPeers(spiffe_ids=[gateway], dns_names=["gateway"])))
@@ -206,7 +206,7 @@ def as_bytes(value: str | bytes) -> bytes:
 
 @each_form
 def test_envoy_is_asked_for_a_token_and_not_believed(known_keys: Verifier, token: str, form: Form) -> None:
-    """It asks about what callers sent, and that may be anything."""
+    """It asks about headers that callers sent, which may hold anything."""
     ask = asker(Authorizer(known_keys, trust=MeshPeers(unix_socket=True)))
     principal = Principal(org_id="org_forged", client_id="c", subject="c", expires_at=253_402_300_799.0)
     forged = [(entry.key, entry.value) for entry in TrustedMetadata().entries(principal)][:2]
@@ -236,7 +236,7 @@ def test_query_does_not_hide_the_method(ask: Ask, token: str, form: Form) -> Non
 
 
 @each_form
-def test_public_method_needs_no_token_and_trusts_nobody(ask: Ask, form: Form) -> None:
+def test_public_method_needs_no_token_and_trusts_no_metadata(ask: Ask, form: Form) -> None:
     response = ask(form(GRPC, ("x-org-id", ORG), path=PUBLIC))
 
     assert response.status.code == 0
@@ -300,7 +300,7 @@ def test_the_unforeseen_is_an_internal_error_without_its_text(
 
 
 class Generous(Authorizer):
-    """A judge that lets pass whom no header can name."""
+    """A judge that admits a caller that no header can name."""
 
     def authorize(self, _call: Call, _evidence: Evidence | None = None) -> Flow[Principal]:
         yield from ()
@@ -308,7 +308,7 @@ class Generous(Authorizer):
 
 
 @each_form
-def test_caller_whom_no_header_can_name_is_denied(known_keys: Verifier, form: Form) -> None:
+def test_caller_that_no_header_can_name_is_denied(known_keys: Verifier, form: Form) -> None:
     response = asker(Generous(known_keys))(form(GRPC))
 
     assert (Denial(response).code, Denial(response).http_status) == (13, 500)
@@ -334,7 +334,7 @@ def test_check_beyond_what_may_wait_is_undecided_at_once(
     servicer = AuthorizationServicer(Authorizer(verifier, observers=[decisions.append]), max_pending=4)
     question = in_headers(GRPC, bearer(ec_key.sign(m2m_claims()))).SerializeToString()
     issuer.transport.hang()
-    # Half of the places: nobody has verified yet who these callers are.
+    # Half of the places, because these callers are not verified yet.
     waiting = [servicer.begin(question), servicer.begin(question)]
     denial = Denial(CheckResponse.FromString(answered(servicer.begin(question))))
 
@@ -357,7 +357,7 @@ def test_check_beyond_what_may_wait_is_undecided_at_once(
 
 
 def begin_all(servicer: AuthorizationServicer, tokens: list[str]) -> list[Any]:
-    """Begin a check with each token; what waits does so for as long as the result is kept."""
+    """Begin a check with each token; checks that wait go on waiting while the result is kept."""
     return [servicer.begin(in_headers(GRPC, bearer(token)).SerializeToString()) for token in tokens]
 
 
@@ -390,7 +390,7 @@ def test_no_organization_takes_all_the_places_of_checks_that_wait(
 def test_made_up_kids_do_not_take_all_the_places_of_checks_that_wait(
     issuer: FakeIssuer, verifier: Verifier, ec_key: SigningKey, clock: ManualClock
 ) -> None:
-    """R4: a good token that had to be asked about was refused beside them."""
+    """R4: beside them, a good token that the issuer had to be asked about was refused."""
     verifier.warm_up()
     issuer.transport.hang()
     questions = FakeTransport(lambda: json_response({"active": True}))
@@ -433,7 +433,7 @@ def answered(begun: object) -> bytes:
     return begun
 
 
-# ---- Whoever counts decisions ----
+# ---- Observers ----
 
 
 def test_every_decision_is_told_with_what_it_rests_on(verifier: Verifier, ec_key: SigningKey) -> None:
@@ -577,7 +577,7 @@ POLICY = {
 
 
 class Watched:
-    """A servicer with a policy, and what its observer was told last."""
+    """A servicer with a policy, and the last decision that its observer got."""
 
     def __init__(self, verifier: Verifier, policy: Policy | None = None, **changes: object) -> None:
         self.decisions: list[Decision] = []

@@ -1,4 +1,4 @@
-"""What is let through names the caller's own to every parser, those that read carelessly included."""
+"""An admitted message names the caller's organization to every parser, lenient ones included."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -116,14 +116,14 @@ def test_what_parsers_may_read_differently_is_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", [VARINT, FIXED64, LENGTH, FIXED32])
-def test_fields_that_nobody_has_declared_are_passed_over(kind: int) -> None:
+def test_unknown_fields_are_ignored(kind: int) -> None:
     value = {VARINT: b"\xff" * 9 + b"\1", FIXED64: bytes(8), LENGTH: b"\4evil", FIXED32: bytes(4)}[kind]
 
     assert verdict(tag(UNKNOWN, kind) + value + text(ORG, OWN)) == ""
     assert verdict(tag(UNKNOWN, kind) + value + text(ORG, OTHER)) == "organization_mismatch"
 
 
-def test_group_that_nobody_has_declared_is_passed_over() -> None:
+def test_unknown_group_is_ignored() -> None:
     inner = tag(7, GROUP) + tag(1, VARINT) + b"\1" + tag(7, GROUP_END)
 
     assert verdict(tag(UNKNOWN, GROUP) + inner + tag(UNKNOWN, GROUP_END) + text(ORG, OWN)) == ""

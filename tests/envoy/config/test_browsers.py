@@ -89,8 +89,8 @@ def test_title_of_the_parts_says_where_both_filters_stand() -> None:
     [title, _] = render([fragment(["127.0.0.1:9191"], Tls())]).split("http_connection_manager:\n", 1)
     words = " ".join(title.replace("#", "").split())
 
-    assert "before all others but cors, which stands before them" in words
-    assert "grpc_web stands behind ext_authz" in words
+    assert "before all others except cors, which stands before them" in words
+    assert "grpc_web stands after ext_authz" in words
 
 
 def test_parts_say_the_same_as_the_bootstrap() -> None:
@@ -119,7 +119,7 @@ def test_body_that_is_shown_and_origins_go_together() -> None:
 
 
 def test_istio_answers_preflights_before_the_check_and_lets_no_other_request_by() -> None:
-    """Its own filter for CORS stands behind the check, and what the policy leaves out reaches backends."""
+    """Its own filter for CORS stands after the check, and requests that the policy excludes reach backends."""
     _, policy, patch = yaml.safe_load_all(render(istio(Service(), ORIGINS)))
     *_, inserted, of_hosts = patch["spec"]["configPatches"]
 
@@ -157,4 +157,4 @@ def test_flags_are_checked(tmp_path: Path) -> None:
     done = programs.run(*UPSTREAM, "--cors-origin", "*", folder=tmp_path)
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert "cors_origin: '*' is no origin" in done.stderr
+    assert "cors_origin: '*' is not an origin" in done.stderr

@@ -242,7 +242,7 @@ def test_address_is_a_socket_or_a_pipe(address: str, expected: dict[str, Any]) -
 
 
 def test_every_address_of_ipv6_is_every_address() -> None:
-    """As it is for ``authz serve``; Envoy takes IPv6 alone by default."""
+    """As for ``authz serve``; by default Envoy accepts only IPv6."""
     made = listener("main", "[::]:1", ROUTES, authz="authz", trusted=TRUSTED)
 
     assert made["address"] == {"socket_address": {"address": "::", "port_value": 1, "ipv4_compat": True}}
@@ -263,7 +263,7 @@ def test_localhost_is_no_name_for_dns(host: str) -> None:
 
 
 def test_localhost_beside_a_name_is_127_0_0_1() -> None:
-    """Envoy takes no second address in a cluster that asks DNS."""
+    """Envoy accepts no second address in a cluster with DNS."""
     made = cluster("ledger", ["localhost:1", "ledger.example:1"], http2=True)
 
     assert (made["type"], made["dns_lookup_family"]) == ("STRICT_DNS", "V4_PREFERRED")

@@ -1,4 +1,4 @@
-"""The manifests of the authorization server: what they say, and that a pod made of them keeps out whom we keep out."""
+"""The manifests of the authorization server, and that a pod made from them refuses the callers that we refuse."""
 
 import base64
 import json
@@ -269,7 +269,7 @@ def test_files_are_mounted_as_they_are(given: dict[str, Any], name: str) -> None
 
 
 def test_a_pod_has_the_issuers_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ec_key: SigningKey) -> None:
-    """Public keys stand in the file, for the pod has no other; secrets stay in the Secret."""
+    """Public keys are in the file, because the pod has no other; secrets stay in the Secret."""
     private = tmp_path / "keys.json"
     private.write_text(json.dumps({"keys": [ec_key.public_jwk()]}))
     secret = tmp_path / "secret"

@@ -1,4 +1,4 @@
-"""The check for control planes: what their resources say, and that a real Envoy takes what is Envoy's."""
+"""The check for control planes: what their resources say, and that a real Envoy accepts its part."""
 
 from typing import Any
 

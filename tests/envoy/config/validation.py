@@ -1,4 +1,4 @@
-"""What the real Envoy says of a configuration."""
+"""What the real Envoy says about a configuration."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from authz.demo.envoy_binary import envoy_path
 
 
 def validate(bootstrap: Mapping[str, Any] | str) -> None:
-    """Fail unless Envoy accepts ``bootstrap``, as data or as text, without a word of deprecation."""
+    """Fail unless Envoy accepts ``bootstrap``, as data or as text, without a deprecation warning."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "envoy.yaml")
         path.write_text(bootstrap if isinstance(bootstrap, str) else json.dumps(bootstrap), encoding="utf-8")

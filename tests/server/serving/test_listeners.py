@@ -71,7 +71,7 @@ def test_socket_that_no_permissions_guard_is_a_wrong_setting() -> None:
 
 @pytest.mark.parametrize("listen", [["tls:a:1", "a:1"], ["unix:/a", "unix:/a"]])
 def test_address_that_stands_twice_is_a_wrong_setting(listen: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"^listen: .* stands twice"):
+    with pytest.raises(ConfigError, match=r"^listen: .* is given twice"):
         parse_all(listen)
 
 
