@@ -782,7 +782,7 @@ MISTAKES = (
     ),
     Mistake(
         "a descriptor set that was made without options takes the policy away",
-        "authz/server/judge.py",
+        "authz/server/policy_files.py",
         "if before is not None and before.has_protos and (policy is None or not policy.has_protos):",
         "if before is not None and not before.name:",
         "tests/judge/test_reload.py -k lost",
@@ -1090,9 +1090,9 @@ MISTAKES = (
     ),
     Mistake(
         "workers take the sockets for watchers from a server that runs",
-        "authz/server/supervised.py",
-        "if settings.audit_listen is not None:\n            path",
-        "if False:\n            path",
+        "authz/server/supervisor_process.py",
+        "if settings.audit_listen is not None:\n        path",
+        "if False:\n        path",
         "tests/cli/test_serve.py -k watchers_of_a_server",
     ),
     Mistake(

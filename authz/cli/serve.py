@@ -34,9 +34,9 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     if worker is None:
         settings = Settings.load(flags)
         if check_config:
-            from authz.server import process  # noqa: PLC0415 - grpc, which nobody else need load
+            from authz.server import server_process  # noqa: PLC0415 - late: it loads grpc
 
-            process.check(settings)
+            server_process.check_settings(settings)
             say(*banner.configuration(settings, policy_in_force(settings)).split("\n"))
         else:
             _serve(settings, None)
@@ -56,15 +56,15 @@ def _serve(settings: Settings, worker: Worker | None) -> None:
     write_the_rest = logs.configure(settings.log_level, settings.log_format, **always)
     try:
         if worker is None and settings.workers > 1:
-            from authz.server import supervised  # noqa: PLC0415 - only here, as below
+            from authz.server import supervisor_process  # noqa: PLC0415 - late: other commands do without it
 
-            _run(supervised.run(settings))
+            _run(supervisor_process.run(settings))
         else:
             # The core of gRPC logs in a format of its own what comes back as an error anyway.
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-            from authz.server import process  # noqa: PLC0415 - as above
+            from authz.server import server_process  # noqa: PLC0415 - late: it loads grpc
 
-            _run(process.run(settings, worker))
+            _run(server_process.run(settings, worker))
     finally:
         write_the_rest()
 

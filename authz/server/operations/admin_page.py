@@ -12,7 +12,7 @@ from authz.settings.settings import Settings
 _ANY_HOST = ("", "0.0.0.0", "::")  # noqa: S104 - what is compared
 
 
-def check(settings: Settings) -> None:
+def check_admin_settings(settings: Settings) -> None:
     """Check all that concerns the page, as far as can be done without binding it.
 
     Raises:
@@ -48,7 +48,7 @@ async def serving(settings: Settings, source: Source) -> AsyncIterator[None]:
     from authz.server.admin.app import admin_app  # noqa: PLC0415
     from authz.server.operations import web  # noqa: PLC0415
 
-    check(settings)
+    check_admin_settings(settings)
     if settings.admin is None:
         yield
         return

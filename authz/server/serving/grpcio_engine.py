@@ -63,7 +63,7 @@ class GrpcioEngine:
             add_reflection(self._server)
 
     @staticmethod
-    def check(address: Address) -> None:
+    def check_address(address: Address) -> None:
         """See :class:`authz.server.serving.server.Engine`."""
 
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

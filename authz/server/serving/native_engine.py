@@ -79,7 +79,7 @@ class NativeEngine:
         return len(self._watchers)
 
     @staticmethod
-    def check(address: Address) -> None:
+    def check_address(address: Address) -> None:
         """See :class:`authz.server.serving.server.Engine`.
 
         Raises:
@@ -103,7 +103,7 @@ class NativeEngine:
         """
         if credentials is not None:
             raise ConfigError("listen: the native engine has no TLS; use --engine grpcio")
-        self.check(parse("listen", address))
+        self.check_address(parse("listen", address))
         try:
             front = NativeGrpcFront(
                 address,

@@ -35,7 +35,7 @@ class Engine(Protocol):
     """What speaks gRPC: it gives every ``Check`` to a servicer, and answers ``grpc.health.v1``."""
 
     @staticmethod
-    def check(address: Address) -> None:
+    def check_address(address: Address) -> None:
         """Check that this engine can serve ``address``, without binding it.
 
         Raises:
@@ -102,7 +102,7 @@ async def serve(
         ConfigError: an address cannot be bound, or the engine is not installed.
 
     """
-    addresses = check(listen, engine=engine, certificates=certificates, reflection=reflection)
+    addresses = checked_addresses(listen, engine=engine, certificates=certificates, reflection=reflection)
     serving: Engine = (
         GrpcioEngine(servicer, reflection=reflection, reuse_port=reuse_port)
         if engine == "grpcio"
@@ -141,7 +141,7 @@ async def serve(
             telemetry.event(telemetry.INFO, "stopped")
 
 
-def check(
+def checked_addresses(
     listen: Sequence[str],
     *,
     engine: EngineName = "grpcio",
@@ -158,7 +158,7 @@ def check(
     with_tls = [address for address in addresses if address.kind == "tls"]
     kind = GrpcioEngine if engine == "grpcio" else _native()
     for address in addresses:
-        kind.check(address)
+        kind.check_address(address)
         if address.kind == "unix":
             unix_sockets.check_path(address.path)
     if reflection and engine != "grpcio":
