@@ -513,10 +513,10 @@ MISTAKES = (
     ),
     Mistake(
         "envoy route: a misspelt name is somebody else's",
-        "authz/judge/requirements.py",
+        "authz/envoy/check/route.py",
         "if _LIKE_OURS.fullmatch(name)}",
         "if name in _NAMES}",
-        "tests/judge/test_requirements.py",
+        "tests/envoy/check/test_route.py",
     ),
     Mistake(
         "envoy route: a public path stays public whatever is asked",
