@@ -422,7 +422,7 @@ MISTAKES = (
     Mistake(
         "envoy: odd paths are allowed",
         "authz/envoy/check/servicer.py",
-        "            messages.check_path(call.method, grpc=form is Form.GRPC)\n",
+        "            check_path(call.method, grpc=form is Form.GRPC)\n",
         "",
         "tests/envoy/check/test_servicer.py",
     ),

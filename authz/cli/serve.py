@@ -10,7 +10,6 @@ from cyclopts import Parameter
 from authz.cli import logs
 from authz.cli.app import ALLOWED, MISUSED, app, say
 from authz.errors import ConfigError
-from authz.judge.configured import policy_in_force
 from authz.server.operations import banner
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
@@ -36,8 +35,8 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
         if check_config:
             from authz.server import server_process  # noqa: PLC0415 - late: it loads grpc
 
-            server_process.check_settings(settings)
-            say(*banner.configuration(settings, policy_in_force(settings)).split("\n"))
+            policy = server_process.check_settings(settings)
+            say(*banner.configuration(settings, policy).split("\n"))
         else:
             _serve(settings, None)
         return ALLOWED

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from authz.decisions.audit import Audit, serve_audit
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.judge.authorizer import Authorizer
-from authz.judge.configured import authorizer_of, policy_in_force
+from authz.judge.configured import authorizer_of, descriptors_of, policy_in_force
 from authz.judge.reload import Reloader
 from authz.runtime import telemetry
 from authz.runtime.network.unix_sockets import Permissions
@@ -30,17 +30,19 @@ if TYPE_CHECKING:
     from authz.server.operations.metrics import Metrics
 
 
-def check_settings(settings: Settings) -> None:
-    """Check all settings as far as can be done without binding or fetching anything.
+def check_settings(settings: Settings) -> str:
+    """Check all settings as far as can be done without binding or fetching anything; return the policy in words.
 
     Raises:
         ConfigError: a setting is missing or cannot work.
 
     """
     Listening.of(settings)
-    policy_files.isolation(settings)
+    descriptors = descriptors_of(settings)
+    policy_files.isolation(settings, descriptors)
     admin_page.check_admin_settings(settings)
-    authorizer_of(settings).close()
+    authorizer_of(settings, descriptors=descriptors).close()
+    return policy_in_force(settings, descriptors)
 
 
 async def run(settings: Settings, worker: Worker | None = None) -> None:
@@ -103,13 +105,14 @@ class _Deciding(NamedTuple):
     def of(cls, settings: Settings, observers: Observers, worker: Worker | None) -> Self:
         # Before they are read for the first time: whatever changes in them from now on counts.
         files = policy_files.files(settings)
-        policy = policy_in_force(settings)
-        authorizer = authorizer_of(settings, list(observers))
+        descriptors = descriptors_of(settings)
+        policy = policy_in_force(settings, descriptors)
+        authorizer = authorizer_of(settings, list(observers), descriptors)
         servicer = AuthorizationServicer(
             authorizer,
             remove_authorization=settings.remove_authorization,
             jwt_authn_payload=settings.jwt_authn_payload,
-            isolation=policy_files.isolation(settings),
+            isolation=policy_files.isolation(settings, descriptors),
             max_pending=settings.max_pending,
         )
         return cls(authorizer, servicer, policy_files.reloader(settings, files, authorizer, worker), policy)

@@ -1,7 +1,7 @@
 """The check of the messages that Envoy shows: no request may name another organization than the caller's."""
 
+import os
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -13,7 +13,7 @@ from authz.envoy.check.paths import MAX_PATH, methods_in
 from authz.envoy.check.wire import Layout, layouts_of
 from authz.envoy.v3.external_auth_pb2 import AttributeContext
 from authz.errors import ConfigError
-from authz.policy.protos.descriptors import load_services, methods_of
+from authz.policy.protos.descriptors import Descriptors, methods_of
 from authz.policy.protos.isolation import places_of, unverified
 
 Strictness = Literal["when_body", "enforce"]
@@ -54,7 +54,7 @@ class RequestIsolation:
     """Check what requests name, for the methods of a descriptor set whose requests have marked fields.
 
     Args:
-        path: a ``google.protobuf.FileDescriptorSet``; ``buf build -o api.binpb`` writes one.
+        file: the descriptor set; ``buf build -o api.binpb`` writes one.
         strictness: what happens where Envoy shows no body of such a method. ``when_body``: the call is left to the
             upstream; ``enforce``: it is refused, which stops every stream of requests.
 
@@ -63,15 +63,16 @@ class RequestIsolation:
 
     """
 
-    def __init__(self, path: str | Path, strictness: Strictness = "when_body") -> None:
-        methods = dict(methods_of(load_services(path)))
+    def __init__(self, file: Descriptors | str | os.PathLike[str], strictness: Strictness = "when_body") -> None:
+        descriptors = Descriptors.of(file)
+        methods = dict(methods_of(descriptors.services))
         try:
             # A class of its own for each, of the file's pool: what this process has under the same name may differ.
             types: dict[str, Any] = {name: GetMessageClass(method.input_type) for name, method in methods.items()}
             types = {name: one for name, one in types.items() if places_of(one) is not None}
             layouts = layouts_of(one.DESCRIPTOR for one in types.values())
         except ConfigError as error:
-            raise ConfigError(f"descriptors: {str(path)!a}: {error}") from None
+            raise ConfigError(f"{descriptors.source}: {error}") from None
         self._marked = {
             name: _Method(one, layouts[one.DESCRIPTOR], is_stream=methods[name].client_streaming)
             for name, one in types.items()

@@ -3,10 +3,10 @@
 Read once, into plain values. What they amount to, alone or together with a policy file, :mod:`authz.policy` decides.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions, ServiceOptions
 
 from authz.call.requirements import ACTIVE_SECONDS
 from authz.errors import ConfigError
-from authz.policy.protos.descriptors import load_services, methods_of, registered_services
+from authz.policy.protos.descriptors import Descriptors, methods_of, registered_services
 from authz.v1 import policy_pb2
 
 # RFC 6749 section 3.3; more than one, with one space between them, must all be held.
@@ -60,18 +60,21 @@ def access_of_services(names: Iterable[str]) -> Mapping[str, Access | None]:
     return _access_of(registered_services(names), "services")
 
 
-def access_of_file(path: str | Path, setting: str = "descriptors") -> Mapping[str, Access | None]:
+def access_of_file(
+    file: Descriptors | str | os.PathLike[str], setting: str = "descriptors"
+) -> Mapping[str, Access | None]:
     """Return what each method of a descriptor set asks for, by its full name; ``None`` where nothing is declared.
 
     Args:
-        path: the file; ``buf build -o api.binpb`` writes one.
+        file: the descriptor set; ``buf build -o api.binpb`` writes one.
         setting: what to call it in an error.
 
     Raises:
         ConfigError: it cannot be read, or an option in it cannot be.
 
     """
-    return _access_of(load_services(path, setting), f"{setting}: {str(path)!a}")
+    descriptors = Descriptors.of(file, setting)
+    return _access_of(descriptors.services, descriptors.source)
 
 
 def _access_of(services: Iterable[ServiceDescriptor], described: str) -> Mapping[str, Access | None]:
