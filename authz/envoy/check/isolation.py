@@ -33,7 +33,7 @@ class _Method(NamedTuple):
     layout: Layout
     is_stream: bool
 
-    def check(self, body: bytes, ids: Collection[bytes]) -> None:
+    def check_body(self, body: bytes, ids: Collection[bytes]) -> None:
         """Check that the one message in ``body`` names nothing but ``ids``.
 
         Raises:
@@ -42,7 +42,7 @@ class _Method(NamedTuple):
         """
         data = message_in(body)
         # First, since it reads no more than so many fields, and the other makes an object of each.
-        self.layout.check(data, ids)
+        self.layout.check_serialized(data, ids)
         try:
             self.type.FromString(data)
         except DecodeError:
@@ -86,7 +86,7 @@ class RequestIsolation:
         """Whether no request of any method has a marked field."""
         return not self._marked
 
-    def check(self, http: AttributeContext.HttpRequest, principal: Principal) -> None:
+    def check_request(self, http: AttributeContext.HttpRequest, principal: Principal) -> None:
         """Check the request that Envoy asks about.
 
         Args:
@@ -113,7 +113,7 @@ class RequestIsolation:
         if method.is_stream:
             # One that fills max_request_bytes exactly is the beginning of a longer one, and Envoy does not say so.
             raise unverified("the body of a stream of requests is never known to be whole")
-        method.check(body, {name.encode() for name in ("", principal.org_id, principal.tenant)})
+        method.check_body(body, {name.encode() for name in ("", principal.org_id, principal.tenant)})
 
     def _check_path(self, path: str) -> None:
         if path in self._others or not self._marked:

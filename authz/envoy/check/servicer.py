@@ -104,7 +104,7 @@ class AuthorizationServicer:
             principal = yield from self.authorizer.authorize(call, evidence)
             check_path(call.method, grpc=form is Form.GRPC)
             if evidence.isolation is not None:
-                evidence.isolation.check(http, principal)
+                evidence.isolation.check_request(http, principal)
             answer = allowed(
                 principal,
                 self.authorizer.trusted,

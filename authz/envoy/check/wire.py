@@ -62,7 +62,7 @@ class Layout:
         self.numbers: set[int] = set()
         self.tags: set[int] = set()
 
-    def check(self, data: bytes, ids: Collection[bytes]) -> None:
+    def check_serialized(self, data: bytes, ids: Collection[bytes]) -> None:
         """Check that whatever a marked field of a serialized message holds is one of ``ids``.
 
         Raises:

@@ -25,7 +25,7 @@ MAX_LOOKS = 4096
 _KEY_CHARACTERS = 64
 
 
-def check(message: Any, principal: Principal, tenant: str = "") -> None:
+def check_message(message: Any, principal: Principal, tenant: str = "") -> None:
     """Check that ``message`` names no other organization than that of ``principal``.
 
     An empty field names nobody. Nobody in particular (``ANONYMOUS``) has no organization, so may name none.
@@ -43,7 +43,7 @@ def check(message: Any, principal: Principal, tenant: str = "") -> None:
     places = places_of(message.__class__)
     if places is not None:
         # Empty is whatever names nobody.
-        places.check(message, ("", principal.org_id, tenant), MAX_LOOKS)
+        places.check_fields(message, ("", principal.org_id, tenant), MAX_LOOKS)
 
 
 def mismatch() -> PermissionDeniedError:
@@ -79,7 +79,7 @@ class Places:
         else:
             self._inner += ((field.name, inner),)
 
-    def check(self, message: Any, ids: Collection[str], looks: int) -> int:
+    def check_fields(self, message: Any, ids: Collection[str], looks: int) -> int:
         """Check that every marked field of ``message`` is one of ``ids``, and return how many looks are left.
 
         Args:
@@ -98,7 +98,7 @@ class Places:
         for name, inner in self._inner:
             # One that is not there would be made, and one inside it, without end where a type holds itself.
             if message.HasField(name):
-                looks = inner.check(getattr(message, name), ids, looks)
+                looks = inner.check_fields(getattr(message, name), ids, looks)
         for name, is_map, places in self._many:
             values = getattr(message, name)
             # Before the first is looked at: what has too many costs nothing.
@@ -109,7 +109,7 @@ class Places:
                     looks = _less(looks, len(value) // _KEY_CHARACTERS)
                 one = values[value] if is_map else value
                 if places is not None:
-                    looks = places.check(one, ids, looks)
+                    looks = places.check_fields(one, ids, looks)
                 elif one not in ids:
                     raise mismatch()
         return looks

@@ -111,7 +111,7 @@ class _Admin:
 
     async def order(self, request: Request) -> Response:
         """Do what an operator wants."""
-        refused = self._secret.check(request)
+        refused = self._secret.refuse(request)
         if refused is not None:
             return refused
         order = _order(await _body(request))

@@ -115,7 +115,7 @@ class Secret:
         """Whether anybody may act."""
         return self._digest is not None
 
-    def check(self, request: Request) -> Response | None:
+    def refuse(self, request: Request) -> Response | None:
         """Return how ``request`` is refused, or ``None`` if it shows the secret."""
         if self._digest is None:
             return refusal(403, "Actions are off: set AUTHZ_ADMIN_SECRET, or --admin-secret-file, and start again.")
