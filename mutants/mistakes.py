@@ -1747,7 +1747,7 @@ MISTAKES = (
         "tests/server/workers/test_supervisor.py -k cannot_be_started",
     ),
     Mistake(
-        "what is unforeseen at one place ends all workers",
+        "an unforeseen error at one slot ends all workers",
         "authz/server/workers/slot.py",
         "except Exception as error:  # noqa: BLE001 - what befalls",
         "except ZeroDivisionError as error:  # what befalls",

@@ -17,7 +17,7 @@ _FIRST, _LAST, _LONG_LIFE = 0.1, 10.0, 10.0
 _ABLE_SECONDS = 30.0
 
 
-class Place:
+class Slot:
     """Keep one worker running.
 
     Args:

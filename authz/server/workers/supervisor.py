@@ -15,7 +15,7 @@ from authz.server.serving.health import STARTING, STOPPING
 from authz.server.signals import on_signals
 from authz.server.workers.child import Child
 from authz.server.workers.shared_addresses import SharedAddresses
-from authz.server.workers.slot import Place
+from authz.server.workers.slot import Slot
 
 
 class Supervisor:
@@ -54,7 +54,7 @@ class Supervisor:
         self._drain, self._timeout = drain, timeout
         self._variables, self._admin = variables or {}, admin
         self._command = command or (sys.executable, *sys.orig_argv[1:])
-        self._places = [Place(number, self._start, patience, ended) for number in range(workers)]
+        self._slots = [Slot(number, self._start, patience, ended) for number in range(workers)]
         self._is_ending = False
         self._wants_replacement = asyncio.Event()
         self._replacing: asyncio.Task[None] | None = None
@@ -64,7 +64,7 @@ class Supervisor:
         """Why no checks can be decided now; empty if some worker can."""
         if self._is_ending:
             return STOPPING
-        reasons = [place.child.unready if place.child is not None else STARTING for place in self._places]
+        reasons = [slot.child.unready if slot.child is not None else STARTING for slot in self._slots]
         return "" if "" in reasons else next((each for each in reasons if each != STARTING), STARTING)
 
     @property
@@ -80,12 +80,12 @@ class Supervisor:
     @property
     def restarts(self) -> int:
         """How many workers were started because another had died."""
-        return sum(place.restarts for place in self._places)
+        return sum(slot.restarts for slot in self._slots)
 
     @property
     def hangs(self) -> int:
         """How many workers were ended because they showed no sign of life."""
-        return sum(place.hangs for place in self._places)
+        return sum(slot.hangs for slot in self._slots)
 
     async def run(self) -> None:
         """Keep them until SIGTERM or SIGINT, which they get too; at SIGHUP replace them one by one.
@@ -100,7 +100,7 @@ class Supervisor:
             signal.SIGHUP: self._wants_replacement.set,
         }
         with on_signals(handlers):
-            keeping = [asyncio.create_task(place.keep()) for place in self._places]
+            keeping = [asyncio.create_task(slot.keep()) for slot in self._slots]
             self._replacing = asyncio.create_task(self._replace_when_wanted())
             tasks = (*keeping, self._replacing)
             # Only the end of all, or a mistake of the configuration, ends one.
@@ -116,8 +116,8 @@ class Supervisor:
         self._is_ending = True
         if self._replacing is not None:
             self._replacing.cancel()
-        for place in self._places:
-            place.end(number)
+        for slot in self._slots:
+            slot.end(number)
 
     async def _replace_when_wanted(self) -> None:
         while True:
@@ -130,8 +130,8 @@ class Supervisor:
                 telemetry.unforeseen("workers", error)
 
     async def _replace_all(self) -> None:
-        for place in self._places:
-            if not await place.replace():
+        for slot in self._slots:
+            if not await slot.replace():
                 return
             # No worker is to go before it is known that its successor has come.
             await asyncio.sleep(self._drain)
@@ -150,9 +150,9 @@ class Supervisor:
         )
 
     def _children(self) -> list[Child]:
-        return [place.child for place in self._places if place.child is not None]
+        return [slot.child for slot in self._slots if slot.child is not None]
 
     def _note(self) -> None:
-        if not self._has_started and self.running == len(self._places):
+        if not self._has_started and self.running == len(self._slots):
             self._has_started = True
             self._started()

@@ -140,5 +140,5 @@ class Worker:
             self._turn.set()
         else:
             asyncio.get_running_loop().remove_reader(self._link)
-            # There is nothing to wait for: nobody takes this one's place.
+            # There is nothing to wait for: its slot has no supervisor any more.
             os.kill(os.getpid(), signal.SIGINT)
