@@ -3,15 +3,18 @@
 The worker says in lines of JSON what :class:`authz.server.workers.child.Child` wants to
 know: all of it again with every sign of life, so that no word that is lost stays lost.
 The supervisor says one thing: that it is the worker's turn to listen.
-When the socket closes the supervisor is no more, and the worker ends as well.
+When the socket closes the supervisor has ended, and a thread ends the worker as well, even one that is still loading.
 """
 
 import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
@@ -26,6 +29,8 @@ VARIABLE = "_AUTHZ_WORKER"
 """What tells a process that it is a worker, and which."""
 
 _WARM_UP_SECONDS = 5.0
+# After the end of the supervisor, which would have killed a worker that hangs; and the exit code of such a worker.
+_END_SECONDS, _ORPHANED = 10.0, 1
 # More than there ever is to read.
 _MOST = 64
 
@@ -52,6 +57,7 @@ class Worker:
         self._turn = asyncio.Event()
         self._said: dict[str, object] = {}
         self._still: Callable[[], float] = lambda: 0.0
+        self._is_over = False
 
     @classmethod
     def of_environment(cls) -> Self | None:
@@ -98,10 +104,13 @@ class Worker:
             asyncio.get_running_loop().remove_reader(self._link)
 
     def __enter__(self) -> Self:
+        # On a thread: the event loop does not run while this process loads.
+        threading.Thread(target=self._end_with_supervisor, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What nobody has read would be told to the supervisor as a reset, before our last words.
+        self._is_over = True
+        # Read the socket empty first: closing it unread sends a reset, and loses our last message.
         with contextlib.suppress(OSError):
             self._link.recv(_MOST)
         self._link.close()
@@ -134,11 +143,23 @@ class Worker:
         except BlockingIOError:
             return
         except ConnectionError:
-            # It died before it had read our last words.
+            # The supervisor ended before it had read our last message.
             told = b""
         if told:
             self._turn.set()
         else:
             asyncio.get_running_loop().remove_reader(self._link)
-            # There is nothing to wait for: its slot has no supervisor any more.
+
+    def _end_with_supervisor(self) -> None:
+        link = select.poll()
+        # Without any event: poll() reports in any case that the other end has been closed.
+        link.register(self._link, 0)
+        link.poll()
+        if self._is_over:
+            return
+        if self._said.get("listening"):
+            # Without a drain: clients find no other worker of this supervisor. Calls that run get their grace.
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(_END_SECONDS)
+        # A worker that does not listen has nothing to finish; one that still runs now hangs, and would keep its port.
+        os._exit(_ORPHANED)
