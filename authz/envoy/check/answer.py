@@ -1,7 +1,7 @@
 """Our answer to Envoy: a verdict, written as a ``CheckResponse``.
 
 Pure. Envoy lets a request pass when ``status.code`` is 0, whatever else the
-response says, so responses are built here and nowhere else: :func:`allow` is
+response says, so responses are built only here: :func:`allow` is
 the only way to a 0, and :func:`deny` takes a :class:`~authz.call.refusal.Refusal`,
 which has none.
 """
@@ -34,13 +34,13 @@ from authz.organizations.quota import Quota
 # proxyless gRPC (gRFC A92) reads append_action only, and appends when it is absent.
 _OVERWRITE = HeaderValueOption.HEADER_APPEND_ACTION_OVERWRITE_IF_EXISTS_OR_ADD
 
-# What gRFC A92 lets through: a client of ext_authz without a proxy drops any other header. `host` it drops as well.
+# gRFC A92: gRPC without a proxy, as a client of ext_authz, drops any other header, and `host`.
 _MAX_HEADER_BYTES = 16384
 _KEY = re.compile(r"(?!host$)[a-z0-9_.-]+")
-# No CR and no LF either, which Envoy would write to the wire unless it validates mutations.
+# Without CR and LF, which Envoy writes to the wire unless it validates mutations.
 _VALUE = re.compile(r"[ -~]+")
 
-# In seconds; Envoy also knows weeks, months and years, whose lengths it does not say.
+# In seconds; Envoy also knows weeks, months and years, and does not define their lengths.
 _UNITS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86_400}
 
 
@@ -58,11 +58,11 @@ def allow(
     Args:
         principal: who makes it.
         trusted: the names.
-        remove_authorization: whether the upstream, which then has nobody's word but Envoy's, does without the token.
-        quota: the plan of its organization, of which Envoy is told.
+        remove_authorization: whether Envoy removes the token; the upstream then depends on Envoy's word alone.
+        quota: the plan of its organization, for Envoy's later filters.
 
     Raises:
-        InternalError: something of the principal fits into no header, so that its upstream would not learn it.
+        InternalError: a value of the principal fits into no header, so the upstream would not receive it.
 
     """
     entries = trusted.entries(principal)
@@ -78,7 +78,7 @@ def allow(
     return response
 
 
-# Few sets of names; to copy a response is cheaper than to build one, and most tokens are new at some time.
+# There are few sets of names; copying a response is cheaper than building one, and every token is new once.
 @functools.lru_cache(64)
 def _frame(trusted: TrustedMetadata, names: tuple[str, ...], remove_authorization: bool) -> CheckResponse:  # noqa: FBT001 - of a cache
     removed = [*(name for name in trusted.removed if name not in names), *trusted.prefixed]
@@ -88,7 +88,7 @@ def _frame(trusted: TrustedMetadata, names: tuple[str, ...], remove_authorizatio
     return CheckResponse(status=Status(code=0), ok_response=OkHttpResponse(headers=headers, headers_to_remove=removed))
 
 
-# One for every token that a verifier remembers: what is allowed is mostly allowed again.
+# As many as a verifier remembers tokens: most callers that are allowed call again.
 @functools.lru_cache(10_000)
 def allowed(
     principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool = False, quota: Quota | None = None
@@ -100,13 +100,13 @@ def allowed(
 def deny(refusal: Refusal, form: Form) -> CheckResponse:
     """Return the response that stops a request.
 
-    Also a 503 is a ``denied_response``: what else says "cannot decide" is let through by ``failure_mode_allow``.
-    A header that some client would not take is left out; the denial stands without it. So does a denial whose HTTP
-    status is 200, as some protocols want it: Envoy looks at ``status.code`` alone.
+    A 503 is a ``denied_response``, too: any other way to say "cannot decide" is let through by ``failure_mode_allow``.
+    A header that some client would not accept is left out; the denial stands without it. A denial may have the HTTP
+    status 200, as some protocols require: Envoy looks at ``status.code`` alone.
 
     Args:
         refusal: what the caller gets.
-        form: how that is written.
+        form: the protocol for which it is written.
 
     """
     status, headers, body = answer(refusal, form)
@@ -122,7 +122,7 @@ def deny(refusal: Refusal, form: Form) -> CheckResponse:
     return response
 
 
-# Few reasons and forms, and a caller that is refused may ask often.
+# There are few reasons and forms, and a caller that is refused may ask often.
 @functools.lru_cache(512)
 def denied(refusal: Refusal, form: Form) -> bytes:
     """Return :func:`deny`, serialized."""
@@ -130,21 +130,21 @@ def denied(refusal: Refusal, form: Form) -> bytes:
 
 
 def _tell(response: CheckResponse, **facts: str) -> None:
-    """Add what Envoy's access log and its later filters may know of a verdict."""
+    """Add what Envoy's access log and later filters may know of a verdict."""
     for name, fact in facts.items():
         if fact:
             response.dynamic_metadata.fields[name].string_value = fact
 
 
 def is_fit(header: HeaderValue) -> bool:
-    """Say whether every client of ext_authz takes ``header`` as it is: Envoy, and gRPC without a proxy (gRFC A92)."""
+    """Return whether every client of ext_authz accepts ``header``: Envoy, and gRPC without a proxy (gRFC A92)."""
     return (
         len(header.key) <= _MAX_HEADER_BYTES
         and _KEY.fullmatch(header.key) is not None
         and len(header.value) <= _MAX_HEADER_BYTES
         and _VALUE.fullmatch(header.value) is not None
         and len(header.raw_value) <= _MAX_HEADER_BYTES
-        # One of the two reads `value` there, and the other `raw_value`.
+        # In a binary header one of the two reads `value`, and the other `raw_value`.
         and bool(header.raw_value) is header.key.endswith("-bin")
     )
 
@@ -163,15 +163,15 @@ def _fill(header: HeaderValue, value: str | bytes) -> None:
     if isinstance(value, str):
         header.value = value
     else:
-        # Envoy writes `value` to the wire as it is, where gRPC wants base64 without padding; A92 takes `raw_value`.
+        # Envoy writes `value` to the wire as it is, and gRPC expects base64 without padding; A92 reads `raw_value`.
         header.value = binascii.b2a_base64(value, newline=False).decode("ascii").rstrip("=")
         header.raw_value = value
 
 
 def facts_of(quota: Quota) -> dict[str, Any]:
-    """Return what Envoy's dynamic metadata says of ``quota``, ready for a ``Struct``.
+    """Return ``quota`` for Envoy's dynamic metadata, ready for a ``Struct``.
 
-    ``limit`` has the form that ``RateLimit.Override`` of Envoy's filter ratelimit wants.
+    ``limit`` has the form of ``RateLimit.Override``, which Envoy's filter ratelimit reads.
     """
     facts: dict[str, Any] = {"quota": quota.name}
     rate = quota.requests_per_second
@@ -183,7 +183,7 @@ def facts_of(quota: Quota) -> dict[str, Any]:
 
 
 def _limit(rate: float) -> dict[str, Any]:
-    """Return the rate as a whole number per the shortest unit in which it is one, or else rounded down per day."""
+    """Return the rate as a whole number per the shortest unit that gives one, or else rounded down per day."""
     counts = {unit: round(rate * seconds, 6) for unit, seconds in _UNITS.items()}
     unit = next((unit for unit, count in counts.items() if count.is_integer()), "DAY")
     return {"requests_per_unit": math.floor(counts[unit]), "unit": unit}

@@ -1,6 +1,6 @@
 """How a refusal is written for the protocol that its caller speaks: gRPC, gRPC-Web, Connect or plain HTTP.
 
-Pure. The content type decides, and only about the form: what is refused is refused in each.
+Pure. The content type decides about the form alone: a refusal is a refusal in every form.
 """
 
 import binascii
@@ -15,18 +15,18 @@ from authz.call.call import Entry
 from authz.call.refusal import Refusal
 from authz.errors import Code
 
-# Envoy makes UNAVAILABLE of a 429, which clients try again at once, and UNKNOWN of a 500, unless it is told otherwise.
+# By default Envoy turns a 429 into UNAVAILABLE, which clients retry at once, and a 500 into UNKNOWN.
 _NOT_AS_ENVOY_HAS_IT = frozenset({Code.RESOURCE_EXHAUSTED, Code.INTERNAL})
 
 _END_OF_STREAM = 0x02
 
 
 class Form(enum.Enum):
-    """A protocol, as far as its refusals differ from those of others."""
+    """The protocols whose refusals differ."""
 
     GRPC = enum.auto()
     GRPC_WEB = enum.auto()
-    """In binary or as text: its refusals have no body, so they are the same."""
+    """Binary and text alike, because its refusals have no body."""
     CONNECT_PROTO = enum.auto()
     """A stream of Connect; its unary calls are plain HTTP."""
     CONNECT_JSON = enum.auto()
@@ -38,8 +38,8 @@ class Answer(NamedTuple):
 
     Attributes:
         status: of HTTP.
-        headers: those that belong to the refusal.
-        body: the text of the body; for gRPC it is what Envoy makes the message of.
+        headers: the headers of the refusal.
+        body: the text of the body; for gRPC Envoy makes the status message of it.
 
     """
 
@@ -54,9 +54,9 @@ _KINDS = {form: kind for kind, form in _STREAMS.items()}
 
 
 def form_of(kinds: Sequence[str]) -> Form:
-    """Return how a request is answered that has these values of ``content-type``.
+    """Return the form for a request with these values of ``content-type``.
 
-    It is gRPC if and only if Envoy takes it for that, which then turns the refusal into a gRPC status by itself.
+    It is gRPC if and only if Envoy takes the request for gRPC: Envoy then turns the refusal into a gRPC status.
     """
     if len(kinds) != 1:
         return Form.HTTP
@@ -70,13 +70,13 @@ def form_of(kinds: Sequence[str]) -> Form:
 
 
 def answer(refusal: Refusal, form: Form) -> Answer:
-    """Return ``refusal`` as its caller's client reads it: with its own code, message and details."""
+    """Return ``refusal`` in a form that its caller's client reads: with its code, message and details."""
     match form:
         case Form.GRPC:
             status = _grpc_status(refusal) if refusal.code in _NOT_AS_ENVOY_HAS_IT else ()
             return Answer(refusal.http_status, (*refusal.trailers, *status), refusal.message)
         case Form.GRPC_WEB:
-            # All in headers: clients that see another status than 200 look no further.
+            # All in headers: clients that see a status other than 200 do not read the gRPC status.
             message = Entry("grpc-message", refusal.message)
             kind = Entry("content-type", f"{_GRPC_WEB}+proto")
             return Answer(200, (*refusal.trailers, *_grpc_status(refusal), message, kind), "")
@@ -109,7 +109,7 @@ def _unpadded(value: bytes) -> str:
 def _end_of_stream(message: dict[str, Any]) -> str:
     """Return an ``EndStreamResponse`` of the Connect protocol in its envelope: flags, length in four bytes, JSON.
 
-    The field that Envoy is given it in is a text. So each byte of the length is below 128, which blanks see to.
+    Envoy takes it as text, so every byte of the length must be below 128; blanks are added until it is.
     """
     text = json.dumps(message)
     length = len(text)

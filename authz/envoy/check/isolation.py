@@ -1,4 +1,4 @@
-"""The check of the messages that Envoy shows: no request may name another organization than the caller's."""
+"""The check of the messages that Envoy shows: a request may name no organization but the caller's."""
 
 import os
 from collections.abc import Collection
@@ -25,7 +25,7 @@ class _Method(NamedTuple):
     Attributes:
         type: the class of its requests.
         layout: how they are written.
-        is_stream: whether there may be several.
+        is_stream: whether one call may have several requests.
 
     """
 
@@ -34,28 +34,28 @@ class _Method(NamedTuple):
     is_stream: bool
 
     def check_body(self, body: bytes, ids: Collection[bytes]) -> None:
-        """Check that the one message in ``body`` names nothing but ``ids``.
+        """Check that the one message in ``body`` names only ``ids``.
 
         Raises:
-            PermissionDeniedError: it does, or may.
+            PermissionDeniedError: it names another organization, or may.
 
         """
         data = message_in(body)
-        # First, since it reads no more than so many fields, and the other makes an object of each.
+        # The layout first, because it reads a bounded number of fields; the parser makes an object of each.
         self.layout.check_serialized(data, ids)
         try:
             self.type.FromString(data)
         except DecodeError:
-            # Another parser may find more in what this one takes for broken.
+            # Another parser may find more in a message that this one cannot parse.
             raise unverified("the message cannot be parsed") from None
 
 
 class RequestIsolation:
-    """Check what requests name, for the methods of a descriptor set whose requests have marked fields.
+    """Check which organizations requests name, for each method whose requests have marked fields.
 
     Args:
         file: the descriptor set; ``buf build -o api.binpb`` writes one.
-        strictness: what happens where Envoy shows no body of such a method. ``when_body``: the call is left to the
+        strictness: what happens if Envoy shows no body of such a request. ``when_body``: the call is left to the
             upstream; ``enforce``: it is refused, which stops every stream of requests.
 
     Raises:
@@ -67,7 +67,7 @@ class RequestIsolation:
         descriptors = Descriptors.of(file)
         methods = dict(methods_of(descriptors.services))
         try:
-            # A class of its own for each, of the file's pool: what this process has under the same name may differ.
+            # Classes from the pool of the file: a class of this process with the same name may differ.
             types: dict[str, Any] = {name: GetMessageClass(method.input_type) for name, method in methods.items()}
             types = {name: one for name, one in types.items() if places_of(one) is not None}
             layouts = layouts_of(one.DESCRIPTOR for one in types.values())
@@ -94,8 +94,8 @@ class RequestIsolation:
             principal: who makes it.
 
         Raises:
-            PermissionDeniedError: it names another organization (``organization_mismatch``), or may name one, which
-                cannot be told (``organization_unverified``).
+            PermissionDeniedError: it names another organization (``organization_mismatch``), or may name one
+                (``organization_unverified``).
 
         """
         method = self._marked.get(http.path)
@@ -103,7 +103,7 @@ class RequestIsolation:
             self._check_path(http.path)
             return
         if http.method != "POST":
-            # The request may be in the path or in a header, as Connect has it in the query of a GET.
+            # The message may be in the path or in a header; Connect puts that of a GET into the query.
             raise unverified("the request is no POST")
         body = body_of(http)
         if not body and not self._is_strict:
@@ -111,7 +111,7 @@ class RequestIsolation:
         if not body:
             raise unverified("Envoy shows no body; set with_request_body for this method")
         if method.is_stream:
-            # One that fills max_request_bytes exactly is the beginning of a longer one, and Envoy does not say so.
+            # A body as long as max_request_bytes may be the beginning of a longer one, and Envoy does not say so.
             raise unverified("the body of a stream of requests is never known to be whole")
         method.check_body(body, {name.encode() for name in ("", principal.org_id, principal.tenant)})
 

@@ -1,7 +1,7 @@
-"""How lenient a server may be about a path: different spellings that may reach the same method.
+"""The methods that different spellings of a path may reach on a lenient server.
 
-Pure. Envoy makes a path canonical where it is told to, and gRPC compares it byte by byte; what serves Connect or JSON
-beside gRPC may decode it once more, fold slashes and cases, or have methods below a prefix.
+Pure. Envoy normalizes a path only if it is configured to, and gRPC compares it byte by byte; a server that speaks
+Connect or JSON beside gRPC may decode it once more, fold slashes and cases, or have methods below a prefix.
 """
 
 import itertools
@@ -9,12 +9,12 @@ import re
 from urllib.parse import unquote
 
 MAX_PATH = 4096
-"""How many characters of a path are looked at."""
+"""How many characters a path may have to be looked at."""
 
-# One more than Envoy and a server behind it would decode together.
+# One more round than Envoy and a server behind it would decode together.
 _ROUNDS = 3
 _QUERY, _SEPARATORS = re.compile(r"[?#]"), re.compile(r"[/\\]+")
-# What follows them is of the segment's parameters (RFC 3986 section 3.3), or of a query that was encoded.
+# They begin the parameters of a segment (RFC 3986 section 3.3), or a query that was encoded.
 _PARAMETERS = re.compile(r"[;?#].*", re.DOTALL)
 _IGNORED = " \t\r\n\0"
 

@@ -20,16 +20,16 @@ _GRPC_PATH = re.compile(r"/[^/?#\s]+/[^/?#\s]+")
 _HTTP_PATH = re.compile(r"/[^?#\s]*")
 
 _JWT_AUTHN = "envoy.filters.http.jwt_authn"
-_NOBODY, _NOBODY_BY_TLS = Peer(), Peer(principals=("",))
+_UNKNOWN, _OVER_TLS = Peer(), Peer(principals=("",))
 
 MAX_CERTIFICATE = 32 * 1024
-"""Characters of what is told of a client's certificate; a thousand of them are remembered."""
+"""Characters of a client's certificate and its names, as Envoy tells them; a thousand of these are remembered."""
 
 MAX_CLAIMS_BYTES = 16 * 1024
-"""Of the claims that jwt_authn has left: a token that is looked at here has 6 KiB of them at the most, as JSON."""
+"""Of the claims that jwt_authn has verified; a token that is verified here has at most 6 KiB of them, as JSON."""
 
 UNREADABLE = Call(method="", metadata=())
-"""What a request is taken for that cannot even be parsed."""
+"""Stands for a request that cannot be parsed."""
 
 
 class Question(NamedTuple):
@@ -51,15 +51,15 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> Question:
     """Return the call that Envoy asks about.
 
     The call's ``method`` is the path without the query. The peer is the caller as Envoy has seen it in its handshake
-    (``include_peer_certificate``, ``include_tls_session``); headers about certificates are only headers.
+    (``include_peer_certificate``, ``include_tls_session``); headers about certificates prove nothing.
 
     Args:
         body: a serialized ``CheckRequest``.
         jwt_authn_payload: where Envoy's filter jwt_authn leaves the claims that it has verified, or an empty string
-            to believe nothing of the kind.
+            to believe no such claims.
 
     Raises:
-        PermissionDeniedError: it is none. Not an RPC error: those are let through by ``failure_mode_allow``.
+        PermissionDeniedError: ``body`` is no such message. An RPC error would be let through by ``failure_mode_allow``.
 
     """
     size = size_without_body(body)
@@ -71,7 +71,7 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> Question:
     extensions = attributes.context_extensions
     headers = _Headers(http)
     if len(headers) > MAX_ENTRIES:
-        # The judge says so as well, but then they would have been looked through.
+        # The judge refuses them as well, but only after they would have been looked through.
         raise malformed()
     credentials, kinds = headers.credentials_and_kinds()
     claims = _verified_claims(attributes, jwt_authn_payload) if jwt_authn_payload else None
@@ -79,7 +79,7 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> Question:
         method=http.path.partition("?")[0],
         metadata=headers,
         peer=_peer_of(attributes),
-        # Where claims count in its absence, whatever could be a token is looked for in any spelling.
+        # If claims may stand for a token, the judge looks for a token among all headers, in any spelling.
         credentials=credentials if claims is None else None,
         requirements=requirements_from(extensions) if extensions else None,
         verified_claims=claims,
@@ -89,9 +89,9 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> Question:
 
 
 class _Headers:
-    """Every header of a request, brought into one form when somebody asks for all of them, which few rules do.
+    """Every header of a request, normalized only when a rule goes through all of them, which few rules do.
 
-    From ``header_map`` (``encode_raw_headers``, and gRFC A92) or else ``headers``, which never both are filled.
+    From ``header_map`` (``encode_raw_headers``, and gRFC A92) or else from ``headers``: Envoy fills one of the two.
     Bytes that are not ASCII become Latin-1 characters, which no token has.
     """
 
@@ -112,7 +112,7 @@ class _Headers:
     def credentials_and_kinds(self) -> tuple[list[str], list[str]]:
         """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""
         if self._raw is None:
-            # Keys are in lower case there, as HTTP/2 wants them, and copies are joined.
+            # Here Envoy has made names lower case, as HTTP/2 requires, and joined copies.
             credential, kind = self._joined.get("authorization"), self._joined.get("content-type")
             return [] if credential is None else [credential], [] if kind is None else [kind]
         credentials: list[str] = []
@@ -139,7 +139,7 @@ def _verified_claims(attributes: AttributeContext, key: str) -> Mapping[str, Any
         return {}
     try:
         return MessageToDict(value.struct_value)
-    except Exception:  # noqa: BLE001 - a number that JSON does not have: there are claims, and none can be read
+    except Exception:  # noqa: BLE001 - a number that JSON cannot express: there are claims, and they cannot be read
         return {}
 
 
@@ -150,17 +150,17 @@ def _peer_of(attributes: AttributeContext) -> Peer:
         raise malformed()
     if certificate or principal:
         return _peer(certificate, principal)
-    return _NOBODY_BY_TLS if attributes.HasField("tls_session") else _NOBODY
+    return _OVER_TLS if attributes.HasField("tls_session") else _UNKNOWN
 
 
 # Few clients, many calls.
 @functools.lru_cache(1024)
 def _peer(certificate: str, principal: str) -> Peer:
-    # What Envoy calls the principal is the first of the names that a policy compares.
+    # Envoy's principal is the first of the names in the certificate, and the one that a policy compares.
     principals = (principal,) if principal else ()
     try:
         return replace(Peer.known_by_certificate(unquote_to_bytes(certificate)), principals=principals)
-    except Exception:  # noqa: BLE001 - what cannot be read proves nothing, and an extension fails in ways of its own
+    except Exception:  # noqa: BLE001 - what cannot be read proves nothing, and an extension module may raise any error
         return Peer(principals=principals)
 
 

@@ -1,6 +1,6 @@
-"""Who may call what, as ``.proto`` files say it with the options of ``authz/v1/policy.proto``.
+"""Who may call what, as ``.proto`` files declare it with the options of ``authz/v1/policy.proto``.
 
-Read once, into plain values. What they amount to, alone or together with a policy file, :mod:`authz.policy` decides.
+Read once, into plain values. :mod:`authz.policy` makes a policy of them, alone or together with a policy file.
 """
 
 import os
@@ -25,16 +25,16 @@ _NAME = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a method asks of its callers: of each list that is not empty one item.
+    """What a method asks of its callers: one item of each list that is not empty.
 
     Args:
-        scopes: sets of scopes, of which one must be held wholly.
+        scopes: sets of scopes; the caller must hold every scope of one set.
         groups: of organizations.
         organizations: by their ids.
         clients: by their client ids.
-        public: whether anybody may call, without a token.
+        public: whether every caller may call, even without a token.
         max_age: how many seconds old the issuer's word that the token is active may be; ``None``: it is not asked.
-        if_unavailable: what then happens while it cannot be asked; see :class:`authz.Assurance`.
+        if_unavailable: what happens while the issuer cannot be asked; see :class:`authz.Assurance`.
 
     """
 
@@ -48,13 +48,13 @@ class Access:
 
 
 def access_of_services(names: Iterable[str]) -> Mapping[str, Access | None]:
-    """Return what each method of some services asks for, by its full name; ``None`` where nothing is declared.
+    """Return what each method of some services asks for, by its full name; ``None`` if it declares nothing.
 
     Args:
         names: full names of services, such as ``authz.demo.v1.LedgerService``, whose generated modules are imported.
 
     Raises:
-        ConfigError: there is no such service, or an option of it cannot be.
+        ConfigError: there is no such service, or an option of it is invalid.
 
     """
     return _access_of(registered_services(names), "services")
@@ -63,14 +63,14 @@ def access_of_services(names: Iterable[str]) -> Mapping[str, Access | None]:
 def access_of_file(
     file: Descriptors | str | os.PathLike[str], setting: str = "descriptors"
 ) -> Mapping[str, Access | None]:
-    """Return what each method of a descriptor set asks for, by its full name; ``None`` where nothing is declared.
+    """Return what each method of a descriptor set asks for, by its full name; ``None`` if it declares nothing.
 
     Args:
         file: the descriptor set; ``buf build -o api.binpb`` writes one.
         setting: what to call it in an error.
 
     Raises:
-        ConfigError: it cannot be read, or an option in it cannot be.
+        ConfigError: it cannot be read, or an option in it is invalid.
 
     """
     descriptors = Descriptors.of(file, setting)
@@ -88,14 +88,14 @@ def _access_of(services: Iterable[ServiceDescriptor], described: str) -> Mapping
 
 
 def _declared(own: MethodOptions, service: ServiceOptions) -> Access | None:
-    # An option that asks for nothing lets every good token in; one that was forgotten must not.
+    # An option that asks for nothing admits every good token; an option that was forgotten must not.
     if not own.HasExtension(policy_pb2.access) and not service.HasExtension(policy_pb2.default_access):
         return None
     return _access(_combined(own.Extensions[policy_pb2.access], service.Extensions[policy_pb2.default_access]))
 
 
 def _combined(own: policy_pb2.Access, default: policy_pb2.Access) -> policy_pb2.Access:
-    """Return ``own``, with the fields that are not set there as in ``default``."""
+    """Return ``own``, with fields of ``default`` for those that are not set."""
     for access in (default, own):
         if access.public and _requirements(access):
             raise ConfigError(f"public: true and {_requirements(access)[0]} exclude one another")
@@ -107,7 +107,7 @@ def _combined(own: policy_pb2.Access, default: policy_pb2.Access) -> policy_pb2.
             combined.ClearField(field.name)  # type: ignore[arg-type]
             combined.MergeFrom(policy_pb2.Access(**{field.name: value}))
     if _requirements(own):
-        # Whoever asks for something is no longer public, whatever the service says.
+        # A method that asks for something is not public, whatever its service says.
         combined.public = False
     return combined
 

@@ -1,6 +1,6 @@
-"""What ``.proto`` files ask of callers, and what a policy file beside them may make of it: less, unless it overrides.
+"""What ``.proto`` files ask of callers, and a policy file beside them: it may grant less, and more only if it overrides.
 
-Whatever they ask of a method becomes one rule, which goes between the deny rules and the allow rules of the file.
+What they ask of a method becomes one rule, which comes after the deny rules of the file and before its allow rules.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,8 +24,8 @@ class Protos(NamedTuple):
     """What ``.proto`` files declare.
 
     Args:
-        access: what they ask for, by method; a method that is not here is none of theirs.
-        source: what to call them in an error.
+        access: what they ask for, by method; other methods declare nothing.
+        source: how errors name them.
 
     """
 
@@ -34,10 +34,10 @@ class Protos(NamedTuple):
 
     @classmethod
     def of(cls, access: Mapping[str, Access | None], source: str) -> "Protos":
-        """Return what is declared in what has been read.
+        """Return the methods that declare something.
 
         Raises:
-            ConfigError: nothing is.
+            ConfigError: none does.
 
         """
         declared = {method: each for method, each in access.items() if each is not None}
@@ -54,17 +54,17 @@ NO_PROTOS = Protos(MappingProxyType({}), "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmet(Rule):
-    """What a caller does not meet of what a ``.proto`` asks for: a rule that denies.
+    """A rule that denies a caller who does not meet what a ``.proto`` asks for.
 
     Args:
-        lacking: scopes that would do, if the caller lacks nothing else.
+        lacking: scopes that would suffice, if the caller lacks nothing else.
 
     """
 
     lacking: Words = frozenset()
 
     def refusal(self) -> PermissionDeniedError:
-        """Return what the caller gets: if scopes are all that is missing, they are named (RFC 6750 section 3.1)."""
+        """Return the refusal; if only scopes are missing, it names them (RFC 6750 section 3.1)."""
         if self.lacking:
             return InsufficientScopeError(self.lacking, rule=self.name)
         return PermissionDeniedError("the .proto asks for more", reason="policy_denied", rule=self.name)
@@ -75,17 +75,17 @@ class Declared:
 
     Args:
         protos: what they declare.
-        data: the file, which has been checked against the schema.
-        organizations: those that the file lists.
+        data: the policy file, which has been checked against the schema.
+        organizations: the organizations that the file lists.
 
     Attributes:
-        public: methods that anybody may call, by either.
-        requirements: what is asked of the callers of a method, by the method; empty if the file's rules decide alone.
-        assurances: of the methods about whose tokens the file says nothing.
+        public: methods that the files declare public, or the policy file.
+        requirements: what is asked of the callers of each method; empty if the rules of the policy file decide alone.
+        assurances: how sure the issuer's word must be, for methods that the policy file does not name.
 
     Raises:
-        Fault: the file grants what the ``.proto`` files do not.
-        ConfigError: they name organizations or groups that the file does not know.
+        Fault: the policy file grants what the ``.proto`` files do not.
+        ConfigError: they name organizations or groups that the policy file does not list.
 
     """
 
@@ -95,7 +95,7 @@ class Declared:
             _check_public(protos, data.get("public", ()))
         groups = data.get("groups", ())
         if organizations or groups:
-            # Without a list of them nobody can say which there are.
+            # Names can be checked only if the policy file lists any.
             _check_names(protos, Names(organizations, groups))
         public = (method for method, access in protos.access.items() if access.public)
         self.public: frozenset[str] = frozenset(public).union(data.get("public", ()))
@@ -110,7 +110,7 @@ class Declared:
         """Return the rules that may decide, in order.
 
         Args:
-            found: those of the file that match.
+            found: the rules of the policy file that match.
             method: what is called.
             principal: who calls.
             groups: of the principal's organization.
@@ -163,7 +163,7 @@ def _check_names(protos: Protos, names: Names) -> None:
 
 
 def _assurances(protos: Protos, introspect: Mapping[str, Any], *, overrides: bool) -> Mapping[str, Assurance]:
-    """Return what is asked for where the file names no method, once it is sure that it asks for more where it does."""
+    """Return the assurances of methods that the file does not name; check that it asks for as much of the others."""
     patterns = [(text, Patterns.of([text])) for text in closest_first(introspect)]
     found = {}
     for method, access in protos.access.items():

@@ -1,4 +1,4 @@
-"""Services as their ``.proto`` files declare them: those of this process, and those of a descriptor set in a file."""
+"""Services as their ``.proto`` files declare them: those of this process, and those of a descriptor set."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ def registered_services(names: Iterable[str]) -> list[ServiceDescriptor]:
     """Return services of this process by their full names, such as ``authz.demo.v1.LedgerService``.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no service of that name.
 
     """
     pool = descriptor_pool.Default()
@@ -110,11 +110,11 @@ def _linked(files: Iterable[Any], source: str) -> list[FileDescriptor]:
         for file in files:
             database.Add(file)
             names.append(file.name)
-        # From a database a pool takes them in whatever order they need.
+        # From a database a pool loads files in the order of their dependencies.
         pool = descriptor_pool.DescriptorPool(database)
         return [pool.FindFileByName(name) for name in names]
     except Exception as error:
-        # Implementations of protobuf differ in what they raise: KeyError, TypeError, or a class of their own.
+        # Implementations of protobuf raise different errors: KeyError, TypeError, or a class of their own.
         missing = sorted({name for file in files for name in file.dependency} - {file.name for file in files})
         if missing:
             remedy = f"lacks {missing[0]}; make it with: buf build -o api.binpb (protoc: --include_imports)"
