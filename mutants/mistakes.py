@@ -301,8 +301,8 @@ MISTAKES = (
     Mistake(
         "nobody may name any organization",
         "authz/policy/protos/isolation.py",
-        "    if places is not None:\n        # Empty",
-        "    if places is not None and principal.org_id:\n        # Empty",
+        "    if places is not None:\n        # An empty",
+        "    if places is not None and principal.org_id:\n        # An empty",
         "tests/policy/test_isolation.py -k nobody",
     ),
     Mistake(

@@ -1,4 +1,4 @@
-"""What ``.proto`` files ask of callers, and a policy file beside them: it may grant less, and more only if it overrides.
+"""What ``.proto`` files ask of callers, and a policy file beside them: it grants no more unless it overrides.
 
 What they ask of a method becomes one rule, which comes after the deny rules of the file and before its allow rules.
 """
