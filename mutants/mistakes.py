@@ -1761,6 +1761,20 @@ MISTAKES = (
         "tests/server/workers/test_child.py -k stops",
     ),
     Mistake(
+        "a worker that loads outlives its supervisor",
+        "authz/server/workers/worker.py",
+        "threading.Thread(target=self._end_with_supervisor, daemon=True).start()",
+        "pass",
+        "tests/server/workers/test_orphans.py -k start",
+    ),
+    Mistake(
+        "a reload reads the descriptor set twice",
+        "authz/server/policy_files.py",
+        "policy_of(settings, descriptors), isolation(settings, descriptors)",
+        "policy_of(settings, descriptors), isolation(settings)",
+        "tests/server/test_reads.py",
+    ),
+    Mistake(
         "a thread of the native engine hangs and is not noticed",
         "authz/server/workers/child.py",
         'self._silence.broken(said["silent"])',

@@ -22,7 +22,9 @@ from authz.settings.settings import Settings
 
 
 def descriptors_of(settings: Settings) -> Descriptors | None:
-    """Read the descriptor set, if the settings name one, for all that is made of it.
+    """Read the descriptor set, if the settings name one.
+
+    A caller that needs several of the functions below reads it once, and passes it to each.
 
     Raises:
         ConfigError: it cannot be read.
@@ -74,10 +76,6 @@ def authorizer_of(
 def policy_of(settings: Settings, descriptors: Descriptors | None = None) -> Policy | None:
     """Build the policy: of the file, of the descriptor set if its services declare who may call, or of both.
 
-    Args:
-        settings: the settings.
-        descriptors: the descriptor set, if it has been read already.
-
     Raises:
         ConfigError: a file cannot be read, or something in it is wrong.
 
@@ -99,10 +97,6 @@ def shadow_of(settings: Settings, descriptors: Descriptors | None = None) -> Pol
 
 def policy_in_force(settings: Settings, descriptors: Descriptors | None = None) -> str:
     """Return in words what says who may call what; empty if nothing does: every good token may call everything.
-
-    Args:
-        settings: the settings.
-        descriptors: the descriptor set, if it has been read already.
 
     Raises:
         ConfigError: the descriptor set cannot be read.

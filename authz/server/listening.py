@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 
 from authz.decisions.audit import check_audit_address
 from authz.errors import ConfigError
-from authz.runtime.network.addresses import Address, parse_all, socket_paths
+from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import Permissions, check_nobody_answers
 from authz.server.serving import server
 from authz.server.serving.certificates import Certificates
@@ -18,8 +18,7 @@ class Listening(NamedTuple):
     """Where and how a process listens.
 
     Attributes:
-        listen: the addresses for Envoy, as text.
-        addresses: the same, parsed and checked.
+        listen: the addresses for Envoy.
         audit: the address for watchers of decisions, if there is to be one.
         certificates: of the addresses with TLS.
         permissions: of the Unix sockets.
@@ -27,7 +26,6 @@ class Listening(NamedTuple):
     """
 
     listen: Sequence[str]
-    addresses: Sequence[Address]
     audit: str | None
     certificates: Certificates | None
     permissions: Permissions
@@ -49,14 +47,13 @@ class Listening(NamedTuple):
         )
         permissions = Permissions.parse(settings.socket_mode, settings.socket_owner)
         listen = settings.listen if worker is None else worker.listen
-        addresses = server.checked_addresses(
-            listen, engine=settings.engine, certificates=certificates, reflection=settings.reflection
-        )
+        engine, reflection = settings.engine, settings.reflection
+        server.checked_addresses(listen, engine=engine, certificates=certificates, reflection=reflection)
         audit = settings.audit_listen
         if audit is not None:
             _check_audit(audit, settings.listen)
             audit = audit if worker is None else f"{audit}.{worker.number}"
-        return cls(listen, addresses, audit, certificates, permissions)
+        return cls(listen, audit, certificates, permissions)
 
     def check_sockets_are_free(self) -> None:
         """Check that no other server listens on the Unix sockets for Envoy.
@@ -65,7 +62,7 @@ class Listening(NamedTuple):
             ConfigError: one does.
 
         """
-        check_nobody_answers(socket_paths(self.addresses))
+        check_nobody_answers(socket_paths(parse_all(self.listen)))
 
 
 def _check_audit(address: str, listen: Sequence[str]) -> None:

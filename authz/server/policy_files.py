@@ -36,10 +36,6 @@ def files(settings: Settings) -> PolicyFiles:
 def isolation(settings: Settings, descriptors: Descriptors | None = None) -> RequestIsolation | None:
     """Build what checks whose data requests are about, if there is a descriptor set.
 
-    Args:
-        settings: the settings.
-        descriptors: the descriptor set, if it has been read already.
-
     Raises:
         ConfigError: the settings contradict one another, or the descriptor set cannot be used.
 
