@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from authz.call.principal import Principal
 from authz.envoy.check.bodies import MAX_BODY_BYTES
 from authz.envoy.check.wire import MAX_FIELDS, layouts_of
-from authz.policy.protos.isolation import MAX_LOOKS, check
+from authz.policy.protos.isolation import MAX_LOOKS, check_message
 from authz.v1 import policy_pb2
 
 ROUNDS, CHECKS, FEW_CHECKS, FIELDS = 15, 20_000, 50, 10
@@ -30,7 +30,7 @@ def measure() -> dict[str, object]:
     for marked in (FIELDS, 1, 0):
         request = _request(range(marked))
         found[f"us for {FIELDS} fields, {marked} marked"] = round(
-            _microseconds(partial(check, request, _CALLER), CHECKS), 2
+            _microseconds(partial(check_message, request, _CALLER), CHECKS), 2
         )
     return found | {"ms at most in process": _longest_in_process(), "ms at most behind Envoy": _longest_behind_envoy()}
 
@@ -50,7 +50,7 @@ def _longest_in_process() -> float:
     # One look for the list, and for each element one, and one for its field.
     many = holder(requests=[holder.Request(org=_CALLER.org_id)] * ((MAX_LOOKS - 1) // 2))
     request = holder.FromString(many.SerializeToString())
-    return round(_microseconds(partial(check, request, _CALLER), FEW_CHECKS) / 1e3, 2)
+    return round(_microseconds(partial(check_message, request, _CALLER), FEW_CHECKS) / 1e3, 2)
 
 
 def _longest_behind_envoy() -> float:
@@ -61,7 +61,7 @@ def _longest_behind_envoy() -> float:
     ids = {_CALLER.org_id.encode()}
 
     def read() -> None:
-        layout.check(data, ids)
+        layout.check_serialized(data, ids)
         holder.FromString(data)
 
     return round(_microseconds(read, FEW_CHECKS) / 1e3, 2)

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from authz.call.principal import ANONYMOUS, Principal
 from authz.judge.hearing import Hearing
-from authz.policy.protos.isolation import check, places_of
+from authz.policy.protos.isolation import check_message, places_of
 from interceptors.handlers import Handler
 
 Check = Callable[[Any], None]
@@ -27,7 +27,7 @@ def check_of(handler: Handler, principal: Principal, hearing: Hearing) -> Check 
     """
     named = None
     if _may_name(handler.request_deserializer):
-        named = functools.partial(check, principal=principal, tenant=principal.tenant)
+        named = functools.partial(check_message, principal=principal, tenant=principal.tenant)
     if handler.request_streaming or handler.response_streaming or principal is ANONYMOUS:
         return named
 

@@ -301,8 +301,8 @@ MISTAKES = (
     Mistake(
         "no request may name an organization",
         "authz/policy/protos/isolation.py",
-        "    if places is not None:\n        # Empty",
-        "    if places is not None and principal.org_id:\n        # Empty",
+        "    if places is not None:\n        # An empty",
+        "    if places is not None and principal.org_id:\n        # An empty",
         "tests/policy/test_isolation.py -k unknown_caller",
     ),
     Mistake(
@@ -386,35 +386,35 @@ MISTAKES = (
     # ---- Envoy ----
     Mistake(
         "envoy: a denial has the code of what is allowed",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/answer.py",
         "status=Status(code=refusal.code.value, message=refusal.message),",
         "status=Status(code=0, message=refusal.message),",
         "tests/envoy/check/test_check.py",
     ),
     Mistake(
         "envoy: a denial is a failure, which may be allowed",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/answer.py",
         "        denied_response=DeniedHttpResponse(",
         "        error_response=DeniedHttpResponse(",
         "tests/envoy/check/test_check.py",
     ),
     Mistake(
         "envoy: a trusted name that is not set is not removed either",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/answer.py",
         "removed = [*(name for name in trusted.removed if name not in names), *trusted.prefixed]",
         "removed = list[str]()",
         "tests/envoy/check/test_check.py",
     ),
     Mistake(
         "envoy: a line break may stand in a header",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/answer.py",
         '_VALUE = re.compile(r"[ -~]+")',
         '_VALUE = re.compile(r"(?s:.)+")',
         "tests/envoy/check/test_check.py",
     ),
     Mistake(
         "envoy: an upstream may miss what headers cannot hold",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/answer.py",
         "        if not is_fit(option.header):\n            raise InternalError\n",
         "",
         "tests/envoy/check/test_servicer.py",
@@ -422,7 +422,7 @@ MISTAKES = (
     Mistake(
         "envoy: odd paths are allowed",
         "authz/envoy/check/servicer.py",
-        "            messages.check_path(call.method, grpc=form is Form.GRPC)\n",
+        "            check_path(call.method, grpc=form is Form.GRPC)\n",
         "",
         "tests/envoy/check/test_servicer.py",
     ),
@@ -470,14 +470,14 @@ MISTAKES = (
     ),
     Mistake(
         "envoy: the certificate is that of the server",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/question.py",
         "source = attributes.source",
         "source = attributes.destination",
         "tests/envoy/check/test_servicer.py",
     ),
     Mistake(
         "envoy: a certificate that cannot be read is an error",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/question.py",
         "    except Exception:  # noqa: BLE001 - what cannot be read",
         "    except KeyError:  # what cannot be read",
         "tests/envoy/check/test_servicer.py",
@@ -513,10 +513,10 @@ MISTAKES = (
     ),
     Mistake(
         "envoy route: a misspelt name is somebody else's",
-        "authz/judge/requirements.py",
+        "authz/envoy/check/route.py",
         "if _LIKE_OURS.fullmatch(name)}",
         "if name in _NAMES}",
-        "tests/judge/test_requirements.py",
+        "tests/envoy/check/test_route.py",
     ),
     Mistake(
         "envoy route: a public path stays public whatever is asked",
@@ -782,7 +782,7 @@ MISTAKES = (
     ),
     Mistake(
         "a descriptor set that was made without options takes the policy away",
-        "authz/server/judge.py",
+        "authz/server/policy_files.py",
         "if before is not None and before.has_protos and (policy is None or not policy.has_protos):",
         "if before is not None and not before.name:",
         "tests/judge/test_reload.py -k lost",
@@ -976,21 +976,21 @@ MISTAKES = (
     ),
     Mistake(
         "headers are read before they are counted",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/question.py",
         "if len(headers) > MAX_ENTRIES:",
         "if not attributes:",
         "tests/envoy/check/test_outline.py -k too_many",
     ),
     Mistake(
         "certificates of any size are remembered",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/question.py",
         "if len(certificate) + len(principal) > MAX_CERTIFICATE:",
         "if not attributes:",
         "tests/envoy/check/test_outline.py -k certificate",
     ),
     Mistake(
         "claims of any number are read",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/question.py",
         "if value.ByteSize() > MAX_CLAIMS_BYTES:",
         "if not value:",
         "tests/envoy/check/test_outline.py -k claims",
@@ -1090,9 +1090,9 @@ MISTAKES = (
     ),
     Mistake(
         "workers take the sockets for watchers from a server that runs",
-        "authz/server/supervised.py",
-        "if settings.audit_listen is not None:\n            path",
-        "if False:\n            path",
+        "authz/server/supervisor_process.py",
+        "if settings.audit_listen is not None:\n        path",
+        "if False:\n        path",
         "tests/cli/test_serve.py -k watchers_of_a_server",
     ),
     Mistake(
@@ -1747,7 +1747,7 @@ MISTAKES = (
         "tests/server/workers/test_supervisor.py -k cannot_be_started",
     ),
     Mistake(
-        "an unforeseen error at one place ends all workers",
+        "an unforeseen error at one slot ends all workers",
         "authz/server/workers/slot.py",
         "except Exception as error:  # noqa: BLE001 - what befalls",
         "except ZeroDivisionError as error:  # what befalls",
@@ -1759,6 +1759,20 @@ MISTAKES = (
         "        self.is_hung = True\n        self.kill()\n",
         "        self.is_hung = True\n",
         "tests/server/workers/test_child.py -k stops",
+    ),
+    Mistake(
+        "a worker that loads outlives its supervisor",
+        "authz/server/workers/worker.py",
+        "threading.Thread(target=self._end_with_supervisor, daemon=True).start()",
+        "pass",
+        "tests/server/workers/test_orphans.py -k start",
+    ),
+    Mistake(
+        "a reload reads the descriptor set twice",
+        "authz/server/policy_files.py",
+        "policy_of(settings, descriptors), isolation(settings, descriptors)",
+        "policy_of(settings, descriptors), isolation(settings)",
+        "tests/server/test_reads.py",
     ),
     Mistake(
         "a thread of the native engine hangs and is not noticed",
@@ -1897,7 +1911,7 @@ MISTAKES = (
     ),
     Mistake(
         "an answer lets names with a gateway's prefix pass",
-        "authz/envoy/check/messages.py",
+        "authz/envoy/check/answer.py",
         ", *trusted.prefixed]",
         "]",
         "tests/envoy/check/test_check.py -k grpc_gateway",

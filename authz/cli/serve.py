@@ -10,7 +10,6 @@ from cyclopts import Parameter
 from authz.cli import logs
 from authz.cli.app import ALLOWED, MISUSED, app, say
 from authz.errors import ConfigError
-from authz.judge.configured import policy_in_force
 from authz.server.operations import banner
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
@@ -34,10 +33,10 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     if worker is None:
         settings = Settings.load(flags)
         if check_config:
-            from authz.server import process  # noqa: PLC0415 - loads grpc, which other commands need not
+            from authz.server import server_process  # noqa: PLC0415 - late: it loads grpc
 
-            process.check(settings)
-            say(*banner.configuration(settings, policy_in_force(settings)).split("\n"))
+            policy = server_process.check_settings(settings)
+            say(*banner.configuration(settings, policy).split("\n"))
         else:
             _serve(settings, None)
         return ALLOWED
@@ -56,15 +55,15 @@ def _serve(settings: Settings, worker: Worker | None) -> None:
     write_the_rest = logs.configure(settings.log_level, settings.log_format, **always)
     try:
         if worker is None and settings.workers > 1:
-            from authz.server import supervised  # noqa: PLC0415 - only here, as below
+            from authz.server import supervisor_process  # noqa: PLC0415 - late: other commands do without it
 
-            _run(supervised.run(settings))
+            _run(supervisor_process.run(settings))
         else:
             # gRPC's core would log, in a format of its own, what comes back as an error anyway.
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-            from authz.server import process  # noqa: PLC0415 - as above
+            from authz.server import server_process  # noqa: PLC0415 - late: it loads grpc
 
-            _run(process.run(settings, worker))
+            _run(server_process.run(settings, worker))
     finally:
         write_the_rest()
 

@@ -15,17 +15,33 @@ from authz.organizations.directory import Directory
 from authz.organizations.workos import WorkOSDirectory
 from authz.policy import Policy
 from authz.policy.protos.access import access_of_file
+from authz.policy.protos.descriptors import Descriptors
 from authz.settings.issuer import needed_secret
 from authz.settings.issuers import Issuers
 from authz.settings.settings import Settings
 
 
-def authorizer_of(settings: Settings, observers: Collection[Observer] = ()) -> Authorizer:
+def descriptors_of(settings: Settings) -> Descriptors | None:
+    """Read the descriptor set, if the settings name one.
+
+    A caller that needs several of the functions below reads it once, and passes it to each.
+
+    Raises:
+        ConfigError: it cannot be read.
+
+    """
+    return None if settings.descriptors is None else Descriptors.of(settings.descriptors)
+
+
+def authorizer_of(
+    settings: Settings, observers: Collection[Observer] = (), descriptors: Descriptors | None = None
+) -> Authorizer:
     """Build the authorizer.
 
     Args:
         settings: the settings.
-        observers: who is told of every decision.
+        observers: are told of every decision.
+        descriptors: the descriptor set, if it has been read already.
 
     Raises:
         ConfigError: a setting is missing or cannot work.
@@ -36,7 +52,8 @@ def authorizer_of(settings: Settings, observers: Collection[Observer] = ()) -> A
     if settings.jwt_authn_payload and settings.introspect_max_age is not None:
         raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
     listed = settings.listed()
-    verifier, policy, shadow = verifier_of(settings), policy_of(settings), shadow_of(settings)
+    verifier, descriptors = verifier_of(settings), descriptors or descriptors_of(settings)
+    policy, shadow = policy_of(settings, descriptors), shadow_of(settings, descriptors)
     assurance: Assurance | None = None
     if settings.introspect_max_age is not None:
         assurance = Assurance(max_age=settings.introspect_max_age, if_unavailable=settings.introspect_if_unavailable)
@@ -56,46 +73,49 @@ def authorizer_of(settings: Settings, observers: Collection[Observer] = ()) -> A
     )
 
 
-def policy_of(settings: Settings) -> Policy | None:
+def policy_of(settings: Settings, descriptors: Descriptors | None = None) -> Policy | None:
     """Build the policy: of the file, of the descriptor set if its services declare who may call, or of both.
 
     Raises:
         ConfigError: a file cannot be read, or something in it is wrong.
 
     """
-    return _policy(settings, settings.policy)
+    return _policy(descriptors or descriptors_of(settings), settings.policy)
 
 
-def shadow_of(settings: Settings) -> Policy | None:
-    """Build the policy on trial, if there is one: in the same way, of its file.
+def shadow_of(settings: Settings, descriptors: Descriptors | None = None) -> Policy | None:
+    """Build the policy on trial, if there is one, of its file, as :func:`policy_of` does.
 
     Raises:
         ConfigError: as for :func:`policy_of`.
 
     """
-    return None if settings.shadow is None else _policy(settings, settings.shadow)
+    if settings.shadow is None:
+        return None
+    return _policy(descriptors or descriptors_of(settings), settings.shadow)
 
 
-def policy_in_force(settings: Settings) -> str:
+def policy_in_force(settings: Settings, descriptors: Descriptors | None = None) -> str:
     """Return in words what says who may call what; empty if nothing does: every good token may call everything.
 
     Raises:
         ConfigError: the descriptor set cannot be read.
 
     """
-    declared = [f"what {settings.descriptors} declares"] if _declares_access(settings) else []
+    descriptors = descriptors or descriptors_of(settings)
+    declared = [f"what {settings.descriptors} declares"] if _declares_access(descriptors) else []
     return " with ".join([settings.policy, *declared] if settings.policy is not None else declared)
 
 
-def _policy(settings: Settings, file: str | None) -> Policy | None:
-    if settings.descriptors is not None and _declares_access(settings):
-        return Policy.from_descriptors(settings.descriptors, file)
+def _policy(descriptors: Descriptors | None, file: str | None) -> Policy | None:
+    if descriptors is not None and _declares_access(descriptors):
+        return Policy.from_descriptors(descriptors, file)
     return None if file is None else Policy.from_file(file)
 
 
-def _declares_access(settings: Settings) -> bool:
+def _declares_access(descriptors: Descriptors | None) -> bool:
     # A descriptor set may be there for isolation only.
-    return settings.descriptors is not None and any(access_of_file(settings.descriptors).values())
+    return descriptors is not None and any(access_of_file(descriptors).values())
 
 
 def _introspector(settings: Settings, listed: Issuers | None) -> Introspector | Mapping[str, Introspector]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +15,7 @@ from authz.policy.index import Index
 from authz.policy.memory import Memory
 from authz.policy.protos.access import access_of_file, access_of_services
 from authz.policy.protos.declared import NO_PROTOS, Declared, Protos
+from authz.policy.protos.descriptors import Descriptors
 from authz.policy.rules import Rule, Words, headers_of
 from authz.policy.text import compiler, schema
 from authz.policy.text.quotas import quotas_from
@@ -105,18 +105,21 @@ class Policy:
         return cls._of(_document(file), Protos.of(access_of_services(names), "services"))
 
     @classmethod
-    def from_descriptors(cls, path: str | os.PathLike[str], file: str | os.PathLike[str] | None = None) -> "Policy":
-        """Build the policy that the services of a descriptor set declare, as :meth:`from_services` does.
+    def from_descriptors(
+        cls, path: Descriptors | str | os.PathLike[str], file: str | os.PathLike[str] | None = None
+    ) -> "Policy":
+        """Build the policy that a descriptor set declares, as :meth:`from_services` does.
 
         Args:
-            path: the descriptor set; ``buf build -o api.binpb`` writes one.
-            file: a policy file that narrows it, and lists the organizations.
+            path: the descriptor set, which ``buf build -o api.binpb`` writes, or what has been read of it.
+            file: a policy file that narrows it, and knows the organizations.
 
         Raises:
             ConfigError: a file cannot be read, the services declare nothing, or something in either is wrong.
 
         """
-        return cls._of(_document(file), Protos.of(access_of_file(Path(path)), f"descriptors: {os.fspath(path)!a}"))
+        document, descriptors = _document(file), Descriptors.of(path)
+        return cls._of(document, Protos.of(access_of_file(descriptors), descriptors.source))
 
     @classmethod
     def _of(cls, document: Document, protos: Protos | None = None) -> "Policy":

@@ -1,4 +1,4 @@
-"""What takes long to make, made one at a time and with pauses, and once for all who ask for the same."""
+"""Work that takes long: done one at a time and with pauses, and once for all requests for the same."""
 
 import asyncio
 import contextlib
@@ -8,17 +8,17 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 PAUSE = 1.0
-"""Seconds between one making and the next, however many ask, and however often."""
+"""Seconds between one making and the next, however many clients ask, and however often."""
 
-# A fifth of the time at the most goes into what is made.
+# The pause is four times the work: at most a fifth of the time goes into it.
 _SHARE = 4
 
 
 class Paced:
-    """One piece of work at a time, in the order in which they were asked for, with a pause after each.
+    """One piece of work at a time, in the order of the requests, with a pause after each.
 
     Args:
-        pause: its seconds; it is longer where the work took long.
+        pause: seconds of the pause; it is longer after long work.
 
     """
 
@@ -28,7 +28,7 @@ class Paced:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for one's turn, which lasts until the end of the block."""
+        """Wait for a turn, which lasts until the end of the block."""
         loop = asyncio.get_running_loop()
         async with self._working:
             await asyncio.sleep(self._due - loop.time())
@@ -41,12 +41,12 @@ class Paced:
 
 
 class Coalesced(Generic[T]):
-    """Make something at most once in a while: who asks meanwhile waits, and all who wait get the same.
+    """Make something at most once in a while: callers who ask meanwhile wait, and all of them get the same result.
 
-    What one gets was made after it asked, so it is never older than the question.
+    A result is made after the call that gets it, so it is never older than the question.
 
     Args:
-        make: makes it.
+        make: makes the result.
         pause: seconds from the end of one making to the beginning of the next, at least.
 
     """
@@ -60,10 +60,10 @@ class Coalesced(Generic[T]):
         """Return what was made after this call, or raise what the making raised."""
         if self._next is None:
             self._next = asyncio.create_task(self._make_in_turn())
-            # Those who asked may be gone by then.
+            # The callers who asked may have gone by then.
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
         made = await asyncio.shield(self._next)
-        # One in each turn of the loop: what they do next must not hold up everybody else all at once.
+        # One caller in each turn of the loop: what they all do next must not hold up the calls that are decided.
         async with self._leaving:
             await asyncio.sleep(0)
         return made

@@ -6,12 +6,12 @@ from authz.call.call import Call
 from authz.call.peer import Peer
 from authz.call.requirements import Assurance
 from authz.decisions.decision import Evidence
+from authz.envoy.check.route import requirements_from
 from authz.errors import AuthzError
 from authz.issuer.introspection import Introspector
 from authz.issuer.verifiers import Verifiers
 from authz.judge.authorizer import Authorizer
 from authz.judge.mesh import MeshPeers
-from authz.judge.requirements import requirements_from
 from authz.runtime.flow import run
 from tests.doubles import ABSENT, CLIENT, ISSUER, ORG, FakeTransport, json_response
 

@@ -16,7 +16,7 @@ from authz.demo.v1 import ledger_pb2 as pb
 from authz.judge.configured import authorizer_of
 from authz.judge.reload import Source
 from authz.runtime.watch import Files, Watch
-from authz.server import judge
+from authz.server import policy_files
 from authz.settings.settings import Settings
 from tests.doubles import AUDIENCE, ISSUER, PATIENCE, eventually
 from tests.marked import descriptor_set, service_file, with_imports
@@ -361,9 +361,9 @@ def settings(tmp_path: Path, path: Path) -> Settings:
 def test_descriptor_set_is_put_in_force_with_the_policy(settings: Settings, path: Path) -> None:
     assert settings.descriptors is not None
     descriptors = Path(settings.descriptors)
-    files, authorizer = judge.files(settings), authorizer_of(settings)
-    before = authorizer.isolation = judge.isolation(settings)
-    reloader = judge.reloader(settings, files, authorizer, None)
+    files, authorizer = policy_files.files(settings), authorizer_of(settings)
+    before = authorizer.isolation = policy_files.isolation(settings)
+    reloader = policy_files.reloader(settings, files, authorizer, None)
     assert reloader is not None
     with reloader:
         descriptors.write_bytes(b"nonsense")
@@ -395,10 +395,10 @@ def test_descriptor_set_that_has_lost_its_options_opens_nothing(
         settings if with_file else settings.model_copy(update={"policy": None}),
     )
     descriptors.write_bytes(with_imports(service_file({"Call": ASKING}, request=".tests.Order")))
-    files, authorizer = judge.files(ours), authorizer_of(ours)
-    authorizer.isolation = judge.isolation(ours)
+    files, authorizer = policy_files.files(ours), authorizer_of(ours)
+    authorizer.isolation = policy_files.isolation(ours)
     before = authorizer.policy, authorizer.isolation
-    reloader = judge.reloader(ours, files, authorizer, None)
+    reloader = policy_files.reloader(ours, files, authorizer, None)
     assert reloader is not None
     with reloader:
         descriptors.write_bytes(with_imports(service_file({"Call": access}, request=request_type)))

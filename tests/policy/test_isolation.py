@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from authz.call.principal import ANONYMOUS, Principal
 from authz.errors import ConfigError, PermissionDeniedError
-from authz.policy.protos.isolation import MAX_LOOKS, check, places_of
+from authz.policy.protos.isolation import MAX_LOOKS, check_message, places_of
 from tests.marked import TYPES
 
 OWN, TENANT, OTHER = "org_own", "customer-7", "org_other"
@@ -23,7 +23,7 @@ Order, Line, Ring, Plain, Wrong = (TYPES[name] for name in ("Order", "Line", "Ri
 
 def is_allowed(message: Any, principal: Principal = CALLER, tenant: str = TENANT) -> bool:
     try:
-        check(message, principal, tenant)
+        check_message(message, principal, tenant)
     except PermissionDeniedError:
         return False
     return True
@@ -61,7 +61,7 @@ def test_only_the_callers_organization_may_be_named(at):
 
 def test_refusal_has_a_reason_and_tells_no_name():
     with pytest.raises(PermissionDeniedError) as refused:
-        check(Line(org=OTHER), CALLER)
+        check_message(Line(org=OTHER), CALLER)
 
     assert refused.value.reason == "organization_mismatch"
     assert OTHER not in str(refused.value)
@@ -117,7 +117,7 @@ def looks_at(message: Message) -> int:
     places = places_of(type(message))
     assert places is not None
     with contextlib.suppress(PermissionDeniedError):
-        places.check(message, ids, MAX_LOOKS)
+        places.check_fields(message, ids, MAX_LOOKS)
     return int(ids.looks)
 
 
@@ -152,7 +152,7 @@ def nested(depth: int) -> Message:
 )
 def test_message_with_too_much_to_look_at_is_refused_without_looking(message):
     with pytest.raises(PermissionDeniedError) as refused:
-        check(message, CALLER)
+        check_message(message, CALLER)
 
     assert refused.value.reason == "organization_unverified"
     assert looks_at(message) <= MAX_LOOKS == 4096
@@ -193,7 +193,7 @@ def test_what_is_no_message_is_let_through(request_):
 
 def test_mark_on_a_number_is_a_mistake():
     with pytest.raises(ConfigError, match=r"^tests\.Wrong\.org: \(authz\.v1\.organization\) is for strings only$"):
-        check(Wrong(), CALLER)
+        check_message(Wrong(), CALLER)
 
 
 MARKED = {"org", "orgs", "org_by_region", "owner_org", "maybe_org"}

@@ -285,7 +285,7 @@ NEVER_SHARED = {
     "authz.server.serving.native_engine.NativeEngine": SERVER,
     "authz.server.serving.server._Stop": SERVER,
     "authz.server.workers.child.Child": COMMAND,
-    "authz.server.workers.slot.Place": COMMAND,
+    "authz.server.workers.slot.Slot": COMMAND,
     "authz.server.workers.supervisor.Supervisor": COMMAND,
     "authz.server.workers.worker.Worker": COMMAND,
     "authz.cli.logs.Sampling": COMMAND,

@@ -1,14 +1,14 @@
 """What Envoy shows of a request's body, and the gRPC message in it.
 
-Pure. Envoy shows a body only where ``with_request_body`` says so, and must show bytes (``pack_as_bytes``): in text it
-replaces what is not UTF-8, so the upstream would receive another message than the one that was checked.
+Pure. Envoy shows a body only if it is configured to (``with_request_body``), and must show bytes (``pack_as_bytes``):
+in a text it replaces what is not UTF-8, so the message that was checked would differ from that of the upstream.
 """
 
 from authz.envoy.v3.external_auth_pb2 import AttributeContext
 from authz.policy.protos.isolation import unverified
 
 MAX_BODY_BYTES = 262_144
-"""The longest body whose message is checked."""
+"""How long a body may be to be checked."""
 
 # Envoy adds it if it shows only the beginning of a body (allow_partial_message).
 _PARTIAL = "x-envoy-auth-partial-body"
@@ -22,13 +22,13 @@ def body_of(http: AttributeContext.HttpRequest) -> bytes:
     """Return the body that Envoy shows, empty if it shows none.
 
     Raises:
-        PermissionDeniedError: it is incomplete or not as it was sent, or a server may read it as something else than
-            protobuf; the reason is ``organization_unverified``.
+        PermissionDeniedError: it is not complete, or not as it was sent, or an upstream may not read it as protobuf;
+            the reason is ``organization_unverified``.
 
     """
     headers = _headers(http, "content-type", "content-encoding", _PARTIAL)
     if headers["content-type"] not in _KINDS:
-        # With "+json", or what an upstream takes for that, the body is read as JSON.
+        # With "+json", or what an upstream takes for that, the body is no protobuf.
         raise unverified("the content-type is neither application/grpc nor application/grpc+proto")
     if any(value.lower() not in ("", "identity") for value in headers["content-encoding"]):
         # A later filter, or the upstream, would decompress it.
@@ -44,7 +44,7 @@ def message_in(body: bytes) -> bytes:
     """Return the one gRPC message in a body.
 
     Raises:
-        PermissionDeniedError: there are several, or it is compressed, too long or incomplete; the reason is
+        PermissionDeniedError: there is another message, or it is compressed, too long or not complete; the reason is
             ``organization_unverified``.
 
     """
@@ -56,7 +56,7 @@ def message_in(body: bytes) -> bytes:
     if end > len(body):
         raise unverified("the message is incomplete")
     if end < len(body):
-        # Servers differ: most take the first, some refuse both.
+        # Servers differ: most read the first message, some refuse both.
         raise unverified("more than one message is sent to a method that takes one")
     return body[_PREFIX:end]
 

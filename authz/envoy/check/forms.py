@@ -1,6 +1,6 @@
 """Writes a refusal in the protocol of its caller: gRPC, gRPC-Web, Connect or plain HTTP.
 
-Pure. The content type decides only about the form, never about the verdict.
+Pure. The content type decides about the form alone: a refusal is a refusal in every form.
 """
 
 import binascii
@@ -15,18 +15,18 @@ from authz.call.call import Entry
 from authz.call.refusal import Refusal
 from authz.errors import Code
 
-# Unless told otherwise, Envoy turns a 429 into UNAVAILABLE, which clients retry at once, and a 500 into UNKNOWN.
+# By default Envoy turns a 429 into UNAVAILABLE, which clients retry at once, and a 500 into UNKNOWN.
 _NOT_AS_ENVOY_HAS_IT = frozenset({Code.RESOURCE_EXHAUSTED, Code.INTERNAL})
 
 _END_OF_STREAM = 0x02
 
 
 class Form(enum.Enum):
-    """A protocol, as far as its refusals differ from those of others."""
+    """The protocols whose refusals differ."""
 
     GRPC = enum.auto()
     GRPC_WEB = enum.auto()
-    """Binary or text: refusals have no body, so both are the same."""
+    """Binary and text alike, because its refusals have no body."""
     CONNECT_PROTO = enum.auto()
     """A stream of Connect; Connect's unary calls are plain HTTP."""
     CONNECT_JSON = enum.auto()
@@ -37,9 +37,9 @@ class Answer(NamedTuple):
     """The HTTP answer to a caller who is refused.
 
     Attributes:
-        status: the HTTP status.
-        headers: those of the refusal.
-        body: the text of the body; for gRPC, Envoy turns it into the message.
+        status: of HTTP.
+        headers: the headers of the refusal.
+        body: the text of the body; for gRPC Envoy makes the status message of it.
 
     """
 
@@ -54,9 +54,9 @@ _KINDS = {form: kind for kind, form in _STREAMS.items()}
 
 
 def form_of(kinds: Sequence[str]) -> Form:
-    """Return the form of the answer to a request with these values of ``content-type``.
+    """Return the form for a request with these values of ``content-type``.
 
-    It is gRPC if and only if Envoy takes the request for gRPC, and so turns the refusal into a gRPC status itself.
+    It is gRPC if and only if Envoy takes the request for gRPC: Envoy then turns the refusal into a gRPC status.
     """
     if len(kinds) != 1:
         return Form.HTTP
@@ -70,13 +70,13 @@ def form_of(kinds: Sequence[str]) -> Form:
 
 
 def answer(refusal: Refusal, form: Form) -> Answer:
-    """Return ``refusal`` in the form that the caller's client reads, with its own code, message and details."""
+    """Return ``refusal`` in a form that its caller's client reads: with its code, message and details."""
     match form:
         case Form.GRPC:
             status = _grpc_status(refusal) if refusal.code in _NOT_AS_ENVOY_HAS_IT else ()
             return Answer(refusal.http_status, (*refusal.trailers, *status), refusal.message)
         case Form.GRPC_WEB:
-            # All in headers: clients that see another status than 200 do not read the body.
+            # All in headers: clients that see a status other than 200 do not read the gRPC status.
             message = Entry("grpc-message", refusal.message)
             kind = Entry("content-type", f"{_GRPC_WEB}+proto")
             return Answer(200, (*refusal.trailers, *_grpc_status(refusal), message, kind), "")
@@ -109,7 +109,7 @@ def _unpadded(value: bytes) -> str:
 def _end_of_stream(message: dict[str, Any]) -> str:
     """Return an ``EndStreamResponse`` of the Connect protocol in its envelope: flags, length in four bytes, JSON.
 
-    Envoy takes it as a text field, so each byte of the length must be below 128; blanks pad the JSON to such a length.
+    Envoy takes it as text, so every byte of the length must be below 128; blanks are added until it is.
     """
     text = json.dumps(message)
     length = len(text)

@@ -1,7 +1,7 @@
-"""Checks the messages that Envoy shows: no request may name another organization than the caller's."""
+"""The check of the messages that Envoy shows: a request may name no organization but the caller's."""
 
+import os
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -13,7 +13,7 @@ from authz.envoy.check.paths import MAX_PATH, methods_in
 from authz.envoy.check.wire import Layout, layouts_of
 from authz.envoy.v3.external_auth_pb2 import AttributeContext
 from authz.errors import ConfigError
-from authz.policy.protos.descriptors import load_services, methods_of
+from authz.policy.protos.descriptors import Descriptors, methods_of
 from authz.policy.protos.isolation import places_of, unverified
 
 Strictness = Literal["when_body", "enforce"]
@@ -24,8 +24,8 @@ class _Method(NamedTuple):
 
     Attributes:
         type: the class of its requests.
-        layout: how they are serialized.
-        is_stream: whether a call may have several.
+        layout: how they are written.
+        is_stream: whether one call may have several requests.
 
     """
 
@@ -33,45 +33,46 @@ class _Method(NamedTuple):
     layout: Layout
     is_stream: bool
 
-    def check(self, body: bytes, ids: Collection[bytes]) -> None:
-        """Check that the one message in ``body`` names nothing but ``ids``.
+    def check_body(self, body: bytes, ids: Collection[bytes]) -> None:
+        """Check that the one message in ``body`` names only ``ids``.
 
         Raises:
-            PermissionDeniedError: it names another, or may.
+            PermissionDeniedError: it names another organization, or may.
 
         """
         data = message_in(body)
-        # First, because it reads a bounded number of fields, while parsing makes an object of each.
-        self.layout.check(data, ids)
+        # The layout first, because it reads a bounded number of fields; the parser makes an object of each.
+        self.layout.check_serialized(data, ids)
         try:
             self.type.FromString(data)
         except DecodeError:
-            # Another parser may read a message that this one cannot.
+            # Another parser may find more in a message that this one cannot parse.
             raise unverified("the message cannot be parsed") from None
 
 
 class RequestIsolation:
-    """Check what requests name, for the methods of a descriptor set whose requests have marked fields.
+    """Check which organizations requests name, for each method whose requests have marked fields.
 
     Args:
-        path: a ``google.protobuf.FileDescriptorSet``; ``buf build -o api.binpb`` writes one.
-        strictness: what to do if Envoy shows no body of a call to such a method. ``when_body``: leave the check to
-            the upstream; ``enforce``: refuse the call, and so every stream of requests.
+        file: the descriptor set; ``buf build -o api.binpb`` writes one.
+        strictness: what happens if Envoy shows no body of such a request. ``when_body``: the call is left to the
+            upstream; ``enforce``: it is refused, which stops every stream of requests.
 
     Raises:
         ConfigError: the file cannot be read, or marks a field that is not a string.
 
     """
 
-    def __init__(self, path: str | Path, strictness: Strictness = "when_body") -> None:
-        methods = dict(methods_of(load_services(path)))
+    def __init__(self, file: Descriptors | str | os.PathLike[str], strictness: Strictness = "when_body") -> None:
+        descriptors = Descriptors.of(file)
+        methods = dict(methods_of(descriptors.services))
         try:
-            # Classes from the file's own pool: this process may have a different one under the same name.
+            # Classes from the pool of the file: a class of this process with the same name may differ.
             types: dict[str, Any] = {name: GetMessageClass(method.input_type) for name, method in methods.items()}
             types = {name: one for name, one in types.items() if places_of(one) is not None}
             layouts = layouts_of(one.DESCRIPTOR for one in types.values())
         except ConfigError as error:
-            raise ConfigError(f"descriptors: {str(path)!a}: {error}") from None
+            raise ConfigError(f"{descriptors.source}: {error}") from None
         self._marked = {
             name: _Method(one, layouts[one.DESCRIPTOR], is_stream=methods[name].client_streaming)
             for name, one in types.items()
@@ -85,7 +86,7 @@ class RequestIsolation:
         """Whether no request of any method has a marked field."""
         return not self._marked
 
-    def check(self, http: AttributeContext.HttpRequest, principal: Principal) -> None:
+    def check_request(self, http: AttributeContext.HttpRequest, principal: Principal) -> None:
         """Check the request that Envoy asks about.
 
         Args:
@@ -93,8 +94,8 @@ class RequestIsolation:
             principal: who makes it.
 
         Raises:
-            PermissionDeniedError: it names another organization (``organization_mismatch``), or cannot be checked for
-                it (``organization_unverified``).
+            PermissionDeniedError: it names another organization (``organization_mismatch``), or may name one
+                (``organization_unverified``).
 
         """
         method = self._marked.get(http.path)
@@ -102,7 +103,7 @@ class RequestIsolation:
             self._check_path(http.path)
             return
         if http.method != "POST":
-            # The message may be in the path or in a header, as Connect puts it into the query of a GET.
+            # The message may be in the path or in a header; Connect puts that of a GET into the query.
             raise unverified("the request is not a POST")
         body = body_of(http)
         if not body and not self._is_strict:
@@ -110,9 +111,9 @@ class RequestIsolation:
         if not body:
             raise unverified("Envoy shows no body; set with_request_body for this method")
         if method.is_stream:
-            # A body that fills max_request_bytes exactly may be the beginning of a longer one; Envoy does not say so.
+            # A body as long as max_request_bytes may be the beginning of a longer one, and Envoy does not say so.
             raise unverified("the body of a stream of requests is never known to be whole")
-        method.check(body, {name.encode() for name in ("", principal.org_id, principal.tenant)})
+        method.check_body(body, {name.encode() for name in ("", principal.org_id, principal.tenant)})
 
     def _check_path(self, path: str) -> None:
         if path in self._others or not self._marked:

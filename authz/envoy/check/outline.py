@@ -1,8 +1,8 @@
-"""Finds out how large Envoy's question is before it is parsed.
+"""How large Envoy's question is, measured before it is parsed.
 
-The time to parse grows with the number of parts, not with bytes: a megabyte of headers may take longer than a hundred
-megabytes of body. So of a large question, a bounded number of tags and lengths is read first, down to its headers
-("Protocol Buffers Encoding").
+The time to parse grows with the number of parts, not of bytes: a megabyte of headers may take longer than a hundred
+megabytes of body. So for a large question a bounded number of tags and lengths is read first ("Protocol Buffers
+Encoding"), down to its headers.
 """
 
 from typing import Any
@@ -11,12 +11,12 @@ from authz.call.call import MAX_ENTRIES, malformed
 from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest
 
 MAX_QUESTION_BYTES = 4 * 1024 * 1024
-"""The largest question, with the body that it shows: gRPC's default."""
+"""One question, including the body that it shows: gRPC's default."""
 
 MAX_FIELDS = 2 * MAX_ENTRIES
-"""The most fields of a question that is not small: the headers, and whatever else Envoy sends."""
+"""Fields of a question that is not small: the headers, and what else Envoy tells."""
 
-# So little is parsed within a millisecond, whatever it holds. Envoy lets through 60 KiB of headers by default.
+# A question of this size is parsed in a millisecond, whatever is in it. Envoy accepts 60 KiB of headers by default.
 _SMALL = 64 * 1024
 
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
@@ -27,7 +27,7 @@ def size_without_body(question: bytes) -> int:
     """Return how many bytes a serialized ``CheckRequest`` has without the body that it shows, or a few more.
 
     Raises:
-        PermissionDeniedError: it is too large, has too many parts, or is not a ``CheckRequest``.
+        PermissionDeniedError: it is too large, has too many parts, or is no such message.
 
     """
     if len(question) <= _SMALL:
@@ -54,7 +54,7 @@ def size_without_body(question: bytes) -> int:
 
 
 def _length(question: bytes, at: int, kind: int) -> tuple[int, int]:
-    """Return how long the value of a field is, and where it begins."""
+    """Return the length of a field's value, and where it begins."""
     if kind == _BYTES:
         return _varint(question, at)
     if kind == _VARINT:
@@ -68,7 +68,7 @@ def _varint(question: bytes, at: int) -> tuple[int, int]:
     value = 0
     for index, byte in enumerate(question[at : at + _MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says whether another byte follows
+        if byte < 0x80:  # noqa: PLR2004 - this bit says whether another byte follows
             return value, at + index + 1
     raise malformed()
 
@@ -79,7 +79,7 @@ def _number(message: Any, field: str) -> int:
 
 
 _Known = dict[int, Any]
-"""Which fields of a message are looked into, by their numbers."""
+"""The fields of a message to look into, by their numbers."""
 
 _BODY: _Known = {}
 _HEADERS: _Known = {}

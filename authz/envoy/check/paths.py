@@ -1,7 +1,7 @@
-"""The methods that a path may reach: a lenient server may accept several spellings of one.
+"""The methods that different spellings of a path may reach on a lenient server.
 
-Pure. Envoy makes a path canonical if configured to, and gRPC compares it byte by byte; a server of Connect or JSON
-beside gRPC may decode it once more, merge slashes, ignore case, or serve methods below a prefix.
+Pure. Envoy normalizes a path only if it is configured to, and gRPC compares it byte by byte; a server that speaks
+Connect or JSON beside gRPC may decode it once more, fold slashes and cases, or have methods below a prefix.
 """
 
 import itertools
@@ -9,12 +9,12 @@ import re
 from urllib.parse import unquote
 
 MAX_PATH = 4096
-"""How many characters of a path are read."""
+"""How many characters a path may have to be looked at."""
 
-# One more than the times that Envoy and a server behind it would decode a path.
+# One more round than Envoy and a server behind it would decode together.
 _ROUNDS = 3
 _QUERY, _SEPARATORS = re.compile(r"[?#]"), re.compile(r"[/\\]+")
-# They begin a segment's parameters (RFC 3986 section 3.3), or an encoded query or fragment.
+# They begin the parameters of a segment (RFC 3986 section 3.3), or a query that was encoded.
 _PARAMETERS = re.compile(r"[;?#].*", re.DOTALL)
 _IGNORED = " \t\r\n\0"
 

@@ -4,9 +4,10 @@ from time import perf_counter
 
 from authz.call.refusal import Challenge, refusal_of
 from authz.decisions.decision import Evidence
-from authz.envoy.check import messages
+from authz.envoy.check.answer import allowed, denied
 from authz.envoy.check.forms import Form
 from authz.envoy.check.isolation import RequestIsolation
+from authz.envoy.check.question import UNREADABLE, check_path, read
 from authz.errors import InternalError, OverloadedError
 from authz.judge.authorizer import Authorizer
 from authz.runtime.flow import Flow, Wait, arun
@@ -14,7 +15,7 @@ from authz.runtime.shares import Shares
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 
-_LAST_WORD = messages.denied(refusal_of(InternalError(), Challenge()), Form.GRPC)
+_LAST_WORD = denied(refusal_of(InternalError(), Challenge()), Form.GRPC)
 
 MAX_PENDING = 1024
 
@@ -96,15 +97,15 @@ class AuthorizationServicer:
 
     def _check_flow(self, body: bytes) -> Flow[bytes]:
         began = perf_counter()
-        call, form = messages.UNREADABLE, Form.HTTP
+        call, form = UNREADABLE, Form.HTTP
         evidence, refusal = Evidence(), None
         try:
-            call, form, http = messages.read(body, jwt_authn_payload=self._jwt_authn_payload)
+            call, form, http = read(body, jwt_authn_payload=self._jwt_authn_payload)
             principal = yield from self.authorizer.authorize(call, evidence)
-            messages.check_path(call.method, grpc=form is Form.GRPC)
+            check_path(call.method, grpc=form is Form.GRPC)
             if evidence.isolation is not None:
-                evidence.isolation.check(http, principal)
-            answer = messages.allowed(
+                evidence.isolation.check_request(http, principal)
+            answer = allowed(
                 principal,
                 self.authorizer.trusted,
                 remove_authorization=self._remove_authorization,
@@ -114,13 +115,13 @@ class AuthorizationServicer:
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
             refusal = self.authorizer.refusal(call, error)
-            answer = messages.denied(refusal, form)
+            answer = denied(refusal, form)
         self.authorizer.decided(call, evidence, refusal, perf_counter() - began, door="envoy")
         return answer
 
     def unforeseen(self, error: BaseException) -> bytes:
         """Return the answer to a request of which nothing is known but that ``error`` came up."""
         try:
-            return messages.denied(self.authorizer.refusal(messages.UNREADABLE, error), Form.GRPC)
+            return denied(self.authorizer.refusal(UNREADABLE, error), Form.GRPC)
         except BaseException:  # noqa: BLE001 - not even the log works
             return _LAST_WORD

@@ -1,10 +1,10 @@
-"""Checks every occurrence of a marked field in a serialized message, so that no parser can read another organization.
+"""Which organizations a serialized message names, whichever parser reads it: every marked field on the wire counts.
 
-Pure. Parsers disagree about messages that no serializer writes. If a field or a ``oneof`` is written twice, most
-parsers take the last, but protobuf.js keeps both members of the ``oneof``; if a field has another wire type than its
-own, most skip it, but protobuf.js reads the type that it expects. So every occurrence must name the caller's
-organization, and each known field must have its own wire type, also in messages without marked fields: after the first
-byte that two parsers read differently, they read different messages.
+Pure. Parsers disagree about messages that no serializer writes. If a field or a ``oneof`` is written twice, most take
+the last, and protobuf.js keeps both members of the ``oneof``; if a field has another wire type than its own, most skip
+it, and protobuf.js reads what it expects there. So every occurrence must name the caller's own organization, and a
+field whose number is known must have its own wire type, in messages without marked fields as well: after the first
+byte that two parsers read differently they read different messages.
 """
 
 from collections.abc import Collection, Iterable
@@ -16,15 +16,15 @@ from authz.policy.protos.descriptors import is_repeated
 from authz.policy.protos.isolation import marked_fields, mismatch, unverified
 
 MAX_FIELDS = 2048
-"""How many fields of a message are read, those of nested messages included."""
+"""How many fields of one message are read, including those of nested messages."""
 
 MAX_DEPTH = 100
-"""How deeply messages may be nested, as in most parsers."""
+"""How deep messages may be nested; most parsers have the same bound."""
 
 _VARINT, _FIXED64, _LENGTH, _GROUP, _GROUP_END, _FIXED32 = range(6)
 _WIDTHS = {_FIXED64: 8, _FIXED32: 4}
 _LEAST_TAG, _GREATEST_TAG = 1 << 3, (1 << 32) - 1
-# The bits of a varint's byte that hold its value; the most bytes of a varint of 32 bits, and of 64.
+# The value bits of a byte of a varint; how many bytes a varint of 32 bits may have, and one of 64.
 _LOW, _MAX_SHORT, _MAX_LONG = 0x7F, 5, 10
 _MAP_VALUE = 2 << 3 | _LENGTH
 
@@ -40,17 +40,17 @@ _WIRE_TYPES = {
     FieldDescriptor.TYPE_MESSAGE: _LENGTH,
     FieldDescriptor.TYPE_GROUP: _GROUP,
 }
-"""The wire types other than varint."""
+"""The wire types of all fields that are not varints."""
 
 
 class Layout:
-    """How messages of one type are serialized, with nested ones.
+    """How messages of one type, and the messages in them, are written.
 
     Attributes:
         inner: the layouts of nested messages, by the tags of their fields.
         marked: the tags of the fields that name an organization.
         numbers: the numbers of all fields.
-        tags: all valid tags for them: number and wire type in one.
+        tags: all tags that may be written for them; a tag is number and wire type in one.
 
     """
 
@@ -62,12 +62,12 @@ class Layout:
         self.numbers: set[int] = set()
         self.tags: set[int] = set()
 
-    def check(self, data: bytes, ids: Collection[bytes]) -> None:
+    def check_serialized(self, data: bytes, ids: Collection[bytes]) -> None:
         """Check that every marked field of a serialized message holds one of ``ids``.
 
         Raises:
-            PermissionDeniedError: one does not (``organization_mismatch``), or parsers may read the message in
-                different ways, or it has more than ``MAX_FIELDS`` fields (``organization_unverified``).
+            PermissionDeniedError: one does not (``organization_mismatch``); or parsers may read different messages, or
+                there are more than ``MAX_FIELDS`` fields (``organization_unverified``).
 
         """
         try:
@@ -107,7 +107,7 @@ class _Reader:
         if self._fields < 0:
             raise unverified("the message has more fields than are read")
         tag, at = self._varint(at)
-        # Some parsers drop the bits that do not fit, and so read another field.
+        # Some parsers drop the bits that do not fit, and then read another field.
         if not _LEAST_TAG <= tag <= _GREATEST_TAG:
             raise _broken()
         return tag, at
@@ -162,10 +162,10 @@ def _broken() -> PermissionDeniedError:
 
 
 def layouts_of(roots: Iterable[Descriptor]) -> dict[Descriptor, Layout]:
-    """Return the layouts of some types, and of all types that can be nested in them.
+    """Return the layouts of some message types, and of all types that can be nested in them.
 
     Raises:
-        ConfigError: a field that is not a string is marked.
+        ConfigError: a marked field is no string.
 
     """
     found = {root: Layout() for root in roots}

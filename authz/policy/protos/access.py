@@ -1,13 +1,12 @@
 """Who may call what, as ``.proto`` files declare it with the options of ``authz/v1/policy.proto``.
 
-They are read once, into plain values. What follows from them, alone or together with a policy file, is decided in
-:mod:`authz.policy`.
+Read once, into plain values. :mod:`authz.policy` makes a policy of them, alone or together with a policy file.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -16,7 +15,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions, ServiceOptions
 
 from authz.call.requirements import ACTIVE_SECONDS
 from authz.errors import ConfigError
-from authz.policy.protos.descriptors import load_services, methods_of, registered_services
+from authz.policy.protos.descriptors import Descriptors, methods_of, registered_services
 from authz.v1 import policy_pb2
 
 # RFC 6749 section 3.3; of several, with one space between them, the token must hold all.
@@ -29,12 +28,12 @@ class Access:
     """What a method asks of its callers: one item of each list that is not empty.
 
     Args:
-        scopes: sets of scopes; the token must hold all of one set.
+        scopes: sets of scopes; the caller must hold every scope of one set.
         groups: of organizations.
         organizations: by their ids.
         clients: by their client ids.
-        public: whether anybody may call, without a token.
-        max_age: how many seconds old the issuer's answer that the token is active may be; ``None`` not to ask it.
+        public: whether every caller may call, even without a token.
+        max_age: how many seconds old the issuer's word that the token is active may be; ``None``: it is not asked.
         if_unavailable: what happens while the issuer cannot be asked; see :class:`authz.Assurance`.
 
     """
@@ -55,24 +54,27 @@ def access_of_services(names: Iterable[str]) -> Mapping[str, Access | None]:
         names: full names of services, such as ``authz.demo.v1.LedgerService``, whose generated modules are imported.
 
     Raises:
-        ConfigError: there is no such service, or one of its options is not valid.
+        ConfigError: there is no such service, or an option of it is invalid.
 
     """
     return _access_of(registered_services(names), "services")
 
 
-def access_of_file(path: str | Path, setting: str = "descriptors") -> Mapping[str, Access | None]:
+def access_of_file(
+    file: Descriptors | str | os.PathLike[str], setting: str = "descriptors"
+) -> Mapping[str, Access | None]:
     """Return what each method of a descriptor set asks for, by its full name; ``None`` if it declares nothing.
 
     Args:
-        path: the file; ``buf build -o api.binpb`` writes one.
+        file: the descriptor set; ``buf build -o api.binpb`` writes one.
         setting: what to call it in an error.
 
     Raises:
-        ConfigError: it cannot be read, or an option in it is not valid.
+        ConfigError: it cannot be read, or an option in it is invalid.
 
     """
-    return _access_of(load_services(path, setting), f"{setting}: {str(path)!a}")
+    descriptors = Descriptors.of(file, setting)
+    return _access_of(descriptors.services, descriptors.source)
 
 
 def _access_of(services: Iterable[ServiceDescriptor], described: str) -> Mapping[str, Access | None]:
@@ -86,14 +88,14 @@ def _access_of(services: Iterable[ServiceDescriptor], described: str) -> Mapping
 
 
 def _declared(own: MethodOptions, service: ServiceOptions) -> Access | None:
-    # An option that asks for nothing admits every valid token; a missing option must not.
+    # An option that asks for nothing admits every good token; an option that was forgotten must not.
     if not own.HasExtension(policy_pb2.access) and not service.HasExtension(policy_pb2.default_access):
         return None
     return _access(_combined(own.Extensions[policy_pb2.access], service.Extensions[policy_pb2.default_access]))
 
 
 def _combined(own: policy_pb2.Access, default: policy_pb2.Access) -> policy_pb2.Access:
-    """Return ``own``, with fields that are not set there taken from ``default``."""
+    """Return ``own``, with fields of ``default`` for those that are not set."""
     for access in (default, own):
         if access.public and _requirements(access):
             raise ConfigError(f"public: true and {_requirements(access)[0]} exclude one another")

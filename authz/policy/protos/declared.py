@@ -1,6 +1,6 @@
-"""What ``.proto`` files ask of callers, together with a policy file, which may only narrow it unless it overrides.
+"""What ``.proto`` files ask of callers, and a policy file beside them: it grants no more unless it overrides.
 
-What they ask of a method becomes one rule, between the deny rules and the allow rules of the file.
+What they ask of a method becomes one rule, which comes after the deny rules of the file and before its allow rules.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,8 +24,8 @@ class Protos(NamedTuple):
     """What ``.proto`` files declare.
 
     Args:
-        access: what they ask for, by method; other methods are not in these files.
-        source: what to call them in an error.
+        access: what they ask for, by method; other methods declare nothing.
+        source: how errors name them.
 
     """
 
@@ -34,10 +34,10 @@ class Protos(NamedTuple):
 
     @classmethod
     def of(cls, access: Mapping[str, Access | None], source: str) -> "Protos":
-        """Return the declarations in ``access``.
+        """Return the methods that declare something.
 
         Raises:
-            ConfigError: there are none.
+            ConfigError: none does.
 
         """
         declared = {method: each for method, each in access.items() if each is not None}
@@ -64,7 +64,7 @@ class Unmet(Rule):
     lacking: Words = frozenset()
 
     def refusal(self) -> PermissionDeniedError:
-        """Return the caller's refusal; if only scopes are missing, it names them (RFC 6750 section 3.1)."""
+        """Return the refusal; if only scopes are missing, it names them (RFC 6750 section 3.1)."""
         if self.lacking:
             return InsufficientScopeError(self.lacking, rule=self.name)
         return PermissionDeniedError("the .proto asks for more", reason="policy_denied", rule=self.name)
@@ -75,17 +75,17 @@ class Declared:
 
     Args:
         protos: what they declare.
-        data: the file, which has been checked against the schema.
-        organizations: those that the file lists.
+        data: the policy file, which has been checked against the schema.
+        organizations: the organizations that the file lists.
 
     Attributes:
-        public: methods that anybody may call, from the files of both kinds.
-        requirements: what is asked of the callers of a method, by the method; empty if the file's rules decide alone.
-        assurances: those of methods that the file does not mention under ``introspect``.
+        public: methods that the files declare public, or the policy file.
+        requirements: what is asked of the callers of each method; empty if the rules of the policy file decide alone.
+        assurances: how sure the issuer's word must be, for methods that the policy file does not name.
 
     Raises:
-        Fault: the file grants what the ``.proto`` files do not.
-        ConfigError: they name organizations or groups that the file does not list.
+        Fault: the policy file grants what the ``.proto`` files do not.
+        ConfigError: they name organizations or groups that the policy file does not list.
 
     """
 
@@ -95,7 +95,7 @@ class Declared:
             _check_public(protos, data.get("public", ()))
         groups = data.get("groups", ())
         if organizations or groups:
-            # Without a list, it is not known which names exist.
+            # Names can be checked only if the policy file lists any.
             _check_names(protos, Names(organizations, groups))
         public = (method for method, access in protos.access.items() if access.public)
         self.public: frozenset[str] = frozenset(public).union(data.get("public", ()))
@@ -110,7 +110,7 @@ class Declared:
         """Return the rules that may decide, in order.
 
         Args:
-            found: those of the file that match.
+            found: the rules of the policy file that match.
             method: what is called.
             principal: who calls.
             groups: of the principal's organization.
@@ -163,7 +163,7 @@ def _check_names(protos: Protos, names: Names) -> None:
 
 
 def _assurances(protos: Protos, introspect: Mapping[str, Any], *, overrides: bool) -> Mapping[str, Assurance]:
-    """Return the assurances of methods that the file does not name, once it is sure that it weakens no others."""
+    """Return the assurances of methods that the file does not name; check that it asks for as much of the others."""
     patterns = [(text, Patterns.of([text])) for text in closest_first(introspect)]
     found = {}
     for method, access in protos.access.items():

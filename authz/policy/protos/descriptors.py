@@ -1,8 +1,10 @@
-"""Services as their ``.proto`` files declare them: from this process, or from a descriptor set in a file."""
+"""Services as their ``.proto`` files declare them: those of this process, and those of a descriptor set."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FieldDescriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
@@ -22,7 +24,7 @@ def registered_services(names: Iterable[str]) -> list[ServiceDescriptor]:
     """Return services of this process by their full names, such as ``authz.demo.v1.LedgerService``.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no service of that name.
 
     """
     pool = descriptor_pool.Default()
@@ -37,35 +39,53 @@ def registered_services(names: Iterable[str]) -> list[ServiceDescriptor]:
     return services
 
 
-def load_services(path: str | Path, setting: str = "descriptors") -> list[ServiceDescriptor]:
-    """Return every service of a ``google.protobuf.FileDescriptorSet``.
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """The services of a ``google.protobuf.FileDescriptorSet``, read and linked once for all that is made of them.
 
-    They are read into a pool of their own, because this process may have registered others under the same names.
+    They are in a pool of their own: what this process has registered under the same names is something else.
 
-    Args:
-        path: a file written by ``buf build -o`` or ``protoc --include_imports --descriptor_set_out``.
-        setting: what to call it in an error.
-
-    Raises:
-        ConfigError: it cannot be read, is not such a set, or is incomplete.
+    Attributes:
+        services: every service.
+        source: how errors name the file.
 
     """
-    described = f"{setting}: {str(path)!a}"
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{described} cannot be read ({error.strerror})") from None
-    if len(data) > _MAX_BYTES:
-        raise ConfigError(f"{described} is larger than {_MAX_BYTES >> 20} MiB")
-    try:
-        files = FileDescriptorSet.FromString(data).file
-    except DecodeError:
-        raise ConfigError(f"{described} is not a descriptor set; make one with: buf build -o api.binpb") from None
-    services = [service for file in _linked(files, described) for service in file.services_by_name.values()]
-    if not services:
-        raise ConfigError(f"{described} declares no service; make it with: buf build -o api.binpb")
-    return services
+
+    services: Sequence[ServiceDescriptor]
+    source: str
+
+    @classmethod
+    def of(cls, file: "Descriptors | str | os.PathLike[str]", setting: str = "descriptors") -> "Descriptors":
+        """Return ``file`` if it has been read already, or read it.
+
+        Args:
+            file: one that ``buf build -o``, or ``protoc --include_imports --descriptor_set_out``, has written.
+            setting: what to call it in an error.
+
+        Raises:
+            ConfigError: it cannot be read, is no descriptor set, or is not complete.
+
+        """
+        return file if isinstance(file, Descriptors) else cls._read(Path(file), setting)
+
+    @classmethod
+    def _read(cls, path: Path, setting: str) -> Self:
+        source = f"{setting}: {str(path)!a}"
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_BYTES + 1)
+        except OSError as error:
+            raise ConfigError(f"{source} cannot be read ({error.strerror})") from None
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(f"{source} is larger than {_MAX_BYTES >> 20} MiB")
+        try:
+            files = FileDescriptorSet.FromString(data).file
+        except DecodeError:
+            raise ConfigError(f"{source} is not a descriptor set; make one with: buf build -o api.binpb") from None
+        services = [service for each in _linked(files, source) for service in each.services_by_name.values()]
+        if not services:
+            raise ConfigError(f"{source} declares no service; make it with: buf build -o api.binpb")
+        return cls(services, source)
 
 
 def methods_of(services: Iterable[ServiceDescriptor]) -> Iterator[tuple[str, MethodDescriptor]]:
@@ -83,20 +103,20 @@ def is_repeated(field: FieldDescriptor) -> bool:
     return bool(field.label == FieldDescriptor.LABEL_REPEATED)  # type: ignore[attr-defined]
 
 
-def _linked(files: Iterable[Any], described: str) -> list[FileDescriptor]:
+def _linked(files: Iterable[Any], source: str) -> list[FileDescriptor]:
     database = DescriptorDatabase()
     names = []
     try:
         for file in files:
             database.Add(file)
             names.append(file.name)
-        # From a database, a pool loads files in the order of their imports.
+        # From a database a pool loads files in the order of their dependencies.
         pool = descriptor_pool.DescriptorPool(database)
         return [pool.FindFileByName(name) for name in names]
     except Exception as error:
-        # Implementations of protobuf raise different errors: KeyError, TypeError, or their own.
+        # Implementations of protobuf raise different errors: KeyError, TypeError, or a class of their own.
         missing = sorted({name for file in files for name in file.dependency} - {file.name for file in files})
         if missing:
             remedy = f"lacks {missing[0]}; make it with: buf build -o api.binpb (protoc: --include_imports)"
-            raise ConfigError(f"{described} {remedy}") from error
-        raise ConfigError(f"{described} has files that do not fit together") from error
+            raise ConfigError(f"{source} {remedy}") from error
+        raise ConfigError(f"{source} has files that do not fit together") from error

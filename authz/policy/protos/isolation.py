@@ -1,10 +1,10 @@
 """Whose data a request asks for: its fields marked ``(authz.v1.organization)`` must name the caller's organization.
 
-Pure. The places of marked fields are found once for every message type, so a message without any costs one look-up in
-a cache. Fields, elements of lists, values of maps and nested messages are checked; the content of a
-``google.protobuf.Any``, which may be of any type, extensions and unknown fields are not.
+Pure. The places of marked fields are found once for every message type, so a type without any costs one look into a
+cache. Fields, elements, values of maps and nested messages are checked; what is packed in a ``google.protobuf.Any``,
+which may be of any type, is not, nor are extensions and unknown fields.
 
-The work is bounded, because the thread serves other calls as well: a message with more to check is refused.
+The check is bounded, because its thread serves other calls as well: a message with more to look at is refused.
 """
 
 import functools
@@ -21,29 +21,29 @@ from authz.v1 import policy_pb2
 MAX_LOOKS = 4096
 """How many fields, elements and messages are checked in one request."""
 
-# A key of a map counts as one, and as one more for each so many characters.
+# A key of a map counts as one look, and one more for each so many characters.
 _KEY_CHARACTERS = 64
 
 
-def check(message: Any, principal: Principal, tenant: str = "") -> None:
-    """Check that ``message`` names no other organization than that of ``principal``.
+def check_message(message: Any, principal: Principal, tenant: str = "") -> None:
+    """Check that ``message`` names no organization but that of ``principal``.
 
-    An empty field names no organization. ``ANONYMOUS`` has no organization, so it may not name any.
+    An empty field names no organization. ``ANONYMOUS`` has none, so its messages may name none.
 
     Args:
-        message: a protobuf message; any other object passes, as it has no marked fields.
-        principal: who sends it.
-        tenant: the API owner's own id for the organization, which it may name instead; or ``""`` if there is none.
+        message: a protobuf message; anything else has no marked fields.
+        principal: the caller.
+        tenant: the API owner's own id for the organization, which may be named as well, or ``""`` if there is none.
 
     Raises:
-        PermissionDeniedError: it names another (``organization_mismatch``), or has more to check than
+        PermissionDeniedError: it names another organization (``organization_mismatch``), or has more to look at than
             ``MAX_LOOKS`` (``organization_unverified``).
 
     """
     places = places_of(message.__class__)
     if places is not None:
-        # Empty fields name no organization.
-        places.check(message, ("", principal.org_id, tenant), MAX_LOOKS)
+        # An empty field names no organization.
+        places.check_fields(message, ("", principal.org_id, tenant), MAX_LOOKS)
 
 
 def mismatch() -> PermissionDeniedError:
@@ -54,7 +54,7 @@ def mismatch() -> PermissionDeniedError:
 
 
 def unverified(message: str) -> PermissionDeniedError:
-    """Return the refusal of a request that cannot be checked for naming another organization."""
+    """Return the refusal of a request that may name another organization."""
     return PermissionDeniedError(message, reason="organization_unverified")
 
 
@@ -70,7 +70,7 @@ class Places:
         self._many: tuple[tuple[str, bool, Places | None], ...] = ()
 
     def add(self, field: FieldDescriptor, inner: "Places | None" = None) -> None:
-        """Add ``field``, which names an organization itself, or whose messages do at ``inner``."""
+        """Look at ``field``, which names an organization, or whose messages name some at ``inner``."""
         self._looks += 1
         if is_repeated(field):
             self._many += ((field.name, _is_map(field), inner),)
@@ -79,7 +79,7 @@ class Places:
         else:
             self._inner += ((field.name, inner),)
 
-    def check(self, message: Any, ids: Collection[str], looks: int) -> int:
+    def check_fields(self, message: Any, ids: Collection[str], looks: int) -> int:
         """Check that every marked field of ``message`` is one of ``ids``, and return how many looks are left.
 
         Args:
@@ -88,7 +88,7 @@ class Places:
             looks: how many fields, elements and messages may be checked.
 
         Raises:
-            PermissionDeniedError: it names another, or has more to check.
+            PermissionDeniedError: it names another organization, or has more to look at.
 
         """
         looks = _less(looks, self._looks)
@@ -96,20 +96,20 @@ class Places:
             if getattr(message, name) not in ids:
                 raise mismatch()
         for name, inner in self._inner:
-            # Reading a message that is not set would create it, without end if a type contains itself.
+            # Reading a message that is not set creates it, and then one inside it, without end if a type holds itself.
             if message.HasField(name):
-                looks = inner.check(getattr(message, name), ids, looks)
+                looks = inner.check_fields(getattr(message, name), ids, looks)
         for name, is_map, places in self._many:
             values = getattr(message, name)
-            # Before the first element is read, so that a list that is too long costs nothing.
+            # Counted before the first is looked at, so that too many of them cost nothing.
             looks = _less(looks, len(values))
             for value in values:
-                # Iterating over a map reads its keys, which may be long.
+                # Iterating over a map yields its keys, which may be long.
                 if is_map and isinstance(value, str):
                     looks = _less(looks, len(value) // _KEY_CHARACTERS)
                 one = values[value] if is_map else value
                 if places is not None:
-                    looks = places.check(one, ids, looks)
+                    looks = places.check_fields(one, ids, looks)
                 elif one not in ids:
                     raise mismatch()
         return looks
@@ -121,13 +121,13 @@ def _less(looks: int, taken: int) -> int:
     return looks - taken
 
 
-# More types than a server has; bounded for programs that create types as they run.
+# More types than one server has; bounded, because a program may create types as it runs.
 @functools.lru_cache(4096)
 def places_of(message_type: Hashable) -> Places | None:
     """Return where messages of a class name organizations, or ``None`` if they cannot.
 
     Raises:
-        ConfigError: a field that is not a string is marked.
+        ConfigError: a marked field is no string.
 
     """
     descriptor = getattr(message_type, "DESCRIPTOR", None)
@@ -145,7 +145,7 @@ def places_of(message_type: Hashable) -> Places | None:
 
 
 def _reachable(root: Descriptor) -> list[Descriptor]:
-    """Return ``root`` and every type that can occur in a message of it."""
+    """Return ``root`` and every message type that can be nested in it."""
     found = {root: None}
     waiting = [root]
     while waiting:
@@ -158,7 +158,7 @@ def _reachable(root: Descriptor) -> list[Descriptor]:
 
 
 def _holders(types: Iterable[Descriptor]) -> set[Descriptor]:
-    """Return those of ``types`` that have marked fields, or hold such messages at any depth."""
+    """Return which of ``types`` have marked fields, or contain messages that have, at any depth."""
     holders: dict[Descriptor, list[Descriptor]] = {}
     waiting = []
     for one in types:
@@ -181,7 +181,7 @@ def marked_fields(descriptor: Descriptor) -> list[FieldDescriptor]:
     """Return the fields of a type that name an organization.
 
     Raises:
-        ConfigError: one is not a string.
+        ConfigError: one of them is no string.
 
     """
     marked = [

@@ -1,1 +1,1 @@
-"""The admin page: what is decided, for whom and why, and the four things that an operator may do at once."""
+"""The admin page: decisions, their callers and reasons, and four actions that an operator can take at once."""

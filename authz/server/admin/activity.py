@@ -1,4 +1,4 @@
-"""What has been decided lately, and how often: kept in bounds while decisions are made, read when somebody looks."""
+"""The latest decisions and how many there were: kept within bounds, and read when an operator looks at the page."""
 
 import secrets
 import threading
@@ -13,19 +13,19 @@ from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.server.admin.slices import LONG_SLICE, in_slices
 
 RECENT = 1000
-"""How many decisions to allow are kept, and how many to refuse: a flood of one kind hides none of the other."""
+"""How many decisions to allow are kept, and how many to refuse: a flood of one kind cannot displace the other."""
 
 MAX_ORGANIZATIONS = 1000
-"""How many organizations are counted one by one; those not seen for longest make room."""
+"""How many organizations are counted one by one; the one that has not called for longest makes room."""
 
 MAX_CLIENTS = 16
 """How many applications of an organization are counted one by one."""
 
 MAX_TOLD = 200
-"""How many decisions of either kind one answer has at the most, the newest ones."""
+"""How many decisions of either kind one answer has at most: the newest."""
 
 BUCKET_SECONDS, BUCKETS = 5, 60
-"""How finely, and for how long, the pace is kept."""
+"""How long one period of the pace is, and how many periods are kept."""
 
 _ALLOWED, _FAILED, _LAST, _CLIENTS = 0, 3, 4, 5
 _COLUMN = {"allowed": _ALLOWED, "denied": 1, "undecided": 2, "failed": _FAILED}
@@ -41,7 +41,7 @@ class Recent(NamedTuple):
 
     Args:
         decisions: plain data, the oldest first.
-        cursor: which was the last; see :class:`authz.server.admin.news.News`.
+        cursor: which decision was the last; see :class:`authz.server.admin.news.News`.
 
     """
 
@@ -50,13 +50,13 @@ class Recent(NamedTuple):
 
 
 class Activity:
-    """Keep what a page about decisions shows; an observer of the authorizer.
+    """Keep what the page shows of decisions; an observer of the authorizer.
 
-    It holds neither tokens nor more of their claims than organization and application.
+    It keeps no tokens, and of their claims only organization and client.
 
     Args:
-        policy: returns the policy in force. Its rules are counted from when it came into force.
-        clock: where the time comes from.
+        policy: returns the policy in force. Its rules are counted from the time when it came into force.
+        clock: tells the time.
 
     """
 
@@ -65,7 +65,7 @@ class Activity:
         self._clock = clock
         self._policy, self._counted = policy, policy()
         self._since = self.started
-        # A cursor of another process, or of one before this, must not be taken for one of ours.
+        # A cursor of another process, or of a predecessor, must not be taken for one of this process.
         self._origin = secrets.token_hex(4)
         self._lock = threading.Lock()
         self._sequence = 0
@@ -78,11 +78,11 @@ class Activity:
         self._pace: dict[int, list[int]] = {}
 
     def follow(self, policy: Callable[[], Policy | None]) -> None:
-        """Count the rules of the policy that ``policy`` returns, once there is an authorizer that has one."""
+        """Count the rules of the policy that ``policy`` returns; for when the authorizer exists."""
         self._policy, self._counted = policy, policy()
 
     def __call__(self, decision: Decision) -> None:
-        """Take in one decision. It is made on the thread that decides, so all that can wait is left for later."""
+        """Take in one decision, on the thread that decides: all work that can wait is left for later."""
         call, evidence, refusal, seconds, _, event, time, _ = decision
         principal, rule = evidence.principal, evidence.rule
         organization, client = principal.org_id, principal.client_id
@@ -122,14 +122,14 @@ class Activity:
         return dict(zip(_COLUMN, self._totals, strict=True))
 
     def reasons(self) -> list[dict[str, Any]]:
-        """Return why calls were refused, how often, and whose was the last."""
+        """Return the reasons of refusals: how often each occurred, when last, and the organization of the last call."""
         with self._lock:
             tallies = [(reason, *tally) for reason, tally in self._reasons.items()]
         names = ("reason", "count", "last", "organization")
         return [dict(zip(names, tally, strict=True)) for tally in tallies]
 
     def organizations(self, at_most: int) -> list[dict[str, Any]]:
-        """Return who has called, whoever did so last first."""
+        """Return the organizations that have called, the latest caller first."""
         with self._lock:
             newest = [(org_id, [*tally[:_CLIENTS], dict(tally[_CLIENTS])]) for org_id, tally in self._latest(at_most)]
         names = (*_COLUMN, "last", "clients")
@@ -180,7 +180,7 @@ class Activity:
     def _count_rule(self, rule: str, reason: str, time: float) -> None:
         if self._policy() is not self._counted:
             self._renew_policy(time)
-        # What an allow rule had let pass may be refused later, for a reason that is not the policy's.
+        # A call that an allow rule admitted may be refused later, for a reason that is not the policy's.
         of_list = list_of(rule, is_deny=reason == "policy_denied")
         hit = self._hits.setdefault((of_list, rule), [0, 0.0])
         hit[0] += 1

@@ -25,15 +25,15 @@ from authz.server.admin.slices import encoded
 from authz.server.coalescing import PAUSE, Coalesced, Paced
 
 MAX_BODY_BYTES = 16_384
-"""How long a question may be, its token included."""
+"""How long a request body may be, including a token."""
 
 _MAX_CURSOR = 4096
-# Each rule that is explained may repeat them.
+# The explanation of each rule may repeat them.
 _MAX_SCOPES = 2048
 _BODY_SECONDS = 10.0
-# Explanations of tokens may wait for keys; more at a time are refused at once.
+# Explanations of tokens may wait for keys; further ones are refused at once.
 _MAX_EXPLANATIONS = 4
-# Of the pause between looks: an operator asks one thing after the other.
+# As a part of the pause between looks: an operator asks one question after the other.
 _EXPLANATION_SHARE = 0.2
 
 _STATIC = Path(__file__).with_name("static")
@@ -44,7 +44,7 @@ _METHOD = re.compile(r"/[^\s?#]{1,1024}")
 
 
 class _MisusedError(Exception):
-    """A request that makes no sense; ``args`` are the status and what is wrong."""
+    """A request that is not understood; ``args`` are the status and what is wrong."""
 
 
 def admin_app(
@@ -53,10 +53,10 @@ def admin_app(
     """Return the application.
 
     Args:
-        source: whoever decides.
-        secret: what must be shown to suspend or revoke; empty if nobody may.
+        source: what the page asks: this process, or several workers.
+        secret: what an operator must show to suspend or revoke; empty if that is off.
         hosts: see :class:`authz.server.admin.guard.Guard`.
-        pause: seconds between one look at the source and the next, however many ask.
+        pause: seconds between one look at the source and the next, however many clients ask.
 
     """
     admin = _Admin(source, Secret(secret), pause)
@@ -87,14 +87,14 @@ class _Admin:
         return answer({"version": version("grpc-org-authz"), "can_act": self._secret.is_set, "meanings": MEANINGS})
 
     async def decisions(self, request: Request) -> Response:
-        """Answer the decisions since the last time."""
+        """Answer the decisions after a cursor."""
         after = request.query_params.get("after", "")
         if len(after) > _MAX_CURSOR:
             raise _MisusedError(400, "after: give the cursor of an answer")
         return written((await self._news.get()).after(after))
 
     async def overview(self, _request: Request) -> Response:
-        """Answer who calls, and how often whom was refused why."""
+        """Answer the organizations that call, and how often calls were refused, by reason."""
         return written(await self._overview.get())
 
     async def policy(self, _request: Request) -> Response:
@@ -102,7 +102,7 @@ class _Admin:
         return written(await self._policy.get())
 
     async def explain(self, request: Request) -> Response:
-        """Answer what would be decided."""
+        """Answer how a call would be decided, and why."""
         question = _question(await _body(request))
         if self._explaining.locked():
             return refusal(429, "Other questions are being answered. Try again.")
@@ -110,8 +110,8 @@ class _Admin:
             return answer(await self._source.explain(question))
 
     async def order(self, request: Request) -> Response:
-        """Do what an operator wants."""
-        refused = self._secret.check(request)
+        """Carry out an order of the operator."""
+        refused = self._secret.refuse(request)
         if refused is not None:
             return refused
         order = _order(await _body(request))
@@ -121,7 +121,7 @@ class _Admin:
             return refusal(409, f"There are {error}.")
         return answer({**done, "verb": order.verb, "id": order.id})
 
-    # On a thread, in slices: in one process this is the loop that decides.
+    # On a thread, in slices: in a single process the event loop decides calls.
 
     async def _look_for_news(self) -> News:
         return await asyncio.to_thread(News, await self._source.decisions())
@@ -158,10 +158,10 @@ def _question(data: dict[str, Any]) -> Question:
     texts = {name: text.strip() for name, text in texts.items()}
     if not _METHOD.fullmatch(texts["method"]):
         raise _MisusedError(400, "method: give a full name, such as /ledger.v1.Ledger/List.")
-    # As it stands in a header, which is where people copy it from.
+    # With what stands before it in a header: operators copy it from there.
     token = re.sub(r"(?i)^(authorization: *)?bearer +", "", texts["token"])
     if token and (texts["organization"] or texts["client"] or texts["scopes"]):
-        raise _MisusedError(400, "token: it says who calls; give it, or organization, client and scopes.")
+        raise _MisusedError(400, "token: it names the caller; give it, or organization, client and scopes.")
     if not all(name == "" or _ID.fullmatch(name) for name in (texts["organization"], texts["client"])):
         raise _MisusedError(400, "organization, client: give the id that a token would have.")
     if len(texts["scopes"]) > _MAX_SCOPES or not all(map(is_scope, texts["scopes"].split())):
@@ -172,7 +172,7 @@ def _question(data: dict[str, Any]) -> Question:
 def _order(data: dict[str, Any]) -> Order:
     verb, name = data.get("verb"), data.get("id")
     if data.keys() != {"verb", "id"} or not isinstance(verb, str) or verb not in _VERBS:
-        raise _MisusedError(400, "verb: give suspend, resume, revoke or reinstate, and the id of whom.")
+        raise _MisusedError(400, "verb: give suspend, resume, revoke or reinstate, and an id.")
     if not isinstance(name, str) or not _ID.fullmatch(name):
         raise _MisusedError(400, "id: give the id of an organization or a client.")
     return Order(_VERBS[verb], name)
@@ -198,4 +198,4 @@ async def _unavailable(_request: Request, _error: UnavailableError) -> Response:
 
 async def _unforeseen(_request: Request, error: Exception) -> Response:
     telemetry.unforeseen("admin", error)
-    return refusal(500, "Something unforeseen happened; the server's log tells where.")
+    return refusal(500, "Something unforeseen happened; see the server's log.")

@@ -1,4 +1,4 @@
-"""What the page asks, of one process or of several workers: the questions, their answers, and what may be ordered."""
+"""What the page asks of one process or of several workers: questions, answers and orders."""
 
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -6,7 +6,7 @@ from authz.errors import ConfigError
 from authz.judge.authorizer import Authorizer
 
 Verb = Literal["suspend", "resume", "revoke", "reinstate"]
-"""The first two are said of an organization, the others of a client."""
+"""The first two concern an organization, the others a client."""
 
 Json = dict[str, Any]
 
@@ -17,11 +17,11 @@ _CONTRARY: dict[Verb, Verb] = {"resume": "suspend", "reinstate": "revoke"}
 
 
 class Order(NamedTuple):
-    """One thing that an operator wants.
+    """An order of the operator.
 
     Args:
         verb: what is to be done.
-        id: to whom.
+        id: the organization or client that it concerns.
 
     """
 
@@ -29,7 +29,7 @@ class Order(NamedTuple):
     id: str
 
     def carry_out(self, authorizer: Authorizer) -> None:
-        """Do it."""
+        """Carry it out."""
         match self.verb:
             case "suspend":
                 authorizer.suspend(self.id)
@@ -42,13 +42,13 @@ class Order(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What is asked to be explained: a method, and who calls it, by a token or by name.
+    """A call to explain: the method and its caller, by a token or by names.
 
     Args:
         method: the full method name.
         token: a compact JWS, or ``""``.
-        organization: who calls, without a token.
-        client: its application.
+        organization: that of the caller, if there is no token.
+        client: that of the caller, if there is no token.
         scopes: what its token would grant.
 
     """
@@ -61,10 +61,10 @@ class Question(NamedTuple):
 
 
 class Source(Protocol):
-    """Whoever decides, as the page sees it; every answer is plain data, and bounded."""
+    """What decides, as the page sees it; every answer is plain data, and bounded."""
 
     async def decisions(self) -> Json:
-        """Return the newest decisions, each with its id, and a cursor that says which were the last."""
+        """Return the newest decisions, each with its id, and a cursor that names the last ones."""
 
     async def overview(self) -> Json:
         """Return totals, organizations, reasons, keys and workers."""
@@ -73,7 +73,7 @@ class Source(Protocol):
         """Return the policy in force, with how often each rule decided."""
 
     async def explain(self, question: Question) -> Json:
-        """Return the verdict on a call that nobody makes, and why; nothing is counted or used up for it."""
+        """Return the verdict on an imagined call, and why; nothing is counted or used up for it."""
 
     async def order(self, order: Order) -> Json:
         """Carry out ``order`` everywhere, and return what holds now.
@@ -85,7 +85,7 @@ class Source(Protocol):
 
 
 class Orders:
-    """What is in force of all that was ordered, so that whoever starts later can be told."""
+    """The orders in force, so that a worker that starts later can be told."""
 
     def __init__(self) -> None:
         self._in_force: dict[Order, None] = {}
@@ -108,5 +108,5 @@ class Orders:
         self._in_force[order] = None
 
     def in_force(self) -> list[Order]:
-        """Return what has to be ordered to get there."""
+        """Return the orders to give to a new worker."""
         return list(self._in_force)

@@ -1,9 +1,9 @@
-"""Who may look at the page, and who may act: checked before anything of a request is read.
+"""Which requests may read the page and which may act: checked before a request body is read.
 
-Browsers are the danger on loopback: any website can have one send requests
-there, and one that rebinds its name can read the answers. So a request must
-name this server as its host, a request that acts must come from the page
-itself, and none is answered to another site's script.
+Browsers are the danger on loopback: any website can make them send requests
+there, and a website that rebinds its name can read the answers. So a request
+must name this server as its host, a request that acts must come from the page
+itself, and no script of another site gets an answer.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from authz.runtime import telemetry
 from authz.runtime.network.urls import is_loopback
 
 FAILURES = 5
-"""How many wrong secrets are answered and logged at once; after that one in :data:`FAILURE_SECONDS`."""
+"""How many wrong secrets are answered and logged at once; after that, one in :data:`FAILURE_SECONDS`."""
 
 FAILURE_SECONDS = 2.0
 
@@ -43,12 +43,12 @@ _HEADERS = (
 )
 
 _SAFE = ("GET", "HEAD")
-# "none" is a person who has typed the address.
+# A browser sends "none" if the user has typed the address.
 _OWN_SITES = ("same-origin", "none")
 
 
 class Guard:
-    """Let through to the application what may come, and see that nothing goes out without its headers.
+    """Pass acceptable requests to the application, and add the security headers to every answer.
 
     Args:
         app: the application.
@@ -79,8 +79,8 @@ class Guard:
             return refusal(403, "Another site may not ask.")
         if method in _SAFE:
             return None
-        # A client that is no browser sends none, and a website cannot keep its browser from sending it.
-        # https is that of a proxy in front, which the page itself came through.
+        # Clients other than browsers send no Origin, and a website cannot keep a browser from sending it.
+        # It is https if the page came through a proxy.
         if headers.get("origin", f"http://{hosts[0]}") not in (f"http://{hosts[0]}", f"https://{hosts[0]}"):
             return refusal(403, "Another site may not ask.")
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -96,10 +96,10 @@ class Guard:
 
 
 class Secret:
-    """The secret of whoever may act, and how often it was guessed.
+    """The secret of the operators who may act, and a bound on guessing it.
 
     Args:
-        secret: what must be shown; empty if nobody may act.
+        secret: what an operator must show; empty if actions are off.
         monotonic: the clock, in seconds.
 
     """
@@ -107,26 +107,26 @@ class Secret:
     def __init__(self, secret: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._digest = _digest(secret) if secret else None
         self._now = monotonic
-        # When what was guessed wrongly so far is forgiven.
+        # When all wrong guesses so far are forgiven.
         self._forgiven = 0.0
 
     @property
     def is_set(self) -> bool:
-        """Whether anybody may act."""
+        """Whether actions are on."""
         return self._digest is not None
 
-    def check(self, request: Request) -> Response | None:
-        """Return how ``request`` is refused, or ``None`` if it shows the secret."""
+    def refuse(self, request: Request) -> Response | None:
+        """Return the refusal of ``request``, or ``None`` if it shows the secret."""
         if self._digest is None:
             return refusal(403, "Actions are off: set AUTHZ_ADMIN_SECRET, or --admin-secret-file, and start again.")
         shown = request.headers.get("authorization")
         if shown is None:
-            # Nobody has guessed yet.
+            # No secret is no wrong guess.
             return _unauthorized("Show the admin secret: Authorization: Bearer …")
         scheme, _, secret = shown.partition(" ")
-        # First of all: one who guesses must not lock out the operator. Guessing stays hopeless all the same, by the
-        # length of the secret: of 16 random characters there are 10**28, and this port hears a hundred requests a
-        # second. The pause between answers bounds what is logged.
+        # Before the count of guesses: guessing must not lock out the operator. It is hopeless all the same: there are
+        # 10**28 secrets of 16 random characters, and this port handles a hundred requests a second. The pause between
+        # answers bounds what is logged.
         if scheme.lower() == "bearer" and hmac.compare_digest(_digest(secret), self._digest):
             return None
         now = self._now()
@@ -140,12 +140,12 @@ class Secret:
 
 
 def answer(data: object, status: int = 200) -> Response:
-    """Return ``data`` as JSON; in ASCII, for what a caller chose need not be Unicode."""
+    """Return ``data`` as JSON; in ASCII, because texts that a caller chose may be invalid Unicode."""
     return written(json.dumps(data, separators=(",", ":")).encode(), status)
 
 
 def written(text: bytes, status: int = 200) -> Response:
-    """Return an answer that is JSON already."""
+    """Return ``text``, which is JSON already, as an answer."""
     return Response(text, status, media_type="application/json")
 
 

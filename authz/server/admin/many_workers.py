@@ -1,4 +1,4 @@
-"""What several workers together have to tell the page; the supervisor asks all of them and adds up."""
+"""What several workers together tell the page: the supervisor asks all of them, and adds up their answers."""
 
 import asyncio
 import contextlib
@@ -19,10 +19,10 @@ class Workers:
     """Several workers as one :class:`authz.server.admin.backend.Source`.
 
     An asynchronous context manager, which ends all links.
-    Workers that do not answer in time are left out of an answer, and its ``silent`` says how many.
+    Workers that do not answer in time are left out; ``silent`` in the answer says how many.
 
     Args:
-        patience: seconds that an answer of a worker may take.
+        patience: seconds that the answer of a worker may take.
 
     """
 
@@ -40,11 +40,11 @@ class Workers:
 
     @contextlib.asynccontextmanager
     async def link(self, number: int) -> AsyncIterator[tuple[socket.socket, WorkerLink]]:
-        """Yield the socket that a worker which is about to start must get, and our end of the link."""
+        """Yield the socket for a worker that is about to start, and the supervisor's end of the link."""
         ours, its = socket.socketpair()
         with its:
             link = await link_to_worker(number, ours, self._forget, patience=self._patience)
-            # Without a pause in between: what is ordered from now on is told to this one, too.
+            # Without an await in between: this worker must be told of every later order as well.
             link.tell(self._orders.in_force())
             self._links.append(link)
             yield its, link
@@ -66,7 +66,7 @@ class Workers:
             "pace": _pace(answers),
             "reasons": _by_name("reason", (each for answer in answers for each in answer["reasons"])),
             "organizations": _organizations(answers),
-            # Of whoever knows most: one that is starting may not have heard yet.
+            # From the worker that knows most: one that is starting may not have been told yet.
             "suspended": max((answer["suspended"] for answer in answers), key=len, default=[]),
             "revoked": max((answer["revoked"] for answer in answers), key=len, default=[]),
             "workers": sorted((each for answer in answers for each in answer["workers"]), key=_number),
@@ -81,7 +81,7 @@ class Workers:
         described = answers[0]
         if described["policy"] is None:
             return described
-        # While they are replaced one by one there may be two policies; those of another name are not added up.
+        # While workers are replaced one by one there may be two policies: only those of one name are added up.
         alike = [answer for answer in answers if answer["policy"] == described["policy"]]
         hits: dict[tuple[str, str], list[Json]] = {}
         for answer in alike:
@@ -92,7 +92,7 @@ class Workers:
 
     async def explain(self, question: Question) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
-        # They all know the same; this process reads no token.
+        # Any worker can answer; this process reads no token.
         for link in self._ready():
             answer = await link.ask("explain", question)
             if answer is not None:
@@ -102,7 +102,7 @@ class Workers:
     async def order(self, order: Order) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
         self._orders.note(order)
-        # Of all, also those that are only starting.
+        # All workers, including those that are starting.
         answers, silent = await _answers(self._links, "order", order)
         by_policy = any(answer["by_policy"] for answer in answers)
         return {"by_policy": by_policy, "workers": len(answers), "pending": silent}
@@ -119,7 +119,7 @@ class Workers:
 
 
 async def _answers(links: list[WorkerLink], what: str, *arguments: Any) -> tuple[list[Json], int]:
-    """Return the answers of ``links``, and how many gave none."""
+    """Return the answers of the workers, and how many gave none."""
     answers = await asyncio.gather(*(link.ask(what, *arguments) for link in links))
     given = [answer for answer in answers if answer is not None]
     return given, len(answers) - len(given)
@@ -143,7 +143,7 @@ def _pace(answers: Iterable[Json]) -> list[tuple[int, int, int]]:
 
 
 def _by_name(name: str, tallies: Iterable[Json]) -> list[Json]:
-    """Return tallies with those of one name added up, and the rest as it was in the newest."""
+    """Return tallies with the counts of one name added up, and other fields as in the newest."""
     total: dict[str, Json] = {}
     for tally in sorted(tallies, key=lambda tally: float(tally["last"])):
         before = total.get(tally[name])
@@ -165,7 +165,7 @@ def _organizations(answers: Iterable[Json]) -> list[Json]:
             **{verdict: before[verdict] + each[verdict] for verdict in verdicts},
             "last": max(before["last"], each["last"]),
             "clients": _sum((before["clients"], each["clients"])),
-            # Each knows what it has asked the directory about.
+            # Each worker knows the organizations for which it has asked the directory.
             "known": {**before["known"], **each["known"]},
         }
     newest = sorted(total.values(), key=lambda each: float(each["last"]), reverse=True)

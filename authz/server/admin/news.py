@@ -1,4 +1,4 @@
-"""The newest decisions as JSON: written once for all who look, and given to each as far as it has not seen them."""
+"""The newest decisions as JSON: written once for all pages, and given to each as far as it has not seen them."""
 
 from collections.abc import Iterator
 
@@ -12,8 +12,8 @@ class News:
     """The decisions of one moment.
 
     Args:
-        told: what :meth:`authz.server.admin.backend.Source.decisions` has told. It is written in slices, so this is
-            for a thread that does not decide.
+        told: an answer of :meth:`authz.server.admin.backend.Source.decisions`. It is written in slices, so call this
+            on a thread that does not decide.
 
     """
 
@@ -23,10 +23,10 @@ class News:
         self._written = [(*_position(one["id"]), text_of(one)) for one in in_slices(told["decisions"])]
 
     def after(self, cursor: str) -> bytes:
-        """Return the decisions after ``cursor`` as JSON, with the next cursor, and how many more there were.
+        """Return the decisions after ``cursor`` as JSON, with the next cursor, and how many were missed.
 
         Args:
-            cursor: what came with an earlier answer. Of a process that it does not name, everything that is told.
+            cursor: from an earlier answer. All decisions of a process that it does not name are returned.
 
         """
         seen = dict(_positions(cursor))
@@ -45,8 +45,8 @@ def _positions(cursor: str) -> Iterator[tuple[str, int]]:
 
 
 def _position(text: str) -> tuple[str, int]:
-    """Return which process, and how many decisions it had made; -1 if that makes no sense."""
+    """Return the process, and how many decisions it had made; -1 if ``text`` is no position."""
     origin, _, number = text.partition("-")
-    # More digits than that is no number of ours, and would take long to read.
+    # A longer number is none of ours, and would take long to read.
     is_number = number.isascii() and number.isdecimal() and len(number) <= _MOST_DIGITS
     return origin, int(number) if is_number else -1

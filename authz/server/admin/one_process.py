@@ -1,4 +1,4 @@
-"""What this very process has to tell the page."""
+"""What this process tells the page, as the only one or as one of several workers."""
 
 import asyncio
 import heapq
@@ -28,7 +28,7 @@ class OwnProcess:
     Args:
         authorizer: the judge.
         activity: its observer.
-        worker: which of several workers this is.
+        worker: the number of this process, if it is one of several workers.
 
     """
 
@@ -90,7 +90,7 @@ class OwnProcess:
     def _policy(self) -> Json:
         since, hits = self._activity.hits()
         policy = self._authorizer.policy
-        # Ten thousand organizations are looked through once, not once a look.
+        # Going through ten thousand organizations takes long, so it is done once for each policy.
         if self._described[0] is not policy:
             self._described = policy, _described(policy)
         described = self._described[1]
@@ -100,7 +100,7 @@ class OwnProcess:
         return {**described, "since": since, "rules": rules}
 
     def _known(self, org_id: str) -> dict[str, str]:
-        """Return what an organization is called, without asking anybody."""
+        """Return what is known of an organization, without asking the directory."""
         policy, directory = self._authorizer.policy, self._authorizer.directory_of(org_id)
         listed = STRANGER if policy is None else policy.organization(org_id)
         known = None if directory is None else directory.recall(org_id)
@@ -108,7 +108,7 @@ class OwnProcess:
 
 
 class _Names:
-    """The first of many names, looked for anew only where there are others."""
+    """The first of many names, found again only after the names have changed."""
 
     def __init__(self) -> None:
         self._names: frozenset[str] = frozenset()
@@ -126,7 +126,7 @@ def _keys(health: KeySetHealth) -> dict[str, Any]:
         "keys": health.keys,
         "kids": [kid or "" for kid in health.kids],
         "age": health.age,
-        # JSON knows no infinity.
+        # JSON has no infinity.
         "lasts": health.lasts if math.isfinite(health.lasts) else None,
         "error": health.error,
         "error_means": meaning(health.error),

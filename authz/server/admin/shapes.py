@@ -1,4 +1,4 @@
-"""What an answer of a worker looks like: one of another shape is none, for a worker may be broken."""
+"""The shapes of the answers of a worker: an answer of another shape is dropped, because a worker may be broken."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ _POLICY = {
 
 
 def makes_sense(what: str, answer: Json) -> bool:
-    """Say whether ``answer`` has the shape of one to the question ``what``."""
+    """Return whether ``answer`` has the shape of an answer to the question ``what``."""
     if not _fits(answer, _SHAPES[what]):
         return False
     if what == "overview":

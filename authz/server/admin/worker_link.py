@@ -1,11 +1,11 @@
 """What the supervisor and a worker tell each other for the page: lines of JSON over a pair of sockets.
 
-Not the link that :mod:`authz.server.workers.worker` has: answers are long, and whoever
-decides must not wait for a supervisor that does not read. Nobody else can
-connect to a pair of sockets, so there is nothing to guard.
+A second link beside that of :mod:`authz.server.workers.worker`: answers are long,
+and a worker that decides must not wait for a supervisor that does not read.
+No other process can connect to a pair of sockets, so the link needs no secret.
 
-The first line is what is in force. The worker obeys it before it listens: one
-that is started again must not let in whom its predecessor kept out.
+The first line has the orders in force. The worker carries them out before it
+listens: it must refuse every caller that its predecessor refused.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from authz.server.admin.slices import encoded
 
 _MAX_LINE = 8 * 1024 * 1024
 _MAX_UNREAD = 64 * 1024
-# Questions that a worker has read and not answered; orders apart, it is asked no more.
+# Questions without an answer; a worker that has so many gets no further ones, only orders.
 _MAX_UNANSWERED = 100
-# How long one that has closed its link, as it does at its end, may live on.
+# How long a worker may live on after it has closed its link, as it does at its end.
 _END_SECONDS = 5.0
-# Said by a worker that has obeyed; no question has this number.
+# The first message of a worker that has carried out the orders; no question has this number.
 _READY: Json = {"number": -1, "answer": None}
 
 
@@ -37,15 +37,15 @@ class WorkerLink:
     """The supervisor's end.
 
     Args:
-        number: which worker it leads to.
-        reader: what it says.
-        writer: what it is told.
-        closed: is called when it has ended.
+        number: the number of the worker.
+        reader: where its messages come from.
+        writer: where questions and orders go.
+        closed: is called when the link has ended.
         patience: seconds that an answer may take.
 
     Attributes:
-        is_ready: whether it has obeyed what was in force, and answers.
-        is_broken: whether it has said what makes no sense, which ends the link.
+        is_ready: whether the worker has carried out the orders in force, and answers.
+        is_broken: whether it has sent what is not understood, which ends the link.
 
     """
 
@@ -63,18 +63,18 @@ class WorkerLink:
         self._reader, self._writer, self._closed = reader, writer, closed
         self._patience = patience
         self._numbers = itertools.count()
-        # By the number of the question; none where the page does not wait for the answer any more.
+        # By the number of the question; ``None`` if the page does not wait for the answer any more.
         self._asked: dict[int, asyncio.Future[Json | None] | None] = {}
         self._listening = asyncio.create_task(self._listen())
 
     def tell(self, orders: list[Order]) -> None:
-        """Tell it what is in force; the first thing that it hears."""
+        """Tell the worker the orders in force; this is the first message."""
         self._write({"orders": orders})
 
     async def ask(self, what: str, *arguments: Any) -> Json | None:
-        """Return its answer, or ``None`` if it gives none in time; it will still hear what it was asked."""
+        """Return its answer, or ``None`` if none comes in time; an order still reaches the worker then."""
         if not self.is_ready:
-            # It loads for a second or two, for which nobody has to wait.
+            # It loads for a second or two; the page does not wait for that.
             self._question(what, arguments)
             return None
         if what != "order" and self._is_behind():
@@ -112,7 +112,7 @@ class WorkerLink:
         _write(self._writer, line)
 
     def _is_behind(self) -> bool:
-        # It is stopped, or hangs, and questions that it never answers must not pile up.
+        # It is stopped or hangs: questions that it never answers must not pile up.
         unread = self._writer.transport.get_write_buffer_size()
         return unread > _MAX_UNREAD or len(self._asked) >= _MAX_UNANSWERED
 
@@ -122,7 +122,7 @@ class WorkerLink:
                 async for line in self._reader:
                     self._hear(line)
         except (ValueError, RecursionError):
-            # Nothing that it says can be believed any more, nor that it obeys.
+            # None of its messages can be believed any more, nor that it carries out orders.
             self.is_broken = True
             telemetry.event(telemetry.ERROR, "worker_unintelligible", worker=self.number)
         finally:
@@ -131,7 +131,7 @@ class WorkerLink:
                     answer.set_exception(ConnectionResetError())
             self._asked.clear()
             self._closed(self)
-            # What it has not read has no reader any more.
+            # The worker will not read what is still unsent.
             self._writer.transport.abort()
 
     def _hear(self, line: bytes) -> None:
@@ -163,14 +163,14 @@ async def link_to_worker(
 
 @contextlib.asynccontextmanager
 async def answering_supervisor(its: socket.socket, source: Source) -> AsyncIterator[None]:
-    """Obey what is in force, then answer the supervisor until the end of the block.
+    """Carry out the orders in force, then answer the supervisor until the end of the block.
 
     Args:
         its: the worker's socket of the pair.
-        source: what obeys and answers.
+        source: carries out orders, and answers.
 
     Raises:
-        ConnectionError: the supervisor is no more, so nobody can say what is in force.
+        ConnectionError: the supervisor has ended, so the orders in force are unknown.
 
     """
     reader, writer = await asyncio.open_unix_connection(sock=its, limit=_MAX_LINE)
@@ -198,22 +198,22 @@ async def _answer_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
             asked, answer = json.loads(line), None
             try:
                 answer = await _answer(source, asked["what"], asked["arguments"])
-            except Exception as error:  # noqa: BLE001 - the next question may fare better
+            except Exception as error:  # noqa: BLE001 - the next question may succeed
                 telemetry.unforeseen("admin", error)
-            # On another thread, for it may be long.
+            # On another thread: the answer may be long.
             said = await asyncio.to_thread(_answer_line, asked["number"], answer)
             if len(said) > _MAX_LINE:
-                # It would end the link, and with that this worker.
+                # Too long a line would end the link, and so this worker.
                 said = _line({"number": asked["number"], "answer": None})
             writer.write(said)
             await writer.drain()
-    # Whom no order can reach any more must not go on: its successor will hear what is in force.
+    # A worker that no order can reach must not go on: its successor will be told the orders in force.
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
-    # What was not written yet is for nobody any more.
+    # The supervisor has ended, and no longer reads.
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
 

@@ -1,4 +1,4 @@
-"""Where the admin page is served: by the one process, or by the supervisor of several workers."""
+"""Serving the admin page: the single process does it, or the supervisor of several workers."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -12,8 +12,8 @@ from authz.settings.settings import Settings
 _ANY_HOST = ("", "0.0.0.0", "::")  # noqa: S104 - what is compared
 
 
-def check(settings: Settings) -> None:
-    """Check all that concerns the page, as far as can be done without binding it.
+def check_admin_settings(settings: Settings) -> None:
+    """Check all settings of the page, as far as possible without binding its address.
 
     Raises:
         ConfigError: a setting cannot work.
@@ -34,21 +34,21 @@ def check(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(settings: Settings, source: Source) -> AsyncIterator[None]:
-    """Serve the page until the end of the block; do nothing where there is to be none.
+    """Serve the page until the end of the block, if the settings ask for one.
 
     Args:
         settings: the settings.
-        source: whoever decides.
+        source: what the page asks: this process, or its workers.
 
     Raises:
         ConfigError: a setting cannot work, or the address cannot be bound.
 
     """
-    # Late: it takes a while to load, and not everybody wants it.
+    # Imported late: they take a while to load, and most servers have no page.
     from authz.server.admin.app import admin_app  # noqa: PLC0415
     from authz.server.operations import web  # noqa: PLC0415
 
-    check(settings)
+    check_admin_settings(settings)
     if settings.admin is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What ``authz serve`` says of itself when it starts: to a person on a terminal, else to whoever reads the log."""
+"""What ``authz serve`` says when it starts: a table on a terminal, or else an event in the log."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ _NO_POLICY = "none: every good token may call everything"
 
 
 def announce(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
-    """Say where the server listens, by which policy it decides, and with which settings, secrets masked.
+    """Tell where the server listens, its policy and its settings, with secrets masked.
 
     Args:
         settings: the settings.
-        policy: that of :func:`authz.judge.configured.policy_in_force`; the lack of one is a warning.
-        addresses: where it listens.
-        keys: how each issuer's keys are.
+        policy: the result of :func:`authz.judge.configured.policy_in_force`; if it is empty, that is a warning.
+        addresses: where the server listens.
+        keys: the state of each issuer's keys.
 
     """
     facts: dict[str, Any] = {
@@ -42,7 +42,7 @@ def announce(settings: Settings, policy: str, addresses: Sequence[str], keys: Ma
 
 
 def configuration(settings: Settings, policy: str) -> str:
-    """Return all settings in force as text, a line each, secrets masked, and before them the policy in force."""
+    """Return as text the policy in force, then all settings, a line each, with secrets masked."""
     decides = f"policy in force: {policy}" if policy else f"warning: policy in force: {_NO_POLICY}"
     lines = [f"  {name}: {_text(value)}" for name, value in settings.masked().items()]
     listed = settings.listed()
@@ -53,7 +53,7 @@ def configuration(settings: Settings, policy: str) -> str:
 def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
     defaults = type(settings).model_construct().masked()
     chosen = {name: value for name, value in settings.masked().items() if value != defaults[name]}
-    # All that has a line of its own already.
+    # Without those that have a line of their own.
     rows = {name: _text(value) for name, value in chosen.items() if name not in {"listen", "engine"}}
     rows["policy"] = policy or _NO_POLICY
     if settings.admin is not None:
@@ -62,7 +62,7 @@ def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapp
     if keys:
         rows["keys"] = "; ".join(map(_words, keys.values()))
     for name, value in {"listening on": ", ".join(addresses), "engine": settings.engine, **rows}.items():
-        # Text, for a value is no markup.
+        # As Text, because a value may look like markup.
         style = "bold red" if value == _NO_POLICY else ""
         table.add_row(Text(name, style="dim"), Text(printable(value), style=style))
     Console(stderr=True).print(Text("authz serve", style="bold"), table)

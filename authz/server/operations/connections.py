@@ -1,8 +1,8 @@
-"""Who may be connected to a port for operators, and whose turn it is: few connections, and a bounded pace.
+"""Bounds on a port for operators: few connections at a time, and a bounded pace of requests.
 
-The port is in the event loop of the server itself, so what it costs is bounded whatever comes: for each connection
-that is one too many the one that is least needed is ended, and a hundred requests a second are listened to, in the
-order in which their connections came.
+The port is served in the event loop that decides, so its cost is bounded whatever clients do: each connection that
+is one too many ends the least needed one, and a hundred requests a second are handled, in the order in which their
+connections asked.
 """
 
 import asyncio
@@ -10,47 +10,47 @@ from collections import Counter, deque
 from typing import Protocol
 
 MAX_CONNECTIONS = 64
-"""Of orchestrators, scrapers and pages; each takes a file descriptor, of which the calls need some."""
+"""Of orchestrators, scrapers and pages; each takes a file descriptor, and the calls need those, too."""
 
 MAX_PER_PEER = 16
-"""Of one address. All that comes through one proxy or from this machine shares an address, and so this room."""
+"""Of one address. All clients behind one proxy, or on this machine, share an address and so this bound."""
 
 TURNS_PER_SECOND = 100
-"""How many requests are listened to, all connections together: half a millisecond of the loop each time."""
+"""How many requests of all connections are handled; each takes half a millisecond of the event loop."""
 
 BURST_OF_TURNS = 8
 
 
 class Connection(Protocol):
-    """One connection, as it is judged here."""
+    """What is asked of a connection here."""
 
     peer: str
 
     @property
     def is_busy(self) -> bool:
-        """Whether it has asked, and is being answered."""
+        """Whether a request of it is being answered."""
 
     def abort(self) -> None:
         """End it at once."""
 
     def go_on(self) -> None:
-        """Listen to what it has sent."""
+        """Handle what it has sent."""
 
 
 class Room:
-    """The connections there are.
+    """The open connections.
 
-    Every new connection is let in. Where there are too many of its address, the oldest of these that is idle makes
-    room; where there are too many of all, the oldest idle one of the address that has most. One that has sent half a
-    request, or does not read its answer, is idle.
+    Every new connection is let in. If there are too many of its address, the oldest idle one of these makes room; if
+    there are too many in all, the oldest idle one of the address that has most. A connection that has sent half a
+    request, or does not read its answer, counts as idle.
     """
 
     def __init__(self) -> None:
-        # Those that have been idle for longest come first.
+        # In the order in which they became idle.
         self._connections: dict[Connection, None] = {}
 
     def enter(self, connection: Connection) -> None:
-        """Let one in."""
+        """Let a new connection in."""
         of_peer = [other for other in self._connections if other.peer == connection.peer]
         if len(of_peer) >= MAX_PER_PEER:
             self._end_one_of(of_peer)
@@ -60,13 +60,13 @@ class Room:
         self._connections[connection] = None
 
     def answered(self, connection: Connection) -> None:
-        """Note that one has got its answer, and is idle from now on."""
+        """Note that a connection has had its answer, and is idle from now on."""
         if connection in self._connections:
             self.leave(connection)
             self._connections[connection] = None
 
     def leave(self, connection: Connection) -> None:
-        """Forget one that has ended."""
+        """Forget a connection that has ended."""
         self._connections.pop(connection, None)
 
     def _end_one_of(self, connections: list[Connection]) -> None:
@@ -76,7 +76,7 @@ class Room:
 
 
 class Turns:
-    """Whose turn it is: first come, first served, and so many in a second."""
+    """Turns in the order of the requests, so many a second."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -85,7 +85,7 @@ class Turns:
         self._next: asyncio.TimerHandle | None = None
 
     def take(self, connection: Connection) -> bool:
-        """Say whether it is this one's turn; if not, it will be told to go on."""
+        """Return whether it is this connection's turn; if not, it will be told to go on."""
         if connection in self._waiting:
             return False
         if not self._waiting and self._has_one():
@@ -95,7 +95,7 @@ class Turns:
         return False
 
     def forget(self, connection: Connection) -> None:
-        """Give the place of one that has ended to the next."""
+        """Drop the turn of a connection that has ended."""
         if connection in self._waiting:
             self._waiting.remove(connection)
 

@@ -1,6 +1,6 @@
-"""What Prometheus can know of an authorization server.
+"""The figures of an authorization server for Prometheus.
 
-Every label comes from the configuration or from a closed set: nothing that a caller chooses becomes one.
+Every label value comes from the configuration or from a closed set, none from a caller.
 """
 
 import asyncio
@@ -26,27 +26,27 @@ from authz.issuer.keys import KeySetHealth
 from authz.judge.authorizer import Authorizer
 from authz.judge.reload import Reloader
 
-# Names the folder where workers leave their figures; prometheus-client reads it.
+# Names the folder where workers write their figures; prometheus-client reads this variable.
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
-# Of several workers: the highest or the lowest figure, or the sum; "live", for the dead do not count.
+# Of several workers: the highest or the lowest figure, or the sum; "live" leaves out workers that have ended.
 GaugeMode = Literal["livemax", "livemin", "livesum"]
 
-# How old the figures of a worker are at the most; those of one process are read when somebody asks.
+# How old the figures of a worker are at most; those of a single process are read when Prometheus asks.
 _REFRESH_SECONDS = 1.0
 
-# From a token that is remembered (50 µs) to one that waits for keys as long as anything does (5 s).
+# From a remembered token (50 µs) to one that waits for keys for the longest time allowed (5 s).
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class Metrics:
-    """Count decisions, and read whatever else is known when somebody asks; an observer of the authorizer.
+    """Count decisions as an observer of the authorizer, and read all other figures when Prometheus asks.
 
     Args:
-        engine: what speaks gRPC.
-        dropped: says how many lines the decision log has dropped so far, if there is one.
-        worker: which of several workers this process is. Its figures are then in files, of which
-            :class:`SharedMetrics` makes one answer.
+        engine: the name of the engine, for the label.
+        dropped: returns how many lines the decision log has dropped so far, if there is one.
+        worker: the number of this process, if it is one of several workers. Its figures are then in files, which
+            :class:`SharedMetrics` adds up.
 
     """
 
@@ -58,7 +58,7 @@ class Metrics:
         worker: int | None = None,
     ) -> None:
         if worker is not None:
-            # By number, not by process: so a successor counts on, and the files of the dead do not pile up.
+            # By number, not by process id: so a successor counts on, and files of ended workers do not pile up.
             values.ValueClass = values.MultiProcessValue(lambda: worker)
         disable_created_metrics()
         self._dropped = dropped
@@ -111,7 +111,7 @@ class Metrics:
         """Count one decision."""
         refusal = decision.refusal
         what = decision.verdict, "" if refusal is None else refusal.reason, decision.evidence.source
-        # Told to the counters when somebody asks: one number now costs a third of two counters.
+        # One number now costs a third of two counters; the counters are brought up to date when Prometheus asks.
         with self._lock:
             self._tally[what] += 1
         self._seconds.observe(decision.seconds)
@@ -125,7 +125,7 @@ class Metrics:
             authorizer: the judge.
             is_ready: whether checks can be decided.
             pending: how many checks wait.
-            reloader: what follows the files of policies, if there are any.
+            reloader: reloads the policies, if they come from files.
 
         """
         with self._refreshing:
@@ -172,7 +172,7 @@ class Metrics:
         self._tell_failures("keys", issuer, health.causes)
 
     def _tell_failures(self, what: str, source: str, causes: Mapping[str, int]) -> None:
-        # A copy: requests fail on a thread of their own.
+        # A copy: another thread counts failures meanwhile.
         for cause, total in dict(causes).items():
             self._count_up(self._failures.labels(what, cause), total, "failures", what, source, cause)
 
@@ -194,7 +194,7 @@ class Metrics:
             self._count_up(self._reloads.labels(result), reloader.results[result], "reloads", result)
 
     def _count_up(self, counter: Counter, total: int, *source: str) -> None:
-        """Add to ``counter`` what has come since ``source`` was read last."""
+        """Add to ``counter`` by how much ``total`` has grown since it was read last from ``source``."""
         counter.inc(total - self._counted[source])
         self._counted[source] = total
 
@@ -224,14 +224,14 @@ class _Workers(Collector):
         self._running, self._restarts, self._hangs = running, restarts, hangs
 
     def collect(self) -> Iterator[Metric]:
-        """Tell how many workers run, how many were started because another had died, and how many hung."""
+        """Yield how many workers run, how many were started because another had died, and how many hung."""
         yield GaugeMetricFamily("authz_workers", "Workers that run.", value=self._running)
         yield CounterMetricFamily("authz_worker_restarts", "Workers started after a death.", value=self._restarts)
         yield CounterMetricFamily("authz_worker_hangs", "Workers ended as they hung.", value=self._hangs)
 
 
 class SharedMetrics:
-    """The figures of several workers, added up; a context manager that owns the folder of their files.
+    """The figures of all workers, added up; a context manager that owns the folder of their files.
 
     Raises:
         ConfigError: no folder for temporary files can be written to.
@@ -249,11 +249,11 @@ class SharedMetrics:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a worker must find in its environment."""
+        """The environment variables that workers need."""
         return {_FOLDER_VARIABLE: self._folder.name}
 
     def ended(self, worker: int) -> None:
-        """Note that a worker has ended: it has no state any more, but what it has counted stays."""
+        """Note that a worker has ended: its state is dropped, and what it has counted stays."""
         mark_process_dead(worker, self._folder.name)
 
     def text(self, *, running: int, restarts: int, hangs: int) -> bytes:
@@ -262,7 +262,7 @@ class SharedMetrics:
         Args:
             running: how many workers there are.
             restarts: how many have been started because another had died.
-            hangs: how many were ended because they showed no sign of life.
+            hangs: how many were killed because they gave no sign of life.
 
         """
         registry = CollectorRegistry()

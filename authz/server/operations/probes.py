@@ -1,4 +1,4 @@
-"""What operators ask by HTTP: ``/healthz``, ``/readyz`` and ``/metrics``, in the event loop of the server itself."""
+"""The HTTP endpoints for operators: ``/healthz``, ``/readyz`` and ``/metrics``, in the event loop of the server."""
 
 import asyncio
 import contextlib
@@ -26,11 +26,11 @@ def answering(
 
     Args:
         address: ``HOST:PORT``; port 0 is any free one.
-        unready: says why checks cannot be decided, as :attr:`authz.server.serving.health.Health.reason` does.
+        unready: returns why checks cannot be decided, as :attr:`authz.server.serving.health.Health.reason` does.
         metrics: returns what ``/metrics`` answers; called on a thread, at most once a second.
-        is_stale: says whether the last reload of a policy failed, which changes what is said and not the status:
-            the policy before it is in force.
-        is_hung: says whether a thread that decides has not got on for too long.
+        is_stale: returns whether the last reload of a policy failed. That changes the text and not the status, because
+            the previous policy is in force.
+        is_hung: returns whether a thread that decides has stood still for too long.
 
     Raises:
         ConfigError: the address cannot be bound.
@@ -51,7 +51,7 @@ def app(
         return {**state, "policy": "last reload failed"} if is_stale() else state
 
     async def healthz(_request: Request) -> Response:
-        # It needs the event loop, which can hang like any other thread that decides.
+        # No answer at all means that the event loop hangs; this tells of the other threads.
         if is_hung():
             return JSONResponse(state(alive=False), status_code=503)
         return JSONResponse(state(alive=True))
@@ -64,7 +64,7 @@ def app(
             return JSONResponse(state(ready=False, **why), status_code=503)
         return JSONResponse(state(ready=True))
 
-    # It takes milliseconds, in which no call would be decided.
+    # On a thread: it takes milliseconds, in which the event loop would decide no call.
     written = Coalesced(lambda: asyncio.to_thread(metrics))
 
     async def figures(_request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""HTTP in the event loop of the server itself, for operators; partners and their calls never come this way."""
+"""HTTP for operators, in the event loop of the server itself; the callers of the API never use it."""
 
 import asyncio
 import contextlib
@@ -30,11 +30,11 @@ async def serving(
     """Serve ``app`` until the end of the block; yield the address in force.
 
     Args:
-        app: what answers.
+        app: the application.
         address: ``HOST:PORT``; port 0 is any free one.
         setting: what to call the address in an error.
         event: what to call it in the log.
-        connection_seconds: how long a connection lasts at the most; a request that is being answered has as long again.
+        connection_seconds: how long a connection lasts at most; a request that is being answered has as long again.
 
     Raises:
         ConfigError: the address cannot be bound.
@@ -54,7 +54,7 @@ async def serving(
 
 
 class _Connection(H11Protocol):
-    """A connection that ends: uvicorn waits for ever for a request that does not come, or comes in drops."""
+    """A connection with a time limit: uvicorn waits for ever for a request that does not come, or comes in drops."""
 
     def __init__(self, seconds: float, room: Room, turns: Turns, **more: Any) -> None:
         super().__init__(**more)
@@ -62,7 +62,7 @@ class _Connection(H11Protocol):
         self.peer = ""
         self._ends = (
             self.loop.call_later(seconds, self.shutdown),
-            # Whoever does not read his answer, or does not send all that he has announced.
+            # For a client that does not read its answer, or does not send all that it has announced.
             self.loop.call_later(2 * seconds, self.abort),
         )
 
@@ -83,7 +83,7 @@ class _Connection(H11Protocol):
             super().handle_events()
 
     def handle_events(self) -> None:
-        """Listen to what was sent when it is this connection's turn, and to no more of it before that."""
+        """Handle what was sent if it is this connection's turn, and else stop reading until then."""
         if self._turns.take(self):
             super().handle_events()
         else:
@@ -115,10 +115,10 @@ class _Server(uvicorn.Server):
             lifespan="off",
             access_log=False,
             log_config=None,
-            # It warns of every request that does not parse, which anybody can send.
+            # uvicorn warns of every request that cannot be parsed, and any client can send those.
             log_level="critical",
             server_header=False,
-            # What a caller writes into X-Forwarded-For is not believed.
+            # Any client can write an address into X-Forwarded-For.
             proxy_headers=False,
             h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
             timeout_keep_alive=_IDLE_SECONDS,
@@ -127,7 +127,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
 
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
-        # Signals are for the whole process, so not for this to take.
+        # The process handles signals as a whole.
         return contextlib.nullcontext()
 
 
@@ -136,7 +136,7 @@ def _bind(address: str, setting: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     try:
         family, _, _, _, bound = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        # With its protocol named, for only then does asyncio turn Nagle's algorithm off.
+        # With the protocol named: only then does asyncio turn Nagle's algorithm off.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except (OSError, UnicodeError, ValueError):
         raise ConfigError(f"{setting}: {address!a} is not HOST:PORT of this machine, such as 127.0.0.1:9192") from None

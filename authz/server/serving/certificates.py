@@ -19,13 +19,13 @@ _Marks = tuple[tuple[int, int, int], ...]
 class Certificates:
     """The certificate of ``tls:`` addresses, read again whenever its files have changed.
 
-    What cannot be used, because half of it has been written or it does not
-    belong together, is logged once, and the last good certificate stays.
+    Files that cannot be used, because they are half written or do not belong
+    together, are logged once, and the last good certificate stays.
 
     Args:
-        cert_file: PEM, the server's certificate first, then those between it and the authority.
+        cert_file: PEM, the server's certificate first, then the intermediate certificates.
         key_file: PEM, its private key, not encrypted.
-        client_ca_file: PEM, the authorities of clients, which then must show a certificate.
+        client_ca_file: PEM, the authorities of clients, which must then show a certificate.
 
     Raises:
         ConfigError: they cannot be used; the message names the setting.
@@ -41,7 +41,7 @@ class Certificates:
 
     @classmethod
     def configured(cls, cert_file: str | None, key_file: str | None, client_ca_file: str | None) -> Self | None:
-        """Return what the settings ask for, if they ask for anything.
+        """Return the certificates that the settings ask for, or ``None`` if they ask for none.
 
         Raises:
             ConfigError: a part is missing, or cannot be used.
@@ -56,7 +56,7 @@ class Certificates:
         return cls(cert_file, key_file, client_ca_file)
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return what one address is to be bound with; each needs its own, for gRPC asks by address for what is new."""
+        """Return the credentials of one address; each needs its own, because gRPC asks for news by address."""
         with self._lock:
             told, good = self._version, self._good
 
@@ -77,7 +77,7 @@ class Certificates:
         )
 
     def _look(self) -> None:
-        # Before they are read: whoever changes them meanwhile is noticed the next time.
+        # Before the files are read: a change meanwhile is then noticed the next time.
         marks = self._files.marks()
         if marks == self._seen:
             return
@@ -98,7 +98,7 @@ class _Files:
     client_ca_file: str | None
 
     def marks(self) -> _Marks:
-        """Return what tells one version of the files from another, whichever way they are replaced."""
+        """Return marks that differ between versions of the files, in whatever way they are replaced."""
         files = (self.cert_file, self.key_file, self.client_ca_file)
         return tuple(_mark(file) for file in files if file is not None)
 

@@ -24,18 +24,18 @@ from authz.server.serving.reflection import add_reflection
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_QUESTION_BYTES),
-    # Of the algorithms only the first, identity: no Envoy compresses, and a kilobyte may stand for a megabyte.
+    # Only the first algorithm, identity: Envoy does not compress, and a kilobyte could expand to a megabyte.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
     ("grpc.server.max_pending_requests", MAX_QUEUED_CALLS),
     ("grpc.server.max_pending_requests_hard_limit", MAX_QUEUED_CALLS),
-    # Both, for between the two numbers gRPC refuses calls at random.
+    # Both: between the two numbers gRPC refuses calls at random.
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
-    # gRPC ends the connection of an Envoy with connection_keepalive of less than 5 minutes otherwise.
+    # Without it gRPC ends the connection of an Envoy whose connection_keepalive is less than 5 minutes.
     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
 )
 
@@ -45,15 +45,15 @@ class GrpcioEngine:
 
     Args:
         servicer: answers ``Check``.
-        reflection: whether clients may ask what there is (``grpc.reflection.v1alpha``).
+        reflection: whether clients may ask which services there are (``grpc.reflection.v1alpha``).
         reuse_port: whether other processes of this user listen on the same TCP ports.
 
     """
 
     def __init__(self, servicer: AuthorizationServicer, *, reflection: bool = False, reuse_port: bool = False) -> None:
-        # Without it a second server on a port that is taken must fail, not share its calls.
+        # Without reuse_port a second server on the same port must fail, not share its calls.
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", int(reuse_port)), *_OPTIONS])
-        # Bytes in, bytes out: a request that does not parse must be denied, not fail as an RPC.
+        # Bytes in, bytes out: a request that cannot be parsed must be denied, not fail as an RPC.
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(servicer.check)
         # Not add_registered_method_handlers: for aio it does nothing before grpcio 1.77.
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Check": handler}),))
@@ -63,7 +63,7 @@ class GrpcioEngine:
             add_reflection(self._server)
 
     @staticmethod
-    def check(address: Address) -> None:
+    def check_address(address: Address) -> None:
         """See :class:`authz.server.serving.server.Engine`."""
 
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
@@ -95,7 +95,7 @@ class GrpcioEngine:
 
     async def stop(self, grace: float) -> None:
         """See :class:`authz.server.serving.server.Engine`."""
-        # Watchers learn it before connections close.
+        # Watchers are told before connections close.
         self._health.set(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.stop(grace)
 
@@ -103,8 +103,8 @@ class GrpcioEngine:
 class _Health(health_pb2_grpc.HealthServicer):
     """``grpc.health.v1`` for the server and its one service, NOT_SERVING at first.
 
-    Not ``grpc_health.v1.health.aio``, which writes under a lock: one watcher
-    that does not read would freeze the health for all, and the server's end.
+    Not ``grpc_health.v1.health.aio``, which writes under a lock: one watcher that
+    does not read would freeze the health for all, and keep the server from ending.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class _Health(health_pb2_grpc.HealthServicer):
         self._changed = asyncio.Event()
 
     def set(self, status: int) -> None:
-        """Tell ``status`` to whoever asks or watches."""
+        """Answer ``status`` to clients that ask, and tell those that watch."""
         self._status = status
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -128,7 +128,7 @@ class _Health(health_pb2_grpc.HealthServicer):
         while True:
             changed, status = self._changed, self._status_of(request)
             if status is None:
-                # As gRPC's health checking protocol wants it: a service may come to be known later.
+                # As gRPC's health checking protocol has it: the service may be registered later.
                 status = int(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
             if status != told:
                 told = status

@@ -1,4 +1,4 @@
-"""Whether checks can be decided, which needs the issuer's keys: watched all the time, and told on."""
+"""Whether checks can be decided, which needs the issuer's keys: looked at again and again, and passed on."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,11 +16,11 @@ _PAUSE = 1.0
 
 
 class Health:
-    """Know whether checks can be decided.
+    """Whether checks can be decided.
 
     Args:
         authorizer: the judge.
-        pulse: whether the threads that decide get on.
+        pulse: whether the threads that decide stand still.
 
     Attributes:
         reason: why checks cannot be decided: ``starting``, ``stopping``, ``internal``, or the reason of callers who
@@ -35,7 +35,7 @@ class Health:
 
     @property
     def still(self) -> float:
-        """For how many seconds a thread that decides has not got on."""
+        """For how many seconds a thread that decides has stood still."""
         return self._pulse.still
 
     def watch(self, changed: Callable[[str], Awaitable[object]]) -> None:
@@ -50,7 +50,7 @@ class Health:
                 await arun(self._authorizer.verifier.warm_up_flow(timeout=0))
             except UnavailableError as error:
                 pause, cause = error.retry_after, causes.word(error.cause)
-                # Of several issuers one that is down keeps out no caller of another.
+                # One issuer that is down does not affect callers of another.
                 keys = self._authorizer.verifier.health().values()
                 if not any(each.is_ready for each in keys):
                     reason = f"{error.reason}: {cause}" if cause else error.reason
@@ -61,7 +61,7 @@ class Health:
             await asyncio.sleep(pause)
 
     async def end(self) -> None:
-        """Say that there will be no more decisions soon; nobody keeps it any more."""
+        """Say that there will be no more decisions soon; call it after :meth:`keep` has been cancelled."""
         await self._change(STOPPING)
 
     async def _change(self, reason: str) -> None:

@@ -1,8 +1,8 @@
 """The authorization server on ``pygrpc-native``, whose HTTP/2 runs in Rust, outside the GIL: a fifth of the CPU time.
 
 Requests come as bytes, in batches, to one thread for each address, which
-decides what it can at once: mostly everything. A request that must wait, for
-keys or for the issuer's word, is gone on with by the thread that brings them.
+decides most of them at once. A request that must wait, for keys or for the
+issuer's word, is continued by the thread that brings them.
 The library has no TLS, so this engine is for a sidecar: loopback and Unix sockets.
 """
 
@@ -25,9 +25,9 @@ _HEALTH = "/grpc.health.v1.Health"
 _METHODS = ((f"/{SERVICE}/Check", False), (f"{_HEALTH}/Check", False), (f"{_HEALTH}/Watch", True))
 _CHECK, _HEALTH_CHECK, _WATCH = range(3)
 
-# So few that the first of them does not wait long for the last.
+# So few that the first answer does not wait long for the last.
 _BATCH = 16
-# Verdicts need the interpreter, which is one thread at a time; another for HTTP/2 is enough to keep it busy.
+# One thread at a time can decide, because of the GIL; one more for HTTP/2 is enough to keep it busy.
 _IO_THREADS = 1
 _UNKNOWN, _NOT_FOUND = 2, 5
 
@@ -35,16 +35,16 @@ _NOT_SERVING = int(health_pb2.HealthCheckResponse.NOT_SERVING)
 _SERVICE_UNKNOWN = int(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
 _UNTOLD = -1
 
-# How long a watcher without room for a status is left alone, at first and at the most.
+# After how long a watcher whose buffer is full is told again, at first and at most.
 _SOON, _LATER = 0.01, 1.0
 
-# close() forgets answers that are not on the wire yet, and nothing says when they are. A tenth of a second of
-# nothing to do is a hundred times what that takes.
+# close() drops answers that are not on the wire yet, and the library does not say when they are. A tenth of a second
+# without work is a hundred times what that takes.
 _TICK, _QUIET_TICKS = 0.02, 5
 
 _JOIN_SECONDS = 1.0
 
-# A thread with nothing to do shows this often that it lives, which is twice as often as it is looked at.
+# How often a thread without work counts up: twice as often as it is looked at.
 _IDLE_MS = 500
 
 
@@ -52,7 +52,7 @@ class NativeEngine:
     """Serve ``Check`` and ``grpc.health.v1``; see :class:`authz.server.serving.server.Engine`.
 
     Args:
-        servicer: what answers.
+        servicer: answers ``Check``.
         reuse_port: whether other processes of this user listen on the same TCP ports.
 
     """
@@ -65,21 +65,21 @@ class NativeEngine:
         self._lock = threading.Lock()
         self._status = _NOT_SERVING
         self._is_stopping = False
-        # By call, what each has been told last.
+        # The status that each call was told last.
         self._watchers: dict[tuple[NativeGrpcFront, int], int] = {}
         self._reminder: asyncio.TimerHandle | None = None
-        # Those with a batch that is being decided; each is added and taken out by its own thread.
+        # The fronts with a batch that is being decided; each is added and removed by its own thread.
         self._busy: set[NativeGrpcFront] = set()
-        # How often each thread has come by, by its front.
+        # How often the thread of each front has asked for a batch.
         self._rounds: dict[NativeGrpcFront, int] = {}
 
     @property
     def watchers(self) -> int:
-        """How many calls follow the health now."""
+        """How many calls watch the health now."""
         return len(self._watchers)
 
     @staticmethod
-    def check(address: Address) -> None:
+    def check_address(address: Address) -> None:
         """See :class:`authz.server.serving.server.Engine`.
 
         Raises:
@@ -95,7 +95,7 @@ class NativeEngine:
             )
 
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-        """See :class:`authz.server.serving.server.Engine`; without ``credentials``, for there is no TLS.
+        """See :class:`authz.server.serving.server.Engine`; without ``credentials``, because there is no TLS.
 
         Raises:
             ConfigError: an address that other machines can reach, or one that cannot be bound.
@@ -103,7 +103,7 @@ class NativeEngine:
         """
         if credentials is not None:
             raise ConfigError("listen: the native engine has no TLS; use --engine grpcio")
-        self.check(parse("listen", address))
+        self.check_address(parse("listen", address))
         try:
             front = NativeGrpcFront(
                 address,
@@ -123,7 +123,7 @@ class NativeEngine:
         return front.bound_port
 
     def progress(self) -> tuple[int, ...]:
-        """See :class:`authz.server.serving.server.Engine`; a thread that has died makes none."""
+        """See :class:`authz.server.serving.server.Engine`; the counter of a dead thread stands still."""
         return tuple(self._rounds.values())
 
     async def start(self) -> None:
@@ -156,11 +156,11 @@ class NativeEngine:
         for front in self._fronts:
             front.close()
         for thread in self._threads:
-            # Not for ever: the process must end even if a rule does not.
+            # Not for ever: the process must end even if a rule hangs.
             await asyncio.to_thread(thread.join, _JOIN_SECONDS)
 
     async def _finish(self, grace: float) -> None:
-        """Return when there has been nothing to do for a while, or when ``grace`` seconds are over."""
+        """Return when there has been no work for a while, or after ``grace`` seconds."""
         loop = asyncio.get_running_loop()
         end, quiet = loop.time() + grace, 0
         while quiet < _QUIET_TICKS and (left := end - loop.time()) > 0:
@@ -180,12 +180,12 @@ class NativeEngine:
                         self._check(front, call_id, payload or b"", answers)
                     else:
                         self._tell_health(front, call_id, payload or b"", is_watching=method == _WATCH)
-                except BaseException as error:  # noqa: BLE001 - without this thread nobody is answered any more
+                except BaseException as error:  # noqa: BLE001 - this thread must go on: it answers all calls of this address
                     if method == _CHECK:
                         answers.append((call_id, self._servicer.unforeseen(error)))
                     else:
                         front.fail(call_id, _UNKNOWN, "")
-            # Together, so that they leave in one piece: to wake the threads of the library costs as much as a verdict.
+            # All at once: to wake the threads of the library costs as much as a verdict.
             for call_id, answer in answers:
                 front.respond(call_id, answer)
             self._busy.discard(front)
@@ -211,7 +211,7 @@ class NativeEngine:
                 self._watchers[front, call_id] = _UNTOLD
                 self._tell(front, call_id)
             elif is_watching:
-                # As gRPC's health checking protocol wants it: a service may come to be known later.
+                # As gRPC's health checking protocol has it: the service may be registered later.
                 front.stream_try_send(call_id, _health(_SERVICE_UNKNOWN))
             elif is_known:
                 front.respond(call_id, _health(self._status))
@@ -223,7 +223,7 @@ class NativeEngine:
             self._watchers.pop((front, call_id), None)
 
     def _tell_watchers(self, pause: float = _SOON) -> None:
-        """Tell the status to whoever has been told another, later to those who do not read; on the event loop."""
+        """Tell watchers a changed status, and try again later those that do not read; on the event loop."""
         if self._reminder is not None:
             self._reminder.cancel()
             self._reminder = None
@@ -234,7 +234,7 @@ class NativeEngine:
             self._reminder = asyncio.get_running_loop().call_later(pause, self._tell_watchers, next_pause)
 
     def _tell(self, front: NativeGrpcFront, call_id: int) -> bool:
-        """Say whether a watcher need not be told again. Never waits: it may not read for ever."""
+        """Tell one watcher, and return whether that is done. Never waits: a watcher may never read."""
         watcher = front, call_id
         if self._watchers[watcher] == self._status:
             return True

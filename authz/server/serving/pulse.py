@@ -1,22 +1,22 @@
-"""Whether the threads that decide get on: those of an engine that are not the event loop, which says so itself."""
+"""Whether the threads of an engine that decide stand still; the event loop itself gives a sign of life of its own."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 
 BEAT = 1.0
-"""How often they are looked at, in seconds."""
+"""Seconds between two looks."""
 
 
 class Pulse:
-    """Look at the threads of an engine again and again.
+    """Watch the threads of an engine.
 
     Args:
-        progress: returns a number for each thread, another whenever that has gone on, which it does at least once
-            in :data:`BEAT` even if it has nothing to do.
+        progress: returns a counter of each thread. A thread that does not hang changes it at least once in
+            :data:`BEAT`, even if it has nothing to do.
 
     Attributes:
-        still: for how many seconds the slowest of them has not gone on. They are counted by looking, not by a clock:
-            while the whole process was suspended nothing stood still.
+        still: for how many seconds the slowest thread has stood still. They are counted in looks, not by a clock:
+            while the whole process is suspended no thread counts as standing still.
 
     """
 
@@ -29,7 +29,7 @@ class Pulse:
         """Look once."""
         now = list(self._progress())
         if len(now) != len(self._seen):
-            # They have only just been started.
+            # The threads have only just been started.
             self._still = [0] * len(now)
         else:
             self._still = [

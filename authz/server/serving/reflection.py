@@ -1,4 +1,4 @@
-"""Server reflection: what ``grpcurl`` and its like ask before they can call."""
+"""Server reflection, by which ``grpcurl`` and similar tools learn how to call."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def add_reflection(server: grpc.aio.Server) -> None:
 
 
 def _pool() -> DescriptorPool:
-    # A pool of its own: in the default one Envoy's service may be known already, from a package with Envoy's protos.
+    # A pool of its own: a package with Envoy's protos may have registered Envoy's service in the default pool.
     pool = DescriptorPool()
     _add(pool, external_auth_pb2.DESCRIPTOR)
     _add(pool, health_pb2.DESCRIPTOR)
@@ -30,7 +30,7 @@ def _pool() -> DescriptorPool:
         syntax="proto3",
         dependency=[external_auth_pb2.DESCRIPTOR.name],
     )
-    # Under Envoy's name the service takes our messages, which are the same on the wire.
+    # The service has Envoy's name and takes our messages, which are the same on the wire.
     file.service.add(name=name).method.add(
         name="Check",
         input_type=f".{CheckRequest.DESCRIPTOR.full_name}",

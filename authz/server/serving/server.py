@@ -1,4 +1,4 @@
-"""The external authorization server, from its addresses to its end."""
+"""The external authorization server: it binds its addresses, serves, drains and stops."""
 
 import asyncio
 import contextlib
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 EngineName = Literal["grpcio", "native"]
 
 Companion = Callable[[Health], contextlib.AbstractAsyncContextManager[object]]
-"""What runs beside a server, from before it starts until it has stopped."""
+"""Runs beside a server, from before it starts until it has stopped."""
 
 
 class Engine(Protocol):
     """What speaks gRPC: it gives every ``Check`` to a servicer, and answers ``grpc.health.v1``."""
 
     @staticmethod
-    def check(address: Address) -> None:
+    def check_address(address: Address) -> None:
         """Check that this engine can serve ``address``, without binding it.
 
         Raises:
@@ -55,13 +55,13 @@ class Engine(Protocol):
         """Begin to serve, NOT_SERVING at first."""
 
     def progress(self) -> Sequence[int]:
-        """Return how far each thread that decides has come, besides the event loop; see :class:`Pulse`."""
+        """Return a counter of each thread that decides, except the event loop; see :class:`Pulse`."""
 
     async def set_health(self, status: int) -> None:
-        """Tell ``status``, a ``HealthCheckResponse.ServingStatus``, to whoever asks or watches."""
+        """Answer ``status``, a ``HealthCheckResponse.ServingStatus``, to clients that ask, and tell watchers."""
 
     async def stop(self, grace: float) -> None:
-        """Tell watchers, give what runs ``grace`` seconds, and stop."""
+        """Tell watchers, give running calls ``grace`` seconds, and stop."""
 
 
 async def serve(
@@ -79,7 +79,7 @@ async def serve(
     started: Callable[[Sequence[str]], None] = lambda _: None,
     hung_up: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what runs.
+    """Serve until SIGTERM or SIGINT, then finish the running checks.
 
     ``grpc.health.v1`` says SERVING while calls can be decided, which needs the issuer's keys.
 
@@ -89,12 +89,12 @@ async def serve(
         engine: ``grpcio``, or ``native`` for loopback and Unix sockets at a fifth of the CPU time (extra ``native``).
         reuse_port: whether other processes of this user listen on the same TCP ports.
         certificates: of the addresses with TLS.
-        permissions: of the Unix sockets; by default nobody but their owner may connect.
-        reflection: whether clients may ask what services there are; for ``grpcio``.
-        drain: seconds from saying NOT_SERVING to the end, in which everything is still answered, for load balancers
-            to go elsewhere. SIGINT cuts them short.
+        permissions: of the Unix sockets; by default only their owner may connect.
+        reflection: whether clients may ask which services there are; for ``grpcio``.
+        drain: seconds between saying NOT_SERVING and the end, in which every call is still answered, so that load
+            balancers can turn to other servers. SIGINT cuts them short.
         grace: seconds that running checks get at the end.
-        beside: what else runs meanwhile.
+        beside: what runs beside the server.
         started: is called with the addresses in force.
         hung_up: is called at SIGHUP.
 
@@ -102,7 +102,7 @@ async def serve(
         ConfigError: an address cannot be bound, or the engine is not installed.
 
     """
-    addresses = check(listen, engine=engine, certificates=certificates, reflection=reflection)
+    addresses = checked_addresses(listen, engine=engine, certificates=certificates, reflection=reflection)
     serving: Engine = (
         GrpcioEngine(servicer, reflection=reflection, reuse_port=reuse_port)
         if engine == "grpcio"
@@ -134,21 +134,21 @@ async def serve(
             await health.end()
             await stop.drain(drain)
             sockets.close()
-            # Its threads come to their end now.
+            # The threads of the engine end now, and stand still.
             looking.cancel()
             await serving.stop(grace)
             servicer.authorizer.close()
             telemetry.event(telemetry.INFO, "stopped")
 
 
-def check(
+def checked_addresses(
     listen: Sequence[str],
     *,
     engine: EngineName = "grpcio",
     certificates: Certificates | None = None,
     reflection: bool = False,
 ) -> Sequence[Address]:
-    """Return the addresses to serve, checked as far as they can be without binding them; see :func:`serve`.
+    """Return the addresses to serve, checked as far as possible without binding them; see :func:`serve`.
 
     Raises:
         ConfigError: one of them cannot be served, or the engine is not installed.
@@ -158,7 +158,7 @@ def check(
     with_tls = [address for address in addresses if address.kind == "tls"]
     kind = GrpcioEngine if engine == "grpcio" else _native()
     for address in addresses:
-        kind.check(address)
+        kind.check_address(address)
         if address.kind == "unix":
             unix_sockets.check_path(address.path)
     if reflection and engine != "grpcio":
@@ -186,7 +186,7 @@ def _bind(engine: Engine, address: Address, certificates: Certificates | None) -
     credentials = certificates.credentials() if certificates is not None and address.kind == "tls" else None
     port = engine.bind(address.target, credentials)
     if credentials is None and not address.is_local:
-        # Whoever reaches this port can ask whether a token is good, and sees nothing encrypted.
+        # Any machine that reaches this port can ask whether a token is good, and nothing is encrypted.
         telemetry.event(telemetry.WARNING, "listening_without_tls", address=address.text)
     return address.at(port)
 
@@ -205,7 +205,7 @@ async def _tell_health(engine: Engine, reason: str) -> None:
 
 
 class _Stop:
-    """Whether the server is to end, and how fast."""
+    """Whether the server is to end, and whether it is to drain first."""
 
     def __init__(self) -> None:
         self._asked, self._hurried = asyncio.Event(), asyncio.Event()
@@ -224,6 +224,6 @@ class _Stop:
         await self._asked.wait()
 
     async def drain(self, seconds: float) -> None:
-        """Return after that time, or when there is no more patience."""
+        """Return after that time, or as soon as the server is to end without draining."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurried.wait(), seconds)

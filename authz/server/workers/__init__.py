@@ -1,1 +1,1 @@
-"""Several server processes as one: the supervisor, its places, and the workers in them."""
+"""Several server processes as one: the supervisor, its slots, and the worker in each."""

@@ -1,4 +1,4 @@
-"""A worker as its supervisor sees it: a process, and what it says of itself; see :mod:`authz.server.workers.worker`."""
+"""A worker as its supervisor sees it: a process and its messages; see :mod:`authz.server.workers.worker`."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from authz.server.workers.silence import Silence
 from authz.server.workers.words import words
 from authz.server.workers.worker import VARIABLE
 
-# For what it has said before its end; a process that it has left behind may hold the link open.
+# How long to read its last messages after its end: a process that it has left behind may hold the link open.
 _LAST_WORDS_SECONDS = 2.0
 
 
@@ -26,20 +26,20 @@ class Child:
 
     Args:
         process: the process.
-        reader: what it says.
-        writer: where it is told that it is its turn.
-        changed: is called whenever one of the attributes has changed.
+        reader: where its messages come from.
+        writer: tells it when it is its turn to listen.
+        changed: is called whenever an attribute has changed.
         hung_after: seconds without a sign of life after which it is killed.
-        orders: by which the admin page tells it whom to keep out; without it, once it had one, it is killed as well.
+        orders: the link that tells it which callers the operator refuses; a worker that has lost this link is killed.
 
     Attributes:
-        ended: done with its exit code when it has ended, negative if a signal ended it.
-        is_able: whether it can decide checks, as soon as it listens; ``None`` before it knows.
-        is_listening: whether it listens, or has.
+        ended: a task that returns its exit code when it has ended, negative if a signal ended it.
+        is_able: whether it could decide checks if it listened; ``None`` before it knows.
+        is_listening: whether it has begun to listen.
         unready: why it cannot decide checks now; empty if it can.
         is_stale: whether its last reload of a policy failed.
-        error: what is wrong with its configuration, where that ended it.
-        is_hung: whether it was killed because it showed no sign of life, or heard no orders any more.
+        error: what is wrong with its configuration, if that ended it.
+        is_hung: whether it was killed because it gave no sign of life, or could hear no orders any more.
 
     """
 
@@ -77,16 +77,16 @@ class Child:
         hung_after: float,
         admin: Workers | None = None,
     ) -> Self:
-        """Start a worker; it makes itself ready, and listens when that is its turn.
+        """Start a worker: it loads, and waits for its turn to listen.
 
         Args:
             command: what to run.
             number: which worker it is.
             listen: its addresses.
-            variables: of its environment, besides ours.
-            changed: is called whenever something is known of it that was not.
+            variables: of its environment, besides those of this process.
+            changed: is called whenever an attribute has changed.
             hung_after: seconds without a sign of life after which it is killed.
-            admin: whoever asks it for the admin page.
+            admin: what the admin page asks, if there is one.
 
         """
         ours, its = socket.socketpair()
@@ -104,7 +104,7 @@ class Child:
                 *command,
                 env={**os.environ, **variables, VARIABLE: told},
                 pass_fds=links.values(),
-                # Ctrl-C and the end of a terminal are for the supervisor, which passes them on in order.
+                # Ctrl-C and the end of a terminal reach the supervisor alone, which then ends its workers in order.
                 start_new_session=True,
             )
             unused.pop_all()
@@ -112,7 +112,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The process id."""
         return self._process.pid
 
     def let_listen(self) -> None:
@@ -122,18 +122,18 @@ class Child:
         self._writer.write(b"!")
 
     async def until(self, condition: Callable[[], object]) -> bool:
-        """Wait until ``condition`` holds, and say whether it does: no more, once it has ended."""
+        """Wait until ``condition`` holds or the worker has ended; return whether it holds."""
         while not (holds := condition()) and not self.ended.done():
             await self._changed.wait()
         return bool(holds)
 
     def stop(self, number: int, patience: float) -> None:
-        """Send it a signal to end; kill it if it has not, that many seconds later."""
+        """Send it a signal to end, and kill it if it has not ended after ``patience`` seconds."""
         self._send(number)
         asyncio.get_running_loop().call_later(patience, self.kill)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self._send(signal.SIGKILL)
 
     def _send(self, number: int) -> None:
@@ -153,13 +153,13 @@ class Child:
             asyncio.get_running_loop().call_soon(self._note)
 
     async def _listen(self) -> None:
-        # It may die before it has read what it was told, or in the middle of a word.
+        # It may end before it has read what it was told, or in the middle of a message.
         with contextlib.suppress(ConnectionError):
             async for said in words(self._reader):
                 self._hear(said)
                 try:
                     self._note()
-                except Exception as error:  # noqa: BLE001 - an observer must not end what listens
+                except Exception as error:  # noqa: BLE001 - an observer must not end this task
                     telemetry.unforeseen("workers", error)
 
     async def _watch(self) -> None:
@@ -182,7 +182,7 @@ class Child:
         self.unready = said.get("unready", self.unready)
         self.is_stale = said.get("stale", self.is_stale)
         self.error = said.get("error", self.error)
-        # One that was told to listen and does not is silent, however often it says that it lives.
+        # A worker that was told to listen and does not counts as silent, whatever signs of life it gives.
         if "silent" in said and (self.is_listening or not self._has_turn):
             self._silence.broken(said["silent"])
 

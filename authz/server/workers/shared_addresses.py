@@ -1,4 +1,4 @@
-"""Addresses that several processes listen on together: a TCP port is shared, of a Unix socket each has its own."""
+"""Addresses on which several workers listen: they share each TCP port, and each has Unix sockets of its own."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class SharedAddresses:
-    """The addresses of several workers; a context manager that keeps their ports from everybody else.
+    """The addresses of several workers; a context manager that reserves their ports.
 
     Args:
         listen: ``HOST:PORT``, ``tls:HOST:PORT`` or ``unix:PATH``; port 0 is any free one.
@@ -52,12 +52,12 @@ def _hold(address: Address, held: contextlib.ExitStack) -> Address:
     port, is_held, failure = int(text), False, OSError(0, "no such host")
     for family, bound in _resolved(host.strip("[]"), port):
         try:
-            # Alone at first: with SO_REUSEPORT two servers of one user would share a port by mistake, and silently.
+            # Without SO_REUSEPORT at first: with it, two servers of one user could share a port by mistake, unnoticed.
             with _bound(family, bound, port) as probe:
                 port = probe.getsockname()[1]
             held.enter_context(_bound(family, bound, port, socket.SO_REUSEPORT))
         except OSError as error:
-            # localhost has an IPv6 address even where there is no IPv6.
+            # localhost has an IPv6 address even on a machine without IPv6.
             if error.errno not in _NOT_HERE:
                 raise _refused(address, error) from None
             failure = error
@@ -79,12 +79,12 @@ def _resolved(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
 
 
 def _bound(family: socket.AddressFamily, address: Any, port: int, *options: int) -> socket.socket:
-    # Bound, but without listen(): no connection ever comes here.
+    # Bound, but without listen(): the kernel gives no connection to it.
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         for option in options:
             bound.setsockopt(socket.SOL_SOCKET, option, 1)
-        # Connections of a server that has just ended must not stand in the way, but everybody else is to.
+        # Connections of a server that has just ended must not prevent this; a server that runs must.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((address[0], port, *address[2:]))
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

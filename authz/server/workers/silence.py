@@ -1,16 +1,16 @@
 """How long a worker has shown no sign of life.
 
-Counted in wakings of the supervisor, not in time that has passed: while the supervisor itself does not run, because
-its process or its machine is suspended or has too much to do, no worker falls silent.
+Counted in ticks of the supervisor's event loop, not by a clock: while the supervisor itself does not run, because its
+process or its machine is suspended or overloaded, no worker counts as silent.
 """
 
 import asyncio
 import math
 
 START_SECONDS = 120.0
-"""How long one may take to load, and then to listen, on whatever machine; longer where the timeout is longer."""
+"""How long a worker may take to load, and then to listen, on a slow machine; longer if the timeout is longer."""
 
-# So that being late by one waking does not matter.
+# So many that one late tick does not matter.
 _TICKS = 10
 
 
@@ -36,7 +36,7 @@ class Silence:
         self._ticks = seconds / self._tick
 
     async def too_long(self) -> None:
-        """Return when it has lasted too long."""
+        """Return when the silence has lasted too long."""
         while self._ticks <= (self._start_ticks if self.is_starting else _TICKS):
             await asyncio.sleep(self._tick)
             self._ticks += 1

@@ -1,4 +1,4 @@
-"""The place of one worker: who fills it, and who comes next."""
+"""The slot of one worker: the process in it now, and its successor."""
 
 import asyncio
 import contextlib
@@ -10,26 +10,26 @@ from authz.runtime import telemetry
 from authz.runtime.backoff import Backoff
 from authz.server.workers.child import Child
 
-# The pause after a death; a death after a long life counts as the first.
+# Seconds of pause after a worker has died; a death after a long life counts as the first.
 _FIRST, _LAST, _LONG_LIFE = 0.1, 10.0, 10.0
 
-# What a successor gets to load, and to have its keys.
+# How long a successor may take to load and to fetch its keys.
 _ABLE_SECONDS = 30.0
 
 
-class Place:
+class Slot:
     """Keep one worker running.
 
     Args:
-        number: which.
-        start: starts one.
-        patience: seconds that one may take to end.
-        ended: is called with the number whenever one has ended.
+        number: the number of the worker.
+        start: starts a process for it.
+        patience: seconds that a process may take to end.
+        ended: is called with the number whenever a process has ended.
 
     Attributes:
-        child: who fills it now, or did last.
-        restarts: how many were started because another had died.
-        hangs: how many were ended because they showed no sign of life.
+        child: the process that runs now, or ran last.
+        restarts: how many processes were started because another had died.
+        hangs: how many were killed because they gave no sign of life.
 
     """
 
@@ -46,10 +46,10 @@ class Place:
         self._filling, self._roused = asyncio.Lock(), asyncio.Event()
 
     async def keep(self) -> None:
-        """Have a worker here until :meth:`end`, and return when the last one has ended.
+        """Keep a process running until :meth:`end`, and return when the last one has ended.
 
         Raises:
-            ConfigError: the very first one says that it cannot work as it is configured.
+            ConfigError: the first process says that it cannot work with this configuration.
 
         """
         while not self._is_ending:
@@ -59,7 +59,7 @@ class Place:
             except ConfigError:
                 raise
             except OSError as error:
-                # Too many processes or open files, which may pass.
+                # There are too many processes or open files now; later there may be fewer.
                 await self._pause(began, error=error.strerror)
             except Exception as error:  # noqa: BLE001 - what befalls one worker must not end the others
                 telemetry.unforeseen("workers", error)
@@ -68,9 +68,9 @@ class Place:
             await self._successor.ended
 
     async def replace(self) -> bool:
-        """Put a fresh worker here as soon as it could decide checks, and say whether it does.
+        """Start a successor, let it take over once it can decide checks, and return whether it does.
 
-        It listens when its predecessor has ended: gRPC's core would remove the successor's Unix socket.
+        It listens after its predecessor has ended: gRPC's core would remove the successor's Unix socket otherwise.
         """
         try:
             successor = await self._start(self.number)
@@ -81,7 +81,7 @@ class Place:
                 async with asyncio.timeout(_ABLE_SECONDS):
                     await successor.until(lambda: successor.is_able is not None)
             if not successor.is_able:
-                # Whoever is here now may well have keys, and no worse configuration.
+                # The process that runs now may have keys, and its configuration worked.
                 return self._refuse(successor.error)
             async with self._filling:
                 self._successor = successor
@@ -99,7 +99,7 @@ class Place:
         return False
 
     def end(self, number: int) -> None:
-        """Send a signal to end to whoever is here, and let nobody follow."""
+        """Send the processes in this slot a signal to end, and start no other."""
         self._is_ending = True
         self._roused.set()
         for child in (self.child, self._successor):

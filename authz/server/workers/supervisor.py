@@ -1,6 +1,6 @@
 """Several server processes as one: started, kept alive, replaced one by one, and ended together.
 
-The supervisor itself speaks no gRPC and reads no token, so whatever happens there happens to a worker.
+The supervisor itself speaks no gRPC and reads no token: whatever a caller sends can harm a worker only.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from authz.server.serving.health import STARTING, STOPPING
 from authz.server.signals import on_signals
 from authz.server.workers.child import Child
 from authz.server.workers.shared_addresses import SharedAddresses
-from authz.server.workers.slot import Place
+from authz.server.workers.slot import Slot
 
 
 class Supervisor:
@@ -24,14 +24,14 @@ class Supervisor:
     Args:
         workers: how many.
         addresses: where they listen.
-        drain: seconds that load balancers need to notice that one goes or has come.
-        patience: seconds that one may take to end before it is killed.
-        started: is called once, when all of them listen.
-        ended: is called whenever one has ended, with its number.
-        variables: of their environment, besides ours.
-        timeout: seconds without a sign of life after which one is killed, and another started.
-        command: what they run; by default what this process was started with.
-        admin: whoever asks them for the admin page.
+        drain: seconds that load balancers need to notice that a worker ends or has begun to listen.
+        patience: seconds that a worker may take to end before it is killed.
+        started: is called once, when all workers listen.
+        ended: is called with the number of a worker whenever it has ended.
+        variables: of their environment, besides those of this process.
+        timeout: seconds without a sign of life after which a worker is killed, and another started.
+        command: what they run; by default the command of this process.
+        admin: what the admin page asks, if there is one.
 
     """
 
@@ -54,7 +54,7 @@ class Supervisor:
         self._drain, self._timeout = drain, timeout
         self._variables, self._admin = variables or {}, admin
         self._command = command or (sys.executable, *sys.orig_argv[1:])
-        self._places = [Place(number, self._start, patience, ended) for number in range(workers)]
+        self._slots = [Slot(number, self._start, patience, ended) for number in range(workers)]
         self._is_ending = False
         self._wants_replacement = asyncio.Event()
         self._replacing: asyncio.Task[None] | None = None
@@ -64,7 +64,7 @@ class Supervisor:
         """Why no checks can be decided now; empty if some worker can."""
         if self._is_ending:
             return STOPPING
-        reasons = [place.child.unready if place.child is not None else STARTING for place in self._places]
+        reasons = [slot.child.unready if slot.child is not None else STARTING for slot in self._slots]
         return "" if "" in reasons else next((each for each in reasons if each != STARTING), STARTING)
 
     @property
@@ -80,18 +80,18 @@ class Supervisor:
     @property
     def restarts(self) -> int:
         """How many workers were started because another had died."""
-        return sum(place.restarts for place in self._places)
+        return sum(slot.restarts for slot in self._slots)
 
     @property
     def hangs(self) -> int:
-        """How many workers were ended because they showed no sign of life."""
-        return sum(place.hangs for place in self._places)
+        """How many workers were killed because they gave no sign of life."""
+        return sum(slot.hangs for slot in self._slots)
 
     async def run(self) -> None:
-        """Keep them until SIGTERM or SIGINT, which they get too; at SIGHUP replace them one by one.
+        """Keep the workers running until SIGTERM or SIGINT, which is passed on; at SIGHUP replace them one by one.
 
         Raises:
-            ConfigError: they cannot work as they are configured.
+            ConfigError: they cannot work with this configuration.
 
         """
         handlers: dict[signal.Signals, Callable[[], None]] = {
@@ -100,10 +100,10 @@ class Supervisor:
             signal.SIGHUP: self._wants_replacement.set,
         }
         with on_signals(handlers):
-            keeping = [asyncio.create_task(place.keep()) for place in self._places]
+            keeping = [asyncio.create_task(slot.keep()) for slot in self._slots]
             self._replacing = asyncio.create_task(self._replace_when_wanted())
             tasks = (*keeping, self._replacing)
-            # Only the end of all, or a mistake of the configuration, ends one.
+            # A task ends only when all workers are to end, or when the configuration is wrong.
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             self._end(signal.SIGTERM)
             results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -116,8 +116,8 @@ class Supervisor:
         self._is_ending = True
         if self._replacing is not None:
             self._replacing.cancel()
-        for place in self._places:
-            place.end(number)
+        for slot in self._slots:
+            slot.end(number)
 
     async def _replace_when_wanted(self) -> None:
         while True:
@@ -126,14 +126,14 @@ class Supervisor:
             telemetry.event(telemetry.INFO, "replacing_workers")
             try:
                 await self._replace_all()
-            except Exception as error:  # noqa: BLE001 - a replacement that fails must not end the workers there are
+            except Exception as error:  # noqa: BLE001 - a replacement that fails must not end the running workers
                 telemetry.unforeseen("workers", error)
 
     async def _replace_all(self) -> None:
-        for place in self._places:
-            if not await place.replace():
+        for slot in self._slots:
+            if not await slot.replace():
                 return
-            # No worker is to go before it is known that its successor has come.
+            # Load balancers must have noticed the successor before the next worker ends.
             await asyncio.sleep(self._drain)
         telemetry.event(telemetry.INFO, "workers_replaced")
 
@@ -150,9 +150,9 @@ class Supervisor:
         )
 
     def _children(self) -> list[Child]:
-        return [place.child for place in self._places if place.child is not None]
+        return [slot.child for slot in self._slots if slot.child is not None]
 
     def _note(self) -> None:
-        if not self._has_started and self.running == len(self._places):
+        if not self._has_started and self.running == len(self._slots):
             self._has_started = True
             self._started()

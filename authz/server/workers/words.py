@@ -1,7 +1,7 @@
-"""What a worker says to its supervisor: lines of JSON, of which the supervisor hears what makes sense, and no more.
+"""The messages of a worker to its supervisor: lines of JSON, of which the supervisor takes what it understands.
 
-A worker may be broken, and what it says must not harm the process that all workers depend on. So a line has a bound,
-every value has a type, a flood is read at a bounded pace, and whatever else comes is passed over.
+A worker may be broken, and its messages must not harm the process that all workers depend on. So a line has a bound,
+every value has a type, a flood is read at a bounded pace, and whatever else comes is ignored.
 """
 
 import asyncio
@@ -11,19 +11,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 MAX_TEXT = 1000
-"""How many characters of a text are heard."""
+"""How many characters of a text are read."""
 
 MAX_LINE = 16 * 1024
 """How many bytes a line may have; a text of :data:`MAX_TEXT` characters fits, however it is escaped."""
 
-# Between two reads: a worker that floods takes its supervisor less than a tenth of the time.
+# Seconds between two reads: a worker that floods takes less than a tenth of the supervisor's time.
 _PAUSE = 0.02
 _READ = 4096
 _LONGEST = 1e9
 
 
 def line(said: dict[str, object]) -> bytes:
-    """Return what goes over the link for ``said``."""
+    """Return ``said`` as a line for the link."""
     short = {name: one_line(value) if isinstance(value, str) else value for name, value in said.items()}
     return json.dumps(short).encode() + b"\n"
 
@@ -34,7 +34,7 @@ def one_line(text: str) -> str:
 
 
 def understood(said: bytes) -> dict[str, Any]:
-    """Return what makes sense of one line: only known names, and each with a value of its type."""
+    """Return what is understood of one line: known names, each with a value of its type."""
     try:
         told = json.loads(said)
     except (ValueError, RecursionError):
@@ -46,7 +46,7 @@ def understood(said: bytes) -> dict[str, Any]:
 
 
 async def words(reader: asyncio.StreamReader, *, monotonic: Callable[[], float] = time.monotonic) -> AsyncIterator[Any]:
-    """Yield what is understood, as it comes, a read at a time, until the link ends.
+    """Yield what is understood of each read, until the link ends.
 
     Args:
         reader: the supervisor's end of the link.
@@ -61,7 +61,7 @@ async def words(reader: asyncio.StreamReader, *, monotonic: Callable[[], float] 
             return
         *lines, rest = (rest + chunk).split(b"\n")
         if lines and is_too_long:
-            # The end of a line whose beginning is gone.
+            # The rest of a line whose beginning was dropped.
             del lines[0]
             is_too_long = False
         said: dict[str, Any] = {}
@@ -74,7 +74,7 @@ async def words(reader: asyncio.StreamReader, *, monotonic: Callable[[], float] 
             rest, is_too_long = b"", True
         elif is_too_long:
             rest = b""
-        # Only one that says much waits here.
+        # Only a worker that sends much waits here.
         await asyncio.sleep(_PAUSE - (monotonic() - began))
 
 

@@ -1,17 +1,20 @@
-"""One of several server processes, and what it and its supervisor tell each other, over a pair of sockets.
+"""One of several server processes, and what it and its supervisor tell each other over a pair of sockets.
 
-The worker says in lines of JSON what :class:`authz.server.workers.child.Child` wants to
-know: all of it again with every sign of life, so that no word that is lost stays lost.
+The worker sends lines of JSON to :class:`authz.server.workers.child.Child`: its whole
+state with every sign of life, so that a lost message does no harm.
 The supervisor says one thing: that it is the worker's turn to listen.
-When the socket closes the supervisor is no more, and the worker ends as well.
+When the socket closes the supervisor has ended, and a thread ends the worker as well, even one that is still loading.
 """
 
 import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
@@ -23,10 +26,12 @@ from authz.server.serving.pulse import BEAT
 from authz.server.workers.words import line
 
 VARIABLE = "_AUTHZ_WORKER"
-"""What tells a process that it is a worker, and which."""
+"""The environment variable that tells a process that it is a worker, its number and its links."""
 
 _WARM_UP_SECONDS = 5.0
-# More than there ever is to read.
+# After the end of the supervisor, which would have killed a worker that hangs; and the exit code of such a worker.
+_END_SECONDS, _ORPHANED = 10.0, 1
+# Bytes; more than there ever is to read.
 _MOST = 64
 
 
@@ -34,10 +39,10 @@ class Worker:
     """This process as a worker; a context manager that owns the link.
 
     Args:
-        number: which.
-        listen: the addresses that it is to listen on.
+        number: the number of the worker.
+        listen: the addresses on which it is to listen.
         link: the socket to its supervisor.
-        admin: the one for the admin page, if there is to be one; see :mod:`authz.server.admin.worker_link`.
+        admin: the socket for the admin page, if there is one; see :mod:`authz.server.admin.worker_link`.
 
     """
 
@@ -52,6 +57,7 @@ class Worker:
         self._turn = asyncio.Event()
         self._said: dict[str, object] = {}
         self._still: Callable[[], float] = lambda: 0.0
+        self._is_over = False
 
     @classmethod
     def of_environment(cls) -> Self | None:
@@ -64,15 +70,15 @@ class Worker:
         return cls(told["number"], told["listen"], socket.socket(fileno=told["link"]), admin)
 
     def say(self, **what: object) -> None:
-        """Tell the supervisor something."""
+        """Tell the supervisor what has changed; it is repeated with every sign of life."""
         self._said |= what
         self._send(self._said)
 
     @contextlib.asynccontextmanager
     async def beating(self) -> AsyncIterator[None]:
-        """Tell the supervisor that this worker lives, again and again, until the end of the block.
+        """Give the supervisor a sign of life every second, until the end of the block.
 
-        It is said by the event loop, and with how long threads that decide beside it have not got on.
+        It comes from the event loop, and tells for how long other threads that decide have stood still.
         """
         beating = asyncio.create_task(self._beat())
         try:
@@ -81,7 +87,7 @@ class Worker:
             beating.cancel()
 
     async def turn(self, authorizer: Authorizer) -> None:
-        """Return when it is this worker's turn to listen; say meanwhile when it could."""
+        """Return when it is this worker's turn to listen; tell the supervisor meanwhile when it is able to."""
         asyncio.get_running_loop().add_reader(self._link, self._listen_to_supervisor)
         warming = asyncio.create_task(self._warm_up(authorizer))
         await self._turn.wait()
@@ -89,7 +95,7 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def reporting(self, health: Health) -> AsyncIterator[None]:
-        """Tell the supervisor of the health, until the end of the block."""
+        """Tell the supervisor of every change of health, until the end of the block."""
         health.watch(self._tell_health)
         self._still = lambda: health.still
         try:
@@ -98,10 +104,13 @@ class Worker:
             asyncio.get_running_loop().remove_reader(self._link)
 
     def __enter__(self) -> Self:
+        # On a thread: the event loop does not run while this process loads.
+        threading.Thread(target=self._end_with_supervisor, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What nobody has read would be told to the supervisor as a reset, before our last words.
+        self._is_over = True
+        # Read the socket empty first: closing it unread sends a reset, and loses our last message.
         with contextlib.suppress(OSError):
             self._link.recv(_MOST)
         self._link.close()
@@ -114,7 +123,7 @@ class Worker:
             await asyncio.sleep(BEAT)
 
     def _send(self, said: dict[str, object]) -> None:
-        # It may be gone, and a supervisor that does not read must not stop the worker that decides.
+        # The supervisor may have ended; and one that does not read must not hold up a worker that decides.
         with contextlib.suppress(OSError):
             self._link.send(line(said))
 
@@ -134,11 +143,23 @@ class Worker:
         except BlockingIOError:
             return
         except ConnectionError:
-            # It died before it had read our last words.
+            # The supervisor ended before it had read our last message.
             told = b""
         if told:
             self._turn.set()
         else:
             asyncio.get_running_loop().remove_reader(self._link)
-            # There is nothing to wait for: nobody takes this one's place.
+
+    def _end_with_supervisor(self) -> None:
+        link = select.poll()
+        # Without any event: poll() reports in any case that the other end has been closed.
+        link.register(self._link, 0)
+        link.poll()
+        if self._is_over:
+            return
+        if self._said.get("listening"):
+            # Without a drain: clients find no other worker of this supervisor. Calls that run get their grace.
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(_END_SECONDS)
+        # A worker that does not listen has nothing to finish; one that still runs now hangs, and would keep its port.
+        os._exit(_ORPHANED)

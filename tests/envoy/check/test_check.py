@@ -17,10 +17,10 @@ from authz.call.metadata import TrustedMetadata
 from authz.call.peer import Peer
 from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Challenge, Refusal, refusal_of
+from authz.envoy.check.answer import allow, allowed, denied, deny, facts_of, is_fit
 from authz.envoy.check.forms import Form as Protocol
 from authz.envoy.check.forms import form_of
-from authz.envoy.check.limits import facts_of
-from authz.envoy.check.messages import allow, allowed, check_path, denied, deny, is_fit, read
+from authz.envoy.check.question import check_path, read
 from authz.envoy.v3.external_auth_pb2 import (
     AttributeContext,
     CheckRequest,

@@ -18,7 +18,7 @@ from authz.errors import ConfigError
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.policy import Policy
-from authz.server import judge
+from authz.server import policy_files
 from authz.settings.settings import Settings
 from tests.doubles import ORG, jwks, m2m_claims
 from tests.envoy.check.messages import FORMS, GRPC, Denial, Form, bearer, is_sound
@@ -343,6 +343,6 @@ def test_set_that_has_lost_its_options_is_a_mistake(tmp_path: Path, access: dict
 
     if access is None:
         with pytest.raises(ConfigError, match=r"^descriptors: .* does nothing; make it with all options$"):
-            judge.isolation(settings)
+            policy_files.isolation(settings)
     else:
-        assert judge.isolation(settings) is not None
+        assert policy_files.isolation(settings) is not None

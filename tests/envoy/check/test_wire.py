@@ -14,7 +14,7 @@ from authz.call.principal import Principal
 from authz.envoy.check.wire import MAX_FIELDS, Layout, layouts_of
 from authz.errors import PermissionDeniedError
 from authz.policy.protos.descriptors import is_repeated
-from authz.policy.protos.isolation import check, marked_fields
+from authz.policy.protos.isolation import check_message, marked_fields
 from tests.marked import TYPES
 
 OWN, OTHER = "acme", "evil"
@@ -49,7 +49,7 @@ def text(number: int, value: bytes | str) -> bytes:
 def verdict(data: bytes, layout: Layout = LAYOUT) -> str:
     """Return the reason of the refusal, or an empty string."""
     try:
-        layout.check(data, IDS)
+        layout.check_serialized(data, IDS)
     except PermissionDeniedError as error:
         return error.reason
     return ""
@@ -307,7 +307,7 @@ def test_what_is_let_through_names_the_own_to_every_parser(data: bytes) -> None:
         return
     if verdict(data):
         return
-    check(message, CALLER)
+    check_message(message, CALLER)
     named = set()
     try:
         for name in careless(Order.DESCRIPTOR, data):
@@ -330,7 +330,7 @@ def test_what_is_written_by_a_serializer_has_the_verdict_of_the_message(data: by
 
 def reason_of(message: Message) -> str:
     try:
-        check(message, CALLER)
+        check_message(message, CALLER)
     except PermissionDeniedError as error:
         return error.reason
     return ""

@@ -602,10 +602,10 @@ def test_guesses_are_answered_slowly_and_the_secret_is_always_heard(page: Page, 
 def test_guesses_are_forgiven_after_a_pause(clock: ManualClock) -> None:
     secret = Secret(SECRET, monotonic=clock.clock.monotonic)
     for _ in range(FAILURES + 5):
-        secret.check(_showing("wrong"))
-    early, heard = secret.check(_showing("wrong")), secret.check(_showing(SECRET))
+        secret.refuse(_showing("wrong"))
+    early, heard = secret.refuse(_showing("wrong")), secret.refuse(_showing(SECRET))
     clock.advance(FAILURE_SECONDS)
-    late = secret.check(_showing("wrong"))
+    late = secret.refuse(_showing("wrong"))
 
     assert (early is not None, late is not None) == (True, True)
     assert (early and early.status_code, late and late.status_code) == (429, 401)

@@ -288,9 +288,9 @@ def test_no_tls_is_no_wrong_setting() -> None:
 
 def test_tls_address_and_certificate_need_each_other(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"^tls_cert_file: missing; 'tls:127.0.0.1:0' needs tls_cert_file and"):
-        server.check([LOOPBACK, TLS])
+        server.checked_addresses([LOOPBACK, TLS])
     with pytest.raises(ConfigError, match=r"^tls_cert_file: no address uses it; listen on tls:HOST:PORT$"):
-        server.check([LOOPBACK], certificates=certificates(folder))
+        server.checked_addresses([LOOPBACK], certificates=certificates(folder))
 
 
 def test_native_engine_refuses_tls(authorizer: Authorizer, folder: Path) -> None:

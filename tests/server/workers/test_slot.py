@@ -1,10 +1,10 @@
-"""What becomes of a worker's place while no process can be started; the rest is in test_workers.py."""
+"""What a slot does while no process can be started; the rest is in test_workers.py."""
 
 import asyncio
 import errno
 
 from authz.server.workers.child import Child
-from authz.server.workers.slot import Place
+from authz.server.workers.slot import Slot
 
 
 class Exhausted:
@@ -24,11 +24,11 @@ class Exhausted:
 def test_process_that_cannot_be_started_is_tried_again() -> None:
     async def keep() -> int:
         machine = Exhausted()
-        place = Place(0, machine.start, patience=1, ended=lambda _: None)
-        keeping = asyncio.create_task(place.keep())
+        slot = Slot(0, machine.start, patience=1, ended=lambda _: None)
+        keeping = asyncio.create_task(slot.keep())
         async with asyncio.timeout(120):
             await machine.is_tried_thrice.wait()
-            place.end(15)
+            slot.end(15)
             await keeping
         return machine.attempts
 
@@ -37,6 +37,6 @@ def test_process_that_cannot_be_started_is_tried_again() -> None:
 
 def test_successor_that_cannot_be_started_replaces_nobody() -> None:
     async def replace() -> bool:
-        return await Place(0, Exhausted().start, patience=1, ended=lambda _: None).replace()
+        return await Slot(0, Exhausted().start, patience=1, ended=lambda _: None).replace()
 
     assert asyncio.run(replace()) is False

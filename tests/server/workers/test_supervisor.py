@@ -15,7 +15,7 @@ import pytest
 from authz.errors import ConfigError
 from authz.server.workers.shared_addresses import SharedAddresses
 from authz.server.workers.silence import Silence
-from authz.server.workers.slot import Place
+from authz.server.workers.slot import Slot
 from authz.server.workers.supervisor import Supervisor
 from tests.server.serving.serving import LOOPBACK
 
@@ -125,7 +125,7 @@ def test_reason_that_a_worker_gave_is_told_before_that_another_starts(tmp_path: 
     assert supervise(tmp_path, story, goes_wrong="True", wrong=wrong) == "key_set_unavailable: refused"
 
 
-def test_what_is_unforeseen_at_one_place_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_unforeseen_at_one_slot_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
     attempts = 0
 
     async def start(_number: int) -> Any:
@@ -134,10 +134,10 @@ def test_what_is_unforeseen_at_one_place_ends_no_other(caplog: pytest.LogCapture
         raise RuntimeError("a text that must not be seen")
 
     async def keep() -> None:
-        place = Place(0, start, patience=1, ended=lambda _: None)
-        keeping = asyncio.create_task(place.keep())
+        slot = Slot(0, start, patience=1, ended=lambda _: None)
+        keeping = asyncio.create_task(slot.keep())
         await until(lambda: attempts >= 2)
-        place.end(signal.SIGTERM)
+        slot.end(signal.SIGTERM)
         await keeping
 
     asyncio.run(keep())

@@ -313,7 +313,7 @@ def test_port_of_another_is_not_shared_with_it(tmp_path: Path, keys: tuple[str, 
 
 def test_supervisor_never_loads_grpc() -> None:
     program = (
-        "import sys, authz.cli.serve, authz.server.supervised;"
+        "import sys, authz.cli.serve, authz.server.supervisor_process;"
         "import authz.server.operations.metrics, authz.server.operations.probes;"
         "print({'grpc', 'pygrpc_native'} & sys.modules.keys())"
     )

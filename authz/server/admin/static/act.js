@@ -1,4 +1,4 @@
-// The four things that can be done. The secret is typed here, and stays in this page's memory until it is closed.
+// The four actions. The operator types the secret here; the page keeps it in memory until it is closed.
 
 import { post } from "/api.js";
 import { $, notify } from "/dom.js";

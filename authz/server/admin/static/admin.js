@@ -1,4 +1,4 @@
-// The page of `authz serve --admin`: asks once a second what is new, as long as somebody can see it.
+// The page of `authz serve --admin`: asks for news once a second, while its tab is visible.
 
 import * as act from "/act.js";
 import { get } from "/api.js";
@@ -10,7 +10,7 @@ import * as policy from "/policy.js";
 import * as summary from "/summary.js";
 
 const PAUSE = 1000;
-// Less urgent, and more to tell.
+// In rounds: these are less urgent, and larger.
 const EVERY = { overview: 2, policy: 4 };
 
 let about;

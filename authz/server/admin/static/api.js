@@ -1,4 +1,4 @@
-// What the page asks of the server, which is always the one that it came from.
+// Requests to the server, which is always the one that the page came from.
 
 export class Failure extends Error {
   constructor(status, words) {

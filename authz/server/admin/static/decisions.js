@@ -1,4 +1,4 @@
-// The table of decisions: the newest on top, filtered here, never rebuilt under the reader's hands.
+// The table of decisions: the newest on top, filtered here; new rows are added without rebuilding the others.
 
 import { $, brief, clock, firstSentence, make, number, verdict } from "/dom.js";
 
@@ -25,7 +25,7 @@ export function begin(about, onOrganization) {
   $("filters").addEventListener("input", render);
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("filters").addEventListener("reset", () => setTimeout(() => { select(""); render(); }));
-  // A whole id is chosen as well; clearing the filter leaves open what is.
+  // A complete id chooses that organization, too; an empty filter leaves the choice as it is.
   $("filter-organization").addEventListener("change", (event) => {
     if (event.target.value.trim()) select(event.target.value.trim(), false);
   });
@@ -80,7 +80,7 @@ function filter() {
 }
 
 function why({ reason, rule }) {
-  // Of this one more is known here than its sentence says.
+  // The decision says more about this reason than the general sentence.
   if (reason === "policy_denied") return rule ? `The policy's rule ${rule} denies it.` : "No rule of the policy allows it.";
   return firstSentence(meanings[reason] ?? reason);
 }
@@ -97,7 +97,7 @@ function row(decision, isNew) {
     name.addEventListener("click", () => select(organization));
     caller.append(name, make("code", { className: "second", title: client }, brief(client)));
   } else {
-    caller.append(make("span", { className: "second" }, decision.source === "public" ? "anybody" : "not known"));
+    caller.append(make("span", { className: "second" }, decision.source === "public" ? "anonymous" : "not known"));
   }
   const evidence = decision.event === "stream_ended" ? "a stream ended" : EVIDENCE[decision.source];
   return make("tr", { className: isNew ? "new" : "" },

@@ -1,4 +1,4 @@
-// How everything on the page is made and written. Texts become text nodes, never markup: callers choose many of them.
+// Helpers that make elements and format values. Texts become text nodes, never markup: callers choose many of them.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -38,7 +38,7 @@ export function span(seconds) {
   return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
-// Ids share their beginnings, so it is the end that tells them apart.
+// Ids share their beginnings, so their ends are shown to tell them apart.
 export const brief = (id) => (id.length > 20 ? `${id.slice(0, 11)}…${id.slice(-4)}` : id);
 
 export const firstSentence = (words) => words.split(/(?<=\.) /)[0];
@@ -48,7 +48,7 @@ export function verdict(word) {
 }
 
 export function replace(parent, children) {
-  // Whoever is on one of them with the keyboard stays on it.
+  // The keyboard focus stays on the same element.
   const key = parent.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   parent.replaceChildren(...children);
   if (key !== undefined) parent.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });

@@ -1,4 +1,4 @@
-// A verdict on a call that nobody makes, step by step.
+// The verdict on an imagined call, step by step.
 
 import { post } from "/api.js";
 import { $, clock, make, span, verdict } from "/dom.js";

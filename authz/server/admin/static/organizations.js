@@ -1,4 +1,4 @@
-// Who calls, why calls are refused, and the one organization that was chosen, with what can be done about it.
+// Organizations that call, reasons of refusals, and the chosen organization with its actions.
 
 import { $, brief, clock, make, number, plural, replace, short, svg } from "/dom.js";
 import { ask } from "/act.js";
@@ -46,7 +46,7 @@ function render() {
   const organizations = known();
   $("organizations-empty").hidden = organizations.size > 0;
   $("organizations-meta").textContent = organizations.size > 0 ? number(organizations.size) : "";
-  // By what moves least, or a row would slip away from under the pointer.
+  // By the order that changes least, so that a row stays under the pointer.
   const ordered = [...organizations.values()].sort((one, other) => calls(other) - calls(one) || (one.id < other.id ? -1 : 1));
   replace($("organization-rows"), ordered.map(row));
   renderReasons();
@@ -90,7 +90,7 @@ function renderChosen(each) {
     ...(clients.length > 0 ? [make("ul", { className: "clients" }, ...clients)] : []),
     make("div", { className: "row" }, ...standing(each.id)),
     make("p", { className: "hint" }, about.can_act
-      ? "What is done here lasts until the server restarts. To last, write status: suspended into the policy file, " +
+      ? "Actions here last until the server restarts. To suspend for longer, write status: suspended into the policy file, " +
         "or withdraw the application in the WorkOS dashboard."
       : "Actions are off. Set AUTHZ_ADMIN_SECRET, or --admin-secret-file, and start the server again."),
   ]);

@@ -1,4 +1,4 @@
-// The rules in the order in which they are asked, and how often each has decided.
+// The rules in the order in which they are tried, and how often each has decided.
 
 import { $, clock, make, number, plural, replace, short } from "/dom.js";
 
@@ -8,7 +8,7 @@ export function show(policy) {
   $("policy-table").hidden = !has;
   if (!has) {
     $("policy-meta").textContent = "";
-    $("policy-note").textContent = "There is no policy: whoever has a good token may call everything. Give one with --policy.";
+    $("policy-note").textContent = "There is no policy: every caller with a good token may call everything. Give one with --policy.";
     return;
   }
   const never = policy.rules.filter(isIdle).length;
@@ -26,7 +26,7 @@ export function show(policy) {
 }
 
 const isProto = (rule) => rule.list === "proto";
-// A .proto speaks of every method, and where a file allows too it decides only by refusing: that it never did is no sign.
+// A .proto has a rule for every method, and beside a policy file such a rule only refuses: no hits mean nothing.
 const isIdle = (rule) => rule.hits === 0 && !isProto(rule);
 
 const EFFECTS = {
@@ -48,7 +48,7 @@ function row(rule) {
 }
 
 function asked(rule) {
-  // Its name says the method already.
+  // The name of the rule is the method.
   const conditions = rule.conditions.filter(([kind]) => kind !== "method" || !isProto(rule));
   if (conditions.length > 0) return conditions.map(condition);
   return [isProto(rule) ? "a good token" : "nothing: it matches every call"];

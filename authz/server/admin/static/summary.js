@@ -1,4 +1,4 @@
-// Totals, pace, keys, and what is known of the server itself.
+// Totals, pace, keys, and facts about the server itself.
 
 import { $, brief, make, number, plural, short, span, svg } from "/dom.js";
 

@@ -1,4 +1,4 @@
-"""What ``authz serve`` decides by, of the files that the settings name: read at the start, and whenever they change."""
+"""The files by which ``authz serve`` decides, policies and descriptor set: read at the start and at every change."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,42 +7,44 @@ from typing import NamedTuple
 from authz.envoy.check.isolation import RequestIsolation
 from authz.errors import ConfigError
 from authz.judge.authorizer import Authorizer
-from authz.judge.configured import policy_of, shadow_of
+from authz.judge.configured import descriptors_of, policy_of, shadow_of
 from authz.judge.reload import Reloader, Source
 from authz.policy import Policy
 from authz.policy.protos.access import access_of_file
+from authz.policy.protos.descriptors import Descriptors
 from authz.runtime.watch import Files
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
 
 
-class RulesFiles(NamedTuple):
-    """The files: those of the policy, and those of the one on trial; ``None`` where there is none."""
+class PolicyFiles(NamedTuple):
+    """The files of the policy, and those of the policy on trial; ``None`` where there is no such policy."""
 
     policy: Files | None
     shadow: Files | None
 
 
-def files(settings: Settings) -> RulesFiles:
-    """Return the files as they are now, so before what is in them is used for the first time."""
-    return RulesFiles(
+def files(settings: Settings) -> PolicyFiles:
+    """Return the files as they are now. Call it before they are read, so that every later change counts."""
+    return PolicyFiles(
         _files(settings.policy, settings.descriptors),
-        # The descriptor set is part of it, but is no policy on trial by itself.
+        # The descriptor set belongs to the policy on trial, but is none by itself.
         _files(settings.shadow, settings.descriptors) if settings.shadow is not None else None,
     )
 
 
-def isolation(settings: Settings) -> RequestIsolation | None:
-    """Build what checks whose data requests are about, if anything does.
+def isolation(settings: Settings, descriptors: Descriptors | None = None) -> RequestIsolation | None:
+    """Build what checks whose data requests are about, if there is a descriptor set.
 
     Raises:
         ConfigError: the settings contradict one another, or the descriptor set cannot be used.
 
     """
-    if settings.descriptors is not None:
-        found = RequestIsolation(settings.descriptors, settings.isolation)
-        if found.is_idle and not any(access_of_file(settings.descriptors).values()):
-            # More likely the options were lost on the way than that nobody wants any.
+    descriptors = descriptors or descriptors_of(settings)
+    if descriptors is not None:
+        found = RequestIsolation(descriptors, settings.isolation)
+        if found.is_idle and not any(access_of_file(descriptors).values()):
+            # More likely the options were lost on the way than that the operator wants none.
             raise ConfigError(
                 f"descriptors: {settings.descriptors!a} says neither who may call (authz.v1.access) nor whose data "
                 "requests are about (authz.v1.organization), so it does nothing; make it with all options"
@@ -53,14 +55,14 @@ def isolation(settings: Settings) -> RequestIsolation | None:
     return None
 
 
-def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, worker: Worker | None) -> Reloader | None:
-    """Return what keeps an authorizer as its files say, and tells the supervisor when it cannot.
+def reloader(settings: Settings, found: PolicyFiles, authorizer: Authorizer, worker: Worker | None) -> Reloader | None:
+    """Return what reloads the policies of an authorizer when their files change; a supervisor is told of failures.
 
     Args:
         settings: the settings.
-        found: the files, before the authorizer was made of them.
+        found: the files as they were before the authorizer was made of them.
         authorizer: the authorizer.
-        worker: which of several processes this is.
+        worker: which of several workers this process is.
 
     Raises:
         ConfigError: an extra is not installed.
@@ -68,7 +70,8 @@ def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, work
     """
 
     def load_policy() -> tuple[Policy | None, Callable[[], object]]:
-        policy, checks = policy_of(settings), isolation(settings)
+        descriptors = descriptors_of(settings)
+        policy, checks = policy_of(settings, descriptors), isolation(settings, descriptors)
         _check_options(authorizer, policy, checks)
         return policy, partial(authorizer.replace_policy, policy, isolation=checks)
 
@@ -92,10 +95,10 @@ def reloader(settings: Settings, found: RulesFiles, authorizer: Authorizer, work
 
 
 def _check_options(authorizer: Authorizer, policy: Policy | None, checks: RequestIsolation | None) -> None:
-    """Check that the descriptor set still has options: one that was made without them would open everything.
+    """Check that the descriptor set still has options: one that was made without them would open every method.
 
     Raises:
-        ConfigError: it had some, and now has none of that kind.
+        ConfigError: it had options of some kind before, and has none of that kind now.
 
     """
     before, checked = authorizer.policy, authorizer.isolation

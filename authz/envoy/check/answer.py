@@ -1,0 +1,189 @@
+"""Our answer to Envoy: a verdict, written as a ``CheckResponse``.
+
+Pure. Envoy lets a request pass when ``status.code`` is 0, whatever else the
+response says, so responses are built only here: :func:`allow` is
+the only way to a 0, and :func:`deny` takes a :class:`~authz.call.refusal.Refusal`,
+which has none.
+"""
+
+import binascii
+import functools
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from authz.call.call import Entry
+from authz.call.metadata import TrustedMetadata
+from authz.call.principal import Principal
+from authz.call.refusal import Refusal
+from authz.envoy.check.forms import Form, answer
+from authz.envoy.v3.external_auth_pb2 import (
+    CheckResponse,
+    DeniedHttpResponse,
+    HeaderValue,
+    HeaderValueOption,
+    HttpStatus,
+    OkHttpResponse,
+    Status,
+)
+from authz.errors import InternalError
+from authz.organizations.quota import Quota
+
+# Envoy 1.36 and older know no append_action and overwrite when `append` is absent;
+# proxyless gRPC (gRFC A92) reads append_action only, and appends when it is absent.
+_OVERWRITE = HeaderValueOption.HEADER_APPEND_ACTION_OVERWRITE_IF_EXISTS_OR_ADD
+
+# gRFC A92: gRPC without a proxy, as a client of ext_authz, drops any other header, and `host`.
+_MAX_HEADER_BYTES = 16384
+_KEY = re.compile(r"(?!host$)[a-z0-9_.-]+")
+# Without CR and LF, which Envoy writes to the wire unless it validates mutations.
+_VALUE = re.compile(r"[ -~]+")
+
+# In seconds; Envoy also knows weeks, months and years, and does not define their lengths.
+_UNITS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86_400}
+
+
+def allow(
+    principal: Principal,
+    trusted: TrustedMetadata,
+    *,
+    remove_authorization: bool = False,
+    quota: Quota | None = None,
+) -> CheckResponse:
+    """Return the response that lets a request pass and tells its upstream who makes it.
+
+    Every trusted name is either set or removed, so a caller's own copy never gets through.
+
+    Args:
+        principal: who makes it.
+        trusted: the names.
+        remove_authorization: whether Envoy removes the token; the upstream then depends on Envoy's word alone.
+        quota: the plan of its organization, for Envoy's later filters.
+
+    Raises:
+        InternalError: a value of the principal fits into no header, so the upstream would not receive it.
+
+    """
+    entries = trusted.entries(principal)
+    response = CheckResponse()
+    response.CopyFrom(_frame(trusted, tuple([entry.key for entry in entries]), remove_authorization))
+    for option, entry in zip(response.ok_response.headers, entries, strict=True):
+        _fill(option.header, entry.value)
+        if not is_fit(option.header):
+            raise InternalError
+    _tell(response, organization=principal.org_id, client=principal.client_id)
+    if quota is not None:
+        response.dynamic_metadata.update(facts_of(quota))
+    return response
+
+
+# There are few sets of names; copying a response is cheaper than building one, and every token is new once.
+@functools.lru_cache(64)
+def _frame(trusted: TrustedMetadata, names: tuple[str, ...], remove_authorization: bool) -> CheckResponse:  # noqa: FBT001 - of a cache
+    removed = [*(name for name in trusted.removed if name not in names), *trusted.prefixed]
+    if remove_authorization:
+        removed.append("authorization")
+    headers = [HeaderValueOption(header=HeaderValue(key=name), append_action=_OVERWRITE) for name in names]
+    return CheckResponse(status=Status(code=0), ok_response=OkHttpResponse(headers=headers, headers_to_remove=removed))
+
+
+# As many as a verifier remembers tokens: most callers that are allowed call again.
+@functools.lru_cache(10_000)
+def allowed(
+    principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool = False, quota: Quota | None = None
+) -> bytes:
+    """Return :func:`allow`, serialized."""
+    return allow(principal, trusted, remove_authorization=remove_authorization, quota=quota).SerializeToString()
+
+
+def deny(refusal: Refusal, form: Form) -> CheckResponse:
+    """Return the response that stops a request.
+
+    A 503 is a ``denied_response``, too: any other way to say "cannot decide" is let through by ``failure_mode_allow``.
+    A header that some client would not accept is left out; the denial stands without it. A denial may have the HTTP
+    status 200, as some protocols require: Envoy looks at ``status.code`` alone.
+
+    Args:
+        refusal: what the caller gets.
+        form: the protocol for which it is written.
+
+    """
+    status, headers, body = answer(refusal, form)
+    response = CheckResponse(
+        status=Status(code=refusal.code.value, message=refusal.message),
+        denied_response=DeniedHttpResponse(
+            status=HttpStatus(code=status),  # type: ignore[arg-type]
+            headers=_headers(headers),
+            body=body,
+        ),
+    )
+    _tell(response, reason=refusal.reason)
+    return response
+
+
+# There are few reasons and forms, and a caller that is refused may ask often.
+@functools.lru_cache(512)
+def denied(refusal: Refusal, form: Form) -> bytes:
+    """Return :func:`deny`, serialized."""
+    return deny(refusal, form).SerializeToString()
+
+
+def _tell(response: CheckResponse, **facts: str) -> None:
+    """Add what Envoy's access log and later filters may know of a verdict."""
+    for name, fact in facts.items():
+        if fact:
+            response.dynamic_metadata.fields[name].string_value = fact
+
+
+def is_fit(header: HeaderValue) -> bool:
+    """Return whether every client of ext_authz accepts ``header``: Envoy, and gRPC without a proxy (gRFC A92)."""
+    return (
+        len(header.key) <= _MAX_HEADER_BYTES
+        and _KEY.fullmatch(header.key) is not None
+        and len(header.value) <= _MAX_HEADER_BYTES
+        and _VALUE.fullmatch(header.value) is not None
+        and len(header.raw_value) <= _MAX_HEADER_BYTES
+        # In a binary header one of the two reads `value`, and the other `raw_value`.
+        and bool(header.raw_value) is header.key.endswith("-bin")
+    )
+
+
+def _headers(entries: Sequence[Entry]) -> list[HeaderValueOption]:
+    headers = []
+    for entry in entries:
+        option = HeaderValueOption(header=HeaderValue(key=entry.key), append_action=_OVERWRITE)
+        _fill(option.header, entry.value)
+        if is_fit(option.header):
+            headers.append(option)
+    return headers
+
+
+def _fill(header: HeaderValue, value: str | bytes) -> None:
+    if isinstance(value, str):
+        header.value = value
+    else:
+        # Envoy writes `value` to the wire as it is, and gRPC expects base64 without padding; A92 reads `raw_value`.
+        header.value = binascii.b2a_base64(value, newline=False).decode("ascii").rstrip("=")
+        header.raw_value = value
+
+
+def facts_of(quota: Quota) -> dict[str, Any]:
+    """Return ``quota`` for Envoy's dynamic metadata, ready for a ``Struct``.
+
+    ``limit`` has the form of ``RateLimit.Override``, which Envoy's filter ratelimit reads.
+    """
+    facts: dict[str, Any] = {"quota": quota.name}
+    rate = quota.requests_per_second
+    if rate is not None:
+        facts |= {"requests_per_second": rate, "burst": quota.burst, "limit": _limit(rate)}
+    if quota.concurrent_streams is not None:
+        facts["concurrent_streams"] = quota.concurrent_streams
+    return facts
+
+
+def _limit(rate: float) -> dict[str, Any]:
+    """Return the rate as a whole number per the shortest unit that gives one, or else rounded down per day."""
+    counts = {unit: round(rate * seconds, 6) for unit, seconds in _UNITS.items()}
+    unit = next((unit for unit, count in counts.items() if count.is_integer()), "DAY")
+    return {"requests_per_unit": math.floor(counts[unit]), "unit": unit}

@@ -1,0 +1,72 @@
+"""Where one server process listens, and how, as the settings say."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from authz.decisions.audit import check_audit_address
+from authz.errors import ConfigError
+from authz.runtime.network.addresses import parse_all, socket_paths
+from authz.runtime.network.unix_sockets import Permissions, check_nobody_answers
+from authz.server.serving import server
+from authz.server.serving.certificates import Certificates
+from authz.server.workers.worker import Worker
+from authz.settings.settings import Settings
+
+
+class Listening(NamedTuple):
+    """Where and how a process listens.
+
+    Attributes:
+        listen: the addresses for Envoy.
+        audit: the address for watchers of decisions, if there is to be one.
+        certificates: of the addresses with TLS.
+        permissions: of the Unix sockets.
+
+    """
+
+    listen: Sequence[str]
+    audit: str | None
+    certificates: Certificates | None
+    permissions: Permissions
+
+    @classmethod
+    def of(cls, settings: Settings, worker: Worker | None = None) -> Self:
+        """Return what the settings ask for, checked as far as it can be without binding anything.
+
+        Args:
+            settings: the settings.
+            worker: which of several workers this process is: Unix sockets then have its number in their names.
+
+        Raises:
+            ConfigError: a setting is missing or cannot work.
+
+        """
+        certificates = Certificates.configured(
+            settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file
+        )
+        permissions = Permissions.parse(settings.socket_mode, settings.socket_owner)
+        listen = settings.listen if worker is None else worker.listen
+        engine, reflection = settings.engine, settings.reflection
+        server.checked_addresses(listen, engine=engine, certificates=certificates, reflection=reflection)
+        audit = settings.audit_listen
+        if audit is not None:
+            _check_audit(audit, settings.listen)
+            audit = audit if worker is None else f"{audit}.{worker.number}"
+        return cls(listen, audit, certificates, permissions)
+
+    def check_sockets_are_free(self) -> None:
+        """Check that no other server listens on the Unix sockets for Envoy.
+
+        Raises:
+            ConfigError: one does.
+
+        """
+        check_nobody_answers(socket_paths(parse_all(self.listen)))
+
+
+def _check_audit(address: str, listen: Sequence[str]) -> None:
+    check_audit_address(address)
+    sockets = {Path(path).absolute() for path in socket_paths(parse_all(listen))}
+    if Path(address.removeprefix("unix:")).absolute() in sockets:
+        raise ConfigError(f"audit_listen: {address!a} stands in listen, too; choose another path")

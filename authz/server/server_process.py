@@ -1,0 +1,195 @@
+"""One server process, put together as the settings say: the only one, or one of several workers."""
+
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from authz.decisions.audit import Audit, serve_audit
+from authz.envoy.check.servicer import AuthorizationServicer
+from authz.judge.authorizer import Authorizer
+from authz.judge.configured import authorizer_of, descriptors_of, policy_in_force
+from authz.judge.reload import Reloader
+from authz.runtime import telemetry
+from authz.runtime.network.unix_sockets import Permissions
+from authz.server import policy_files
+from authz.server.admin.activity import Activity
+from authz.server.admin.one_process import OwnProcess
+from authz.server.admin.worker_link import answering_supervisor
+from authz.server.listening import Listening
+from authz.server.operations import admin_page, banner
+from authz.server.operations.observers import Observers
+from authz.server.serving import server
+from authz.server.serving.health import Health
+from authz.server.serving.server import Companion
+from authz.server.workers.worker import Worker
+from authz.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from authz.server.operations.metrics import Metrics
+
+
+def check_settings(settings: Settings) -> str:
+    """Check all settings as far as can be done without binding or fetching anything; return the policy in words.
+
+    Raises:
+        ConfigError: a setting is missing or cannot work.
+
+    """
+    Listening.of(settings)
+    descriptors = descriptors_of(settings)
+    policy_files.isolation(settings, descriptors)
+    admin_page.check_admin_settings(settings)
+    authorizer_of(settings, descriptors=descriptors).close()
+    return policy_in_force(settings, descriptors)
+
+
+async def run(settings: Settings, worker: Worker | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP opens the decision log anew.
+
+    Args:
+        settings: the settings.
+        worker: which of several workers this process is.
+
+    Raises:
+        ConfigError: a setting is missing or cannot work.
+
+    """
+    async with contextlib.AsyncExitStack() as ending:
+        observers = ending.enter_context(Observers.of(settings, None if worker is None else worker.number))
+        deciding = _Deciding.of(settings, observers, worker)
+        listening = Listening.of(settings, worker)
+        if worker is None:
+            listening.check_sockets_are_free()
+            await ending.enter_async_context(_admin_page(settings, deciding.authorizer, observers.activity))
+        else:
+            await ending.enter_async_context(_turn(worker, deciding.authorizer, observers.activity))
+        if observers.audit is not None and listening.audit is not None:
+            await ending.enter_async_context(_audit(observers.audit, listening.audit, listening.permissions, worker))
+        if deciding.reloader is not None:
+            ending.enter_context(deciding.reloader)
+        await server.serve(
+            deciding.servicer,
+            listening.listen,
+            engine=settings.engine,
+            certificates=listening.certificates,
+            permissions=listening.permissions,
+            reflection=settings.reflection,
+            reuse_port=worker is not None,
+            drain=settings.drain,
+            grace=settings.grace,
+            beside=_companions(settings, deciding, observers, worker),
+            started=partial(_started, settings, deciding, worker),
+            hung_up=observers.reopen_log,
+        )
+
+
+class _Deciding(NamedTuple):
+    """What decides in this process.
+
+    Attributes:
+        authorizer: the judge.
+        servicer: asks it what Envoy asks.
+        reloader: puts its policies in force again whenever their files change.
+        policy: in words, the policy in force at the start.
+
+    """
+
+    authorizer: Authorizer
+    servicer: AuthorizationServicer
+    reloader: Reloader | None
+    policy: str
+
+    @classmethod
+    def of(cls, settings: Settings, observers: Observers, worker: Worker | None) -> Self:
+        # Before they are read for the first time: whatever changes in them from now on counts.
+        files = policy_files.files(settings)
+        descriptors = descriptors_of(settings)
+        policy = policy_in_force(settings, descriptors)
+        authorizer = authorizer_of(settings, list(observers), descriptors)
+        servicer = AuthorizationServicer(
+            authorizer,
+            remove_authorization=settings.remove_authorization,
+            jwt_authn_payload=settings.jwt_authn_payload,
+            isolation=policy_files.isolation(settings, descriptors),
+            max_pending=settings.max_pending,
+        )
+        return cls(authorizer, servicer, policy_files.reloader(settings, files, authorizer, worker), policy)
+
+
+def _admin_page(
+    settings: Settings, authorizer: Authorizer, activity: Activity | None
+) -> contextlib.AbstractAsyncContextManager[object]:
+    if activity is None:
+        return contextlib.nullcontext()
+    return admin_page.serving(settings, OwnProcess(authorizer, activity))
+
+
+@contextlib.asynccontextmanager
+async def _turn(worker: Worker, authorizer: Authorizer, activity: Activity | None) -> AsyncIterator[None]:
+    """Wait until the supervisor lets this worker listen; answer the supervisor until the end of the block."""
+    async with contextlib.AsyncExitStack() as ending:
+        if activity is not None and worker.admin is not None:
+            # Before it listens: it must refuse every caller that its predecessor had orders to refuse.
+            own = OwnProcess(authorizer, activity, worker=worker.number)
+            await ending.enter_async_context(answering_supervisor(worker.admin, own))
+        # Only from here on: loading blocks the event loop, which could give no sign of life meanwhile.
+        await ending.enter_async_context(worker.beating())
+        # Before anything that only one process at a time may do.
+        await worker.turn(authorizer)
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _audit(audit: Audit, address: str, permissions: Permissions, worker: Worker | None) -> AsyncIterator[None]:
+    # A worker takes over the socket of its predecessor: the supervisor has checked that no other server listens there.
+    async with serve_audit(audit, address, permissions=permissions, takes_over=worker is not None) as bound:
+        telemetry.event(telemetry.INFO, "audit_listening", address=bound)
+        yield
+
+
+def _companions(
+    settings: Settings, deciding: _Deciding, observers: Observers, worker: Worker | None
+) -> Sequence[Companion]:
+    companions: list[Companion] = [] if worker is None else [worker.reporting]
+    if observers.metrics is not None:
+        companions.append(partial(_metrics, settings, deciding, observers.metrics, worker))
+    return companions
+
+
+def _metrics(
+    settings: Settings, deciding: _Deciding, figures: "Metrics", worker: Worker | None, health: Health
+) -> contextlib.AbstractAsyncContextManager[object]:
+    """Keep the figures of a worker up to date for its supervisor, or answer HTTP requests for them."""
+    from authz.server.operations import metrics, probes  # noqa: PLC0415 - late, as in Observers
+
+    reloader = deciding.reloader
+
+    def refresh() -> None:
+        pending = deciding.servicer.pending
+        figures.refresh(deciding.authorizer, is_ready=not health.reason, pending=pending, reloader=reloader)
+
+    def text() -> bytes:
+        refresh()
+        return figures.text()
+
+    def is_stale() -> bool:
+        return reloader is not None and reloader.is_failing
+
+    def is_hung() -> bool:
+        return health.still >= settings.worker_timeout
+
+    if worker is not None or settings.http_listen is None:
+        return metrics.kept_fresh(refresh)
+    return probes.answering(settings.http_listen, lambda: health.reason, text, is_stale, is_hung)
+
+
+def _started(settings: Settings, deciding: _Deciding, worker: Worker | None, addresses: Sequence[str]) -> None:
+    # What has been built by now lives until the end: the garbage collector need not look through it again.
+    gc.freeze()
+    if worker is not None:
+        # The supervisor announces all workers at once.
+        worker.say(listening=True)
+    else:
+        banner.announce(settings, deciding.policy, addresses, deciding.authorizer.verifier.health())

@@ -1,0 +1,99 @@
+"""The process that supervises several workers, put together as the settings say.
+
+Each worker runs :mod:`authz.server.server_process`.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from authz.errors import ConfigError
+from authz.judge.configured import policy_in_force
+from authz.runtime.network.addresses import parse_all, socket_paths
+from authz.runtime.network.unix_sockets import check_nobody_answers
+from authz.server.admin.many_workers import Workers
+from authz.server.operations import admin_page, banner
+from authz.server.workers.shared_addresses import SharedAddresses
+from authz.server.workers.supervisor import Supervisor
+from authz.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from authz.server.operations.metrics import SharedMetrics
+
+# After the grace: for connections to close and figures to be written.
+_REST_SECONDS = 5.0
+
+
+async def run(settings: Settings) -> None:
+    """Serve with several workers until SIGTERM or SIGINT; SIGHUP replaces them one by one.
+
+    Raises:
+        ConfigError: a setting is missing or cannot work.
+
+    """
+    if settings.audit_listen is not None and not settings.audit_listen.startswith("unix:"):
+        # Through a shared port a client would watch one of the workers, and could not tell which.
+        raise ConfigError("audit_listen: with several workers give unix:PATH, which becomes PATH.0, PATH.1, …")
+    async with contextlib.AsyncExitStack() as ending:
+        addresses = ending.enter_context(SharedAddresses(settings.listen))
+        _check_sockets_are_free(settings, addresses)
+        admin = await ending.enter_async_context(_admin_page(settings))
+        figures = ending.enter_context(_figures(settings))
+        supervisor = Supervisor(
+            settings.workers,
+            addresses,
+            drain=settings.drain,
+            patience=settings.drain + settings.grace + _REST_SECONDS,
+            started=partial(_started, settings, policy_in_force(settings), addresses),
+            ended=(lambda _: None) if figures is None else figures.ended,
+            variables={} if figures is None else figures.variables,
+            timeout=settings.worker_timeout,
+            admin=admin,
+        )
+        await ending.enter_async_context(_probes(settings, supervisor, figures))
+        await supervisor.run()
+
+
+def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> None:
+    check_nobody_answers(socket_paths(parse_all(addresses.all(settings.workers))))
+    if settings.audit_listen is not None:
+        path = settings.audit_listen.removeprefix("unix:")
+        check_nobody_answers((f"{path}.{number}" for number in range(settings.workers)), "audit_listen")
+
+
+@contextlib.asynccontextmanager
+async def _admin_page(settings: Settings) -> AsyncIterator[Workers | None]:
+    if settings.admin is None:
+        yield None
+        return
+    async with Workers() as workers, admin_page.serving(settings, workers):
+        yield workers
+
+
+def _figures(settings: Settings) -> "contextlib.AbstractContextManager[SharedMetrics | None]":
+    if settings.http_listen is None:
+        return contextlib.nullcontext()
+    from authz.server.operations.metrics import SharedMetrics  # noqa: PLC0415 - late, as in Observers
+
+    return SharedMetrics()
+
+
+def _probes(
+    settings: Settings, supervisor: Supervisor, figures: "SharedMetrics | None"
+) -> contextlib.AbstractAsyncContextManager[object]:
+    if settings.http_listen is None or figures is None:
+        return contextlib.nullcontext()
+    from authz.server.operations import probes  # noqa: PLC0415 - late, as above
+
+    return probes.answering(
+        settings.http_listen,
+        lambda: supervisor.unready,
+        lambda: figures.text(running=supervisor.running, restarts=supervisor.restarts, hangs=supervisor.hangs),
+        lambda: supervisor.is_stale,
+    )
+
+
+def _started(settings: Settings, policy: str, addresses: SharedAddresses) -> None:
+    # Without the issuers' keys: each worker has its own.
+    banner.announce(settings, policy, addresses.all(settings.workers), {})
