@@ -57,15 +57,13 @@ class Bearer:
     Args:
         source: where its token comes from.
         details: the RPC as its caller wants it.
-        is_repeatable: whether the request is still there to be sent again; a stream of them is not.
         insecure_channel: whether the token is plain metadata; by default it is call
-            credentials, which gRPC does not send on a channel that anybody could listen to.
+            credentials, which gRPC does not send on a channel without TLS.
 
     """
 
-    def __init__(self, source: WatchedSource, details: Any, *, is_repeatable: bool, insecure_channel: bool) -> None:
+    def __init__(self, source: WatchedSource, details: Any, *, insecure_channel: bool) -> None:
         self._source, self._details, self._insecure = source, details, insecure_channel
-        self.is_repeatable = is_repeatable
         # Asks for the token when gRPC does, and tells afterwards which one went out, if any did.
         self._plugin = BearerPlugin(source)
         self._dropped: str | None = None
@@ -80,7 +78,8 @@ class Bearer:
 
     def begin_again(self) -> Flow[bool]:
         """Get what a second attempt needs; say whether one makes sense."""
-        token = yield from replace_token(self._source, self._plugin.token or "")
+        refused = self._dropped = self._plugin.token or ""
+        token = yield from replace_token(self._source, refused)
         if token is None or self.time_remaining() == 0:
             return False
         self._plugin.token = token
@@ -102,19 +101,24 @@ class Bearer:
         return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
 
     def is_refusal(self, code: grpc.StatusCode | None) -> bool:
-        """Say whether a server has refused our token, rather than gRPC to send it."""
+        """Say whether a server has refused our token; gRPC ends an RPC so, too, where it must not send a token."""
         return code is grpc.StatusCode.UNAUTHENTICATED and self._plugin.token is not None
 
-    def drop_token(self) -> None:
-        """Have the next RPC bear another token; once for each token, however often gRPC says how the RPC has ended."""
+    def ended(self, code: grpc.StatusCode | None) -> bool:
+        """Drop the token if the RPC has ended as refused, so that the next one bears another; say whether it has.
+
+        May be called several times: a token is dropped once.
+        """
+        if not self.is_refusal(code):
+            return False
         token = self._plugin.token or ""
-        if token == self._dropped:
-            return
-        self._dropped = token
-        try:
-            self._source.invalidate(token)
-        except Exception as error:  # noqa: BLE001 - gRPC's own thread, or its loop, may be here
-            telemetry.unforeseen("token source", error)
+        if token != self._dropped:
+            self._dropped = token
+            try:
+                self._source.invalidate(token)
+            except Exception as error:  # noqa: BLE001 - this may be gRPC's own thread, or its loop
+                telemetry.unforeseen("token source", error)
+        return True
 
     def denial(self, code: grpc.StatusCode | None) -> UnauthenticatedError | None:
         """Return the issuer's word, where gRPC has ended the RPC with ``code`` because of that."""

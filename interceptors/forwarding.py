@@ -6,8 +6,7 @@ import grpc
 
 from authz.call.metadata import TrustedMetadata
 from authz.call.principal import ANONYMOUS, Principal, current_principal
-from interceptors.details import changed
-from interceptors.kinds import Continuation, EveryKind
+from interceptors.kinds import Continuation, EveryKind, changed
 
 
 def forward_principal_interceptors(*, trusted: TrustedMetadata | None = None) -> tuple[EveryKind, ...]:
