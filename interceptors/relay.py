@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from interceptors.streams import Stream
+from interceptors.streams import SyncStream
 
 
 class _Done(NamedTuple):
@@ -34,7 +34,7 @@ class Relay:
 
     """
 
-    def __init__(self, stream: Stream, serve: Callable[[], Any]) -> None:
+    def __init__(self, stream: SyncStream, serve: Callable[[], Any]) -> None:
         self._stream = stream
         self._serve = serve
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import grpc
 
 from authz.call.refusal import Refusal
-from interceptors.isolation import Check
+from interceptors.status import status_of
 
 COURTESY = 1.0
 """Seconds that a handler has to come by with a message before its RPC is cancelled."""
@@ -21,11 +21,12 @@ COURTESY = 1.0
 
 def abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
     """End the RPC that this thread serves."""
-    context.set_trailing_metadata(refusal.trailers)
-    context.abort(grpc.StatusCode[refusal.code.name], refusal.message)
+    code, message, trailers = status_of(refusal)
+    context.set_trailing_metadata(trailers)
+    context.abort(code, message)
 
 
-class Stream:
+class SyncStream:
     """One streaming RPC; see :class:`authz.judge.streams.Stream`.
 
     Args:
@@ -62,9 +63,10 @@ class Stream:
             return None
         if self._send is not None and not self._is_finished:
             # No thread waits in such a handler, so this one may end it.
-            self._context.set_trailing_metadata(refusal.trailers)
-            self._context.set_code(grpc.StatusCode[refusal.code.name])
-            self._context.set_details(refusal.message)
+            code, message, trailers = status_of(refusal)
+            self._context.set_trailing_metadata(trailers)
+            self._context.set_code(code)
+            self._context.set_details(message)
             self._send(None)
         self.wake()
         return COURTESY
@@ -88,54 +90,7 @@ def _nothing() -> None:
     pass
 
 
-class Requests:
-    """The requests of a stream, until it must end.
-
-    It has the two ways to read that grpc's own has, and nothing else of that: what else hands out requests would hand
-    them out unchecked.
-
-    Args:
-        requests: grpc's own.
-        stream: what may end.
-        check: raises for a request that ends the stream, unseen by its handler; ``None`` where none does.
-        end: ends the stream for what has been raised.
-
-    """
-
-    def __init__(
-        self, requests: Iterator[Any], stream: Stream, check: Check | None, end: Callable[[Exception], None]
-    ) -> None:
-        self._requests = requests
-        self._stream = stream
-        self._check = check
-        self._end = end
-
-    def __iter__(self) -> "Requests":
-        return self
-
-    def __next__(self) -> Any:
-        request = next(self._requests)
-        if self._check is not None:
-            try:
-                self._check(request)
-            except Exception as error:
-                self._end(error)
-                self._go_on()
-                raise
-        self._go_on()
-        return request
-
-    def next(self) -> Any:
-        """Return the next request, as iterators of grpc can be asked for it too."""
-        return next(self)
-
-    def _go_on(self) -> None:
-        self._stream.check()
-        if self._stream.refusal is not None:
-            raise StopIteration
-
-
-def watched(replies: Iterator[Any], stream: Stream) -> Iterator[Any]:
+def watched(replies: Iterator[Any], stream: SyncStream) -> Iterator[Any]:
     """Yield the replies of a handler, until its stream must end."""
     while True:
         try:
