@@ -1,4 +1,4 @@
-"""The call that a caller gets where an RPC never began."""
+"""The call that the caller gets when an RPC could not begin."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +11,43 @@ import grpc
 _Future: Any = grpc.Future
 
 
-class FailedCall(grpc.RpcError, grpc.Call, _Future):  # type: ignore[misc]
+class _Over(_Future):  # type: ignore[misc]
+    """The state of an RPC that is over."""
+
+    def cancel(self) -> bool:
+        """See ``grpc.Future.cancel``."""
+        return False
+
+    def cancelled(self) -> bool:
+        """See ``grpc.Future.cancelled``."""
+        return False
+
+    def done(self) -> bool:
+        """See ``grpc.Future.done``."""
+        return True
+
+    def running(self) -> bool:
+        """See ``grpc.Future.running``."""
+        return False
+
+    def is_active(self) -> bool:
+        """See ``grpc.RpcContext.is_active``."""
+        return False
+
+    def time_remaining(self) -> float:
+        """See ``grpc.RpcContext.time_remaining``."""
+        return 0.0
+
+    def add_callback(self, callback: Callable[[], object]) -> bool:  # noqa: ARG002 - it is over
+        """See ``grpc.RpcContext.add_callback``."""
+        return False
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """See ``grpc.Future.add_done_callback``."""
+        fn(self)
+
+
+class FailedCall(_Over, grpc.RpcError, grpc.Call):
     """An RPC that ended before it began."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
@@ -58,35 +94,3 @@ class FailedCall(grpc.RpcError, grpc.Call, _Future):  # type: ignore[misc]
     def trailing_metadata(self) -> tuple[()]:
         """See ``grpc.Call.trailing_metadata``."""
         return ()
-
-    def cancel(self) -> bool:
-        """See ``grpc.Future.cancel``."""
-        return False
-
-    def cancelled(self) -> bool:
-        """See ``grpc.Future.cancelled``."""
-        return False
-
-    def done(self) -> bool:
-        """See ``grpc.Future.done``."""
-        return True
-
-    def running(self) -> bool:
-        """See ``grpc.Future.running``."""
-        return False
-
-    def is_active(self) -> bool:
-        """See ``grpc.RpcContext.is_active``."""
-        return False
-
-    def time_remaining(self) -> float:
-        """See ``grpc.RpcContext.time_remaining``."""
-        return 0.0
-
-    def add_callback(self, callback: Callable[[], object]) -> bool:  # noqa: ARG002 - it is over
-        """See ``grpc.RpcContext.add_callback``."""
-        return False
-
-    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        """See ``grpc.Future.add_done_callback``."""
-        fn(self)

@@ -15,7 +15,7 @@ from interceptors.kinds import Continuation, EveryKind, Intercept, changed
 
 
 def bearer_interceptors(source: TokenSource, *, insecure_channel: bool = False) -> tuple[EveryKind, ...]:
-    """Return what puts a token of ``source`` on every call: ``grpc.intercept_channel(channel, *these)``.
+    """Return interceptors that put a token of ``source`` on every call: ``grpc.intercept_channel(channel, *these)``.
 
     A token that a server refuses with UNAUTHENTICATED is dropped, so that the next call has another one. A blocking
     call of a unary-unary method is made once more with that; futures and streams end as the server says.
@@ -23,7 +23,7 @@ def bearer_interceptors(source: TokenSource, *, insecure_channel: bool = False) 
 
     Args:
         source: where the tokens come from.
-        insecure_channel: send them on any channel, one without TLS included, where anybody on the network can read
+        insecure_channel: send them on any channel, one without TLS included, where others on the network can read
             them. By default gRPC itself refuses, with UNAUTHENTICATED, all but TLS and
             ``grpc.local_channel_credentials()``. With it, a stub waits until there is a token.
 
@@ -57,7 +57,7 @@ class _Rpc(Bearer):
         self._continuation, self._request = continuation, request
         try:
             run(self.begin(), self.time_remaining())
-        except Exception as error:  # noqa: BLE001 - a call is owed, whatever a source raises
+        except Exception as error:  # noqa: BLE001 - the stub needs a call, whatever a source raises
             return FailedCall(self.failure_code(error), str(unavailable(error)))
         call = self._send()
         if is_stream and not hasattr(call, "add_callback"):

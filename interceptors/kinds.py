@@ -19,7 +19,7 @@ class _Fields(NamedTuple):
 
 
 class _Details(_Fields, grpc.ClientCallDetails):
-    """As grpc's own, which is not public."""
+    """Like grpc's own class, which is not public."""
 
 
 def changed(details: grpc.ClientCallDetails, **changes: Any) -> grpc.ClientCallDetails:
@@ -33,10 +33,13 @@ class EveryKind(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """An interceptor that does as it is told, for each kind of RPC.
+    """An interceptor that calls one function for each kind of RPC.
 
     Args:
-        unary_unary: what to do with an RPC of this kind; and so on.
+        unary_unary: called for an RPC of this kind.
+        unary_stream: the same, and so on.
+        stream_unary: the same.
+        stream_stream: the same.
 
     """
 

@@ -1,4 +1,4 @@
-"""The door of a ``grpc.server``."""
+"""The interceptor of a ``grpc.server``."""
 
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,13 +39,13 @@ class AuthzInterceptor(grpc.ServerInterceptor):
     Args:
         judge: a :class:`authz.Verifier`, or an :class:`authz.Authorizer` for more than defaults;
             may be left out where only the peers of ``trust`` are believed.
-        public_methods: full names, such as ``/grpc.health.v1.Health/Check``, that anybody may call.
-        trust: the proxies whose word is taken for who calls; by default nobody's.
+        public_methods: full names, such as ``/grpc.health.v1.Health/Check``, that need no token.
+        trust: the proxies that are believed about who calls; none by default.
         stream_expiry: ``token`` ends a stream when its token expires, ``never`` does not; or one of them by full
-            method name, where ``*`` names all others.
+            method name, where ``*`` stands for all other methods.
         grace: seconds that a stream may go on after its token has expired.
-        relay: run each handler of a stream on a thread of its own, so that also one that is blocked ends at once
-            and with the right status. Without it such a handler's client sees CANCELLED, a second later.
+        relay: run each handler of a stream on a thread of its own, so that the RPC of a blocked handler ends at once
+            and with the right status. Without it the client of such a handler sees CANCELLED, a second later.
 
     Raises:
         ConfigError: an argument that cannot work; the message names it.
@@ -78,8 +78,8 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """See ``grpc.ServerInterceptor``."""
-        # grpc runs this on its one polling thread: what waits here stops every RPC, and what escapes
-        # from here, BaseException included, ends the server. So the flow takes its first step only.
+        # grpc runs this on its one polling thread: waiting here would stop every RPC, and an exception that escaped
+        # from here, BaseException included, would end the server. So the flow takes its first step only.
         call = Call(method=handler_call_details.method, metadata=handler_call_details.invocation_metadata)
         hearing = Hearing(self._authorizer, call, "grpc")
         try:
@@ -134,13 +134,13 @@ class AuthzInterceptor(grpc.ServerInterceptor):
     def _undecided(
         self, handler: Handler | None, hearing: Hearing, begun: tuple[Flow[Principal], Wait] | None
     ) -> Handler:
-        # The behaviour runs on a thread of the server's pool, which may wait.
+        # The behaviour runs on a thread of the server's pool, and may block it.
         def decide(context: grpc.ServicerContext) -> Behaviour:
             try:
                 principal = self._decide(hearing, begun, context)
                 metadata = self._authorizer.trusted.believed(hearing.call.metadata, principal)
                 return self._trusted(handler or _UNKNOWN, hearing, principal, metadata, hearing.seconds)
-            except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
+            except BaseException as error:  # noqa: BLE001 - the client must get a status, whatever happened
                 refusal = hearing.refused(error)
             return abort(context, refusal)
 
@@ -169,7 +169,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
 
         # On a thread of its own: a pool full of slow handlers must not keep refusals waiting.
         refuse.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
-        # Serves all four kinds, and answers before the client has sent anything.
+        # A handler of this kind serves all four, and answers before the client has sent anything.
         return _terminator(refuse)
 
 

@@ -1,9 +1,9 @@
 """How a stream of a ``grpc.server`` ends before its handler does.
 
-Nothing public ends an RPC of a ``grpc.server`` with a status from another
-thread than the handler's. So the handler's own thread does it, when it comes
-by for the next message; a handler that does not come by is cancelled a second
-later, which its client sees as CANCELLED.
+gRPC has no public way to end an RPC of a ``grpc.server`` with a status from
+another thread than the handler's. So the handler's own thread does it, when
+it sends or reads its next message. If it does neither for a second, the RPC
+is cancelled, which the client sees as CANCELLED.
 """
 
 import threading
@@ -16,11 +16,11 @@ from authz.call.refusal import Refusal
 from interceptors.status import status_of
 
 COURTESY = 1.0
-"""Seconds that a handler has to come by with a message before its RPC is cancelled."""
+"""Seconds that a handler has to send or read a message before its RPC is cancelled."""
 
 
 def abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
-    """End the RPC that this thread serves."""
+    """End the RPC that this thread serves with ``refusal``."""
     code, message, trailers = status_of(refusal)
     context.set_trailing_metadata(trailers)
     context.abort(code, message)
@@ -31,8 +31,9 @@ class SyncStream:
 
     Args:
         context: grpc's own.
-        refuse: makes what the caller sees.
-        send: what a non-blocking handler sends its messages with (``experimental_non_blocking``), or ``None``.
+        refuse: returns what the caller sees of an error.
+        send: the function with which a non-blocking handler (``experimental_non_blocking``) sends its messages;
+            ``None`` for other handlers.
 
     """
 
@@ -48,7 +49,7 @@ class SyncStream:
         self._is_finished = False
         self._ending = threading.Lock()
         self.wake: Callable[[], None] = _nothing
-        """Called when the RPC must end, to fetch a thread of its own that waits."""
+        """Called when the RPC must end: wakes the thread that waits for a relayed handler."""
         self.refusal: Refusal | None = None
         """Why the RPC must end, or ``None`` as long as it may go on."""
 
@@ -62,7 +63,7 @@ class SyncStream:
                 self._context.cancel()
             return None
         if self._send is not None and not self._is_finished:
-            # No thread waits in such a handler, so this one may end it.
+            # A non-blocking handler occupies no thread, so any thread may end its RPC.
             code, message, trailers = status_of(refusal)
             self._context.set_trailing_metadata(trailers)
             self._context.set_code(code)
@@ -74,7 +75,7 @@ class SyncStream:
     def send(self, reply: Any) -> None:
         """Send a message of a non-blocking handler, or ``None`` for the end, unless the RPC has been ended."""
         with self._ending:
-            # grpc would send a second status, which fails.
+            # Without this check grpc would send a second status, and fail.
             if self.refusal is not None or self._is_finished or self._send is None:
                 return
             self._is_finished = reply is None

@@ -1505,6 +1505,27 @@ MISTAKES = (
         "tests/interceptors/test_bearer.py -k every_refused",
     ),
     Mistake(
+        "a refused future or stream keeps its token",
+        "interceptors/client.py",
+        "            self._watch(call)\n",
+        "",
+        "tests/interceptors/test_bearer.py -k never_made_again",
+    ),
+    Mistake(
+        "a future that is refused at once is made again",
+        "interceptors/client.py",
+        "if is_stream or isinstance(call, Iterator) or not call.done():",
+        "if is_stream or not call.done():",
+        "tests/interceptors/test_bearer.py -k every_refused",
+    ),
+    Mistake(
+        "a stream that its caller has forgotten goes on",
+        "interceptors/client.py",
+        "reference = weakref.ref(call)",
+        "reference = lambda: call",
+        "tests/interceptors/test_bearer.py -k forgotten",
+    ),
+    Mistake(
         "a secret for a header stands in the form",
         "authz/issuer/client_authentication.py",
         'if method == "client_secret_post":',

@@ -21,13 +21,13 @@ T = TypeVar("T")
 def bearer_interceptors(
     source: TokenSource, *, insecure_channel: bool = False
 ) -> tuple[grpc.aio.ClientInterceptor, ...]:
-    """Return what puts a token of ``source`` on every call; see :func:`interceptors.bearer_interceptors`.
+    """Return interceptors that put a token of ``source`` on every call; see :func:`interceptors.bearer_interceptors`.
 
     For the ``interceptors`` of ``grpc.aio.secure_channel``: all of them, for each serves one kind of RPC.
 
     Args:
         source: where the tokens come from.
-        insecure_channel: send them on any channel, one without TLS included, where anybody on the network can read
+        insecure_channel: send them on any channel, one without TLS included, where others on the network can read
             them. By default gRPC itself refuses, with UNAUTHENTICATED, all but TLS and
             ``grpc.local_channel_credentials()``.
 
@@ -58,7 +58,7 @@ class _Rpc(Bearer):
         self._continuation, self._request = continuation, request
         try:
             await self._in_time(self.begin())
-        except Exception as error:  # noqa: BLE001 - whatever a source raises, gRPC's callers expect this
+        except Exception as error:  # noqa: BLE001 - callers expect an RpcError, whatever a source raises
             raise _failed(self.failure_code(error), unavailable(error)) from None
 
     async def send(self) -> Any:
@@ -66,7 +66,7 @@ class _Rpc(Bearer):
         try:
             return await self._continuation(changed(self._details, **self.attempt()._asdict()), self._request)
         except grpc.aio.UsageError as error:
-            # Thus grpc.aio.insecure_channel meets call credentials; all other channels end the RPC, as here.
+            # grpc.aio.insecure_channel raises this for call credentials; other channels end the RPC, as this does.
             raise _failed(grpc.StatusCode.UNAUTHENTICATED, error) from None
 
     async def has_replaced_token(self) -> bool:

@@ -1,4 +1,4 @@
-"""The door of a ``grpc.aio.server``."""
+"""The interceptor of a ``grpc.aio.server``."""
 
 import asyncio
 import contextvars
@@ -49,10 +49,10 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
     Args:
         judge: a :class:`authz.Verifier`, or an :class:`authz.Authorizer` for more than defaults;
             may be left out where only the peers of ``trust`` are believed.
-        public_methods: full names, such as ``/grpc.health.v1.Health/Check``, that anybody may call.
-        trust: the proxies whose word is taken for who calls; by default nobody's.
+        public_methods: full names, such as ``/grpc.health.v1.Health/Check``, that need no token.
+        trust: the proxies that are believed about who calls; none by default.
         stream_expiry: ``token`` ends a stream when its token expires, ``never`` does not; or one of them by full
-            method name, where ``*`` names all others.
+            method name, where ``*`` stands for all other methods.
         grace: seconds that a stream may go on after its token has expired.
 
     Raises:
@@ -78,11 +78,11 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         """See ``grpc.aio.ServerInterceptor``.
 
         Raises:
-            ConfigError: this interceptor was given to a ``grpc.server``. It cannot say so any earlier: such a
-                server looks at its interceptors when the first call comes.
+            ConfigError: this interceptor was given to a ``grpc.server``. It cannot find out any earlier: such a
+                server uses its interceptors only when the first call comes.
 
         """
-        # No coroutine function: grpc.server, which has no loop, would take the coroutine for a handler, and hang.
+        # No coroutine function: grpc.server, which has no loop, would take the coroutine for a handler and hang.
         try:
             asyncio.get_running_loop()
         except RuntimeError:

@@ -1,9 +1,9 @@
 """How a stream of a ``grpc.aio.server`` ends before its handler does.
 
-The abort comes from a task of its own, so that it needs no help from a handler
-that sleeps, floods or waits; then the handler is cancelled. A synchronous
-handler cannot be: its client gets the status all the same, and its thread
-comes free when it comes by for the next message, or returns.
+The abort comes from a task of its own, so that it does not depend on a handler
+that sleeps, waits, or sends without pause; then the handler is cancelled. A
+synchronous handler cannot be cancelled: its client gets the status all the
+same, and its thread is free once it sends or reads a message, or returns.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from typing import Any, cast
 from authz.call.refusal import Refusal
 from interceptors.status import status_of
 
-# An abort waits for a client that does not read. The handler must not wait with it.
+# Seconds. An abort waits for a client that does not read; the handler is cancelled without waiting for longer.
 _PATIENCE = 0.2
 
-# The loop holds tasks by weak references only.
+# The loop keeps only weak references to tasks.
 _ending: "set[asyncio.Task[None]]" = set()
 
 
@@ -27,7 +27,7 @@ class AioStream:
     Built in the RPC's own task, and used on its loop's thread but for :meth:`end`.
 
     Args:
-        refuse: makes what the caller sees.
+        refuse: returns what the caller sees of an error.
 
     """
 
@@ -83,9 +83,9 @@ class AioStream:
             self._end()
 
     async def begin_reply(self, sending: Awaitable[None]) -> None:
-        """Wait until initial metadata has been sent, or the first message with it, and keep aborts waiting.
+        """Wait until initial metadata has been sent, or the first message with it, and make aborts wait for that.
 
-        An abort while that is under way sends initial metadata once more: it fails, and the client gets no status.
+        An abort meanwhile would send initial metadata once more, and fail, and the client would get no status.
         """
         beginning = self._beginning = self._loop.create_future()
         try:
@@ -111,7 +111,7 @@ class AioStream:
 
     async def abort(self) -> None:
         """End the RPC, in any task."""
-        # The handler may have been faster: then grpc is sending the status that it ended with.
+        # If the handler has returned already, grpc is sending its status.
         if self.refusal is not None and not self._context.done():
             await self._context.abort(*status_of(self.refusal))
 
@@ -123,7 +123,7 @@ class AioStream:
     def _over(self, task: object) -> None:
         if task is not self._task:
             return
-        # What refers to one another would be left to the garbage collector, and with it the handler's cleanup.
+        # This breaks a reference cycle, which would leave the cleanup of the handler to the garbage collector.
         self._replies = None
         self._when_over()
 
@@ -135,9 +135,9 @@ class AioStream:
     async def _abort_and_cancel(self) -> None:
         if self._beginning is not None:
             await asyncio.wait({self._beginning})
-        # From here to the abort nothing else runs.
+        # From here to the abort no other task runs.
         if self._replies is not None and not self._replies.is_making:
-            # grpc is sending a message, and comes by for the next when the client has taken it.
+            # grpc is sending a message, and asks for the next one when the client has taken it.
             await self._replies.aclose()
             return
         if self._context.done():
@@ -153,7 +153,7 @@ class AioStream:
 class Replies:
     """The replies of an async generator, until its stream must end.
 
-    No generator itself: it hands out what the other makes, so that a message costs nothing more.
+    It is no generator itself, and returns what the handler's generator does, so that a message costs nothing more.
     """
 
     def __init__(self, replies: Any, stream: AioStream) -> None:
@@ -162,7 +162,7 @@ class Replies:
 
     @property
     def is_making(self) -> bool:
-        """Whether the handler is at work, and not grpc at sending what it has made."""
+        """Whether the handler is making a reply, rather than grpc sending one."""
         return bool(getattr(self._replies, "ag_running", True))
 
     def __aiter__(self) -> "Replies":
@@ -185,5 +185,5 @@ def _nothing() -> None:
 def _forget(task: "asyncio.Task[None]") -> None:
     _ending.discard(task)
     if not task.cancelled():
-        # An abort ends by raising, and whoever looked at that would find nothing new.
+        # An abort ends by raising. Without this line asyncio would log the exception, which says nothing new.
         task.exception()
