@@ -1,4 +1,4 @@
-"""One outgoing RPC and the token that it bears: what both colours know of them."""
+"""One outgoing RPC and the token that it bears; the same for ``grpc`` and ``grpc.aio``."""
 
 import time
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ Entries = tuple[tuple[str, str | bytes], ...]
 
 
 def has_authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
-    """Say whether the caller of an RPC brings an ``authorization`` of its own."""
+    """Say whether the caller has put an ``authorization`` of its own into ``metadata``."""
     return any(key.lower() == "authorization" for key, _ in metadata or ())
 
 
 class WatchedSource:
-    """A token source, and whether it was denied a token when last asked."""
+    """A token source, and whether the issuer denied it a token when it was last asked."""
 
     is_denied = False
 
@@ -44,7 +44,7 @@ class WatchedSource:
 
 
 class Attempt(NamedTuple):
-    """What an attempt has that is not as the caller gave it."""
+    """What differs in one attempt from the details that the caller gave."""
 
     timeout: float | None
     metadata: Entries | None
@@ -57,37 +57,36 @@ class Bearer:
     Args:
         source: where its token comes from.
         details: the RPC as its caller wants it.
-        is_repeatable: whether the request is still there to be sent again; a stream of them is not.
         insecure_channel: whether the token is plain metadata; by default it is call
-            credentials, which gRPC does not send on a channel that anybody could listen to.
+            credentials, which gRPC does not send on a channel without TLS.
 
     """
 
-    def __init__(self, source: WatchedSource, details: Any, *, is_repeatable: bool, insecure_channel: bool) -> None:
+    def __init__(self, source: WatchedSource, details: Any, *, insecure_channel: bool) -> None:
         self._source, self._details, self._insecure = source, details, insecure_channel
-        self.is_repeatable = is_repeatable
-        # Asks for the token when gRPC does, and tells afterwards which one went out, if any did.
+        # gRPC asks the plugin for the token, and the plugin remembers which one went out, if any did.
         self._plugin = BearerPlugin(source)
         self._dropped: str | None = None
         self._ends_at = None if details.timeout is None else time.monotonic() + details.timeout
 
     def begin(self) -> Flow[None]:
-        """Get what the first attempt needs."""
-        # gRPC would end the call as UNAVAILABLE, and perhaps repeat it, so a source that was denied is asked first.
+        """Get the token of the first attempt, unless gRPC is to ask for it."""
+        # Where gRPC asks a source that is still denied one, it ends the call as UNAVAILABLE, and may repeat it.
         if self._insecure or self._source.is_denied:
             token = yield from self._source.token_flow()
             self._plugin.token = token if self._insecure else None
 
     def begin_again(self) -> Flow[bool]:
-        """Get what a second attempt needs; say whether one makes sense."""
-        token = yield from replace_token(self._source, self._plugin.token or "")
+        """Get the token of a second attempt; say whether there is another one, and time left to use it."""
+        refused = self._dropped = self._plugin.token or ""
+        token = yield from replace_token(self._source, refused)
         if token is None or self.time_remaining() == 0:
             return False
         self._plugin.token = token
         return True
 
     def attempt(self) -> Attempt:
-        """Return what to change about the RPC for the attempt that has begun."""
+        """Return what to change in the details of the RPC for the next attempt."""
         metadata, credentials = self._details.metadata, self._details.credentials
         if self._insecure:
             metadata = (*(metadata or ()), *bearer_metadata(self._plugin.token or ""))
@@ -102,26 +101,31 @@ class Bearer:
         return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
 
     def is_refusal(self, code: grpc.StatusCode | None) -> bool:
-        """Say whether a server has refused our token, rather than gRPC to send it."""
+        """Say whether ``code`` is a server's refusal of our token; gRPC uses it, too, where it must not send one."""
         return code is grpc.StatusCode.UNAUTHENTICATED and self._plugin.token is not None
 
-    def drop_token(self) -> None:
-        """Have the next RPC bear another token; once for each token, however often gRPC says how the RPC has ended."""
+    def ended(self, code: grpc.StatusCode | None) -> bool:
+        """Drop the token if ``code`` is its refusal, so that the next RPC bears another; say whether it is.
+
+        However often this is called, a token is dropped once.
+        """
+        if not self.is_refusal(code):
+            return False
         token = self._plugin.token or ""
-        if token == self._dropped:
-            return
-        self._dropped = token
-        try:
-            self._source.invalidate(token)
-        except Exception as error:  # noqa: BLE001 - gRPC's own thread, or its loop, may be here
-            telemetry.unforeseen("token source", error)
+        if token != self._dropped:
+            self._dropped = token
+            try:
+                self._source.invalidate(token)
+            except Exception as error:  # noqa: BLE001 - this may be gRPC's own thread, or its loop
+                telemetry.unforeseen("token source", error)
+        return True
 
     def denial(self, code: grpc.StatusCode | None) -> UnauthenticatedError | None:
-        """Return the issuer's word, where gRPC has ended the RPC with ``code`` because of that."""
+        """Return why the issuer denied us a token, if gRPC has ended the RPC with ``code`` because of that."""
         return self._plugin.denial if code is grpc.StatusCode.UNAVAILABLE else None
 
     def failure_code(self, error: Exception) -> grpc.StatusCode:
-        """Return how the RPC ends where no token can be had."""
+        """Return the status of an RPC for which no token could be had."""
         if self.time_remaining() == 0:
             return grpc.StatusCode.DEADLINE_EXCEEDED
         return grpc.StatusCode[error.code.name] if isinstance(error, AuthzError) else grpc.StatusCode.UNAVAILABLE

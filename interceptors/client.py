@@ -1,5 +1,7 @@
 """Bearer tokens on the outgoing RPCs of a ``grpc`` channel."""
 
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -8,22 +10,21 @@ from authz.issuer.credentials import unavailable
 from authz.issuer.token_source import TokenSource
 from authz.runtime.flow import run
 from interceptors.bearer import Bearer, WatchedSource, has_authorization
-from interceptors.calls import FailedCall, RepeatableCall, repeatable_messages
-from interceptors.details import changed
-from interceptors.kinds import Continuation, EveryKind, Intercept
+from interceptors.calls import FailedCall
+from interceptors.kinds import Continuation, EveryKind, Intercept, changed
 
 
 def bearer_interceptors(source: TokenSource, *, insecure_channel: bool = False) -> tuple[EveryKind, ...]:
-    """Return what puts a token of ``source`` on every call: ``grpc.intercept_channel(channel, *these)``.
+    """Return interceptors that put a token of ``source`` on every call: ``grpc.intercept_channel(channel, *these)``.
 
-    A call whose token a server refuses with UNAUTHENTICATED is made once more with another token, unless its
-    requests are a stream or a response has come; the next call has another token in any case.
+    A token that a server refuses with UNAUTHENTICATED is dropped, so that the next call has another one. A blocking
+    call of a unary-unary method is made once more with that; futures and streams end as the server says.
     A call that brings its own ``authorization`` metadata keeps it.
 
     Args:
         source: where the tokens come from.
-        insecure_channel: send them on any channel, one without TLS included, which gives them to whoever
-            listens. By default gRPC itself refuses, with UNAUTHENTICATED, all but TLS and
+        insecure_channel: send them on any channel, one without TLS included, where others on the network can read
+            them. By default gRPC itself refuses, with UNAUTHENTICATED, all but TLS and
             ``grpc.local_channel_credentials()``. With it, a stub waits until there is a token.
 
     """
@@ -31,19 +32,19 @@ def bearer_interceptors(source: TokenSource, *, insecure_channel: bool = False) 
 
     def intercept(*, is_repeatable: bool, is_stream: bool) -> Intercept:
         def begin(continuation: Continuation, details: grpc.ClientCallDetails, request: Any) -> Any:
-            # A tuple: whatever iterable it is, it is to be read more than once.
+            # A tuple, because the metadata is read more than once, and an iterator would be empty then.
             details = changed(details, metadata=tuple(details.metadata or ()))
             if has_authorization(details.metadata):
                 return continuation(details, request)
-            rpc = _Rpc(watched, details, is_repeatable=is_repeatable, insecure_channel=insecure_channel)
-            return rpc.call(continuation, request, is_stream=is_stream)
+            rpc = _Rpc(watched, details, insecure_channel=insecure_channel)
+            return rpc.call(continuation, request, is_repeatable=is_repeatable, is_stream=is_stream)
 
         return begin
 
     return (
         EveryKind(
             unary_unary=intercept(is_repeatable=True, is_stream=False),
-            unary_stream=intercept(is_repeatable=True, is_stream=True),
+            unary_stream=intercept(is_repeatable=False, is_stream=True),
             stream_unary=intercept(is_repeatable=False, is_stream=False),
             stream_stream=intercept(is_repeatable=False, is_stream=True),
         ),
@@ -51,35 +52,47 @@ def bearer_interceptors(source: TokenSource, *, insecure_channel: bool = False) 
 
 
 class _Rpc(Bearer):
-    def call(self, continuation: Continuation, request: Any, *, is_stream: bool) -> Any:
-        """Begin the RPC."""
+    def call(self, continuation: Continuation, request: Any, *, is_repeatable: bool, is_stream: bool) -> Any:
+        """Make the RPC where the stub was called for its result, begin it elsewhere."""
         self._continuation, self._request = continuation, request
         try:
             run(self.begin(), self.time_remaining())
-        except Exception as error:  # noqa: BLE001 - a call is owed, whatever a source raises
+        except Exception as error:  # noqa: BLE001 - the stub needs a call, whatever a source raises
             return FailedCall(self.failure_code(error), str(unavailable(error)))
-        call = self.send()
+        call = self._send()
         if is_stream and not hasattr(call, "add_callback"):
-            return repeatable_messages(call, self)
-        if is_stream or not call.done():
-            return RepeatableCall(call, self)
-        # The stub was called for its result, so this thread may wait.
-        if not self.is_refusal(call.code()):
-            return self.denied(call.code()) or call
-        if not self.is_repeatable:
-            self.drop_token()
+            return self._read(call)
+        # A future may be over already. One of grpc's is an iterator, which the outcome of a blocking call is not.
+        if is_stream or isinstance(call, Iterator) or not call.done():
+            self._watch(call)
             return call
-        return self.send() if self.has_replaced_token() else call
+        # The stub was called for its result, so this thread may wait.
+        code = call.code()
+        if is_repeatable and self.is_refusal(code) and run(self.begin_again(), self.time_remaining()):
+            return self._send()
+        self.ended(code)
+        denial = self.denial(code)
+        return call if denial is None else FailedCall(grpc.StatusCode.UNAUTHENTICATED, str(denial))
 
-    def send(self) -> Any:
-        """Begin an attempt, or make all of it where the stub was called for its result."""
+    def _send(self) -> Any:
         return self._continuation(changed(self._details, **self.attempt()._asdict()), self._request)
 
-    def denied(self, code: grpc.StatusCode | None) -> FailedCall | None:
-        """Return how the RPC ends, where gRPC has ended it with ``code`` because the issuer refuses us a token."""
-        denial = self.denial(code)
-        return None if denial is None else FailedCall(grpc.StatusCode.UNAUTHENTICATED, str(denial))
+    def _read(self, messages: Iterator[Any]) -> Iterator[Any]:
+        # Another interceptor, such as that of OpenTelemetry, has made a bare iterator of the stream.
+        try:
+            yield from messages
+        except grpc.RpcError as error:
+            self.ended(error.code())
+            raise
 
-    def has_replaced_token(self) -> bool:
-        """Get another token; say whether there is one, and time to use it."""
-        return run(self.begin_again(), self.time_remaining())
+    def _watch(self, call: Any) -> None:
+        # Weak: grpc cancels a call when its caller has dropped the last reference to it.
+        reference = weakref.ref(call)
+
+        def over() -> None:
+            call = reference()
+            if call is not None:
+                self.ended(call.code())
+
+        if not call.add_callback(over):
+            over()

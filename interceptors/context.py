@@ -1,9 +1,10 @@
 """The contexts that handlers get: grpc's own, but with the trusted metadata.
 
 Replacing ``handler_call_details`` changes nothing that a handler sees, so the
-context is wrapped. Every public name is forwarded by hand: in the base classes
-some methods exist and raise ``NotImplementedError``, which ``__getattr__``
-never gets to see. What a later grpcio adds, it does.
+context is wrapped. Every public name is forwarded by hand, because the base
+classes define some methods that raise ``NotImplementedError``, and for those
+Python does not call ``__getattr__``. That forwards the names that a later
+grpcio adds.
 """
 
 from collections.abc import Callable
@@ -43,41 +44,41 @@ class _CallDetails(NamedTuple):
 
 
 class TrustedCallDetails(_CallDetails, grpc.HandlerCallDetails):
-    """What interceptors after ours and generic handlers get, in the shape of grpc's own: details to be believed."""
+    """The details that inner interceptors and generic handlers get, shaped like grpc's own, with trusted metadata."""
 
 
 class _Trusted:
-    """What the proxies share: the wrapped context, and the metadata that is shown instead of its own."""
+    """A wrapped context, with the metadata that is shown instead of its own."""
 
     def __init__(self, context: Any, metadata: Metadata) -> None:
         self._context = context
         self._metadata = metadata
 
     def invocation_metadata(self) -> Metadata:
-        """Return what the caller sent, without anything it may not say, and then the trusted entries."""
+        """Return the caller's metadata without its entries under trusted names, and then the trusted entries."""
         return self._metadata
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
 
-# As Any: mypy would take the names that are forwarded for abstract.
+# As Any, because mypy takes the forwarded names for abstract.
 _Context: Any = grpc.ServicerContext
 _AioContext: Any = grpc.aio.ServicerContext
 
 
 @_forward(*_SYNC)
 class TrustedContext(_Trusted, _Context):  # type: ignore[misc]
-    """A ``grpc.ServicerContext`` whose metadata can be believed."""
+    """A ``grpc.ServicerContext`` with trusted metadata."""
 
 
 @_forward(*_AIO)
 class TrustedAioContext(_Trusted, _AioContext):  # type: ignore[misc]
-    """A ``grpc.aio.ServicerContext`` whose metadata can be believed."""
+    """A ``grpc.aio.ServicerContext`` with trusted metadata."""
 
 
 class TrustedSyncContextOnAio(_Trusted):
-    """What synchronous handlers get on an aio server, with metadata that can be believed.
+    """The context of synchronous handlers on an aio server, with trusted metadata.
 
-    grpc gives them a context of a third kind, which has fewer names; this one has the same.
+    grpc gives them a context of a third class, which has fewer names; this one has the same names.
     """

@@ -1,4 +1,4 @@
-"""The verified caller of the RPC that is being served, told to the next service by a ``grpc`` channel."""
+"""The verified caller of the RPC that is being served, passed on to the next service by a ``grpc`` channel."""
 
 from typing import Any
 
@@ -6,18 +6,17 @@ import grpc
 
 from authz.call.metadata import TrustedMetadata
 from authz.call.principal import ANONYMOUS, Principal, current_principal
-from interceptors.details import changed
-from interceptors.kinds import Continuation, EveryKind
+from interceptors.kinds import Continuation, EveryKind, changed
 
 
 def forward_principal_interceptors(*, trusted: TrustedMetadata | None = None) -> tuple[EveryKind, ...]:
-    """Return what tells the next service who calls this one: ``grpc.intercept_channel(channel, *these)``.
+    """Return interceptors that tell the next service who calls this one: ``grpc.intercept_channel(channel, *these)``.
 
     Every call that is made while an RPC is served carries its verified caller, :func:`authz.current_principal`, as
     trusted metadata. Elsewhere, and on public methods, there is none; what the calling code itself puts
     under a trusted name never goes out.
-    The next service must take such metadata from its own kind only, such as over mTLS;
-    ``AuthzInterceptor`` takes it from nobody.
+    The next service must believe such metadata only from services that it knows, such as over mTLS;
+    ``AuthzInterceptor`` believes it only from the peers of ``trust``.
 
     Args:
         trusted: the names of the metadata, as the next service reads them.
@@ -33,7 +32,7 @@ def forward_principal_interceptors(*, trusted: TrustedMetadata | None = None) ->
 
 
 def principal_served() -> Principal:
-    """Return who makes the RPC that this code serves; outside of one, nobody in particular."""
+    """Return the caller of the RPC that this code serves; outside of an RPC, ``ANONYMOUS``."""
     try:
         return current_principal()
     except LookupError:

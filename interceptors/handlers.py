@@ -1,4 +1,4 @@
-"""Method handlers of gRPC: taking one apart, and putting it together with another behaviour."""
+"""Method handlers of gRPC: getting the behaviour of one, and building one with another behaviour."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -22,7 +22,7 @@ _CONSTRUCTORS: dict[tuple[bool, bool], Callable[..., Handler]] = {
 
 
 def behaviour_of(handler: Handler) -> Behaviour:
-    """Return the function that serves the RPC, of whatever kind."""
+    """Return the function of ``handler`` that serves the RPC."""
     behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     return cast("Behaviour", behaviour)
 

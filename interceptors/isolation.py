@@ -19,10 +19,10 @@ def check_of(handler: Handler, principal: Principal, hearing: Hearing) -> Check 
     """Return the check of every request of one RPC, or ``None`` where there can be nothing to check.
 
     Args:
-        handler: whose requests they are.
-        principal: who makes the RPC: no request may name another organization.
-        hearing: that of the RPC. Its verdict came with the headers, and the only request of a method without streams
-            may come any time after it, so that is looked at again; streams are ended when something changes.
+        handler: the handler that will get the requests.
+        principal: the verified caller: no request may name another organization.
+        hearing: the hearing of the RPC. The verdict came with the headers, and the request of a unary-unary method may
+            come any time later, so the check looks at the verdict again. Streams are ended when something changes.
 
     """
     named = None
@@ -40,9 +40,9 @@ def check_of(handler: Handler, principal: Principal, hearing: Hearing) -> Check 
 
 
 def _may_name(parse: Any) -> bool:
-    # What generated code parses requests with belongs to their class, so that is known before there is any.
+    # Generated code parses requests with a method of their class, so the class is known before a request comes.
     owner = getattr(parse, "__self__", None)
     if isinstance(owner, type) and issubclass(owner, Message) and parse == owner.FromString:
         return places_of(parse.__self__) is not None
-    # Anything may come of another function, but without one requests stay bytes.
+    # Any other function may return any message. Without a function requests stay bytes.
     return parse is not None

@@ -1,12 +1,30 @@
 """Client interceptors of every RPC kind, made of functions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
 Continuation = Callable[[grpc.ClientCallDetails, Any], Any]
 Intercept = Callable[[Continuation, grpc.ClientCallDetails, Any], Any]
+
+
+class _Fields(NamedTuple):
+    method: Any
+    timeout: Any
+    metadata: Any
+    credentials: Any
+    wait_for_ready: Any
+    compression: Any
+
+
+class _Details(_Fields, grpc.ClientCallDetails):
+    """Like grpc's own class, which is not public."""
+
+
+def changed(details: grpc.ClientCallDetails, **changes: Any) -> grpc.ClientCallDetails:
+    """Return ``details`` with ``changes``; what other interceptors left out stays at its default."""
+    return _Details(*(changes.get(name, getattr(details, name, None)) for name in _Fields._fields))
 
 
 class EveryKind(
@@ -15,10 +33,13 @@ class EveryKind(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """An interceptor that does as it is told, for each kind of RPC.
+    """An interceptor that calls one function for each kind of RPC.
 
     Args:
-        unary_unary: what to do with an RPC of this kind; and so on.
+        unary_unary: called for an RPC of this kind.
+        unary_stream: the same, and so on.
+        stream_unary: the same.
+        stream_stream: the same.
 
     """
 

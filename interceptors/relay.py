@@ -1,7 +1,7 @@
 """A handler of a ``grpc.server`` on a thread of its own, so that the RPC can end while the handler is blocked.
 
 The server's own thread waits for the handler's next reply or for the end of
-the stream, whichever comes first, and so is there to send the status.
+the stream, whichever comes first, and so is free to send the status.
 """
 
 import contextvars
@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from interceptors.streams import Stream
+from interceptors.streams import SyncStream
 
 
 class _Done(NamedTuple):
-    """The handler is through: its result, or what it raised."""
+    """The handler has finished: its result, or the exception that it raised."""
 
     result: Any
     error: BaseException | None = None
@@ -24,17 +24,17 @@ _ENDED = object()
 
 
 class Relay:
-    """Run ``serve`` on a thread of its own, and pass on what it returns.
+    """Run ``serve`` on a thread of its own, and pass on its replies.
 
     The handler is asked for one reply at a time, as it would be without a relay.
 
     Args:
-        stream: what may end it.
+        stream: the stream whose end the relay waits for, too.
         serve: the handler, with its arguments.
 
     """
 
-    def __init__(self, stream: Stream, serve: Callable[[], Any]) -> None:
+    def __init__(self, stream: SyncStream, serve: Callable[[], Any]) -> None:
         self._stream = stream
         self._serve = serve
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -43,12 +43,12 @@ class Relay:
         stream.wake = lambda: self._items.put(_ENDED)
 
     def reply(self) -> Any:
-        """Return what the handler returns."""
+        """Return the reply of the handler."""
         self._start(self._serve)
         return self._next().result
 
     def replies(self) -> Iterator[Any]:
-        """Yield what the handler yields."""
+        """Yield the replies of the handler."""
         self._start(self._produce)
         while True:
             self._asked.release()
@@ -58,12 +58,12 @@ class Relay:
             yield item
 
     def stop(self) -> None:
-        """Have the handler closed when it comes by with its next reply: the RPC is over."""
+        """Note that the RPC is over: the handler is closed when it has made its next reply."""
         self._is_over = True
         self._asked.release()
 
     def _start(self, work: Callable[[], Any]) -> None:
-        # It may have been ended before there was anybody to wake.
+        # The stream may have ended before this relay could be woken.
         self._stream.check()
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._run, work), name="authz-relay", daemon=True).start()
@@ -71,7 +71,7 @@ class Relay:
     def _run(self, work: Callable[[], Any]) -> None:
         try:
             self._items.put(_Done(work()))
-        except BaseException as error:  # noqa: BLE001 - raised again where grpc sees it
+        except BaseException as error:  # noqa: BLE001 - raised again on grpc's own thread
             self._items.put(_Done(None, error))
 
     def _produce(self) -> None:

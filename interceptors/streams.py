@@ -1,9 +1,9 @@
 """How a stream of a ``grpc.server`` ends before its handler does.
 
-Nothing public ends an RPC of a ``grpc.server`` with a status from another
-thread than the handler's. So the handler's own thread does it, when it comes
-by for the next message; a handler that does not come by is cancelled a second
-later, which its client sees as CANCELLED.
+gRPC has no public way to end an RPC of a ``grpc.server`` with a status from
+another thread than the handler's. So the handler's own thread does it, when
+it sends or reads its next message. If it does neither for a second, the RPC
+is cancelled, which the client sees as CANCELLED.
 """
 
 import threading
@@ -13,25 +13,27 @@ from typing import Any, NoReturn
 import grpc
 
 from authz.call.refusal import Refusal
-from interceptors.isolation import Check
+from interceptors.status import status_of
 
 COURTESY = 1.0
-"""Seconds that a handler has to come by with a message before its RPC is cancelled."""
+"""Seconds that a handler has to send or read a message before its RPC is cancelled."""
 
 
 def abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
-    """End the RPC that this thread serves."""
-    context.set_trailing_metadata(refusal.trailers)
-    context.abort(grpc.StatusCode[refusal.code.name], refusal.message)
+    """End the RPC that this thread serves with ``refusal``."""
+    code, message, trailers = status_of(refusal)
+    context.set_trailing_metadata(trailers)
+    context.abort(code, message)
 
 
-class Stream:
+class SyncStream:
     """One streaming RPC; see :class:`authz.judge.streams.Stream`.
 
     Args:
         context: grpc's own.
-        refuse: makes what the caller sees.
-        send: what a non-blocking handler sends its messages with (``experimental_non_blocking``), or ``None``.
+        refuse: returns what the caller sees of an error.
+        send: the function with which a non-blocking handler (``experimental_non_blocking``) sends its messages;
+            ``None`` for other handlers.
 
     """
 
@@ -47,7 +49,7 @@ class Stream:
         self._is_finished = False
         self._ending = threading.Lock()
         self.wake: Callable[[], None] = _nothing
-        """Called when the RPC must end, to fetch a thread of its own that waits."""
+        """Called when the RPC must end: wakes the thread that waits for a relayed handler."""
         self.refusal: Refusal | None = None
         """Why the RPC must end, or ``None`` as long as it may go on."""
 
@@ -61,10 +63,11 @@ class Stream:
                 self._context.cancel()
             return None
         if self._send is not None and not self._is_finished:
-            # No thread waits in such a handler, so this one may end it.
-            self._context.set_trailing_metadata(refusal.trailers)
-            self._context.set_code(grpc.StatusCode[refusal.code.name])
-            self._context.set_details(refusal.message)
+            # A non-blocking handler occupies no thread, so any thread may end its RPC.
+            code, message, trailers = status_of(refusal)
+            self._context.set_trailing_metadata(trailers)
+            self._context.set_code(code)
+            self._context.set_details(message)
             self._send(None)
         self.wake()
         return COURTESY
@@ -72,7 +75,7 @@ class Stream:
     def send(self, reply: Any) -> None:
         """Send a message of a non-blocking handler, or ``None`` for the end, unless the RPC has been ended."""
         with self._ending:
-            # grpc would send a second status, which fails.
+            # Without this check grpc would send a second status, and fail.
             if self.refusal is not None or self._is_finished or self._send is None:
                 return
             self._is_finished = reply is None
@@ -88,54 +91,7 @@ def _nothing() -> None:
     pass
 
 
-class Requests:
-    """The requests of a stream, until it must end.
-
-    It has the two ways to read that grpc's own has, and nothing else of that: what else hands out requests would hand
-    them out unchecked.
-
-    Args:
-        requests: grpc's own.
-        stream: what may end.
-        check: raises for a request that ends the stream, unseen by its handler; ``None`` where none does.
-        end: ends the stream for what has been raised.
-
-    """
-
-    def __init__(
-        self, requests: Iterator[Any], stream: Stream, check: Check | None, end: Callable[[Exception], None]
-    ) -> None:
-        self._requests = requests
-        self._stream = stream
-        self._check = check
-        self._end = end
-
-    def __iter__(self) -> "Requests":
-        return self
-
-    def __next__(self) -> Any:
-        request = next(self._requests)
-        if self._check is not None:
-            try:
-                self._check(request)
-            except Exception as error:
-                self._end(error)
-                self._go_on()
-                raise
-        self._go_on()
-        return request
-
-    def next(self) -> Any:
-        """Return the next request, as iterators of grpc can be asked for it too."""
-        return next(self)
-
-    def _go_on(self) -> None:
-        self._stream.check()
-        if self._stream.refusal is not None:
-            raise StopIteration
-
-
-def watched(replies: Iterator[Any], stream: Stream) -> Iterator[Any]:
+def watched(replies: Iterator[Any], stream: SyncStream) -> Iterator[Any]:
     """Yield the replies of a handler, until its stream must end."""
     while True:
         try:

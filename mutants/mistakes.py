@@ -125,22 +125,22 @@ MISTAKES = (
     Mistake(
         "the request is read before the keys are there",
         _SERVER,
-        "return with_behaviour(handler, decided, request_streaming=True)",
-        "return with_behaviour(handler, decided)",
+        "return with_behaviour(handler, decided(handler, decide), request_streaming=True)",
+        "return with_behaviour(handler, decided(handler, decide))",
         f"{_DOORS}test_key_fetch.py",
     ),
     # ---- Handlers ----
     Mistake(
         "the caller is not reset on public methods",
-        _SERVER,
-        "            set_current_principal(principal)\n            return behaviour",
-        "            if principal is not ANONYMOUS:\n"
-        "                set_current_principal(principal)\n            return behaviour",
+        "interceptors/behaviours.py",
+        "        set_current_principal(admission.principal)\n        return behaviour",
+        "        if admission.principal.org_id:\n"
+        "            set_current_principal(admission.principal)\n        return behaviour",
         f"{_DOORS}test_server.py -k public",
     ),
     Mistake(
         "aio: synchronous handlers do not know their caller",
-        "interceptors/aio/behaviours.py",
+        "interceptors/aio/threads.py",
         "    return variables.run",
         "    return lambda function, *arguments: function(*arguments)",
         f"{_DOORS}test_server.py -k current_principal",
@@ -161,9 +161,9 @@ MISTAKES = (
     ),
     Mistake(
         "attributes of a non-blocking handler are lost",
-        _SERVER,
-        "functools.update_wrapper(serve_stream if may_end else serve, behaviour)",
-        "serve_stream if may_end else serve",
+        "interceptors/behaviours.py",
+        "return functools.update_wrapper(serve, behaviour)",
+        "return serve",
         f"{_DOORS}test_neighbours.py",
     ),
     # ---- Streams ----
@@ -269,11 +269,11 @@ MISTAKES = (
     # ---- What requests name ----
     Mistake(
         "only the first message of a stream is checked",
-        "interceptors/streams.py",
-        """                self._check(request)
+        "interceptors/requests.py",
+        """                self._admission.check(request)
 """,
-        """                self._check(request)
-                self._check = None
+        """                self._admission.check(request)
+                self._admission.check = None
 """,
         f"{_DOORS}test_isolation.py -k second_message",
     ),
@@ -286,7 +286,7 @@ MISTAKES = (
     ),
     Mistake(
         "a refused stream looks like one that its client has ended",
-        "interceptors/aio/requests.py",
+        "interceptors/aio/threads.py",
         "raise _EndedError from None",
         "raise StopIteration from None",
         f"{_DOORS}test_isolation.py -k second_message",
@@ -342,9 +342,9 @@ MISTAKES = (
     ),
     Mistake(
         "isolation: a refused request is recorded as allowed",
-        _AIO,
-        "if rule is None or rule.is_stream:",
-        "if hearing:",
+        "interceptors/aio/admission.py",
+        "if not self.awaits_request:",
+        "if self.may_end or not self.may_end:",
         f"{_DOORS}test_isolation.py -k decision",
     ),
     # ---- The client ----
@@ -1486,23 +1486,44 @@ MISTAKES = (
     Mistake(
         "a blocking call that the issuer denies a token is unavailable",
         "interceptors/client.py",
-        "return self.denied(call.code()) or call",
-        "return call",
+        "return call if denial is None else FailedCall(",
+        "return call if denial is None or denial else FailedCall(",
         "tests/interceptors/test_bearer.py -k denies",
     ),
     Mistake(
         "a token that was refused while requests were written is kept",
-        "interceptors/aio/client.py",
-        "        await settle()\n",
-        "",
+        "interceptors/aio/calls.py",
+        "                await call\n",
+        "                await asyncio.sleep(0)\n",
         "tests/interceptors/test_bearer.py -k every_refused",
     ),
     Mistake(
         "a refusal that grpc.aio takes back keeps the token",
-        "interceptors/aio/client.py",
-        "is_refused = rpc.is_refusal(code_now(call))",
-        "is_refused = False",
+        "interceptors/aio/calls.py",
+        "and not told(_code_now(call)):",
+        "and not told(None):",
         "tests/interceptors/test_bearer.py -k every_refused",
+    ),
+    Mistake(
+        "a refused future or stream keeps its token",
+        "interceptors/client.py",
+        "            self._watch(call)\n",
+        "",
+        "tests/interceptors/test_bearer.py -k never_made_again",
+    ),
+    Mistake(
+        "a future that is refused at once is made again",
+        "interceptors/client.py",
+        "if is_stream or isinstance(call, Iterator) or not call.done():",
+        "if is_stream or not call.done():",
+        "tests/interceptors/test_bearer.py -k every_refused",
+    ),
+    Mistake(
+        "a stream that its caller has forgotten goes on",
+        "interceptors/client.py",
+        "reference = weakref.ref(call)",
+        "reference = lambda: call",
+        "tests/interceptors/test_bearer.py -k forgotten",
     ),
     Mistake(
         "a secret for a header stands in the form",
@@ -1640,22 +1661,22 @@ MISTAKES = (
     ),
     Mistake(
         "a request that is read with the method next is not checked",
-        "interceptors/streams.py",
+        "interceptors/requests.py",
         "        return next(self)",
         "        return next(self._requests)",
         f"{_DOORS}test_isolation.py -k no_way_to_read",
     ),
     Mistake(
         "other attributes of grpc's iterators are passed on",
-        "interceptors/streams.py",
-        "    def _go_on(self) -> None:",
+        "interceptors/requests.py",
+        "    def next(self) -> Any:",
         "    def __getattr__(self, name: str) -> Any:\n        return getattr(self._requests, name)\n\n"
-        "    def _go_on(self) -> None:",
+        "    def next(self) -> Any:",
         f"{_DOORS}test_isolation.py -k no_way_to_read",
     ),
     Mistake(
         "aio: to a synchronous handler, too",
-        "interceptors/aio/requests.py",
+        "interceptors/aio/threads.py",
         "    def __iter__(self) -> Iterator[Any]:",
         "    def __getattr__(self, name: str) -> Any:\n        return getattr(self._requests, name)\n\n"
         "    def __iter__(self) -> Iterator[Any]:",
@@ -1664,8 +1685,8 @@ MISTAKES = (
     Mistake(
         "aio: a second message of a method that takes one is not checked",
         "interceptors/aio/behaviours.py",
-        "        if self._rule is not None and not self._rule.is_stream:",
-        "        if self._rule is not None and self._rule is None:",
+        "        if self._admission.awaits_request:\n            return _no_more()",
+        "        if self._admission is None:\n            return _no_more()",
         f"{_DOORS}test_isolation.py -k takes_one",
     ),
     # ---- Operators' ports and workers ----

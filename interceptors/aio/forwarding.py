@@ -1,4 +1,4 @@
-"""The verified caller of the RPC that is being served, told to the next service by a ``grpc.aio`` channel."""
+"""The verified caller of the RPC that is being served, passed on to the next service by a ``grpc.aio`` channel."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from interceptors.forwarding import principal_served
 
 
 def forward_principal_interceptors(*, trusted: TrustedMetadata | None = None) -> tuple[grpc.aio.ClientInterceptor, ...]:
-    """Return what tells the next service who calls this one; see :func:`interceptors.forward_principal_interceptors`.
+    """Return interceptors that tell the next service who calls this one.
 
-    For the ``interceptors`` of ``grpc.aio.secure_channel``.
+    See :func:`interceptors.forward_principal_interceptors`. For the ``interceptors`` of ``grpc.aio.secure_channel``.
 
     Args:
         trusted: the names of the metadata, as the next service reads them.

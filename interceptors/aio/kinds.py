@@ -1,6 +1,6 @@
 """Client interceptors of every RPC kind, made of functions.
 
-One object for each kind: ``grpc.aio`` uses one that is all of them for unary-unary RPCs only, and does not say so.
+One object for each kind: ``grpc.aio`` uses one of every kind for unary-unary RPCs only, without a warning.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ Intercept = Callable[[Continuation, grpc.aio.ClientCallDetails, Any], Awaitable[
 def every_kind(
     *, unary_unary: Intercept, unary_stream: Intercept, stream_unary: Intercept, stream_stream: Intercept
 ) -> tuple[grpc.aio.ClientInterceptor, ...]:
-    """Return interceptors that do as they are told, for each kind of RPC."""
+    """Return interceptors, one for each kind of RPC, that call these functions."""
     return (
         _UnaryUnary(unary_unary),
         _UnaryStream(unary_stream),
@@ -30,7 +30,7 @@ def changed(details: grpc.aio.ClientCallDetails, **changes: Any) -> grpc.aio.Cli
     return grpc.aio.ClientCallDetails(
         method=details.method,
         timeout=changes.get("timeout", details.timeout),
-        # A copy in any case, which neither the caller nor another attempt shares.
+        # Always a copy, which is shared neither with the caller nor with another attempt.
         metadata=grpc.aio.Metadata(*metadata or ()),
         credentials=changes.get("credentials", details.credentials),
         wait_for_ready=details.wait_for_ready,

@@ -1,40 +1,33 @@
 """How a stream of a ``grpc.aio.server`` ends before its handler does.
 
-The abort comes from a task of its own, so that it needs no help from a handler
-that sleeps, floods or waits; then the handler is cancelled. A synchronous
-handler cannot be: its client gets the status all the same, and its thread
-comes free when it comes by for the next message, or returns.
+The abort comes from a task of its own, so that it does not depend on a handler
+that sleeps, waits, or sends without pause; then the handler is cancelled. A
+synchronous handler cannot be cancelled: its client gets the status all the
+same, and its thread is free once it sends or reads a message, or returns.
 """
 
 import asyncio
-import contextlib
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-import grpc
-import grpc.aio
-
 from authz.call.refusal import Refusal
+from interceptors.status import status_of
 
-# An abort waits for a client that does not read. The handler must not wait with it.
+# Seconds. An abort waits for a client that does not read; the handler is cancelled without waiting for longer.
 _PATIENCE = 0.2
 
-# How often to see whether the first message of a synchronous handler has been taken.
-_PAUSE = 0.05
-
-# The loop holds tasks by weak references only.
+# The loop keeps only weak references to tasks.
 _ending: "set[asyncio.Task[None]]" = set()
 
 
-class Stream:
+class AioStream:
     """One streaming RPC with an asynchronous handler; see :class:`authz.judge.streams.Stream`.
 
     Built in the RPC's own task, and used on its loop's thread but for :meth:`end`.
 
     Args:
-        refuse: makes what the caller sees.
+        refuse: returns what the caller sees of an error.
 
     """
 
@@ -50,8 +43,6 @@ class Stream:
         self._when_over = _nothing
         self.refusal: Refusal | None = None
         """Why the RPC must end, or ``None`` as long as it may go on."""
-        self.reopen = _nothing
-        """Takes in the stream once more."""
 
     def end(self, error: Exception) -> float | None:
         """See :class:`authz.judge.streams.Stream`."""
@@ -73,22 +64,28 @@ class Stream:
         self._when_over = callback
         self._task.add_done_callback(self._over)
 
-    def begin(self, context: Any) -> None:
-        """Note grpc's context, with which the RPC can be ended from now on, and end it if it must end already."""
+    def begin(self, context: Any, reopen: Callable[[], None]) -> None:
+        """Note grpc's context, with which the RPC can be ended from now on, and end it if it must end already.
+
+        Args:
+            context: grpc's own.
+            reopen: opens the stream once more, where it was closed too early.
+
+        """
         self._context = context
         task = asyncio.current_task()
         if task is not self._task:
-            # An outer interceptor had the verdict found in a task of its own, which is over before the RPC is.
+            # An outer interceptor decided in a task of its own, which is over before the RPC is.
             self._task = task
             self.when_over(self._when_over)
-            self.reopen()
+            reopen()
         if self.refusal is not None:
             self._end()
 
     async def begin_reply(self, sending: Awaitable[None]) -> None:
-        """Wait until initial metadata has been sent, or the first message with it, and keep aborts waiting.
+        """Wait until initial metadata has been sent, or the first message with it, and make aborts wait for that.
 
-        An abort while that is under way sends initial metadata once more: it fails, and the client gets no status.
+        An abort meanwhile would send initial metadata once more, and fail, and the client would get no status.
         """
         beginning = self._beginning = self._loop.create_future()
         try:
@@ -114,11 +111,9 @@ class Stream:
 
     async def abort(self) -> None:
         """End the RPC, in any task."""
-        # The handler may have been faster: then grpc is sending the status that it ended with.
+        # If the handler has returned already, grpc is sending its status.
         if self.refusal is not None and not self._context.done():
-            await self._context.abort(
-                grpc.StatusCode[self.refusal.code.name], self.refusal.message, self.refusal.trailers
-            )
+            await self._context.abort(*status_of(self.refusal))
 
     def _end(self) -> None:
         if self._context is not None and not self._is_ending:
@@ -128,7 +123,7 @@ class Stream:
     def _over(self, task: object) -> None:
         if task is not self._task:
             return
-        # What refers to one another would be left to the garbage collector, and with it the handler's cleanup.
+        # This breaks a reference cycle, which would leave the cleanup of the handler to the garbage collector.
         self._replies = None
         self._when_over()
 
@@ -140,9 +135,9 @@ class Stream:
     async def _abort_and_cancel(self) -> None:
         if self._beginning is not None:
             await asyncio.wait({self._beginning})
-        # From here to the abort nothing else runs.
+        # From here to the abort no other task runs.
         if self._replies is not None and not self._replies.is_making:
-            # grpc is sending a message, and comes by for the next when the client has taken it.
+            # grpc is sending a message, and asks for the next one when the client has taken it.
             await self._replies.aclose()
             return
         if self._context.done():
@@ -158,16 +153,16 @@ class Stream:
 class Replies:
     """The replies of an async generator, until its stream must end.
 
-    No generator itself: it hands out what the other makes, so that a message costs nothing more.
+    It is no generator itself, and returns what the handler's generator does, so that a message costs nothing more.
     """
 
-    def __init__(self, replies: Any, stream: Stream) -> None:
+    def __init__(self, replies: Any, stream: AioStream) -> None:
         self._replies = replies
         self._stream = stream
 
     @property
     def is_making(self) -> bool:
-        """Whether the handler is at work, and not grpc at sending what it has made."""
+        """Whether the handler is making a reply, rather than grpc sending one."""
         return bool(getattr(self._replies, "ag_running", True))
 
     def __aiter__(self) -> "Replies":
@@ -190,73 +185,5 @@ def _nothing() -> None:
 def _forget(task: "asyncio.Task[None]") -> None:
     _ending.discard(task)
     if not task.cancelled():
-        # An abort ends by raising, and whoever looked at that would find nothing new.
+        # An abort ends by raising. Without this line asyncio would log the exception, which says nothing new.
         task.exception()
-
-
-class StreamOnThreads(Stream):
-    """One streaming RPC with a synchronous handler, which runs on threads."""
-
-    def __init__(self, refuse: Callable[[Exception], Refusal]) -> None:
-        super().__init__(refuse)
-        self._aborting = threading.Lock()
-        self._is_aborted = False
-        self._is_making = False
-        self._has_replied = False
-
-    def begin_on_thread(self, context: Any) -> None:
-        """Note the context of the synchronous handler, with which the RPC can be ended from now on."""
-        with self._aborting:
-            self._context = context
-        if self.is_over:
-            # So is a task that an outer interceptor had the verdict found in; or the client has left.
-            self._task = asyncio.Future(loop=self._loop)
-            self.reopen()
-        self._is_making = True
-
-    def goes_on(self, *, is_making: bool) -> bool:
-        """Say whether a handler may make its next message, or pass on what it has made; abort the RPC if not."""
-        self._is_making = is_making
-        if self.refusal is None:
-            self._has_replied = self._has_replied or not is_making
-            return True
-        self._abort_once()
-        return False
-
-    def finish(self) -> None:
-        """Say that the handler is through."""
-        self._is_making = False
-        self._when_over()
-
-    def _interrupt(self) -> None:
-        # A thread that waits for grpc to take its message will come by, and abort by itself. For after an abort grpc
-        # takes no more messages, and never lets go of a thread that brings one.
-        if self._is_making:
-            # The abort of such a context blocks its thread until the loop has done it, so it cannot be the loop's.
-            threading.Thread(target=self._abort_once, name="authz-abort", daemon=True).start()
-
-    def _abort_once(self) -> None:
-        with self._aborting:
-            if self._is_aborted or self.refusal is None:
-                return
-            self._is_aborted = True
-            # An abort ends by raising, in most releases of grpcio. Nothing is to be told of it: grpc has noted the
-            # abort, and discards what the handler returns.
-            with contextlib.suppress(BaseException):
-                if self._has_replied:
-                    self._await_first_message()
-                self._context.abort(
-                    grpc.StatusCode[self.refusal.code.name], self.refusal.message, self.refusal.trailers
-                )
-
-    def _await_first_message(self) -> None:
-        # It takes the initial metadata along, and an abort meanwhile would send that once more, and fail.
-        while not self.is_over:
-            try:
-                self._context.send_initial_metadata(())
-            except grpc.aio.UsageError:
-                return
-            except grpc.aio.InternalError:
-                time.sleep(_PAUSE)
-            else:
-                return

@@ -1,6 +1,5 @@
 """Tokens on outgoing RPCs: every kind, every way of calling, and what follows a refusal."""
 
-import asyncio
 import contextlib
 import gc
 import logging
@@ -27,8 +26,27 @@ from tests.loopback import certificate
 SECRET = "the-secret-of-a-client"
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
-REPEATED = pytest.mark.parametrize("kind", [kind for kind in KINDS if not is_request_streaming(kind)])
-NOT_REPEATED = pytest.mark.parametrize("kind", [kind for kind in KINDS if is_request_streaming(kind)])
+ONE_REQUEST = pytest.mark.parametrize("kind", [kind for kind in KINDS if not is_request_streaming(kind)])
+
+
+def is_repeated(caller, kind):
+    """Say whether a refused call is made once more: where the caller waits for the one response."""
+    return kind == "unary_unary" and caller.name != "grpc-future"
+
+
+def ways(*, repeated):
+    return pytest.mark.parametrize(
+        ("caller", "kind"),
+        [
+            pytest.param(caller, kind, id=f"{caller.name}-{kind}")
+            for caller in CALLERS
+            for kind in KINDS
+            if is_repeated(caller, kind) == repeated
+        ],
+    )
+
+
+REPEATED, NOT_REPEATED = ways(repeated=True), ways(repeated=False)
 
 
 @pytest.fixture(params=CALLERS, ids=lambda caller: caller.name)
@@ -105,11 +123,6 @@ def plain(dial, caller, source):
 
 def is_one_of(*tokens):
     return lambda token: token in tokens
-
-
-def entries(metadata):
-    """Return metadata of aio as a dictionary, which dict() does not with every grpcio."""
-    return {key: value for key, value in metadata}  # noqa: C416 - see above
 
 
 def replies(kind, token):
@@ -219,8 +232,8 @@ def test_a_token_that_the_issuer_denies_ends_calls_as_unauthenticated(either, ca
     """I5: retry policies repeat UNAVAILABLE."""
     endpoint.refuses(401, {"error": "invalid_client"})
     outcomes = [either.call(kind, **least(kind)) for _ in range(3)]
-    if caller.name == "aio" and kind != "unary_unary":
-        # A plugin cannot choose gRPC's status, and a stream of grpc.aio has no other.
+    if not (is_repeated(caller, kind) or (caller.name == "grpc" and not is_response_streaming(kind))):
+        # A plugin cannot choose gRPC's status, and a future or a stream has no other.
         assert outcomes.pop(0).code in ends(caller, kind, UNAUTHENTICATED) | {grpc.StatusCode.UNAVAILABLE}
 
     assert all(outcome.code in ends(caller, kind, UNAUTHENTICATED) for outcome in outcomes)
@@ -314,14 +327,22 @@ def test_a_call_is_made_twice_at_the_most(connection, gate, kind):
     assert gate.tokens == [["token-1"], ["token-2"]]
 
 
+def test_a_call_without_its_details_is_made_once_more_too(channel, gate):
+    """I6: the stub itself, where the callers above use ``with_call``."""
+    gate.refuses = is_one_of("token-1")
+
+    assert channel.unary_unary(method("unary_unary"))(b"") == b"token-2"
+    assert gate.tokens == [["token-1"], ["token-2"]]
+
+
 @NOT_REPEATED
-def test_a_stream_of_requests_is_never_sent_again(connection, gate, kind):
+def test_futures_and_streams_are_never_made_again(connection, gate, kind):
     """I6: but the next one has another token."""
     gate.refuses = is_one_of("token-1")
     outcome = connection.call(kind, **least(kind))
     assert (outcome.code, outcome.details, len(gate.visits)) == (UNAUTHENTICATED, REFUSAL, 1)
 
-    # Who was refused may learn of it before the interceptor does.
+    # A caller whose call was refused may learn of it before the interceptor does.
     tokens = [connection.call(kind, **least(kind)) and gate.tokens[-1] for _ in range(2)]
     assert tokens[-1] == ["token-2"]
 
@@ -348,7 +369,7 @@ def test_every_refused_token_is_dropped(dial, caller, gate, kind, requests):
     source = Numbered()
     gate.refuses = lambda _token: True
     connection = dial(caller.package.bearer_interceptors(source, insecure_channel=True))
-    calls, attempts = 25, 1 if is_request_streaming(kind) else 2
+    calls, attempts = 25, 2 if is_repeated(caller, kind) else 1
     for number in range(1, calls + 1):
         connection.call(kind, **({"requests": [b"x"] * requests} if is_request_streaming(kind) else {}))
         assert source.dropping.acquire(timeout=PATIENCE)
@@ -372,14 +393,15 @@ def test_a_source_that_cannot_drop_a_token_harms_no_call(dial, caller, gate, kin
     assert eventually(lambda: "unforeseen_error" in caplog.text)
 
 
-def test_a_stream_that_has_begun_is_not_begun_again(connection, gate):
-    """I6: but the next one has another token."""
+def test_a_stream_that_is_refused_late_drops_the_token(connection, gate):
+    """I6."""
     gate.refuses, gate.is_late = is_one_of("token-1"), True
     outcome = connection.call("unary_stream")
     assert (outcome.code, outcome.messages, len(gate.visits)) == (UNAUTHENTICATED, [b"token-1"], 1)
 
     gate.is_late = False
-    connection.call("unary_stream")
+    for _ in range(2):
+        connection.call("unary_stream")
     assert gate.tokens[-1] == ["token-2"]
 
 
@@ -425,7 +447,7 @@ def test_a_second_attempt_does_not_begin_after_the_deadline(connection, gate, tr
 
 def test_every_attempt_has_what_is_left_of_the_deadline(source):
     details = SimpleNamespace(timeout=5.0, metadata=None, credentials=None)
-    rpc = interceptors.bearer.Bearer(source, details, is_repeatable=True, insecure_channel=False)
+    rpc = interceptors.bearer.Bearer(source, details, insecure_channel=False)
 
     assert 5.0 >= rpc.attempt().timeout > rpc.attempt().timeout > 4.0
 
@@ -446,7 +468,7 @@ def test_twenty_calls_with_one_stale_token_ask_for_one(connection, gate, transpo
     assert (transport.fetches, len(gate.visits)) == (2, 40)
 
 
-@REPEATED
+@ONE_REQUEST
 def test_tokens_and_secrets_are_nowhere_to_be_read(channel, gate, transport, caplog, kind):
     """I6, I8: not in logs, calls or exceptions."""
     caplog.set_level(logging.DEBUG)
@@ -466,17 +488,16 @@ def test_tokens_and_secrets_are_nowhere_to_be_read(channel, gate, transport, cap
 # ---- Giving up ----
 
 
-# Nobody can cancel a call that blocks.
+# A call that blocks cannot be cancelled.
 CANCELLABLE = pytest.mark.parametrize("caller", CALLERS[1:], ids=lambda caller: caller.name)
 
 
-@REPEATED
-@CANCELLABLE
-def test_a_call_cancelled_between_its_attempts_has_no_second(connection, gate, source, transport, kind):
+@pytest.mark.parametrize("caller", CALLERS[2:], ids=lambda caller: caller.name)
+def test_a_call_cancelled_between_its_attempts_has_no_second(connection, gate, source, transport):
     source.token()
     transport.hang()
     gate.refuses = lambda _token: True
-    call = connection.begin(kind)
+    call = connection.begin("unary_unary")
     for _ in range(2):
         assert transport.asked.acquire(timeout=PATIENCE)
     call.cancel()
@@ -487,7 +508,7 @@ def test_a_call_cancelled_between_its_attempts_has_no_second(connection, gate, s
     assert len(gate.visits) == 1
 
 
-@REPEATED
+@ONE_REQUEST
 @CANCELLABLE
 def test_a_call_cancelled_in_its_first_attempt_ends_at_the_server(connection, gate, kind):
     arrived, gone = threading.Event(), threading.Event()
@@ -535,66 +556,12 @@ def channel(gate, source):
         yield channel
 
 
-def begin(channel, kind):
+def begin(channel, kind, timeout=DEADLINE):
     stub = getattr(channel, kind)(method(kind))
-    return (stub if is_response_streaming(kind) else stub.future)(b"", timeout=DEADLINE)
+    return (stub if is_response_streaming(kind) else stub.future)(b"", timeout=timeout)
 
 
-@pytest.fixture
-def first_steps(gate):
-    """Return a latch that keeps every handler from beginning."""
-    latch = threading.Event()
-    gate.before = lambda: latch.wait(PATIENCE)
-    yield latch
-    latch.set()
-
-
-@REPEATED
-@pytest.mark.parametrize("refused", [(), ("token-1",)])
-def test_a_future_is_there_at_once_and_ends_once(channel, gate, kind, first_steps, refused):
-    gate.refuses = is_one_of(*refused)
-    call = begin(channel, kind)
-    ends, over = [], threading.Event()
-    call.add_done_callback(ends.append)
-    assert call.add_callback(over.set)
-    assert (call.done(), call.running(), call.is_active(), call.cancelled()) == (False, True, True, False)
-    assert 0 < call.time_remaining() <= DEADLINE
-    with pytest.raises(grpc.FutureTimeoutError):
-        call.result(timeout=0)
-
-    first_steps.set()
-    if is_response_streaming(kind):
-        assert list(call) == replies(kind, f"token-{1 + len(refused)}".encode())
-    else:
-        assert call.result(timeout=PATIENCE) == f"token-{1 + len(refused)}".encode()
-    assert over.wait(PATIENCE)
-    assert call.code() is grpc.StatusCode.OK
-    assert (call.details(), call.debug_error_string() or "", call.trailing_metadata()) == ("", "", ())
-    assert dict(call.initial_metadata()) == {"x-begun": "yes"}
-    assert (call.exception(), call.traceback()) == (None, None)
-    assert (call.done(), call.running(), call.is_active(), call.cancelled()) == (True, False, False, False)
-    assert (ends, call.add_callback(over.set), call.cancel()) == ([call], False, False)
-    call.add_done_callback(ends.append)
-    assert ends == [call, call]
-
-
-@REPEATED
-def test_a_future_that_fails_says_why(channel, gate, kind):
-    gate.refuses = lambda _token: True
-    call = begin(channel, kind)
-
-    assert (call.code(), call.details()) == (UNAUTHENTICATED, REFUSAL)
-    assert dict(call.trailing_metadata()) == {"x-refused": "yes"}
-    assert call.exception().code() is UNAUTHENTICATED
-    assert call.traceback() is not None
-    with pytest.raises(grpc.RpcError):
-        call.result()
-    with pytest.raises(grpc.RpcError):
-        next(call)
-    assert len(gate.visits) == 2
-
-
-@REPEATED
+@ONE_REQUEST
 def test_a_future_waits_for_no_token(channel, transport, kind):
     transport.hang()
     call = begin(channel, kind)
@@ -605,34 +572,12 @@ def test_a_future_waits_for_no_token(channel, transport, kind):
     call.cancel()
 
 
-@REPEATED
-def test_nobody_need_look_at_a_call_for_it_to_be_repeated(channel, gate, kind):
-    over = threading.Event()
-    gate.refuses = is_one_of("token-1")
-    gate.before = lambda: len(gate.visits) == 2 and over.set()
-    call = begin(channel, kind)
-
-    assert over.wait(PATIENCE)
-    call.cancel()
-
-
-def test_the_initial_metadata_of_a_stream_comes_before_its_end(channel, gate):
-    never = threading.Event()
-    gate.during = lambda: never.wait(PATIENCE)
-    call = begin(channel, "unary_stream")
-
-    assert dict(call.initial_metadata()) == {"x-begun": "yes"}
-    assert call.is_active()
-    never.set()
-    call.cancel()
-
-
-def test_a_stream_that_everybody_has_forgotten_ends(channel, gate):
-    """As one of grpc's own does."""
+def test_a_stream_that_its_caller_has_forgotten_ends(channel, gate):
+    """As one of grpc's own does, long before its deadline."""
     gone = threading.Event()
     gate.before = lambda: gate.visits[-1].context.add_callback(gone.set)
     gate.during = lambda: gone.wait(PATIENCE)
-    call = begin(channel, "unary_stream")
+    call = begin(channel, "unary_stream", timeout=None)
     next(call)
     del call
     gc.collect()
@@ -640,7 +585,7 @@ def test_a_stream_that_everybody_has_forgotten_ends(channel, gate):
     assert gone.wait(PATIENCE)
 
 
-def test_streams_that_nobody_drives_work_too(gate, source):
+def test_streams_that_only_their_reader_drives_drop_the_token_too(gate, source):
     """An experimental option of grpc: such calls are no futures."""
     gate.refuses = is_one_of("token-1")
     options = [("SingleThreadedUnaryStream", 1), ("grpc.use_local_subchannel_pool", 1)]
@@ -648,7 +593,10 @@ def test_streams_that_nobody_drives_work_too(gate, source):
         sync_server(gate.handlers(), bind=bound(grpc.local_server_credentials())) as address,
         grpc.secure_channel(address, grpc.local_channel_credentials(), options) as plain,
     ):
-        call = begin(grpc.intercept_channel(plain, *interceptors.bearer_interceptors(source)), "unary_stream")
+        channel = grpc.intercept_channel(plain, *interceptors.bearer_interceptors(source))
+        with pytest.raises(grpc.RpcError, match=REFUSAL):
+            list(begin(channel, "unary_stream"))
+        call = begin(channel, "unary_stream")
         messages = list(call)
 
     assert (messages, call.code()) == ([b"token-2"] * 2, grpc.StatusCode.OK)
@@ -674,120 +622,6 @@ def test_a_call_that_never_began_is_over(source, gate, kind, transport):
         call.result()
     with pytest.raises(grpc.RpcError):
         next(iter(call))
-
-
-# ---- The streams that callers of grpc.aio get ----
-
-
-@pytest.fixture
-def in_channel(loop, gate, source):
-    """Return a function that runs a scenario with a channel of grpc.aio, with our interceptors and others inside."""
-
-    def run(scenario, *inner):
-        ours = interceptors.aio.bearer_interceptors(source)
-
-        async def with_channel(address):
-            options = [("grpc.use_local_subchannel_pool", 1)]
-            credentials = grpc.local_channel_credentials()
-            async with grpc.aio.secure_channel(address, credentials, options, interceptors=[*ours, *inner]) as channel:
-                return await scenario(channel.unary_stream(method("unary_stream")))
-
-        with sync_server(gate.handlers(), bind=bound(grpc.local_server_credentials())) as address:
-            return loop.run(with_channel(address))
-
-    return run
-
-
-@pytest.mark.parametrize("refused", [(), ("token-1",)])
-def test_a_stream_can_be_read_and_looked_at(in_channel, gate, refused):
-    gate.refuses = is_one_of(*refused)
-    token = f"token-{1 + len(refused)}".encode()
-
-    async def scenario(stub):
-        over = asyncio.Event()
-        call = stub(b"", timeout=DEADLINE)
-        call.add_done_callback(lambda _call: over.set())
-        assert not call.done()
-        messages = [await call.read() for _ in range(3)]
-        await asyncio.wait_for(over.wait(), PATIENCE)
-        late = []
-        call.add_done_callback(late.append)
-
-        assert messages == [token, token, grpc.aio.EOF]
-        assert entries(await call.initial_metadata()) == {"x-begun": "yes"}
-        assert (await call.code(), await call.details()) == (grpc.StatusCode.OK, "")
-        assert (await call.trailing_metadata(), await call.debug_error_string()) == (grpc.aio.Metadata(), "")
-        assert (call.done(), call.cancelled(), call.cancel(), len(late)) == (True, False, False, 1)
-
-    in_channel(scenario)
-
-
-def test_the_initial_metadata_of_an_aio_stream_comes_before_its_end(in_channel, gate):
-    never = threading.Event()
-    gate.during = lambda: never.wait(PATIENCE)
-
-    async def scenario(stub):
-        call = stub(b"", timeout=DEADLINE)
-        await call.wait_for_connection()
-        metadata = entries(await call.initial_metadata())
-        is_done = call.done()
-        call.cancel()
-        never.set()
-        return metadata, is_done, call.cancelled(), await call.code()
-
-    assert in_channel(scenario) == ({"x-begun": "yes"}, False, True, grpc.StatusCode.CANCELLED)
-
-
-@pytest.mark.parametrize("refused", [("token-1",), ("token-1", "token-2")])
-def test_a_refused_stream_connects_when_its_second_attempt_does(in_channel, gate, refused):
-    gate.refuses = is_one_of(*refused)
-
-    async def scenario(stub):
-        call = stub(b"", timeout=DEADLINE)
-        await call.code() if len(refused) == 2 else await call.read()
-        try:
-            await call.wait_for_connection()
-        except grpc.RpcError as error:
-            return error.code()
-        return await call.initial_metadata()
-
-    outcome = in_channel(scenario)
-    assert outcome is UNAUTHENTICATED if len(refused) == 2 else entries(outcome) == {"x-begun": "yes"}
-
-
-def test_a_reader_that_gives_up_between_two_attempts_ends_the_call(in_channel, gate, source, transport):
-    source.token()
-    transport.hang()
-    gate.refuses = lambda _token: True
-
-    async def scenario(stub):
-        call = stub(b"", timeout=DEADLINE)
-        reading = asyncio.create_task(call.read())
-        await asyncio.to_thread(lambda: [transport.asked.acquire(timeout=PATIENCE) for _ in range(2)])
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        code = await call.code()
-        transport.release()
-        return reading.cancelled(), code
-
-    assert in_channel(scenario) == (True, UNAUTHENTICATED)
-    assert len(gate.visits) == 1
-
-
-def test_the_refusal_stands_when_the_second_attempt_cannot_be_made(in_channel, gate, caplog):
-    class Flaky(grpc.aio.UnaryStreamClientInterceptor):
-        async def intercept_unary_stream(self, continuation, details, request):
-            if gate.visits:
-                raise ZeroDivisionError(SECRET)
-            return await continuation(details, request)
-
-    async def scenario(stub):
-        call = stub(b"", timeout=DEADLINE)
-        return await call.code(), await call.details()
-
-    gate.refuses = is_one_of("token-1")
-    assert in_channel(scenario, Flaky()) == (UNAUTHENTICATED, REFUSAL)
-    assert SECRET not in caplog.text
 
 
 # ---- Among other interceptors ----
@@ -852,7 +686,7 @@ def chained(ours, theirs, where):
 @pytest.mark.parametrize("refused", [(), ("token-1",)])
 def test_other_interceptors_work_as_without_ours(source, gate, kind, where, refused):
     codes = []
-    if not is_request_streaming(kind):
+    if kind == "unary_unary":
         gate.refuses = is_one_of(*refused)
     all_of_them = chained(interceptors.bearer_interceptors(source), Passing(codes), where)
     with (
@@ -886,26 +720,9 @@ def test_a_bare_iterator_that_is_refused_drops_the_token_as_well(source, gate, w
 
 
 @WHERE
-def test_a_bare_iterator_has_no_second_attempt_without_a_token(source, gate, where, transport):
-    gate.refuses = is_one_of("token-1")
-    source.token()
-    transport.down()
-    all_of_them = chained(interceptors.bearer_interceptors(source), Passing([]), where)
-    with (
-        sync_server(gate.handlers(), bind=bound(grpc.local_server_credentials())) as address,
-        grpc.secure_channel(address, grpc.local_channel_credentials()) as plain,
-    ):
-        stub = grpc.intercept_channel(plain, *all_of_them).unary_stream(method("unary_stream"))
-        with pytest.raises(grpc.RpcError, match=REFUSAL):
-            list(stub(b""))
-
-    assert len(gate.visits) == 1
-
-
-@WHERE
 def test_other_interceptors_of_aio_work_as_without_ours(source, gate, loop, kind, where):
     codes = []
-    if not is_request_streaming(kind):
+    if kind == "unary_unary":
         gate.refuses = is_one_of("token-1")
     ours, theirs = interceptors.aio.bearer_interceptors(source), passing_in_tasks(codes)
     all_of_them = [*theirs, *ours] if where == "outer" else [*ours, *theirs]

@@ -64,7 +64,7 @@ def test_tests_that_hold_pass(tmp_path: Path) -> None:
         (
             'denied, rule: ""',
             "allowed",
-            ":3: other: expected allowed, is denied: no rule allows it; the nearest, ledger: request.paths: /other is",
+            ":3: other: expected allowed, is denied: no rule allows it; the nearest, ledger: request.paths: /other",
         ),
         ("expect: suspended", "expect: allowed", ":4: suspended: expected allowed, is suspended: the organization is"),
         ("public", "denied, organization: org_a", ":5: health: expected denied, is public: the method is public"),

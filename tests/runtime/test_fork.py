@@ -297,11 +297,10 @@ NEVER_SHARED = {
     "authz.server.coalescing.Paced": SERVER,
     "authz.issuer.token_source": DONE,
     "authz.runtime.network.transport._Worker": PART,
-    "interceptors.aio.streams.Stream": RPC,
-    "interceptors.aio.streams.StreamOnThreads": RPC,
-    "interceptors.calls.RepeatableCall": RPC,
+    "interceptors.aio.streams.AioStream": RPC,
+    "interceptors.aio.threads.SyncStreamOnAio": RPC,
     "interceptors.relay.Relay": RPC,
-    "interceptors.streams.Stream": RPC,
+    "interceptors.streams.SyncStream": RPC,
 }
 
 

@@ -1,0 +1,115 @@
+"""What one RPC may still do once it has been admitted; the same on both servers."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from authz.call.principal import ANONYMOUS, Principal
+from authz.call.refusal import Refusal
+from authz.judge.authorizer import Authorizer
+from authz.judge.hearing import Hearing
+from authz.judge.streams import Stream, StreamRules
+from interceptors.context import Metadata
+from interceptors.handlers import Handler
+from interceptors.isolation import check_of
+
+
+class EndableStream(Stream, Protocol):
+    """A streaming RPC that can be ended before its handler returns."""
+
+    refusal: Refusal | None
+    """Why the RPC must end, or ``None`` as long as it may go on."""
+
+
+class Admission:
+    """One admitted RPC: its caller, the end of its stream, and the check of its requests.
+
+    Args:
+        authorizer: the judge that admitted it.
+        rules: how long streams may go on.
+        hearing: the hearing of the RPC.
+        handler: the handler that will serve it.
+        principal: the verified caller.
+        metadata: the metadata that the handler is shown.
+        seconds: how long the decision took.
+
+    """
+
+    __slots__ = (
+        *("_authorizer", "_hearing", "_rules", "_seconds"),
+        *("awaits_request", "check", "is_limited", "may_end", "metadata", "principal"),
+    )
+
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        rules: StreamRules,
+        hearing: Hearing,
+        handler: Handler,
+        *,
+        principal: Principal,
+        metadata: Metadata,
+        seconds: float,
+    ) -> None:
+        self._authorizer, self._rules, self._hearing, self._seconds = authorizer, rules, hearing, seconds
+        self.principal = principal
+        self.metadata = metadata
+        self.check: Callable[[Any], None] | None = check_of(handler, principal, hearing)
+        """Raises for a request that the handler may not see; ``None`` where it may see all."""
+        self.awaits_request = self.check is not None and not handler.request_streaming
+        """Whether the RPC is allowed only when its one request has passed the check."""
+        is_stream = handler.request_streaming or handler.response_streaming
+        self.may_end = is_stream and (principal is not ANONYMOUS or self.check is not None)
+        """Whether the RPC is a stream that may have to end before its handler returns."""
+        self.is_limited = False
+        """Whether the RPC is allowed only when its stream has been opened."""
+
+    def allowed(self) -> None:
+        """Tell the observers that the RPC is allowed."""
+        self._hearing.allowed(self._seconds)
+
+    def refused(self, error: BaseException) -> Refusal:
+        """Tell the observers that the RPC is refused, and return what its caller sees."""
+        return self._hearing.refused(error)
+
+    def ended(self, error: Exception) -> Refusal:
+        """Tell the observers that the stream must end, and return what its caller sees."""
+        return self._hearing.ended(error)
+
+    def refusal(self, request: Any) -> Refusal | None:
+        """Check the only request of the RPC; return why it is refused, or ``None`` where the handler may see it."""
+        try:
+            if self.check is not None:
+                self.check(request)
+            if not self.is_limited:
+                self.allowed()
+        except Exception as error:  # noqa: BLE001 - whatever happened, the handler must not see the request
+            return self.refused(error)
+        return None
+
+    def open(self, stream: Stream) -> None:
+        """Open ``stream``, which the judge ends from now on when it must end.
+
+        Raises:
+            ResourceExhaustedError: the organization has as many streams open as it may.
+
+        """
+        is_endless = self.principal is ANONYMOUS
+        call = self._hearing.call
+        until = math.inf if is_endless else self._rules.until(call.method, self._authorizer.ends_at(self.principal))
+        self._authorizer.open_stream(stream, self.principal, until, call)
+
+    def close(self, stream: Stream) -> None:
+        """Forget ``stream``, which is over."""
+        self._authorizer.streams.close(stream)
+
+    def end(self, stream: EndableStream, error: Exception) -> None:
+        """End ``stream`` because of ``error``.
+
+        Raises:
+            Exception: ``error``, where the stream could not be ended.
+
+        """
+        self._authorizer.streams.end_one(stream, error)
+        if stream.refusal is None:
+            raise error

@@ -1,0 +1,123 @@
+"""The behaviours that stand in for those of handlers on a ``grpc.server``."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+from authz.call.principal import set_current_principal
+from authz.errors import ResourceExhaustedError
+from interceptors.admission import Admission
+from interceptors.context import TrustedContext
+from interceptors.handlers import Behaviour, Handler, behaviour_of
+from interceptors.relay import Relay
+from interceptors.requests import SyncRequests
+from interceptors.streams import SyncStream, abort, watched
+
+
+def trusted(handler: Handler, admission: Admission, *, relay: bool) -> Behaviour:
+    """Return the behaviour of ``handler`` for one RPC that has been admitted.
+
+    The observers are told of the RPC here, unless it is allowed only later.
+
+    Args:
+        handler: serves the RPC.
+        admission: what the RPC may do.
+        relay: whether the handler of a stream runs on a thread of its own.
+
+    """
+    behaviour = behaviour_of(handler)
+
+    # grpc gives non-blocking handlers, which it knows by an attribute, one more argument to send replies with.
+    def serve(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
+        set_current_principal(admission.principal)
+        return behaviour(request, TrustedContext(context, admission.metadata), *send)
+
+    if admission.may_end:
+        serve = _until_ended(serve, handler, admission, relay=relay)
+    if admission.awaits_request:
+        serve = _checked(serve, admission)
+    elif not admission.is_limited:
+        admission.allowed()
+    return functools.update_wrapper(serve, behaviour)
+
+
+def _until_ended(serve: Behaviour, handler: Handler, admission: Admission, *, relay: bool) -> Behaviour:
+    def serve_stream(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
+        stream = SyncStream(context, admission.ended, *send)
+        _open(stream, admission, context)
+        stream.check()
+        if handler.request_streaming:
+            request = SyncRequests(request, stream, admission)
+        if send:
+            return None if stream.refusal is not None else serve(request, context, stream.send)
+        if relay:
+            replies = _relayed(functools.partial(serve, request, context), handler, stream, context)
+        else:
+            replies = serve(request, context)
+        if handler.response_streaming:
+            return watched(replies, stream)
+        stream.check()
+        return replies
+
+    return serve_stream
+
+
+def _open(stream: SyncStream, admission: Admission, context: grpc.ServicerContext) -> None:
+    refusal = None
+    try:
+        admission.open(stream)
+    except ResourceExhaustedError as error:
+        refusal = admission.refused(error)
+    finally:
+        # Only now: an RPC that ended before its stream was opened would close nothing, and leave the stream open.
+        if not context.add_callback(functools.partial(admission.close, stream)):
+            admission.close(stream)
+    if refusal is not None:
+        abort(context, refusal)
+    if admission.is_limited:
+        admission.allowed()
+
+
+def _relayed(serve: Callable[[], Any], handler: Handler, stream: SyncStream, context: grpc.ServicerContext) -> Any:
+    relay = Relay(stream, serve)
+    if not context.add_callback(relay.stop):
+        relay.stop()
+    return relay.replies() if handler.response_streaming else relay.reply()
+
+
+def _checked(serve: Behaviour, admission: Admission) -> Behaviour:
+    def checked(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
+        try:
+            refusal = admission.refusal(request)
+        except BaseException as error:  # noqa: BLE001 - whatever happened, the handler must not see the request
+            refusal = admission.refused(error)
+        return serve(request, context, *send) if refusal is None else abort(context, refusal)
+
+    return checked
+
+
+def decided(handler: Handler, decide: Callable[[grpc.ServicerContext], Behaviour]) -> Behaviour:
+    """Return a behaviour that decides first, and then serves the RPC as the verdict says.
+
+    It takes its requests as a stream, so that the only one of a unary method is neither read nor parsed before.
+
+    Args:
+        handler: the handler whose behaviour it stands in for.
+        decide: returns the behaviour for the RPC, or aborts the RPC; may block.
+
+    """
+
+    @functools.wraps(behaviour_of(handler))
+    def decided(requests: Iterator[Any], context: grpc.ServicerContext, *send: Any) -> Any:
+        behaviour = decide(context)
+        return behaviour(requests if handler.request_streaming else _only(requests, context), context, *send)
+
+    return decided
+
+
+def _only(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+    for request in requests:
+        return request
+    return context.abort(grpc.StatusCode.UNIMPLEMENTED, "The method requires exactly one request message.")
