@@ -66,43 +66,34 @@ class Metrics:
         self._lock, self._refreshing = threading.Lock(), threading.Lock()
         self._tally: Tally[tuple[Verdict, str, Source]] = Tally()
         self._counted: Tally[tuple[str, ...]] = Tally()
-        self._checks = Counter("authz_checks", "Checks by outcome.", ["verdict", "reason"], registry=registry)
-        self._evidence = Counter(
-            "authz_evidence", "Checks by what the verdict rests on.", ["source"], registry=registry
-        )
+        counter, gauge = self._counter, self._gauge
+        self._checks = counter("authz_checks", "Checks by outcome.", "verdict", "reason")
+        self._evidence = counter("authz_evidence", "Checks by what the verdict rests on.", "source")
         self._seconds = Histogram(
             "authz_check_seconds", "Duration of a check, waiting included.", registry=registry, buckets=_BUCKETS
         )
-        self._pending = self._gauge("authz_pending_checks", "Checks that wait for keys or the issuer.", "livesum")
-        ready = self._gauge("authz_ready", "Whether checks can be decided.", "livemax", "worker")
+        self._pending = gauge("authz_pending_checks", "Checks that wait for keys or the issuer.", "livesum")
+        ready = gauge("authz_ready", "Whether checks can be decided.", "livemax", "worker")
         self._ready = ready.labels(str(worker or 0))
-        self._age = self._gauge("authz_jwks_age_seconds", "Since keys were fetched last.", "livemax", "issuer")
-        self._keys = self._gauge("authz_jwks_keys", "Keys of the issuer.", "livemin", "issuer")
-        self._failing = self._gauge("authz_jwks_failing", "Whether the last fetch failed.", "livemax", "issuer")
-        self._fetches = Counter("authz_jwks_fetches", "Fetches of keys.", ["issuer", "result"], registry=registry)
-        self._failures = Counter(
-            "authz_fetch_failures", "Failed requests to other servers.", ["of", "cause"], registry=registry
+        self._age = gauge("authz_jwks_age_seconds", "Since keys were fetched last.", "livemax", "issuer")
+        self._keys = gauge("authz_jwks_keys", "Keys of the issuer.", "livemin", "issuer")
+        self._failing = gauge("authz_jwks_failing", "Whether the last fetch failed.", "livemax", "issuer")
+        self._fetches = counter("authz_jwks_fetches", "Fetches of keys.", "issuer", "result")
+        self._failures = counter("authz_fetch_failures", "Failed requests to other servers.", "of", "cause")
+        self._introspection = counter(
+            "authz_introspection_requests", "Questions to the issuer about a token.", "result"
         )
-        self._introspection = Counter(
-            "authz_introspection_requests", "Questions to the issuer about a token.", ["result"], registry=registry
+        self._directory = counter(
+            "authz_directory_requests", "Questions to the directory about an organization.", "result"
         )
-        self._directory = Counter(
-            "authz_directory_requests",
-            "Questions to the directory about an organization.",
-            ["result"],
-            registry=registry,
+        self._lost = counter("authz_decision_log_dropped", "Decisions that were not logged.")
+        self._reloads = counter("authz_policy_reloads", "Reloads of policies.", "result")
+        self._stale = gauge("authz_policy_failing", "Whether the last reload failed.", "livemax")
+        self._loaded = gauge("authz_policy_loaded_seconds", "When the policy was loaded.", "livemin")
+        self._differences = counter(
+            "authz_shadow_differences", "Checks that the shadow would decide otherwise.", "change"
         )
-        self._lost = Counter("authz_decision_log_dropped", "Decisions that were not logged.", registry=registry)
-        self._reloads = Counter("authz_policy_reloads", "Reloads of policies.", ["result"], registry=registry)
-        self._stale = self._gauge("authz_policy_failing", "Whether the last reload failed.", "livemax")
-        self._loaded = self._gauge("authz_policy_loaded_seconds", "When the policy was loaded.", "livemin")
-        self._differences = Counter(
-            "authz_shadow_differences",
-            "Checks that the shadow would decide otherwise.",
-            ["change"],
-            registry=registry,
-        )
-        build = self._gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
+        build = gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
         build.labels(version("grpc-org-authz"), engine).set(1)
         if worker is None:
             registry.register(_Workers(running=1, restarts=0, hangs=0))
@@ -197,6 +188,9 @@ class Metrics:
         """Add to ``counter`` by how much ``total`` has grown since it was read last from ``source``."""
         counter.inc(total - self._counted[source])
         self._counted[source] = total
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, labels, registry=self._registry)
 
     def _gauge(self, name: str, meaning: str, mode: GaugeMode, *labels: str) -> Gauge:
         return Gauge(name, meaning, labels, registry=self._registry, multiprocess_mode=mode)

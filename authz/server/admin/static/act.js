@@ -6,7 +6,7 @@ import { $, notify } from "/dom.js";
 const WORDS = {
   suspend: {
     title: "Suspend this organization?",
-    words: "Every call of it is refused from now on, and its open streams end, until it is resumed or the server restarts.",
+    words: "Every call of it is refused from now on, until it is resumed or the server restarts.",
     button: "Suspend",
     done: "is suspended",
   },
@@ -18,7 +18,7 @@ const WORDS = {
   },
   revoke: {
     title: "Revoke this client?",
-    words: "Every token of it is refused from now on, and its open streams end, until it is reinstated or the server restarts.",
+    words: "Every token of it is refused from now on, until it is reinstated or the server restarts.",
     button: "Revoke",
     done: "is revoked",
   },
