@@ -1,17 +1,23 @@
 """What one RPC may still do once it has been admitted; the same on both servers."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
+
+from google.protobuf.message import Message
 
 from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Refusal
 from authz.judge.authorizer import Authorizer
 from authz.judge.hearing import Hearing
 from authz.judge.streams import Stream, StreamRules
+from authz.policy.protos.isolation import check_message, places_of
 from interceptors.context import Metadata
 from interceptors.handlers import Handler
-from interceptors.isolation import check_of
+
+Check = Callable[[Any], None]
+"""Raises an :class:`authz.errors.AuthzError` for a request that the handler may not see."""
 
 
 class EndableStream(Stream, Protocol):
@@ -113,3 +119,36 @@ class Admission:
         self._authorizer.streams.end_one(stream, error)
         if stream.refusal is None:
             raise error
+
+
+def check_of(handler: Handler, principal: Principal, hearing: Hearing) -> Check | None:
+    """Return the check of every request of one RPC, or ``None`` where there can be nothing to check.
+
+    Args:
+        handler: the handler that will get the requests.
+        principal: the verified caller: no request may name another organization.
+        hearing: the hearing of the RPC. The verdict came with the headers, and the request of a unary-unary method may
+            come any time later, so the check looks at the verdict again. Streams are ended when something changes.
+
+    """
+    named = None
+    if _may_name(handler.request_deserializer):
+        named = functools.partial(check_message, principal=principal, tenant=principal.tenant)
+    if handler.request_streaming or handler.response_streaming or principal is ANONYMOUS:
+        return named
+
+    def confirmed(request: Any) -> None:
+        hearing.confirm(principal)
+        if named is not None:
+            named(request)
+
+    return confirmed
+
+
+def _may_name(parse: Any) -> bool:
+    # Generated code parses requests with a method of their class, so the class is known before a request comes.
+    owner = getattr(parse, "__self__", None)
+    if isinstance(owner, type) and issubclass(owner, Message) and parse == owner.FromString:
+        return places_of(parse.__self__) is not None
+    # Any other function may return any message. Without a function requests stay bytes.
+    return parse is not None

@@ -1,9 +1,12 @@
-"""Method handlers of gRPC: getting the behaviour of one, and building one with another behaviour."""
+"""Method handlers of gRPC, their behaviour, and the status with which a refused RPC ends."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import grpc
+
+from authz.call.call import Entry
+from authz.call.refusal import Refusal
 
 Behaviour = Callable[..., Any]
 if TYPE_CHECKING:
@@ -32,3 +35,16 @@ def with_behaviour(handler: Handler, behaviour: Behaviour, *, request_streaming:
     streaming = handler.request_streaming if request_streaming is None else request_streaming
     constructor = _CONSTRUCTORS[bool(streaming), bool(handler.response_streaming)]
     return constructor(behaviour, handler.request_deserializer, handler.response_serializer)
+
+
+class Status(NamedTuple):
+    """How a refused RPC ends, in the order of the arguments of ``grpc.aio.ServicerContext.abort``."""
+
+    code: grpc.StatusCode
+    message: str
+    trailers: tuple[Entry, ...]
+
+
+def status_of(refusal: Refusal) -> Status:
+    """Return how an RPC that is refused with ``refusal`` ends."""
+    return Status(grpc.StatusCode[refusal.code.name], refusal.message, refusal.trailers)

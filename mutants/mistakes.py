@@ -328,7 +328,7 @@ MISTAKES = (
     ),
     Mistake(
         "isolation: the tenant is another organization",
-        "interceptors/isolation.py",
+        "interceptors/admission.py",
         "tenant=principal.tenant",
         'tenant=""',
         f"{_DOORS}test_isolation.py -k own_organization",
@@ -1393,7 +1393,7 @@ MISTAKES = (
     ),
     Mistake(
         "an allowed verdict is kept until the request comes",
-        "interceptors/isolation.py",
+        "interceptors/admission.py",
         "        hearing.confirm(principal)\n",
         "",
         "tests/interceptors/test_late_requests.py",

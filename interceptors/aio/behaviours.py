@@ -22,8 +22,7 @@ from interceptors.aio.admission import AioAdmission, Sort, Undecided
 from interceptors.aio.requests import AioRequests, refusing
 from interceptors.aio.streams import AioStream
 from interceptors.context import TrustedAioContext
-from interceptors.handlers import Behaviour, Handler, behaviour_of
-from interceptors.status import status_of
+from interceptors.handlers import Behaviour, Handler, behaviour_of, status_of
 
 
 def trusted(handler: Handler, sort: Sort, admission: AioAdmission) -> Behaviour:

@@ -6,7 +6,7 @@ from typing import Any
 from authz.call.refusal import Refusal
 from interceptors.admission import Admission
 from interceptors.aio.streams import AioStream
-from interceptors.status import status_of
+from interceptors.handlers import status_of
 
 
 class AioRequests:

@@ -26,8 +26,7 @@ from interceptors.aio.behaviours import decided, trusted
 from interceptors.aio.streams import AioStream
 from interceptors.aio.threads import SyncStreamOnAio
 from interceptors.context import Metadata
-from interceptors.handlers import Behaviour, Handler, with_behaviour
-from interceptors.status import status_of
+from interceptors.handlers import Behaviour, Handler, status_of, with_behaviour
 
 if TYPE_CHECKING:
     Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]

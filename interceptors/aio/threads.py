@@ -23,8 +23,7 @@ from interceptors.admission import Admission
 from interceptors.aio.admission import AioAdmission, Sort, Undecided
 from interceptors.aio.streams import AioStream
 from interceptors.context import TrustedSyncContextOnAio
-from interceptors.handlers import Behaviour, Handler
-from interceptors.status import status_of
+from interceptors.handlers import Behaviour, Handler, status_of
 
 ONE_REQUEST = (grpc.StatusCode.UNIMPLEMENTED, "The method requires exactly one request message.")
 
