@@ -26,7 +26,7 @@ from authz.v1.audit_pb2 import WatchRequest, WatchResponse
 from authz.v1.audit_pb2_grpc import AuditStub, add_AuditServicer_to_server
 from authz.v1.decision_pb2 import Decision
 from interceptors.aio import AuthzInterceptor
-from tests.decisions import ACME, Metadata, decision
+from tests.decisions.samples import ACME, Metadata, decision
 from tests.doubles import m2m_claims
 
 LOOPBACK = "127.0.0.1:0"

@@ -16,7 +16,7 @@ from authz.call.call import ANONYMOUS
 from authz.decisions.decision import Decision
 from authz.decisions.log import DecisionLog
 from authz.errors import ConfigError, KeySetUnavailableError, PermissionDeniedError, TokenMissingError
-from tests.decisions import ACME, Metadata, decision
+from tests.decisions.samples import ACME, Metadata, decision
 from tests.doubles import eventually
 from tests.events import told
 from tests.full_disk import room_for

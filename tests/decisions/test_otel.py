@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from authz.call.call import ANONYMOUS, MAX_ENTRIES
 from authz.decisions.otel import OpenTelemetryLog
 from authz.errors import AuthzError, InternalError, KeySetUnavailableError, TokenExpiredError
-from tests.decisions import Metadata, decision
+from tests.decisions.samples import Metadata, decision
 from tests.doubles import NOW
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

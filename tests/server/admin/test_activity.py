@@ -12,7 +12,7 @@ from authz.policy import Policy
 from authz.runtime.clock import Clock
 from authz.server.admin.activity import BUCKETS, MAX_CLIENTS, MAX_ORGANIZATIONS, MAX_TOLD, RECENT, Activity
 from authz.server.admin.news import News
-from tests.decisions import ACME, decision
+from tests.decisions.samples import ACME, decision
 from tests.doubles import ManualClock
 
 RULES = {"name": "ledger", "deny_rules": [{"name": "readers"}], "allow_rules": [{"name": "readers"}]}

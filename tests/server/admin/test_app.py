@@ -30,7 +30,7 @@ from authz.server.admin.explain import explain
 from authz.server.admin.guard import FAILURE_SECONDS, FAILURES, Secret
 from authz.server.admin.one_process import OwnProcess
 from authz.server.admin.slices import in_slices
-from tests.decisions import ACME, decision
+from tests.decisions.samples import ACME, decision
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, FakeTransport, ManualClock, json_response
 from tests.marked import service_file, with_imports
 

@@ -19,7 +19,7 @@ from authz.server.admin.many_workers import Workers
 from authz.server.admin.news import News
 from authz.server.admin.one_process import OwnProcess
 from authz.server.admin.worker_link import WorkerLink, answering_supervisor
-from tests.decisions import decision
+from tests.decisions.samples import decision
 from tests.doubles import ORG
 
 PATIENCE = 120.0
