@@ -1,5 +1,6 @@
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from authz.demo.issuer.signing import SigningKey
 from authz.issuer.verifier import Verifier
 from authz.settings.variables import is_ours
 from tests.doubles import AUDIENCE, ISSUER, FakeIssuer, FakeTransport, ManualClock, m2m_claims
+from tests.lanes import LANES, Guard, lane_of
+from tests.pairs import combinations_beyond_pairs
 
 # The same examples on every run: a red build must say something about the change.
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
@@ -23,6 +26,37 @@ def _is_no_noise_of_grpc(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("asyncio").addFilter(_is_no_noise_of_grpc)
+
+GUARD = Guard()
+sys.addaudithook(GUARD)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="every combination of the parameters, not every pair alone")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function) and not any(map(item.get_closest_marker, LANES)):
+        item.add_marker(lane_of(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    GUARD.watch(item)
+    try:
+        return (yield)
+    finally:
+        GUARD.watch(None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out combinations of parameters whose every pair another one has, after ``-k`` and ``-m`` have chosen."""
+    if not config.getoption("whole"):
+        left_out = combinations_beyond_pairs(items)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.fixture

@@ -671,6 +671,7 @@ def test_token_endpoint_that_is_down_leaves_it_undecided(run: Run) -> None:
 # ---- serve, issuer, envoy-config ----
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_ends_in_peace(run: Run, ec_key: SigningKey, tmp_path: Path, number: int) -> None:
     (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))

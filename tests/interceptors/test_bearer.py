@@ -31,6 +31,10 @@ REPEATED = pytest.mark.parametrize("kind", [kind for kind in KINDS if not is_req
 NOT_REPEATED = pytest.mark.parametrize("kind", [kind for kind in KINDS if is_request_streaming(kind)])
 
 
+# Some of their fixtures are asked for by name.
+pytestmark = pytest.mark.server
+
+
 @pytest.fixture(params=CALLERS, ids=lambda caller: caller.name)
 def caller(request):
     return request.param
