@@ -8,6 +8,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from authz.demo import children
 from authz.demo.issuer.signing import SigningKey
 from authz.issuer.verifier import Verifier
 from authz.settings.variables import is_ours
@@ -17,6 +18,7 @@ from tests.pairs import combinations_beyond_pairs
 
 # The same examples on every run: a red build must say something about the change.
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("repeatable"), max_examples=10)
 hypothesis.settings.load_profile("repeatable")
 
 
@@ -26,6 +28,9 @@ def _is_no_noise_of_grpc(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("asyncio").addFilter(_is_no_noise_of_grpc)
+
+# Servers, Envoys and browsers that tests start end with them, also where pytest is killed.
+os.environ.update(children.mark())
 
 GUARD = Guard()
 sys.addaudithook(GUARD)

@@ -65,7 +65,7 @@ def lane_of(item: pytest.Function) -> str:
             return lane
     fixtures = [found[-1].func for found in item._fixtureinfo.name2fixturedefs.values()]  # noqa: SLF001 - no other way
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    reached = _reached([item.function, *fixtures, *parameters])
+    reached = frozenset().union(*map(_reached, [item.function, *fixtures, *parameters]))
     return max((lane for lane in LANES if LEADS_TO.get(lane, frozenset()) & reached), key=LANES.index, default="unit")
 
 
@@ -84,19 +84,27 @@ class Guard:
             pytest.fail(f"a test with the marker {self._lane} must not lead to {event}: see tests/lanes.py")
 
 
-def _reached(starts: Iterable[Any]) -> set[str]:
-    """Return the dotted names of all that the code of ``starts`` leads to."""
-    names: set[str] = set()
+_known: dict[int, tuple[Any, frozenset[str]]] = {}
+
+
+def _reached(start: Any) -> frozenset[str]:
+    """Return the dotted names of all that the code of ``start`` leads to."""
+    if id(start) not in _known:
+        # Kept with it, so that no other object has its number.
+        _known[id(start)] = (start, frozenset(_walk(start)))
+    return _known[id(start)][1]
+
+
+def _walk(start: Any) -> Iterator[str]:
     seen: dict[int, Any] = {}
-    waiting = list(starts)
+    waiting = [start]
     while waiting:
-        one = inspect.unwrap(waiting.pop()) if callable(waiting[-1]) else waiting.pop()
+        one = waiting.pop()
+        one = inspect.unwrap(one) if callable(one) else one
         if id(one) not in seen:
-            # Kept, so that no other object has its number.
             seen[id(one)] = one
-            names.add(f"{getattr(one, '__module__', None)}.{getattr(one, '__qualname__', None)}")
+            yield f"{getattr(one, '__module__', None)}.{getattr(one, '__qualname__', None)}"
             waiting.extend(_next(one))
-    return names
 
 
 def _next(one: Any) -> Iterator[Any]:

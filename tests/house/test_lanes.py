@@ -20,12 +20,9 @@ def test_unit(start):
 
 
 def test_every_test_is_in_one_lane(request: pytest.FixtureRequest) -> None:
-    without = [
-        item.nodeid for item in request.session.items if sum(mark.name in LANES for mark in item.own_markers) > 1
-    ]
-    twice = [item.nodeid for item in request.session.items if not any(map(item.get_closest_marker, LANES))]
+    lanes = {item.nodeid: {mark.name for mark in item.iter_markers()} & set(LANES) for item in request.session.items}
 
-    assert (without, twice) == ([], [])
+    assert {name: found for name, found in lanes.items() if len(found) != 1} == {}
 
 
 @pytest.mark.parametrize("name", sorted(frozenset().union(*LEADS_TO.values())))

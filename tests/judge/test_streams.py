@@ -256,6 +256,7 @@ def held(streams):
     return max(len(value) for value in values + inner if hasattr(value, "__len__"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("open_at_once", [1, 500])
 def test_streams_that_are_over_leave_nothing_behind(streams, open_at_once):
     most = 0
