@@ -14,6 +14,7 @@ from authz.issuer.verifier import Verifier
 from authz.settings.variables import is_ours
 from tests.doubles import AUDIENCE, ISSUER, FakeIssuer, FakeTransport, ManualClock, m2m_claims
 from tests.lanes import LANES, Guard, lane_of
+from tests.missing import tell
 from tests.pairs import combinations_beyond_pairs
 
 # The same examples on every run: a red build must say something about the change.
@@ -53,6 +54,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
         return (yield)
     finally:
         GUARD.watch(None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tell(terminalreporter)
 
 
 @pytest.hookimpl(trylast=True)

@@ -27,8 +27,6 @@ def test_every_test_is_in_one_lane(request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.parametrize("name", sorted(frozenset().union(*LEADS_TO.values())))
 def test_what_a_lane_is_known_by_exists(name: str) -> None:
-    pytest.importorskip("playwright") if name.startswith("playwright.") else None
-
     found = pkgutil.resolve_name(name)
 
     assert f"{found.__module__}.{found.__qualname__}" == name
