@@ -56,8 +56,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
         GUARD.watch(None)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    yield
+    # After all that others have to say.
     tell(terminalreporter)
 
 

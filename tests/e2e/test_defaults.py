@@ -26,7 +26,7 @@ from tests.interceptors.servers import channel_to, on_loopback
 from tests.interceptors.wire import Wire
 from tests.missing import leave_out
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 CALL = "/tests.Guarded/Call"
 FORGED = "org_FORGED"
 Start = Callable[..., Envoy]
@@ -179,7 +179,9 @@ class Flood(grpc.GenericRpcHandler):
 def received(folder: Path) -> int:
     """Return how many bytes an Envoy has received from its upstream."""
     address = (folder / "envoy-admin").read_text(encoding="utf-8")
-    stats = httpx2.get(f"http://{address}/stats?filter=upstream.upstream_cx_rx_bytes_total", trust_env=False).text
+    stats = httpx2.get(
+        f"http://{address}/stats?filter=upstream.upstream_cx_rx_bytes_total", trust_env=False, timeout=PATIENCE
+    ).text
     return int(stats.split()[-1])
 
 
