@@ -45,8 +45,9 @@ ROOMS = $(foreach room,$(ROOM),$(or $(wildcard tests/$(room)/.),$(error There is
 	There are: $(sort $(patsubst tests/%/,%,$(filter-out %/__pycache__/,$(wildcard tests/*/)))))))
 MEASURED = $(if $(ROOM),--no-cov,--cov)
 
-# What needs a server or a process everywhere is not even looked at.
-NOT_QUICK := $(addprefix tests/,browser chaos e2e web)
+# Where nearly every test needs a server or a process; to look at them takes a while.
+NOT_QUICK := $(addprefix tests/,browser chaos e2e web) \
+	$(filter-out %/test_construction.py %/test_context.py %/test_handlers.py,$(wildcard tests/interceptors/test_*.py))
 quick: .venv/.ready ## Lint, and run the tests that need no server and no process, within a minute (ROOM=issuer for a part)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check

@@ -77,7 +77,7 @@ class Guard:
 
     def watch(self, item: pytest.Item | None) -> None:
         """Guard this test from now on, or none."""
-        self._lane = "" if item is None else next(lane for lane in LANES if item.get_closest_marker(lane))
+        self._lane = "" if item is None else next(filter(item.get_closest_marker, LANES), "")
 
     def __call__(self, event: str, _arguments: tuple[Any, ...]) -> None:
         if event in _FORBIDDEN.get(self._lane, ()):
