@@ -5,6 +5,8 @@
 PYTHON ?= python3
 # Passed on to the program that a target runs: make demo ARGS=--keep
 ARGS ?=
+# Folders below tests: make test ROOM=issuer, make test ROOM="token server/admin"
+ROOM ?=
 # How long make fuzz goes on, all its targets together.
 FUZZ_SECONDS ?= 60
 
@@ -30,7 +32,8 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-lowest test-envoy-oldest chaos screenshot settings fuzz mutants check fmt bench protos build constraints clean
+.PHONY: help demo quick test test-all test-lowest test-envoy-oldest chaos screenshot settings fuzz mutants check fmt bench protos build \
+	constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -38,13 +41,31 @@ help: ## Show this list
 demo: .venv/.ready ## Show the whole thing at work behind a real Envoy (ARGS=--keep leaves it running)
 	@.venv/bin/authz demo $(ARGS)
 
-test: .venv/.ready .venv-xds/.ready web-clients ## Run the tests and measure coverage (ARGS="-k jws --no-cov" for a few)
-	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --cov $(ARGS)
+# A room is a part of the suite, whose coverage says nothing.
+ROOMS = $(foreach room,$(ROOM),$(or $(wildcard tests/$(room)/.),$(error There is no room "$(room)" below tests. \
+	There are: $(sort $(patsubst tests/%/,%,$(filter-out %/__pycache__/,$(wildcard tests/*/)))))))
+MEASURED = $(if $(ROOM),--no-cov,--cov)
+
+# Where nearly every test needs a server or a process; to look at them takes a while.
+NOT_QUICK := $(addprefix tests/,browser chaos e2e web) \
+	$(filter-out %/test_construction.py %/test_context.py %/test_handlers.py,$(wildcard tests/interceptors/test_*.py))
+quick: .venv/.ready ## Lint, and run the tests that need no server and no process, within a minute (ROOM=issuer for a part)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m 'unit and not long' --hypothesis-profile quick --no-cov \
+		$(addprefix --ignore ,$(NOT_QUICK)) $(ROOMS) $(ARGS)
+
+test: .venv/.ready .venv-xds/.ready web-clients ## Run the tests (ROOM=issuer or ARGS="-k jws --no-cov" for a part)
+	.venv/bin/python -m pytest $(PYTEST_PARALLEL) $(MEASURED) $(ROOMS) $(ARGS)
+
+test-all: .venv/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters
+	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --whole $(MEASURED) $(ROOMS) $(ARGS)
 
 # Without what no requirement's release decides: processes, Envoy, browsers, the demo, documents, and what simulates
 # or tries many inputs. All that runs with the newest.
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
-	house/test_deploy.py house/test_examples.py house/test_image.py house/test_readme.py issuer/test_properties.py \
+	house/test_deploy.py house/test_examples.py house/test_image.py house/test_lanes.py house/test_orphans.py \
+	house/test_readme.py issuer/test_properties.py \
 	judge/test_simulation.py)
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
 	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) $(addprefix --ignore ,$(NOT_WITH_LOWEST)) \
@@ -57,7 +78,7 @@ test-envoy-oldest: .venv-envoy-oldest/.ready ## Run the tests that concern Envoy
 	.venv-envoy-oldest/bin/python -m pytest $(PYTEST_PARALLEL) $(WITH_ENVOY) $(ARGS)
 
 chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
-	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos -o faulthandler_timeout=3600 $(ARGS)
+	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos --whole -o faulthandler_timeout=3600 $(ARGS)
 
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png
@@ -115,6 +136,33 @@ constraints: ## Renew constraints.txt with the newest releases
 clean: ## Remove everything that make made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build dist htmlcov
 	find authz interceptors tests -name __pycache__ -type d -exec rm -rf {} +
+
+# ---- The stages of CI that are no targets above ----
+
+.PHONY: ci-browser ci-generated ci-wheel
+
+# No other download: the tests drive the distribution's own.
+ci-browser: ## Install Chromium, on Debian and Ubuntu
+	@command -v chromium >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
+
+# Deleted first, so that what no .proto file makes any more is missed as well.
+ci-generated: ## Generate the code of protos/ anew in both ways, and see that nothing changes
+	find authz -name '*_pb2*.py' -delete -o -name '*_pb2*.pyi' -delete
+	$(MAKE) protos
+	$(MAKE) protos-with-buf
+	@changed=$$(git status --porcelain -- '*_pb2*'); [ -z "$$changed" ] || { \
+		printf 'Run "make protos" and commit what it writes:\n%s\n' "$$changed" >&2; \
+		git --no-pager diff -- '*_pb2*' | head -n 100 >&2; exit 1; }
+
+ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no checkout, and try it
+	@set -e; outside=$$(mktemp -d); trap 'rm -rf "$$outside"' EXIT; set -x; \
+	$(PYTHON) -m venv "$$outside/venv"; \
+	"$$outside/venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'; \
+	"$$outside/venv/bin/python" -m pip install --quiet "$$(echo dist/*.whl)[server]" --constraint constraints.txt; \
+	cp tests/smoke.py "$$outside"; \
+	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
+	cd "$$outside"; PROTOC=$$protoc venv/bin/python -I smoke.py
 
 # ---- What the targets need ----
 

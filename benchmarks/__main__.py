@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.tree import Tree
 
+from authz.demo import children
 from benchmarks import ext_authz, interceptors, isolation, onlookers, policy, reload, tokens
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
@@ -61,4 +62,5 @@ def _processor() -> str:
     return platform.processor()
 
 
+os.environ.update(children.mark())
 main(sys.argv[1:])

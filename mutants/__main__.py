@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from authz.demo import children
 from mutants.mistakes import MISTAKES, ROOT, Mistake
 
 # Exit codes of pytest: all passed, some failed.
@@ -68,7 +69,8 @@ def _copy() -> Iterator[Path]:
 
 
 def _run(tree: Path, tests: str) -> int:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "--whole"]
+    command += ["-p", "no:cacheprovider", "-p", "no:xdist"]
     try:
         # The working directory comes first in the path, before the installed package; and the copy also comes first
         # for programs that tests start in other folders.
@@ -85,4 +87,5 @@ def _run(tree: Path, tests: str) -> int:
         return _FAILED
 
 
+os.environ.update(children.mark())
 sys.exit(1 if main(sys.argv[1:]) else 0)

@@ -1,5 +1,6 @@
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,18 @@ from typing import Any
 import hypothesis
 import pytest
 
+from authz.demo import children
 from authz.demo.issuer.signing import SigningKey
 from authz.issuer.verifier import Verifier
 from authz.settings.variables import is_ours
 from tests.doubles import AUDIENCE, ISSUER, FakeIssuer, FakeTransport, ManualClock, m2m_claims
+from tests.lanes import LANES, Guard, lane_of
+from tests.missing import tell
+from tests.pairs import combinations_beyond_pairs
 
 # The same examples on every run: a red build must say something about the change.
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("repeatable"), max_examples=10)
 hypothesis.settings.load_profile("repeatable")
 
 
@@ -23,6 +29,48 @@ def _is_no_noise_of_grpc(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("asyncio").addFilter(_is_no_noise_of_grpc)
+
+# Servers, Envoys and browsers that tests start end with them, also where pytest is killed.
+os.environ.update(children.mark())
+
+GUARD = Guard()
+sys.addaudithook(GUARD)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="every combination of the parameters, not every pair alone")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function) and not any(map(item.get_closest_marker, LANES)):
+        item.add_marker(lane_of(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    GUARD.watch(item)
+    try:
+        return (yield)
+    finally:
+        GUARD.watch(None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    yield
+    # After all that others have to say.
+    tell(terminalreporter)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out combinations of parameters whose every pair another one has, after ``-k`` and ``-m`` have chosen."""
+    if not config.getoption("whole"):
+        left_out = combinations_beyond_pairs(items)
+        config.hook.pytest_deselected(items=left_out)
+        unwanted = set(left_out)
+        items[:] = [item for item in items if item not in unwanted]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ _HTTP = {
     "RESOURCE_EXHAUSTED": "429",
     "UNAVAILABLE": "503",
 }
-_RELOAD_SECONDS = 120.0
+_PATIENCE_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 
 
@@ -207,7 +207,7 @@ class Scenes:
         """Change the policy file, and send Globex's own token until every answer follows the change."""
         metadata = authorized(self._token(self._globex))
         self._stack.change_policy(**more)
-        deadline = time.monotonic() + _RELOAD_SECONDS
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         while (row := self._row(sent, metadata, expected)).wrong and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         return row
@@ -265,11 +265,15 @@ class Scenes:
 
     def _mint(self, application: Application, **order: Any) -> str:
         order["client_id"] = application.client_id
-        response = httpx2.post(f"{self._stack.issuer_url}/dev/tokens", json=order, trust_env=False)
+        response = httpx2.post(
+            f"{self._stack.issuer_url}/dev/tokens", json=order, trust_env=False, timeout=_PATIENCE_SECONDS
+        )
         return str(response.raise_for_status().json()["access_token"])
 
     def _control(self, action: str, **form: str) -> None:
-        response = httpx2.post(f"{self._stack.issuer_url}/dev/{action}", data=form, trust_env=False)
+        response = httpx2.post(
+            f"{self._stack.issuer_url}/dev/{action}", data=form, trust_env=False, timeout=_PATIENCE_SECONDS
+        )
         response.raise_for_status()
 
 

@@ -20,6 +20,7 @@ import httpx2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.call.metadata import TrustedMetadata
+from authz.demo import children
 from authz.demo.envoy_binary import envoy_path
 from authz.demo.issuer.directory import load_directory
 from authz.demo.policy import ledger_descriptors, write_policy
@@ -52,11 +53,16 @@ class Process:
         self.name = name
         self.output = folder / f"{name}.log"
         # Without the user's settings: the demonstration has its own.
-        environment = {name: value for name, value in os.environ.items() if not variables.is_ours(name)}
+        inherited = {name: value for name, value in os.environ.items() if not variables.is_ours(name)}
         with self.output.open("wb") as log:
             # In a session of its own: Ctrl-C reaches only the demonstration, which ends the others in order.
             self._child = subprocess.Popen(  # noqa: S603 - our own programs
-                command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**inherited, **children.mark()},
+                start_new_session=True,
             )
 
     @property

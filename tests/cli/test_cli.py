@@ -30,7 +30,7 @@ from authz.v1.audit_pb2_grpc import AuditStub
 from authz.v1.decision_pb2 import Decision
 from tests import programs
 from tests.certificates import Authority
-from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
+from tests.doubles import AUDIENCE, ISSUER, PATIENCE, jwks, m2m_claims
 from tests.envoy.check.messages import Denial, in_headers
 from tests.envoy.config.validation import validate
 from tests.loopback import Connection, Loopback
@@ -671,6 +671,7 @@ def test_token_endpoint_that_is_down_leaves_it_undecided(run: Run) -> None:
 # ---- serve, issuer, envoy-config ----
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_ends_in_peace(run: Run, ec_key: SigningKey, tmp_path: Path, number: int) -> None:
     (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
@@ -787,7 +788,7 @@ def test_serve_asks_workos_who_an_organization_is(tmp_path: Path, rsa_key: Signi
                 known, unknown = ask(ACME), ask("org_2")
                 workos.stop()
                 remembered, new = ask(ACME), ask("org_3")
-            with httpx2.Client(trust_env=False) as client:
+            with httpx2.Client(trust_env=False, timeout=PATIENCE) as client:
                 metrics = client.get(f"http://{probes}/metrics").text
                 ready = client.get(f"http://{probes}/readyz").status_code
             program.send(signal.SIGTERM)
@@ -821,7 +822,7 @@ def test_issuer_serves_until_it_is_told_to_end(tmp_path: Path, number: int) -> N
     with Program("issuer", "--listen", LOOPBACK, "--keys", "keys.json", folder=tmp_path) as program:
         line = program.await_line(lambda line: "listening on" in line)
         url = re.findall(r"http://127\.0\.0\.1:\d+", line)[0]
-        with httpx2.Client(trust_env=False) as client:
+        with httpx2.Client(trust_env=False, timeout=PATIENCE) as client:
             keys = client.get(f"{url}/oauth2/jwks").json()["keys"]
         program.send(number)
 

@@ -26,11 +26,11 @@ from authz.v1.audit_pb2 import WatchRequest, WatchResponse
 from authz.v1.audit_pb2_grpc import AuditStub, add_AuditServicer_to_server
 from authz.v1.decision_pb2 import Decision
 from interceptors.aio import AuthzInterceptor
+from tests.decisions.samples import ACME, Metadata, decision
 from tests.doubles import m2m_claims
-from tests.observed import ACME, Metadata, decision
 
 LOOPBACK = "127.0.0.1:0"
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which something that must happen counts as never happening."""
 
 

@@ -16,10 +16,10 @@ from authz.call.principal import ANONYMOUS
 from authz.decisions.decision import Decision
 from authz.decisions.log import DecisionLog
 from authz.errors import ConfigError, KeySetUnavailableError, PermissionDeniedError, TokenMissingError
+from tests.decisions.samples import ACME, Metadata, decision
 from tests.doubles import eventually
 from tests.events import told
 from tests.full_disk import room_for
-from tests.observed import ACME, Metadata, decision
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

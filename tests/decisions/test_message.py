@@ -20,7 +20,7 @@ from authz.errors import AuthzError, InternalError, KeySetUnavailableError, Perm
 from authz.server.admin.activity import Activity
 from authz.server.operations.metrics import Metrics
 from authz.v1 import decision_pb2
-from tests.observed import ACME, Metadata, decision
+from tests.decisions.samples import ACME, Metadata, decision
 
 # Where the message has the name that gRFC A59 gives it.
 A59 = {"method": "rpc_method", "subject": "principal", "policy": "policy_name", "rule": "matched_rule"}

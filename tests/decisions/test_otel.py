@@ -17,8 +17,8 @@ from authz.call.call import MAX_ENTRIES
 from authz.call.principal import ANONYMOUS
 from authz.decisions.otel import OpenTelemetryLog
 from authz.errors import AuthzError, InternalError, KeySetUnavailableError, TokenExpiredError
+from tests.decisions.samples import Metadata, decision
 from tests.doubles import NOW
-from tests.observed import Metadata, decision
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01")

@@ -6,6 +6,7 @@ import pytest
 
 from authz.demo.issuer.directory import Application, Directory, Organization, load_directory
 from authz.demo.issuer.program import Issuer, IssuerServer, SigningKey
+from tests.doubles import PATIENCE
 
 URL = "https://acme.authkit.app"
 
@@ -87,7 +88,7 @@ def issuer(rsa_key, directory, clock):
 
 @pytest.fixture(scope="session")
 def web() -> Iterator[httpx2.Client]:
-    with httpx2.Client(trust_env=False) as client:
+    with httpx2.Client(trust_env=False, timeout=PATIENCE) as client:
         yield client
 
 
@@ -107,11 +108,11 @@ def own_server(directory, ec_key, clock) -> Iterator[IssuerServer]:
 
 @pytest.fixture(scope="session")
 def http(shared_server) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=shared_server.url, trust_env=False) as client:
+    with httpx2.Client(base_url=shared_server.url, trust_env=False, timeout=PATIENCE) as client:
         yield client
 
 
 @pytest.fixture
 def own_http(own_server) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=own_server.url, trust_env=False) as client:
+    with httpx2.Client(base_url=own_server.url, trust_env=False, timeout=PATIENCE) as client:
         yield client

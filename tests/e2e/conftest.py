@@ -11,7 +11,7 @@ from authz.demo.issuer.directory import Application
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.stack import Stack
 from authz.server.serving.server import EngineName
-from tests.doubles import m2m_claims
+from tests.doubles import PATIENCE, m2m_claims
 from tests.e2e.mesh import Mesh
 from tests.interceptors.client import Silence
 from tests.interceptors.servers import channel_to
@@ -66,7 +66,7 @@ def globex(stack: Stack) -> Application:
 @pytest.fixture(scope="session")
 def mint(stack: Stack) -> Iterator[Callable[..., str]]:
     """Return a function that has the issuer sign any token of an application."""
-    with httpx2.Client(base_url=stack.issuer_url, trust_env=False) as issuer:
+    with httpx2.Client(base_url=stack.issuer_url, trust_env=False, timeout=PATIENCE) as issuer:
 
         def mint(application: Application, **order: Any) -> str:
             response = issuer.post("/dev/tokens", json={"client_id": application.client_id, **order})

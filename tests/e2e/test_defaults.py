@@ -24,8 +24,9 @@ from tests.e2e.mesh import grpc_echo
 from tests.e2e.printed import Config, manager, streaming_echo, target
 from tests.interceptors.servers import channel_to, on_loopback
 from tests.interceptors.wire import Wire
+from tests.missing import leave_out
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 CALL = "/tests.Guarded/Call"
 FORGED = "org_FORGED"
 Start = Callable[..., Envoy]
@@ -127,7 +128,7 @@ def _both_families() -> None:
     try:
         socket.create_server((loopback(socket.AF_INET6), 0), family=socket.AF_INET6).close()
     except OSError:
-        pytest.skip("this machine has no IPv6")
+        leave_out("both families of addresses, because there is no IPv6", "sysctl net.ipv6.conf.all.disable_ipv6=0")
 
 
 @pytest.mark.usefixtures("_both_families")
@@ -178,7 +179,9 @@ class Flood(grpc.GenericRpcHandler):
 def received(folder: Path) -> int:
     """Return how many bytes an Envoy has received from its upstream."""
     address = (folder / "envoy-admin").read_text(encoding="utf-8")
-    stats = httpx2.get(f"http://{address}/stats?filter=upstream.upstream_cx_rx_bytes_total", trust_env=False).text
+    stats = httpx2.get(
+        f"http://{address}/stats?filter=upstream.upstream_cx_rx_bytes_total", trust_env=False, timeout=PATIENCE
+    ).text
     return int(stats.split()[-1])
 
 

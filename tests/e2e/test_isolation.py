@@ -8,7 +8,7 @@ import pytest
 
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.v1 import ledger_pb2 as pb
-from tests.doubles import ORG, m2m_claims
+from tests.doubles import ORG, PATIENCE, m2m_claims
 from tests.e2e import http1
 from tests.e2e.mesh import SHOWN, Mesh, Seen
 from tests.e2e.variants import PARTIAL_BYTES
@@ -118,7 +118,7 @@ def test_other_kinds_of_body_are_stopped(mesh: Mesh, metadata: Metadata, path: s
     body = b"\0" + len(message).to_bytes(4) + message
     headers = {**dict(metadata), "content-type": kind, "te": "trailers"}
 
-    with httpx2.Client(trust_env=False) as client:
+    with httpx2.Client(trust_env=False, timeout=PATIENCE) as client:
         response = client.post(f"http://{mesh.target}{path}", content=body, headers=headers)
 
     assert response.status_code == 403 or response.headers["grpc-status"] == "7"

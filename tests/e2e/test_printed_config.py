@@ -19,7 +19,7 @@ from authz.envoy.config.formats import Ingress, bootstrap
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from tests import programs
 from tests.certificates import Authority
-from tests.doubles import AUDIENCE, ISSUER, ORG, jwks, m2m_claims
+from tests.doubles import AUDIENCE, ISSUER, ORG, PATIENCE, jwks, m2m_claims
 from tests.e2e.mesh import grpc_echo, seen_by_upstream
 from tests.programs import Program
 from tests.server.serving.serving import CHECK
@@ -72,7 +72,7 @@ def printed(folder: Path, upstream: str, *more: str, **variables: str) -> str:
 
 def admin(folder: Path, path: str) -> str:
     address = (folder / "envoy-admin").read_text(encoding="utf-8")
-    return httpx2.get(f"http://{address}{path}", trust_env=False).text
+    return httpx2.get(f"http://{address}{path}", trust_env=False, timeout=PATIENCE).text
 
 
 def code_of(channel: grpc.Channel, *metadata: tuple[str, str]) -> grpc.StatusCode:

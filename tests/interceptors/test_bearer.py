@@ -49,6 +49,10 @@ def ways(*, repeated):
 REPEATED, NOT_REPEATED = ways(repeated=True), ways(repeated=False)
 
 
+# Some of their fixtures are asked for by name.
+pytestmark = pytest.mark.server
+
+
 @pytest.fixture(params=CALLERS, ids=lambda caller: caller.name)
 def caller(request):
     return request.param

@@ -260,6 +260,7 @@ changes = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(shared, max_examples=1500)
 @given(st.sampled_from(ALGORITHMS), changes)
 def test_no_change_of_a_good_token_is_good_unless_nothing_signed_has_changed(judge, keys, good, algorithm, changed_by):

@@ -146,6 +146,7 @@ def test_applications_organizations_and_keys_are_refused_until_they_are_reinstat
     assert is_refused(revocations, principal())
 
 
+@pytest.mark.long
 def test_no_more_than_so_many_tokens_are_remembered(revocations):
     for number in range(MAX_TOKENS + 10):
         revocations.revoke(token_id=f"token-{number}")

@@ -32,6 +32,8 @@ WINDOW, FORCED = 30.0, 2
 # At 80 % of 300 s, less a tenth at the most.
 EARLIEST_REFRESH = 300 * (0.8 - 0.1)
 
+pytestmark = pytest.mark.long
+
 
 def segment(value):
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()

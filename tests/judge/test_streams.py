@@ -15,7 +15,7 @@ from authz.runtime.clock import SYSTEM_CLOCK
 from tests.doubles import CLIENT, NOW, ORG
 from tests.runtime.test_fork import run as run_forking
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 SECRET = "what no log may hold"
 
 
@@ -256,6 +256,7 @@ def held(streams):
     return max(len(value) for value in values + inner if hasattr(value, "__len__"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("open_at_once", [1, 500])
 def test_streams_that_are_over_leave_nothing_behind(streams, open_at_once):
     most = 0

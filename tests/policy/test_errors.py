@@ -253,7 +253,12 @@ def test_json_does_without_the_yaml_library(tmp_path: Path, name: str, key: str,
     (tmp_path / name).write_text(json.dumps({key: "a", "allow_rules": [{"name": "a"}]}), encoding="utf-8")
 
     result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_YAML, name], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", WITHOUT_YAML, name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
     )
 
     assert result.stdout.strip() == said

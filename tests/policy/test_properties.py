@@ -149,6 +149,7 @@ documents = st.builds(
 several_calls, several_principals = (st.lists(each, min_size=1, max_size=6) for each in (calls, principals))
 
 
+@pytest.mark.long
 @settings(max_examples=200)
 @given(documents, several_calls, several_principals)
 def test_the_first_rule_that_matches_decides(

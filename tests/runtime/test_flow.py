@@ -7,7 +7,7 @@ import pytest
 from authz.errors import OverloadedError
 from authz.runtime.flow import DeadlineError, Wait, arun, pause, resumed, run, start
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 class Ending:

@@ -219,7 +219,7 @@ def test_a_child_writes_its_own_decisions_and_none_of_its_parents(tmp_path):
     pipe, path = tmp_path / "pipe", tmp_path / "decisions.jsonl"
     program = f"""
 from authz.decisions.log import DecisionLog
-from tests.observed import decision
+from tests.decisions.samples import decision
 
 os.mkfifo({str(pipe)!r})
 reader = os.open({str(pipe)!r}, os.O_RDONLY | os.O_NONBLOCK)

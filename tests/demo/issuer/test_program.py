@@ -11,6 +11,7 @@ import pytest
 from authz.demo.issuer.program import Issuer, IssuerServer, serve_issuer
 from authz.demo.issuer.signing import load_keys
 from authz.errors import ConfigError
+from tests.doubles import PATIENCE
 
 FORM = {
     "grant_type": "client_credentials",
@@ -77,7 +78,7 @@ def test_stop_leaves_no_thread_and_no_listener(new_server, web):
 
 
 def test_stop_does_not_wait_for_idle_connections(new_server):
-    with new_server() as server, httpx2.Client(base_url=server.url) as client:
+    with new_server() as server, httpx2.Client(base_url=server.url, timeout=PATIENCE) as client:
         client.get("/oauth2/jwks")
         server.stop()
 

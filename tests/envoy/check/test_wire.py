@@ -298,6 +298,7 @@ _cut = st.builds(lambda data, at, more: data[: len(data) - at] + more, _messages
 _any = st.one_of(_messages, _cut, st.binary(max_size=40))
 
 
+@pytest.mark.long
 @settings(max_examples=1000)
 @given(_any)
 def test_what_is_let_through_names_the_own_to_every_parser(data: bytes) -> None:

@@ -12,8 +12,8 @@ from authz.policy import Policy
 from authz.runtime.clock import Clock
 from authz.server.admin.activity import BUCKETS, MAX_CLIENTS, MAX_ORGANIZATIONS, MAX_TOLD, RECENT, Activity
 from authz.server.admin.news import News
+from tests.decisions.samples import ACME, decision
 from tests.doubles import ManualClock
-from tests.observed import ACME, decision
 
 RULES = {"name": "ledger", "deny_rules": [{"name": "readers"}], "allow_rules": [{"name": "readers"}]}
 

@@ -31,9 +31,9 @@ from authz.server.admin.explain import explain
 from authz.server.admin.guard import FAILURE_SECONDS, FAILURES, Secret
 from authz.server.admin.one_process import OwnProcess
 from authz.server.admin.slices import in_slices
+from tests.decisions.samples import ACME, decision
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, FakeTransport, ManualClock, json_response
 from tests.marked import service_file, with_imports
-from tests.observed import ACME, decision
 
 SECRET = "a-secret-of-the-operator"
 HOST = "127.0.0.1:9902"

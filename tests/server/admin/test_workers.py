@@ -19,10 +19,10 @@ from authz.server.admin.many_workers import Workers
 from authz.server.admin.news import News
 from authz.server.admin.one_process import OwnProcess
 from authz.server.admin.worker_link import WorkerLink, answering_supervisor
+from tests.decisions.samples import decision
 from tests.doubles import ORG
-from tests.observed import decision
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 NewAuthorizer = Callable[[], Authorizer]
 
