@@ -125,7 +125,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         is_stream = handler.request_streaming or handler.response_streaming
         may_end = is_stream and (principal is not ANONYMOUS or check is not None)
         # Here already, so that who finds no room now does not wait for a thread of the pool.
-        is_limited = may_end and self._authorizer.limits_streams(principal)
+        is_limited = may_end and self._authorizer.endings.are_limited(principal)
         tell = functools.partial(hearing.allowed, seconds)
         # Whether there is room is sure when the stream has been taken in, and not before.
         allow, allow_late = (_nothing, tell) if is_limited else (tell, _nothing)
@@ -165,7 +165,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
     def _open(self, stream: Stream, principal: Principal, hearing: Hearing, context: grpc.ServicerContext) -> None:
         close = functools.partial(self._authorizer.streams.close, stream)
         try:
-            self._authorizer.open_stream(stream, principal, self._until(hearing.call, principal), hearing.call)
+            self._authorizer.endings.open(stream, principal, self._until(hearing.call, principal), hearing.call)
         except ResourceExhaustedError as error:
             refusal = hearing.refused(error)
         else:
@@ -179,7 +179,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
     def _until(self, call: Call, principal: Principal) -> float:
         if principal is ANONYMOUS:
             return math.inf
-        return self._streams.until(call.method, self._authorizer.ends_at(principal))
+        return self._streams.until(call.method, self._authorizer.verifier.ends_at(principal))
 
     def _undecided(
         self, handler: Handler | None, hearing: Hearing, begun: tuple[Flow[Principal], Wait] | None

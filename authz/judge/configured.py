@@ -1,4 +1,4 @@
-"""What the settings make: the authorizer, its policy, and what it asks.
+"""Builds the authorizer, its policy and what it asks of the settings.
 
 Settings are plain values; what is built of them is built here, and in :func:`authz.issuer.verifiers.verifier_of`.
 """
@@ -25,7 +25,7 @@ def authorizer_of(settings: Settings, observers: Collection[Observer] = ()) -> A
 
     Args:
         settings: the settings.
-        observers: who is told of every decision.
+        observers: are told of every decision.
 
     Raises:
         ConfigError: a setting is missing or cannot work.
@@ -77,7 +77,7 @@ def shadow_of(settings: Settings) -> Policy | None:
 
 
 def policy_in_force(settings: Settings) -> str:
-    """Return in words what says who may call what; empty if nothing does: every good token may call everything.
+    """Return in words where the policy comes from; empty if there is none, so that every good token is enough.
 
     Raises:
         ConfigError: the descriptor set cannot be read.

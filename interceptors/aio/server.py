@@ -148,7 +148,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         if stream is not None:
             until = self._until(hearing.call, principal)
             call = hearing.call
-            self._authorizer.open_stream(stream, principal, until, call)
+            self._authorizer.endings.open(stream, principal, until, call)
             stream.reopen = functools.partial(self._reopen, stream, principal, until, call)
             if stream.is_over:
                 # While a thread was deciding; whoever closes streams has been here before.
@@ -159,7 +159,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
 
     def _reopen(self, stream: Stream, principal: Principal, until: float, call: Call) -> None:
         try:
-            self._authorizer.open_stream(stream, principal, until, call)
+            self._authorizer.endings.open(stream, principal, until, call)
         except ResourceExhaustedError as error:
             # It was over in between, and another one has its place.
             self._authorizer.streams.end_one(stream, error)
@@ -167,7 +167,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
     def _until(self, call: Call, principal: Principal) -> float:
         if principal is ANONYMOUS:
             return math.inf
-        return self._streams.until(call.method, self._authorizer.ends_at(principal))
+        return self._streams.until(call.method, self._authorizer.verifier.ends_at(principal))
 
     def _rule(self, handler: Handler, hearing: Hearing, principal: Principal, seconds: float) -> RequestRule | None:
         check = check_of(handler, principal, hearing)
