@@ -218,8 +218,8 @@ MISTAKES = (
     ),
     Mistake(
         "what is revoked goes on streaming",
-        "authz/judge/endings.py",
-        "        self._streams.end(TokenInactiveError(), self._standing.is_revoked)",
+        "authz/judge/authorizer.py",
+        "        self.streams.end(TokenInactiveError(), self.standing.is_revoked)",
         "        pass",
         f"{_DOORS}test_stream_revocation.py",
     ),
@@ -641,7 +641,7 @@ MISTAKES = (
     Mistake(
         "suspending leaves streams open",
         "authz/judge/authorizer.py",
-        "        self.endings.end_refused()\n",
+        "        self.streams.judge(self.endings.refusal)\n",
         "",
         "tests/policy/test_enforcement.py -k streams",
     ),

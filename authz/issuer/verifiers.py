@@ -104,12 +104,13 @@ class Verifiers:
         organizations: Mapping[str, Organizations] | None = None,
         shared_organizations: bool = False,
     ) -> None:
-        self._by_issuer = {verifier.issuer: verifier for verifier in verifiers}
+        self._by_issuer: Mapping[str, Verifier] = {verifier.issuer: verifier for verifier in verifiers}
         if not verifiers or len(self._by_issuer) != len(verifiers):
             raise ConfigError("verifiers: give at least one, and one only for each issuer")
         if not isinstance(shared_organizations, bool):
             # The "false" of a variable must not stand for yes.
             raise ConfigError("shared_organizations: must be True or False")
+        self.clock: Clock = verifiers[0].clock
         self.ownership = self._ownership(organizations, is_shared=shared_organizations)
         """Which organizations each issuer may name; ``None`` where any may name all."""
 
@@ -127,11 +128,6 @@ class Verifiers:
 
         verifier = verifier_of(VerifierSettings.load())
         return cls(verifier) if isinstance(verifier, Verifier) else verifier
-
-    @property
-    def clock(self) -> Clock:
-        """The clock of the first verifier."""
-        return next(iter(self._by_issuer.values())).clock
 
     def verify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return the caller that ``token`` names; see :meth:`authz.Verifier.verify`."""
@@ -262,48 +258,24 @@ def _claimed_issuer(token: str) -> object:
         raise TokenMalformedError("not a compact JWS of three segments") from error
 
 
-class NoTokens:
-    """Stand in for a verifier where only proxies are believed: no token is good."""
+class NoTokens(Verifiers):
+    """Verifiers of no issuer, for where only proxies are believed: no token is good."""
 
-    clock: Clock = SYSTEM_CLOCK
-    ownership: Ownership | None = None
+    def __init__(self) -> None:
+        self._by_issuer, self.ownership, self.clock = {}, None, SYSTEM_CLOCK
 
-    def verify_flow(self, _token: str) -> Flow[tuple[Principal, Source]]:
+    def verify_flow(self, token: str) -> Flow[tuple[Principal, Source]]:  # noqa: ARG002 - the name in the protocol
         """Refuse any token."""
         raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
         yield  # a flow that never waits
 
-    def principal_of(self, _claims: Mapping[str, Any]) -> Principal:
+    def principal_of(self, claims: Mapping[str, Any]) -> Principal:  # noqa: ARG002 - the name in the protocol
         """Refuse any payload."""
         raise UnauthenticatedError("only the peers of trust are believed here, and no payloads")
 
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which the word of the proxy about ``principal`` is refused."""
         return principal.expires_at + DEFAULT_LEEWAY
-
-    def watch_keys(self, _withdrawn: object) -> None:
-        """Do nothing: there are no keys."""
-
-    def knows_key(self, _principal: Principal) -> bool:
-        """Return ``True``: the proxy has checked the key."""
-        return True
-
-    def key_age(self, _principal: Principal) -> None:
-        """Return ``None``: no keys are fetched."""
-
-    def health(self) -> Mapping[str, KeySetHealth]:
-        """Return nothing: there is no issuer."""
-        return {}
-
-    def warm_up_flow(self, timeout: float = 0.0) -> Flow[None]:  # noqa: ARG002 - the name in the protocol
-        """Do nothing: there are no keys to fetch."""
-        yield from ()
-
-    def expectations(self, _issuer: object = None) -> None:
-        """Return ``None``: no token is good."""
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to stop."""
 
 
 def verifier_of(settings: "VerifierSettings") -> Verifier | Verifiers:

@@ -9,7 +9,14 @@ from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Challenge
 from authz.call.requirements import Assurance
 from authz.decisions.decision import Evidence, Observer
-from authz.errors import ConfigError, KeyNotFoundError, PermissionDeniedError, TokenExpiredError
+from authz.errors import (
+    ConfigError,
+    KeyNotFoundError,
+    PermissionDeniedError,
+    TokenExpiredError,
+    TokenInactiveError,
+    suspended,
+)
 from authz.issuer.introspection import Introspector
 from authz.issuer.verifier import Verifier, check_certificate
 from authz.issuer.verifiers import NoTokens, TokenVerifier, Verifiers
@@ -267,7 +274,7 @@ class Authorizer:
         """
         self.standing.revoke(**what)
         telemetry.event(telemetry.WARNING, "revoked", **what)
-        self.endings.end_revoked()
+        self.streams.end(TokenInactiveError(), self.standing.is_revoked)
 
     def reinstate(self, **what: str) -> None:
         """Take back what :meth:`revoke` did, for every issuer or for the one named; streams that it ended stay ended.
@@ -290,7 +297,7 @@ class Authorizer:
         """
         self.standing.suspend(org_id)
         telemetry.event(telemetry.WARNING, "organization_suspended", org_id=org_id)
-        self.endings.end_suspended()
+        self.streams.end(suspended(), self.standing.is_suspended)
 
     def resume(self, org_id: str) -> None:
         """Take back what :meth:`suspend` did; what the policy suspends stays suspended, and ended streams stay ended.
@@ -316,7 +323,7 @@ class Authorizer:
         """
         self.in_force.replace(policy, isolation)
         telemetry.event(telemetry.INFO, "policy_replaced", policy="" if policy is None else policy.name)
-        self.endings.end_refused()
+        self.streams.judge(self.endings.refusal)
 
     def replace_shadow(self, shadow: Policy | None) -> None:
         """Put another policy on trial, or none.

@@ -81,18 +81,6 @@ class Endings:
         self._streams.check(principal.org_id, at_most)
         return at_most < math.inf
 
-    def end_refused(self) -> None:
-        """End every stream that the policy in force would not admit."""
-        self._streams.judge(self.refusal)
-
-    def end_revoked(self) -> None:
-        """End every stream of what the operator has revoked."""
-        self._streams.end(TokenInactiveError(), self._standing.is_revoked)
-
-    def end_suspended(self) -> None:
-        """End every stream of an organization that the operator has suspended."""
-        self._streams.end(suspended(), self._standing.is_suspended)
-
     def refusal(self, call: Call | None, principal: Principal) -> AuthzError | None:
         """Return why the policy in force would not admit a call that it or another one has admitted, if so.
 

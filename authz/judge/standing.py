@@ -47,14 +47,11 @@ class Standing:
         fork.register(self)
 
     def revoke(self, *, issuer: str | None = None, **what: str | None) -> None:
-        """Refuse, from the next call on, every call of a token, an application, an organization or a key.
+        """Refuse every call of a token, an application, an organization or a key; see :meth:`authz.Authorizer.revoke`.
 
         Args:
             issuer: the one that has named it so; ``None`` for what any issuer has.
-            what: one of ``token_id`` (``jti``), ``client_id``, ``org_id`` and ``key_id`` (``kid``).
-
-        Raises:
-            ConfigError: not exactly one of them, an empty one, or an issuer whose tokens are not taken here.
+            what: one of ``token_id``, ``client_id``, ``org_id`` and ``key_id``.
 
         """
         name, revoked = self._named(issuer, what)
@@ -63,16 +60,7 @@ class Standing:
             self._has_tokens = self._has_tokens or revoked is self._tokens
 
     def reinstate(self, *, issuer: str | None = None, **what: str | None) -> None:
-        """Take back what :meth:`revoke` did.
-
-        Args:
-            issuer: take back only the order for this issuer; ``None`` takes back all orders about that name.
-            what: as for :meth:`revoke`.
-
-        Raises:
-            ConfigError: as for :meth:`revoke`.
-
-        """
+        """Take back what :meth:`revoke` did: for one issuer only, or all orders about that name."""
         name, revoked = self._named(issuer, what)
         with self._lock:
             left = _NONE if issuer is None else revoked.get(name, _NONE) - {issuer}
@@ -82,23 +70,13 @@ class Standing:
                 revoked.pop(name, None)
 
     def suspend(self, org_id: str) -> None:
-        """Refuse every call of an organization, from the next one on.
-
-        Raises:
-            ConfigError: an empty id.
-
-        """
+        """Refuse every call of an organization; see :meth:`authz.Authorizer.suspend`."""
         _check_id(org_id, "suspend")
         with self._lock:
             self.suspended_organizations |= {org_id}
 
     def resume(self, org_id: str) -> None:
-        """Take back what :meth:`suspend` did.
-
-        Raises:
-            ConfigError: an empty id.
-
-        """
+        """Take back what :meth:`suspend` did."""
         _check_id(org_id, "resume")
         with self._lock:
             self.suspended_organizations -= {org_id}

@@ -21,17 +21,8 @@ from authz.server.admin.backend import Json, Question
 
 Outcome = Literal["passed", "failed", "unknown"]
 
-# What the page calls the steps.
-_NAMES: Mapping[Step, str] = {
-    "public": "Public method",
-    "caller": "Token",
-    "standing": "Standing",
-    "route": "Route",
-    "organization": "Organization",
-    "policy": "Policy",
-    "quota": "Quota",
-    "issuer": "Issuer",
-}
+# What the page calls a step whose own name would not do.
+_NAMES: Mapping[Step, str] = {"public": "Public method", "caller": "Token"}
 
 _MAX_RULES = 200
 _MAX_GROUPS = 8
@@ -69,7 +60,7 @@ class _Explaining:
         }
         try:
             for step in STEPS:
-                self._name = _NAMES[step]
+                self._name = _NAMES.get(step, step.capitalize())
                 verdict = await explained[step]()
                 if verdict is not None:
                     return verdict
