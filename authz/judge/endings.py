@@ -24,10 +24,13 @@ class Endings:
 
     Args:
         streams: those that are open.
-        verifier: says which keys an issuer has taken back.
+        verifier: says which keys an issuer has withdrawn.
         standing: what the operator has revoked and suspended.
         organizations: know the groups of organizations.
         in_force: the policy.
+
+    Attributes:
+        streams: those that are open.
 
     """
 
@@ -39,9 +42,9 @@ class Endings:
         organizations: Organizations,
         in_force: InForce,
     ) -> None:
-        self._streams, self._verifier, self._standing = streams, verifier, standing
+        self.streams, self._verifier, self._standing = streams, verifier, standing
         self._organizations, self._in_force = organizations, in_force
-        # The keys that an issuer took back last, by issuer.
+        # The keys that an issuer withdrew last, by issuer.
         self._withdrawn: dict[str, frozenset[str]] = {}
         verifier.watch_keys(self._end_keys)
 
@@ -59,16 +62,16 @@ class Endings:
             ResourceExhaustedError: its organization has as many streams open as it may; this one is not taken in.
 
         """
-        self._streams.open(stream, principal, until, self._at_most(principal), call=call)
+        self.streams.open(stream, principal, until, self._at_most(principal), call=call)
         # What admitted it may have been withdrawn after the verdict and before the line above.
         if self._standing.is_revoked(principal):
-            self._streams.end(TokenInactiveError(), lambda other: other is principal)
+            self.streams.end(TokenInactiveError(), lambda other: other is principal)
         elif self._standing.is_suspended(principal):
-            self._streams.end(suspended(), lambda other: other is principal)
+            self.streams.end(suspended(), lambda other: other is principal)
         elif (error := self.refusal(call, principal)) is not None:
-            self._streams.end_one(stream, error)
+            self.streams.end_one(stream, error)
         elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self._verifier.knows_key(principal):
-            self._streams.end(KeyNotFoundError(), lambda other: other is principal)
+            self.streams.end(KeyNotFoundError(), lambda other: other is principal)
 
     def are_limited(self, principal: Principal) -> bool:
         """Say whether the plan of ``principal``'s organization limits how many streams it may have open.
@@ -78,7 +81,7 @@ class Endings:
 
         """
         at_most = self._at_most(principal)
-        self._streams.check(principal.org_id, at_most)
+        self.streams.check(principal.org_id, at_most)
         return at_most < math.inf
 
     def refusal(self, call: Call | None, principal: Principal) -> AuthzError | None:
@@ -110,4 +113,4 @@ class Endings:
 
     def _end_keys(self, issuer: str, kids: frozenset[str]) -> None:
         self._withdrawn[issuer] = kids
-        self._streams.end(KeyNotFoundError(), lambda principal: principal.issuer == issuer and principal.key_id in kids)
+        self.streams.end(KeyNotFoundError(), lambda principal: principal.issuer == issuer and principal.key_id in kids)
