@@ -241,8 +241,10 @@ MISTAKES = (
     Mistake(
         "a bound token that is remembered is good for everybody",
         "authz/judge/authorizer.py",
-        "            check_certificate(principal, call.peer)\n        self.standing",
-        '            _ = source != "cache" and check_certificate(principal, call.peer)\n        self.standing',
+        "            if principal.certificate:\n"
+        "                check_certificate(principal, call.peer)\n        self.standing",
+        '            if principal.certificate and source != "cache":\n'
+        "                check_certificate(principal, call.peer)\n        self.standing",
         f"{_DOORS}test_certificate_bound.py",
     ),
     Mistake(
@@ -549,8 +551,8 @@ MISTAKES = (
     Mistake(
         "envoy payload: a stolen bound token is good",
         "authz/judge/authorizer.py",
-        "        check_certificate(principal, call.peer)\n        return principal",
-        "        return principal",
+        "            check_certificate(principal, call.peer)\n        return principal",
+        "            pass\n        return principal",
         "tests/issuer/test_verified_claims.py",
     ),
     Mistake(

@@ -212,13 +212,15 @@ class Verifier:
 
         """
         principal, _source = run(self.verify_flow(token))
-        check_certificate(principal, peer)
+        if principal.certificate:
+            check_certificate(principal, peer)
         return principal
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return the caller that ``token`` names; see :meth:`verify`."""
         principal, _source = await arun(self.verify_flow(token))
-        check_certificate(principal, peer)
+        if principal.certificate:
+            check_certificate(principal, peer)
         return principal
 
     def verify_flow(self, token: str) -> Flow[tuple[Principal, Source]]:
@@ -349,15 +351,13 @@ class Verifier:
 
 
 def check_certificate(principal: Principal, peer: Peer | None) -> None:
-    """Check that ``peer`` has the certificate that the token of ``principal`` is bound to, if any (RFC 8705 section 3).
+    """Check that ``peer`` has the certificate that the token of ``principal`` is bound to (RFC 8705 section 3).
 
     Raises:
-        PeerUnknownError: it is bound to one, and ``peer`` is ``None``.
-        ClaimError: it is bound to another one.
+        PeerUnknownError: ``peer`` is ``None``.
+        ClaimError: the token is bound to another certificate.
 
     """
-    if not principal.certificate:
-        return
     if peer is None:
         raise PeerUnknownError("cnf")
     if peer.certificate != principal.certificate:

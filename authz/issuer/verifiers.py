@@ -132,13 +132,15 @@ class Verifiers:
     def verify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return the caller that ``token`` names; see :meth:`authz.Verifier.verify`."""
         principal, _source = run(self.verify_flow(token))
-        check_certificate(principal, peer)
+        if principal.certificate:
+            check_certificate(principal, peer)
         return principal
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return the caller that ``token`` names; see :meth:`authz.Verifier.verify`."""
         principal, _source = await arun(self.verify_flow(token))
-        check_certificate(principal, peer)
+        if principal.certificate:
+            check_certificate(principal, peer)
         return principal
 
     def verify_flow(self, token: str) -> Flow[tuple[Principal, Source]]:

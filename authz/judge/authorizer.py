@@ -186,9 +186,9 @@ class Authorizer:
             principal, source = yield from self.verifier.verify_flow(token)
             evidence.principal = principal
             # The door may ask about a call again, with its peer; the token that was verified then is remembered now.
-            if evidence.source != "signature":
-                evidence.source = source
-            check_certificate(principal, call.peer)
+            evidence.source = "signature" if evidence.source == "signature" else source
+            if principal.certificate:
+                check_certificate(principal, call.peer)
         self.standing.check(principal)
         if call.requirements is not None:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
@@ -232,7 +232,8 @@ class Authorizer:
         if call.verified_claims is None or credentials_of(call) or self.assurances.of(call.method, policy) is not None:
             return None
         principal = self.verifier.principal_of(call.verified_claims)
-        check_certificate(principal, call.peer)
+        if principal.certificate:
+            check_certificate(principal, call.peer)
         return principal
 
     def _check_caller(self, call: Call, policy: Policy | None) -> Flow[None]:
@@ -242,7 +243,8 @@ class Authorizer:
             _check_time(principal, self.verifier)
             return
         principal, _source = yield from self.verifier.verify_flow(token_of(credentials_of(call)))
-        check_certificate(principal, call.peer)
+        if principal.certificate:
+            check_certificate(principal, call.peer)
 
     def confirm(self, call: Call, principal: Principal, evidence: Evidence) -> None:
         """Check what may have changed since the verdict on a call whose request came later, before its handler runs.
