@@ -815,8 +815,8 @@ MISTAKES = (
     Mistake(
         "a second issuer names the organizations of the first in its tokens",
         "authz/issuer/verifiers.py",
-        "return self._owned(principal), source",
-        "return principal, source",
+        "        return self._owned(principal)\n\n    def remembered",
+        "        return principal\n\n    def remembered",
         "tests/organizations/test_ownership.py -k not_its_own",
     ),
     Mistake(

@@ -11,7 +11,6 @@ from cachetools import FIFOCache
 from authz.call.peer import Peer
 from authz.call.principal import Principal
 from authz.call.words import ORG_ID_PATTERN
-from authz.decisions.decision import Source
 from authz.errors import ClaimError, ConfigError, KeySetUnavailableError, PeerUnknownError, TokenMalformedError
 from authz.issuer.discovery import discover, issuer_endpoint
 from authz.issuer.keys import KeySet, KeySetHealth, StaticKeySet, load_jwks
@@ -211,20 +210,20 @@ class Verifier:
             UnavailableError: the issuer's keys cannot be had, so there is no verdict.
 
         """
-        principal, _source = run(self.verify_flow(token))
+        principal = run(self.verify_flow(token))
         if principal.certificate:
             check_certificate(principal, peer)
         return principal
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return the caller that ``token`` names; see :meth:`verify`."""
-        principal, _source = await arun(self.verify_flow(token))
+        principal = await arun(self.verify_flow(token))
         if principal.certificate:
             check_certificate(principal, peer)
         return principal
 
-    def verify_flow(self, token: str) -> Flow[tuple[Principal, Source]]:
-        """Return the caller that ``token`` names and how that is known, as a flow; see :meth:`verify`.
+    def verify_flow(self, token: str) -> Flow[Principal]:
+        """Return the caller that ``token`` names, as a flow; see :meth:`verify`.
 
         The certificate that the token may be bound to is left to :func:`check_certificate`, so that a refusal for it
         can name the caller.
@@ -236,8 +235,8 @@ class Verifier:
         digest = digest_of(token)
         principal = self.remembered(digest)
         if principal is not None:
-            return principal, "cache"
-        return (yield from self._checked(token, digest)), "signature"
+            return principal
+        return (yield from self._checked(token, digest))
 
     def principal_of(self, claims: Mapping[str, Any]) -> Principal:
         """Return the caller that the payload of a token names; a proxy has checked the signature.
@@ -293,7 +292,12 @@ class Verifier:
         return principal
 
     def remembered(self, digest: bytes) -> Principal | None:
-        """Return the caller that the token of that digest names, if it was verified before and is still good."""
+        """Return the caller that a token names, if it was verified before and is still good.
+
+        Args:
+            digest: :func:`authz.token.jws.digest_of` the token.
+
+        """
         try:
             # Reading changes nothing, so it needs no lock.
             verified = self._cache[digest]

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from authz.call.peer import Peer
 from authz.call.principal import Principal
-from authz.decisions.decision import Source
 from authz.errors import ClaimError, ConfigError, TokenMalformedError, UnauthenticatedError, UnavailableError
 from authz.issuer.keys import KeySetHealth
 from authz.issuer.verifier import DEFAULT_LEEWAY, Expectations, Verifier, check_certificate
@@ -30,14 +29,22 @@ class TokenVerifier(Protocol):
     def ownership(self) -> Ownership | None:
         """Which organizations each issuer may name; ``None`` where any issuer may name all."""
 
-    def verify_flow(self, token: str) -> Flow[tuple[Principal, Source]]:
-        """Return the caller that ``token`` names and how that is known, as a flow.
+    def verify_flow(self, token: str) -> Flow[Principal]:
+        """Return the caller that ``token`` names, as a flow.
 
         The certificate that the token may be bound to is left to :func:`authz.issuer.verifier.check_certificate`.
 
         Raises:
             UnauthenticatedError: the token is not good, or names an organization of another issuer.
             UnavailableError: the issuer's keys cannot be had, so there is no verdict.
+
+        """
+
+    def remembered(self, digest: bytes) -> Principal | None:
+        """Return what :meth:`verify_flow` would, if it has verified the token before; that takes no flow.
+
+        Args:
+            digest: :func:`authz.token.jws.digest_of` the token.
 
         """
 
@@ -131,27 +138,33 @@ class Verifiers:
 
     def verify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return the caller that ``token`` names; see :meth:`authz.Verifier.verify`."""
-        principal, _source = run(self.verify_flow(token))
+        principal = run(self.verify_flow(token))
         if principal.certificate:
             check_certificate(principal, peer)
         return principal
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return the caller that ``token`` names; see :meth:`authz.Verifier.verify`."""
-        principal, _source = await arun(self.verify_flow(token))
+        principal = await arun(self.verify_flow(token))
         if principal.certificate:
             check_certificate(principal, peer)
         return principal
 
-    def verify_flow(self, token: str) -> Flow[tuple[Principal, Source]]:
-        """Return the caller that ``token`` names and how that is known; see :class:`TokenVerifier`."""
-        digest = digest_of(token)
+    def verify_flow(self, token: str) -> Flow[Principal]:
+        """Return the caller that ``token`` names; see :class:`TokenVerifier`."""
+        principal = self.remembered(digest_of(token))
+        if principal is not None:
+            return principal
+        principal = yield from self._of_issuer(_claimed_issuer(token)).verify_flow(token)
+        return self._owned(principal)
+
+    def remembered(self, digest: bytes) -> Principal | None:
+        """Return the caller that a token names, if it was verified before; see :class:`TokenVerifier`."""
         for verifier in self._by_issuer.values():
             principal = verifier.remembered(digest)
             if principal is not None:
-                return self._owned(principal), "cache"
-        principal, source = yield from self._of_issuer(_claimed_issuer(token)).verify_flow(token)
-        return self._owned(principal), source
+                return self._owned(principal)
+        return None
 
     def principal_of(self, claims: Mapping[str, Any]) -> Principal:
         """Return the caller that a payload names; see :class:`TokenVerifier`."""
@@ -266,7 +279,7 @@ class NoTokens(Verifiers):
     def __init__(self) -> None:
         self._by_issuer, self.ownership, self.clock = {}, None, SYSTEM_CLOCK
 
-    def verify_flow(self, token: str) -> Flow[tuple[Principal, Source]]:  # noqa: ARG002 - the name in the protocol
+    def verify_flow(self, token: str) -> Flow[Principal]:  # noqa: ARG002 - the name in the protocol
         """Refuse any token."""
         raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
         yield  # a flow that never waits

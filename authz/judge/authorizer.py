@@ -36,6 +36,7 @@ from authz.runtime import telemetry
 from authz.runtime.flow import Flow, resumed
 from authz.token.bearer import credentials_of, token_of
 from authz.token.claims import is_expired
+from authz.token.jws import digest_of
 
 Step = Literal["public", "caller", "standing", "route", "organization", "policy", "quota", "issuer"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -183,22 +184,28 @@ class Authorizer:
             _check_time(principal, self.verifier)
         else:
             token = token_of(credentials_of(call))
-            principal, source = yield from self.verifier.verify_flow(token)
+            principal = self.verifier.remembered(digest_of(token))
+            if principal is None:
+                principal = yield from self.verifier.verify_flow(token)
+                evidence.source = "signature"
+            else:
+                # A door that asks again, with the peer, had the token verified the first time.
+                evidence.source = "signature" if evidence.source == "signature" else "cache"
             evidence.principal = principal
-            # The door may ask about a call again, with its peer; the token that was verified then is remembered now.
-            evidence.source = "signature" if evidence.source == "signature" else source
             if principal.certificate:
                 check_certificate(principal, call.peer)
         self.standing.check(principal)
         if call.requirements is not None:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
-        if not self.directories:
-            # There is no directory to ask, and that takes no flow.
-            organization = self.organizations.recall(principal.org_id, policy)
-        else:
-            organization = yield from self.organizations.find(principal.org_id, policy)
+        organizations, org_id = self.organizations, principal.org_id
+        # Where there is no directory to ask, that takes no flow.
+        organization = (
+            (yield from organizations.find(org_id, policy))
+            if self.directories
+            else organizations.recall(org_id, policy)
+        )
         if organization.tenant:
-            evidence.principal = principal = self.organizations.identify(principal, organization)
+            evidence.principal = principal = organizations.identify(principal, organization)
         if policy is not None:
             evidence.policy = policy.name
             try:
@@ -242,7 +249,7 @@ class Authorizer:
         if principal is not None:
             _check_time(principal, self.verifier)
             return
-        principal, _source = yield from self.verifier.verify_flow(token_of(credentials_of(call)))
+        principal = yield from self.verifier.verify_flow(token_of(credentials_of(call)))
         if principal.certificate:
             check_certificate(principal, call.peer)
 

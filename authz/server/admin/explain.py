@@ -77,7 +77,7 @@ class _Explaining:
     async def _caller(self) -> None:
         asked = self._question
         if asked.token:
-            principal, _source = await arun(self._authorizer.verifier.verify_flow(asked.token))
+            principal = await arun(self._authorizer.verifier.verify_flow(asked.token))
             if principal.certificate:
                 check_certificate(principal, None)
             self._took("passed", "Signature, issuer, audience and times are good.")
