@@ -102,8 +102,12 @@ class Admission:
         """
         is_endless = self.principal is ANONYMOUS
         call = self._hearing.call
-        until = math.inf if is_endless else self._rules.until(call.method, self._authorizer.ends_at(self.principal))
-        self._authorizer.open_stream(stream, self.principal, until, call)
+        until = (
+            math.inf
+            if is_endless
+            else self._rules.until(call.method, self._authorizer.verifier.ends_at(self.principal))
+        )
+        self._authorizer.endings.open(stream, self.principal, until, call)
 
     def close(self, stream: Stream) -> None:
         """Forget ``stream``, which is over."""

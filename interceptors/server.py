@@ -128,7 +128,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         )
         if admission.may_end:
             # Check the limit here, so that a refused stream does not occupy a thread of the pool.
-            admission.is_limited = self._authorizer.limits_streams(principal)
+            admission.is_limited = self._authorizer.endings.are_limited(principal)
         return trusted(handler, admission, relay=self._relay)
 
     def _undecided(

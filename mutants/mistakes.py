@@ -66,8 +66,8 @@ MISTAKES = (
     Mistake(
         "methods that begin like a public one are public",
         "authz/judge/authorizer.py",
-        "return method in self._public or",
-        "return method.startswith(tuple(self._public)) or",
+        "and call.method in public:",
+        "and call.method.startswith(tuple(public)):",
         f"{_DOORS}test_server.py -k resembles",
     ),
     # ---- Refusals ----
@@ -219,7 +219,7 @@ MISTAKES = (
     Mistake(
         "a stream goes on after its token is revoked",
         "authz/judge/authorizer.py",
-        "        self.streams.end(TokenInactiveError(), self._revocations.concerns)",
+        "        self.streams.end(TokenInactiveError(), self.standing.is_revoked)",
         "        pass",
         f"{_DOORS}test_stream_revocation.py",
     ),
@@ -240,9 +240,11 @@ MISTAKES = (
     ),
     Mistake(
         "a remembered bound token is good with any certificate",
-        "authz/issuer/verifier.py",
-        "evidence.source = source\n        if principal.certificate:\n",
-        'evidence.source = source\n        if principal.certificate and source != "cache":\n',
+        "authz/judge/authorizer.py",
+        "            if principal.certificate:\n"
+        "                check_certificate(principal, call.peer)\n        self.standing",
+        '            if principal.certificate and source != "cache":\n'
+        "                check_certificate(principal, call.peer)\n        self.standing",
         f"{_DOORS}test_certificate_bound.py",
     ),
     Mistake(
@@ -422,7 +424,7 @@ MISTAKES = (
     Mistake(
         "envoy: odd paths are allowed",
         "authz/envoy/check/servicer.py",
-        "            check_path(call.method, grpc=form is Form.GRPC)\n",
+        "            check_path(hearing.call.method, grpc=form is Form.GRPC)\n",
         "",
         "tests/envoy/check/test_servicer.py",
     ),
@@ -435,8 +437,8 @@ MISTAKES = (
     ),
     Mistake(
         "an observer that fails denies the call",
-        "authz/judge/authorizer.py",
-        "except BaseException as error:  # noqa: BLE001 - whoever looks on has no say",
+        "authz/judge/telling.py",
+        "except BaseException as error:  # noqa: BLE001 - an observer has no say",
         "except KeyError as error:",
         "tests/interceptors/test_decisions.py -k observer_that_fails",
     ),
@@ -521,8 +523,8 @@ MISTAKES = (
     Mistake(
         "envoy route: a public path stays public whatever is asked",
         "authz/judge/authorizer.py",
-        "if call.requirements is None and self._is_public(call.method, policy):",
-        "if self._is_public(call.method, policy):",
+        "if call.requirements is None and call.method in public:",
+        "if call.method in public:",
         "tests/judge/test_requirements.py tests/envoy/check/test_context.py",
     ),
     Mistake(
@@ -548,15 +550,15 @@ MISTAKES = (
     ),
     Mistake(
         "envoy payload: a stolen bound token is good",
-        "authz/issuer/verifier.py",
-        "            ownership.check(principal)\n        if principal.certificate:\n",
-        "            ownership.check(principal)\n        if False:\n",
+        "authz/judge/authorizer.py",
+        "            check_certificate(principal, call.peer)\n        return principal",
+        "            pass\n        return principal",
         "tests/issuer/test_verified_claims.py",
     ),
     Mistake(
         "envoy payload: introspection is left out",
         "authz/judge/authorizer.py",
-        " or credentials_of(call) or self._assurances.of(call.method, policy) is not None:",
+        " or credentials_of(call) or self.assurances.of(call.method, policy) is not None:",
         " or credentials_of(call):",
         "tests/issuer/test_verified_claims.py",
     ),
@@ -641,22 +643,22 @@ MISTAKES = (
     Mistake(
         "suspending leaves streams open",
         "authz/judge/authorizer.py",
-        "            self.streams.judge(self._refusal_of_stream)\n",
-        "            self.streams  # noqa: B018\n",
+        "        self.streams.judge(self.endings.refusal)\n",
+        "",
         "tests/policy/test_enforcement.py -k streams",
     ),
     Mistake(
         "callers that a proxy names are under no policy",
         "authz/judge/authorizer.py",
-        "        if policy is not None:\n            policy.admit(",
-        "        if policy is not None and token:\n            policy.admit(",
+        "        if policy is not None:\n            evidence.policy",
+        "        if policy is not None and token:\n            evidence.policy",
         "tests/policy/test_enforcement.py -k proxy",
     ),
     Mistake(
         "callers that jwt_authn has verified are under no policy",
         "authz/judge/authorizer.py",
-        "        if policy is not None:\n            policy.admit(",
-        "        if policy is not None and call.verified_claims is None:\n            policy.admit(",
+        "        if policy is not None:\n            evidence.policy",
+        "        if policy is not None and call.verified_claims is None:\n            evidence.policy",
         "tests/policy/test_enforcement.py -k payload",
     ),
     Mistake(
@@ -683,8 +685,8 @@ MISTAKES = (
     Mistake(
         "the shadow decides",
         "authz/judge/authorizer.py",
-        "        self._in_force = _InForce(self._checked(policy))\n",
-        "        self._in_force = _InForce(self._checked(shadow or policy))\n",
+        "        self.in_force = InForce(policy, ",
+        "        self.in_force = InForce(shadow or policy, ",
         "tests/judge/test_shadow.py",
     ),
     # ---- Quotas ----
@@ -698,8 +700,8 @@ MISTAKES = (
     Mistake(
         "an organization over its quota makes us ask the issuer",
         "authz/judge/authorizer.py",
-        "            self.check_quota(principal, policy)\n",
-        "",
+        "            self.quotas.check(principal.org_id, quota)\n",
+        "            pass\n",
         "tests/policy/test_quotas.py -k does_not_make_us_ask",
     ),
     Mistake(
@@ -754,8 +756,8 @@ MISTAKES = (
     ),
     Mistake(
         "a stream that opens late escapes its suspension",
-        "authz/judge/authorizer.py",
-        "elif self._suspensions.concerns(principal):",
+        "authz/judge/endings.py",
+        "elif self._standing.is_suspended(principal):",
         "elif not principal:",
         "tests/judge/test_suspension.py",
     ),
@@ -812,17 +814,16 @@ MISTAKES = (
     # ---- Several issuers ----
     Mistake(
         "a second issuer names the organizations of the first in its tokens",
-        "authz/issuer/verifier.py",
-        "            # Before the evidence: an organization is not told of where another issuer names it.\n"
-        "            ownership.check(principal)",
-        "            pass",
+        "authz/issuer/verifiers.py",
+        "        return self._owned(principal)\n\n    def remembered",
+        "        return principal\n\n    def remembered",
         "tests/organizations/test_ownership.py -k not_its_own",
     ),
     Mistake(
         "a second issuer names the organizations of the first in verified payloads",
-        "authz/issuer/verifier.py",
-        "            ownership.check(principal)\n        if principal.certificate:",
-        "            pass\n        if principal.certificate:",
+        "authz/issuer/verifiers.py",
+        "return self._owned(self._of_issuer(",
+        "return (self._of_issuer(",
         "tests/organizations/test_ownership.py -k not_its_own",
     ),
     Mistake(
@@ -862,23 +863,23 @@ MISTAKES = (
     ),
     Mistake(
         "an order about one issuer is about all",
-        "authz/judge/revocation.py",
+        "authz/judge/standing.py",
         "(None in issuers or issuer in issuers)",
         "bool(issuers)",
         "tests/organizations/test_ownership.py -k order",
     ),
     Mistake(
         "an order about all issuers is about none",
-        "authz/judge/revocation.py",
+        "authz/judge/standing.py",
         "(None in issuers or issuer in issuers)",
         "issuer in issuers",
         "tests/organizations/test_ownership.py -k order",
     ),
     Mistake(
         "an order about an unknown issuer is accepted",
-        "authz/judge/authorizer.py",
-        "if issuer is not None and issuer not in issuers and not is_any:",
-        "if issuer is not None and not issuers and not is_any:",
+        "authz/judge/standing.py",
+        "if issuer is not None and self._issuers is not None and issuer not in self._issuers:",
+        "if issuer is not None and self._issuers is not None and not self._issuers:",
         "tests/organizations/test_ownership.py -k not_there",
     ),
     Mistake(
@@ -1068,7 +1069,7 @@ MISTAKES = (
     ),
     Mistake(
         "a class with a lock is not registered for a fork",
-        "authz/judge/suspension.py",
+        "authz/judge/standing.py",
         "fork.register(self)",
         "pass",
         "tests/runtime/test_fork.py -k owner",
@@ -1373,21 +1374,21 @@ MISTAKES = (
     Mistake(
         "an operator's order while a call waits is not in force for it",
         "authz/judge/authorizer.py",
-        "(yield from self.authorize(call, evidence))\n            self.check_standing(principal)",
+        "(yield from self.authorize(call, evidence))\n            self.standing.check(principal)",
         "(yield from self.authorize(call, evidence))",
         "tests/judge/test_after_waiting.py",
     ),
     Mistake(
         "a policy that comes while a call waits is not in force for it",
         "authz/judge/authorizer.py",
-        "            if self._in_force is not in_force:",
-        "            if self._in_force is None:",
+        "            if self.in_force.now is not rules:",
+        "            if self.in_force.now is None:",
         "tests/judge/test_after_waiting.py -k policy",
     ),
     Mistake(
         "a token that expires while a call waits is good",
         "authz/judge/authorizer.py",
-        "            yield from self._check_caller(call, policy)\n",
+        "            yield from self._check_caller(call, rules.policy)\n",
         "",
         "tests/judge/test_after_waiting.py",
     ),

@@ -12,9 +12,8 @@ from authz.decisions.log import DecisionLog
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.endpoint import Endpoint
 from authz.issuer.remote_keys import RemoteKeySet
-from authz.judge.revocation import Revocations
+from authz.judge.standing import Standing
 from authz.judge.streams import OpenStreams
-from authz.judge.suspension import Suspensions
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
 from authz.runtime.alarms import Alarms
@@ -40,11 +39,10 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.issuer.introspection.Introspector": lambda: Introspector(ISSUER, client_id="c", client_secret="s"),
     "authz.organizations.quota.Quotas": Quotas,
     "authz.issuer.remote_keys.RemoteKeySet": lambda: RemoteKeySet(Endpoint(ISSUER, Transport())),
-    "authz.judge.revocation.Revocations": Revocations,
     "authz.judge.shadow.Shadow": lambda: Authorizer(_verifier()).shadow,
     "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.judge.streams.OpenStreams": OpenStreams,
-    "authz.judge.suspension.Suspensions": Suspensions,
+    "authz.judge.standing.Standing": Standing,
     "authz.issuer.token_source.ClientCredentials": lambda: ClientCredentials(ISSUER, client_id="c", client_secret="s"),
     "authz.runtime.network.transport.Transport": Transport,
     "authz.issuer.verifier.Verifier": _verifier,

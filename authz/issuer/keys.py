@@ -1,4 +1,4 @@
-"""Where a verifier gets an issuer's keys: the interface, keys that never change, and what is known of their health."""
+"""The keys of an issuer: where a verifier gets them, keys that never change, and their health."""
 
 import json
 import math
@@ -13,12 +13,12 @@ from authz.runtime import telemetry
 from authz.runtime.flow import Flow
 from authz.token.jwk import PRIVATE_MEMBERS, KeyRing, VerificationKey, parse_jwks
 
-# Some editors begin a file with one (RFC 8259 section 8.1 lets a reader skip it).
+# Some editors write one at the beginning of a file (RFC 8259 section 8.1 lets a reader skip it).
 _BYTE_ORDER_MARK = "\ufeff"
 
 
 def load_jwks(jwks: Mapping[str, Any] | str | os.PathLike[str], setting: str) -> KeyRing:
-    """Read a key set that somebody configured.
+    """Read the key set that the operator configured.
 
     Args:
         jwks: a parsed JWK Set, its JSON text, or the path of a file.
@@ -81,18 +81,18 @@ def _document(jwks: str | os.PathLike[str], setting: str) -> tuple[dict[str, Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySetHealth:
-    """How a key set does, for health checks and metrics; times in seconds.
+    """The state of a key set, for health checks and metrics; times in seconds.
 
     Args:
-        is_ready: whether there are keys, so that tokens can be decided.
+        is_ready: whether there are keys, so that tokens can be verified.
         keys: how many.
         age: since the last successful fetch, or ``None`` if there was none, or none is needed.
         lasts: until the keys are no longer believed, if no fetch succeeds.
         error: why the last fetch failed, in the words of :mod:`authz.runtime.network.causes`; empty if it did not.
         retry_in: until a failed fetch may be tried again.
-        fetches: how many have brought keys so far.
-        failures: how many have not.
-        kids: what the keys are called, in the issuer's order; ``None`` for one without a name.
+        fetches: how many fetches have succeeded so far.
+        failures: how many have failed.
+        kids: the ``kid`` of each key, in the issuer's order; ``None`` for a key without one.
         dropped: for each key of the set that is left out, its ``kid`` and the reason.
         causes: how many fetches have failed, by :func:`authz.runtime.network.causes.label`.
 
@@ -119,12 +119,12 @@ class KeySet(Protocol):
 
         Raises:
             KeyNotFoundError: the issuer has no such key, or more than one.
-            KeySetUnavailableError: nobody can say.
+            KeySetUnavailableError: the keys cannot be had, so that is unknown.
 
         """
 
     def load(self) -> Flow[None]:
-        """Have keys, any keys.
+        """Fetch the keys, unless there are some already.
 
         Raises:
             KeySetUnavailableError: there are none yet.
@@ -135,22 +135,22 @@ class KeySet(Protocol):
         """Say whether ``key`` is one of the issuer's at this moment."""
 
     def knows(self, key_id: str, thumbprint: str = "") -> bool:
-        """Say whether a key of that ``kid``, or without one for an empty string, is among those last published.
+        """Say whether the issuer's last key set has a key of that ``kid``.
 
         Args:
-            key_id: its ``kid``.
-            thumbprint: its own, since another may have its name; an empty string for any.
+            key_id: the ``kid``; an empty string for a key without one.
+            thumbprint: that of the key, since another key may have the same ``kid``; an empty string for any.
 
         """
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
-        """Have ``withdrawn`` called with every ``kid`` of which the issuer takes back a key, or changes one."""
+        """Have ``withdrawn`` called with every ``kid`` whose key the issuer withdraws or changes."""
 
     def age(self) -> float | None:
-        """Return the seconds since the last successful fetch, or ``None``; cheap, and nobody waits."""
+        """Return the seconds since the last successful fetch, or ``None``; cheap, and without waiting."""
 
     def health(self) -> KeySetHealth:
-        """Say how the key set does."""
+        """Return the state of the key set."""
 
     def close(self) -> None:
         """Stop fetching."""

@@ -11,7 +11,6 @@ from cachetools import FIFOCache
 from authz.call.peer import Peer
 from authz.call.principal import Principal
 from authz.call.words import ORG_ID_PATTERN
-from authz.decisions.decision import Evidence, Source
 from authz.errors import ClaimError, ConfigError, KeySetUnavailableError, PeerUnknownError, TokenMalformedError
 from authz.issuer.discovery import discover, issuer_endpoint
 from authz.issuer.keys import KeySet, KeySetHealth, StaticKeySet, load_jwks
@@ -43,7 +42,7 @@ class _Verified(NamedTuple):
 
 
 class Expectations(NamedTuple):
-    """What a verifier wants of a token, for those who explain why it has refused one."""
+    """What a verifier wants of a token, to explain why it has refused one."""
 
     rules: ClaimRules
     algorithms: frozenset[str]
@@ -63,25 +62,25 @@ class Verifier:
         audience: the exact ``aud``, or several of which the token must name one;
             for WorkOS the client ID of the environment.
         discover: look up where the keys are in the issuer's metadata (RFC 8414), when they are first needed.
-        discover_hosts: hosts that they may be at then, besides the issuer's own.
+        discover_hosts: hosts where the keys may be then, besides the issuer's own.
         jwks_url: where the keys are; by default ``{issuer}/oauth2/jwks``.
         jwks: a key set that never changes, instead: a parsed JWK Set, its JSON text, or a path.
-        jwks_seed: keys to begin with, in the same forms: then the first calls need not wait for the issuer,
+        jwks_seed: keys to begin with, in the same forms: then the first calls neither wait for the issuer
             nor fail if it is down when this process starts.
         algorithms: allow-list of signature algorithms; asymmetric ones only.
         leeway: seconds by which clocks may differ, at most 300.
         max_lifetime: seconds that a token may live at the most, or ``None`` for any.
         allow_user_tokens: accept tokens that stand for a person, too. Their ``org_id`` is one that the
-            person chose, and whoever may register a client with the issuer can obtain them.
+            person chose, and anyone who may register a client with the issuer can obtain them.
         allow_missing_kid: accept a token without ``kid`` where the issuer has exactly one key for its ``alg``.
         require_at_jwt: refuse tokens whose ``typ`` is not ``at+jwt`` (RFC 9068 section 4). WorkOS sends no ``typ``.
         org_id_pattern: regular expression that the whole ``org_id`` must match.
         profile: how the issuer writes its tokens: the name of one of :data:`authz.token.profiles.PROFILES`, or one of
             your own. Told apart by it are tokens of applications and of persons.
-        max_blocked_threads: how many threads may wait while an unknown ``kid`` is looked for.
+        max_blocked_threads: how many threads may wait at a time while an unknown ``kid`` is looked up.
         cache_size: how many verified tokens are remembered, each until its ``exp`` and at most 300 s.
-        transport: how the keys are fetched; by default one of its own.
-        clock: where the time comes from.
+        transport: fetches the keys; by default the verifier has its own.
+        clock: tells the time.
 
     Raises:
         ConfigError: an argument that cannot work; the message names it.
@@ -177,7 +176,7 @@ class Verifier:
             return cls(issuer=issuer, jwks_url=metadata.jwks_uri, transport=transport, **options)
         except BaseException:
             if given is None:
-                # Else its thread would stay until somebody collects the garbage, one for every attempt.
+                # Its thread would otherwise live until the garbage is collected, one for every attempt.
                 transport.close()
             raise
 
@@ -200,71 +199,53 @@ class Verifier:
         return cls(**settings.verifier_options())
 
     def verify(self, token: str, peer: Peer | None = None) -> Principal:
-        """Return whom ``token`` names; blocks for up to 2 s where keys must be fetched.
+        """Return the caller that ``token`` names; blocks for up to 2 s where keys must be fetched.
 
         Args:
             token: a compact JWS.
-            peer: who sent it. Without it a token that is bound to a certificate is refused (RFC 8705 section 3).
+            peer: the one that sent it. A token that is bound to a certificate is refused without (RFC 8705 section 3).
 
         Raises:
             UnauthenticatedError: the token is not good; its subclass and ``reason`` say why.
-            UnavailableError: the issuer's keys cannot be had, so nobody can say.
+            UnavailableError: the issuer's keys cannot be had, so there is no verdict.
 
         """
-        return run(self.verify_flow(token, peer))
+        principal = run(self.verify_flow(token))
+        if principal.certificate:
+            check_certificate(principal, peer)
+        return principal
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
-        """Return whom ``token`` names; see :meth:`verify`."""
-        return await arun(self.verify_flow(token, peer))
+        """Return the caller that ``token`` names; see :meth:`verify`."""
+        principal = await arun(self.verify_flow(token))
+        if principal.certificate:
+            check_certificate(principal, peer)
+        return principal
 
-    def verify_flow(
-        self,
-        token: str,
-        peer: Peer | None = None,
-        evidence: Evidence | None = None,
-        ownership: Ownership | None = None,
-    ) -> Flow[Principal]:
-        """Return whom ``token`` names, as a flow; see :meth:`verify`.
+    def verify_flow(self, token: str) -> Flow[Principal]:
+        """Return the caller that ``token`` names, as a flow; see :meth:`verify`.
+
+        The certificate that the token may be bound to is left to :func:`check_certificate`, so that a refusal for it
+        can name the caller.
 
         Args:
             token: a compact JWS.
-            peer: who sent it.
-            evidence: is told whom the token names, and how that is known.
-            ownership: which organizations the issuer may name; ``None`` for any.
-
-        Raises:
-            PeerUnknownError: the token is bound to a certificate, and ``peer`` is ``None``.
 
         """
         digest = digest_of(token)
-        source: Source = "cache"
         principal = self.remembered(digest)
-        if principal is None:
-            source = "signature"
-            principal = yield from self._checked(token, digest)
-        if ownership is not None:
-            # Before the evidence: an organization is not told of where another issuer names it.
-            ownership.check(principal)
-        if evidence is not None:
-            evidence.principal = principal
-            # A call that is asked about again, with its peer, finds in the cache what has just been checked for it.
-            if evidence.source != "signature":
-                evidence.source = source
-        if principal.certificate:
-            _check_certificate(principal, peer)
-        return principal
+        if principal is not None:
+            return principal
+        return (yield from self._checked(token, digest))
 
-    def principal_of(
-        self, claims: Mapping[str, Any], peer: Peer | None = None, ownership: Ownership | None = None
-    ) -> Principal:
-        """Return whom the payload of a token names whose signature somebody else has checked.
+    def principal_of(self, claims: Mapping[str, Any]) -> Principal:
+        """Return the caller that the payload of a token names; a proxy has checked the signature.
 
         Every rule about claims is the same as for a token; those about its header are not checked.
+        The certificate that the token may be bound to is left to :func:`check_certificate`.
 
         Args:
             claims: the payload.
-            peer: who sent the token.
-            ownership: which organizations the issuer may name; ``None`` for any.
 
         Raises:
             UnauthenticatedError: a claim is not what it must be, or a rule about headers is in force.
@@ -272,19 +253,14 @@ class Verifier:
         """
         if self._require_at_jwt:
             raise TokenMalformedError("typ must be at+jwt, and a payload has no header that could say so")
-        principal = principal_from(claims, self._rules, self._time())
-        if ownership is not None:
-            ownership.check(principal)
-        if principal.certificate:
-            _check_certificate(principal, peer)
-        return principal
+        return principal_from(claims, self._rules, self._time())
 
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which the token of ``principal`` is refused: ``exp`` and the leeway."""
         return principal.expires_at + self._rules.leeway
 
     def watch_keys(self, withdrawn: Callable[[str, frozenset[str]], None]) -> None:
-        """Have ``withdrawn(issuer, kids)`` called when the issuer takes back keys; on the thread that fetches."""
+        """Have ``withdrawn(issuer, kids)`` called when the issuer withdraws keys; on the thread that fetches them."""
         self._keys.watch(lambda kids: withdrawn(self.issuer, kids))
 
     def knows_key(self, principal: Principal) -> bool:
@@ -303,10 +279,10 @@ class Verifier:
             claims = json_object(jws.payload)
         except EncodingError as error:
             raise TokenMalformedError(str(error)) from error
-        # Before any fetch: whoever writes another issuer's name must not make this one work.
+        # Before any fetch: a token that names another issuer must not cause one.
         check_issuer(claims, self._rules)
         key = yield from self._keys.find(jws.kid, jws.algorithm)
-        # Before the claims: what nobody has signed must not be reported as a fact.
+        # Before the claims: an error must not report claims that are not signed.
         check_signature(jws, key)
         now = self._time()
         principal = principal_from(claims, self._rules, now, key_id=key.kid or "", key_thumbprint=key.thumbprint)
@@ -316,7 +292,12 @@ class Verifier:
         return principal
 
     def remembered(self, digest: bytes) -> Principal | None:
-        """Return whom the token of that digest named a moment ago, if it still does."""
+        """Return the caller that a token names, if it was verified before and is still good.
+
+        Args:
+            digest: :func:`authz.token.jws.digest_of` the token.
+
+        """
         try:
             # Reading changes nothing, so it needs no lock.
             verified = self._cache[digest]
@@ -327,23 +308,23 @@ class Verifier:
         return None if is_over or not self._keys.holds(verified.key) else verified.principal
 
     def warm_up(self, timeout: float = 5.0) -> None:
-        """Have the issuer's keys, so that no call must wait for them.
+        """Fetch the issuer's keys, so that no call must wait for them.
 
         Args:
             timeout: seconds during which a failed fetch is tried again, 1 s later and then at doubling intervals.
 
         Raises:
-            KeySetUnavailableError: they could not be had; the next call tries again.
+            KeySetUnavailableError: they could not be fetched; the next call tries again.
 
         """
         run(self.warm_up_flow(timeout))
 
     async def awarm_up(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - the name of its twin
-        """Have the issuer's keys; see :meth:`warm_up`."""
+        """Fetch the issuer's keys; see :meth:`warm_up`."""
         await arun(self.warm_up_flow(timeout))
 
     def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:
-        """Have the issuer's keys, as a flow; see :meth:`warm_up`."""
+        """Fetch the issuer's keys, as a flow; see :meth:`warm_up`."""
         deadline = self._monotonic() + timeout
         while True:
             try:
@@ -355,7 +336,7 @@ class Verifier:
             yield from pause(seconds)
 
     def health(self) -> Mapping[str, KeySetHealth]:
-        """Say how the issuer's keys do, by issuer."""
+        """Return the state of the issuer's keys, by issuer."""
         return {self.issuer: self._keys.health()}
 
     def expectations(self, _issuer: object = None) -> Expectations:
@@ -367,13 +348,20 @@ class Verifier:
         self._keys.close()
 
     def after_fork(self) -> None:
-        """Start an empty cache, whose lock nobody holds."""
+        """Start an empty cache, and a lock that no thread holds."""
         self._lock = threading.Lock()
         # First in, first out: what has been remembered longest is also the first to expire.
         self._cache: FIFOCache[bytes, _Verified] = FIFOCache(self._cache_size)
 
 
-def _check_certificate(principal: Principal, peer: Peer | None) -> None:
+def check_certificate(principal: Principal, peer: Peer | None) -> None:
+    """Check that ``peer`` has the certificate that the token of ``principal`` is bound to (RFC 8705 section 3).
+
+    Raises:
+        PeerUnknownError: ``peer`` is ``None``.
+        ClaimError: the token is bound to another certificate.
+
+    """
     if peer is None:
         raise PeerUnknownError("cnf")
     if peer.certificate != principal.certificate:

@@ -1,16 +1,15 @@
-"""Several issuers side by side, each with its own keys and rules."""
+"""What the judge asks of a verifier; several issuers side by side, each with its own keys and rules; and none."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from authz.call.peer import Peer
 from authz.call.principal import Principal
-from authz.decisions.decision import Evidence
-from authz.errors import ClaimError, ConfigError, TokenMalformedError, UnavailableError
+from authz.errors import ClaimError, ConfigError, TokenMalformedError, UnauthenticatedError, UnavailableError
 from authz.issuer.keys import KeySetHealth
-from authz.issuer.verifier import Expectations, Verifier
+from authz.issuer.verifier import DEFAULT_LEEWAY, Expectations, Verifier, check_certificate
 from authz.organizations.ownership import Organizations, Ownership
-from authz.runtime.clock import Clock
+from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.flow import Flow, arun, run
 from authz.token.encoding import EncodingError, base64url_decode, json_object
 from authz.token.jws import digest_of
@@ -19,22 +18,87 @@ if TYPE_CHECKING:
     from authz.settings.settings import VerifierSettings
 
 
+class TokenVerifier(Protocol):
+    """What the judge and the server ask of a verifier, be it of one issuer, of several, or of none."""
+
+    @property
+    def clock(self) -> Clock:
+        """Where the time comes from."""
+
+    @property
+    def ownership(self) -> Ownership | None:
+        """Which organizations each issuer may name; ``None`` where any issuer may name all."""
+
+    def verify_flow(self, token: str) -> Flow[Principal]:
+        """Return the caller that ``token`` names, as a flow.
+
+        The certificate that the token may be bound to is left to :func:`authz.issuer.verifier.check_certificate`.
+
+        Raises:
+            UnauthenticatedError: the token is not good, or names an organization of another issuer.
+            UnavailableError: the issuer's keys cannot be had, so there is no verdict.
+
+        """
+
+    def remembered(self, digest: bytes) -> Principal | None:
+        """Return what :meth:`verify_flow` would, if it has verified the token before; that takes no flow.
+
+        Args:
+            digest: :func:`authz.token.jws.digest_of` the token.
+
+        """
+
+    def principal_of(self, claims: Mapping[str, Any]) -> Principal:
+        """Return the caller that the payload of a token names; a proxy has checked the signature.
+
+        The certificate is not checked, as in :meth:`verify_flow`.
+
+        Raises:
+            UnauthenticatedError: a claim is not what it must be, or the organization is another issuer's.
+
+        """
+
+    def ends_at(self, principal: Principal) -> float:
+        """Return the POSIX second from which calls of ``principal`` are refused, unless it shows a newer token."""
+
+    def watch_keys(self, withdrawn: Callable[[str, frozenset[str]], None]) -> None:
+        """Have ``withdrawn(issuer, kids)`` called when an issuer withdraws keys; on the thread that fetches them."""
+
+    def knows_key(self, principal: Principal) -> bool:
+        """Say whether the issuer still has the key that ``principal`` was verified by; yes if its keys are not ours."""
+
+    def key_age(self, principal: Principal) -> float | None:
+        """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` if they were not."""
+
+    def health(self) -> Mapping[str, KeySetHealth]:
+        """Return the state of the keys, by issuer, for every issuer whose tokens are good here."""
+
+    def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:
+        """Fetch the keys of every issuer, as a flow; see :meth:`authz.Verifier.warm_up`."""
+
+    def expectations(self, issuer: object = None) -> Expectations | None:
+        """Return what tokens of ``issuer`` must be; ``None`` if its tokens are not good here."""
+
+    def close(self) -> None:
+        """Stop fetching keys."""
+
+
 class Verifiers:
     """Verify tokens of several issuers; each is judged by the verifier of the issuer that it names.
 
     A key is looked up in that issuer's set only (RFC 8725 section 3.8), so
-    that no issuer can speak for another, whatever ``kid`` it writes. An
+    that no issuer can speak for another by any ``kid``. An
     organization belongs to one issuer (:class:`authz.organizations.ownership.Ownership`),
     and a token in which another names it is refused.
-    Used in every place where a :class:`authz.Verifier` is.
+    It takes the place of a :class:`authz.Verifier` everywhere.
 
     Args:
         verifiers: one for each issuer.
         organizations: which organizations each issuer may name, by issuer: a regular expression that the whole
             ``org_id`` must match, or a list of ids, which goes before any pattern. An id that the patterns of two
             issuers match is refused from both. Needed where there are several issuers.
-        shared_organizations: let every issuer name every organization, with its tenant, policy and quota,
-            and every client: only where each of them is believed about all customers of the others.
+        shared_organizations: let every issuer name every organization, with its tenant, policy and quota, and every
+            client: only where each issuer may speak for all customers of the others.
 
     Raises:
         ConfigError: no verifier, or two for one issuer; several of them, and neither of the options, or both.
@@ -47,12 +111,13 @@ class Verifiers:
         organizations: Mapping[str, Organizations] | None = None,
         shared_organizations: bool = False,
     ) -> None:
-        self._by_issuer = {verifier.issuer: verifier for verifier in verifiers}
+        self._by_issuer: Mapping[str, Verifier] = {verifier.issuer: verifier for verifier in verifiers}
         if not verifiers or len(self._by_issuer) != len(verifiers):
             raise ConfigError("verifiers: give at least one, and one only for each issuer")
         if not isinstance(shared_organizations, bool):
             # The "false" of a variable must not stand for yes.
             raise ConfigError("shared_organizations: must be True or False")
+        self.clock: Clock = verifiers[0].clock
         self.ownership = self._ownership(organizations, is_shared=shared_organizations)
         """Which organizations each issuer may name; ``None`` where any may name all."""
 
@@ -71,31 +136,39 @@ class Verifiers:
         verifier = verifier_of(VerifierSettings.load())
         return cls(verifier) if isinstance(verifier, Verifier) else verifier
 
-    @property
-    def clock(self) -> Clock:
-        """The clock of the first verifier."""
-        return next(iter(self._by_issuer.values())).clock
-
     def verify(self, token: str, peer: Peer | None = None) -> Principal:
-        """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
-        return run(self.verify_flow(token, peer))
+        """Return the caller that ``token`` names; see :meth:`authz.Verifier.verify`."""
+        principal = run(self.verify_flow(token))
+        if principal.certificate:
+            check_certificate(principal, peer)
+        return principal
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
-        """Return whom ``token`` names; see :meth:`authz.Verifier.verify`."""
-        return await arun(self.verify_flow(token, peer))
+        """Return the caller that ``token`` names; see :meth:`authz.Verifier.verify`."""
+        principal = await arun(self.verify_flow(token))
+        if principal.certificate:
+            check_certificate(principal, peer)
+        return principal
 
-    def verify_flow(self, token: str, peer: Peer | None = None, evidence: Evidence | None = None) -> Flow[Principal]:
-        """Return whom ``token`` names, as a flow; see :meth:`authz.Verifier.verify_flow`."""
-        digest = digest_of(token)
+    def verify_flow(self, token: str) -> Flow[Principal]:
+        """Return the caller that ``token`` names; see :class:`TokenVerifier`."""
+        principal = self.remembered(digest_of(token))
+        if principal is not None:
+            return principal
+        principal = yield from self._of_issuer(_claimed_issuer(token)).verify_flow(token)
+        return self._owned(principal)
+
+    def remembered(self, digest: bytes) -> Principal | None:
+        """Return the caller that a token names, if it was verified before; see :class:`TokenVerifier`."""
         for verifier in self._by_issuer.values():
-            if verifier.remembered(digest) is not None:
-                return (yield from verifier.verify_flow(token, peer, evidence, self.ownership))
-        verifier = self._of_issuer(_claimed_issuer(token))
-        return (yield from verifier.verify_flow(token, peer, evidence, self.ownership))
+            principal = verifier.remembered(digest)
+            if principal is not None:
+                return self._owned(principal)
+        return None
 
-    def principal_of(self, claims: Mapping[str, Any], peer: Peer | None = None) -> Principal:
-        """Return whom a payload names; see :meth:`authz.Verifier.principal_of`."""
-        return self._of_issuer(claims.get("iss")).principal_of(claims, peer, self.ownership)
+    def principal_of(self, claims: Mapping[str, Any]) -> Principal:
+        """Return the caller that a payload names; see :class:`TokenVerifier`."""
+        return self._owned(self._of_issuer(claims.get("iss")).principal_of(claims))
 
     def ends_at(self, principal: Principal) -> float:
         """Return the POSIX second from which the token of ``principal`` is refused, by its issuer's rules."""
@@ -103,7 +176,7 @@ class Verifiers:
         return principal.expires_at if verifier is None else verifier.ends_at(principal)
 
     def watch_keys(self, withdrawn: Callable[[str, frozenset[str]], None]) -> None:
-        """Have ``withdrawn(issuer, kids)`` called when an issuer takes back keys; on a thread that fetches."""
+        """Have ``withdrawn(issuer, kids)`` called when an issuer withdraws keys; on the thread that fetches them."""
         for verifier in self._by_issuer.values():
             verifier.watch_keys(withdrawn)
 
@@ -118,20 +191,20 @@ class Verifiers:
         return None if verifier is None else verifier.key_age(principal)
 
     def warm_up(self, timeout: float = 5.0) -> None:
-        """Have every issuer's keys; see :meth:`authz.Verifier.warm_up`.
+        """Fetch every issuer's keys; see :meth:`authz.Verifier.warm_up`.
 
         Raises:
-            KeySetUnavailableError: those of one could not be had; those of the others were asked for.
+            KeySetUnavailableError: those of one issuer could not be fetched; those of the others were tried, too.
 
         """
         run(self.warm_up_flow(timeout))
 
     async def awarm_up(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - the name of its twin
-        """Have every issuer's keys; see :meth:`warm_up`."""
+        """Fetch every issuer's keys; see :meth:`warm_up`."""
         await arun(self.warm_up_flow(timeout))
 
     def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:
-        """Have every issuer's keys, as a flow; see :meth:`warm_up`."""
+        """Fetch every issuer's keys, as a flow; see :meth:`warm_up`."""
         error: UnavailableError | None = None
         for verifier in self._by_issuer.values():
             try:
@@ -142,7 +215,7 @@ class Verifiers:
             raise error
 
     def health(self) -> Mapping[str, KeySetHealth]:
-        """Say how the issuers' keys do, by issuer."""
+        """Return the state of the issuers' keys, by issuer."""
         return {issuer: health for verifier in self._by_issuer.values() for issuer, health in verifier.health().items()}
 
     def expectations(self, issuer: object = None) -> Expectations | None:
@@ -173,6 +246,17 @@ class Verifiers:
                 raise ConfigError(f"organizations: {issuer!a} is no issuer of these verifiers")
         return Ownership(organizations)
 
+    def _owned(self, principal: Principal) -> Principal:
+        """Return ``principal`` if its issuer may name its organization.
+
+        Raises:
+            ClaimError: the organization belongs to another issuer.
+
+        """
+        if self.ownership is not None:
+            self.ownership.check(principal)
+        return principal
+
     def _of_issuer(self, issuer: object) -> Verifier:
         verifier = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
         if verifier is None:
@@ -181,12 +265,32 @@ class Verifiers:
 
 
 def _claimed_issuer(token: str) -> object:
-    # Not believed: it only chooses who checks, and that verifier compares it again.
+    # Not believed yet: it only chooses the verifier, which compares it again.
     segments = token.split(".")
     try:
         return json_object(base64url_decode(segments[1])).get("iss")
     except (EncodingError, IndexError) as error:
         raise TokenMalformedError("not a compact JWS of three segments") from error
+
+
+class NoTokens(Verifiers):
+    """Verifiers of no issuer, for where only proxies are believed: no token is good."""
+
+    def __init__(self) -> None:
+        self._by_issuer, self.ownership, self.clock = {}, None, SYSTEM_CLOCK
+
+    def verify_flow(self, token: str) -> Flow[Principal]:  # noqa: ARG002 - the name in the protocol
+        """Refuse any token."""
+        raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
+        yield  # a flow that never waits
+
+    def principal_of(self, claims: Mapping[str, Any]) -> Principal:  # noqa: ARG002 - the name in the protocol
+        """Refuse any payload."""
+        raise UnauthenticatedError("only the peers of trust are believed here, and no payloads")
+
+    def ends_at(self, principal: Principal) -> float:
+        """Return the POSIX second from which the word of the proxy about ``principal`` is refused."""
+        return principal.expires_at + DEFAULT_LEEWAY
 
 
 def verifier_of(settings: "VerifierSettings") -> Verifier | Verifiers:

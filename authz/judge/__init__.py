@@ -1,1 +1,1 @@
-"""The verdict on every call, and what becomes of open streams."""
+"""The verdict on every call, and when open streams end."""

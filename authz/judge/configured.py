@@ -1,4 +1,4 @@
-"""What the settings make: the authorizer, its policy, and what it asks.
+"""Builds the authorizer, its policy and what it asks of the settings.
 
 Settings are plain values; what is built of them is built here, and in :func:`authz.issuer.verifiers.verifier_of`.
 """

@@ -1,4 +1,4 @@
-"""One call before the judge: what a door notes of it, from when it comes in until the observers have been told."""
+"""Bookkeeping of one call, for the door where it came in: start time, evidence, outcome."""
 
 from time import perf_counter
 
@@ -18,15 +18,16 @@ class Hearing:
         door: where it came in.
 
     Attributes:
-        evidence: what the judge is to note down.
+        call: the call; the door may replace it while it learns more of it.
+        evidence: what the judge finds out about it.
 
     """
 
-    __slots__ = ("_authorizer", "_began", "_door", "call", "evidence")
+    __slots__ = ("_authorizer", "_began", "_door", "_telling", "call", "evidence")
 
     def __init__(self, authorizer: Authorizer, call: Call, door: Door) -> None:
         self._began = perf_counter()
-        self._authorizer = authorizer
+        self._authorizer, self._telling = authorizer, authorizer.telling
         self._door = door
         self.call = call
         self.evidence = Evidence()
@@ -46,17 +47,17 @@ class Hearing:
         self._authorizer.confirm(self.call, principal, self.evidence)
 
     def allowed(self, seconds: float) -> None:
-        """Tell that the call may be made, which took ``seconds`` to decide."""
-        self._authorizer.decided(self.call, self.evidence, None, seconds, door=self._door)
+        """Tell the observers that the call may be made, which took ``seconds`` to decide."""
+        self._telling.decided(self.call, self.evidence, None, seconds, door=self._door)
 
     def refused(self, error: BaseException) -> Refusal:
-        """Tell that the call is refused, and return what its caller sees."""
-        refusal = self._authorizer.refusal(self.call, error)
-        self._authorizer.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
+        """Tell the observers that the call is refused, and return what its caller sees."""
+        refusal = self._telling.refusal(self.call, error)
+        self._telling.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
         return refusal
 
     def ended(self, error: Exception) -> Refusal:
-        """Tell that the call, an allowed stream, must end, and return what its caller sees."""
-        refusal = self._authorizer.refusal(self.call, error, event="stream_ended")
-        self._authorizer.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="stream_ended")
+        """Tell the observers that the call, an allowed stream, must end; return what its caller sees."""
+        refusal = self._telling.refusal(self.call, error, event="stream_ended")
+        self._telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="stream_ended")
         return refusal

@@ -22,7 +22,7 @@ from authz.errors import ConfigError, MeshMetadataError, MeshUndecidedError, Pee
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 
 UNDECIDED = "x-envoy-auth-failure-mode-allowed"
-"""What Envoy adds to a request that it lets pass although nobody has decided it (``failure_mode_allow_header_add``)."""
+"""What Envoy adds to a request that it lets pass without a verdict (``failure_mode_allow_header_add``)."""
 
 # The SPIFFE ID standard, section 2, with the path that every X.509-SVID has (section 5.2 there).
 _SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+", re.ASCII)
@@ -37,18 +37,18 @@ _SECOND = 1_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class MeshPeers:
-    """The proxies whose word is taken for who calls.
+    """The proxies that are believed when they say who calls.
 
-    A peer is believed if one of these names it. Name a proxy only if nobody
-    can reach this server through it unchecked, and if it removes the trusted
-    metadata that callers send; ``authz envoy-config`` writes one that does.
+    A peer is believed if one of these names it. Name a proxy only if it has
+    every request checked, and removes the trusted metadata that callers send;
+    ``authz envoy-config`` writes one that does.
 
     Args:
         spiffe_ids: exact SPIFFE IDs, such as ``spiffe://cluster.local/ns/edge/sa/gateway``, of the certificates
             that peers prove in mutual TLS.
         dns_names: exact DNS names of such certificates; no wildcards.
-        unix_socket: believe every peer that comes by a Unix socket. Who may is then up to the permissions of the
-            socket's file; an abstract socket has none.
+        unix_socket: believe every peer that connects by a Unix socket. The permissions of the socket's file then say
+            which processes can; an abstract socket has none.
 
     Raises:
         ConfigError: nothing is named, or something that no certificate can hold.
@@ -86,12 +86,12 @@ class MeshPeers:
         )
 
     def principal_of(self, call: Call, trusted: TrustedMetadata) -> Principal | None:
-        """Return who calls by the word of a believed peer, or ``None`` if there is no such word.
+        """Return the caller that a believed peer names, or ``None`` if none does.
 
         Raises:
-            MeshUndecidedError: Envoy let the call pass undecided.
-            PeerUnknownError: there is a word, and the peer is not known yet.
-            MeshMetadataError: a believed peer said something that nobody can believe.
+            MeshUndecidedError: Envoy let the call pass without a verdict.
+            PeerUnknownError: the call names a caller, and its peer is not known yet.
+            MeshMetadataError: what a believed peer says makes no sense.
 
         """
         org_ids, scopes, messages = _said(call, trusted)
@@ -118,15 +118,15 @@ def _is_like(pattern: re.Pattern[str], name: object) -> bool:
 
 
 def _said(call: Call, trusted: TrustedMetadata) -> tuple[list[str | bytes], ...]:
-    """Return what stands under the names of organization, scopes and principal.
+    """Return the values of the metadata for organization, scopes and principal.
 
     Raises:
-        MeshUndecidedError: Envoy let the call pass undecided.
+        MeshUndecidedError: Envoy let the call pass without a verdict.
 
     """
     said: dict[str, list[str | bytes]] = {trusted.org_id: [], trusted.scopes: [], trusted.principal: []}
     for name, value in call.metadata:
-        # grpc lets capitals through on some calls.
+        # grpc does not refuse capital letters on every call.
         key = name.lower()
         if key == UNDECIDED:
             raise MeshUndecidedError

@@ -19,11 +19,12 @@ _REMEMBERED = 10_000
 
 
 class Organizations:
-    """Say who organizations are.
+    """Know the tenants, groups and standing of organizations.
 
     Args:
-        directory: who is asked, if anybody; or the directory of each issuer that has one, by issuer.
-        unknown: what becomes of organizations that the directory does not know; without one, that no policy lists.
+        directory: is asked about them; or the directory of each issuer that has one, by issuer.
+        unknown: whether organizations are admitted that the directory does not know; without one, that the policy
+            does not list.
         ownership: which issuer an organization belongs to; ``None`` where that makes no difference.
 
     Raises:
@@ -47,26 +48,26 @@ class Organizations:
 
     @property
     def directories(self) -> tuple[Directory, ...]:
-        """Who may be asked."""
+        """All that may be asked."""
         return (*self._by_issuer.values(), *([] if self._directory is None else [self._directory]))
 
     @property
     def are_checked(self) -> bool:
-        """Whether a directory is asked, or those that are unknown are denied."""
+        """Whether a directory is asked, or unknown organizations are denied."""
         return bool(self.directories) or self._are_unknown_denied
 
     def directory_of(self, org_id: str) -> Directory | None:
-        """Return who is asked about an organization: never the directory of another issuer than its own."""
+        """Return the directory to ask about an organization: never that of another issuer than its own."""
         if not self._by_issuer or self._ownership is None:
             return self._directory
         owner = self._ownership.owner_of(org_id)
         return None if owner is None else self._by_issuer.get(owner)
 
     def check(self, policy: Policy | None) -> None:
-        """Check that there is anything to know organizations by, where those that are unknown are denied.
+        """Check that there is a directory or a list of organizations, where unknown ones are denied.
 
         Raises:
-            ConfigError: there is not, so everybody would be denied.
+            ConfigError: there is neither, so every call would be denied.
 
         """
         has_list = bool(self.directories) or (policy is not None and policy.organizations)
@@ -79,9 +80,9 @@ class Organizations:
         """Return what is known of an organization, as a flow.
 
         Raises:
-            PermissionDeniedError: there is none of that id, and such are denied.
-            DirectoryUnavailableError: the directory does not answer, and nothing is remembered of its word: a rule may
-                depend on that, so nobody can decide, whatever the policy lists.
+            PermissionDeniedError: it is unknown, and unknown organizations are denied.
+            DirectoryUnavailableError: the directory does not answer, and no earlier answer is remembered: a rule may
+                depend on the answer, so there is no verdict, whatever the policy lists.
 
         """
         directory = self.directory_of(org_id)
@@ -91,10 +92,10 @@ class Organizations:
         return self._overlay(_listed(org_id, policy), known)
 
     def recall(self, org_id: str, policy: Policy | None) -> Organization:
-        """Return what is known of an organization, as :meth:`find` does, but ask nobody.
+        """Return what is known of an organization, as :meth:`find` does, but without asking the directory.
 
         Raises:
-            PermissionDeniedError: there is none of that id, or none is remembered, and such are denied.
+            PermissionDeniedError: it is unknown or not remembered, and unknown organizations are denied.
 
         """
         listed, directory = _listed(org_id, policy), self.directory_of(org_id)
@@ -130,7 +131,7 @@ class Organizations:
 def _directories(
     directory: Directory | Mapping[str, Directory] | None, ownership: Ownership | None
 ) -> tuple[Directory | None, dict[str, Directory]]:
-    """Return who is asked about every organization, or the directories by issuer."""
+    """Return the directory of every organization, or the directories by issuer."""
     if ownership is None:
         if isinstance(directory, Mapping):
             raise ConfigError("directory: give one, for all issuers here name the same organizations")

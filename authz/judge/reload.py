@@ -16,15 +16,15 @@ from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.watch import Files, Watch
 
 Load = Callable[[], tuple[Policy | None, Callable[[], object]]]
-"""Makes a policy of its files, and whatever belongs to it; returns it, and what puts all of that in force."""
+"""Makes a policy, and all that belongs to it, of its files; returns the policy, and what puts everything in force."""
 
 
 class Source:
     """One policy and its files.
 
     Args:
-        what: it is: ``policy``, or ``shadow`` for one on trial.
-        files: what it is made from.
+        what: ``policy``, or ``shadow`` for one on trial.
+        files: those that it is made of.
         load: makes it.
 
     Attributes:
@@ -37,7 +37,7 @@ class Source:
         self.is_failing = False
 
     def reload(self) -> bool:
-        """Put it in force as its files are now, if they hold still meanwhile; return whether they did.
+        """Put the policy in force as its files are now; return whether they stayed the same meanwhile, or nothing is.
 
         Raises:
             ConfigError: they cannot be used.
@@ -59,7 +59,7 @@ class Source:
 
 
 class Reloader:
-    """Put policies in force whenever their files change, until the end of the block.
+    """Put policies in force whenever their files change, until the end of the ``with`` block.
 
     Args:
         sources: the policies; changes since their ``files`` were built count.
@@ -86,7 +86,7 @@ class Reloader:
 
     @property
     def is_failing(self) -> bool:
-        """Whether files, as they are now, cannot be used, so that what was in force before still is."""
+        """Whether files, as they are now, cannot be used, so that an earlier version of them is still in force."""
         return any(source.is_failing for source in self._sources.values())
 
     def __enter__(self) -> Self:
@@ -101,7 +101,7 @@ class Reloader:
         try:
             if not source.reload():
                 return
-        except BaseException as error:  # noqa: BLE001 - SystemExit of what loads it, too: the next change must count
+        except BaseException as error:  # noqa: BLE001 - even SystemExit in load: later changes must still be followed
             source.is_failing = True
             self.results["failed"] += 1
             if isinstance(error, ConfigError):
@@ -119,13 +119,13 @@ class Reloader:
 class PolicyReloader(Reloader):
     """Keep an authorizer's policy as its file says, from the beginning of a ``with`` block to its end.
 
-    The file is read at the beginning, and whenever it changes. One that cannot be used is logged
-    (``policy_reload_failed``), and the policy before it stays in force. Watches on a thread of its own; so does every
-    forked child. Needs the extra ``policy``.
+    The file is read at the beginning, and whenever it changes. A file that cannot be used is logged
+    (``policy_reload_failed``), and the policy before it stays in force. The file is watched on a thread of its own,
+    in every forked child too. Needs the extra ``policy``.
 
     Args:
-        authorizer: whose.
-        files: the policy's, and whatever else ``load`` reads.
+        authorizer: the one that decides by the policy.
+        files: the policy's, and all others that ``load`` reads.
         load: makes the policy; by default :meth:`authz.Policy.from_file` of the one file.
         shadow: the file of a policy on trial.
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 from authz.call.call import Call
-from authz.call.principal import ANONYMOUS
+from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Refusal
 from authz.decisions.decision import Evidence, Verdict
 from authz.errors import Code, PeerUnknownError, PermissionDeniedError
@@ -15,9 +15,9 @@ from authz.policy import Policy
 from authz.runtime import fork, telemetry
 
 Change = Literal["allowed_to_denied", "denied_to_allowed", "undecided", "failed"]
-"""What would change: the verdict, or, where nobody can tell, that it might. ``failed``: the policy on trial failed."""
+"""What would change: the verdict; that it might, where the new one is unknown; or that the policy on trial failed."""
 
-# What a policy that has been asked refuses calls for; whatever else does is not its matter.
+# Reasons for which a policy refuses a call; a call that is refused for another was none of the policy's.
 _BY_POLICY = frozenset({"policy_denied", "organization_suspended", "insufficient_scope"})
 
 
@@ -30,39 +30,39 @@ class Shadow:
     """Compare decisions with what another policy would have made of them.
 
     Args:
-        organizations: says who organizations are.
+        organizations: know the groups of organizations.
+        public: methods that are public whatever a policy says.
 
     Attributes:
         policy: the one on trial; ``None`` while there is none, which costs nothing.
-        differences: how many decisions would have been others, by what would have changed.
+        differences: how many decisions would have been different, by what would have changed.
 
     """
 
-    def __init__(self, organizations: Organizations) -> None:
-        self._organizations = organizations
+    def __init__(self, organizations: Organizations, public: Collection[str]) -> None:
+        self._organizations, self._public = organizations, public
         self.policy: Policy | None = None
         self.differences: Counter[Change] = Counter()
         self.after_fork()
         fork.register(self)
 
-    def compare(self, call: Call, evidence: Evidence, refusal: Refusal | None, public: Collection[str]) -> None:
+    def compare(self, call: Call, evidence: Evidence, refusal: Refusal | None) -> None:
         """Note in ``evidence`` what the policy on trial says of a call; count and log it if that differs.
 
         Args:
             call: the call.
             evidence: what was known of it.
             refusal: what its caller gets, or ``None`` if it is allowed.
-            public: methods that are public whatever a policy says.
 
         """
         policy = self.policy
         if policy is None:
             return
         try:
-            opinion = self._opinion(policy, call, evidence, refusal, public)
+            opinion = self._opinion(policy, call, evidence, refusal)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - whoever is on trial has no say
+        except BaseException as error:  # noqa: BLE001 - a policy on trial has no say
             telemetry.unforeseen("shadow", error)
             opinion = _Opinion("failed")
         if opinion is None:
@@ -76,31 +76,28 @@ class Shadow:
         """Replace the lock, which a thread of the parent may hold."""
         self._lock = threading.Lock()
 
-    def _opinion(
-        self, policy: Policy, call: Call, evidence: Evidence, refusal: Refusal | None, public: Collection[str]
-    ) -> _Opinion | None:
+    def _opinion(self, policy: Policy, call: Call, evidence: Evidence, refusal: Refusal | None) -> _Opinion | None:
         """Return what ``policy`` says; ``None`` where no policy would be asked."""
         is_public = call.method in policy.public and call.requirements is None
         if refusal is not None and refusal.code is Code.UNAUTHENTICATED and is_public:
             return _Opinion("allowed")
         if refusal is not None and not _is_by_policy(refusal, evidence):
             return None
-        if is_public or (evidence.principal is ANONYMOUS and call.method in public):
+        if is_public or (evidence.principal is ANONYMOUS and call.method in self._public):
             return _Opinion("allowed")
         if evidence.principal is ANONYMOUS:
             return _Opinion("undecided" if _has_credentials(call) else "denied")
-        return self._asked(policy, call, evidence)
+        return self._asked(policy, call, evidence.principal)
 
-    def _asked(self, policy: Policy, call: Call, evidence: Evidence) -> _Opinion:
-        principal, heard = evidence.principal, Evidence()
+    def _asked(self, policy: Policy, call: Call, principal: Principal) -> _Opinion:
         try:
-            policy.admit(call, principal, heard, self._organizations.recall(principal.org_id, policy))
-        except PermissionDeniedError:
-            return _Opinion("denied", heard.rule)
+            rule = policy.admit(call, principal, self._organizations.recall(principal.org_id, policy))
+        except PermissionDeniedError as error:
+            return _Opinion("denied", error.rule)
         except PeerUnknownError:
-            # To find out is for the doors, and they only do where the verdict depends on it.
+            # Only a door can find out the peer, and it does so only where its own verdict depends on it.
             return _Opinion("undecided")
-        return _Opinion("allowed", heard.rule)
+        return _Opinion("allowed", rule)
 
     def _note(self, change: Change, call: Call, evidence: Evidence) -> None:
         with self._lock:
@@ -118,10 +115,10 @@ def _change(refusal: Refusal | None, verdict: Verdict) -> Change | None:
 
 
 def _is_by_policy(refusal: Refusal, evidence: Evidence) -> bool:
-    # Before a policy is asked its list may say already that there is no such organization.
+    # The organizations that the policy lists may refuse a call before its rules are asked.
     return refusal.reason == "organization_unknown" or (bool(evidence.policy) and refusal.reason in _BY_POLICY)
 
 
 def _has_credentials(call: Call) -> bool:
-    """Say whether the caller of a public method has a token that nobody has looked at."""
+    """Say whether the caller of a public method has a token, which is not verified there."""
     return call.verified_claims is not None or any(name.lower() == "authorization" for name, _ in call.metadata)

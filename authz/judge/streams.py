@@ -1,6 +1,6 @@
 """The streams that are open, and when each must end: no stream outlives what admitted it.
 
-A door opens an entry for every streaming RPC and closes it when the RPC is
+A door opens an entry for every streaming RPC, and closes it when the RPC is
 over. In between the stream is told to end when its token expires, or when its
 organization, application, token or key is withdrawn.
 """
@@ -27,7 +27,7 @@ class Stream(Protocol):
         """Begin to end the RPC with ``error``, from any thread and without waiting.
 
         Returns:
-            The seconds after which to be called once more if the RPC is still open, or ``None``.
+            The seconds after which :meth:`end` is to be called once more if the RPC is still open, or ``None``.
 
         """
 
@@ -42,7 +42,7 @@ class OpenStreams:
     """Every open stream of one authorizer.
 
     Args:
-        clock: a stream ends when the first of its two clocks comes to the end of the token.
+        clock: tells the time in two ways; a stream ends when the token is over by the first of them.
 
     """
 
@@ -75,12 +75,12 @@ class OpenStreams:
         *,
         call: Call | None = None,
     ) -> None:
-        """Take in a stream, and end it when it must end; one that is open already stays so.
+        """Take in a stream, and end it when it must end; one that was taken in before stays open.
 
         Args:
             stream: the stream.
             principal: who makes it.
-            until: when it ends, in POSIX seconds or infinite; at once if that is over.
+            until: when it ends, in POSIX seconds or infinite; at once if that time is past.
             at_most: how many its organization may have open, this one included.
             call: the call that it is, for :meth:`judge`.
 
@@ -112,7 +112,7 @@ class OpenStreams:
             self._alarms.cancel(opened.alarm)
 
     def end(self, error: AuthzError, concerns: Callable[[Principal], bool]) -> int:
-        """End every stream whose principal ``concerns`` says yes to; return how many those are."""
+        """End every stream for whose principal ``concerns`` returns true; return how many those are."""
         with self._lock:
             ended = [stream for stream, opened in self._open.items() if concerns(opened.principal)]
         for stream in ended:
@@ -126,17 +126,17 @@ class OpenStreams:
         for stream, opened in streams:
             try:
                 error = refusal(opened.call, opened.principal)
-            except Exception as failure:  # noqa: BLE001 - as below; and what nobody can judge must not go on
+            except Exception as failure:  # noqa: BLE001 - the others must be judged, and this one must not go on without a verdict
                 telemetry.unforeseen("stream", failure)
                 error = InternalError()
             if error is not None:
                 self.end_one(stream, error)
 
     def end_one(self, stream: Stream, error: Exception) -> None:
-        """End a stream with ``error``, and see to it that it does end."""
+        """End a stream with ``error``, and again later if it stays open."""
         try:
             seconds = stream.end(error)
-        except Exception as failure:  # noqa: BLE001 - the others must end all the same
+        except Exception as failure:  # noqa: BLE001 - the others must still end
             telemetry.unforeseen("stream", failure)
             return
         if seconds is None:
@@ -150,7 +150,7 @@ class OpenStreams:
                 self._open[stream] = opened._replace(alarm=self._alarm(stream, again))
 
     def expire(self) -> None:
-        """End every stream that is due by now; a thread does it at the time."""
+        """End every stream whose time is over; a thread does so when it is."""
         self._alarms.ring()
 
     def after_fork(self) -> None:
@@ -167,7 +167,7 @@ class StreamRules:
     """How long streams may go on.
 
     Args:
-        expiry: ``token``: until the token expires; ``never``: for as long as nothing is withdrawn; or one of them by
+        expiry: ``token``: until the token expires; ``never``: until something is withdrawn; or one of them by
             full method name, where ``*`` names all others (``token`` if it is missing).
         grace: seconds that a stream may go on after its token has expired.
 

@@ -8,7 +8,6 @@ from typing import Any
 from authz.call.call import Call
 from authz.call.principal import Principal
 from authz.call.requirements import Assurance
-from authz.decisions.decision import Evidence
 from authz.errors import ConfigError, PermissionDeniedError, suspended
 from authz.organizations.organization import Organization, organizations_from
 from authz.policy.index import Index
@@ -137,59 +136,41 @@ class Policy:
         """Return what is known about an organization; if it is not listed, the default for such organizations."""
         return self.organizations.get(org_id, self._stranger)
 
-    def admit(
-        self, call: Call, principal: Principal, evidence: Evidence, organization: Organization | None = None
-    ) -> None:
-        """Check that ``principal`` may make ``call``.
+    def admit(self, call: Call, principal: Principal, organization: Organization | None = None) -> str:
+        """Return the name of the rule that allows ``principal`` to make ``call``.
 
         Args:
             call: the call.
             principal: who makes it.
-            evidence: receives this policy and the rule that decided.
             organization: what is known about the principal's, if that is more than is listed here.
 
         Raises:
-            PermissionDeniedError: it may not.
+            PermissionDeniedError: no rule does; its ``rule`` is the name of the one that denies it, if one does.
             InsufficientScopeError: it lacks only scopes that the ``.proto`` asks for.
             PeerUnknownError: the decision depends on ``call.peer``, which is ``None``.
 
         """
-        evidence.policy = self.name
         if organization is None:
             organization = self.organization(principal.org_id)
         key = (id(principal), call.method)
         admitted = self._admitted.get(key)
         # By identity, which is quicker than comparing. The entry holds both objects, so their ids are not reused.
         if admitted is not None and admitted[1] is organization:
-            evidence.rule = admitted[2]
-            return
+            return admitted[2]
         if organization.is_suspended:
             raise suspended()
         rule = self._find(call, principal, organization.groups)
         if rule is None:
             raise PermissionDeniedError("no rule of the policy allows it", reason="policy_denied")
-        evidence.rule = rule.name
         if rule.is_deny:
             raise rule.refusal()
         if self._is_certain(call.method, principal, organization.groups):
             self._admitted.remember(key, (principal, organization, rule.name))
+        return rule.name
 
     def candidates(self, method: str, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide about a call to ``method``, in order."""
         return self._candidates(method, principal, self.organization(principal.org_id).groups)
-
-    def rule_for(self, call: Call, principal: Principal) -> Rule | None:
-        """Return the rule that decides about ``call``; without one it is denied.
-
-        Raises:
-            PeerUnknownError: the decision depends on ``call.peer``, which is ``None``.
-
-        """
-        return self._find(call, principal, self.organization(principal.org_id).groups)
-
-    def is_suspended(self, principal: Principal) -> bool:
-        """Say whether every call of the organization that ``principal`` acts for is refused."""
-        return self.organization(principal.org_id).is_suspended
 
     @property
     def has_assurances(self) -> bool:

@@ -101,7 +101,7 @@ def _check_options(authorizer: Authorizer, policy: Policy | None, checks: Reques
         ConfigError: it had options of some kind before, and has none of that kind now.
 
     """
-    before, checked = authorizer.policy, authorizer.isolation
+    before, checked, _public = authorizer.in_force.now
     if before is not None and before.has_protos and (policy is None or not policy.has_protos):
         lost = "no method declares who may call it"
     elif checked is not None and not checked.is_idle and (checks is None or checks.is_idle):

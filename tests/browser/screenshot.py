@@ -137,7 +137,7 @@ class Traffic:
         try:
             run(self._authorizer.authorize(call, evidence))
         except AuthzError as error:
-            refusal = self._authorizer.refusal(call, error)
+            refusal = self._authorizer.telling.refusal(call, error)
         self._activity(Decision(call, evidence, refusal, time.perf_counter() - began, time=at))
 
     def times(self, until: float) -> Iterator[float]:

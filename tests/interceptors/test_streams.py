@@ -267,7 +267,8 @@ def goes_on(live: Live, kind: str, name: str | None = None, **options: Any) -> b
 
 def of_public_methods(live: Live, verifier: Verifier) -> None:
     live.authorizer = Authorizer(verifier, public_methods=PUBLIC_METHODS)
-    live.streams = live.authorizer.streams = type(live.streams)(clock=live.clock.clock)
+    streams = type(live.streams)(clock=live.clock.clock)
+    live.streams = live.authorizer.streams = live.authorizer.endings.streams = streams
 
 
 @pytest.mark.parametrize("kind", ANSWERING)

@@ -410,7 +410,7 @@ def test_resource_metadata_is_pointed_to_by_choice_only(verifier):
     """G6."""
     pointer = "https://api.acme.example/.well-known/oauth-protected-resource"
     challenges = [
-        authorizer.refusal(Call(method="/a.B/C", metadata=()), TokenMissingError()).headers[0].value
+        authorizer.telling.refusal(Call(method="/a.B/C", metadata=()), TokenMissingError()).headers[0].value
         for authorizer in (Authorizer(verifier), Authorizer(verifier, resource_metadata=pointer))
     ]
 

@@ -189,8 +189,8 @@ def test_a_call_that_waits_for_nothing_is_judged_once(
     call = Call(method=METHOD, metadata=(("authorization", f"Bearer {ec_key.sign(m2m_claims())}"),))
     run(authorizer.authorize(call))
     checks = []
-    standing = authorizer.check_standing
-    monkeypatch.setattr(authorizer, "check_standing", lambda principal: checks.append(standing(principal)))
+    standing = authorizer.standing.check
+    monkeypatch.setattr(authorizer.standing, "check", lambda principal: checks.append(standing(principal)))
     run(authorizer.authorize(call))
 
     assert checks == [None]

@@ -344,7 +344,7 @@ def test_an_outage_of_introspection_is_a_refusal_that_may_be_retried(assured, to
     with pytest.raises(AuthzError) as caught:
         run(authorizer.authorize(attempt))
 
-    assert authorizer.refusal(attempt, caught.value).code is Code.UNAVAILABLE
+    assert authorizer.telling.refusal(attempt, caught.value).code is Code.UNAVAILABLE
 
 
 OTHER_ISSUER = "https://globex.authkit.app"
@@ -421,20 +421,20 @@ def test_closing_needs_no_introspector(authorizer, transport):
 
 
 def test_a_refusal_is_what_the_caller_sees(authorizer):
-    refusal = authorizer.refusal(call(), TokenMissingError())
+    refusal = authorizer.telling.refusal(call(), TokenMissingError())
 
     assert (refusal.code, refusal.headers) == (Code.UNAUTHENTICATED, (("www-authenticate", 'Bearer realm="api"'),))
 
 
 def test_the_realm_can_be_chosen(verifier):
-    refusal = Authorizer(verifier, realm="ledger").refusal(call(), TokenMissingError())
+    refusal = Authorizer(verifier, realm="ledger").telling.refusal(call(), TokenMissingError())
 
     assert refusal.headers == (("www-authenticate", 'Bearer realm="ledger"'),)
 
 
 @pytest.mark.parametrize("error", [KeyError("secret"), RecursionError(), AssertionError(), KeyboardInterrupt()])
 def test_the_unforeseen_is_internal_and_says_nothing(authorizer, caplog, error):
-    refusal = authorizer.refusal(call(), error)
+    refusal = authorizer.telling.refusal(call(), error)
 
     assert (refusal.code, refusal.message) == (Code.INTERNAL, "Internal error")
     assert b"secret" not in refusal.details
@@ -444,7 +444,7 @@ def test_the_unforeseen_is_internal_and_says_nothing(authorizer, caplog, error):
 def test_a_refusal_is_logged_with_method_and_reason(authorizer, caplog):
     caplog.set_level("INFO", "authz")
 
-    authorizer.refusal(call(), BadSignatureError("words for the developer"))
+    authorizer.telling.refusal(call(), BadSignatureError("words for the developer"))
 
     assert caplog.records[-1].fields == {"method": METHOD, "code": "UNAUTHENTICATED", "reason": "signature_invalid"}
 
@@ -453,7 +453,7 @@ def test_a_forged_method_cannot_forge_a_log_line(authorizer, caplog):
     """D11."""
     caplog.set_level("INFO", "authz")
 
-    authorizer.refusal(call(method="/a\ncall_allowed method='/b'"), TokenMissingError())
+    authorizer.telling.refusal(call(method="/a\ncall_allowed method='/b'"), TokenMissingError())
 
     assert len(caplog.text.splitlines()) == 1
 
@@ -465,14 +465,14 @@ def test_the_token_is_never_logged(authorizer, caplog, other_key, claims):
     with pytest.raises(AuthzError) as caught:
         run(authorizer.authorize(attempt))
 
-    authorizer.refusal(attempt, caught.value)
+    authorizer.telling.refusal(attempt, caught.value)
 
     assert caplog.text
     assert not any(part in caplog.text for part in token.split("."))
 
 
 def test_an_outage_is_a_refusal_that_may_be_retried(authorizer):
-    refusal = authorizer.refusal(call(), KeySetUnavailableError(retry_after=4.2))
+    refusal = authorizer.telling.refusal(call(), KeySetUnavailableError(retry_after=4.2))
 
     assert (refusal.code, refusal.headers) == (Code.UNAVAILABLE, (("retry-after", "5"),))
 

@@ -362,21 +362,22 @@ def test_descriptor_set_is_put_in_force_with_the_policy(settings: Settings, path
     assert settings.descriptors is not None
     descriptors = Path(settings.descriptors)
     files, authorizer = policy_files.files(settings), authorizer_of(settings)
-    before = authorizer.isolation = policy_files.isolation(settings)
+    before = policy_files.isolation(settings)
+    authorizer.replace_policy(authorizer.policy, isolation=before)
     reloader = policy_files.reloader(settings, files, authorizer, None)
     assert reloader is not None
     with reloader:
         descriptors.write_bytes(b"nonsense")
         path.write_text(text("second"))
         assert eventually(lambda: reloader.is_failing)
-        during = authorizer.isolation, authorizer.policy
+        during = authorizer.in_force.now.isolation, authorizer.policy
         descriptors.write_bytes(descriptor_set(pb.DESCRIPTOR))
         assert eventually(lambda: not reloader.is_failing)
 
     assert during[0] is before
     assert during[1] is not None
     assert during[1].name == "first"
-    assert authorizer.isolation is not before
+    assert authorizer.in_force.now.isolation is not before
     assert authorizer.policy is not None
     assert authorizer.policy.name == "second"
     authorizer.close()
@@ -396,8 +397,8 @@ def test_descriptor_set_that_has_lost_its_options_opens_nothing(
     )
     descriptors.write_bytes(with_imports(service_file({"Call": ASKING}, request=".tests.Order")))
     files, authorizer = policy_files.files(ours), authorizer_of(ours)
-    authorizer.isolation = policy_files.isolation(ours)
-    before = authorizer.policy, authorizer.isolation
+    authorizer.replace_policy(authorizer.policy, isolation=policy_files.isolation(ours))
+    before = authorizer.policy, authorizer.in_force.now.isolation
     reloader = policy_files.reloader(ours, files, authorizer, None)
     assert reloader is not None
     with reloader:
@@ -405,5 +406,5 @@ def test_descriptor_set_that_has_lost_its_options_opens_nothing(
         assert eventually(lambda: reloader.is_failing)
 
     assert before[0] is not None
-    assert (authorizer.policy, authorizer.isolation) == before
+    assert (authorizer.policy, authorizer.in_force.now.isolation) == before
     authorizer.close()

@@ -10,7 +10,7 @@ from authz.call.call import Call
 from authz.call.principal import ANONYMOUS, Principal
 from authz.errors import AuthzError, ConfigError, TokenInactiveError
 from authz.judge.authorizer import Authorizer
-from authz.judge.revocation import MAX_TOKENS, TOKEN_SECONDS, Revocations
+from authz.judge.standing import MAX_TOKENS, TOKEN_SECONDS, Standing
 from authz.runtime.flow import run
 from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims
 
@@ -21,7 +21,7 @@ P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 @pytest.fixture
 def revocations(clock):
-    return Revocations(clock=clock.clock)
+    return Standing(clock=clock.clock)
 
 
 def principal(token_id=JTI, client_id=CLIENT, org_id=ORG, key_id=KID):

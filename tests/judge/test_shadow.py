@@ -54,8 +54,8 @@ class Judged:
         try:
             run(self.authorizer.authorize(call, evidence))
         except AuthzError as error:
-            refusal = self.authorizer.refusal(call, error)
-        self.authorizer.decided(call, evidence, refusal, 0.0, door="grpc")
+            refusal = self.authorizer.telling.refusal(call, error)
+        self.authorizer.telling.decided(call, evidence, refusal, 0.0, door="grpc")
         fields = self.decisions[-1].fields()
         return fields["verdict"], fields["shadow_verdict"], fields["shadow_rule"]
 

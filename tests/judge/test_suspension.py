@@ -45,7 +45,7 @@ def test_suspended_organization_is_refused_and_no_other(authorizer: Authorizer, 
 
     assert (before, ask(), ask(OTHER)) == ("", "organization_suspended", "")
     assert ask(method="/public") == ""
-    assert authorizer.suspended_organizations == {ORG}
+    assert authorizer.standing.suspended_organizations == {ORG}
 
 
 def test_resumed_organization_may_call_again(authorizer: Authorizer, ask: Ask) -> None:
@@ -82,10 +82,10 @@ def test_suspension_ends_open_streams_of_that_organization(authorizer: Authorize
 
     for org_id in (ORG, OTHER):
         principal = Principal(org_id=org_id, client_id="c", subject="c")
-        authorizer.open_stream(Stream(org_id), principal, float("inf"))
+        authorizer.endings.open(Stream(org_id), principal, float("inf"))
     authorizer.suspend(ORG)
     # One that was authorized before, and opens only now.
-    authorizer.open_stream(Stream("late"), Principal(org_id=ORG, client_id="c", subject="c"), float("inf"))
+    authorizer.endings.open(Stream("late"), Principal(org_id=ORG, client_id="c", subject="c"), float("inf"))
 
     assert [(name, error.reason) for name, error in ended] == [
         (ORG, "organization_suspended"),
@@ -95,15 +95,15 @@ def test_suspension_ends_open_streams_of_that_organization(authorizer: Authorize
 
 def test_standing_is_what_the_operator_made_it(authorizer: Authorizer) -> None:
     principal = Principal(org_id=ORG, client_id="c", subject="c")
-    authorizer.check_standing(principal)
+    authorizer.standing.check(principal)
     authorizer.suspend(ORG)
     with pytest.raises(PermissionDeniedError):
-        authorizer.check_standing(principal)
+        authorizer.standing.check(principal)
     authorizer.revoke(client_id="c")
     with pytest.raises(TokenInactiveError):
-        authorizer.check_standing(principal)
+        authorizer.standing.check(principal)
 
-    assert authorizer.revoked_clients == {"c"}
+    assert authorizer.standing.revoked_clients == {"c"}
 
 
 @pytest.mark.parametrize("what", ["suspend", "resume"])

@@ -174,7 +174,7 @@ def test_caller_that_names_anothers_organization_is_not_recorded_as_that(
     attempt, evidence = getattr(ways, way)(OTHER, OURS), Evidence()
     with pytest.raises(ClaimError) as caught:
         run(authorizer.authorize(attempt, evidence))
-    authorizer.decided(attempt, evidence, authorizer.refusal(attempt, caught.value), 0.0, door="grpc")
+    authorizer.telling.decided(attempt, evidence, authorizer.telling.refusal(attempt, caught.value), 0.0, door="grpc")
 
     assert (evidence.principal, evidence.source) == (ANONYMOUS, "none")
     assert told[0].fields()["organization"] == told[0].fields()["client"] == ""

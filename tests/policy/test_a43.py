@@ -10,6 +10,7 @@ from authz.call.principal import Principal
 from authz.errors import ConfigError, PeerUnknownError
 from authz.policy import Policy
 from authz.policy.rules import headers_of
+from tests.policy.rulings import ruling_of
 
 CALLER = Principal(org_id="org_a", client_id="client_a", subject="client_a")
 TLS, PLAINTEXT = Peer(principals=("",)), Peer()
@@ -42,8 +43,8 @@ def certified(*names):
 
 def decides(policy, method, *metadata, peer=PLAINTEXT):
     """Return the name of the rule that decides, and what it says."""
-    rule = policy.rule_for(Call(method=method, metadata=metadata, peer=peer), CALLER)
-    return None if rule is None else ("deny" if rule.is_deny else "allow", rule.name)
+    ruling = ruling_of(policy, Call(method=method, metadata=metadata, peer=peer), CALLER)
+    return ruling and (ruling[0].removesuffix("_rules"), ruling[1])
 
 
 def policy_of(**rule):

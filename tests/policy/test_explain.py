@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from authz.call.call import Call
 from authz.call.peer import Peer
 from authz.call.principal import Principal
-from authz.decisions.decision import Evidence
-from authz.errors import AuthzError, PeerUnknownError
+from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.policy import Policy
 from authz.policy.explain.explanation import Explanation, explain
 from tests.policy.test_properties import (
@@ -146,18 +145,17 @@ def test_it_says_what_the_policy_decides(
     known = [data.draw(st.sampled_from([call, Call(method=call.method, metadata=call.metadata)])) for call in asked]
 
     for call, who in itertools.product(known, callers):
-        explanation, evidence = explain(policy, call, who), Evidence()
+        explanation = explain(policy, call, who)
         try:
-            policy.admit(call, who, evidence)
-            verdict = "allowed"
+            verdict, decisive = "allowed", policy.admit(call, who)
         except PeerUnknownError:
-            verdict = "undecided"
-        except AuthzError:
-            verdict = "denied"
-        assert (explanation.ruling.verdict, explanation.ruling.rule) == (verdict, evidence.rule)
+            verdict, decisive = "undecided", ""
+        except PermissionDeniedError as error:
+            verdict, decisive = "denied", error.rule
+        assert (explanation.ruling.verdict, explanation.ruling.rule) == (verdict, decisive)
         first = next((rule for rule in explanation.rules if rule.matches is not False), None)
         if first is None:
-            assert (verdict, evidence.rule) == ("denied", "")
+            assert (verdict, decisive) == ("denied", "")
         elif first.matches is None:
             assert verdict == "undecided"
         else:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from authz.call.call import Call
 from authz.call.peer import Peer
 from authz.call.principal import Principal
-from authz.decisions.decision import Evidence
 from authz.errors import ConfigError, PermissionDeniedError
 from authz.policy import Policy
 from authz.policy.protos.declared import Protos
 from authz.runtime.text.document import Document
+from tests.policy.rulings import ruling_of
 
 # Few and alike, so that most of them meet.
 TEXTS = ["", "/", "/a", "/a/", "/a/b", "/b/b", "/ab", "a", "b"]
@@ -160,9 +160,7 @@ def test_the_first_rule_that_matches_decides(
 
     # Twice: what is remembered of one call must not decide another.
     for call, who in [*itertools.product(asked, callers)] * 2:
-        rule = policy.rule_for(call, who)
-        decision = None if rule is None else ("deny_rules" if rule.is_deny else "allow_rules", rule.name)
-        assert decision == first_match(document, call, who)
+        assert ruling_of(policy, call, who) == first_match(document, call, who)
 
 
 @given(documents, several_calls, several_principals)
@@ -170,10 +168,11 @@ def test_only_an_allow_rule_admits(document: dict[str, Any], asked: list[Call], 
     policy = built(document)
 
     for call, who in itertools.product(asked, callers):
-        expected, evidence = first_match(document, call, who), Evidence()
+        expected = first_match(document, call, who)
         if expected is not None and expected[0] == "allow_rules":
-            policy.admit(call, who, evidence)
+            rule = policy.admit(call, who)
         else:
-            with pytest.raises(PermissionDeniedError):
-                policy.admit(call, who, evidence)
-        assert evidence.rule == ("" if expected is None else expected[1])
+            with pytest.raises(PermissionDeniedError) as caught:
+                policy.admit(call, who)
+            rule = caught.value.rule
+        assert rule == ("" if expected is None else expected[1])

@@ -5,7 +5,6 @@ from typing import Any
 
 from authz.call.call import Call
 from authz.call.principal import Principal
-from authz.decisions.decision import Evidence
 from authz.policy import Policy
 from authz.policy.explain.replay import Change, Replay
 
@@ -119,9 +118,8 @@ def test_it_decides_as_the_policy_does() -> None:
     document = {**OLD, "allow_rules": [{**GOLD, "source": {"clients": ["c1"]}}, {"name": "any"}]}
     policy = Policy.from_document(document)
     for client, conditional in (("c1", 1), ("c2", 0)):
-        evidence, who = Evidence(), Principal(org_id="org_a", client_id=client, subject=client)
-        policy.admit(Call(method="/gold", metadata=()), who, evidence)
-        assert evidence.rule == "any"
+        who = Principal(org_id="org_a", client_id=client, subject=client)
+        assert policy.admit(Call(method="/gold", metadata=()), who) == "any"
 
         replay = Replay(policy, Policy.from_document({**document, "deny_rules": [{"name": "all"}]}))
         replay.feed([line("/gold", client=client, rule="any")])

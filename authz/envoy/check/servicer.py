@@ -1,15 +1,13 @@
 """Envoy's ``Check``, whatever serves it: bytes in, bytes out."""
 
-from time import perf_counter
-
 from authz.call.refusal import Challenge, refusal_of
-from authz.decisions.decision import Evidence
 from authz.envoy.check.answer import allowed, denied
 from authz.envoy.check.forms import Form
 from authz.envoy.check.isolation import RequestIsolation
 from authz.envoy.check.question import UNREADABLE, check_path, read
 from authz.errors import InternalError, OverloadedError
 from authz.judge.authorizer import Authorizer
+from authz.judge.hearing import Hearing
 from authz.runtime.flow import Flow, Wait, arun
 from authz.runtime.shares import Shares
 
@@ -21,20 +19,20 @@ MAX_PENDING = 1024
 
 
 class AuthorizationServicer:
-    """Answer Envoy's ``Check``; the messages are ours, the wire is the same.
+    """Answer Envoy's ``Check``, in messages of our own that are the same on the wire.
 
     Args:
         authorizer: the judge.
         remove_authorization: whether Envoy keeps the token from the upstream.
-        jwt_authn_payload: the ``payload_in_metadata`` of Envoy's filter jwt_authn, whose word is then taken for
-            the signature of a token that the request no longer carries. Every rule about claims still applies.
-            Whoever else reaches the server could write anything there, though all that it gets is a verdict:
-            only Envoy may reach it. Empty to believe nothing of the kind.
+        jwt_authn_payload: the ``payload_in_metadata`` of Envoy's filter jwt_authn, which is then believed to have
+            checked the signature of a token that the request no longer carries. Every rule about claims still applies.
+            Only Envoy may reach the server then, since any other client could write what it likes there, though all
+            that it gets is a verdict. Empty to believe no payload.
         isolation: checks what requests name, where Envoy shows them; ``authorizer.replace_policy`` replaces it.
-        max_pending: how many checks may wait at a time, for keys, for the issuer's word or for the directory's. Half
-            of them at the most are of one organization, or of callers whose token has not been verified yet, so that
-            none keeps out another. One more is answered UNAVAILABLE at once: Envoy's patience is short, and what
-            waits costs memory.
+        max_pending: how many checks may wait at a time, for the issuer's keys, the issuer's answer or the directory's.
+            At most half of them are of one organization, or of callers whose token has not been verified yet, so that
+            no organization keeps out another. One more is answered UNAVAILABLE at once: Envoy waits briefly, and each
+            check that waits costs memory.
 
     """
 
@@ -51,7 +49,7 @@ class AuthorizationServicer:
         self._remove_authorization = remove_authorization
         self._jwt_authn_payload = jwt_authn_payload
         if isolation is not None:
-            authorizer.isolation = isolation
+            authorizer.in_force.replace(authorizer.policy, isolation)
         self._waiting = Shares(max_pending)
 
     @property
@@ -71,14 +69,14 @@ class AuthorizationServicer:
             finally:
                 self.end(wait)
         except (Exception, GeneratorExit) as error:  # noqa: BLE001 - see _check_flow
-            # Our log is out of order, or a rule has raised GeneratorExit: whoever closes a flow does not see it again.
+            # Logging failed, or a rule raised GeneratorExit, which the closed generator hides.
             return self.unforeseen(error)
 
     def begin(self, body: bytes) -> bytes | tuple[Flow[bytes], Wait]:
         """Return a serialized ``CheckResponse`` for a serialized ``CheckRequest``, whatever is in it.
 
-        Mostly that takes no waiting. Else it returns the flow that will return the response, and what that has yielded
-        already; the engine that has driven it to its end calls :meth:`end` with that.
+        Most checks need not wait. For one that does, return the flow that will return the response, and the wait that
+        the flow has yielded; the engine drives the flow to its end, and then calls :meth:`end` with that wait.
         """
         flow = self._check_flow(body)
         try:
@@ -92,17 +90,16 @@ class AuthorizationServicer:
         raise RuntimeError("a flow must not go on after it has been told to end")
 
     def end(self, wait: Wait) -> None:
-        """Say that a check is over which had to wait, for ``wait`` first."""
+        """Give back the place of a check that had to wait, for ``wait`` first, and is over."""
         self._waiting.give_back(wait.whose)
 
     def _check_flow(self, body: bytes) -> Flow[bytes]:
-        began = perf_counter()
-        call, form = UNREADABLE, Form.HTTP
-        evidence, refusal = Evidence(), None
+        hearing, form = Hearing(self.authorizer, UNREADABLE, "envoy"), Form.HTTP
+        evidence = hearing.evidence
         try:
-            call, form, http = read(body, jwt_authn_payload=self._jwt_authn_payload)
-            principal = yield from self.authorizer.authorize(call, evidence)
-            check_path(call.method, grpc=form is Form.GRPC)
+            hearing.call, form, http = read(body, jwt_authn_payload=self._jwt_authn_payload)
+            principal = yield from self.authorizer.authorize(hearing.call, evidence)
+            check_path(hearing.call.method, grpc=form is Form.GRPC)
             if evidence.isolation is not None:
                 evidence.isolation.check_request(http, principal)
             answer = allowed(
@@ -114,14 +111,13 @@ class AuthorizationServicer:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
-            refusal = self.authorizer.refusal(call, error)
-            answer = denied(refusal, form)
-        self.authorizer.decided(call, evidence, refusal, perf_counter() - began, door="envoy")
+            return denied(hearing.refused(error), form)
+        hearing.allowed(hearing.seconds)
         return answer
 
     def unforeseen(self, error: BaseException) -> bytes:
-        """Return the answer to a request of which nothing is known but that ``error`` came up."""
+        """Return the answer to a request that failed with ``error`` before or after its check."""
         try:
-            return denied(self.authorizer.refusal(UNREADABLE, error), Form.GRPC)
-        except BaseException:  # noqa: BLE001 - not even the log works
+            return denied(self.authorizer.telling.refusal(UNREADABLE, error), Form.GRPC)
+        except BaseException:  # noqa: BLE001 - logging fails, too
             return _LAST_WORD

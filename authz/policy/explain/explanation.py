@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 from authz.call.call import Call
 from authz.call.principal import Principal
-from authz.decisions.decision import Evidence
 from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.organizations.organization import Organization
 from authz.policy.index import Index
@@ -125,16 +124,12 @@ def decide(policy: Policy, call: Call, principal: Principal, organization: Organ
     """Return what ``policy`` decides about ``call``, public methods included; the arguments are :func:`explain`'s."""
     if call.method in policy.public:
         return Ruling("public")
-    evidence = Evidence()
     try:
-        policy.admit(call, principal, evidence, organization)
+        return Ruling("allowed", policy.admit(call, principal, organization))
     except PeerUnknownError:
         return Ruling("undecided")
     except PermissionDeniedError as error:
-        return Ruling(
-            "suspended" if error.reason == "organization_suspended" else "denied", evidence.rule, error.reason
-        )
-    return Ruling("allowed", evidence.rule)
+        return Ruling("suspended" if error.reason == "organization_suspended" else "denied", error.rule, error.reason)
 
 
 def explain(policy: Policy, call: Call, principal: Principal, organization: Organization | None = None) -> Explanation:

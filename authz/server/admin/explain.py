@@ -1,6 +1,7 @@
-"""The verdict on a call that nobody makes, step by step as the judge takes them, and why."""
+"""The verdict on a call that is only described, step by step as the judge takes them, and why."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 from authz.call.call import Call
@@ -8,7 +9,8 @@ from authz.call.principal import Principal
 from authz.call.reasons import meaning
 from authz.errors import AuthzError, ClaimError, Code, PeerUnknownError
 from authz.issuer.explanation import explain as explain_token
-from authz.judge.authorizer import Authorizer
+from authz.issuer.verifier import check_certificate
+from authz.judge.authorizer import STEPS, Authorizer, Step
 from authz.organizations.quota import Quota
 from authz.policy import Organization, Policy
 from authz.policy.explain.explanation import as_data
@@ -19,6 +21,9 @@ from authz.server.admin.backend import Json, Question
 
 Outcome = Literal["passed", "failed", "unknown"]
 
+# What the page calls a step whose own name would not do.
+_NAMES: Mapping[Step, str] = {"public": "Public method", "caller": "Token"}
+
 _MAX_RULES = 200
 _MAX_GROUPS = 8
 
@@ -28,61 +33,68 @@ async def explain(authorizer: Authorizer, question: Question) -> Json:
 
     A token is verified as for a call, keys fetched if need be. The issuer is not asked whether it was withdrawn.
     """
-    return await _Hearing(authorizer, question).report()
+    return await _Explaining(authorizer, question).report()
 
 
-class _Hearing:
-    """One question, and the steps so far."""
+class _Explaining:
+    """One question, and the steps so far: each returns a verdict, or ``None`` to go on to the next one."""
 
     def __init__(self, authorizer: Authorizer, question: Question) -> None:
         self._authorizer, self._question = authorizer, question
-        self._policy = authorizer.policy
+        # All steps go by what is in force at one moment.
+        self._rules = authorizer.in_force.now
         self._name = ""
         self._steps: list[dict[str, str]] = []
         self._more: Json = {"caller": None}
 
     async def report(self) -> Json:
-        if self._authorizer.is_public(self._question.method):
-            self._name = "Public method"
-            self._took("passed", "Anybody may call it, and no token is looked at.")
-            return self._verdict("allowed")
+        explained: Mapping[Step, Callable[[], Awaitable[Json | None]]] = {
+            "public": self._public,
+            "caller": self._caller,
+            "standing": self._standing,
+            "route": self._route,
+            "organization": self._organization,
+            "policy": self._policy,
+            "quota": self._quota,
+            "issuer": self._issuer,
+        }
         try:
-            return await self._heard()
+            for step in STEPS:
+                self._name = _NAMES.get(step, step.capitalize())
+                verdict = await explained[step]()
+                if verdict is not None:
+                    return verdict
         except AuthzError as error:
             return self._refused(error)
-
-    async def _heard(self) -> Json:
-        principal = await self._caller()
-        self._more["caller"] = _identity(principal)
-        self._check_standing(principal)
-        organization = await self._organization(principal.org_id)
-        if organization is None:
-            return self._verdict("undecided")
-        if not await self._passes(principal, organization):
-            return self._verdict(self._more["policy"]["verdict"], self._more["policy"]["reason"])
-        self._check_quota(principal)
-        if self._authorizer.asks_issuer(self._question.method):
-            self._name = "Issuer"
-            self._took("unknown", "A call would ask whether the token was withdrawn. It was not asked now.")
         return self._verdict("allowed")
 
-    async def _caller(self) -> Principal:
-        self._name, asked = "Token", self._question
+    async def _public(self) -> Json | None:
+        if self._question.method not in self._rules.public:
+            return None
+        self._took("passed", "It needs no token, and none is looked at.")
+        return self._verdict("allowed")
+
+    async def _caller(self) -> None:
+        asked = self._question
         if asked.token:
             principal = await arun(self._authorizer.verifier.verify_flow(asked.token))
+            if principal.certificate:
+                check_certificate(principal, None)
             self._took("passed", "Signature, issuer, audience and times are good.")
-            return principal
-        self._took("unknown", "None was given: this is what a good token of this caller would get.")
-        return Principal(
-            org_id=asked.organization,
-            client_id=asked.client,
-            subject=asked.client,
-            scopes=frozenset(asked.scopes),
-            issuer=self._issuer_of(asked.organization),
-        )
+        else:
+            self._took("unknown", "None was given: this is the verdict on a good token of this caller.")
+            principal = Principal(
+                org_id=asked.organization,
+                client_id=asked.client,
+                subject=asked.client,
+                scopes=frozenset(asked.scopes),
+                issuer=self._issuer_of(asked.organization),
+            )
+        self._principal = principal
+        self._more["caller"] = _identity(principal)
 
     def _issuer_of(self, org_id: str) -> str:
-        """Return whose token names an organization; empty where several issuers may."""
+        """Return the issuer whose tokens name an organization; empty where several may."""
         verifier = self._authorizer.verifier
         if verifier.ownership is None:
             issuers = list(verifier.health())
@@ -92,34 +104,36 @@ class _Hearing:
             raise ClaimError("org_id", "the organization belongs to no issuer, so no token may name it")
         return owner
 
-    def _check_standing(self, principal: Principal) -> None:
-        self._name = "Standing"
-        self._authorizer.check_standing(principal)
+    async def _standing(self) -> None:
+        self._authorizer.standing.check(self._principal)
         self._took("passed", "The operator has revoked or suspended nothing of the caller's.")
 
-    async def _organization(self, org_id: str) -> Organization | None:
-        """Return what is known of the caller's organization; ``None`` if a stranger would have to be asked about."""
-        self._name, directory = "Organization", self._authorizer.directory_of(org_id)
-        # Any number of them can be made up, and each would make the directory forget a real one.
+    async def _route(self) -> None:
+        """Pass: only Envoy knows the route of a call, and what that asks for."""
+
+    async def _organization(self) -> Json | None:
+        org_id, organizations = self._principal.org_id, self._authorizer.organizations
+        directory = organizations.directory_of(org_id)
+        # A caller of the page can make up any number of ids, and each would push a real one out of the memory.
         if not self._question.token and directory is not None and not directory.remembers(org_id):
             self._took("unknown", "The directory remembers nothing of it, and is asked only if a token is given.")
-            return None
-        organization = await arun(self._authorizer.organization(org_id, self._policy))
-        if self._authorizer.checks_organizations:
-            known = ", ".join(f"{what} {text}" for what, text in known_of(organization).items())
+            return self._verdict("undecided")
+        self._known = await arun(organizations.find(org_id, self._rules.policy))
+        if organizations.are_checked:
+            known = ", ".join(f"{what} {text}" for what, text in known_of(self._known).items())
             self._took("passed", f"Known: {known}." if known else "It passes, and nothing more is known of it.")
-        return organization
+        return None
 
-    async def _passes(self, principal: Principal, organization: Organization) -> bool:
-        self._name, policy = "Policy", self._policy
+    async def _policy(self) -> Json | None:
+        policy = self._rules.policy
         if policy is None:
-            self._took("passed", "There is none: whoever has a good token may call everything.")
-            return True
+            self._took("passed", "There is none: every caller with a good token may call everything.")
+            return None
         # A rule may ask for this header too.
         metadata = (("authorization", f"Bearer {self._question.token}"),) if self._question.token else ()
         call = Call(method=self._question.method, metadata=metadata)
         # Ten thousand rules take half a second, in which no call would be decided.
-        told = await asyncio.to_thread(_explained, policy, call, principal, organization)
+        told = await asyncio.to_thread(_explained, policy, call, self._principal, self._known)
         verdict, words = told["verdict"], told["decisive"]
         self._more["policy"] = {
             **told,
@@ -129,24 +143,27 @@ class _Hearing:
         }
         outcomes: dict[str, Outcome] = {"allowed": "passed", "undecided": "unknown"}
         self._took(outcomes.get(verdict, "failed"), f"{words[:1].upper()}{words[1:]}.")
-        is_allowed: bool = verdict == "allowed"
-        return is_allowed
+        return None if verdict == "allowed" else self._verdict(self._more["policy"]["verdict"], told["reason"])
 
-    def _check_quota(self, principal: Principal) -> None:
-        self._name = "Quota"
-        quota = None if self._policy is None else self._policy.organization(principal.org_id).quota
+    async def _quota(self) -> None:
+        quota = self._rules.quota_of(self._principal)
         if quota is not None:
-            self._authorizer.check_quota(principal, self._policy)
+            self._authorizer.quotas.check(self._principal.org_id, quota)
             self._took("passed", f"The plan is {_plan(quota)}. There is room for this call now.")
+
+    async def _issuer(self) -> None:
+        authorizer = self._authorizer
+        if authorizer.introspectors and authorizer.assurances.of(self._question.method, self._rules.policy) is not None:
+            self._took("unknown", "A call would ask whether the token was withdrawn. It was not asked now.")
 
     def _refused(self, error: AuthzError) -> Json:
         if self._name == "Token" and self._question.token:
             why = explain_token(error, self._question.token, self._authorizer.verifier)
             self._more["explanation"] = None if why is None else why.as_data()
         if isinstance(error, PeerUnknownError):
-            self._took("unknown", "The token is bound to a client certificate, which nobody can show here.")
+            self._took("unknown", "The token is bound to a client certificate, which cannot be shown here.")
             return self._verdict("undecided")
-        # Its name only: the explanation has the value.
+        # Only the name of the claim: the explanation has its value.
         claim = f" The claim is {error.claim!a}." if isinstance(error, ClaimError) else ""
         is_open = error.code is Code.UNAVAILABLE
         self._took("unknown" if is_open else "failed", meaning(error.reason) + claim)
@@ -187,7 +204,7 @@ def _plan(quota: Quota) -> str:
 
 
 def _identity(principal: Principal) -> dict[str, Any]:
-    """Return who calls: names and times, no other claim."""
+    """Return the names and times of the caller, and no other claim."""
     return {
         "organization": principal.org_id,
         "client": principal.client_id,

@@ -74,8 +74,8 @@ class OwnProcess:
                 {**each, "known": self._known(each["id"])}
                 for each in in_slices(activity.organizations(MAX_ORGANIZATIONS_TOLD))
             ],
-            "suspended": self._suspended.first(authorizer.suspended_organizations),
-            "revoked": self._revoked.first(authorizer.revoked_clients),
+            "suspended": self._suspended.first(authorizer.standing.suspended_organizations),
+            "revoked": self._revoked.first(authorizer.standing.revoked_clients),
             "workers": [
                 {
                     "number": self._worker,
@@ -101,7 +101,7 @@ class OwnProcess:
 
     def _known(self, org_id: str) -> dict[str, str]:
         """Return what is known of an organization, without asking the directory."""
-        policy, directory = self._authorizer.policy, self._authorizer.directory_of(org_id)
+        policy, directory = self._authorizer.policy, self._authorizer.organizations.directory_of(org_id)
         listed = STRANGER if policy is None else policy.organization(org_id)
         known = None if directory is None else directory.recall(org_id)
         return known_of(listed if known is None else listed.over(known), listed.quota)

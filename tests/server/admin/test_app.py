@@ -566,7 +566,7 @@ def test_without_the_secret_nothing_is_done(page: Page, authorizer: Authorizer, 
     headers = {"authorization": shown} if shown.isascii() else {}
     answer = page.post("/api/orders", body, **headers)
 
-    assert (answer.status_code, authorizer.suspended_organizations) == (401, frozenset())
+    assert (answer.status_code, authorizer.standing.suspended_organizations) == (401, frozenset())
 
 
 def test_who_shows_no_secret_has_not_guessed(page: Page) -> None:
@@ -583,13 +583,13 @@ def test_without_a_configured_secret_nobody_can_act(authorizer: Authorizer, acti
 
     assert (answer.status_code, page.get("/api/about").json()["can_act"]) == (403, False)
     assert "AUTHZ_ADMIN_SECRET" in answer.json()["error"]
-    assert authorizer.suspended_organizations == frozenset()
+    assert authorizer.standing.suspended_organizations == frozenset()
 
 
 def test_guesses_are_answered_slowly_and_the_secret_is_always_heard(page: Page, authorizer: Authorizer) -> None:
     guesses = [page.order("suspend", ORG, f"guess-{number}").status_code for number in range(FAILURES + 3)]
     refused = page.order("suspend", ORG, "another guess")
-    before = authorizer.suspended_organizations
+    before = authorizer.standing.suspended_organizations
     heard = [page.order("suspend", ORG).status_code for _ in range(3)]
 
     assert guesses == [401] * FAILURES + [429] * 3
@@ -634,7 +634,7 @@ def _showing(secret: str) -> Any:
 def test_order_that_makes_no_sense_is_refused(page: Page, authorizer: Authorizer, body: object) -> None:
     answer = page.post("/api/orders", body, authorization=f"Bearer {SECRET}")
 
-    assert (answer.status_code, authorizer.suspended_organizations) == (400, frozenset())
+    assert (answer.status_code, authorizer.standing.suspended_organizations) == (400, frozenset())
 
 
 def test_orders_in_force_are_those_not_taken_back() -> None:
