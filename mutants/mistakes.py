@@ -1068,7 +1068,7 @@ MISTAKES = (
     ),
     Mistake(
         "a class with a lock is not registered for a fork",
-        "authz/judge/suspension.py",
+        "authz/runtime/shares.py",
         "fork.register(self)",
         "pass",
         "tests/runtime/test_fork.py -k owner",

@@ -11,6 +11,7 @@ from authz.cli import logs
 from authz.cli.app import ALLOWED, MISUSED, app, say
 from authz.errors import ConfigError
 from authz.judge.configured import policy_in_force
+from authz.runtime.background import allow_background
 from authz.server.operations import banner
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
@@ -53,6 +54,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
 
 def _serve(settings: Settings, worker: Worker | None) -> None:
     always = {} if worker is None else {"worker": worker.number}
+    allow_background()
     write_the_rest = logs.configure(settings.log_level, settings.log_format, **always)
     try:
         if worker is None and settings.workers > 1:

@@ -1,6 +1,5 @@
 """What the operator has withdrawn in this process: tokens, applications, organizations, keys."""
 
-import threading
 from collections.abc import Callable, MutableMapping
 
 from cachetools import TLRUCache
@@ -36,8 +35,7 @@ class Revocations:
         self._has_tokens = False
         until: Callable[[str, object, float], float] = lambda _token_id, _issuers, now: now + TOKEN_SECONDS  # noqa: E731
         self._tokens: TLRUCache[str, _Issuers] = TLRUCache(MAX_TOKENS, ttu=until, timer=clock.monotonic)
-        self.after_fork()
-        fork.register(self)
+        self._lock = fork.Lock()
 
     def revoke(
         self,
@@ -127,10 +125,6 @@ class Revocations:
             with self._lock:
                 return _is_meant(self._tokens.get(principal.token_id), issuer)
         return False
-
-    def after_fork(self) -> None:
-        """Replace the lock, which a thread of the parent may hold."""
-        self._lock = threading.Lock()
 
     def _named(
         self, token_id: str | None, client_id: str | None, org_id: str | None, key_id: str | None, issuer: str | None

@@ -1,7 +1,5 @@
 """The organizations that the operator has suspended in this process, beside those that the policy suspends."""
 
-import threading
-
 from authz.call.principal import Principal
 from authz.errors import ConfigError, suspended
 from authz.runtime import fork
@@ -13,8 +11,7 @@ class Suspensions:
     def __init__(self) -> None:
         self.organizations: frozenset[str] = frozenset()
         """Who is suspended, by id."""
-        self.after_fork()
-        fork.register(self)
+        self._lock = fork.Lock()
 
     def suspend(self, org_id: str) -> None:
         """Refuse every call of an organization, from the next one on.
@@ -51,10 +48,6 @@ class Suspensions:
     def concerns(self, principal: Principal) -> bool:
         """Say whether the organization of ``principal`` is suspended."""
         return principal.org_id in self.organizations
-
-    def after_fork(self) -> None:
-        """Replace the lock, which a thread of the parent may hold."""
-        self._lock = threading.Lock()
 
 
 def _named(org_id: str, what: str) -> frozenset[str]:

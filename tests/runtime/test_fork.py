@@ -172,8 +172,9 @@ with PolicyReloader(authorizer, path):
 def test_a_child_of_work_in_the_background_takes_turns_as_before():
     program = """
 import gc
-from authz.runtime.background import background
+from authz.runtime.background import allow_background, background
 
+allow_background()
 state = lambda: (sys.getswitchinterval(), gc.isenabled())
 before = state()
 with background():
@@ -256,6 +257,7 @@ OWNED = {
     *("ThreadPoolExecutor", "ProcessPoolExecutor", "Future", "Queue", "SimpleQueue", "new_event_loop"),
     *("os.open", "os.fdopen", "open", "socket", "socketpair", "Popen", "TemporaryDirectory"),
 }
+REGISTERING = ({"fork.register"}, {"register"})
 # Classes of others that own the like.
 OWNING = {"Handler", "QueueHandler", "QueueListener", "StreamHandler", "Server", "Thread"}
 
@@ -306,7 +308,8 @@ NEVER_SHARED = {
 def called(*nodes):
     """Return what is called: ``Lock`` and ``threading.Lock`` for ``threading.Lock()``."""
     calls = (node for outer in nodes for node in ast.walk(outer) if isinstance(node, ast.Call))
-    written = [ast.unparse(call.func) for call in calls]
+    # A lock of ours starts afresh by itself.
+    written = [name for name in (ast.unparse(call.func) for call in calls) if name != "fork.Lock"]
     return {*written, *(name.rpartition(".")[2] for name in written if name.rpartition(".")[2] != "open")}
 
 
@@ -322,7 +325,7 @@ def owners():
         for node in classes:
             bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
             if called(node) & making or bases & OWNING:
-                yield f"{module}.{node.name}", "fork.register" in called(node)
+                yield f"{module}.{node.name}", bool(called(node) & REGISTERING[module == "authz.runtime.fork"])
         if called(*(node for node in body if node not in functions and node not in classes)) & OWNED:
             yield module, False
 
