@@ -1,14 +1,16 @@
 """Files that change while a program runs: edited, replaced by another, or by way of a link that points elsewhere."""
 
+import contextlib
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from authz.errors import ConfigError
 from authz.runtime import fork, telemetry
+from authz.runtime.configuration import extra
 from authz.runtime.threads import restarting
 
 # A file is read when nothing has happened to it, or beside it, for so long; some programs write in pieces.
@@ -87,14 +89,9 @@ class Watch:
     """
 
     def __init__(self, files: Sequence[Files], changed: Callable[[Files], object]) -> None:
-        try:
-            from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - the extra's
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] != "watchfiles":
-                raise
-            raise ConfigError("reload: it needs the extra 'policy': pip install 'grpc-org-authz[policy]'") from None
-        # What watchfiles.watch() wraps; that does not say when it has begun, so changes before would be missed.
-        self._notifier = RustNotify
+        with extra("policy", "reload: it needs the extra 'policy'", package="watchfiles"):
+            from watchfiles import watch  # noqa: PLC0415 - the extra's
+        self._events = partial(watch, watch_filter=None, recursive=False, debug=False, force_polling=False)
         self._files, self._changed = files, changed
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -132,18 +129,27 @@ class Watch:
                 self._stop.wait(_LOOK_MS / 1000)
 
     def _look_when_told(self) -> None:
-        """Look whenever something happens near a file, until that is elsewhere."""
+        """Look whenever something happens near a file, until the files are in other folders."""
         self._look()
         folders = self._folders()
-        # debug, force_polling, poll_delay_ms, recursive, ignore_permission_denied
-        options = False, False, 0, False, True
-        with self._notifier(sorted(path for path, _ in folders), *options) as notifier:
-            while not self._stop.is_set():
+        events = self._events(
+            *sorted(path for path, _ in folders),
+            debounce=_MOST_MS,
+            step=_STILL_MS,
+            rust_timeout=_LOOK_MS,
+            # A change that comes before the first event is waited for announces itself in no other way.
+            yield_on_timeout=True,
+            stop_event=self._stop,
+            raise_interrupt=False,
+            ignore_permission_denied=True,
+        )
+        with contextlib.closing(events):
+            for _ in events:
                 self._look()
+                while any(files.are_fresh() for files in self._files) and not self._stop.wait(_STILL_MS / 1000):
+                    self._look()
                 if self._folders() != folders:
                     return
-                is_soon = any(files.are_fresh() for files in self._files)
-                notifier.watch(_MOST_MS, _STILL_MS, _STILL_MS if is_soon else _LOOK_MS, self._stop)
 
     def _look(self) -> None:
         for files in self._files:
