@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 import cyclopts
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from authz.errors import ConfigError, UnauthenticatedError, UnavailableError
 from authz.runtime.text.printable import printable
 from authz.settings.environment import config_error
+from authz.settings.secret import read_secret
 
 ALLOWED, DENIED, MISUSED, UNDECIDED = 0, 1, 2, 3
 
@@ -91,3 +93,27 @@ def standard_input() -> str:
     """Return all of standard input."""
     # Bytes, for the locale must not decide what is read; whatever is no text is no token either.
     return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def secret_in(file: str | Path, setting: str) -> str:
+    """Return the token or the secret in a file, or in standard input where the name is ``-``.
+
+    Raises:
+        ConfigError: the file cannot be read; the message names it, and the setting.
+
+    """
+    return standard_input().strip() if str(file) == "-" else read_secret(file, setting)
+
+
+def header_of(text: str) -> tuple[str, str]:
+    """Return the name, in lower case, and the value of a header that an option gives as ``NAME:VALUE``.
+
+    Raises:
+        ConfigError: it is something else.
+
+    """
+    name, colon, value = text.partition(":")
+    name = name.strip().lower()
+    if not name.isascii() or not name.isprintable() or not name or not colon:
+        raise ConfigError("header: must be NAME:VALUE, such as --header x-tier:gold")
+    return name, value.strip()

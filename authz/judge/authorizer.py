@@ -39,7 +39,7 @@ from authz.organizations.quota import Quota, Quotas
 from authz.policy import Organization, Policy
 from authz.runtime import telemetry
 from authz.runtime.flow import Flow, resumed
-from authz.token.bearer import credentials_of, token_of
+from authz.token.bearer import bearer_token, credentials_of
 from authz.token.claims import is_expired
 
 _UNCHANGED = object()
@@ -176,7 +176,7 @@ class Authorizer:
             return ANONYMOUS
         token, principal = "", self._principal_of_proxy(call, policy, evidence)
         if principal is None:
-            token = token_of(credentials_of(call))
+            token = bearer_token(call)
             principal = yield from self.verifier.verify_flow(token, call.peer, evidence)
         self.check_standing(principal)
         if call.requirements is not None:
@@ -197,7 +197,7 @@ class Authorizer:
     def _check_caller(self, call: Call, policy: Policy | None) -> Flow[None]:
         """Check once more, mostly from memory, that it is still known who makes ``call``."""
         if self._principal_of_proxy(call, policy, Evidence()) is None:
-            yield from self.verifier.verify_flow(token_of(credentials_of(call)), call.peer)
+            yield from self.verifier.verify_flow(bearer_token(call), call.peer)
 
     def confirm(self, call: Call, principal: Principal, evidence: Evidence) -> None:
         """Check, before an admitted call begins, what may have changed since the verdict: its request came later.
