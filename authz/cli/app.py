@@ -96,22 +96,12 @@ def standard_input() -> str:
 
 
 def secret_in(file: str | Path, setting: str) -> str:
-    """Return the token or the secret in a file, or in standard input where the name is ``-``.
-
-    Raises:
-        ConfigError: the file cannot be read; the message names it, and the setting.
-
-    """
+    """Return the token or the secret in a file, or in standard input where the name is ``-``."""
     return standard_input().strip() if str(file) == "-" else read_secret(file, setting)
 
 
 def header_of(text: str) -> tuple[str, str]:
-    """Return the name, in lower case, and the value of a header that an option gives as ``NAME:VALUE``.
-
-    Raises:
-        ConfigError: it is something else.
-
-    """
+    """Return the name, in lower case, and the value of a header that an option gives as ``NAME:VALUE``."""
     name, colon, value = text.partition(":")
     name = name.strip().lower()
     if not name.isascii() or not name.isprintable() or not name or not colon:

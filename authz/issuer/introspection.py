@@ -290,7 +290,7 @@ class Introspector:
                 self._asking.forget(asked.question)
             else:
                 # Numbered when it is asked: a call that began to wait before that has the issuer's word of now.
-                self._asking.number(asked.question)
+                self._asking.begin(asked.question)
                 self.counters.requests += 1
             return asked
 

@@ -198,7 +198,7 @@ class RemoteKeySet:
             is_due = self._clock.has_reached(self._refresh_at)
             if not is_due or self._asking.questions or not self._asking.may_ask:
                 return
-            fetch = self._asking.begin(None)
+            fetch = self._asking.begin(Question(None))
         self._launch(fetch)
 
     def _join_or_begin(self, kid: str | None = None) -> "tuple[_Fetch, bool]":
@@ -213,7 +213,7 @@ class RemoteKeySet:
             if len(self._forced) == _FORCED_FETCHES and now - self._forced[0] < _FORCED_WINDOW:
                 raise self._undecided(kid, self._forced[0] + _FORCED_WINDOW - now)
             self._forced.append(now)
-        return self._asking.begin(None), True
+        return self._asking.begin(Question(None)), True
 
     def _undecided(self, kid: str | None, retry_after: float) -> AuthzError:
         if self._asking.backoff.is_failing:

@@ -240,7 +240,7 @@ class ClientCredentials:
                 if text is not None:
                     return text, _NOTHING
                 raise self._unavailable()
-            fetch = self._asking.begin(None)
+            fetch = self._asking.begin(Question(None))
         self._launch(fetch)
         return text, fetch
 

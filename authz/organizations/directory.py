@@ -168,7 +168,7 @@ class Directory:
         is_full = len(self._asking.questions) >= _MAX_QUESTIONS
         if is_full or not self._asking.may_ask or org_id in self._unusable:
             return None, False
-        return self._asking.begin(org_id), True
+        return self._asking.begin(Question(org_id)), True
 
     def _launch(self, question: _Question) -> None:
         try:

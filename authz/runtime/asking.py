@@ -57,13 +57,13 @@ class Question(Generic[S, A]):
     failure: NoAnswerError | None = None
     """Why it has no answer."""
     answer: "Future[A | None]" = field(default_factory=Future)
-    """For the owner to set; ``None`` if there is no answer."""
+    """Set by the owner; ``None`` if there is no answer."""
 
 
 class Asking(Generic[S, A]):
     """The questions to one server.
 
-    Takes no lock itself: the owner holds ``lock`` around all of it but :meth:`expect`, and around what it keeps.
+    It takes no lock itself: the owner holds ``lock`` around every use but :meth:`expect`, and around what it keeps.
 
     Args:
         what: what to call it in the log where reading an answer raises something unforeseen.
@@ -104,27 +104,20 @@ class Asking(Generic[S, A]):
         """Why the last question has no answer; empty if it has one, or is the first and still under way."""
         return "" if self.failure is None else str(self.failure)
 
-    def begin(self, subject: S) -> Question[S, A]:
-        """Return a new question about ``subject``, which the owner asks now."""
-        question = self.questions[subject] = Question(subject)
-        self.number(question)
-        return question
-
-    def number(self, question: Question[S, A]) -> None:
-        """Note that ``question`` is asked now."""
+    def begin(self, question: Question[S, A]) -> Question[S, A]:
+        """Share ``question``, which the owner asks now, and return it."""
         self.begun += 1
         question.number, question.asked_at = self.begun, self._clock.now()
+        self.questions[question.subject] = question
+        return question
 
     def expect(
         self, response: "Future[R]", read: Callable[[R], A], finish: Callable[[A | None, NoAnswerError | None], None]
     ) -> None:
-        """Have ``finish`` called once with what ``read`` makes of a response, or with why there is no answer.
+        """Have ``finish`` called once, with what ``read`` makes of a response or with why there is no answer.
 
-        Args:
-            response: what the server answers.
-            read: may raise :class:`NoAnswerError`, as may the response.
-            finish: called on the thread that brings the response, perhaps before this returns.
-
+        Both are called on the thread that brings the response, perhaps before this returns; ``read`` may raise
+        :class:`NoAnswerError`.
         """
         response.add_done_callback(lambda done: finish(*self._outcome(done, read)))
 

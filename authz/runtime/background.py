@@ -1,6 +1,6 @@
 """Long work beside threads that answer calls: made to delay them less, in programs of this project only.
 
-It changes how all of the process runs, which a library may not do to the program of somebody else.
+It changes settings of the whole process, which a library must leave to the program that uses it.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _TURN = 0.0005
 
 
 class _Background:
-    """What work in the background has changed for the whole process, and what that was before."""
+    """The settings of the process as they were before work in the background changed them."""
 
     def __init__(self) -> None:
         self._lock = fork.Lock()
@@ -32,7 +32,7 @@ class _Background:
             self._before = sys.getswitchinterval(), gc.isenabled()
             try:
                 sys.setswitchinterval(min(_TURN, self._before[0]))
-                # Ten thousand new objects look like many to collect, and a collection stops all threads.
+                # The collector would run for the many new objects, and stop all threads meanwhile.
                 gc.disable()
                 yield
             finally:

@@ -2,7 +2,7 @@
 
 A flow is a generator that yields what it must wait for, returns its result
 and raises an :class:`~authz.errors.AuthzError`.
-Most flows finish without yielding: then nobody waits for anything.
+Most flows finish without yielding, and so without waiting.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from authz.runtime.clock import Moment
 
 T = TypeVar("T")
 
-# What keeps the time where neither a thread nor a task waits.
+# Timeouts for flows driven by callbacks.
 _patience = Alarms("authz-patience")
 
 
 class Places(Protocol):
-    """Where a thread must find room before it may wait; a ``threading.Semaphore`` is one."""
+    """Places that threads take before they wait; a ``threading.Semaphore`` is one."""
 
     def acquire(self, *, blocking: bool) -> bool:
         """Take a place; say whether there is one."""
@@ -41,11 +41,11 @@ class Wait(NamedTuple):
     """What a flow yields: something to wait for.
 
     Args:
-        future: what to wait for; others may share it, so nobody cancels it.
-        seconds: the patience that it deserves.
-        threads: where anybody can bring flows to wait, how many threads may do so;
-            a task, which costs no thread, need not ask. One too many is an :class:`authz.errors.OverloadedError`.
-        whose: for whom it waits, where places are shared out among callers; ``None`` as long as that is not known.
+        future: what to wait for; other flows may share it, so it is never cancelled by one.
+        seconds: how long to wait.
+        threads: how many threads may wait, where any caller can make flows wait; a task, which costs no thread,
+            takes no place. One thread too many ends in :class:`authz.errors.OverloadedError`.
+        whose: the caller for which it waits, where callers share places; ``None`` as long as it is not known.
 
     """
 
@@ -60,7 +60,7 @@ Done = Callable[[T | None, BaseException | None], None]
 
 
 def pause(seconds: float) -> Flow[None]:
-    """Wait, in whichever colour drives the flow."""
+    """Wait, on whichever driver runs the flow."""
     try:
         yield Wait(Future(), seconds)
     except TimeoutError:
@@ -91,7 +91,7 @@ def run(flow: Flow[T], timeout: float | None = None, *, waiting: Wait | None = N
         flow: the flow, fresh, or one that has already yielded ``waiting``.
         timeout: seconds that each wait may last at the most, or ``None`` for what the flow asks; a wait that is
             cut short by it ends in a :class:`DeadlineError`.
-        waiting: what the flow yielded when somebody else took its first step.
+        waiting: what the flow yielded, if another driver took its first step.
 
     """
     try:
@@ -128,7 +128,7 @@ async def arun(flow: Flow[T], *, waiting: Wait | None = None) -> T:
 
     Args:
         flow: the flow, fresh, or one that has already yielded ``waiting``.
-        waiting: what the flow yielded when somebody else took its first step.
+        waiting: what the flow yielded, if another driver took its first step.
 
     """
     try:
@@ -159,8 +159,8 @@ def start(flow: Flow[T], done: Done[T], *, waiting: Wait | None = None) -> None:
     Args:
         flow: the flow, fresh, or one that has already yielded ``waiting``.
         done: called exactly once, perhaps before this returns, with the result, or with ``None`` and the error,
-            of whatever kind: the thread that goes on with a flow has other things to do than to end with it.
-        waiting: what the flow yielded when somebody else took its first step.
+            of any class: the thread that goes on with a flow must not end with it.
+        waiting: what the flow yielded, if another driver took its first step.
 
     """
     if waiting is None:
@@ -174,7 +174,7 @@ def _advance(flow: Flow[T], done: Done[T], step: Callable[[], Wait]) -> None:
         wait = step()
     except StopIteration as end:
         result, error = end.value, None
-    except BaseException as raised:  # noqa: BLE001 - see start: nobody else would be told, and a thread would end
+    except BaseException as raised:  # noqa: BLE001 - see start: it would reach no caller, and end a thread
         result, error = None, raised
     else:
         _go_on_after(wait, flow, done)

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 
 class Forkable(Protocol):
-    """An object that can start afresh."""
+    """An object that can start afresh in a child."""
 
     def after_fork(self) -> None:
         """Replace locks, and forget threads and futures, in a child just forked."""
@@ -32,10 +32,7 @@ def _reset_all() -> None:
 
 
 class Lock:
-    """A lock that is free in a forked child, whichever thread of the parent holds it at the fork.
-
-    For what is not locked with every call: entering it costs a few times what a ``threading.Lock`` does.
-    """
+    """A lock that is free in a forked child; slower than a ``threading.Lock``, so not for one that every call takes."""
 
     def __init__(self) -> None:
         self.after_fork()
@@ -49,7 +46,7 @@ class Lock:
         """Wait for the lock, and take it."""
         lock = self._lock
         lock.acquire()
-        # A fork inside the block replaces the other one, and the child leaves the block as well.
+        # After a fork inside the block the child leaves the block too, and must release the old lock.
         self._held = lock
 
     def __exit__(self, *_: object) -> None:

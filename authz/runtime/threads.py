@@ -1,4 +1,4 @@
-"""Threads that serve for as long as the process does, whatever what they call may raise."""
+"""Threads that go on for as long as the process does, even if what they call raises."""
 
 import threading
 import time
@@ -33,5 +33,5 @@ def _tell(error: BaseException) -> None:
         telemetry.event(
             telemetry.ERROR, "thread_died", thread=threading.current_thread().name, **telemetry.cause(error)
         )
-    except BaseException:  # noqa: BLE001 - no memory, or a handler that fails: the work matters more than the word
+    except BaseException:  # noqa: BLE001 - no memory, or a handler that fails: the work matters more than the log
         return

@@ -1,4 +1,4 @@
-"""Files that change while a program runs: edited, replaced by another, or by way of a link that points elsewhere."""
+"""Files that change while a program runs: edited, replaced, or reached through a link that now points elsewhere."""
 
 import contextlib
 import hashlib
@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from authz.runtime import fork, telemetry
 from authz.runtime.configuration import extra
 from authz.runtime.threads import restarting
 
-# A file is read when nothing has happened to it, or beside it, for so long; some programs write in pieces.
+# A file is read once it has been at rest for so long, for some programs write in pieces.
 _STILL_MS, _MOST_MS = 100, 400
-# Changes may come unannounced: on file systems of other machines, or while a link is followed. So look all the same.
+# How often to look without an event: network file systems send none, and neither does every change of a link.
 _LOOK_MS = 1000
 # As many links as Linux follows.
 _MOST_LINKS = 40
@@ -24,7 +25,7 @@ _Stamp = tuple[int, ...]
 
 
 class Files:
-    """Some files as they were when somebody looked last.
+    """Some files as they were at the last look.
 
     Args:
         paths: where they are; they need not exist.
@@ -36,12 +37,12 @@ class Files:
         self._now = now
         self._paths = tuple(os.fspath(path) for path in paths)
         self._stamps = self._stamps_now()
-        # File systems count in ticks: what is written in the tick of this look shows in no stamp.
+        # Time stamps count in ticks: what is written within the tick of this look changes none.
         self._is_sure = not self._is_fresh(self._stamps)
         self._digests = self._digests_now()
 
     def have_changed(self) -> bool:
-        """Look, and say whether what is in them is something else than at the last look that found them at rest."""
+        """Look, and say whether their contents differ from those at the last look that found them at rest."""
         stamps = self._stamps_now()
         if (stamps == self._stamps and self._is_sure) or self._is_fresh(stamps):
             return False
@@ -53,20 +54,20 @@ class Files:
         return digests != before
 
     def are_fresh(self) -> bool:
-        """Say whether somebody has written just now, and may go on to."""
+        """Say whether one was written just now, so that more may follow."""
         return self._is_fresh(self._stamps_now())
 
     def are_the_same(self) -> bool:
-        """Say whether nobody has touched them since the last look."""
+        """Say whether they are untouched since the last look."""
         return self._stamps_now() == self._stamps
 
     def folders(self) -> set[str]:
-        """Return the folders where a change shows: of each file, and of every link on the way there."""
+        """Return the folders in which a change shows: that of each file, and of every link on the way to it."""
         return {folder for path in self._paths for folder in _folders_of(path)}
 
     def _is_fresh(self, stamps: Iterable[_Stamp | None]) -> bool:
         now = self._now()
-        # Not in the future, where another machine's clock tells the time.
+        # A stamp in the future is by another machine's clock, and says nothing.
         return any(0 <= now - stamp[-1] < _STILL_MS * 1_000_000 for stamp in stamps if stamp is not None)
 
     def _stamps_now(self) -> list[_Stamp | None]:
@@ -91,7 +92,11 @@ class Watch:
     def __init__(self, files: Sequence[Files], changed: Callable[[Files], object]) -> None:
         with extra("policy", "reload: it needs the extra 'policy'", package="watchfiles"):
             from watchfiles import watch  # noqa: PLC0415 - the extra's
-        self._events = partial(watch, watch_filter=None, recursive=False, debug=False, force_polling=False)
+        timing: dict[str, Any] = {"debounce": _MOST_MS, "step": _STILL_MS, "rust_timeout": _LOOK_MS}
+        # No event tells of a change that comes before the first wait: so look after each timeout as well.
+        loop: dict[str, Any] = {"yield_on_timeout": True, "raise_interrupt": False, "ignore_permission_denied": True}
+        others: dict[str, Any] = {"watch_filter": None, "recursive": False, "debug": False, "force_polling": False}
+        self._events = partial(watch, **timing, **loop, **others)
         self._files, self._changed = files, changed
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -104,7 +109,7 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more; what has been called is over when this returns."""
+        """Stop watching; a call of ``changed`` that was under way has ended when this returns."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -121,8 +126,8 @@ class Watch:
             try:
                 self._look_when_told()
                 has_failed = False
-            except Exception as error:  # noqa: BLE001 - whatever it is, changes must count
-                # Too many watches for this machine, or a folder that has gone just now.
+            except Exception as error:  # noqa: BLE001 - changes must count, whichever error it is
+                # Such as too many watches for this machine, or a folder that has just been removed.
                 if not has_failed:
                     telemetry.unforeseen("watch", error)
                 has_failed = True
@@ -132,18 +137,7 @@ class Watch:
         """Look whenever something happens near a file, until the files are in other folders."""
         self._look()
         folders = self._folders()
-        events = self._events(
-            *sorted(path for path, _ in folders),
-            debounce=_MOST_MS,
-            step=_STILL_MS,
-            rust_timeout=_LOOK_MS,
-            # A change that comes before the first event is waited for announces itself in no other way.
-            yield_on_timeout=True,
-            stop_event=self._stop,
-            raise_interrupt=False,
-            ignore_permission_denied=True,
-        )
-        with contextlib.closing(events):
+        with contextlib.closing(self._events(*sorted(path for path, _ in folders), stop_event=self._stop)) as events:
             for _ in events:
                 self._look()
                 while any(files.are_fresh() for files in self._files) and not self._stop.wait(_STILL_MS / 1000):
@@ -157,7 +151,7 @@ class Watch:
                 self._changed(files)
 
     def _folders(self) -> set[tuple[str, int]]:
-        # By their numbers, too: one that was made anew under the same name is another.
+        # With their inode numbers: a folder that was made anew under the same name is another one.
         return {(folder, Path(folder).stat().st_ino) for files in self._files for folder in files.folders()}
 
 
@@ -178,7 +172,7 @@ def _digest(path: str) -> bytes | None:
 
 
 def _folders_of(path: str) -> Iterator[str]:
-    """Yield the folder of a file, and that of each link which leads there."""
+    """Yield the folder of a file, and that of each link on the way to it."""
     *folders, name = Path(path).absolute().parts
     place, rest, links = Path(), [*folders, name], 0
     while rest:

@@ -31,7 +31,7 @@ class Owner:
             under_way = self.asking.questions.get(subject)
             if under_way is not None or not self.asking.may_ask:
                 return under_way
-            question = self.asking.begin(subject)
+            question = self.asking.begin(Question(subject))
         response: Future[str] = Future()
         self.responses.append(response)
         self.asking.expect(response, str.upper, lambda answer, failure: self._finish(question, answer, failure))
