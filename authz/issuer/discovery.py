@@ -25,7 +25,7 @@ KEPT = 300.0
 
 _PATIENCE = 10.0
 _OK, _SERVER_ERROR = 200, 500
-# What an endpoint says of a request and not of itself.
+# Statuses that concern the request and not the endpoint.
 _OWN_WORDS = frozenset({400, 401, 429})
 _FAILED = 400
 _WORKOS_PATHS = {
@@ -33,7 +33,7 @@ _WORKOS_PATHS = {
     "introspection_endpoint": "/oauth2/introspection",
     "token_endpoint": "/oauth2/token",
 }
-# What an operator can give instead.
+# The setting by which an operator can give each endpoint instead.
 _SETTINGS = {"jwks_uri": "jwks_url", "introspection_endpoint": "introspection_url", "token_endpoint": "token_url"}
 _MAX_CONTAINERS = 1024
 _MOST_SHOWN = 200
@@ -78,7 +78,7 @@ class MetadataError(TransportError):
 
     Args:
         cause: in a word of :mod:`authz.runtime.network.causes`.
-        detail: what more is to be said.
+        detail: more about the cause.
         is_outage: whether it could not be had, rather than not be used.
 
     """
@@ -276,14 +276,14 @@ def _document(issuer: str, needed: EndpointName, transport: Transport) -> Flow[M
         MetadataError: nothing was found.
 
     """
-    # What is of no use at one place may be there at the other: some servers answer everything with a page of theirs.
+    # Go on after a document that is of no use: some servers answer every path with a page of theirs.
     failures: list[MetadataError] = []
     mistake = ""
     for url in _locations(check_issuer_url(issuer)):
         try:
             document = yield from _fetch(url, transport)
         except CancelledError:
-            # The other place would be asked after all has ended.
+            # Or the other place would be asked although the transport is closed.
             raise MetadataError("closed") from None
         except MetadataError as failure:
             failures.append(failure)
@@ -349,7 +349,7 @@ def _endpoint(url: object, name: str, hosts: Collection[str]) -> str:
         raise ConfigError(f"{name}: the issuer's metadata holds no URL there")
     check_url(url, name)
     host = str(urlsplit(url).hostname)
-    # Else anybody who can change the document can have us ask any host that we can reach.
+    # Otherwise anyone able to change the document could direct our requests to any host within reach.
     if host not in hosts:
         raise ConfigError(f"{name}: the issuer's metadata names the host {host!a}; allow it with allowed_hosts")
     return url

@@ -4,9 +4,9 @@ A signature says what was true when the token was issued; introspection says
 what is true now. It is asked only about tokens that have passed every local
 check, so garbage never makes a request.
 
-A limit is no outage: a question that cannot be asked now because there are
-too many, or because the issuer asks for a pause, is never answered with the
-signature's word, whatever an :class:`Assurance` says.
+A limit is no outage. If a question cannot be asked now because there are too
+many, or because the issuer asks for a pause, the signature alone is never
+believed, not even where an :class:`Assurance` says so for outages.
 """
 
 from collections.abc import Collection, Hashable
@@ -79,8 +79,8 @@ class Introspector:
     """Ask an issuer's introspection endpoint about tokens.
 
     Answers are remembered by a hash of the token: active ones for 30 s and not past ``exp``, inactive ones for 10 s.
-    One request per token at a time, 16 in all; others wait for their turn, which organizations take one after the
-    other, however many questions each of them has. After failures a pause of 1 s, doubling to 60 s.
+    One request per token at a time, 16 in all. Others wait for their turn; organizations take turns, however many
+    questions each of them has. After a failure there is a pause of 1 s, doubling to 60 s.
 
     Args:
         issuer: the AuthKit domain; the endpoint is ``{issuer}/oauth2/introspection``.
@@ -153,13 +153,13 @@ class Introspector:
 
         Args:
             token: one that has passed the local checks.
-            principal: whom it named there; the issuer must say the same.
-            assurance: how old its word may be, and what if it cannot be had.
+            principal: the caller that it named there; the issuer must name the same.
+            assurance: how old the issuer's answer may be, and what to do without one.
 
         Raises:
-            TokenInactiveError: the issuer says so, or speaks of somebody else.
-            IntrospectionUnavailableError: it cannot be asked, and ``assurance`` wants its word.
-            OverloadedError: too many questions wait, whatever ``assurance`` says.
+            TokenInactiveError: the issuer says so, or names another caller.
+            IntrospectionUnavailableError: the issuer cannot be asked, and ``assurance`` wants its answer.
+            OverloadedError: too many questions wait; ``assurance`` does not matter then.
 
         """
         try:

@@ -13,7 +13,7 @@ from authz.runtime.network.transport import HttpResponse
 from authz.token.encoding import EncodingError, base64url_decode, json_object
 
 _OK = 200
-# RFC 6749 section 5.2. What a proxy, a firewall or a page says is an outage, whatever its status.
+# RFC 6749 section 5.2. An answer by a proxy, a firewall or a page is an outage, even with one of these.
 _REFUSALS = frozenset((400, 401))
 # Errors of an authorization endpoint (section 4.1.2.1) and of RFC 8628 that some token endpoints borrow.
 _PASSING = frozenset(("server_error", "temporarily_unavailable", "slow_down"))

@@ -24,7 +24,7 @@ from authz.settings.variables import AuthMethod
 
 _PATIENCE = 10.0
 _REFRESH_SECONDS, _REFRESH_SHARE = 60.0, 0.1
-# A token that expires on its way is of no use.
+# A token must not expire on its way to the server.
 _TRAVEL_SECONDS = 5.0
 _INVALIDATIONS, _INVALIDATION_WINDOW = 2, 30.0
 
@@ -32,7 +32,7 @@ _VARIABLES = ("issuer", "discover", "discover_hosts", *variables.CLIENT)
 
 
 class TokenSource(Protocol):
-    """Whatever has access tokens to give: :class:`ClientCredentials`, or a class of your own."""
+    """A source of access tokens: :class:`ClientCredentials`, or a class of your own."""
 
     def token_flow(self) -> Flow[str]:
         """Return an access token, as a flow."""
@@ -48,7 +48,7 @@ def replace_token(source: TokenSource, refused: str) -> Flow[str | None]:
         token = yield from source.token_flow()
     except AuthzError:
         return None
-    except Exception as error:  # noqa: BLE001 - whoever asks has an answer already, the refusal
+    except Exception as error:  # noqa: BLE001 - the caller has an answer already, the refusal
         telemetry.unforeseen("token source", error)
         return None
     return token if token != refused else None
@@ -78,7 +78,7 @@ class ClientCredentials:
         client_secret: its secret; never logged, never part of a ``repr`` or an error.
         client_secret_file: a file that holds it, instead; read for each request, so that a new secret
             needs no restart.
-        scope: the scopes to ask for, space-separated or several; by default whatever the application has.
+        scope: the scopes to ask for, space-separated or several; by default all that the application has.
         resource: the URI of what the token is for, or several (RFC 8707 section 2).
         audience: what the token is for, where the issuer wants this name for it (Auth0 does).
         auth_method: ``client_secret_post`` or ``client_secret_basic`` (RFC 6749 section 2.3.1).
@@ -147,7 +147,7 @@ class ClientCredentials:
         They are ``AUTHZ_TOKEN_URL`` or else ``AUTHZ_ISSUER`` (with ``AUTHZ_DISCOVER`` and ``AUTHZ_DISCOVER_HOSTS``
         if its metadata says where tokens are had), ``AUTHZ_CLIENT_ID``, ``AUTHZ_CLIENT_SECRET_FILE``
         or else ``AUTHZ_CLIENT_SECRET``, ``AUTHZ_SCOPE``, ``AUTHZ_TOKEN_RESOURCE`` (several with blanks between
-        them) and ``AUTHZ_TOKEN_AUDIENCE``. ``AUTHZ_AUDIENCE`` is whom this process is, and not looked at.
+        them) and ``AUTHZ_TOKEN_AUDIENCE``. ``AUTHZ_AUDIENCE``, the audience of this process itself, is not used.
 
         Args:
             transport: how the endpoint is asked; by default one of its own.
@@ -329,7 +329,7 @@ def _form(scope: str | Iterable[str] | None, resource: str | Iterable[str] | Non
     if scope is not None:
         form["scope"] = scope if isinstance(scope, str) else " ".join(scope)
         if not str(form["scope"]).strip():
-            # An issuer takes none for all.
+            # An issuer would grant all scopes for none.
             raise ConfigError("scope: must not be empty; leave it out for all that the application may have")
     if resource is not None:
         form["resource"] = [_check_resource(each) for each in ((resource,) if isinstance(resource, str) else resource)]

@@ -62,7 +62,7 @@ def _contradiction(said: Mapping[str, Any], principal: Principal) -> str:
     for name in _told(principal):
         if name in said and name in claims and said[name] != claims[name]:
             return name
-    # RFC 7662 section 2.2 calls the application so, whatever the token does.
+    # RFC 7662 section 2.2 calls the application so, even if the token names it in another claim.
     if said.get("client_id", principal.client_id) != principal.client_id and "client_id" not in claims:
         return "client_id"
     audience = said.get("aud", list(principal.audience))
@@ -72,6 +72,6 @@ def _contradiction(said: Mapping[str, Any], principal: Principal) -> str:
 
 
 def _told(principal: Principal) -> Iterator[str]:
-    """Yield the claims that say whose the token is, by whatever names."""
+    """Yield the names of the claims that say whose the token is, which may be names of the issuer's own."""
     yield from _STANDARD
     yield from (name for name, value in principal.claims.items() if value in (principal.org_id, principal.client_id))
