@@ -12,9 +12,9 @@ from cyclopts import Parameter
 from pydantic import ValidationError
 
 from authz.errors import ConfigError, UnauthenticatedError, UnavailableError
+from authz.runtime.configuration import read_secret
 from authz.runtime.text.printable import printable
 from authz.settings.environment import config_error
-from authz.settings.secret import read_secret
 
 ALLOWED, DENIED, MISUSED, UNDECIDED = 0, 1, 2, 3
 

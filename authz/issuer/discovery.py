@@ -70,7 +70,8 @@ def discover(issuer: str, transport: Transport, *, allowed_hosts: Collection[str
         document = yield from _document(issuer, "jwks_uri", transport)
     except MetadataError as failure:
         raise KeySetUnavailableError(failure.detail, cause=failure.cause) from None
-    return _read(document, issuer, _hosts(issuer, allowed_hosts))
+    hosts, names = _hosts(issuer, allowed_hosts), [name for name in _SETTINGS if document.get(name) is not None]
+    return IssuerMetadata(issuer=issuer, **{name: _endpoint(document[name], name, hosts) for name in names})
 
 
 class MetadataError(TransportError):
@@ -328,20 +329,6 @@ def _locations(issuer: str) -> tuple[str, str]:
         f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}",
         f"{issuer.rstrip('/')}/.well-known/openid-configuration",
     )
-
-
-def _read(document: Mapping[str, Any], issuer: str, hosts: Collection[str]) -> IssuerMetadata:
-    return IssuerMetadata(
-        issuer=issuer,
-        jwks_uri=_endpoint(document["jwks_uri"], "jwks_uri", hosts),
-        introspection_endpoint=_optional(document, "introspection_endpoint", hosts),
-        token_endpoint=_optional(document, "token_endpoint", hosts),
-    )
-
-
-def _optional(document: Mapping[str, Any], name: str, hosts: Collection[str]) -> str | None:
-    url = document.get(name)
-    return None if url is None else _endpoint(url, name, hosts)
 
 
 def _endpoint(url: object, name: str, hosts: Collection[str]) -> str:

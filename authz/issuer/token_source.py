@@ -16,10 +16,10 @@ from authz.runtime import telemetry
 from authz.runtime.asking import Asking, NoAnswerError, Question
 from authz.runtime.backoff import JITTER, uniform
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
+from authz.runtime.configuration import read_secret
 from authz.runtime.flow import Flow, Wait, arun, run
 from authz.runtime.network.transport import Form, HttpResponse, Transport
 from authz.settings import variables
-from authz.settings.secret import read_secret
 from authz.settings.variables import AuthMethod
 
 _PATIENCE = 10.0

@@ -1,7 +1,8 @@
-"""What an installation may lack: packages that only an extra brings."""
+"""What configuration refers to outside the process: packages of an extra, and files that hold a secret."""
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from authz.errors import ConfigError
 
@@ -28,3 +29,20 @@ def extra(
         if package and (missing.name or "").partition(".")[0] != package:
             raise
         raise error(f"{needs}: pip install 'grpc-org-authz[{name}]'") from None
+
+
+def read_secret(file: str | Path, setting: str) -> str:
+    """Return what ``file`` holds, as Kubernetes and Docker mount it, without the blanks around it; it may be empty.
+
+    Args:
+        file: a text file in UTF-8, with or without a byte order mark.
+        setting: what to call it in an error.
+
+    Raises:
+        ConfigError: it cannot be read; the message names the file and none of its content.
+
+    """
+    try:
+        return Path(file).read_text(encoding="utf-8-sig").strip()
+    except (OSError, ValueError):
+        raise ConfigError(f"{setting}: {str(file)!a} cannot be read") from None

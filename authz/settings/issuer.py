@@ -7,10 +7,10 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from authz.call.words import ORG_ID_PATTERN
 from authz.errors import ConfigError
+from authz.runtime.configuration import read_secret
 from authz.runtime.network.transport import Transport
 from authz.runtime.network.urls import check_url
 from authz.settings.environment import EnvironmentSettings, flag
-from authz.settings.secret import read_secret
 from authz.settings.variables import PREFIX, AuthMethod
 from authz.token.profiles import ProfileName, profile_of
 

@@ -142,6 +142,23 @@ forked(lambda: [lock.locked() for lock in locks()])
     assert run(program) == ["child [False, False, False, False, False]"]
 
 
+def test_a_lock_is_free_in_a_child_that_is_forked_inside_its_block_and_the_child_can_leave_that():
+    program = """
+lock = fork.Lock()
+with lock:
+    child = os.fork()
+if child == 0:
+    with lock:
+        print("child", flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+with lock:
+    print("parent")
+"""
+
+    assert run(program) == ["child", "parent"]
+
+
 def test_a_child_watches_the_policy_for_itself(tmp_path):
     program = f"""
 import logging, pathlib, time
