@@ -244,22 +244,13 @@ def issuer_endpoint(
     return endpoint
 
 
-def check_hosts(hosts: Collection[str]) -> frozenset[str]:
-    """Return the names of hosts, as URLs are compared with them.
-
-    Raises:
-        ConfigError: one is no name of a host.
-
-    """
-    hosts = [hosts] if isinstance(hosts, str) else hosts
+def _hosts(issuer: str, allowed: Collection[str]) -> frozenset[str]:
+    hosts = [allowed] if isinstance(allowed, str) else allowed
     for host in hosts:
         if not is_host(host):
             raise ConfigError(f"discover_hosts: {host!a} is no name of a host, such as keys.acme.example")
-    return frozenset(host.lower() for host in hosts)
-
-
-def _hosts(issuer: str, allowed: Collection[str]) -> frozenset[str]:
-    return check_hosts(allowed) | {str(urlsplit(issuer).hostname)}
+    # In lower case, as URLs are compared with them.
+    return frozenset({str(urlsplit(issuer).hostname), *map(str.lower, hosts)})
 
 
 def _settle(future: "Future[Any]", result: object, error: BaseException | None) -> None:

@@ -186,15 +186,16 @@ class Directory:
         return self._look_up(org_id)
 
     def _finish(self, question: _Question, record: _Record | None, failure: NoAnswerError | None) -> None:
-        is_asked = not isinstance(failure, ClosedError)
         with self._asking.lock:
             before = self._asking.error
-            if is_asked:
-                self._asking.end(question, failure)
-            else:
+            if isinstance(failure, ClosedError):
+                # It was never asked, so nothing has failed.
                 self._asking.forget(question)
-            self._keep(question.subject, record, failure)
-        if is_asked:
+                self.counters.refused += 1
+            else:
+                self._asking.end(question, failure)
+                self._keep(question.subject, record, failure)
+        if not isinstance(failure, ClosedError):
             self._tell(before, failure)
         question.answer.set_result(record)
 
@@ -209,11 +210,9 @@ class Directory:
             self.counters.unknown += record.organization is None
             self.counters.found += record.organization is not None
             self._records[org_id] = record
-        elif isinstance(failure, ClosedError):
-            self.counters.refused += 1
-        else:
+        elif failure is not None:
             self.counters.failed += 1
-            if failure is not None and failure.is_about_one:
+            if failure.is_about_one:
                 self._unusable[org_id] = None
 
     def _tell(self, before: str, failure: NoAnswerError | None) -> None:
