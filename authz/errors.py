@@ -3,7 +3,7 @@
 Every verdict other than "allow" is one of these, at every door::
 
     AuthzError                        code, reason; never raised itself
-    ├── UnauthenticatedError          UNAUTHENTICATED, HTTP 401: who are you?
+    ├── UnauthenticatedError          UNAUTHENTICATED, HTTP 401: who are you? unauthenticated
     │   ├── TokenMissingError             token_missing
     │   ├── TokenMalformedError           token_malformed
     │   ├── AlgorithmNotAllowedError      algorithm_not_allowed
@@ -15,13 +15,12 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── TokenInactiveError            token_inactive
     │   ├── TokenDeniedError              token_denied
     │   └── MeshMetadataError             mesh_metadata_invalid
-    ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not
-    │   │                                 also policy_denied, organization_suspended,
-    │   │                                 organization_unknown, organization_mismatch,
-    │   │                                 organization_unverified, request_malformed
+    ├── PermissionDeniedError         PERMISSION_DENIED, HTTP 403: you may not, permission_denied
+    │   │                                 also policy_denied, organization_suspended, organization_unknown,
+    │   │                                 organization_mismatch, organization_unverified, request_malformed
     │   └── InsufficientScopeError        insufficient_scope
     ├── ResourceExhaustedError        RESOURCE_EXHAUSTED, HTTP 429: too much, quota_exceeded
-    ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now
+    ├── UnavailableError              UNAVAILABLE, HTTP 503: cannot decide now, unavailable
     │   ├── KeySetUnavailableError        key_set_unavailable
     │   │   └── KeyUndecidedError             key_undecided
     │   ├── IntrospectionUnavailableError introspection_unavailable
@@ -29,7 +28,7 @@ Every verdict other than "allow" is one of these, at every door::
     │   ├── MeshUndecidedError            mesh_undecided
     │   ├── OverloadedError               overloaded
     │   └── TokenEndpointError            token_endpoint_unavailable
-    └── InternalError                 INTERNAL, HTTP 500: an unforeseen failure
+    └── InternalError                 INTERNAL, HTTP 500: an unforeseen failure, internal
     ConfigError(ValueError)           raised while an object is built, never per call
 
 A message is for the developer who reads a log: fixed words, perhaps with the URL of an

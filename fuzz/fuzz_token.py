@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from authz.call.call import Call
 from authz.call.principal import Principal
 from authz.errors import AuthzError, TokenMalformedError
 from authz.token.bearer import bearer_token
@@ -72,7 +73,7 @@ def _verdict(text: str) -> Principal | None:
 
 def _is_plain(text: str) -> bool:
     try:
-        return bearer_token([("authorization", f"bearer {text}")]) == text
+        return bearer_token(Call(method="/a.B/C", metadata=[("authorization", f"bearer {text}")])) == text
     except TokenMalformedError:
         return False
 

@@ -41,6 +41,13 @@ ABSENT = _Absent.ABSENT
 """Takes a claim away, where ``None`` is a claim that is null."""
 
 
+def start_afresh(owner: object) -> None:
+    """Have ``owner``, and what it consists of, forget what is the parent's, as in a forked child."""
+    for part in (owner, *vars(owner).values()):
+        if hasattr(part, "after_fork"):
+            part.after_fork()
+
+
 class ManualClock:
     """A clock that stands still until a test moves it."""
 

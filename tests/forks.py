@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from authz import Authorizer, ClientCredentials, Introspector, Transport, Verifier
+from authz import Transport, Verifier
 from authz.decisions.audit import Audit
 from authz.decisions.log import DecisionLog
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.endpoint import Endpoint
 from authz.issuer.remote_keys import RemoteKeySet
-from authz.judge.standing import Standing
 from authz.judge.streams import OpenStreams
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
+from authz.runtime import fork
 from authz.runtime.alarms import Alarms
-from authz.runtime.background import _Background
+from authz.runtime.asking import Asking
+from authz.runtime.clock import SYSTEM_CLOCK
 from authz.runtime.shares import Shares
 from authz.runtime.watch import Watch
 from interceptors import AuthzInterceptor
@@ -31,19 +32,16 @@ def _verifier() -> Verifier:
 
 BUILT: dict[str, Callable[[], object]] = {
     "authz.runtime.alarms.Alarms": lambda: Alarms("tests"),
+    "authz.runtime.asking.Asking": lambda: Asking("tests", SYSTEM_CLOCK),
     "authz.decisions.audit.Audit": Audit,
-    "authz.runtime.background._Background": _Background,
+    "authz.runtime.fork.Lock": fork.Lock,
     "authz.decisions.log.DecisionLog": lambda: DecisionLog("all", os.devnull),
     "authz.organizations.directory.Directory": lambda: Directory(lambda _: None),
     "authz.issuer.discovery.DiscoveredEndpoint": lambda: DiscoveredEndpoint(ISSUER, "jwks_uri", Transport()),
-    "authz.issuer.introspection.Introspector": lambda: Introspector(ISSUER, client_id="c", client_secret="s"),
     "authz.organizations.quota.Quotas": Quotas,
     "authz.issuer.remote_keys.RemoteKeySet": lambda: RemoteKeySet(Endpoint(ISSUER, Transport())),
-    "authz.judge.shadow.Shadow": lambda: Authorizer(_verifier()).shadow,
-    "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.judge.streams.OpenStreams": OpenStreams,
-    "authz.judge.standing.Standing": Standing,
-    "authz.issuer.token_source.ClientCredentials": lambda: ClientCredentials(ISSUER, client_id="c", client_secret="s"),
+    "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.runtime.network.transport.Transport": Transport,
     "authz.issuer.verifier.Verifier": _verifier,
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 import cyclopts
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 from pydantic import ValidationError
 
 from authz.errors import ConfigError, UnauthenticatedError, UnavailableError
+from authz.runtime.configuration import read_secret
 from authz.runtime.text.printable import printable
 from authz.settings.environment import config_error
 
@@ -91,3 +93,17 @@ def standard_input() -> str:
     """Return all of standard input."""
     # As bytes, so that the locale does not matter; what is not UTF-8 cannot be a token.
     return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def secret_in(file: str | Path, setting: str) -> str:
+    """Return the token or the secret in a file, or in standard input where the name is ``-``."""
+    return standard_input().strip() if str(file) == "-" else read_secret(file, setting)
+
+
+def header_of(text: str) -> tuple[str, str]:
+    """Return the name, in lower case, and the value of a header that an option gives as ``NAME:VALUE``."""
+    name, colon, value = text.partition(":")
+    name = name.strip().lower()
+    if not name.isascii() or not name.isprintable() or not name or not colon:
+        raise ConfigError("header: must be NAME:VALUE, such as --header x-tier:gold")
+    return name, value.strip()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, write
+from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, header_of, say, secret_in, write
 from authz.errors import ConfigError
 from authz.issuer.explanation import explain_reason, unverified
 from authz.runtime.network import addresses
@@ -97,25 +97,17 @@ def check(
 
 
 def _token(source: str | None) -> str:
-    if source is None or source == "-":
-        return "" if source is None else standard_input().strip()
     try:
-        return Path(source).read_text(encoding="utf-8-sig").strip()
-    except (OSError, ValueError):
+        return "" if source is None else secret_in(source, "token")
+    except ConfigError:
         # Without the file's name, which may be the token itself.
         raise ConfigError("token: no such file; give the name of one, or - for standard input") from None
 
 
 def _headers(given: Iterable[str]) -> list[tuple[str, str]]:
-    headers = []
-    for text in given:
-        name, colon, value = text.partition(":")
-        name = name.strip().lower()
-        if not name.isascii() or not name.isprintable() or not name or not colon:
-            raise ConfigError("header: give NAME:VALUE")
-        if name == "authorization":
-            raise ConfigError("header: give the token with --token, because arguments show in every list of processes")
-        headers.append((name, value.strip()))
+    headers = [header_of(text) for text in given]
+    if "authorization" in dict(headers):
+        raise ConfigError("header: give the token with --token, because arguments show in every list of processes")
     return headers
 
 

@@ -1,14 +1,14 @@
 """Commands for a developer's own machine: ``authz issuer``, ``authz demo`` and ``authz protos``."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, app, write
-from authz.errors import ConfigError
+from authz.runtime.configuration import extra
+
+_NEEDS = "this command needs the extra 'demo'"
 
 
 @app.command
@@ -39,7 +39,7 @@ def issuer(
         Only print the built-in file, as a start for a --config of your own.
 
     """
-    with _extra("demo"):
+    with extra("demo", _NEEDS):
         from authz.demo.issuer.directory import DEFAULT_FILE  # noqa: PLC0415 - the extra's
         from authz.demo.issuer.program import serve_issuer  # noqa: PLC0415 - the extra's
     if print_config:
@@ -59,7 +59,7 @@ def demo(*, keep: bool = False) -> int:
         Leave everything running, and print commands to try.
 
     """
-    with _extra("demo"):
+    with extra("demo", _NEEDS):
         from authz.demo import demo as show  # noqa: PLC0415 - the extra's
     return show.run(keep=keep)
 
@@ -71,11 +71,3 @@ def protos() -> int:
     # In a wheel they lie inside the package, in a checkout beside it.
     write(str(next(folder for folder in (here / "protos", here.parent / "protos") if folder.is_dir())))
     return ALLOWED
-
-
-@contextlib.contextmanager
-def _extra(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"this command needs the extra {name!r}: pip install 'grpc-org-authz[{name}]'") from error

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from authz.cli import logs
 from authz.cli.app import ALLOWED, MISUSED, app, say
 from authz.errors import ConfigError
+from authz.runtime.background import allow_background
 from authz.server.operations import banner
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
@@ -52,6 +53,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
 
 def _serve(settings: Settings, worker: Worker | None) -> None:
     always = {} if worker is None else {"worker": worker.number}
+    allow_background()
     write_the_rest = logs.configure(settings.log_level, settings.log_format, **always)
     try:
         if worker is None and settings.workers > 1:

@@ -6,14 +6,13 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, standard_input, write
+from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, say, secret_in, standard_input, write
 from authz.errors import AuthzError, ConfigError, UnavailableError
 from authz.issuer.explanation import explain, unverified
 from authz.issuer.token_source import ClientCredentials, discovery_of
 from authz.issuer.verifiers import verifier_of
 from authz.settings import variables
 from authz.settings.issuer import ConnectionSettings
-from authz.settings.secret import read_secret
 from authz.settings.settings import VerifierSettings
 from authz.settings.variables import AuthMethod
 
@@ -147,7 +146,7 @@ def verify(
 
 def _secret(file: Path | None, secret: str) -> str:
     if file is not None:
-        secret = standard_input().strip() if str(file) == "-" else read_secret(file, "client_secret_file")
+        secret = secret_in(file, "client_secret_file")
     if not secret:
         raise ConfigError("client_secret: missing; set AUTHZ_CLIENT_SECRET or --client-secret-file")
     return secret

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from authz.call.call import MAX_ENTRIES
 from authz.decisions.decision import Decision, Verdict
-from authz.errors import ConfigError
+from authz.runtime.configuration import extra
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -34,13 +34,9 @@ class OpenTelemetryLog:
     """
 
     def __init__(self, provider: "LoggerProvider | None" = None) -> None:
-        try:
+        with extra("otel", "OpenTelemetryLog: it needs the extra", package="opentelemetry"):
             from opentelemetry import propagate, trace  # noqa: PLC0415 - the extra's
             from opentelemetry._logs import SeverityNumber, get_logger  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] != "opentelemetry":
-                raise
-            raise ConfigError("OpenTelemetryLog: it needs the extra: pip install 'grpc-org-authz[otel]'") from None
         self._logger = get_logger(_SCOPE, logger_provider=provider)
         self._severities = {verdict: SeverityNumber[name] for verdict, name in _SEVERITIES.items()}
         self._extract = propagate.extract

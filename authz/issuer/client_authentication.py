@@ -1,4 +1,4 @@
-"""How we show an issuer who asks: client authentication by a secret (RFC 6749 section 2.3.1).
+"""Client authentication at an issuer by a secret (RFC 6749 section 2.3.1).
 
 Pure: no clock, no I/O, no state.
 """
@@ -13,7 +13,7 @@ from authz.settings.variables import AuthMethod
 
 
 def check_auth_method(method: str) -> None:
-    """Check that ``method`` is one of ours.
+    """Check that ``method`` is an :data:`authz.settings.variables.AuthMethod`.
 
     Raises:
         ConfigError: it is not.
@@ -24,10 +24,10 @@ def check_auth_method(method: str) -> None:
 
 
 def authenticated(form: Form, method: AuthMethod, client_id: str, secret: str) -> tuple[Form, dict[str, str]]:
-    """Return the form and the headers that send ``form`` in the name of a client.
+    """Return the form and the headers that send ``form`` on behalf of a client.
 
     Args:
-        form: what is asked.
+        form: the fields of the request itself.
         method: whether the secret goes into the form or into a header.
         client_id: the client.
         secret: its secret.

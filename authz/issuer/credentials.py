@@ -21,8 +21,8 @@ def call_credentials(source: TokenSource) -> "grpc.CallCredentials":
 
     gRPC sends them over TLS and ``grpc.local_channel_credentials()``; on other channels a call ends with
     UNAUTHENTICATED, or ``grpc.aio`` raises ``UsageError``, before a token is asked for.
-    Where none can be had, gRPC ends a call with UNAVAILABLE, whatever the reason is, which its details tell;
-    ``bearer_interceptors`` make UNAUTHENTICATED of it where the issuer has refused one.
+    Without a token gRPC ends a call with UNAVAILABLE, and the details tell the reason;
+    ``bearer_interceptors`` make it UNAUTHENTICATED if the issuer has refused one.
     A token that a server refuses is not replaced: that takes ``bearer_interceptors``.
 
     Args:
@@ -46,7 +46,7 @@ class BearerPlugin:
 
     def credentials(self) -> "grpc.CallCredentials":
         """Return the plugin as gRPC wants it."""
-        # Late: whoever only verifies tokens with authz needs no grpc.
+        # Late, so that a program that only verifies tokens needs no grpc.
         import grpc  # noqa: PLC0415
 
         plugin: Any = self

@@ -25,7 +25,7 @@ KEPT = 300.0
 
 _PATIENCE = 10.0
 _OK, _SERVER_ERROR = 200, 500
-# What an endpoint says of a request and not of itself.
+# Statuses that concern the request and not the endpoint.
 _OWN_WORDS = frozenset({400, 401, 429})
 _FAILED = 400
 _WORKOS_PATHS = {
@@ -33,7 +33,7 @@ _WORKOS_PATHS = {
     "introspection_endpoint": "/oauth2/introspection",
     "token_endpoint": "/oauth2/token",
 }
-# What an operator can give instead.
+# The setting by which an operator can give each endpoint instead.
 _SETTINGS = {"jwks_uri": "jwks_url", "introspection_endpoint": "introspection_url", "token_endpoint": "token_url"}
 _MAX_CONTAINERS = 1024
 _MOST_SHOWN = 200
@@ -70,7 +70,8 @@ def discover(issuer: str, transport: Transport, *, allowed_hosts: Collection[str
         document = yield from _document(issuer, "jwks_uri", transport)
     except MetadataError as failure:
         raise KeySetUnavailableError(failure.detail, cause=failure.cause) from None
-    return _read(document, issuer, _hosts(issuer, allowed_hosts))
+    hosts, names = _hosts(issuer, allowed_hosts), [name for name in _SETTINGS if document.get(name) is not None]
+    return IssuerMetadata(issuer=issuer, **{name: _endpoint(document[name], name, hosts) for name in names})
 
 
 class MetadataError(TransportError):
@@ -78,7 +79,7 @@ class MetadataError(TransportError):
 
     Args:
         cause: in a word of :mod:`authz.runtime.network.causes`.
-        detail: what more is to be said.
+        detail: more about the cause.
         is_outage: whether it could not be had, rather than not be used.
 
     """
@@ -243,22 +244,13 @@ def issuer_endpoint(
     return endpoint
 
 
-def check_hosts(hosts: Collection[str]) -> frozenset[str]:
-    """Return the names of hosts, as URLs are compared with them.
-
-    Raises:
-        ConfigError: one is no name of a host.
-
-    """
-    hosts = [hosts] if isinstance(hosts, str) else hosts
+def _hosts(issuer: str, allowed: Collection[str]) -> frozenset[str]:
+    hosts = [allowed] if isinstance(allowed, str) else allowed
     for host in hosts:
         if not is_host(host):
             raise ConfigError(f"discover_hosts: {host!a} is no name of a host, such as keys.acme.example")
-    return frozenset(host.lower() for host in hosts)
-
-
-def _hosts(issuer: str, allowed: Collection[str]) -> frozenset[str]:
-    return check_hosts(allowed) | {str(urlsplit(issuer).hostname)}
+    # In lower case, as URLs are compared with them.
+    return frozenset({str(urlsplit(issuer).hostname), *map(str.lower, hosts)})
 
 
 def _settle(future: "Future[Any]", result: object, error: BaseException | None) -> None:
@@ -276,14 +268,14 @@ def _document(issuer: str, needed: EndpointName, transport: Transport) -> Flow[M
         MetadataError: nothing was found.
 
     """
-    # What is of no use at one place may be there at the other: some servers answer everything with a page of theirs.
+    # Go on after a document that is of no use: some servers answer every path with a page of theirs.
     failures: list[MetadataError] = []
     mistake = ""
     for url in _locations(check_issuer_url(issuer)):
         try:
             document = yield from _fetch(url, transport)
         except CancelledError:
-            # The other place would be asked after all has ended.
+            # Or the other place would be asked although the transport is closed.
             raise MetadataError("closed") from None
         except MetadataError as failure:
             failures.append(failure)
@@ -330,26 +322,12 @@ def _locations(issuer: str) -> tuple[str, str]:
     )
 
 
-def _read(document: Mapping[str, Any], issuer: str, hosts: Collection[str]) -> IssuerMetadata:
-    return IssuerMetadata(
-        issuer=issuer,
-        jwks_uri=_endpoint(document["jwks_uri"], "jwks_uri", hosts),
-        introspection_endpoint=_optional(document, "introspection_endpoint", hosts),
-        token_endpoint=_optional(document, "token_endpoint", hosts),
-    )
-
-
-def _optional(document: Mapping[str, Any], name: str, hosts: Collection[str]) -> str | None:
-    url = document.get(name)
-    return None if url is None else _endpoint(url, name, hosts)
-
-
 def _endpoint(url: object, name: str, hosts: Collection[str]) -> str:
     if not isinstance(url, str):
         raise ConfigError(f"{name}: the issuer's metadata holds no URL there")
     check_url(url, name)
     host = str(urlsplit(url).hostname)
-    # Else anybody who can change the document can have us ask any host that we can reach.
+    # Otherwise anyone able to change the document could direct our requests to any host within reach.
     if host not in hosts:
         raise ConfigError(f"{name}: the issuer's metadata names the host {host!a}; allow it with allowed_hosts")
     return url

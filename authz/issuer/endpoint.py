@@ -31,5 +31,5 @@ class Endpoint:
         return self._transport.fetch(method, self._url, form=form, headers=headers)
 
     def close(self) -> None:
-        """End what is under way."""
+        """End the requests that are under way."""
         self._transport.close()

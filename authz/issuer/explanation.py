@@ -1,7 +1,7 @@
 """Why a token is refused, for the operator who has it: what was found, what was expected, and which setting decides.
 
-For commands and the admin page, to which an operator gives the token. Callers are never told any of it. What is found
-is the token's own word, quoted as JSON and bounded; nothing of it is verified, and the signature is not shown.
+For commands and the admin page, to which an operator gives the token; callers are told none of it. What is found is
+quoted from the token as JSON, bounded and not verified; the signature is not shown.
 """
 
 import json
@@ -54,7 +54,7 @@ class Expecting(Protocol):
         """Return what tokens of ``issuer`` must be."""
 
     def health(self) -> Mapping[str, KeySetHealth]:
-        """Say how the issuers' keys do, by issuer."""
+        """Return the state of the issuers' keys, by issuer."""
 
 
 class Explanation(NamedTuple):
@@ -94,10 +94,10 @@ def unverified(token: str) -> UnverifiedToken:
 
 
 def explain(error: AuthzError, token: str, verifier: Expecting) -> Explanation | None:
-    """Return why ``verifier`` has refused ``token``, or cannot decide; ``None`` where the error says it all.
+    """Return why ``verifier`` has refused ``token``, or cannot decide; ``None`` if there is nothing to add.
 
     Args:
-        error: what it has raised.
+        error: the error that it has raised.
         token: the token.
         verifier: whose settings decide; no keys are fetched for it.
 
@@ -117,7 +117,7 @@ def explain(error: AuthzError, token: str, verifier: Expecting) -> Explanation |
 
 
 def explain_reason(reason: str, token: str, now: float) -> Explanation | None:
-    """Return what can be said of a refusal by another process, whose settings are not known here.
+    """Explain a refusal by another process, whose settings are not known here, as far as that is possible.
 
     Args:
         reason: that of the refusal.
@@ -261,7 +261,7 @@ def _of_claim(refused: _Refused) -> Explanation:
     name, profile = refused.name, refused.rules.profile
     if name in _CLAIMS:
         return _CLAIMS[name](refused)
-    # Ownership speaks of org_id, whatever the claim is called.
+    # Ownership always names org_id, even if the claim has another name.
     if name in (profile.org_id, "org_id"):
         return _organization(refused)
     if name in ("sub", profile.client_id, *profile.person, *profile.application):

@@ -4,16 +4,15 @@ A signature says what was true when the token was issued; introspection says
 what is true now. It is asked only about tokens that have passed every local
 check, so garbage never makes a request.
 
-A limit is no outage: a question that cannot be asked now because there are
-too many, or because the issuer asks for a pause, is never answered with the
-signature's word, whatever an :class:`Assurance` says.
+A limit is no outage. If a question cannot be asked now because there are too
+many, or because the issuer asks for a pause, the signature alone is never
+believed, not even where an :class:`Assurance` says so for outages.
 """
 
-import threading
-from collections import Counter
 from collections.abc import Collection, Hashable
-from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from cachetools import LRUCache
@@ -29,13 +28,12 @@ from authz.errors import (
 )
 from authz.issuer.client_authentication import authenticated, check_auth_method
 from authz.issuer.discovery import issuer_endpoint
-from authz.issuer.token_status import TokenStatus, read_status
+from authz.issuer.token_status import read_status
 from authz.runtime import fork, telemetry
-from authz.runtime.backoff import Backoff
+from authz.runtime.asking import Asking, NoAnswerError, Question
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.runtime.flow import Flow, Wait
-from authz.runtime.network import causes
-from authz.runtime.network.transport import HttpResponse, Transport, TransportError
+from authz.runtime.network.transport import HttpResponse, Transport
 from authz.runtime.shares import Shares, Turns
 from authz.settings.variables import AuthMethod
 from authz.token.jws import digest_of
@@ -67,29 +65,22 @@ class _Word(NamedTuple):
     lasts: float
 
 
-@dataclass(slots=True)
-class _Question:
-    """One request, waiting for its turn or under way, which everybody who asks about the token shares."""
+class _Asked(NamedTuple):
+    """A question with what it sends, waiting for its turn or under way."""
 
+    question: Question[bytes, _Word]
     token: str
-    digest: bytes
     principal: Principal
     given_up_at: float
     """When the call that asked first has lost patience."""
-    number: int = 0
-    """Which of all that were asked it is; 0 until its turn."""
-    asked_at: Moment | None = None
-    is_outage: bool | None = None
-    """Whether it failed because the issuer gives no answer; ``None`` as long as it has not failed."""
-    answer: "Future[_Word | None]" = field(default_factory=Future)
 
 
 class Introspector:
     """Ask an issuer's introspection endpoint about tokens.
 
     Answers are remembered by a hash of the token: active ones for 30 s and not past ``exp``, inactive ones for 10 s.
-    One request per token at a time, 16 in all; others wait for their turn, which organizations take one after the
-    other, however many questions each of them has. After failures a pause of 1 s, doubling to 60 s.
+    One request per token at a time, 16 in all. Others wait for their turn; organizations take turns, however many
+    questions each of them has. After a failure there is a pause of 1 s, doubling to 60 s.
 
     Args:
         issuer: the AuthKit domain; the endpoint is ``{issuer}/oauth2/introspection``.
@@ -146,14 +137,9 @@ class Introspector:
         self._client_id, self._client_secret, self._auth_method = client_id, client_secret, auth_method
         self._max_in_flight, self._cache_size = max_in_flight, cache_size
         self._clock = clock
-        self._backoff = Backoff()
-        # Whether it was no answer that the pause in force is for.
-        self._is_outage = False
-        # Why the last question failed; empty if it did not.
-        self._error = ""
-        self._begun = 0
+        self._asking = Asking[bytes, _Word]("introspection", clock)
         self.counters = IntrospectionCounters()
-        self.causes = Counter[str]()
+        self.causes = self._asking.causes
         """How many questions have failed so far, by :func:`authz.runtime.network.causes.label`."""
         self.after_fork()
         fork.register(self)
@@ -167,13 +153,13 @@ class Introspector:
 
         Args:
             token: one that has passed the local checks.
-            principal: whom it named there; the issuer must say the same.
-            assurance: how old its word may be, and what if it cannot be had.
+            principal: the caller that it named there; the issuer must name the same.
+            assurance: how old the issuer's answer may be, and what to do without one.
 
         Raises:
-            TokenInactiveError: the issuer says so, or speaks of somebody else.
-            IntrospectionUnavailableError: it cannot be asked, and ``assurance`` wants its word.
-            OverloadedError: too many questions wait, whatever ``assurance`` says.
+            TokenInactiveError: the issuer says so, or names another caller.
+            IntrospectionUnavailableError: the issuer cannot be asked, and ``assurance`` wants its answer.
+            OverloadedError: too many questions wait; ``assurance`` does not matter then.
 
         """
         try:
@@ -190,20 +176,18 @@ class Introspector:
         self._endpoint.close()
 
     def after_fork(self) -> None:
-        """Start without answers and questions, which are the parent's."""
-        self._lock = threading.Lock()
+        """Start without answers, and with nothing waiting for its turn: all of that is the parent's."""
         self._words: LRUCache[bytes, _Word] = LRUCache(self._cache_size)
-        self._questions: dict[bytes, _Question] = {}
-        self._turns = Turns[_Question](self._max_in_flight, MAX_WAITING)
+        self._turns = Turns[_Asked](self._max_in_flight, MAX_WAITING)
         self._is_asking = False
         # While the issuer hangs, few threads of a server's pool may wait for it.
         self._threads = Shares(self._max_in_flight)
 
     def _ask(self, token: str, principal: Principal, max_age: float) -> Flow[bool]:
         digest = digest_of(token)
-        begun_before, after = self._begun, self._clock.now().after(-max_age)
+        begun_before, after = self._asking.begun, self._clock.now().after(-max_age)
         while True:
-            with self._lock:
+            with self._asking.lock:
                 word = self._remembered(digest, principal, said_after=after)
                 if word is not None:
                     return word.is_active
@@ -220,7 +204,7 @@ class Introspector:
             if answer is None:
                 raise self._unheard(question)
             # A question that this call only joined was asked before it, perhaps before the token was withdrawn.
-            # The one after that was not: so this goes round twice at the most. Counted, for a clock may stand still.
+            # The next one was not, so this loop runs twice at most. Questions are counted: a clock may stand still.
             if (
                 is_ours
                 or not answer.is_active
@@ -233,7 +217,7 @@ class Introspector:
         word = self._words.get(digest)
         if word is None or self._clock.since(word.said_at) >= word.lasts:
             return None
-        # An answer that the token is withdrawn does not age: nobody brings tokens back.
+        # An answer that the token is withdrawn does not age: an issuer does not bring tokens back.
         if word.is_active and (said_after.has_reached(word.said_at) or self._clock.time() >= principal.expires_at):
             return None
         self.counters.remembered += 1
@@ -241,136 +225,121 @@ class Introspector:
 
     def _join_or_begin(
         self, token: str, digest: bytes, principal: Principal
-    ) -> tuple[_Question, bool, _Question | None]:
-        """Return the question about a token, whether it is a new one, and which other one must go for it."""
-        question, now = self._questions.get(digest), self._clock.monotonic()
-        if question is not None and not self._backoff.is_failing:
-            return question, False, None
+    ) -> tuple[Question[bytes, _Word], bool, Question[bytes, _Word] | None]:
+        """Return the question about a token, whether it is a new one, and which other one must give way to it."""
+        under_way = self._asking.questions.get(digest)
+        if under_way is not None and not self._asking.backoff.is_failing:
+            return under_way, False, None
         # One attempt at a time finds out whether an outage is over; other calls do not wait for it.
-        if now < self._backoff.retry_at or (self._backoff.is_failing and self._questions):
-            raise self._refused()
-        question = self._questions[digest] = _Question(token, digest, principal, now + _PATIENCE)
-        displaced = self._turns.join(_whose(principal), question)
-        if displaced is not None:
-            self.counters.overloaded += 1
-            del self._questions[displaced.digest]
-        if displaced is question:
+        if not self._asking.may_ask:
+            self.counters.refused += 1
+            raise self._unavailable(is_outage=self._was_outage())
+        question = self._asking.questions[digest] = Question(digest)
+        given_up_at = self._clock.monotonic() + _PATIENCE
+        displaced = self._turns.join(_whose(principal), _Asked(question, token, principal, given_up_at))
+        if displaced is None:
+            return question, True, None
+        self.counters.overloaded += 1
+        self._asking.forget(displaced.question)
+        if displaced.question is question:
             raise OverloadedError
-        return question, True, displaced
+        return question, True, displaced.question
 
-    def _refused(self) -> IntrospectionUnavailableError:
-        self.counters.refused += 1
-        return self._unavailable(is_outage=self._is_outage)
+    def _was_outage(self) -> bool:
+        failure = self._asking.failure
+        return failure is not None and failure.is_outage
 
     def _unavailable(self, *, is_outage: bool) -> IntrospectionUnavailableError:
-        retry_after = max(1.0, self._backoff.retry_at - self._clock.monotonic())
-        cause = self._error or "timeout"
+        retry_after, cause = max(1.0, self._asking.pause), self._asking.error or "timeout"
         return IntrospectionUnavailableError(
             f"no answer from {self._endpoint.url}: {cause}", retry_after=retry_after, cause=cause, is_outage=is_outage
         )
 
-    def _unheard(self, question: _Question) -> UnavailableError:
+    def _unheard(self, question: Question[bytes, _Word]) -> UnavailableError:
         """Return what it means that there is no answer, or that no call waits for it any longer."""
-        if question.is_outage is not None:
-            return self._unavailable(is_outage=question.is_outage)
-        if question.asked_at is None:
+        if question.failure is not None:
+            return self._unavailable(is_outage=question.failure.is_outage)
+        if not question.number:
             return OverloadedError()
         # Not the time for which the call has waited: some of that may have been for its turn, and it may have ended
         # because the caller wanted it to.
         return self._unavailable(is_outage=self._clock.monotonic() - question.asked_at.monotonic >= _PATIENCE)
 
     def _take_turns(self) -> None:
-        """Ask whatever question's turn it is."""
-        while (question := self._next()) is not None:
+        """Ask the questions whose turn it is."""
+        while (asked := self._next()) is not None:
             try:
-                if question.asked_at is None:
-                    question.answer.set_result(None)
+                if asked.question.number:
+                    self._launch(asked)
                 else:
-                    self._launch(question, question.asked_at)
+                    asked.question.answer.set_result(None)
             finally:
                 self._is_asking = False
 
-    def _next(self) -> _Question | None:
-        """Return whose turn it is: to be asked, or if it comes too late, to be told so."""
-        with self._lock:
+    def _next(self) -> _Asked | None:
+        """Return the question whose turn it is: to be asked, or if its turn comes too late, to be given up."""
+        with self._asking.lock:
             # An answer that is there at once comes here again: it is left to the loop, whose stack would grow.
-            question = None if self._is_asking else self._turns.next()
-            if question is None:
+            asked = None if self._is_asking else self._turns.next()
+            if asked is None:
                 return None
             self._is_asking = True
-            now = self._clock.now()
-            if now.monotonic >= question.given_up_at:
+            if self._clock.monotonic() >= asked.given_up_at:
                 self._turns.leave()
                 self.counters.overloaded += 1
-                del self._questions[question.digest]
+                self._asking.forget(asked.question)
             else:
                 # Numbered when it is asked: a call that began to wait before that has the issuer's word of now.
-                self._begun += 1
-                question.number, question.asked_at = self._begun, now
+                self._asking.begin(asked.question)
                 self.counters.requests += 1
-            return question
+            return asked
 
-    def _launch(self, question: _Question, started: Moment) -> None:
-        asked = {"token": question.token, "token_type_hint": "access_token"}
-        form, headers = authenticated(asked, self._auth_method, self._client_id, self._client_secret)
+    def _launch(self, asked: _Asked) -> None:
+        fields = {"token": asked.token, "token_type_hint": "access_token"}
+        form, headers = authenticated(fields, self._auth_method, self._client_id, self._client_secret)
         response = self._endpoint.fetch("POST", form=form, headers=headers)
-        response.add_done_callback(lambda done: self._finish(question, done, started))
+        self._asking.expect(response, partial(self._read, asked), partial(self._finish, asked.question))
 
-    def _finish(self, question: _Question, response: "Future[HttpResponse]", started: Moment) -> None:
-        status = _status(response, question.principal)
-        word, unasked = None, list[_Question]()
-        with self._lock:
-            # A forked child has questions of its own.
-            if self._questions.get(question.digest) is question:
-                del self._questions[question.digest]
-                self._turns.leave()
-                if status.is_active is None:
-                    unasked = self._turns.dismiss()
-            if status.is_active is None:
-                self._fail(question, unasked, status, started)
-            else:
-                self.counters.active += status.is_active
-                self.counters.inactive += not status.is_active
-                self._backoff.succeeded()
-                self._error = ""
-                # What the issuer says may be true only since before it said it.
-                lasts = ACTIVE_SECONDS if status.is_active else INACTIVE_SECONDS
-                word = self._words[question.digest] = _Word(status.is_active, started, lasts)
+    def _read(self, asked: _Asked, response: HttpResponse) -> _Word:
+        status = read_status(response, asked.principal)
         if status.error:
-            level = telemetry.ERROR if status.is_ours else telemetry.WARNING
-            telemetry.event(level, "introspection_failed", endpoint=self._endpoint.url, error=status.error)
+            self._tell(telemetry.WARNING, status.error)
+        # What the issuer says may be true only since before it said it.
+        lasts = ACTIVE_SECONDS if status.is_active else INACTIVE_SECONDS
+        return _Word(status.is_active, asked.question.asked_at, lasts)
+
+    def _finish(self, question: Question[bytes, _Word], word: _Word | None, failure: NoAnswerError | None) -> None:
+        unasked = list[_Asked]()
+        with self._asking.lock:
+            if failure is not None:
+                self.counters.failures += 1
+                # Questions under way together fail together. If the issuer has answered any of them, even if only
+                # to ask for patience, it is no outage.
+                is_outage = self._was_outage() or question.asked_at.monotonic >= self._asking.backoff.retry_at
+                failure.is_outage = failure.is_outage and is_outage
+            if self._asking.end(question, failure):
+                self._turns.leave()
+                if failure is not None:
+                    unasked = self._turns.dismiss()
+            # Those that wait for their turn are refused, as calls that come now are.
+            for other in unasked:
+                self._asking.forget(other.question)
+                self.counters.refused += 1
+                other.question.failure = failure
+            if word is not None:
+                self.counters.active += word.is_active
+                self.counters.inactive += not word.is_active
+                self._words[question.subject] = word
+        if failure is not None:
+            self._tell(telemetry.ERROR if failure.is_ours else telemetry.WARNING, str(failure))
         question.answer.set_result(word)
         for other in unasked:
-            other.answer.set_result(None)
+            other.question.answer.set_result(None)
         self._take_turns()
 
-    def _fail(self, question: _Question, unasked: list[_Question], status: TokenStatus, started: Moment) -> None:
-        self.counters.failures += 1
-        self.causes[causes.label(status.error)] += 1
-        self._error = status.error
-        # Those under way together fail together: that is one failure, not sixteen. And if the issuer has answered
-        # any of them, were it to ask for patience, it is no outage.
-        is_outage = status.is_outage and (self._is_outage or started.monotonic >= self._backoff.retry_at)
-        self._backoff.failed(self._clock.monotonic(), at_least=status.pause, began=started.monotonic)
-        self._is_outage = question.is_outage = is_outage
-        # Those that wait for their turn are refused, as calls that come now are.
-        for other in unasked:
-            del self._questions[other.digest]
-            self.counters.refused += 1
-            other.is_outage = is_outage
+    def _tell(self, level: int, error: str) -> None:
+        telemetry.event(level, "introspection_failed", endpoint=self._endpoint.url, error=error)
 
 
 def _whose(principal: Principal) -> Hashable:
     return principal.issuer, principal.org_id
-
-
-def _status(response: "Future[HttpResponse]", principal: Principal) -> TokenStatus:
-    try:
-        return read_status(response.result(), principal)
-    except TransportError as failure:
-        return TokenStatus(None, failure.reason, is_outage=failure.is_outage)
-    except CancelledError:
-        return TokenStatus(None, "closed")
-    except Exception as failure:  # noqa: BLE001 - those that wait must learn that it ended
-        telemetry.unforeseen("introspection", failure)
-        return TokenStatus(None, "unforeseen")

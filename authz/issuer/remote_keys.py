@@ -1,30 +1,33 @@
-"""An issuer's keys: which one verifies a token, fetched and kept so that nobody can stall or overload anybody.
+"""An issuer's keys: which one verifies a token, fetched and kept so that no caller stalls others or floods the issuer.
 
 The rules of the key set's life, in order of weight:
 
-1. A known, unexpired key is answered at once; no fetch ever stands in its way.
-2. One fetch at a time; all who need it share it, and none of them owns it.
-3. What failed or was unusable never replaces what works.
-4. Fetches are bounded by attempts, whoever asks and however it ends:
-   by a backoff after failures, and for unknown kids by a window as well.
+1. A known, unexpired key is returned at once; it never waits for a fetch.
+2. One fetch at a time, which all callers that need it share (:mod:`authz.runtime.asking`).
+3. A fetch that failed, or brought nothing usable, never replaces keys that work.
+4. Attempts to fetch are bounded, whatever their outcome: by a pause after each failure, and for unknown kids by a
+   window as well.
 """
 
 import math
 import re
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import NamedTuple
 
 from authz.errors import AuthzError, KeyNotFoundError, KeySetUnavailableError, KeyUndecidedError, OverloadedError
 from authz.issuer.endpoint import Endpoint
 from authz.issuer.keys import KeySetHealth, log_dropped
 from authz.runtime import fork, telemetry
-from authz.runtime.backoff import JITTER, Backoff, uniform
+from authz.runtime.asking import Asking, NoAnswerError, Question
+from authz.runtime.backoff import JITTER, uniform
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.runtime.flow import Flow, Wait
 from authz.runtime.network import causes
-from authz.runtime.network.transport import HttpResponse, TransportError
+from authz.runtime.network.transport import HttpResponse
 from authz.token.encoding import EncodingError, json_object
 from authz.token.jwk import KeyRing, VerificationKey, parse_jwks
 
@@ -71,21 +74,19 @@ class RemoteKeySet:
         jitter: Callable[[], float] = uniform,
     ) -> None:
         self._endpoint = endpoint
-        self._clock, self._now = clock, clock.monotonic
+        self._clock = clock
         self._jitter = jitter
         self._max_blocked_threads = max_blocked_threads
         self._ring = seed or _NO_KEYS
-        # What the issuer has taken back last: keys that it had are none that it has not published yet.
+        # The keys that the issuer took back last: unlike an unknown kid, none of them can be one not published yet.
         self._gone: frozenset[str | None] = frozenset()
         self._fetched_at: Moment | None = None
         self._refresh_at = _LONG_AGO
         self._stale_at = clock.now().after(STALE) if seed else _LONG_AGO
-        self._error = ""
         self._watchers: list[Callable[[frozenset[str]], None]] = []
-        self._backoff = Backoff(jitter)
-        self._fetches, self._failures = 0, Counter[str]()
-        # The fetches so far, and the number of the one that brought the keys.
-        self._begun = self._answered = 0
+        self._asking = Asking[None, _Published]("key set", clock, jitter)
+        # How many fetches have brought keys, and the number of the last of them.
+        self._fetches = self._answered = 0
         self._forced: deque[float] = deque(maxlen=_FORCED_FETCHES)
         self.after_fork()
         fork.register(self)
@@ -98,13 +99,13 @@ class RemoteKeySet:
             OverloadedError: as many calls wait for unknown ``kid``s as may.
 
         """
-        came = self._begun
+        came = self._asking.begun
         # Twice: a fetch that this call only joined began before it, perhaps before the key was published.
         for _ in range(2):
-            key, pending, is_ours = self._look_up(kid, algorithm, came)
+            key, fetch, is_ours = self._look_up(kid, algorithm, came)
             if key is not None:
                 return key
-            yield from self._wait(pending)
+            yield from self._wait(fetch)
             if is_ours:
                 break
         ring = self._current()
@@ -115,17 +116,15 @@ class RemoteKeySet:
 
     def load(self) -> Flow[None]:
         """See :class:`authz.issuer.keys.KeySet`; waits up to 2 s, and like any use of a key refreshes ahead of need."""
-        with self._lock:
-            if not self._clock.has_reached(self._stale_at):
-                pending, is_ours = None, False
-            else:
-                pending, is_ours = self._join_or_begin(self._now())
-        if pending is None:
+        with self._asking.lock:
+            is_stale = self._clock.has_reached(self._stale_at)
+            fetch, is_ours = self._join_or_begin() if is_stale else (_NOTHING, False)
+        if not is_stale:
             self._refresh_ahead()
             return
         if is_ours:
-            self._launch(pending)
-        yield from self._wait(pending)
+            self._launch(fetch)
+        yield from self._wait(fetch)
 
     def holds(self, key: VerificationKey) -> bool:
         """See :class:`authz.issuer.keys.KeySet`; like any use of a key it refreshes ahead of need."""
@@ -150,21 +149,20 @@ class RemoteKeySet:
 
     def health(self) -> KeySetHealth:
         """See :class:`authz.issuer.keys.KeySet`."""
-        with self._lock:
-            now = self._now()
+        with self._asking.lock:
             ring = self._current()
             return KeySetHealth(
                 is_ready=bool(ring.keys),
                 keys=len(ring),
                 age=self.age(),
                 lasts=max(0.0, self._clock.until(self._stale_at)),
-                error=self._error,
-                retry_in=max(0.0, self._backoff.retry_at - now),
+                error=self._asking.error,
+                retry_in=max(0.0, self._asking.pause),
                 fetches=self._fetches,
-                failures=self._failures.total(),
+                failures=self._asking.causes.total(),
                 kids=tuple(ring.keys),
                 dropped=ring.dropped,
-                causes=dict(self._failures),
+                causes=dict(self._asking.causes),
             )
 
     def close(self) -> None:
@@ -172,116 +170,87 @@ class RemoteKeySet:
         self._endpoint.close()
 
     def after_fork(self) -> None:
-        """Forget the fetch under way, which is the parent's."""
-        self._lock = threading.Lock()
+        """Start with every place free: the callers that wait are the parent's."""
         self._blocked_threads = threading.BoundedSemaphore(self._max_blocked_threads)
         self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
-        self._pending: Future[bool] | None = None
 
     def _current(self) -> KeyRing:
         return _NO_KEYS if self._clock.has_reached(self._stale_at) else self._ring
 
     def _look_up(
         self, kid: str | None, algorithm: str | None, came: int
-    ) -> tuple[VerificationKey | None, "Future[bool]", bool]:
+    ) -> "tuple[VerificationKey | None, _Fetch, bool]":
         # One lock around looking and deciding: a set that arrives in between must not look like a miss.
-        with self._lock:
+        with self._asking.lock:
             key = self._current().get(kid, algorithm)
             if key is None and self._answered > came:
                 # The issuer has been asked since the call came, and has answered.
                 raise KeyNotFoundError
-            pending, is_ours = (_NOTHING, False) if key else self._join_or_begin(self._now(), kid)
+            fetch, is_ours = (_NOTHING, False) if key else self._join_or_begin(kid)
         if key is not None:
             self._refresh_ahead()
         elif is_ours:
-            self._launch(pending)
-        return key, pending, is_ours
+            self._launch(fetch)
+        return key, fetch, is_ours
 
     def _refresh_ahead(self) -> None:
-        with self._lock:
+        with self._asking.lock:
             is_due = self._clock.has_reached(self._refresh_at)
-            if self._pending is not None or not is_due or self._now() < self._backoff.retry_at:
+            if not is_due or self._asking.questions or not self._asking.may_ask:
                 return
-            pending = self._begin()
-        self._launch(pending)
+            fetch = self._asking.begin(Question(None))
+        self._launch(fetch)
 
-    def _join_or_begin(self, now: float, kid: str | None = None) -> tuple["Future[bool]", bool]:
-        if self._pending is not None:
-            return self._pending, False
-        if now < self._backoff.retry_at:
-            raise self._unavailable(self._backoff.retry_at - now)
+    def _join_or_begin(self, kid: str | None = None) -> "tuple[_Fetch, bool]":
+        under_way = self._asking.questions.get(None)
+        if under_way is not None:
+            return under_way, False
+        if not self._asking.may_ask:
+            raise self._unavailable(self._asking.pause)
         if not self._clock.has_reached(self._stale_at):
-            # Keys are there, only not this one, and anybody can invent a kid: attempts count, whoever asks.
+            # There are keys, only not this one, and any caller can invent a kid: so attempts are counted for all.
+            now = self._clock.monotonic()
             if len(self._forced) == _FORCED_FETCHES and now - self._forced[0] < _FORCED_WINDOW:
                 raise self._undecided(kid, self._forced[0] + _FORCED_WINDOW - now)
             self._forced.append(now)
-        return self._begin(), True
+        return self._asking.begin(Question(None)), True
 
     def _undecided(self, kid: str | None, retry_after: float) -> AuthzError:
-        if kid in self._gone and not self._backoff.is_failing:
-            return KeyNotFoundError()
-        # Not that there is no such key: the issuer may have begun to use it since the last fetch.
-        if self._backoff.is_failing:
+        if self._asking.backoff.is_failing:
             return self._unavailable(retry_after)
-        return KeyUndecidedError(retry_after=retry_after)
+        # For any other kid: not that there is no such key, for the issuer may have begun to use it since.
+        return KeyNotFoundError() if kid in self._gone else KeyUndecidedError(retry_after=retry_after)
 
     def _unavailable(self, retry_after: float) -> KeySetUnavailableError:
-        # Without an error the fetch is still under way.
-        cause = self._error or "timeout"
+        cause = self._asking.error or "timeout"
         return KeySetUnavailableError(
             f"no keys from {self._endpoint.url}: {cause}", retry_after=retry_after, cause=cause
         )
 
-    def _begin(self) -> "Future[bool]":
-        self._begun += 1
-        self._pending = Future()
-        return self._pending
+    def _launch(self, fetch: "_Fetch") -> None:
+        self._asking.expect(self._endpoint.fetch("GET"), _read, partial(self._finish, fetch))
 
-    def _launch(self, pending: "Future[bool]") -> None:
-        number = self._begun
-        response = self._endpoint.fetch("GET")
-        response.add_done_callback(lambda done: self._finish(pending, number, done))
-
-    def _finish(self, pending: "Future[bool]", number: int, response: "Future[HttpResponse]") -> None:
-        ring, fresh, error, withdrawn = None, FRESH, "", frozenset[str]()
-        try:
-            answer = response.result()
-            ring, fresh = _read(answer), _freshness(answer.headers)
-        except TransportError as failure:
-            error = failure.reason
-        except CancelledError:
-            error = "closed"
-        except ValueError as failure:
-            error = str(failure)
-        except Exception as failure:  # noqa: BLE001 - those that wait must learn that it ended
-            error = "unforeseen"
-            telemetry.unforeseen("key set", failure)
-        with self._lock:
-            if self._pending is pending:
-                self._pending = None
-            now = self._now()
-            self._error = error
-            if ring is None:
-                self._failures[causes.label(error)] += 1
-                self._backoff.failed(now)
-            else:
+    def _finish(self, fetch: "_Fetch", published: "_Published | None", failure: NoAnswerError | None) -> None:
+        withdrawn = frozenset[str]()
+        with self._asking.lock:
+            self._asking.end(fetch, failure)
+            if published is not None:
                 self._fetches += 1
-                self._answered = number
-                self._backoff.succeeded()
-                withdrawn = self._replace(ring, self._clock.now(), fresh)
-        if ring is None:
-            telemetry.event(telemetry.WARNING, "jwks_fetch_failed", url=self._endpoint.url, error=error)
-        else:
-            log_dropped(ring, self._endpoint.url)
-        pending.set_result(ring is not None)
+                self._answered = fetch.number
+                withdrawn = self._replace(*published)
+        if failure is not None:
+            telemetry.event(telemetry.WARNING, "jwks_fetch_failed", url=self._endpoint.url, error=str(failure))
+        if published is not None:
+            log_dropped(published.ring, self._endpoint.url)
+        fetch.answer.set_result(published)
         if withdrawn:
             for watcher in self._watchers:
                 watcher(withdrawn)
 
-    def _replace(self, ring: KeyRing, now: Moment, fresh: float) -> frozenset[str]:
+    def _replace(self, ring: KeyRing, fresh: float) -> frozenset[str]:
         # A key that stays keeps its object, so that holds() compares no keys
         # and a token verified by a key that left, or changed, is known at once.
-        old = self._ring
+        old, now = self._ring, self._clock.now()
         self._gone = frozenset(old.keys) - frozenset(ring.keys) or self._gone
         self._ring = ring.keeping(old)
         self._fetched_at = now
@@ -289,40 +258,49 @@ class RemoteKeySet:
         self._stale_at = now.after(max(fresh, STALE))
         return frozenset(kid or "" for kid, keys in old.keys.items() if not all(map(self._ring.covers, keys)))
 
-    def _wait(self, pending: "Future[bool]") -> Flow[None]:
-        # With no key at all everybody waits: there is nothing else the threads could do.
+    def _wait(self, fetch: "_Fetch") -> Flow[None]:
+        # Without any key every call waits: there is nothing else for the threads to do.
         places = None if self._current() is _NO_KEYS else self._waiting
         if places is not None and not places.acquire(blocking=False):
             raise OverloadedError
         try:
-            # Few threads: whoever invents kids while the issuer hangs must not pin a server's pool.
-            succeeded = yield Wait(pending, _PATIENCE, None if places is None else self._blocked_threads)
+            # Few threads: while the issuer hangs, a caller that invents kids must not pin a server's pool.
+            published = yield Wait(fetch.answer, _PATIENCE, None if places is None else self._blocked_threads)
         except (TimeoutError, CancelledError):
-            succeeded = False
+            published = None
         finally:
             if places is not None:
                 places.release()
-        if not succeeded:
-            raise self._unavailable(max(1.0, self._backoff.retry_at - self._now()))
+        if published is None:
+            raise self._unavailable(max(1.0, self._asking.pause))
 
+
+class _Published(NamedTuple):
+    """A key set, and the seconds for which the issuer wants it to be used."""
+
+    ring: KeyRing
+    fresh: float
+
+
+_Fetch = Question[None, _Published]
 
 _NO_KEYS = KeyRing(keys={})
 _LONG_AGO = Moment(-math.inf, -math.inf)
-_NOTHING: "Future[bool]" = Future()
+_NOTHING: _Fetch = Question(None)
 
 
-def _read(response: HttpResponse) -> KeyRing:
+def _read(response: HttpResponse) -> _Published:
     if response.status != _OK:
-        raise ValueError(causes.status(response.status))
+        raise NoAnswerError(causes.status(response.status))
     try:
         ring = parse_jwks(json_object(response.body, max_containers=_MAX_CONTAINERS))
     except EncodingError:
-        raise ValueError("not JSON") from None
+        raise NoAnswerError("not JSON") from None
     except ValueError as error:
-        raise ValueError(f"not a key set ({error})") from None
+        raise NoAnswerError(f"not a key set ({error})") from None
     if not ring.keys:
-        raise ValueError(f"no usable key ({ring.why_dropped()})")
-    return ring
+        raise NoAnswerError(f"no usable key ({ring.why_dropped()})")
+    return _Published(ring, _freshness(response.headers))
 
 
 def _freshness(headers: Mapping[str, str]) -> float:

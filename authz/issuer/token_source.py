@@ -1,9 +1,9 @@
 """Tokens for calling others: OAuth 2.0 ``client_credentials`` (RFC 6749 section 4.4), fetched ahead of need."""
 
-import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -11,28 +11,28 @@ from urllib.parse import urlsplit
 from authz.errors import AuthzError, ConfigError, TokenDeniedError, TokenEndpointError
 from authz.issuer.client_authentication import authenticated, check_auth_method
 from authz.issuer.discovery import issuer_endpoint
-from authz.issuer.token_response import IssuedToken, NoTokenError, read_token
-from authz.runtime import fork, telemetry
-from authz.runtime.backoff import JITTER, Backoff, uniform
+from authz.issuer.token_response import TokenRefusedError, read_token
+from authz.runtime import telemetry
+from authz.runtime.asking import Asking, NoAnswerError, Question
+from authz.runtime.backoff import JITTER, uniform
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
+from authz.runtime.configuration import read_secret
 from authz.runtime.flow import Flow, Wait, arun, run
-from authz.runtime.network.transport import Form, HttpResponse, Transport, TransportError
+from authz.runtime.network.transport import Form, HttpResponse, Transport
 from authz.settings import variables
-from authz.settings.secret import read_secret
 from authz.settings.variables import AuthMethod
 
 _PATIENCE = 10.0
 _REFRESH_SECONDS, _REFRESH_SHARE = 60.0, 0.1
-# A token that expires on its way is of no use.
+# A token must not expire on its way to the server.
 _TRAVEL_SECONDS = 5.0
-_DENIED_PAUSE = 30.0
 _INVALIDATIONS, _INVALIDATION_WINDOW = 2, 30.0
 
 _VARIABLES = ("issuer", "discover", "discover_hosts", *variables.CLIENT)
 
 
 class TokenSource(Protocol):
-    """Whatever has access tokens to give: :class:`ClientCredentials`, or a class of your own."""
+    """A source of access tokens: :class:`ClientCredentials`, or a class of your own."""
 
     def token_flow(self) -> Flow[str]:
         """Return an access token, as a flow."""
@@ -48,7 +48,7 @@ def replace_token(source: TokenSource, refused: str) -> Flow[str | None]:
         token = yield from source.token_flow()
     except AuthzError:
         return None
-    except Exception as error:  # noqa: BLE001 - whoever asks has an answer already, the refusal
+    except Exception as error:  # noqa: BLE001 - the caller has an answer already, the refusal
         telemetry.unforeseen("token source", error)
         return None
     return token if token != refused else None
@@ -78,7 +78,7 @@ class ClientCredentials:
         client_secret: its secret; never logged, never part of a ``repr`` or an error.
         client_secret_file: a file that holds it, instead; read for each request, so that a new secret
             needs no restart.
-        scope: the scopes to ask for, space-separated or several; by default whatever the application has.
+        scope: the scopes to ask for, space-separated or several; by default all that the application has.
         resource: the URI of what the token is for, or several (RFC 8707 section 2).
         audience: what the token is for, where the issuer wants this name for it (Auth0 does).
         auth_method: ``client_secret_post`` or ``client_secret_basic`` (RFC 6749 section 2.3.1).
@@ -135,13 +135,10 @@ class ClientCredentials:
         self._secret()
         self._clock = clock
         self._jitter = jitter
-        self._backoff = Backoff(jitter)
+        self._asking = Asking[None, _Token]("token endpoint", clock, jitter)
         self._token: _Token | None = None
-        self._refused: NoTokenError | None = None
         self._refused_secret: str | None = None
         self._invalidated: deque[float] = deque(maxlen=_INVALIDATIONS)
-        self.after_fork()
-        fork.register(self)
 
     @classmethod
     def from_env(cls, *, transport: Transport | None = None) -> "ClientCredentials":
@@ -150,7 +147,7 @@ class ClientCredentials:
         They are ``AUTHZ_TOKEN_URL`` or else ``AUTHZ_ISSUER`` (with ``AUTHZ_DISCOVER`` and ``AUTHZ_DISCOVER_HOSTS``
         if its metadata says where tokens are had), ``AUTHZ_CLIENT_ID``, ``AUTHZ_CLIENT_SECRET_FILE``
         or else ``AUTHZ_CLIENT_SECRET``, ``AUTHZ_SCOPE``, ``AUTHZ_TOKEN_RESOURCE`` (several with blanks between
-        them) and ``AUTHZ_TOKEN_AUDIENCE``. ``AUTHZ_AUDIENCE`` is whom this process is, and not looked at.
+        them) and ``AUTHZ_TOKEN_AUDIENCE``. ``AUTHZ_AUDIENCE``, the audience of this process itself, is not used.
 
         Args:
             transport: how the endpoint is asked; by default one of its own.
@@ -194,15 +191,15 @@ class ClientCredentials:
 
     def token_flow(self) -> Flow[str]:
         """Return an access token, as a flow; see :meth:`token`."""
-        token, pending = self._usable()
+        token, fetch = self._usable()
         if token is not None:
             return token
         try:
-            yield Wait(pending, _PATIENCE)
+            yield Wait(fetch.answer, _PATIENCE)
         except (TimeoutError, CancelledError):
             why = "timeout (the token endpoint did not answer in time)"
             raise TokenEndpointError(f"no token from {self._endpoint.url}: {why}", cause=why) from None
-        with self._lock:
+        with self._asking.lock:
             if self._token is not None and self._clock.since(self._token.asked) < self._token.expires_after:
                 return self._token.text
             raise self._unavailable()
@@ -217,7 +214,7 @@ class ClientCredentials:
             token: the token that was refused.
 
         """
-        with self._lock:
+        with self._asking.lock:
             if self._token is None or self._token.text != token:
                 return
             now = self._clock.monotonic()
@@ -229,27 +226,23 @@ class ClientCredentials:
         """Stop fetching."""
         self._endpoint.close()
 
-    def after_fork(self) -> None:
-        """Forget the fetch under way, which is the parent's."""
-        self._lock = threading.Lock()
-        self._pending: Future[None] | None = None
-
-    def _usable(self) -> tuple[str | None, "Future[None]"]:
-        with self._lock:
-            now, token = self._clock.now(), self._token
+    def _usable(self) -> "tuple[str | None, _Fetch]":
+        with self._asking.lock:
+            token = self._token
             age = 0.0 if token is None else self._clock.since(token.asked)
             text = token.text if token is not None and age < token.expires_after else None
             if token is not None and text is not None and age < token.refresh_after:
                 return text, _NOTHING
-            if self._pending is not None:
-                return text, self._pending
-            if now.monotonic < self._backoff.retry_at and not self._has_another_secret():
+            under_way = self._asking.questions.get(None)
+            if under_way is not None:
+                return text, under_way
+            if not self._asking.may_ask and not self._has_another_secret():
                 if text is not None:
                     return text, _NOTHING
                 raise self._unavailable()
-            pending = self._pending = Future()
-        self._launch(pending, now)
-        return text, pending
+            fetch = self._asking.begin(Question(None))
+        self._launch(fetch)
+        return text, fetch
 
     def _has_another_secret(self) -> bool:
         if self._refused_secret is None:
@@ -260,24 +253,22 @@ class ClientCredentials:
             return False
 
     def _unavailable(self) -> TokenDeniedError | TokenEndpointError:
-        retry_after = max(1.0, self._backoff.retry_at - self._clock.monotonic())
-        why = self._refused or NoTokenError("expired (it gave one that has expired)")
+        retry_after = max(1.0, self._asking.pause)
+        why = self._asking.failure or NoAnswerError("expired (it gave one that has expired)")
         message = f"no token from {self._endpoint.url}: {why}"
-        if why.is_denied:
+        if isinstance(why, TokenRefusedError):
             return TokenDeniedError(message, retry_after=retry_after)
         return TokenEndpointError(message, retry_after=retry_after, cause=str(why))
 
-    def _launch(self, pending: "Future[None]", asked: Moment) -> None:
+    def _launch(self, fetch: "_Fetch") -> None:
         try:
             secret = self._secret()
         except ConfigError as error:
-            unreadable: Future[HttpResponse] = Future()
-            unreadable.set_exception(NoTokenError(f"secret ({error})"))
-            self._finish(pending, unreadable, asked, None)
+            self._finish(fetch, None, None, NoAnswerError(f"secret ({error})"))
             return
         form, headers = authenticated(self._form, self._auth_method, self.client_id, secret)
         response = self._endpoint.fetch("POST", form=form, headers=headers)
-        response.add_done_callback(lambda done: self._finish(pending, done, asked, secret))
+        self._asking.expect(response, partial(self._read, fetch), partial(self._finish, fetch, secret))
 
     def _secret(self) -> str:
         if self._client_secret_file is None:
@@ -287,49 +278,30 @@ class ClientCredentials:
             raise ConfigError(f"client_secret_file: {str(self._client_secret_file)!a} is empty")
         return secret
 
-    def _finish(
-        self, pending: "Future[None]", response: "Future[HttpResponse]", asked: Moment, secret: str | None
-    ) -> None:
-        token, refused = None, NoTokenError("unforeseen")
-        try:
-            token = self._kept(read_token(response.result(), asked.time), asked)
-        except TransportError as error:
-            refused = NoTokenError(error.reason)
-        except CancelledError:
-            refused = NoTokenError("closed")
-        except NoTokenError as error:
-            refused = error
-        except Exception as error:  # noqa: BLE001 - those that wait must learn that it ended
-            telemetry.unforeseen("token endpoint", error)
-        with self._lock:
-            if self._pending is pending:
-                self._pending = None
-            if token is not None:
-                self._token, self._refused, self._refused_secret = token, None, None
-                self._backoff.succeeded()
-            else:
-                self._refused = refused
-                self._refused_secret = secret if refused.is_denied else None
-                if refused.is_denied:
-                    self._token = None
-                pause = max(refused.retry_after, _DENIED_PAUSE if refused.is_denied else 0.0)
-                self._backoff.failed(self._clock.monotonic(), at_least=pause)
-        if token is None:
-            telemetry.event(telemetry.WARNING, "token_fetch_failed", url=self._endpoint.url, error=str(refused))
-        pending.set_result(None)
+    def _finish(self, fetch: "_Fetch", secret: str | None, token: _Token | None, failure: NoAnswerError | None) -> None:
+        is_refused = isinstance(failure, TokenRefusedError)
+        with self._asking.lock:
+            self._asking.end(fetch, failure)
+            self._refused_secret = secret if is_refused else None
+            if token is not None or is_refused:
+                self._token = token
+        if failure is not None:
+            telemetry.event(telemetry.WARNING, "token_fetch_failed", url=self._endpoint.url, error=str(failure))
+        fetch.answer.set_result(token)
 
-    def _kept(self, issued: IssuedToken, asked: Moment) -> _Token:
-        lifetime = issued.lifetime
+    def _read(self, fetch: "_Fetch", response: HttpResponse) -> _Token:
+        text, lifetime = read_token(response, fetch.asked_at.time)
         ahead = min(max(_REFRESH_SECONDS, _REFRESH_SHARE * lifetime), lifetime / 2)
         return _Token(
-            text=issued.text,
-            asked=asked,
+            text=text,
+            asked=fetch.asked_at,
             refresh_after=lifetime - ahead * (1 + JITTER * self._jitter()),
             expires_after=lifetime - min(_TRAVEL_SECONDS, _REFRESH_SHARE * lifetime),
         )
 
 
-_NOTHING: "Future[None]" = Future()
+_Fetch = Question[None, _Token]
+_NOTHING: _Fetch = Question(None)
 
 
 def discovery_of(found: Mapping[str, str]) -> dict[str, Any]:
@@ -357,7 +329,7 @@ def _form(scope: str | Iterable[str] | None, resource: str | Iterable[str] | Non
     if scope is not None:
         form["scope"] = scope if isinstance(scope, str) else " ".join(scope)
         if not str(form["scope"]).strip():
-            # An issuer takes none for all.
+            # An issuer would grant all scopes for none.
             raise ConfigError("scope: must not be empty; leave it out for all that the application may have")
     if resource is not None:
         form["resource"] = [_check_resource(each) for each in ((resource,) if isinstance(resource, str) else resource)]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from authz.call.principal import Principal
+from authz.runtime.asking import NoAnswerError
 from authz.runtime.network import causes
 from authz.runtime.network.transport import HttpResponse
 from authz.token.encoding import EncodingError, json_object
@@ -16,38 +17,38 @@ _STANDARD = ("iss", "sub", "org_id", "client_id", "exp", "jti")
 
 
 class TokenStatus(NamedTuple):
-    """What the issuer says of a token, or why it says nothing.
+    """What the issuer says of a token.
 
     Args:
-        is_active: ``None`` if that is not known.
-        error: what went wrong, in the words of :mod:`authz.runtime.network.causes`; empty if nothing did.
-        pause: how many seconds the issuer should not be asked.
-        is_outage: whether the issuer gives no answer, or says itself that it fails. Any other answer that is of no
-            use may be for a mistake in our configuration, or for what a caller does, and must open nothing.
-        is_ours: whether it is our own configuration that is wrong.
+        is_active: whether the token is active, and the answer is about this token.
+        error: how the answer contradicts the token, in the words of :mod:`authz.runtime.network.causes`; else empty.
 
     """
 
-    is_active: bool | None
+    is_active: bool
     error: str = ""
-    pause: float = 0.0
-    is_outage: bool = False
-    is_ours: bool = False
 
 
 def read_status(answer: HttpResponse, principal: Principal) -> TokenStatus:
-    """Return what ``answer`` says of the token that named ``principal``."""
+    """Return what ``answer`` says of the token that named ``principal``.
+
+    Raises:
+        NoAnswerError: it says nothing. It is an outage only where the issuer says itself that it fails: any other
+            answer that cannot be used may be for a mistake in our configuration, or for what a caller does, and must
+            open nothing.
+
+    """
     if answer.status == _UNAUTHORIZED:
         error = f"{causes.status(_UNAUTHORIZED)} (our own client credentials were refused)"
-        return TokenStatus(None, error, _CREDENTIALS_PAUSE, is_ours=True)
+        raise NoAnswerError(error, pause=_CREDENTIALS_PAUSE, is_ours=True)
     if answer.status != _OK:
         pause = min(answer.retry_after, _LONGEST_PAUSE) if answer.status == _TOO_MANY else 0.0
-        return TokenStatus(None, causes.status(answer.status), pause, is_outage=answer.status >= _SERVER_ERROR)
+        raise NoAnswerError(causes.status(answer.status), pause=pause, is_outage=answer.status >= _SERVER_ERROR)
     try:
         said = json_object(answer.body)
     except EncodingError:
-        return TokenStatus(None, "not JSON")
-    # A boolean, required. Whatever is not true is not active.
+        raise NoAnswerError("not JSON") from None
+    # The member is required, and a boolean: any value but true is not active.
     if said.get("active") is not True:
         return TokenStatus(is_active=False)
     different = _contradiction(said, principal)
@@ -61,7 +62,7 @@ def _contradiction(said: Mapping[str, Any], principal: Principal) -> str:
     for name in _told(principal):
         if name in said and name in claims and said[name] != claims[name]:
             return name
-    # RFC 7662 section 2.2 calls the application so, whatever the token does.
+    # RFC 7662 section 2.2 calls the application so, even if the token names it in another claim.
     if said.get("client_id", principal.client_id) != principal.client_id and "client_id" not in claims:
         return "client_id"
     audience = said.get("aud", list(principal.audience))
@@ -71,6 +72,6 @@ def _contradiction(said: Mapping[str, Any], principal: Principal) -> str:
 
 
 def _told(principal: Principal) -> Iterator[str]:
-    """Yield the claims that say whose the token is, by whatever names."""
+    """Yield the names of the claims that say whose the token is, which may be names of the issuer's own."""
     yield from _STANDARD
     yield from (name for name, value in principal.claims.items() if value in (principal.org_id, principal.client_id))

@@ -34,7 +34,7 @@ from authz.organizations.quota import Quotas
 from authz.policy import Policy
 from authz.runtime import telemetry
 from authz.runtime.flow import Flow, resumed
-from authz.token.bearer import credentials_of, token_of
+from authz.token.bearer import bearer_token, credentials_of
 from authz.token.claims import is_expired
 from authz.token.jws import digest_of
 
@@ -183,7 +183,7 @@ class Authorizer:
             evidence.principal, evidence.source = principal, "proxy"
             _check_time(principal, self.verifier)
         else:
-            token = token_of(credentials_of(call))
+            token = bearer_token(call)
             principal = self.verifier.remembered(digest_of(token))
             if principal is None:
                 principal = yield from self.verifier.verify_flow(token)
@@ -249,7 +249,7 @@ class Authorizer:
         if principal is not None:
             _check_time(principal, self.verifier)
             return
-        principal = yield from self.verifier.verify_flow(token_of(credentials_of(call)))
+        principal = yield from self.verifier.verify_flow(bearer_token(call))
         if principal.certificate:
             check_certificate(principal, call.peer)
 

@@ -1,6 +1,5 @@
 """A policy on trial: asked about every decision after it has been made, so it has no say in any."""
 
-import threading
 from collections import Counter
 from collections.abc import Collection
 from typing import Literal, NamedTuple
@@ -43,8 +42,7 @@ class Shadow:
         self._organizations, self._public = organizations, public
         self.policy: Policy | None = None
         self.differences: Counter[Change] = Counter()
-        self.after_fork()
-        fork.register(self)
+        self._lock = fork.Lock()
 
     def compare(self, call: Call, evidence: Evidence, refusal: Refusal | None) -> None:
         """Note in ``evidence`` what the policy on trial says of a call; count and log it if that differs.
@@ -71,10 +69,6 @@ class Shadow:
         change = _change(refusal, opinion.verdict)
         if change is not None:
             self._note(change, call, evidence)
-
-    def after_fork(self) -> None:
-        """Replace the lock, which a thread of the parent may hold."""
-        self._lock = threading.Lock()
 
     def _opinion(self, policy: Policy, call: Call, evidence: Evidence, refusal: Refusal | None) -> _Opinion | None:
         """Return what ``policy`` says; ``None`` where no policy would be asked."""

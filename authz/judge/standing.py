@@ -1,6 +1,5 @@
 """What the operator has ordered in this process: to refuse tokens, applications, organizations or keys."""
 
-import threading
 from collections.abc import Callable, Collection, MutableMapping
 
 from cachetools import TLRUCache
@@ -43,8 +42,7 @@ class Standing:
         until: Callable[[str, object, float], float] = lambda _token_id, _issuers, now: now + TOKEN_SECONDS  # noqa: E731
         self._tokens: TLRUCache[str, _Issuers] = TLRUCache(MAX_TOKENS, ttu=until, timer=clock.monotonic)
         self.suspended_organizations: frozenset[str] = frozenset()
-        self.after_fork()
-        fork.register(self)
+        self._lock = fork.Lock()
 
     def revoke(self, *, issuer: str | None = None, **what: str | None) -> None:
         """Refuse every call of a token, an application, an organization or a key; see :meth:`authz.Authorizer.revoke`.
@@ -119,10 +117,6 @@ class Standing:
     def is_suspended(self, principal: Principal) -> bool:
         """Say whether the organization of ``principal`` is suspended."""
         return principal.org_id in self.suspended_organizations
-
-    def after_fork(self) -> None:
-        """Replace the lock, which a thread of the parent may hold."""
-        self._lock = threading.Lock()
 
     def _named(self, issuer: str | None, what: dict[str, str | None]) -> tuple[str, MutableMapping[str, _Issuers]]:
         """Return the one name that is given, and the list that it is for."""

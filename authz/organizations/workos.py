@@ -5,6 +5,7 @@ import re
 from authz.errors import ConfigError
 from authz.organizations.directory import Directory
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
+from authz.runtime.configuration import extra
 from authz.runtime.network.transport import Transport
 from authz.runtime.network.urls import check_url
 
@@ -43,13 +44,9 @@ class WorkOSDirectory(Directory):
         if not _KEY.fullmatch(api_key):
             raise ConfigError("workos_api_key: must be visible ASCII, such as sk_live_…")
         self._base_url = check_url(base_url or _API, "workos_base_url")
-        try:
-            # Takes half a second to load, which users without WorkOS do not pay.
+        with extra("workos", "WorkOSDirectory: it needs the extra", package="workos"):
+            # The import takes half a second, which only this class should cost.
             from authz.organizations.workos_api import WorkOSApi  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] != "workos":
-                raise
-            raise ConfigError("WorkOSDirectory: it needs the extra: pip install 'grpc-org-authz[workos]'") from None
         self._transport = transport or Transport()
         super().__init__(WorkOSApi(api_key, self._base_url, groups_key, self._transport).organization, clock=clock)
 

@@ -11,9 +11,9 @@ from authz.runtime import fork, telemetry
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.runtime.threads import restarting
 
-# How long the thread stays without work: long enough not to start one for every alarm.
+# Seconds that the thread stays without work, so that not every alarm starts one.
 _LINGER = 10.0
-# Fewer than this, alarms that are over are not worth sweeping.
+# Up to so many alarms that are over are not worth sweeping.
 _FEW = 64
 
 LOOK_SECONDS = 5.0
@@ -30,9 +30,9 @@ class Alarm:
 
 
 class Alarms:
-    """Call back, each time on the same thread; what is called must not block.
+    """Call back, each time on the same thread; callbacks must not block.
 
-    Costs a thread while there is anything to wait for, and nothing per alarm but memory.
+    There is one thread while any alarm is set; each alarm takes only memory.
 
     Args:
         name: of the thread.
@@ -74,7 +74,7 @@ class Alarms:
         return alarm
 
     def cancel(self, alarm: Alarm) -> None:
-        """Have nothing called, if it has not been yet."""
+        """Cancel ``alarm``, if it has not called back yet."""
         with self._changed:
             if alarm.callback is None:
                 return
@@ -84,10 +84,10 @@ class Alarms:
 
     def ring(self) -> None:
         """Call back what is due by now, on this thread."""
-        # One at a time: whoever has rung knows that all that was due has been called.
+        # One thread at a time, so that when this returns everything that was due has been called.
         with self._ringing:
             now = self._clock.now()
-            # What is due stays where it is until its turn: if this thread dies meanwhile, it is called by the next.
+            # An alarm stays in the heaps until its turn: if this thread dies, the next one calls it.
             while (callback := self._next_due(now)) is not None:
                 try:
                     callback()
@@ -125,7 +125,7 @@ class Alarms:
 
 
 class _Heap:
-    """Alarms in the order of one clock; those that are over stay until it is their turn, or mostly such are left."""
+    """Alarms in the order of one clock; those that are over stay until their turn, or until most alarms are over."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, Alarm]] = []
@@ -146,7 +146,7 @@ class _Heap:
             heapq.heappush(self._entries, (at, next(self._numbers), alarm))
 
     def pop(self, now: float) -> Iterator[tuple[Alarm, Callable[[], object]]]:
-        """Take out what is due by ``now``, and return that of it which was not over, with what it calls."""
+        """Take out the alarms that are due by ``now``, and yield those that are not over, with their callbacks."""
         while self._entries and self._entries[0][0] <= now:
             alarm = heapq.heappop(self._entries)[2]
             callback, alarm.callback = alarm.callback, None
@@ -156,7 +156,7 @@ class _Heap:
                 yield alarm, callback
 
     def lose(self, at: float) -> None:
-        """Count one that is over, and was to be due at ``at``: taking it out would mean a search."""
+        """Count an alarm that is over and was due at ``at``; to take it out would need a search."""
         if at == math.inf:
             return
         self._over += 1

@@ -1,42 +1,44 @@
-"""Work that takes long, done so that threads with an answer to give hardly notice."""
+"""Long work beside threads that answer calls: made to delay them less, in programs of this project only.
+
+It changes settings of the whole process, which a library must leave to the program that uses it.
+"""
 
 import contextlib
 import gc
 import sys
-import threading
 from collections.abc import Iterator
 
 from authz.runtime import fork
 
-# How long a thread computes while another one waits; Python's default is five milliseconds.
+# Seconds that a thread computes while another one waits; Python's default is five milliseconds.
 _TURN = 0.0005
 
 
 class _Background:
-    """What work in the background has changed for the whole process, and what that was before."""
+    """The settings of the process as they were before work in the background changed them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = fork.Lock()
         self._before: tuple[float, bool] | None = None
+        self.is_allowed = False
         fork.register(self)
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:
+        if not self.is_allowed:
+            yield
+            return
         with self._lock:
             self._before = sys.getswitchinterval(), gc.isenabled()
             try:
                 sys.setswitchinterval(min(_TURN, self._before[0]))
-                # Ten thousand new objects look like many to collect, and a collection stops all threads.
+                # The collector would run for the many new objects, and stop all threads meanwhile.
                 gc.disable()
                 yield
             finally:
-                self._restore()
+                self.after_fork()
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
-        self._restore()
-
-    def _restore(self) -> None:
         if self._before is None:
             return
         (interval, collects), self._before = self._before, None
@@ -48,9 +50,15 @@ class _Background:
 _background = _Background()
 
 
-def background() -> contextlib.AbstractContextManager[None]:
-    """Have whatever this thread computes in the block give way to other threads; one block at a time.
+def allow_background() -> None:
+    """Let :func:`background` change the process, for a program that owns it, such as ``authz serve``."""
+    _background.is_allowed = True
 
-    Threads change more often meanwhile, and nobody looks for garbage. Both end with the block.
+
+def background() -> contextlib.AbstractContextManager[None]:
+    """Have this thread give way to other threads while it computes in the block; one block at a time.
+
+    Until the end of the block threads take turns more often, and no garbage is collected. Without
+    :func:`allow_background` nothing of the kind happens.
     """
     return _background.work()

@@ -1,4 +1,4 @@
-"""When to try again after a failure, so that a server in trouble is not asked by everybody at once."""
+"""When to try again after a failure, so that many clients do not ask a server in trouble at once."""
 
 import math
 import random
@@ -16,7 +16,7 @@ def uniform() -> float:
 class Backoff:
     """Wait after a failure, by default 1 s, twice as long after each further one, 60 s at the most, ±10 %.
 
-    Holds no lock: whoever owns it guards it.
+    It holds no lock: its owner guards it.
 
     Args:
         jitter: returns a number between -1 and 1.
@@ -42,7 +42,7 @@ class Backoff:
         Args:
             now: when it came.
             at_least: what the server asked for, in seconds.
-            began: when the attempt began; one from before the pause in force prolongs it, and doubles nothing.
+            began: when the attempt began; one that began before the pause in force prolongs it without doubling it.
 
         """
         if began >= self.retry_at:

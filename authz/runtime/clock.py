@@ -1,11 +1,11 @@
 """The two clocks that verdicts read, passed in wherever time matters.
 
 Neither is enough where something must end. The time of day can be set back, and
-then what should have ended goes on. The monotonic clock stands still while the
-machine is suspended, and does not follow when a machine that was paused sets
-its time of day forward. So what closes something, such as the end of a token
-or the age of a remembered answer, goes by whichever clock ran further; what
-opens something, such as a quota, goes by one of them.
+then what should have ended goes on. The other clock stands still while the
+machine is suspended, and is not set forward with the time of day when a
+machine that was paused learns how late it is. So anything that closes something,
+such as the end of a token or the age of a remembered answer, goes by the clock
+that ran further; anything that opens something, such as a quota, by one of them.
 """
 
 import math

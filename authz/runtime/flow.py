@@ -24,7 +24,7 @@ _patience = Alarms("authz-patience")
 
 
 class Places(Protocol):
-    """Places that threads need in order to wait; a ``threading.Semaphore`` is an example."""
+    """Places that threads take before they wait; a ``threading.Semaphore`` is one."""
 
     def acquire(self, *, blocking: bool) -> bool:
         """Take a place; say whether there was one."""
@@ -41,11 +41,11 @@ class Wait(NamedTuple):
     """What a flow yields: something to wait for.
 
     Args:
-        future: what to wait for; other flows may share it, so drivers never cancel it.
-        seconds: how long to wait at most.
-        threads: limits how many threads may wait, if any caller can cause it; one too many gets an
-            :class:`authz.errors.OverloadedError`. Tasks do not need a place, because they cost no thread.
-        whose: the caller that it waits for, if callers share the places; ``None`` as long as that is not known.
+        future: what to wait for; other flows may share it, so it is never cancelled by one.
+        seconds: how long to wait.
+        threads: how many threads may wait, where any caller can make flows wait; a task, which costs no thread,
+            takes no place. One thread too many ends in :class:`authz.errors.OverloadedError`.
+        whose: the caller for which it waits, where callers share places; ``None`` as long as it is not known.
 
     """
 
@@ -60,7 +60,7 @@ Done = Callable[[T | None, BaseException | None], None]
 
 
 def pause(seconds: float) -> Flow[None]:
-    """Wait, in whichever colour drives the flow."""
+    """Wait, on whichever driver runs the flow."""
     try:
         yield Wait(Future(), seconds)
     except TimeoutError:
@@ -89,9 +89,9 @@ def run(flow: Flow[T], timeout: float | None = None, *, waiting: Wait | None = N
 
     Args:
         flow: the flow, fresh, or one that has already yielded ``waiting``.
-        timeout: the most seconds of each wait, or ``None`` for what the flow asks; a wait that it cuts short ends in
-            a :class:`DeadlineError`.
-        waiting: what the flow yielded, if its first step was taken elsewhere.
+        timeout: seconds that each wait may last at the most, or ``None`` for what the flow asks; a wait that is
+            cut short by it ends in a :class:`DeadlineError`.
+        waiting: what the flow yielded, if another driver took its first step.
 
     """
     try:
@@ -128,7 +128,7 @@ async def arun(flow: Flow[T], *, waiting: Wait | None = None) -> T:
 
     Args:
         flow: the flow, fresh, or one that has already yielded ``waiting``.
-        waiting: what the flow yielded, if its first step was taken elsewhere.
+        waiting: what the flow yielded, if another driver took its first step.
 
     """
     try:
@@ -158,9 +158,9 @@ def start(flow: Flow[T], done: Done[T], *, waiting: Wait | None = None) -> None:
 
     Args:
         flow: the flow, fresh, or one that has already yielded ``waiting``.
-        done: called exactly once, perhaps before this returns, with the result, or with ``None`` and the error. That
-            may be any ``BaseException``, which must not end the thread that continues the flow.
-        waiting: what the flow yielded, if its first step was taken elsewhere.
+        done: called exactly once, perhaps before this returns, with the result, or with ``None`` and the error,
+            of any class: the thread that goes on with a flow must not end with it.
+        waiting: what the flow yielded, if another driver took its first step.
 
     """
     if waiting is None:
@@ -174,7 +174,7 @@ def _advance(flow: Flow[T], done: Done[T], step: Callable[[], Wait]) -> None:
         wait = step()
     except StopIteration as end:
         result, error = end.value, None
-    except BaseException as raised:  # noqa: BLE001 - see start: else it would be lost, and end a thread
+    except BaseException as raised:  # noqa: BLE001 - see start: it would reach no caller, and end a thread
         result, error = None, raised
     else:
         _go_on_after(wait, flow, done)

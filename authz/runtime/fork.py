@@ -1,17 +1,18 @@
 """What a forked child must forget: threads that it does not have, and locks that they held.
 
 ``os.fork`` copies memory but only the forking thread (pre-fork servers do it
-after imports, perhaps after construction). Objects that own a lock, a thread
-or a pending future register here and start afresh in the child.
+after imports, perhaps after construction). Objects that own a thread, a pending
+future, or a lock other than :class:`Lock`, register here and start afresh in the child.
 """
 
 import os
+import threading
 from typing import Protocol
 from weakref import WeakSet
 
 
 class Forkable(Protocol):
-    """An object that can start afresh."""
+    """An object that can start afresh in a child."""
 
     def after_fork(self) -> None:
         """Replace locks, and forget threads and futures, in a child just forked."""
@@ -28,6 +29,29 @@ def register(instance: Forkable) -> None:
 def _reset_all() -> None:
     for instance in list(_registered):
         instance.after_fork()
+
+
+class Lock:
+    """A lock that is free in a forked child; slower than a ``threading.Lock``, so not for one that every call takes."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        register(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock, which a thread of the parent may hold."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        """Wait for the lock, and take it."""
+        lock = self._lock
+        lock.acquire()
+        # After a fork inside the block the child leaves the block too, and must release the old lock.
+        self._held = lock
+
+    def __exit__(self, *_: object) -> None:
+        """Release the lock."""
+        self._held.release()
 
 
 # Windows knows no fork.

@@ -17,8 +17,8 @@ T = TypeVar("T")
 class Shares:
     """A number of places; a caller may take one more while it holds fewer than are free.
 
-    So a single caller gets half of them, and the next caller half of the rest (dynamic thresholds, Choudhury and Hahne
-    1998): later callers find room, without any need to know how many will come.
+    So a caller alone gets half of them, and the next one half of the rest (dynamic thresholds, Choudhury and Hahne
+    1998): later callers find room, however many there will be.
 
     Args:
         places: how many there are.
@@ -49,7 +49,7 @@ class Shares:
                 del self._held[key]
 
     def after_fork(self) -> None:
-        """Start with every place free: those taken are the parent's."""
+        """Start with every place free: the threads that have taken one are the parent's."""
         self._lock = threading.Lock()
         self._held: dict[Hashable, int] = {}
         self.taken = 0
@@ -78,7 +78,7 @@ class Share:
 class Turns(Generic[T]):
     """A fair queue: so many are served at once, and callers take turns, however many of each wait.
 
-    Holds no lock: its owner guards it.
+    It holds no lock: its owner guards it.
 
     Args:
         at_once: how many may be served at a time.

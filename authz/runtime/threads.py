@@ -1,4 +1,4 @@
-"""Threads that run for as long as the process, whatever their work raises."""
+"""Threads that go on for as long as the process does, even if what they call raises."""
 
 import threading
 import time

@@ -1,19 +1,22 @@
-"""Files that change while a program runs: edited, replaced by another, or by way of a link that points elsewhere."""
+"""Files that change while a program runs: edited, replaced, or reached through a link that now points elsewhere."""
 
+import contextlib
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from authz.errors import ConfigError
 from authz.runtime import fork, telemetry
+from authz.runtime.configuration import extra
 from authz.runtime.threads import restarting
 
-# A file is read when nothing has happened to it, or beside it, for so long; some programs write in pieces.
+# A file is read once it has been at rest for so long, for some programs write in pieces.
 _STILL_MS, _MOST_MS = 100, 400
-# Changes may come unannounced: on file systems of other machines, or while a link is followed. So look all the same.
+# How often to look without an event: network file systems send none, and neither does every change of a link.
 _LOOK_MS = 1000
 # As many links as Linux follows.
 _MOST_LINKS = 40
@@ -22,7 +25,7 @@ _Stamp = tuple[int, ...]
 
 
 class Files:
-    """Some files as they were when somebody looked last.
+    """Some files as they were at the last look.
 
     Args:
         paths: where they are; they need not exist.
@@ -34,12 +37,12 @@ class Files:
         self._now = now
         self._paths = tuple(os.fspath(path) for path in paths)
         self._stamps = self._stamps_now()
-        # File systems count in ticks: what is written in the tick of this look shows in no stamp.
+        # Time stamps count in ticks: what is written within the tick of this look changes none.
         self._is_sure = not self._is_fresh(self._stamps)
         self._digests = self._digests_now()
 
     def have_changed(self) -> bool:
-        """Look, and say whether what is in them is something else than at the last look that found them at rest."""
+        """Look, and say whether their contents differ from those at the last look that found them at rest."""
         stamps = self._stamps_now()
         if (stamps == self._stamps and self._is_sure) or self._is_fresh(stamps):
             return False
@@ -51,20 +54,20 @@ class Files:
         return digests != before
 
     def are_fresh(self) -> bool:
-        """Say whether somebody has written just now, and may go on to."""
+        """Say whether one was written just now, so that more may follow."""
         return self._is_fresh(self._stamps_now())
 
     def are_the_same(self) -> bool:
-        """Say whether nobody has touched them since the last look."""
+        """Say whether they are untouched since the last look."""
         return self._stamps_now() == self._stamps
 
     def folders(self) -> set[str]:
-        """Return the folders where a change shows: of each file, and of every link on the way there."""
+        """Return the folders in which a change shows: that of each file, and of every link on the way to it."""
         return {folder for path in self._paths for folder in _folders_of(path)}
 
     def _is_fresh(self, stamps: Iterable[_Stamp | None]) -> bool:
         now = self._now()
-        # Not in the future, where another machine's clock tells the time.
+        # A stamp in the future is by another machine's clock, and says nothing.
         return any(0 <= now - stamp[-1] < _STILL_MS * 1_000_000 for stamp in stamps if stamp is not None)
 
     def _stamps_now(self) -> list[_Stamp | None]:
@@ -87,14 +90,13 @@ class Watch:
     """
 
     def __init__(self, files: Sequence[Files], changed: Callable[[Files], object]) -> None:
-        try:
-            from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - the extra's
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] != "watchfiles":
-                raise
-            raise ConfigError("reload: it needs the extra 'policy': pip install 'grpc-org-authz[policy]'") from None
-        # What watchfiles.watch() wraps; that does not say when it has begun, so changes before would be missed.
-        self._notifier = RustNotify
+        with extra("policy", "reload: it needs the extra 'policy'", package="watchfiles"):
+            from watchfiles import watch  # noqa: PLC0415 - the extra's
+        timing: dict[str, Any] = {"debounce": _MOST_MS, "step": _STILL_MS, "rust_timeout": _LOOK_MS}
+        # No event tells of a change that comes before the first wait: so look after each timeout as well.
+        loop: dict[str, Any] = {"yield_on_timeout": True, "raise_interrupt": False, "ignore_permission_denied": True}
+        others: dict[str, Any] = {"watch_filter": None, "recursive": False, "debug": False, "force_polling": False}
+        self._events = partial(watch, **timing, **loop, **others)
         self._files, self._changed = files, changed
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -107,7 +109,7 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more; what has been called is over when this returns."""
+        """Stop watching; a call of ``changed`` that was under way has ended when this returns."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -124,26 +126,24 @@ class Watch:
             try:
                 self._look_when_told()
                 has_failed = False
-            except Exception as error:  # noqa: BLE001 - whatever it is, changes must count
-                # Too many watches for this machine, or a folder that has gone just now.
+            except Exception as error:  # noqa: BLE001 - changes must count, whichever error it is
+                # Such as too many watches for this machine, or a folder that has just been removed.
                 if not has_failed:
                     telemetry.unforeseen("watch", error)
                 has_failed = True
                 self._stop.wait(_LOOK_MS / 1000)
 
     def _look_when_told(self) -> None:
-        """Look whenever something happens near a file, until that is elsewhere."""
+        """Look whenever something happens near a file, until the files are in other folders."""
         self._look()
         folders = self._folders()
-        # debug, force_polling, poll_delay_ms, recursive, ignore_permission_denied
-        options = False, False, 0, False, True
-        with self._notifier(sorted(path for path, _ in folders), *options) as notifier:
-            while not self._stop.is_set():
+        with contextlib.closing(self._events(*sorted(path for path, _ in folders), stop_event=self._stop)) as events:
+            for _ in events:
                 self._look()
+                while any(files.are_fresh() for files in self._files) and not self._stop.wait(_STILL_MS / 1000):
+                    self._look()
                 if self._folders() != folders:
                     return
-                is_soon = any(files.are_fresh() for files in self._files)
-                notifier.watch(_MOST_MS, _STILL_MS, _STILL_MS if is_soon else _LOOK_MS, self._stop)
 
     def _look(self) -> None:
         for files in self._files:
@@ -151,7 +151,7 @@ class Watch:
                 self._changed(files)
 
     def _folders(self) -> set[tuple[str, int]]:
-        # By their numbers, too: one that was made anew under the same name is another.
+        # With their inode numbers: a folder that was made anew under the same name is another one.
         return {(folder, Path(folder).stat().st_ino) for files in self._files for folder in files.folders()}
 
 
@@ -172,7 +172,7 @@ def _digest(path: str) -> bytes | None:
 
 
 def _folders_of(path: str) -> Iterator[str]:
-    """Yield the folder of a file, and that of each link which leads there."""
+    """Yield the folder of a file, and that of each link on the way to it."""
     *folders, name = Path(path).absolute().parts
     place, rest, links = Path(), [*folders, name], 0
     while rest:

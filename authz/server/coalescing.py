@@ -1,4 +1,4 @@
-"""Work that takes long: done one at a time and with pauses, and once for all requests for the same."""
+"""Slow work, done one piece at a time with pauses between, and once for all callers that want the same."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ class Coalesced(Generic[T]):
             # The callers who asked may have gone by then.
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
         made = await asyncio.shield(self._next)
-        # One caller in each turn of the loop: what they all do next must not hold up the calls that are decided.
+        # One caller in each turn of the loop, so that what they all do next does not block it at once.
         async with self._leaving:
             await asyncio.sleep(0)
         return made

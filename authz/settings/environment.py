@@ -79,7 +79,7 @@ class _Variables(PydanticBaseSettingsSource):
 
 
 def config_error(error: ValidationError) -> ConfigError:
-    """Return what is wrong first, in one line that names flag and variable."""
+    """Return the first error, in one line that names flag and variable."""
     first = error.errors(include_url=False, include_input=False)[0]
     if not first["loc"] and isinstance(first["ctx"]["error"], ConfigError):
         # Of variables, which pydantic caught while it built the whole.
@@ -96,7 +96,7 @@ def flag(name: str) -> str:
 
 
 def _masked(value: Any) -> Any:
-    # pydantic has taken care of what is a secret as a whole.
+    # pydantic masks values that are secrets as a whole.
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("{"):

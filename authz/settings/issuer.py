@@ -7,10 +7,10 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from authz.call.words import ORG_ID_PATTERN
 from authz.errors import ConfigError
+from authz.runtime.configuration import read_secret
 from authz.runtime.network.transport import Transport
 from authz.runtime.network.urls import check_url
 from authz.settings.environment import EnvironmentSettings, flag
-from authz.settings.secret import read_secret
 from authz.settings.variables import PREFIX, AuthMethod
 from authz.token.profiles import ProfileName, profile_of
 
@@ -138,7 +138,7 @@ class IntrospectionSettings(IssuerSettings):
             ConfigError: a setting is missing or cannot work.
 
         """
-        url = self.introspection_url
+        url, file = self.introspection_url, self.introspection_client_secret_file
         return {
             "issuer": self.issuer if url is None else None,
             "endpoint": None if url is None else check_url(url, "introspection_url"),
@@ -147,14 +147,10 @@ class IntrospectionSettings(IssuerSettings):
             "client_id": needed(
                 "introspection_client_id", self.introspection_client_id, "client_01…, since the issuer is to be asked"
             ),
-            "client_secret": self._introspection_client_secret(),
+            "client_secret": needed_secret("introspection_client_secret", self.introspection_client_secret, file),
             "auth_method": self.introspection_auth_method,
             "transport": self.transport(),
         }
-
-    def _introspection_client_secret(self) -> str:
-        name = "introspection_client_secret"
-        return needed_secret(name, self.introspection_client_secret, self.introspection_client_secret_file)
 
 
 def needed_secret(name: str, given: SecretStr | None, file: str | None) -> str:

@@ -36,7 +36,7 @@ PROPER = frozenset(
 
 
 class ListedIssuer(IntrospectionSettings):
-    """What the file says of one issuer, over what is set outside for all of them."""
+    """What the file says of one issuer; it goes before what is set outside the file for all of them."""
 
     organizations: str | list[str] | None = None
 
@@ -58,7 +58,7 @@ class ListedIssuer(IntrospectionSettings):
         return (init_settings,)
 
 
-# A file of settings is copied and shown; what is secret stands in a file of its own.
+# A file of settings is copied and shown, so a secret belongs in a file of its own.
 KEYS = frozenset(ListedIssuer.model_fields) - ConnectionSettings.model_fields.keys() - {"introspection_client_secret"}
 
 
@@ -79,7 +79,7 @@ class Issuers:
 
     @contextmanager
     def entry(self, index: int) -> Iterator[ListedIssuer]:
-        """Yield what is listed of one issuer; errors that are raised meanwhile say where in the file it stands."""
+        """Yield the entry of one issuer; errors raised in the block say where it is in the file."""
         try:
             yield self.listed[index]
         except ConfigError as error:
@@ -100,7 +100,7 @@ class Issuers:
             yield from filter(None, (each.issuer, each.jwks_url, each.introspection_url))
 
     def in_words(self) -> list[str]:
-        """Say in a line of each whom it may name."""
+        """Describe each issuer in a line: its audience, and the organizations that it may name."""
         return [
             f"{each.issuer} (audience {', '.join(each.audience or ())}; organizations "
             f"{'shared' if self.are_organizations_shared else _in_words(each.organizations)})"

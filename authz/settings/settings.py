@@ -37,7 +37,7 @@ class VerifierSettings(IssuerSettings):
 
 
 class Settings(VerifierSettings, IntrospectionSettings):
-    """What an authorization server needs besides."""
+    """What an authorization server needs in addition."""
 
     listen: Strings = Field(
         ["127.0.0.1:9191"],
@@ -76,14 +76,14 @@ class Settings(VerifierSettings, IntrospectionSettings):
     jwt_authn_payload: str = Field(
         "",
         description="payload_in_metadata of Envoy's jwt_authn, to believe what it has verified where a request has no "
-        "token any more; nobody but Envoy may then reach this server. By default nothing of the kind is believed.",
+        "token any more; only Envoy may then reach this server. By default no such payload is believed.",
     )
     introspect_max_age: float | None = Field(
         None,
         ge=0,
         le=ACTIVE_SECONDS,
         description="Ask the issuer whether tokens have been withdrawn; how many seconds old its word may be, "
-        "0 asks for every call. By default nobody asks.",
+        "0 asks for every call. By default the issuer is not asked.",
     )
     introspect_if_unavailable: Literal["deny", "local"] = Field(
         "deny", description="While the issuer does not answer: deny, or local to believe the signature."
@@ -93,7 +93,7 @@ class Settings(VerifierSettings, IntrospectionSettings):
     workos_api_key_file: str | None = Field(
         None,
         description="A file that holds the API key of WorkOS, if not AUTHZ_WORKOS_API_KEY: ask WorkOS who the "
-        "organizations are that call. By default nobody asks.",
+        "organizations are that call. By default WorkOS is not asked.",
     )
     workos_base_url: str | None = Field(None, description="Where WorkOS is asked, if not at https://api.workos.com.")
     workos_groups_key: str = Field(
@@ -101,8 +101,8 @@ class Settings(VerifierSettings, IntrospectionSettings):
     )
     unknown_organizations: Literal["allow", "deny"] = Field(
         "allow",
-        description="deny refuses organizations that WorkOS does not know; or if nobody asks WorkOS, that the policy "
-        "does not list.",
+        description="deny refuses organizations that WorkOS does not know; or if WorkOS is not asked, those that the "
+        "policy does not list.",
     )
     max_pending: int = Field(
         1024, ge=1, description="Checks that may wait, half of them of one organization; one more is refused at once."
@@ -157,7 +157,7 @@ class Settings(VerifierSettings, IntrospectionSettings):
     admin_secret_file: str | None = Field(
         None,
         description="A file that holds the secret for suspending and revoking there, if not AUTHZ_ADMIN_SECRET. "
-        "By default nobody can.",
+        "By default neither is possible.",
     )
     drain: float = Field(
         0.0,
@@ -170,7 +170,7 @@ class Settings(VerifierSettings, IntrospectionSettings):
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto is text on a terminal, else JSON.")
 
     def admin_secret_text(self) -> str:
-        """Return the secret for acting on the admin page; empty if nobody may.
+        """Return the secret for acting on the admin page; empty if the page only shows.
 
         Raises:
             ConfigError: its file cannot be read, or it can be guessed.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from authz.errors import ConfigError
+from authz.runtime.configuration import extra
 
 PREFIX = "AUTHZ_"
 
@@ -212,10 +213,8 @@ def _settings(variables: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _lines(file: str | Path) -> Iterator[tuple[str, str]]:
-    try:
+    with extra("server", "env_file: this needs the extra 'server'", package="dotenv"):
         from dotenv.parser import parse_stream  # noqa: PLC0415 - the extra's
-    except ModuleNotFoundError:
-        raise ConfigError("env_file: this needs the extra 'server': pip install 'grpc-org-authz[server]'") from None
     shown = ascii(str(file))
     try:
         with Path(file).open(encoding="utf-8") as lines:

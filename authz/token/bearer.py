@@ -12,24 +12,15 @@ _TOKEN_CHARACTERS = f"{string.ascii_letters}{string.digits}_.-".encode()
 _MAX_CREDENTIALS = len("Bearer ") + MAX_TOKEN_LENGTH
 
 
-def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """Return the one bearer token among the metadata of a call.
+def bearer_token(call: Call) -> str:
+    """Return the one bearer token of a call.
 
     Raises:
         TokenMissingError: there is no ``authorization``.
         TokenMalformedError: there are several, or it is not ``Bearer`` and a token.
 
     """
-    return token_of(_credentials(metadata))
-
-
-def credentials_of(call: Call) -> Sequence[str | bytes]:
-    """Return every value of ``authorization`` that came with a call."""
-    return _credentials(call.metadata) if call.credentials is None else call.credentials
-
-
-def token_of(credentials: Sequence[str | bytes]) -> str:
-    """Return the token among the values of ``authorization``; see :func:`bearer_token`."""
+    credentials = credentials_of(call)
     if not credentials:
         raise TokenMissingError
     value = credentials[0]
@@ -41,6 +32,11 @@ def token_of(credentials: Sequence[str | bytes]) -> str:
     if scheme.lower() != "bearer" or not token or foreign:
         raise TokenMalformedError("authorization is not a scheme Bearer, one space and a token")
     return token
+
+
+def credentials_of(call: Call) -> Sequence[str | bytes]:
+    """Return every value of ``authorization`` that came with a call."""
+    return _credentials(call.metadata) if call.credentials is None else call.credentials
 
 
 def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> list[str | bytes]:

@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from authz import errors
+from authz.call.reasons import MEANINGS
 from authz.errors import AuthzError, Code, ConfigError
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, AuthzError)]
@@ -51,6 +52,14 @@ def test_the_documented_tree_is_the_tree():
     drawn = re.findall(r"\w+Error\b", errors.__doc__.partition("A message")[0])
 
     assert {"AuthzError", "ConfigError", "ValueError"} | {cls.__name__ for cls in CLASSES} == set(drawn)
+
+
+def test_the_documented_reasons_are_those_that_have_a_meaning():
+    drawn = set(re.findall(r"\b[a-z_]+\b", errors.__doc__.partition("A message")[0]))
+
+    assert {cls.reason for cls in CLASSES if cls is not AuthzError} <= set(MEANINGS)
+    assert set(MEANINGS) <= drawn
+    assert {word for word in drawn if "_" in word} <= set(MEANINGS)
 
 
 def test_without_a_message_the_reason_speaks():

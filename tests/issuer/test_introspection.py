@@ -19,7 +19,18 @@ from authz.runtime.flow import Wait, arun, run
 from authz.runtime.network.transport import Transport, TransportError
 from authz.token.claims import ClaimRules, principal_from
 from authz.token.profiles import profile_of
-from tests.doubles import ABSENT, AUDIENCE, CLIENT, ISSUER, NOW, ORG, FakeTransport, json_response, m2m_claims
+from tests.doubles import (
+    ABSENT,
+    AUDIENCE,
+    CLIENT,
+    ISSUER,
+    NOW,
+    ORG,
+    FakeTransport,
+    json_response,
+    m2m_claims,
+    start_afresh,
+)
 
 URL = f"{ISSUER}/oauth2/introspection"
 SECRET = "a secret: 100% & more"
@@ -905,7 +916,7 @@ def test_a_forked_child_asks_for_itself(introspector, begin, ask, transport):
     ask(LATELY)
     transport.hang()
     begin(text="another")
-    introspector.after_fork()
+    start_afresh(introspector)
     begin(LATELY)
     begin(text="another")
 
@@ -916,7 +927,7 @@ def test_an_answer_to_the_parent_does_not_end_the_childs_question(introspector, 
     transport.hang()
     begin()
     (parents,) = transport.take_over()
-    introspector.after_fork()
+    start_afresh(introspector)
     flow, wait = begin()
     parents.set_exception(TransportError("connect"))
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jwt import PyJWK
 
+from authz.call.call import Call
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, TokenMalformedError, TokenMissingError, UnauthenticatedError
 from authz.issuer.verifier import Verifier
@@ -148,7 +149,7 @@ values = any_text | st.binary(max_size=20) | any_text.map("Bearer {}".format) | 
 def test_any_metadata_holds_one_bearer_token_or_none(metadata):
     credentials = [value for name, value in metadata if name == "authorization"]
     try:
-        token = bearer_token(metadata)
+        token = bearer_token(Call(method="/a.B/C", metadata=metadata))
     except TokenMissingError:
         assert not credentials
     except TokenMalformedError:

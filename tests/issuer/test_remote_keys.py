@@ -11,7 +11,7 @@ from authz.issuer.keys import KeySetHealth, load_jwks
 from authz.issuer.remote_keys import FRESH, STALE, RemoteKeySet
 from authz.runtime.flow import arun, run
 from authz.runtime.network.transport import TransportError
-from tests.doubles import JWKS_URL, json_response, jwks
+from tests.doubles import JWKS_URL, json_response, jwks, start_afresh
 
 WINDOW = 30.0
 
@@ -1128,7 +1128,7 @@ def test_loading_without_the_issuer_is_unavailable(cold, transport):
 def test_a_forked_child_fetches_for_itself(cold, transport):
     transport.hang()
     next(cold.find("ec-1"))
-    cold.after_fork()
+    start_afresh(cold)
     next(cold.find("ec-1"))
 
     assert transport.fetches == 2
@@ -1138,7 +1138,7 @@ def test_a_fetch_of_the_parent_does_not_end_the_childs(cold, transport):
     transport.hang()
     next(cold.find("ec-1"))
     (parents,) = transport.take_over()
-    cold.after_fork()
+    start_afresh(cold)
     next(cold.find("ec-1"))
     parents.set_exception(TransportError("connect"))
 

@@ -16,7 +16,7 @@ from authz.issuer.token_source import ClientCredentials, replace_token
 from authz.runtime.clock import Clock
 from authz.runtime.flow import arun, run
 from authz.runtime.network.transport import Transport, TransportError
-from tests.doubles import ISSUER, NOW, FakeTokenEndpoint
+from tests.doubles import ISSUER, NOW, FakeTokenEndpoint, start_afresh
 from tests.loopback import Connection, Loopback
 
 SECRET = "a secret: 100% & more"
@@ -935,7 +935,7 @@ def test_a_source_that_fails_as_nobody_foresaw_replaces_nothing(caplog):
 def test_a_forked_child_asks_for_itself(source, transport):
     transport.hang()
     next(source.token_flow())
-    source.after_fork()
+    start_afresh(source)
     next(source.token_flow())
 
     assert transport.fetches == 2
@@ -945,7 +945,7 @@ def test_a_request_of_the_parent_does_not_end_the_childs(source, transport):
     transport.hang()
     next(source.token_flow())
     (parents,) = transport.take_over()
-    source.after_fork()
+    start_afresh(source)
     next(source.token_flow())
     parents.set_exception(TransportError("connect"))
 

@@ -12,7 +12,7 @@ from authz.errors import AuthzError, ConfigError, TokenInactiveError
 from authz.judge.authorizer import Authorizer
 from authz.judge.standing import MAX_TOKENS, TOKEN_SECONDS, Standing
 from authz.runtime.flow import run
-from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims
+from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims, start_afresh
 
 JTI = m2m_claims()["jti"]
 KID = "ec-1"
@@ -190,7 +190,7 @@ def test_threads_may_check_while_tokens_are_revoked_and_expire(revocations, cloc
 
 def test_a_forked_child_goes_on_refusing(revocations):
     revocations.revoke(token_id=JTI)
-    revocations.after_fork()
+    start_afresh(revocations)
 
     assert is_refused(revocations, principal())
 

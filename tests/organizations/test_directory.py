@@ -12,7 +12,7 @@ from authz.errors import AuthzError, DirectoryUnavailableError
 from authz.organizations.directory import FRESH, NONE_SECONDS, STALE, Directory, LookUpError
 from authz.policy import Organization
 from authz.runtime.flow import Flow, arun, run
-from tests.doubles import ORG, PATIENCE, ManualClock, eventually
+from tests.doubles import ORG, PATIENCE, ManualClock, eventually, start_afresh
 
 OTHER = "org_01JYOTHER0000000000000000000"
 GOLD, SILVER = Organization(tenant="tenant-7", groups=frozenset({"gold"})), Organization(tenant="tenant-8")
@@ -318,7 +318,7 @@ def test_closing_ends_what_waits(directory: Directory, source: Source) -> None:
 
 def test_a_fork_asks_anew(directory: Directory, source: Source) -> None:
     find(directory)
-    directory.after_fork()
+    start_afresh(directory)
 
     assert find(directory) == GOLD
     assert source.asked == [ORG, ORG]

@@ -4,10 +4,15 @@ import contextlib
 import gc
 import sys
 
-from authz.runtime.background import background
+import pytest
+
+from authz.runtime.background import _background, background
 
 
-def test_threads_take_turns_more_often_and_no_garbage_is_collected_until_the_end() -> None:
+def test_threads_take_turns_more_often_and_no_garbage_is_collected_until_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_background, "is_allowed", True)
     before = sys.getswitchinterval()
     with contextlib.suppress(KeyError), background():
         during = sys.getswitchinterval(), gc.isenabled()
@@ -16,3 +21,12 @@ def test_threads_take_turns_more_often_and_no_garbage_is_collected_until_the_end
     assert during < (before, False)
     assert not during[1]
     assert (sys.getswitchinterval(), gc.isenabled()) == (before, True)
+
+
+def test_a_program_that_has_not_allowed_it_goes_on_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_background, "is_allowed", False)
+    before = sys.getswitchinterval(), gc.isenabled()
+    with background():
+        during = sys.getswitchinterval(), gc.isenabled()
+
+    assert during == before

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from authz.call.call import Call
 from authz.call.peer import Peer
 from authz.call.principal import ANONYMOUS, Principal
-from authz.cli.app import ALLOWED, DENIED, UNDECIDED, say, standard_input, write
+from authz.cli.app import ALLOWED, DENIED, UNDECIDED, header_of, say, secret_in, write
 from authz.cli.policy.source import policy_of
 from authz.cli.tokens import VerifierFlags
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, UnavailableError
@@ -19,7 +19,6 @@ from authz.issuer.explanation import explain as explain_token
 from authz.issuer.verifiers import verifier_of
 from authz.policy.explain.explanation import Explanation, RuleExplanation, as_data, shown
 from authz.policy.explain.explanation import explain as explain_call
-from authz.settings.secret import read_secret
 from authz.settings.settings import VerifierSettings
 
 _STATUS = {"public": ALLOWED, "allowed": ALLOWED, "denied": DENIED, "suspended": DENIED, "undecided": UNDECIDED}
@@ -80,7 +79,7 @@ def explain(
         Print one JSON object.
 
     """
-    policy, headers = policy_of(file, descriptors), tuple(map(_header, header or ()))
+    policy, headers = policy_of(file, descriptors), tuple(map(header_of, header or ()))
     peer = None if principal is None else Peer(principals=tuple(principal))
     given = {"organization": organization, "client": client, "scopes": scopes}
     _check_caller(given, has_token=token is not None, is_public=method in policy.public)
@@ -96,13 +95,6 @@ def explain(
     else:
         say(*_lines(explanation))
     return _STATUS[explanation.ruling.verdict]
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not name or not colon:
-        raise ConfigError("header: must be NAME:VALUE, such as --header x-tier:gold")
-    return name, value.strip()
 
 
 def _check_caller(given: dict[str, str | None], *, has_token: bool, is_public: bool) -> None:
@@ -136,7 +128,7 @@ def _say_refused(refused: _Refused, *, as_json: bool) -> int:
 def _verified(file: Path, flags: VerifierSettings | None) -> _Caller | _Refused:
     verifier = verifier_of(VerifierSettings.load(flags))
     try:
-        token = standard_input().strip() if str(file) == "-" else read_secret(file, "token")
+        token = secret_in(file, "token")
         # A rule may ask for this header too.
         return _Caller(verifier.verify(token), (("authorization", f"Bearer {token}"),))
     except AuthzError as error:

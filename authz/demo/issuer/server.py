@@ -1,7 +1,6 @@
 """The development issuer on a port: binds it, serves it from a thread, and stops it cleanly."""
 
 import contextlib
-import ipaddress
 import socket
 import threading
 from collections import Counter
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from authz.demo.issuer.http import app
 from authz.demo.issuer.tokens import Issuer
 from authz.errors import ConfigError
+from authz.runtime.network.urls import is_loopback
 
 _MAX_PORT = 65_535
 
@@ -147,7 +147,7 @@ def _bind(host: str, port: int, *, allow_remote: bool) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"listen: {host} is not a known host; use 127.0.0.1") from error
     # The resolved address is checked and bound itself, so that the name cannot resolve to another one meanwhile.
-    if not allow_remote and not ipaddress.ip_address(address[0]).is_loopback:
+    if not allow_remote and not is_loopback(str(address[0])):
         raise ConfigError(
             f"listen: {host} can be reached from other machines, and this issuer signs tokens for anybody;"
             " use 127.0.0.1, or --allow-remote if that is meant"

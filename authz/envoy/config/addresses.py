@@ -1,10 +1,10 @@
 """Addresses in Envoy's terms, with the same meaning as for ``authz serve``."""
 
-import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
 from authz.errors import ConfigError
+from authz.runtime.network.urls import ip_address
 
 UNIX = "unix:"
 
@@ -47,16 +47,7 @@ def endpoints(addresses: Iterable[str]) -> list[dict[str, Any]]:
 
 def is_fixed(addresses: Iterable[str]) -> bool:
     """Say whether none of ``addresses`` needs DNS."""
-    return all(address.startswith(UNIX) or is_ip_address(_number(_host(address))) for address in addresses)
-
-
-def is_ip_address(host: str) -> bool:
-    """Say whether ``host`` is an IP address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return all(address.startswith(UNIX) or ip_address(_number(_host(address))) for address in addresses)
 
 
 def _endpoint(address: str, *, is_fixed: bool) -> dict[str, Any]:

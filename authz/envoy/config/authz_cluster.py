@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from authz.envoy.config.addresses import UNIX, is_ip_address
+from authz.envoy.config.addresses import UNIX
 from authz.envoy.config.parts import TYPE, cluster
 from authz.errors import ConfigError
 from authz.runtime.network.addresses import check_address
+from authz.runtime.network.urls import ip_address
 
 _TLS = "tls:"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what a server may be told to listen on
@@ -113,7 +114,7 @@ def authz_cluster(name: str, addresses: Sequence[str], *, tls: Tls | None = None
 
 
 def _upstream_tls(host: str, tls: Tls) -> dict[str, Any]:
-    is_name = not is_ip_address(host)
+    is_name = ip_address(host) is None
     common: dict[str, Any] = {
         "alpn_protocols": ["h2"],
         "validation_context": {

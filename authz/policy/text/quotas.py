@@ -6,6 +6,7 @@ from typing import Any
 
 from authz.organizations.quota import Quota, counter_of
 from authz.policy.text.schema import did_you_mean
+from authz.runtime.configuration import extra
 from authz.runtime.text.document import Fault
 
 
@@ -35,12 +36,9 @@ def _quota(name: str, plan: Mapping[str, Any]) -> Quota:
             raise Fault("burst needs requests_per_second, at which it is refilled", "burst")
         return Quota(name, concurrent_streams=plan["concurrent_streams"])
     quota = Quota(name, float(rate), plan.get("burst", math.ceil(rate)), plan.get("concurrent_streams"))
-    try:
+    needs, error = "requests_per_second needs the extra 'policy'", lambda message: Fault(message, "requests_per_second")
+    with extra("policy", needs, package="pyrate_limiter", error=error):
         counter_of(float(rate), quota.burst)
-    except ModuleNotFoundError:
-        raise Fault(
-            "requests_per_second needs the extra 'policy': pip install 'grpc-org-authz[policy]'", "requests_per_second"
-        ) from None
     return quota
 
 

@@ -69,18 +69,22 @@ def is_host(name: str) -> bool:
 
     RFC 1123 section 2.1, and underscores, which names inside a cluster may have.
     """
-    try:
-        # An address with a zone names a network interface of this machine.
-        return not getattr(ipaddress.ip_address(name), "scope_id", None)
-    except ValueError:
+    address = ip_address(name)
+    if address is None:
         return len(name) <= _MAX_HOST and _HOST.fullmatch(name) is not None
+    # One with a zone names a network card of this machine.
+    return not getattr(address, "scope_id", None)
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether ``host`` is this machine."""
-    if host == "localhost":
-        return True
+    """Say whether ``host`` names this very machine."""
+    address = ip_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that ``host`` is; ``None`` if it is a name."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None

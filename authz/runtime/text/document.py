@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from authz.errors import ConfigError
+from authz.runtime.configuration import extra
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 32
@@ -118,10 +119,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _yaml(text: str, source: str) -> Any:
-    try:
+    with extra("policy", f"{source}: YAML needs the extra 'policy'", package="yaml"):
         import yaml  # noqa: PLC0415 - the extra's
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{source}: YAML needs the extra 'policy': pip install 'grpc-org-authz[policy]'") from error
     try:
         return _Builder(yaml, text).document()
     except _Misplaced as error:

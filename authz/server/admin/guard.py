@@ -8,7 +8,6 @@ itself, and no script of another site gets an answer.
 
 import hashlib
 import hmac
-import ipaddress
 import json
 import time
 from collections.abc import Callable, Collection
@@ -19,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz.runtime import telemetry
-from authz.runtime.network.urls import is_loopback
+from authz.runtime.network.urls import ip_address, is_loopback
 
 FAILURES = 5
 """How many wrong secrets are answered and logged at once; after that, one in :data:`FAILURE_SECONDS`."""
@@ -92,7 +91,7 @@ class Guard:
         name = name.removeprefix("[").removesuffix("]")
         if is_loopback(name):
             return True
-        return _is_address(name) if self._hosts is None else name in self._hosts
+        return ip_address(name) is not None if self._hosts is None else name in self._hosts
 
 
 class Secret:
@@ -162,11 +161,3 @@ def _unauthorized(error: str) -> Response:
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

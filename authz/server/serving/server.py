@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.errors import ConfigError
 from authz.runtime import telemetry
+from authz.runtime.configuration import extra
 from authz.runtime.network import unix_sockets
 from authz.runtime.network.addresses import Address, parse_all
 from authz.runtime.network.unix_sockets import Permissions
@@ -173,12 +174,8 @@ def checked_addresses(
 
 
 def _native() -> "type[NativeEngine]":
-    try:
+    with extra("native", "engine: native needs the extra", package="pygrpc_native"):
         from authz.server.serving.native_engine import NativeEngine  # noqa: PLC0415 - the extra's
-    except ModuleNotFoundError as error:
-        if error.name != "pygrpc_native":
-            raise
-        raise ConfigError("engine: native needs the extra: pip install 'grpc-org-authz[native]'") from None
     return NativeEngine
 
 
