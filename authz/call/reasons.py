@@ -38,7 +38,7 @@ MEANINGS = {
     "docs/isolation.md says what Envoy must show, how large a request may be, and how it may be sent; "
     "gRPC clients must not compress.",
     "request_malformed": "Servers may read the path in different ways, or the path or the headers are too large to be "
-    "checked (docs/security.md, Limits). Give /package.Service/Method, or with --http an absolute path.",
+    "checked (docs/security-rules.md, Limits). Give /package.Service/Method, or with --http an absolute path.",
     "unavailable": "No verdict is possible now. Try again, and look into the server's log.",
     "key_set_unavailable": "The server cannot get the issuer's keys. "
     "Check --issuer and --jwks-url, and whether the server can reach them; its log names the error.",

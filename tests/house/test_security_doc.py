@@ -1,4 +1,4 @@
-"""What docs/security.md says is there: every rule has its tests and its code, every limit its number."""
+"""What docs/security-rules.md says is there: every rule has its tests and its code, every limit its number."""
 
 import ast
 import functools
@@ -10,7 +10,7 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "security-rules.md").read_text(encoding="utf-8")
 
 ROWS = {
     "A": 11,
