@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from authz.call.metadata import TrustedMetadata
-from authz.demo.stack import Envoy
+from authz.demo.processes import Envoy
 from authz.envoy.config import bootstrap, cluster, listener
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from benchmarks.h2load import GRPC, Outcome, framed, load

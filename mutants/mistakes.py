@@ -233,7 +233,7 @@ MISTAKES = (
     # ---- The peer of the connection ----
     Mistake(
         "a bound token is good with any certificate",
-        "authz/issuer/verifier.py",
+        "authz/issuer/token_verifier.py",
         "    if peer.certificate != principal.certificate:",
         "    if not peer.certificate:",
         f"{_DOORS}test_certificate_bound.py",
@@ -1367,7 +1367,7 @@ MISTAKES = (
     Mistake(
         "a key that was taken back is undecided",
         "authz/issuer/remote_keys.py",
-        "return KeyNotFoundError() if kid in self._gone else",
+        "return KeyNotFoundError() if kid in self._held.gone else",
         "return",
         "tests/issuer/test_remote_keys.py -k taken_back",
     ),
@@ -1528,7 +1528,7 @@ MISTAKES = (
     ),
     Mistake(
         "a secret for a header stands in the form",
-        "authz/issuer/client_authentication.py",
+        "authz/issuer/endpoint.py",
         'if method == "client_secret_post":',
         "if method:",
         "tests/issuer/test_introspection.py tests/settings/test_settings.py -k test_secret_is_sent_as_the",

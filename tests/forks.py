@@ -10,8 +10,7 @@ from authz import Transport, Verifier
 from authz.decisions.audit import Audit
 from authz.decisions.log import DecisionLog
 from authz.issuer.discovery import DiscoveredEndpoint
-from authz.issuer.endpoint import Endpoint
-from authz.issuer.remote_keys import RemoteKeySet
+from authz.issuer.remote_keys import _Places
 from authz.judge.streams import OpenStreams
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
@@ -39,7 +38,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.organizations.directory.Directory": lambda: Directory(lambda _: None),
     "authz.issuer.discovery.DiscoveredEndpoint": lambda: DiscoveredEndpoint(ISSUER, "jwks_uri", Transport()),
     "authz.organizations.quota.Quotas": Quotas,
-    "authz.issuer.remote_keys.RemoteKeySet": lambda: RemoteKeySet(Endpoint(ISSUER, Transport())),
+    "authz.issuer.remote_keys._Places": lambda: _Places(4),
     "authz.judge.streams.OpenStreams": OpenStreams,
     "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.runtime.network.transport.Transport": Transport,

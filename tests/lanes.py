@@ -44,7 +44,7 @@ LEADS_TO: Mapping[str, frozenset[str]] = {
             "subprocess.run",
         }
     ),
-    "envoy": frozenset({"authz.demo.envoy_binary.envoy_path", "authz.demo.stack.Envoy", "authz.demo.stack.Stack"}),
+    "envoy": frozenset({"authz.demo.envoy_binary.envoy_path", "authz.demo.processes.Envoy", "authz.demo.stack.Stack"}),
 }
 """Whatever starts a server, a process or Envoy."""
 

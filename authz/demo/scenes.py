@@ -102,7 +102,7 @@ class Scenes:
 
     def bad_tokens(self) -> Iterator[Row]:
         """Send tokens that must not get in."""
-        good = self._token(self._acme)
+        issuer_url, good = self._stack.issuer_url, self._token(self._acme)
         header, payload, signature = good.split(".")
         claims = _claims(good)
         stranger = SigningKey.generate("stranger-1")
@@ -112,7 +112,11 @@ class Scenes:
             ("no token, but x-org-id of Globex", (("x-org-id", self._globex.org_id),), "TOKEN_MISSING"),
             ("Bearer and no JWT", authorized("opaque-token-123"), "TOKEN_MALFORMED"),
             ("two tokens", authorized(good) * 2, "TOKEN_MALFORMED"),
-            ("expired an hour ago", authorized(self._mint(self._acme, expires_in=-3600)), "TOKEN_EXPIRED"),
+            (
+                "expired an hour ago",
+                authorized(_mint(issuer_url, self._acme, expires_in=-3600)),
+                "TOKEN_EXPIRED",
+            ),
             (
                 "org_id changed to Globex, old signature",
                 authorized(f"{header}.{for_globex}.{signature}"),
@@ -125,7 +129,7 @@ class Scenes:
             ),
             (
                 "another audience",
-                authorized(self._mint(self._acme, claims={"aud": "client_01JOTHER"})),
+                authorized(_mint(issuer_url, self._acme, claims={"aud": "client_01JOTHER"})),
                 "CLAIM_INVALID",
             ),
             (
@@ -151,7 +155,7 @@ class Scenes:
 
     def policy(self) -> Iterator[Row]:
         """Send what the ledger's ``.proto`` and the policy file forbid, and change that file."""
-        without_scopes = authorized(self._mint(self._acme, claims={"scope": None}))
+        without_scopes = authorized(_mint(self._stack.issuer_url, self._acme, claims={"scope": None}))
         yield self._row("Acme's token, without any scope", without_scopes, _denied("INSUFFICIENT_SCOPE"))
         yield self._naming_row("Acme's token, requests that name Globex", self._globex)
         suspended = _denied("ORGANIZATION_SUSPENDED")
@@ -173,7 +177,7 @@ class Scenes:
         old = self._token(self._acme)
         yield self._calls_during_rotation()
         yield self._row("a token of the old key, still published", authorized(old), _seen(self._acme))
-        self._control("rotate", drop="true")
+        _control(self._stack.issuer_url, "rotate", drop="true")
         yield self._row(
             "a third key's token, the others withdrawn", authorized(self._token(self._acme)), _seen(self._acme)
         )
@@ -245,7 +249,7 @@ class Scenes:
 
         with ThreadPoolExecutor(threads) as pool:
             running = [pool.submit(call, number) for number in range(threads)]
-            self._control("rotate")
+            _control(self._stack.issuer_url, "rotate")
             answers = tuple(answer for future in running for answer in future.result())
         sent = f"{len(answers)} calls, the key rotated among them"
         return Row(sent=sent, expected=_seen(self._acme), through_envoy=answers)
@@ -261,20 +265,18 @@ class Scenes:
 
     def _user_token(self) -> str:
         claims = {"sid": "app_consent_01JPERSON", "sub": "user_01JPERSON"}
-        return self._mint(self._acme, claims=claims)
+        return _mint(self._stack.issuer_url, self._acme, claims=claims)
 
-    def _mint(self, application: Application, **order: Any) -> str:
-        order["client_id"] = application.client_id
-        response = httpx2.post(
-            f"{self._stack.issuer_url}/dev/tokens", json=order, trust_env=False, timeout=_PATIENCE_SECONDS
-        )
-        return str(response.raise_for_status().json()["access_token"])
 
-    def _control(self, action: str, **form: str) -> None:
-        response = httpx2.post(
-            f"{self._stack.issuer_url}/dev/{action}", data=form, trust_env=False, timeout=_PATIENCE_SECONDS
-        )
-        response.raise_for_status()
+def _mint(issuer_url: str, application: Application, **order: Any) -> str:
+    order["client_id"] = application.client_id
+    response = httpx2.post(f"{issuer_url}/dev/tokens", json=order, trust_env=False, timeout=_PATIENCE_SECONDS)
+    return str(response.raise_for_status().json()["access_token"])
+
+
+def _control(issuer_url: str, action: str, **form: str) -> None:
+    response = httpx2.post(f"{issuer_url}/dev/{action}", data=form, trust_env=False, timeout=_PATIENCE_SECONDS)
+    response.raise_for_status()
 
 
 def _seen(application: Application) -> Expected:

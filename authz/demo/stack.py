@@ -3,151 +3,33 @@
 All listen on loopback, on free ports; leaving the ``with`` block ends them.
 """
 
-import contextlib
-import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import grpc
-import httpx2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.call.metadata import TrustedMetadata
-from authz.demo import children
-from authz.demo.envoy_binary import envoy_path
 from authz.demo.issuer.directory import load_directory
 from authz.demo.policy import ledger_descriptors, write_policy
+from authz.demo.processes import Envoy, Process
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
 from authz.envoy.config.authz_cluster import authz_cluster
 from authz.server.serving.server import EngineName
-from authz.settings import variables
 
 ADMIN_SECRET = "demo-admin-secret"  # noqa: S105 - of a page on loopback, for as long as the demonstration runs
 """The secret that the demonstration's admin page asks for before it acts."""
 
 _START_SECONDS = 120.0
-_STOP_SECONDS = 20.0
-_POLL_SECONDS = 0.02
 _MAX_REQUEST_BYTES = 65_536
 _ONE_REQUEST = ("PostEntry", "ListEntries")
 """The ledger's methods with a single request, which Envoy can show to the authorization server."""
 
 _ISSUER = re.compile(r"listening on (http://[^\s/]+)")
-
-
-class StackError(RuntimeError):
-    """A process of the demonstration did not start; the message holds the end of its log."""
-
-
-class Process:
-    """A child process whose output goes to a file."""
-
-    def __init__(self, name: str, command: Sequence[str | Path], folder: Path) -> None:
-        self.name = name
-        self.output = folder / f"{name}.log"
-        # Without the user's settings: the demonstration has its own.
-        inherited = {name: value for name, value in os.environ.items() if not variables.is_ours(name)}
-        with self.output.open("wb") as log:
-            # In a session of its own: Ctrl-C reaches only the demonstration, which ends the others in order.
-            self._child = subprocess.Popen(  # noqa: S603 - our own programs
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env={**inherited, **children.mark()},
-                start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        return self._child.pid
-
-    def text(self) -> str:
-        """Return all output so far."""
-        return self.output.read_text(encoding="utf-8", errors="replace")
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Return the lines of output that are JSON objects."""
-        found = []
-        for line in self.text().splitlines():
-            with contextlib.suppress(ValueError):
-                value = json.loads(line)
-                if isinstance(value, dict):
-                    found.append(value)
-        return found
-
-    def wait_for(self, look: Callable[[], Any]) -> Any:
-        """Return what ``look`` returns, once that is true."""
-        deadline = time.monotonic() + _START_SECONDS
-        while not (found := look()):
-            if self._child.poll() is not None or time.monotonic() > deadline:
-                raise StackError(f"{self.name} did not start:\n{self.text()[-2000:]}")
-            time.sleep(_POLL_SECONDS)
-        return found
-
-    def stop(self) -> None:
-        """End the process: with SIGTERM, then by force."""
-        if self._child.poll() is None:
-            self._child.terminate()
-            try:
-                self._child.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._child.kill()
-        self._child.wait()
-
-
-class Envoy(Process):
-    """A real Envoy.
-
-    Args:
-        config: its bootstrap, with an administration interface; as data, or as the text of a file.
-        folder: where its files go.
-        more: more options.
-
-    """
-
-    def __init__(self, config: Mapping[str, Any] | str, folder: Path, *more: str) -> None:
-        # JSON is YAML, too.
-        path = folder / "envoy.yaml"
-        path.write_text(config if isinstance(config, str) else json.dumps(config, indent=2), encoding="utf-8")
-        self._admin = folder / "envoy-admin"
-        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
-        command: list[str | Path] = [
-            envoy_path(),
-            "--config-path",
-            path,
-            "--admin-address-path",
-            self._admin,
-            *options,
-            *more,
-        ]
-        super().__init__("envoy", command, folder)
-
-    def addresses(self) -> dict[str, str]:
-        """Return ``HOST:PORT`` of each listener, once they listen."""
-        found: dict[str, str] = self.wait_for(self._listeners)
-        return found
-
-    def _listeners(self) -> dict[str, str]:
-        try:
-            url = f"http://{self._admin.read_text(encoding='utf-8')}"
-            # Their ports are known before Envoy listens there.
-            httpx2.get(f"{url}/ready", timeout=1, trust_env=False).raise_for_status()
-            answer = httpx2.get(f"{url}/listeners", params={"format": "json"}, timeout=1, trust_env=False).json()
-        except (OSError, httpx2.HTTPError, httpx2.InvalidURL, ValueError):
-            return {}
-        return {
-            status["name"]: f"127.0.0.1:{status['local_address']['socket_address']['port_value']}"
-            for status in answer.get("listener_statuses", ())
-        }
 
 
 class Stack:
@@ -186,13 +68,9 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start_cold(self) -> None:
-        """Start the authorization server of the second listener."""
-        self._cold = self._start_authz("cold")
-
-    def stop_cold(self) -> None:
-        """End that server."""
-        self._cold.stop()
+    def start_cold(self) -> Process:
+        """Start the authorization server of the second listener, and return its process."""
+        return self._start_authz("cold")
 
     def wait_for_cold(self) -> None:
         """Return once that server has found its keys."""
@@ -225,7 +103,10 @@ class Stack:
         server = self._start_authz("authz", "--admin", "127.0.0.1:0", "--admin-secret-file", "admin-secret")
         self.admin_url = next(f"http://{line['address']}/" for line in server.lines() if line.get("event") == "admin")
         self.backend: dict[str, str] = backend.wait_for(backend.lines)[0]
-        self._start_envoy()
+        proxy = Envoy(self._envoy_config(), self._path)
+        self._processes.append(proxy)
+        addresses = proxy.addresses()
+        self.target, self.cold_target = addresses["main"], addresses["cold"]
         self._wait_for_health("authz")
 
     def _start_issuer(self, listen: str) -> None:
@@ -249,12 +130,6 @@ class Stack:
     def _judge_flags(self) -> list[str]:
         policy = ("--policy", str(self.policy), "--descriptors", str(self._descriptors))
         return ["--issuer", self.issuer_url, "--audience", self.directory.audience, *policy]
-
-    def _start_envoy(self) -> None:
-        proxy = Envoy(self._envoy_config(), self._path)
-        self._processes.append(proxy)
-        addresses = proxy.addresses()
-        self.target, self.cold_target = addresses["main"], addresses["cold"]
 
     def _envoy_config(self) -> dict[str, Any]:
         shown = [unary_route("ledger", f"/authz.demo.v1.LedgerService/{name}") for name in _ONE_REQUEST]

@@ -22,7 +22,7 @@ from authz.errors import (
     TokenMalformedError,
 )
 from authz.issuer.keys import KeySetHealth
-from authz.issuer.verifier import Expectations
+from authz.issuer.token_verifier import Expectations
 from authz.runtime.clock import Clock
 from authz.runtime.network import causes
 from authz.runtime.text.printable import bounded

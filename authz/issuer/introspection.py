@@ -26,8 +26,8 @@ from authz.errors import (
     TokenInactiveError,
     UnavailableError,
 )
-from authz.issuer.client_authentication import authenticated, check_auth_method
 from authz.issuer.discovery import issuer_endpoint
+from authz.issuer.endpoint import authenticated, check_auth_method
 from authz.issuer.token_status import read_status
 from authz.runtime import fork, telemetry
 from authz.runtime.asking import Asking, NoAnswerError, Question
@@ -233,7 +233,7 @@ class Introspector:
         # One attempt at a time finds out whether an outage is over; other calls do not wait for it.
         if not self._asking.may_ask:
             self.counters.refused += 1
-            raise self._unavailable(is_outage=self._was_outage())
+            raise self._unavailable(is_outage=self._asking.was_outage)
         question = self._asking.questions[digest] = Question(digest)
         given_up_at = self._clock.monotonic() + _PATIENCE
         displaced = self._turns.join(_whose(principal), _Asked(question, token, principal, given_up_at))
@@ -244,10 +244,6 @@ class Introspector:
         if displaced.question is question:
             raise OverloadedError
         return question, True, displaced.question
-
-    def _was_outage(self) -> bool:
-        failure = self._asking.failure
-        return failure is not None and failure.is_outage
 
     def _unavailable(self, *, is_outage: bool) -> IntrospectionUnavailableError:
         retry_after, cause = max(1.0, self._asking.pause), self._asking.error or "timeout"
@@ -315,7 +311,7 @@ class Introspector:
                 self.counters.failures += 1
                 # Questions under way together fail together. If the issuer has answered any of them, even if only
                 # to ask for patience, it is no outage.
-                is_outage = self._was_outage() or question.asked_at.monotonic >= self._asking.backoff.retry_at
+                is_outage = self._asking.was_outage or question.asked_at.monotonic >= self._asking.backoff.retry_at
                 failure.is_outage = failure.is_outage and is_outage
             if self._asking.end(question, failure):
                 self._turns.leave()

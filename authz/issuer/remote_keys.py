@@ -75,21 +75,13 @@ class RemoteKeySet:
     ) -> None:
         self._endpoint = endpoint
         self._clock = clock
-        self._jitter = jitter
-        self._max_blocked_threads = max_blocked_threads
-        self._ring = seed or _NO_KEYS
-        # The keys that the issuer took back last: unlike an unknown kid, none of them can be one not published yet.
-        self._gone: frozenset[str | None] = frozenset()
-        self._fetched_at: Moment | None = None
-        self._refresh_at = _LONG_AGO
-        self._stale_at = clock.now().after(STALE) if seed else _LONG_AGO
+        self._held = _Held(clock, jitter, seed)
         self._watchers: list[Callable[[frozenset[str]], None]] = []
         self._asking = Asking[None, _Published]("key set", clock, jitter)
         # How many fetches have brought keys, and the number of the last of them.
         self._fetches = self._answered = 0
         self._forced: deque[float] = deque(maxlen=_FORCED_FETCHES)
-        self.after_fork()
-        fork.register(self)
+        self._places = _Places(max_blocked_threads)
 
     def find(self, kid: str | None, algorithm: str | None = None) -> Flow[VerificationKey]:
         """See :class:`authz.issuer.keys.KeySet`; waits up to 2 s, for a first key set or for an unknown ``kid``.
@@ -105,10 +97,11 @@ class RemoteKeySet:
             key, fetch, is_ours = self._look_up(kid, algorithm, came)
             if key is not None:
                 return key
-            yield from self._wait(fetch)
+            if not (yield from self._places.wait(fetch, is_bounded=self._held.current() is not _NO_KEYS)):
+                raise self._unavailable(max(1.0, self._asking.pause))
             if is_ours:
                 break
-        ring = self._current()
+        ring = self._held.current()
         key = ring.get(kid, algorithm)
         if key is None:
             raise ring.missing(kid)
@@ -117,26 +110,27 @@ class RemoteKeySet:
     def load(self) -> Flow[None]:
         """See :class:`authz.issuer.keys.KeySet`; waits up to 2 s, and like any use of a key refreshes ahead of need."""
         with self._asking.lock:
-            is_stale = self._clock.has_reached(self._stale_at)
+            is_stale = self._clock.has_reached(self._held.stale_at)
             fetch, is_ours = self._join_or_begin() if is_stale else (_NOTHING, False)
         if not is_stale:
             self._refresh_ahead()
             return
         if is_ours:
             self._launch(fetch)
-        yield from self._wait(fetch)
+        if not (yield from self._places.wait(fetch, is_bounded=False)):
+            raise self._unavailable(max(1.0, self._asking.pause))
 
     def holds(self, key: VerificationKey) -> bool:
         """See :class:`authz.issuer.keys.KeySet`; like any use of a key it refreshes ahead of need."""
-        if self._clock.has_reached(self._refresh_at):
+        if self._clock.has_reached(self._held.refresh_at):
             self._refresh_ahead()
-            return self._current().holds(key)
+            return self._held.current().holds(key)
         # Not due, so not stale either.
-        return self._ring.holds(key)
+        return self._held.ring.holds(key)
 
     def knows(self, key_id: str, thumbprint: str = "") -> bool:
         """See :class:`authz.issuer.keys.KeySet`."""
-        return self._ring.knows(key_id or None, thumbprint)
+        return self._held.ring.knows(key_id or None, thumbprint)
 
     def watch(self, withdrawn: Callable[[frozenset[str]], None]) -> None:
         """See :class:`authz.issuer.keys.KeySet`; called on the thread that fetches."""
@@ -144,18 +138,18 @@ class RemoteKeySet:
 
     def age(self) -> float | None:
         """See :class:`authz.issuer.keys.KeySet`."""
-        fetched_at = self._fetched_at
+        fetched_at = self._held.fetched_at
         return None if fetched_at is None else self._clock.since(fetched_at)
 
     def health(self) -> KeySetHealth:
         """See :class:`authz.issuer.keys.KeySet`."""
         with self._asking.lock:
-            ring = self._current()
+            ring = self._held.current()
             return KeySetHealth(
                 is_ready=bool(ring.keys),
                 keys=len(ring),
                 age=self.age(),
-                lasts=max(0.0, self._clock.until(self._stale_at)),
+                lasts=max(0.0, self._clock.until(self._held.stale_at)),
                 error=self._asking.error,
                 retry_in=max(0.0, self._asking.pause),
                 fetches=self._fetches,
@@ -169,20 +163,12 @@ class RemoteKeySet:
         """Stop fetching."""
         self._endpoint.close()
 
-    def after_fork(self) -> None:
-        """Start with every place free: the callers that wait are the parent's."""
-        self._blocked_threads = threading.BoundedSemaphore(self._max_blocked_threads)
-        self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
-
-    def _current(self) -> KeyRing:
-        return _NO_KEYS if self._clock.has_reached(self._stale_at) else self._ring
-
     def _look_up(
         self, kid: str | None, algorithm: str | None, came: int
     ) -> "tuple[VerificationKey | None, _Fetch, bool]":
         # One lock around looking and deciding: a set that arrives in between must not look like a miss.
         with self._asking.lock:
-            key = self._current().get(kid, algorithm)
+            key = self._held.current().get(kid, algorithm)
             if key is None and self._answered > came:
                 # The issuer has been asked since the call came, and has answered.
                 raise KeyNotFoundError
@@ -195,7 +181,7 @@ class RemoteKeySet:
 
     def _refresh_ahead(self) -> None:
         with self._asking.lock:
-            is_due = self._clock.has_reached(self._refresh_at)
+            is_due = self._clock.has_reached(self._held.refresh_at)
             if not is_due or self._asking.questions or not self._asking.may_ask:
                 return
             fetch = self._asking.begin(Question(None))
@@ -207,7 +193,7 @@ class RemoteKeySet:
             return under_way, False
         if not self._asking.may_ask:
             raise self._unavailable(self._asking.pause)
-        if not self._clock.has_reached(self._stale_at):
+        if not self._clock.has_reached(self._held.stale_at):
             # There are keys, only not this one, and any caller can invent a kid: so attempts are counted for all.
             now = self._clock.monotonic()
             if len(self._forced) == _FORCED_FETCHES and now - self._forced[0] < _FORCED_WINDOW:
@@ -219,7 +205,7 @@ class RemoteKeySet:
         if self._asking.backoff.is_failing:
             return self._unavailable(retry_after)
         # For any other kid: not that there is no such key, for the issuer may have begun to use it since.
-        return KeyNotFoundError() if kid in self._gone else KeyUndecidedError(retry_after=retry_after)
+        return KeyNotFoundError() if kid in self._held.gone else KeyUndecidedError(retry_after=retry_after)
 
     def _unavailable(self, retry_after: float) -> KeySetUnavailableError:
         cause = self._asking.error or "timeout"
@@ -237,7 +223,7 @@ class RemoteKeySet:
             if published is not None:
                 self._fetches += 1
                 self._answered = fetch.number
-                withdrawn = self._replace(*published)
+                withdrawn = self._held.replace(*published)
         if failure is not None:
             telemetry.event(telemetry.WARNING, "jwks_fetch_failed", url=self._endpoint.url, error=str(failure))
         if published is not None:
@@ -247,32 +233,81 @@ class RemoteKeySet:
             for watcher in self._watchers:
                 watcher(withdrawn)
 
-    def _replace(self, ring: KeyRing, fresh: float) -> frozenset[str]:
+
+class _Held:
+    """The keys that were fetched last, and how long they serve.
+
+    Args:
+        clock: they age by whichever of its two clocks runs further.
+        jitter: returns a number between -1 and 1.
+        seed: keys to begin with; believed as if just fetched.
+
+    """
+
+    def __init__(self, clock: Clock, jitter: Callable[[], float], seed: KeyRing | None) -> None:
+        self._clock, self._jitter = clock, jitter
+        self.ring = seed or _NO_KEYS
+        # The keys that the issuer took back last: unlike an unknown kid, none of them can be one not published yet.
+        self.gone: frozenset[str | None] = frozenset()
+        self.fetched_at: Moment | None = None
+        self.refresh_at = _LONG_AGO
+        self.stale_at = clock.now().after(STALE) if seed else _LONG_AGO
+
+    def current(self) -> KeyRing:
+        """Return the keys, unless they are too old to be believed."""
+        return _NO_KEYS if self._clock.has_reached(self.stale_at) else self.ring
+
+    def replace(self, ring: KeyRing, fresh: float) -> frozenset[str]:
+        """Hold other keys, fresh for so many seconds, and return the ids of those that were withdrawn or changed."""
         # A key that stays keeps its object, so that holds() compares no keys
         # and a token verified by a key that left, or changed, is known at once.
-        old, now = self._ring, self._clock.now()
-        self._gone = frozenset(old.keys) - frozenset(ring.keys) or self._gone
-        self._ring = ring.keeping(old)
-        self._fetched_at = now
-        self._refresh_at = now.after(fresh * (_REFRESH_AT + JITTER * self._jitter()))
-        self._stale_at = now.after(max(fresh, STALE))
-        return frozenset(kid or "" for kid, keys in old.keys.items() if not all(map(self._ring.covers, keys)))
+        old, now = self.ring, self._clock.now()
+        self.gone = frozenset(old.keys) - frozenset(ring.keys) or self.gone
+        self.ring = ring.keeping(old)
+        self.fetched_at = now
+        self.refresh_at = now.after(fresh * (_REFRESH_AT + JITTER * self._jitter()))
+        self.stale_at = now.after(max(fresh, STALE))
+        return frozenset(kid or "" for kid, keys in old.keys.items() if not all(map(self.ring.covers, keys)))
 
-    def _wait(self, fetch: "_Fetch") -> Flow[None]:
-        # Without any key every call waits: there is nothing else for the threads to do.
-        places = None if self._current() is _NO_KEYS else self._waiting
-        if places is not None and not places.acquire(blocking=False):
+
+class _Places:
+    """Places for the calls that wait for an unknown ``kid``: callers that invent some must not occupy a server.
+
+    Args:
+        max_blocked_threads: how many threads may wait; tasks are not counted.
+
+    """
+
+    def __init__(self, max_blocked_threads: int) -> None:
+        self._max_blocked_threads = max_blocked_threads
+        self.after_fork()
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Start with every place free: the callers that wait are the parent's."""
+        self._blocked_threads = threading.BoundedSemaphore(self._max_blocked_threads)
+        self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
+
+    def wait(self, fetch: "_Fetch", *, is_bounded: bool) -> Flow[bool]:
+        """Wait for a fetch, and say whether it has brought keys.
+
+        Args:
+            fetch: the fetch.
+            is_bounded: whether it takes a place. Without any key every call waits: there is nothing else to do.
+
+        Raises:
+            OverloadedError: no place is free.
+
+        """
+        if is_bounded and not self._waiting.acquire(blocking=False):
             raise OverloadedError
         try:
-            # Few threads: while the issuer hangs, a caller that invents kids must not pin a server's pool.
-            published = yield Wait(fetch.answer, _PATIENCE, None if places is None else self._blocked_threads)
+            return (yield Wait(fetch.answer, _PATIENCE, self._blocked_threads if is_bounded else None)) is not None
         except (TimeoutError, CancelledError):
-            published = None
+            return False
         finally:
-            if places is not None:
-                places.release()
-        if published is None:
-            raise self._unavailable(max(1.0, self._asking.pause))
+            if is_bounded:
+                self._waiting.release()
 
 
 class _Published(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from authz.errors import AuthzError, ConfigError, TokenDeniedError, TokenEndpointError
-from authz.issuer.client_authentication import authenticated, check_auth_method
 from authz.issuer.discovery import issuer_endpoint
+from authz.issuer.endpoint import authenticated, check_auth_method
 from authz.issuer.token_response import TokenRefusedError, read_token
 from authz.runtime import telemetry
 from authz.runtime.asking import Asking, NoAnswerError, Question

@@ -8,17 +8,16 @@ from typing import Any, NamedTuple
 
 from cachetools import FIFOCache
 
-from authz.call.peer import Peer
 from authz.call.principal import Principal
 from authz.call.words import ORG_ID_PATTERN
-from authz.errors import ClaimError, ConfigError, KeySetUnavailableError, PeerUnknownError, TokenMalformedError
+from authz.errors import ConfigError, KeySetUnavailableError, TokenMalformedError
 from authz.issuer.discovery import discover, issuer_endpoint
 from authz.issuer.keys import KeySet, KeySetHealth, StaticKeySet, load_jwks
 from authz.issuer.remote_keys import RemoteKeySet
-from authz.organizations.ownership import Ownership
+from authz.issuer.token_verifier import Expectations, TokenVerifier
 from authz.runtime import fork
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
-from authz.runtime.flow import Flow, arun, pause, run
+from authz.runtime.flow import Flow, pause, run
 from authz.runtime.network.transport import Transport
 from authz.runtime.network.urls import check_issuer_url
 from authz.token.claims import ClaimRules, check_issuer, principal_from
@@ -41,16 +40,7 @@ class _Verified(NamedTuple):
     until_monotonic: float
 
 
-class Expectations(NamedTuple):
-    """What a verifier wants of a token, to explain why it has refused one."""
-
-    rules: ClaimRules
-    algorithms: frozenset[str]
-    require_kid: bool
-    require_at_jwt: bool
-
-
-class Verifier:
+class Verifier(TokenVerifier):
     """Verify the access tokens of one issuer.
 
     ``Verifier(issuer=…, audience=…)`` is enough for WorkOS Connect; nothing is
@@ -86,9 +76,6 @@ class Verifier:
         ConfigError: an argument that cannot work; the message names it.
 
     """
-
-    ownership: Ownership | None = None
-    """``None``: one issuer alone may name any organization."""
 
     def __init__(
         self,
@@ -132,9 +119,7 @@ class Verifier:
         self._keys: KeySet
         if jwks is not None:
             if jwks_url is not None or jwks_seed is not None or discover:
-                raise ConfigError(
-                    "jwks: a key set that never changes goes with neither jwks_url nor jwks_seed nor discover"
-                )
+                raise ConfigError("jwks: keys that never change go with neither jwks_url nor jwks_seed nor discover")
             self._keys = StaticKeySet(load_jwks(jwks, "jwks"))
         else:
             self._keys = RemoteKeySet(
@@ -197,30 +182,6 @@ class Verifier:
         if settings.issuers is not None:
             raise ConfigError("issuers: a Verifier is of one issuer; use Verifiers.from_env()")
         return cls(**settings.verifier_options())
-
-    def verify(self, token: str, peer: Peer | None = None) -> Principal:
-        """Return the caller that ``token`` names; blocks for up to 2 s where keys must be fetched.
-
-        Args:
-            token: a compact JWS.
-            peer: the one that sent it. A token that is bound to a certificate is refused without (RFC 8705 section 3).
-
-        Raises:
-            UnauthenticatedError: the token is not good; its subclass and ``reason`` say why.
-            UnavailableError: the issuer's keys cannot be had, so there is no verdict.
-
-        """
-        principal = run(self.verify_flow(token))
-        if principal.certificate:
-            check_certificate(principal, peer)
-        return principal
-
-    async def averify(self, token: str, peer: Peer | None = None) -> Principal:
-        """Return the caller that ``token`` names; see :meth:`verify`."""
-        principal = await arun(self.verify_flow(token))
-        if principal.certificate:
-            check_certificate(principal, peer)
-        return principal
 
     def verify_flow(self, token: str) -> Flow[Principal]:
         """Return the caller that ``token`` names, as a flow; see :meth:`verify`.
@@ -307,22 +268,6 @@ class Verifier:
         is_over = self._time() >= verified.until_time or self._monotonic() >= verified.until_monotonic
         return None if is_over or not self._keys.holds(verified.key) else verified.principal
 
-    def warm_up(self, timeout: float = 5.0) -> None:
-        """Fetch the issuer's keys, so that no call must wait for them.
-
-        Args:
-            timeout: seconds during which a failed fetch is tried again, 1 s later and then at doubling intervals.
-
-        Raises:
-            KeySetUnavailableError: they could not be fetched; the next call tries again.
-
-        """
-        run(self.warm_up_flow(timeout))
-
-    async def awarm_up(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - the name of its twin
-        """Fetch the issuer's keys; see :meth:`warm_up`."""
-        await arun(self.warm_up_flow(timeout))
-
     def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:
         """Fetch the issuer's keys, as a flow; see :meth:`warm_up`."""
         deadline = self._monotonic() + timeout
@@ -352,20 +297,6 @@ class Verifier:
         self._lock = threading.Lock()
         # First in, first out: what has been remembered longest is also the first to expire.
         self._cache: FIFOCache[bytes, _Verified] = FIFOCache(self._cache_size)
-
-
-def check_certificate(principal: Principal, peer: Peer | None) -> None:
-    """Check that ``peer`` has the certificate that the token of ``principal`` is bound to (RFC 8705 section 3).
-
-    Raises:
-        PeerUnknownError: ``peer`` is ``None``.
-        ClaimError: the token is bound to another certificate.
-
-    """
-    if peer is None:
-        raise PeerUnknownError("cnf")
-    if peer.certificate != principal.certificate:
-        raise ClaimError("cnf", "the token is bound to another certificate than the caller's")
 
 
 def _audiences(audience: str | Collection[str]) -> frozenset[str]:

@@ -1,16 +1,16 @@
-"""What the judge asks of a verifier; several issuers side by side, each with its own keys and rules; and none."""
+"""Several issuers side by side, each with its own keys and rules; and none."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from authz.call.peer import Peer
 from authz.call.principal import Principal
 from authz.errors import ClaimError, ConfigError, TokenMalformedError, UnauthenticatedError, UnavailableError
 from authz.issuer.keys import KeySetHealth
-from authz.issuer.verifier import DEFAULT_LEEWAY, Expectations, Verifier, check_certificate
+from authz.issuer.token_verifier import Expectations, TokenVerifier
+from authz.issuer.verifier import DEFAULT_LEEWAY, Verifier
 from authz.organizations.ownership import Organizations, Ownership
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
-from authz.runtime.flow import Flow, arun, run
+from authz.runtime.flow import Flow
 from authz.token.encoding import EncodingError, base64url_decode, json_object
 from authz.token.jws import digest_of
 
@@ -18,72 +18,7 @@ if TYPE_CHECKING:
     from authz.settings.settings import VerifierSettings
 
 
-class TokenVerifier(Protocol):
-    """What the judge and the server ask of a verifier, be it of one issuer, of several, or of none."""
-
-    @property
-    def clock(self) -> Clock:
-        """Where the time comes from."""
-
-    @property
-    def ownership(self) -> Ownership | None:
-        """Which organizations each issuer may name; ``None`` where any issuer may name all."""
-
-    def verify_flow(self, token: str) -> Flow[Principal]:
-        """Return the caller that ``token`` names, as a flow.
-
-        The certificate that the token may be bound to is left to :func:`authz.issuer.verifier.check_certificate`.
-
-        Raises:
-            UnauthenticatedError: the token is not good, or names an organization of another issuer.
-            UnavailableError: the issuer's keys cannot be had, so there is no verdict.
-
-        """
-
-    def remembered(self, digest: bytes) -> Principal | None:
-        """Return what :meth:`verify_flow` would, if it has verified the token before; that takes no flow.
-
-        Args:
-            digest: :func:`authz.token.jws.digest_of` the token.
-
-        """
-
-    def principal_of(self, claims: Mapping[str, Any]) -> Principal:
-        """Return the caller that the payload of a token names; a proxy has checked the signature.
-
-        The certificate is not checked, as in :meth:`verify_flow`.
-
-        Raises:
-            UnauthenticatedError: a claim is not what it must be, or the organization is another issuer's.
-
-        """
-
-    def ends_at(self, principal: Principal) -> float:
-        """Return the POSIX second from which calls of ``principal`` are refused, unless it shows a newer token."""
-
-    def watch_keys(self, withdrawn: Callable[[str, frozenset[str]], None]) -> None:
-        """Have ``withdrawn(issuer, kids)`` called when an issuer withdraws keys; on the thread that fetches them."""
-
-    def knows_key(self, principal: Principal) -> bool:
-        """Say whether the issuer still has the key that ``principal`` was verified by; yes if its keys are not ours."""
-
-    def key_age(self, principal: Principal) -> float | None:
-        """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` if they were not."""
-
-    def health(self) -> Mapping[str, KeySetHealth]:
-        """Return the state of the keys, by issuer, for every issuer whose tokens are good here."""
-
-    def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:
-        """Fetch the keys of every issuer, as a flow; see :meth:`authz.Verifier.warm_up`."""
-
-    def expectations(self, issuer: object = None) -> Expectations | None:
-        """Return what tokens of ``issuer`` must be; ``None`` if its tokens are not good here."""
-
-    def close(self) -> None:
-        """Stop fetching keys."""
-
-
-class Verifiers:
+class Verifiers(TokenVerifier):
     """Verify tokens of several issuers; each is judged by the verifier of the issuer that it names.
 
     A key is looked up in that issuer's set only (RFC 8725 section 3.8), so
@@ -119,7 +54,6 @@ class Verifiers:
             raise ConfigError("shared_organizations: must be True or False")
         self.clock: Clock = verifiers[0].clock
         self.ownership = self._ownership(organizations, is_shared=shared_organizations)
-        """Which organizations each issuer may name; ``None`` where any may name all."""
 
     @classmethod
     def from_env(cls) -> "Verifiers":
@@ -135,20 +69,6 @@ class Verifiers:
 
         verifier = verifier_of(VerifierSettings.load())
         return cls(verifier) if isinstance(verifier, Verifier) else verifier
-
-    def verify(self, token: str, peer: Peer | None = None) -> Principal:
-        """Return the caller that ``token`` names; see :meth:`authz.Verifier.verify`."""
-        principal = run(self.verify_flow(token))
-        if principal.certificate:
-            check_certificate(principal, peer)
-        return principal
-
-    async def averify(self, token: str, peer: Peer | None = None) -> Principal:
-        """Return the caller that ``token`` names; see :meth:`authz.Verifier.verify`."""
-        principal = await arun(self.verify_flow(token))
-        if principal.certificate:
-            check_certificate(principal, peer)
-        return principal
 
     def verify_flow(self, token: str) -> Flow[Principal]:
         """Return the caller that ``token`` names; see :class:`TokenVerifier`."""
@@ -189,19 +109,6 @@ class Verifiers:
         """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` if they were not."""
         verifier = self._by_issuer.get(principal.issuer)
         return None if verifier is None else verifier.key_age(principal)
-
-    def warm_up(self, timeout: float = 5.0) -> None:
-        """Fetch every issuer's keys; see :meth:`authz.Verifier.warm_up`.
-
-        Raises:
-            KeySetUnavailableError: those of one issuer could not be fetched; those of the others were tried, too.
-
-        """
-        run(self.warm_up_flow(timeout))
-
-    async def awarm_up(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - the name of its twin
-        """Fetch every issuer's keys; see :meth:`warm_up`."""
-        await arun(self.warm_up_flow(timeout))
 
     def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:
         """Fetch every issuer's keys, as a flow; see :meth:`warm_up`."""

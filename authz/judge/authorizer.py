@@ -18,8 +18,9 @@ from authz.errors import (
     suspended,
 )
 from authz.issuer.introspection import Introspector
-from authz.issuer.verifier import Verifier, check_certificate
-from authz.issuer.verifiers import NoTokens, TokenVerifier, Verifiers
+from authz.issuer.token_verifier import TokenVerifier, check_certificate
+from authz.issuer.verifier import Verifier
+from authz.issuer.verifiers import NoTokens, Verifiers
 from authz.judge.endings import Endings
 from authz.judge.in_force import InForce, Isolation, Rules
 from authz.judge.mesh import MeshPeers

@@ -12,7 +12,7 @@ from authz.errors import (
     UnavailableError,
     suspended,
 )
-from authz.issuer.verifiers import TokenVerifier
+from authz.issuer.token_verifier import TokenVerifier
 from authz.judge.in_force import InForce
 from authz.judge.organizations import Organizations
 from authz.judge.standing import Standing

@@ -6,7 +6,7 @@ from authz.call.call import Call
 from authz.call.refusal import Challenge, Refusal, refusal_of
 from authz.decisions.decision import Decision, Door, Event, Evidence, Observer
 from authz.errors import AuthzError, InternalError, PermissionDeniedError
-from authz.issuer.verifiers import TokenVerifier
+from authz.issuer.token_verifier import TokenVerifier
 from authz.judge.shadow import Shadow
 from authz.runtime import telemetry
 

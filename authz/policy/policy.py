@@ -164,7 +164,11 @@ class Policy:
             raise PermissionDeniedError("no rule of the policy allows it", reason="policy_denied")
         if rule.is_deny:
             raise rule.refusal()
-        if self._is_certain(call.method, principal, organization.groups):
+        if (
+            len(call.method) <= _LONGEST_REMEMBERED
+            and not self._candidates(call.method, principal, organization.groups)[0].is_conditional
+        ):
+            # Every call to this method by this principal has the same verdict.
             self._admitted.remember(key, (principal, organization, rule.name))
         return rule.name
 
@@ -221,10 +225,6 @@ class Policy:
             if rule.matches_rest(call, headers):
                 return rule
         return None
-
-    def _is_certain(self, method: str, principal: Principal, groups: Words) -> bool:
-        """Say whether every call to ``method`` by ``principal`` has the same verdict, which may be remembered."""
-        return len(method) <= _LONGEST_REMEMBERED and not self._candidates(method, principal, groups)[0].is_conditional
 
     def _candidates(self, method: str, principal: Principal, groups: Words) -> tuple[Rule, ...]:
         """Return the rules that may decide, in order; none after one that is sure to match."""

@@ -104,6 +104,11 @@ class Asking(Generic[S, A]):
         """Why the last question has no answer; empty if it has one, or is the first and still under way."""
         return "" if self.failure is None else str(self.failure)
 
+    @property
+    def was_outage(self) -> bool:
+        """Whether the last question has no answer because the server was down or failed itself."""
+        return self.failure is not None and self.failure.is_outage
+
     def begin(self, question: Question[S, A]) -> Question[S, A]:
         """Share ``question``, which the owner asks now, and return it."""
         self.begun += 1

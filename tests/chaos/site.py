@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 
 from authz.call.metadata import TrustedMetadata
-from authz.demo.stack import Envoy
+from authz.demo.processes import Envoy
 from authz.envoy.config import bootstrap, listener
 from authz.envoy.config.authz_cluster import authz_cluster
 from tests.doubles import AUDIENCE, ISSUER

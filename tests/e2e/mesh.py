@@ -20,7 +20,7 @@ from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.policy import ledger_descriptors
-from authz.demo.stack import Envoy
+from authz.demo.processes import Envoy
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
 from authz.envoy.config.authz_cluster import authz_cluster

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from authz.demo.stack import Envoy
+from authz.demo.processes import Envoy
 from tests.e2e.variants import manager_of
 from tests.interceptors.servers import on_loopback
 

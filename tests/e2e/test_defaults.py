@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from authz.call.metadata import TrustedMetadata
-from authz.demo.stack import Envoy
+from authz.demo.processes import Envoy
 from authz.envoy.config.formats import Ingress, bootstrap
 from tests.e2e import http1
 from tests.e2e.mesh import grpc_echo

@@ -14,7 +14,7 @@ from h2.connection import H2Connection
 from h2.events import RemoteSettingsChanged, WindowUpdated
 from h2.settings import SettingCodes
 
-from authz.demo.stack import Envoy
+from authz.demo.processes import Envoy
 from authz.envoy.config.edge import BUFFER_BYTES, MAX_STREAMS
 from authz.envoy.config.formats import Ingress, bootstrap
 from tests.e2e import http1

@@ -258,7 +258,7 @@ def test_server_without_keys_is_undecided_until_it_has_them(
 ) -> None:
     token = bearer(mint(acme))
     stack.stop_issuer()
-    stack.start_cold()
+    cold = stack.start_cold()
     with channel_to(stack.cold_target) as channel:
         without = call_ledger(channel, "unary_unary", metadata=token)
         malformed = call_ledger(channel, "unary_unary", metadata=metadata(bad["token_malformed"]))
@@ -266,7 +266,7 @@ def test_server_without_keys_is_undecided_until_it_has_them(
         stack.restart_issuer()
         stack.wait_for_cold()
         found = call_ledger(channel, "unary_unary", metadata=token)
-    stack.stop_cold()
+    cold.stop()
 
     assert (without.code, without.reason) == (grpc.StatusCode.UNAVAILABLE, "KEY_SET_UNAVAILABLE")
     assert without.trailers["retry-after"] == str(without.retry_delay)

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from authz.demo.issuer.signing import SigningKey
-from authz.demo.stack import Envoy
+from authz.demo.processes import Envoy
 from authz.envoy.config.authz_cluster import endpoints
 from authz.envoy.config.formats import Ingress, bootstrap
 from authz.envoy.v3.external_auth_pb2 import CheckResponse

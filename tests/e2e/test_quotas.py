@@ -11,7 +11,7 @@ import yaml
 
 from authz.call.metadata import TrustedMetadata
 from authz.demo.issuer.signing import SigningKey
-from authz.demo.stack import Envoy
+from authz.demo.processes import Envoy
 from authz.envoy.config import bootstrap, cluster, grpc_route, listener
 from authz.envoy.config.authz_cluster import authz_cluster
 from authz.issuer.verifier import Verifier

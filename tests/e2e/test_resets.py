@@ -10,7 +10,7 @@ import pytest
 
 from authz.call.metadata import TrustedMetadata
 from authz.demo.issuer.signing import SigningKey
-from authz.demo.stack import Envoy
+from authz.demo.processes import Envoy
 from authz.envoy.config import bootstrap, listener
 from authz.envoy.config.authz_cluster import authz_cluster
 from authz.server.serving.server import EngineName

@@ -294,7 +294,7 @@ NEVER_SHARED = {
     "authz.demo.issuer.server._Server": DEMO,
     "authz.demo.issuer.tokens.Issuer": DEMO,
     "authz.demo.scenes.Scenes": DEMO,
-    "authz.demo.stack.Process": DEMO,
+    "authz.demo.processes.Process": DEMO,
     "authz.demo.stack.Stack": DEMO,
     "authz.server.serving.certificates.Certificates": SERVER,
     "authz.server.operations.metrics.Metrics": SERVER,

@@ -17,7 +17,7 @@ from authz.call.call import Call
 from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
-from authz.demo.stack import Envoy
+from authz.demo.processes import Envoy
 from authz.envoy.config.formats import Ingress, bootstrap
 from authz.errors import AuthzError
 from authz.issuer.verifier import Verifier

@@ -73,42 +73,7 @@ def _variable(name: str) -> str:
 
 def _deployment(service: Service, settings: Settings, pod: Pod) -> Document:
     labels = {"app.kubernetes.io/name": service.name}
-    volumes = _volumes(service, pod)
-    container = {
-        "name": "authz",
-        "image": "registry.example/grpc-org-authz:0.1.0",
-        "args": ["serve"],
-        "env": environment(service, pod),
-        "ports": [{"name": "grpc", "containerPort": service.port}, {"name": "http", "containerPort": _HEALTH_PORT}],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 5},
-        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 10},
-        "resources": {
-            "requests": {"cpu": "250m", "memory": f"{128 * settings.workers}Mi"},
-            "limits": {"memory": f"{512 * settings.workers}Mi"},
-        },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [mount for mount, _ in volumes],
-    }
-    template = {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": max(
-            math.ceil(settings.drain + settings.grace) + _REST_SECONDS, _LEAST_SECONDS
-        ),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [volume for _, volume in volumes],
-    }
+    template = _template(service, settings, pod)
     return Document(
         data={
             **_object("apps/v1", "Deployment", service, service.name),
@@ -131,6 +96,48 @@ def _deployment(service: Service, settings: Settings, pod: Pod) -> Document:
             "*/volumes/tmp": "The root is read-only; workers share their metrics here.",
         },
     )
+
+
+def _template(service: Service, settings: Settings, pod: Pod) -> dict[str, Any]:
+    volumes = _volumes(service, pod)
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": max(
+            math.ceil(settings.drain + settings.grace) + _REST_SECONDS, _LEAST_SECONDS
+        ),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(service, settings, pod, [mount for mount, _ in volumes])],
+        "volumes": [volume for _, volume in volumes],
+    }
+
+
+def _container(service: Service, settings: Settings, pod: Pod, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": "authz",
+        "image": "registry.example/grpc-org-authz:0.1.0",
+        "args": ["serve"],
+        "env": environment(service, pod),
+        "ports": [{"name": "grpc", "containerPort": service.port}, {"name": "http", "containerPort": _HEALTH_PORT}],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 5},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 10},
+        "resources": {
+            "requests": {"cpu": "250m", "memory": f"{128 * settings.workers}Mi"},
+            "limits": {"memory": f"{512 * settings.workers}Mi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts,
+    }
 
 
 def _title(service: Service, settings: Settings, pod: Pod) -> list[str]:

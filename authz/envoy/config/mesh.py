@@ -105,7 +105,41 @@ def _authorization_policy() -> Document:
     )
 
 
+_FILTER_TITLE = (
+    "Settings that Istio's own resources lack.\n"
+    "Limits of the whole process cannot be set here: overload_manager (max_heap_size_bytes, "
+    "max_active_downstream_connections) and the runtime belong in the gateway's bootstrap, which an annotation "
+    "(sidecar.istio.io/bootstrapOverride) changes; `authz envoy-config --format filter` prints them. Buffers of "
+    "listeners (per_connection_buffer_limit_bytes) stay as Istio sets them.\n"
+    "Routes and upstreams are Istio's as well. It does not end quiet or long streams, unless a VirtualService has "
+    "a timeout, and does not limit open requests, unless a DestinationRule does; an upstream's tcpKeepalive is "
+    "set there, too."
+)
+
+
 def _envoy_filter(cors_origins: Sequence[str]) -> Document:
+    return Document(
+        data={
+            "apiVersion": "networking.istio.io/v1alpha3",
+            "kind": "EnvoyFilter",
+            "metadata": {"name": "authz", "namespace": "istio-system"},
+            "spec": {
+                "workloadSelector": {"labels": {"istio": "ingressgateway"}},
+                "configPatches": _patches(cors_origins),
+            },
+        },
+        title=_FILTER_TITLE,
+        comments={
+            **comments.HTTP,
+            "*envoy.filters.http.ext_authz": "The filter that Istio makes of the policy above.",
+            "*/configPatches/2": "Istio's own filter for CORS stands after the check. " + comments.HTTP[_BEFORE],
+            "*/workloadSelector": "Only where requests are checked: a sidecar behind the gateway would remove what "
+            "its check has added.",
+        },
+    )
+
+
+def _patches(cors_origins: Sequence[str]) -> list[dict[str, Any]]:
     patches = [
         _patch(
             "NETWORK_FILTER",
@@ -128,17 +162,7 @@ def _envoy_filter(cors_origins: Sequence[str]) -> Document:
         _patch(
             "HTTP_FILTER",
             {"name": _MANAGER, "subFilter": {"name": "envoy.filters.http.ext_authz"}},
-            {
-                "name": "envoy.filters.http.ext_authz",
-                "typed_config": {
-                    "@type": parts.EXT_AUTHZ,
-                    "grpc_service": {"retry_policy": parts.retry_policy(_TIMEOUT)},
-                    "validate_mutations": True,
-                    "encode_raw_headers": True,
-                    "include_peer_certificate": True,
-                    "include_tls_session": True,
-                },
-            },
+            _ext_authz(),
         ),
     ]
     if cors_origins:
@@ -150,32 +174,21 @@ def _envoy_filter(cors_origins: Sequence[str]) -> Document:
                 "patch": {"operation": "MERGE", "value": browsers.virtual_host(cors_origins)},
             },
         ]
-    return Document(
-        data={
-            "apiVersion": "networking.istio.io/v1alpha3",
-            "kind": "EnvoyFilter",
-            "metadata": {"name": "authz", "namespace": "istio-system"},
-            "spec": {
-                "workloadSelector": {"labels": {"istio": "ingressgateway"}},
-                "configPatches": patches,
-            },
+    return patches
+
+
+def _ext_authz() -> dict[str, Any]:
+    return {
+        "name": "envoy.filters.http.ext_authz",
+        "typed_config": {
+            "@type": parts.EXT_AUTHZ,
+            "grpc_service": {"retry_policy": parts.retry_policy(_TIMEOUT)},
+            "validate_mutations": True,
+            "encode_raw_headers": True,
+            "include_peer_certificate": True,
+            "include_tls_session": True,
         },
-        title="Settings that Istio's own resources lack.\n"
-        "Limits of the whole process cannot be set here: overload_manager (max_heap_size_bytes, "
-        "max_active_downstream_connections) and the runtime belong in the gateway's bootstrap, which an annotation "
-        "(sidecar.istio.io/bootstrapOverride) changes; `authz envoy-config --format filter` prints them. Buffers of "
-        "listeners (per_connection_buffer_limit_bytes) stay as Istio sets them.\n"
-        "Routes and upstreams are Istio's as well. It does not end quiet or long streams, unless a VirtualService has "
-        "a timeout, and does not limit open requests, unless a DestinationRule does; an upstream's tcpKeepalive is "
-        "set there, too.",
-        comments={
-            **comments.HTTP,
-            "*envoy.filters.http.ext_authz": "The filter that Istio makes of the policy above.",
-            "*/configPatches/2": "Istio's own filter for CORS stands after the check. " + comments.HTTP[_BEFORE],
-            "*/workloadSelector": "Only where requests are checked: a sidecar behind the gateway would remove what "
-            "its check has added.",
-        },
-    )
+    }
 
 
 def _patch(
@@ -199,13 +212,6 @@ def envoy_gateway(service: Service, cors_origins: Sequence[str] = ()) -> list[Do
 
 
 def _security_policy(service: Service, cors_origins: Sequence[str]) -> Document:
-    reference = {
-        "group": "",
-        "kind": "Service",
-        "name": service.name,
-        "namespace": service.namespace,
-        "port": service.port,
-    }
     return Document(
         data={
             **_policy("SecurityPolicy"),
@@ -214,7 +220,7 @@ def _security_policy(service: Service, cors_origins: Sequence[str]) -> Document:
                 **({"cors": _cors(cors_origins)} if cors_origins else {}),
                 "extAuth": {
                     "grpc": {
-                        "backendRefs": [reference],
+                        "backendRefs": [_reference(service)],
                         "backendSettings": {
                             "retry": {
                                 "numRetries": 2,
@@ -240,6 +246,16 @@ def _security_policy(service: Service, cors_origins: Sequence[str]) -> Document:
             "*/timeout": "10 s by default, for which every request would wait.",
         },
     )
+
+
+def _reference(service: Service) -> dict[str, Any]:
+    return {
+        "group": "",
+        "kind": "Service",
+        "name": service.name,
+        "namespace": service.namespace,
+        "port": service.port,
+    }
 
 
 def _cors(origins: Sequence[str]) -> dict[str, Any]:

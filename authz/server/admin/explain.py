@@ -9,7 +9,7 @@ from authz.call.principal import Principal
 from authz.call.reasons import meaning
 from authz.errors import AuthzError, ClaimError, Code, PeerUnknownError
 from authz.issuer.explanation import explain as explain_token
-from authz.issuer.verifier import check_certificate
+from authz.issuer.token_verifier import check_certificate
 from authz.judge.authorizer import STEPS, Authorizer, Step
 from authz.organizations.quota import Quota
 from authz.policy import Organization, Policy
