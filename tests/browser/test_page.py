@@ -102,7 +102,7 @@ def test_decision_appears_as_it_is_made_and_says_why_in_words(
 
     expect(allowed).to_have_count(1)
     expect(allowed.locator(".verdict")).to_have_text("allowed")
-    expect(denied).to_contain_text("The token was good once and has expired.")
+    expect(denied).to_contain_text("The token has expired.")
     expect(denied.locator(".verdict")).to_have_text("denied")
     # Not by colour alone.
     assert page.evaluate("getComputedStyle(document.querySelector('.verdict.denied'), '::before').content") == '"✕"'

@@ -28,8 +28,8 @@ def policy(tmp_path: Path) -> Policy:
 
 
 def example(folder: Path, name: str) -> Path:
-    """Write the example that the text calls ``name``."""
-    found = re.search(rf"```yaml\n(# {re.escape(name)}\n.*?)```", TEXT, re.DOTALL)
+    """Write the example that one of the documents calls ``name``."""
+    found = re.search(rf"```yaml\n(# {re.escape(name)}\n.*?)```", TEXT + REFERENCE, re.DOTALL)
     assert found is not None
     (folder / name).write_text(found[1], encoding="utf-8")
     return folder / name
@@ -69,7 +69,7 @@ def test_the_commands_about_protos_print_what_it_shows(
 
 
 def test_the_proto_that_it_shows_is_that_of_the_demo() -> None:
-    shown = re.search(r"```proto\n(.*?)```", TEXT, re.DOTALL)
+    shown = re.search(r"```proto\n(.*?)```", TEXT + REFERENCE, re.DOTALL)
     demo = (Path(__file__).parents[2] / "protos/authz/demo/v1/ledger.proto").read_text(encoding="utf-8")
     lines = [line for line in demo.partition("// What a client")[0].splitlines() if line and "//" not in line]
     wanted = {"syntax", "package", 'import "google'}

@@ -269,7 +269,7 @@ def test_workos_is_asked_about_the_organizations_of_its_own_issuer(
         with pytest.raises(ConfigError, match=r"^workos_api_key: .* the file of issuers has 2 of them"):
             authorizer_of(settings)
         return
-    organizations = authorizer_of(settings)._organizations  # noqa: SLF001 - what decides who is asked
+    organizations = authorizer_of(settings).organizations
 
     found = [organizations.directory_of(org_id) for org_id in (ORG, GLOBEX_ORG)]
     assert [isinstance(each, WorkOSDirectory) for each in found] == asked
