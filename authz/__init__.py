@@ -14,6 +14,8 @@ if typing.TYPE_CHECKING:
     from authz.call.principal import ANONYMOUS, Principal, current_principal
     from authz.call.requirements import Assurance, Requirements
     from authz.decisions.decision import Decision
+    from authz.decisions.log import DecisionLog
+    from authz.decisions.otel import OpenTelemetryLog
     from authz.errors import (
         AlgorithmNotAllowedError,
         AuthzError,
@@ -68,6 +70,7 @@ __all__ = [
     "Code",
     "ConfigError",
     "Decision",
+    "DecisionLog",
     "Directory",
     "DirectoryUnavailableError",
     "InsufficientScopeError",
@@ -79,6 +82,7 @@ __all__ = [
     "MeshMetadataError",
     "MeshPeers",
     "MeshUndecidedError",
+    "OpenTelemetryLog",
     "Peer",
     "PeerUnknownError",
     "PermissionDeniedError",
@@ -120,6 +124,8 @@ _NAMES = {
     ),
     "authz.issuer.credentials": ("call_credentials",),
     "authz.decisions.decision": ("Decision",),
+    "authz.decisions.log": ("DecisionLog",),
+    "authz.decisions.otel": ("OpenTelemetryLog",),
     "authz.organizations.directory": ("Directory",),
     "authz.errors": (
         "AlgorithmNotAllowedError",

@@ -228,7 +228,10 @@ def test_password_in_a_url_is_not_shown(run: Run) -> None:
         (("--jwks", "nowhere.json"), "jwks: file 'nowhere.json' cannot be read"),
         (("--listen", "9191"), "listen: '9191' is neither"),
         (("--listen", "unix:no/a.sock"), "listen: 'unix:no/a.sock' cannot be bound: there is no such folder"),
-        (("--listen", "unix:jwks.json"), "listen: 'unix:jwks.json' cannot be bound: there is a file that is not a socket"),
+        (
+            ("--listen", "unix:jwks.json"),
+            "listen: 'unix:jwks.json' cannot be bound: there is a file that is not a socket",
+        ),
         (("--listen", "tls:127.0.0.1:0"), "tls_cert_file: missing; 'tls:127.0.0.1:0' needs"),
         (("--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"), "tls_cert_file: no address uses it"),
         (("--tls-cert-file", "no.pem", "--tls-key-file", "key.pem"), "tls_cert_file: 'no.pem' cannot be read"),

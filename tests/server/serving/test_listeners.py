@@ -208,7 +208,7 @@ def test_certificate_behind_a_link_is_renewed_by_another_link(
 def test_every_tls_address_shows_the_new_certificate(
     authorizer: Authorizer, folder: Path, authority: Authority
 ) -> None:
-    with serving(authorizer, TLS, "tls:localhost:0", certificates=certificates(folder)) as served:
+    with serving(authorizer, TLS, "tls:127.0.0.2:0", certificates=certificates(folder)) as served:
         first, second = served.addresses
         renewed = write(folder, authority.issue_for_loopback())
         shown = [presented(served)]
