@@ -16,7 +16,7 @@ from authz.decisions.decision import Decision, Record
 from authz.decisions.message import decision_message
 from authz.errors import ConfigError
 from authz.runtime import fork
-from authz.runtime.network.unix_sockets import Permissions, bind_socket, check_nobody_answers, check_path
+from authz.runtime.network.unix_sockets import Permissions, bind_socket, check_not_in_use, check_path
 from authz.runtime.network.urls import is_loopback
 from authz.v1 import audit_pb2_grpc
 from authz.v1.audit_pb2 import WatchRequest, WatchResponse
@@ -223,7 +223,7 @@ async def serve_audit(
         if address.startswith(_SOCKET):
             path = address.removeprefix(_SOCKET)
             if not takes_over:
-                check_nobody_answers([path], _SETTING)
+                check_not_in_use([path], _SETTING)
             own = bind_socket(path, permissions or Permissions(), partial(_bind_socket, server), setting=_SETTING)
             sockets.callback(own.remove)
         else:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 from authz.decisions.audit import check_audit_address
 from authz.errors import ConfigError
 from authz.runtime.network.addresses import parse_all, socket_paths
-from authz.runtime.network.unix_sockets import Permissions, check_nobody_answers
+from authz.runtime.network.unix_sockets import Permissions, check_not_in_use
 from authz.server.serving import server
 from authz.server.serving.certificates import Certificates
 from authz.server.workers.worker import Worker
@@ -62,7 +62,7 @@ class Listening(NamedTuple):
             ConfigError: one does.
 
         """
-        check_nobody_answers(socket_paths(parse_all(self.listen)))
+        check_not_in_use(socket_paths(parse_all(self.listen)))
 
 
 def _check_audit(address: str, listen: Sequence[str]) -> None:

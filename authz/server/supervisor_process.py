@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from authz.errors import ConfigError
 from authz.judge.configured import policy_in_force
 from authz.runtime.network.addresses import parse_all, socket_paths
-from authz.runtime.network.unix_sockets import check_nobody_answers
+from authz.runtime.network.unix_sockets import check_not_in_use
 from authz.server.admin.many_workers import Workers
 from authz.server.operations import admin_page, banner
 from authz.server.workers.shared_addresses import SharedAddresses
@@ -56,10 +56,10 @@ async def run(settings: Settings) -> None:
 
 
 def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> None:
-    check_nobody_answers(socket_paths(parse_all(addresses.all(settings.workers))))
+    check_not_in_use(socket_paths(parse_all(addresses.all(settings.workers))))
     if settings.audit_listen is not None:
         path = settings.audit_listen.removeprefix("unix:")
-        check_nobody_answers((f"{path}.{number}" for number in range(settings.workers)), "audit_listen")
+        check_not_in_use((f"{path}.{number}" for number in range(settings.workers)), "audit_listen")
 
 
 @contextlib.asynccontextmanager

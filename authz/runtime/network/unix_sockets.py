@@ -145,7 +145,7 @@ def check_path(path: str, setting: str = "listen") -> None:
             raise ConfigError(f"{refused}there is a file that is not a socket; remove it, or choose another path")
 
 
-def check_nobody_answers(paths: Iterable[str], setting: str = "listen") -> None:
+def check_not_in_use(paths: Iterable[str], setting: str = "listen") -> None:
     """Check that no server listens on the sockets at ``paths``; a server that takes over does not call this.
 
     Args:

@@ -381,15 +381,15 @@ def test_successor_keeps_the_socket_that_it_took_over(
 
 def test_somebody_who_answers_is_found_out(authorizer: Authorizer, tmp_path: Path) -> None:
     path = str(tmp_path / "a.sock")
-    unix_sockets.check_nobody_answers([path])
+    unix_sockets.check_not_in_use([path])
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(path)
-    unix_sockets.check_nobody_answers([path])
+    unix_sockets.check_not_in_use([path])
     with (
         serving(authorizer, f"unix:{path}"),
         pytest.raises(ConfigError, match=rf"^listen: 'unix:{path}' cannot be bound: another server listens there"),
     ):
-        unix_sockets.check_nobody_answers([path])
+        unix_sockets.check_not_in_use([path])
 
 
 def test_path_of_107_bytes_is_served_and_one_more_refused(
