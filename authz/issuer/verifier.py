@@ -111,15 +111,16 @@ class Verifier(TokenVerifier):
         )
         self.issuer = issuer
         self._algorithms = check_algorithms(algorithms)
-        self._require_kid = not allow_missing_kid
-        self._require_at_jwt = require_at_jwt
+        self._require_kid, self._require_at_jwt = not allow_missing_kid, require_at_jwt
         self.clock = clock
         self._time, self._monotonic = clock.time, clock.monotonic
         self._cache_size = _positive(cache_size, "cache_size")
         self._keys: KeySet
         if jwks is not None:
             if jwks_url is not None or jwks_seed is not None or discover:
-                raise ConfigError("jwks: keys that never change go with neither jwks_url nor jwks_seed nor discover")
+                raise ConfigError(
+                    "jwks: a key set that never changes goes with neither jwks_url nor jwks_seed nor discover"
+                )
             self._keys = StaticKeySet(load_jwks(jwks, "jwks"))
         else:
             self._keys = RemoteKeySet(
