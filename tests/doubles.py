@@ -20,7 +20,7 @@ ORG = "org_01JYACME000000000000000000"
 CLIENT = "client_01JYPARTNER00000000000000A"
 
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds after which something that must happen counts as never happening."""
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 
 
 class _Collector(logging.Handler):

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from authz.settings.variables import is_ours
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds after which something that must happen counts as never happening."""
 
 AUTHZ = (sys.executable, "-W", "error", "-m", "authz")

@@ -9,7 +9,7 @@ from typing import Self
 
 import httpx2
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds after which something that must happen counts as never happening."""
 
 

@@ -30,7 +30,7 @@ from tests.decisions.samples import ACME, Metadata, decision
 from tests.doubles import m2m_claims
 
 LOOPBACK = "127.0.0.1:0"
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds after which something that must happen counts as never happening."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http.client import HTTPResponse
 from typing import Any
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 
 
 @dataclass(frozen=True)

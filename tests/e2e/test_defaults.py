@@ -26,7 +26,7 @@ from tests.interceptors.servers import channel_to, on_loopback
 from tests.interceptors.wire import Wire
 from tests.missing import leave_out
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 CALL = "/tests.Guarded/Call"
 FORGED = "org_FORGED"
 Start = Callable[..., Envoy]

@@ -22,7 +22,7 @@ from tests.e2e.mesh import grpc_echo
 from tests.e2e.printed import Config, manager, streaming_echo, target
 from tests.interceptors.servers import channel_to
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 CALL = "/tests.Guarded/Call"
 Start = Callable[..., Envoy]
 

@@ -22,7 +22,7 @@ from tests.certificates import Authority, uris
 
 FOLDER = Path(__file__).parents[2] / "examples"
 MAX_LINES = 60
-PATIENCE = 300.0
+PATIENCE = 120.0
 
 ACME, GLOBEX = "org_01JYACME000000000000000001", "org_01JYG10BEX0000000000000001"
 

@@ -23,7 +23,7 @@ from tests.interceptors.service import (
     sync_behaviours,
 )
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds after which something that must happen counts as never happening."""
 
 _OPTIONS = (

@@ -17,7 +17,7 @@ from tests.interceptors.service import KINDS, is_request_streaming, is_response_
 from tests.loopback import certificate
 
 SECRET = "the-secret-of-a-client"
-PATIENCE = 300.0
+PATIENCE = 120.0
 OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 
 

@@ -15,7 +15,7 @@ from authz.runtime.clock import SYSTEM_CLOCK
 from tests.doubles import CLIENT, NOW, ORG
 from tests.runtime.test_fork import run as run_forking
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 SECRET = "what no log may hold"
 
 

@@ -9,7 +9,7 @@ from authz.runtime.alarms import Alarms
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
 from tests.doubles import ManualClock
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 
 
 def test_thread_sees_that_the_time_of_day_was_set_forward() -> None:

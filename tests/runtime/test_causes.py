@@ -21,7 +21,7 @@ from tests.doubles import FakeTransport, jwks
 from tests.loopback import Connection, Loopback, certificate, unreachable
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 300.0
+PATIENCE = 120.0
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from authz.errors import OverloadedError
 from authz.runtime.flow import DeadlineError, Wait, arun, pause, resumed, run, start
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 
 
 class Ending:

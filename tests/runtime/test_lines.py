@@ -11,7 +11,7 @@ import pytest
 from authz.runtime.text.lines import Lines
 from tests.full_disk import room_for
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 
 
 @contextlib.contextmanager

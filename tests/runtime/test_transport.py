@@ -24,7 +24,7 @@ from authz.runtime.network.urls import check_url, is_loopback
 from tests.doubles import jwks
 from tests.loopback import OK, Connection, Loopback, certificate, unreachable
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds until a test fails that should have ended long ago."""
 
 

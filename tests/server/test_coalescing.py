@@ -8,7 +8,7 @@ import pytest
 
 from authz.server.coalescing import Coalesced, Paced
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 ASKERS = 100
 
 

@@ -22,7 +22,7 @@ from authz.server.admin.worker_link import WorkerLink, answering_supervisor
 from tests.decisions.samples import decision
 from tests.doubles import ORG
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 
 NewAuthorizer = Callable[[], Authorizer]
 

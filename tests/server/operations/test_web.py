@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from authz.server.operations import web
 from authz.server.operations.connections import BURST_OF_TURNS, MAX_CONNECTIONS, MAX_PER_PEER, TURNS_PER_SECOND
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n"
 WHOLE = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 MANY = 200

@@ -27,7 +27,7 @@ CHECK = "/envoy.service.auth.v3.Authorization/Check"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds after which something that must happen counts as never happening."""
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from authz.server.admin.many_workers import Workers
 from authz.server.workers.child import Child
 from authz.server.workers.words import MAX_TEXT
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 # What every one of these workers begins with; it says what it says by its socket alone.
 BEGIN = (
     "import json, os, socket, sys, time\n"

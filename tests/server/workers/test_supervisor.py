@@ -19,7 +19,7 @@ from authz.server.workers.slot import Slot
 from authz.server.workers.supervisor import Supervisor
 from tests.server.serving.serving import LOOPBACK
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 # One that has listened before, as a file in its folder tells, goes wrong.
 WORKER = """
 import json, os, pathlib, socket, sys, time
