@@ -1,3 +1,4 @@
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,10 +10,13 @@ import pytest
 
 from authz.demo.issuer.directory import Application
 from authz.demo.issuer.signing import SigningKey
+from authz.demo.processes import Envoy
 from authz.demo.stack import Stack
+from authz.envoy.config.formats import Ingress, bootstrap
 from authz.server.serving.server import EngineName
 from tests.doubles import PATIENCE, m2m_claims
-from tests.e2e.mesh import Mesh
+from tests.e2e.mesh import Mesh, grpc_echo
+from tests.e2e.printed import Config, Start, manager, streaming_echo
 from tests.interceptors.client import Silence
 from tests.interceptors.servers import channel_to
 from tests.interceptors.service import KINDS
@@ -103,3 +107,34 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, ec_key: SigningKey, engine: E
 def mesh_channel(mesh: Mesh) -> Iterator[grpc.Channel]:
     with channel_to(mesh.target) as channel:
         yield channel
+
+
+# ---- The printed bootstrap, without the check ----
+
+
+@pytest.fixture
+def upstream() -> Iterator[str]:
+    with grpc_echo() as address:
+        yield address
+
+
+@pytest.fixture
+def streaming_upstream() -> Iterator[str]:
+    with streaming_echo() as address:
+        yield address
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Return a function that starts an Envoy with the printed bootstrap; the check is left out, since all may call."""
+    with contextlib.ExitStack() as running:
+
+        def start(change: Callable[[Config], object] = bool, listen: str = "127.0.0.1:0", **options: Any) -> Envoy:
+            made = bootstrap(Ingress(authz=["127.0.0.1:9"], listen=listen, admin="localhost:0", **options)).data
+            del manager(made)["http_filters"][0]
+            change(made)
+            proxy = Envoy(made, tmp_path)
+            running.callback(proxy.stop)
+            return proxy
+
+        yield start

@@ -1,7 +1,7 @@
 """What tests of the printed bootstrap share: a backend whose streams last, and where things stand in it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,8 @@ from tests.e2e.variants import manager_of
 from tests.interceptors.servers import on_loopback
 
 Config = dict[str, Any]
+Start = Callable[..., Envoy]
+"""Starts an Envoy with the printed bootstrap."""
 
 
 class _Echo(grpc.GenericRpcHandler):

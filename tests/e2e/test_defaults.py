@@ -1,10 +1,9 @@
 """Envoy's defaults that the printed bootstrap replaces: it ends what is quiet, asks ``::1`` alone, passes trailers."""
 
-import contextlib
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,11 +16,8 @@ import httpx2
 import pytest
 
 from authz.call.metadata import TrustedMetadata
-from authz.demo.processes import Envoy
-from authz.envoy.config.formats import Ingress, bootstrap
 from tests.e2e import http1
-from tests.e2e.mesh import grpc_echo
-from tests.e2e.printed import Config, manager, streaming_echo, target
+from tests.e2e.printed import Config, Start, manager, target
 from tests.interceptors.servers import channel_to, on_loopback
 from tests.interceptors.wire import Wire
 from tests.missing import leave_out
@@ -29,19 +25,6 @@ from tests.missing import leave_out
 PATIENCE = 120.0
 CALL = "/tests.Guarded/Call"
 FORGED = "org_FORGED"
-Start = Callable[..., Envoy]
-
-
-@pytest.fixture
-def upstream() -> Iterator[str]:
-    with grpc_echo() as address:
-        yield address
-
-
-@pytest.fixture
-def streaming_upstream() -> Iterator[str]:
-    with streaming_echo() as address:
-        yield address
 
 
 @pytest.fixture
@@ -49,22 +32,6 @@ def silent_upstream() -> Iterator[str]:
     """Return where connections are taken, and nothing is ever said."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         yield f"127.0.0.1:{silent.getsockname()[1]}"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Return a function that starts an Envoy with the printed bootstrap; the check is left out, since all may call."""
-    with contextlib.ExitStack() as running:
-
-        def start(change: Callable[[Config], object] = bool, listen: str = "127.0.0.1:0", **options: str) -> Envoy:
-            made = bootstrap(Ingress(authz=["127.0.0.1:9"], listen=listen, admin="localhost:0", **options)).data
-            del manager(made)["http_filters"][0]
-            change(made)
-            proxy = Envoy(made, tmp_path)
-            running.callback(proxy.stop)
-            return proxy
-
-        yield start
 
 
 def test_quiet_stream_goes_on_where_a_quiet_request_is_ended(

@@ -1,61 +1,22 @@
 """What the printed bootstrap grants to callers: a real Envoy keeps to it, and streams last all the same."""
 
-import contextlib
 import queue
 import socket
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import httpx2
-import pytest
 from h2.connection import H2Connection
 from h2.events import RemoteSettingsChanged, WindowUpdated
 from h2.settings import SettingCodes
 
-from authz.demo.processes import Envoy
 from authz.envoy.config.edge import BUFFER_BYTES, MAX_STREAMS
-from authz.envoy.config.formats import Ingress, bootstrap
 from tests.e2e import http1
-from tests.e2e.mesh import grpc_echo
-from tests.e2e.printed import Config, manager, streaming_echo, target
+from tests.e2e.printed import Config, Start, manager, target
 from tests.interceptors.servers import channel_to
 
 PATIENCE = 120.0
 CALL = "/tests.Guarded/Call"
-Start = Callable[..., Envoy]
-
-
-@pytest.fixture
-def upstream() -> Iterator[str]:
-    with grpc_echo() as address:
-        yield address
-
-
-@pytest.fixture
-def streaming_upstream() -> Iterator[str]:
-    with streaming_echo() as address:
-        yield address
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Return a function that starts an Envoy with the printed bootstrap; the check is left out, since all may call."""
-    with contextlib.ExitStack() as running:
-
-        def start(upstream: str, change: Callable[[Config], object] = bool, **options: Any) -> Envoy:
-            ingress = Ingress(
-                authz=["127.0.0.1:9"], upstream=upstream, listen="127.0.0.1:0", admin="127.0.0.1:0", **options
-            )
-            config = bootstrap(ingress).data
-            del manager(config)["http_filters"][0]
-            change(config)
-            proxy = Envoy(config, tmp_path)
-            running.callback(proxy.stop)
-            return proxy
-
-        yield start
 
 
 def connect(address: str) -> socket.socket:
@@ -75,7 +36,7 @@ def admin(folder: Path, path: str) -> httpx2.Response:
 
 def test_connection_gets_a_hundred_streams_and_little_to_send_ahead(start: Start, upstream: str) -> None:
     connection, told = H2Connection(), {}
-    with connect(target(start(upstream))) as client:
+    with connect(target(start(upstream=upstream))) as client:
         connection.initiate_connection()
         client.sendall(connection.data_to_send())
         window = 65_535
@@ -92,14 +53,14 @@ def test_connection_gets_a_hundred_streams_and_little_to_send_ahead(start: Start
 
 
 def test_calls_beyond_a_hundred_wait_and_are_made(start: Start, upstream: str) -> None:
-    with channel_to(target(start(upstream))) as channel:
+    with channel_to(target(start(upstream=upstream))) as channel:
         calls = [channel.unary_unary(CALL).future(b"", timeout=PATIENCE) for _ in range(3 * MAX_STREAMS)]
 
         assert {call.code() for call in calls} == {grpc.StatusCode.OK}
 
 
 def test_headers_with_underscores_are_refused(start: Start, upstream: str) -> None:
-    proxy = start(upstream)
+    proxy = start(upstream=upstream)
     with channel_to(target(proxy)) as channel:
         refused, good = code_of(channel, ("x_org_id", "org_FORGED")), code_of(channel)
 
@@ -108,7 +69,7 @@ def test_headers_with_underscores_are_refused(start: Start, upstream: str) -> No
 
 
 def test_a_hundred_headers_are_enough(start: Start, upstream: str) -> None:
-    address = target(start(upstream))
+    address = target(start(upstream=upstream))
     few, many = (http1.get(address, headers=[(f"x-{n}", "") for n in range(count)]).status for count in (50, 101))
 
     # There is no upstream for what is not gRPC.
@@ -116,7 +77,7 @@ def test_a_hundred_headers_are_enough(start: Start, upstream: str) -> None:
 
 
 def test_slow_headers_end_their_connection_and_a_stream_goes_on(start: Start, streaming_upstream: str) -> None:
-    proxy = start(streaming_upstream, lambda config: manager(config).update(request_headers_timeout="0.2s"))
+    proxy = start(lambda config: manager(config).update(request_headers_timeout="0.2s"), upstream=streaming_upstream)
     sent: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     with channel_to(target(proxy)) as channel, connect(target(proxy)) as slow:
         answers = channel.stream_stream(CALL)(iter(sent.get, None), timeout=PATIENCE)
@@ -135,7 +96,7 @@ def test_slow_headers_end_their_connection_and_a_stream_goes_on(start: Start, st
 
 def test_large_messages_still_pass(start: Start, streaming_upstream: str) -> None:
     large = bytes(64 * BUFFER_BYTES)
-    with channel_to(target(start(streaming_upstream))) as channel:
+    with channel_to(target(start(upstream=streaming_upstream))) as channel:
         answers = list(channel.stream_stream(CALL)(iter([large, b"", large]), timeout=PATIENCE))
 
     assert answers == [large, b"", large]
@@ -146,7 +107,7 @@ def test_connections_are_bounded_and_the_administrator_gets_in(start: Start, ups
         [_, connections] = config["overload_manager"]["resource_monitors"]
         connections["typed_config"]["max_active_downstream_connections"] = 2
 
-    address = target(start(upstream, limit))
+    address = target(start(limit, upstream=upstream))
     with connect(address) as one, connect(address) as two:
         for client in (one, two):
             client.sendall(b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -157,7 +118,7 @@ def test_connections_are_bounded_and_the_administrator_gets_in(start: Start, ups
 
 
 def test_envoy_without_memory_refuses_what_is_new(start: Start, streaming_upstream: str, tmp_path: Path) -> None:
-    proxy = start(streaming_upstream, max_heap_bytes=1)
+    proxy = start(upstream=streaming_upstream, max_heap_bytes=1)
     address = target(proxy)
     proxy.wait_for(lambda: "envoy.overload_actions.stop_accepting_requests.active: 1" in admin(tmp_path, "/stats").text)
     with channel_to(address) as channel:

@@ -20,7 +20,7 @@ from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from tests import programs
 from tests.certificates import Authority
 from tests.doubles import AUDIENCE, ISSUER, ORG, PATIENCE, jwks, m2m_claims
-from tests.e2e.mesh import grpc_echo, seen_by_upstream
+from tests.e2e.mesh import seen_by_upstream
 from tests.programs import Program
 from tests.server.serving.serving import CHECK
 
@@ -28,12 +28,6 @@ CALL = "/tests.Guarded/Call"
 VERIFIER = ("--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256")
 # Port 9 (discard) has no HTTP server.
 KEYLESS = ("--jwks-url", "http://127.0.0.1:9/jwks")
-
-
-@pytest.fixture
-def upstream() -> Iterator[str]:
-    with grpc_echo() as address:
-        yield address
 
 
 @pytest.fixture
