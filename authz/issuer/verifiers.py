@@ -15,6 +15,7 @@ from authz.token.encoding import EncodingError, base64url_decode, json_object
 from authz.token.jws import digest_of
 
 if TYPE_CHECKING:
+    from authz.settings.issuers import Issuers
     from authz.settings.settings import VerifierSettings
 
 
@@ -200,20 +201,21 @@ class NoTokens(Verifiers):
         return principal.expires_at + DEFAULT_LEEWAY
 
 
-def verifier_of(settings: "VerifierSettings") -> Verifier | Verifiers:
+def verifier_of(settings: "VerifierSettings", listed: "Issuers | None" = None) -> Verifier | Verifiers:
     """Build the verifier of the issuer that is set, or of all that are listed.
+
+    Args:
+        settings: the settings.
+        listed: the file of issuers, if it has been read already.
 
     Raises:
         ConfigError: a setting is missing or cannot work, or something in the file of issuers.
 
     """
-    listed = settings.listed()
+    listed = listed or settings.listed()
     if listed is None:
         return Verifier(**settings.verifier_options())
-    verifiers = []
-    for index in range(len(listed.listed)):
-        with listed.entry(index) as each:
-            verifiers.append(Verifier(**each.verifier_options()))
+    verifiers = listed.made(lambda each: Verifier(**each.verifier_options()))
     try:
         return Verifiers(
             *verifiers, organizations=listed.organizations, shared_organizations=listed.are_organizations_shared

@@ -17,7 +17,7 @@ from authz.policy import Policy
 from authz.policy.protos.access import access_of_file
 from authz.policy.protos.descriptors import Descriptors
 from authz.settings.issuer import needed_secret
-from authz.settings.issuers import Issuers
+from authz.settings.issuers import Issuers, ListedIssuer
 from authz.settings.settings import Settings
 
 
@@ -52,7 +52,7 @@ def authorizer_of(
     if settings.jwt_authn_payload and settings.introspect_max_age is not None:
         raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
     listed = settings.listed()
-    verifier, descriptors = verifier_of(settings), descriptors or descriptors_of(settings)
+    verifier, descriptors = verifier_of(settings, listed), descriptors or descriptors_of(settings)
     policy, shadow = policy_of(settings, descriptors), shadow_of(settings, descriptors)
     assurance: Assurance | None = None
     if settings.introspect_max_age is not None:
@@ -121,14 +121,14 @@ def _declares_access(descriptors: Descriptors | None) -> bool:
 def _introspector(settings: Settings, listed: Issuers | None) -> Introspector | Mapping[str, Introspector]:
     if listed is None:
         return Introspector(**settings.introspector_options())
-    found = {}
-    for index in range(len(listed.listed)):
-        with listed.entry(index) as each:
-            for name in ("introspection_client_id", "introspection_client_secret_file"):
-                if not getattr(each, name):
-                    raise ConfigError(f"{name}: missing; each issuer is to be asked about its tokens")
-            found[each.name] = Introspector(**each.introspector_options())
-    return found
+    return dict(listed.made(_listed_introspector))
+
+
+def _listed_introspector(each: ListedIssuer) -> tuple[str, Introspector]:
+    for name in ("introspection_client_id", "introspection_client_secret_file"):
+        if not getattr(each, name):
+            raise ConfigError(f"{name}: missing; each issuer is to be asked about its tokens")
+    return each.name, Introspector(**each.introspector_options())
 
 
 def _directory(settings: Settings, listed: Issuers | None) -> Directory | Mapping[str, Directory] | None:

@@ -5,10 +5,9 @@ outside the file is for every issuer that does not say otherwise, as far as one 
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
@@ -17,6 +16,8 @@ from authz.errors import ConfigError
 from authz.runtime.text.document import Document, Fault, Step, read
 from authz.settings.issuer import ConnectionSettings, IntrospectionSettings, IssuerSettings
 from authz.settings.variables import PREFIX
+
+T = TypeVar("T")
 
 PROPER = frozenset(
     {
@@ -77,13 +78,20 @@ class Issuers:
     are_organizations_shared: bool
     document: Document
 
-    @contextmanager
-    def entry(self, index: int) -> Iterator[ListedIssuer]:
-        """Yield the entry of one issuer; errors raised in the block say where it is in the file."""
-        try:
-            yield self.listed[index]
-        except ConfigError as error:
-            raise self.document.error(_fault(str(error), index, self.document.data["issuers"][index])) from None
+    def made(self, make: Callable[[ListedIssuer], T]) -> list[T]:
+        """Return what ``make`` makes of each issuer.
+
+        Raises:
+            ConfigError: ``make`` raised it; the message says where in the file the issuer stands.
+
+        """
+        found = []
+        for index, each in enumerate(self.listed):
+            try:
+                found.append(make(each))
+            except ConfigError as error:
+                raise self.document.error(_fault(str(error), index, self.document.data["issuers"][index])) from None
+        return found
 
     @property
     def organizations(self) -> Mapping[str, str | list[str]] | None:

@@ -22,6 +22,7 @@ from authz.organizations.workos import WorkOSDirectory
 from authz.runtime.flow import run
 from authz.server.serving.health import Health
 from authz.server.serving.pulse import Pulse
+from authz.settings import issuers
 from authz.settings.issuers import KEYS, PROPER, ListedIssuer
 from authz.settings.settings import Settings, VerifierSettings
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, jwks, m2m_claims
@@ -224,6 +225,21 @@ def test_what_is_wrong_is_named_with_its_line(write: Any, text: str, message: st
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"issuers\.yaml: cannot be read"):
         verifier_of(VerifierSettings.load(issuers=str(tmp_path / "issuers.yaml")))
+
+
+def test_all_that_decides_is_built_of_one_reading_of_the_file(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second reading could find another file."""
+    read, reads = issuers.read, []
+
+    def counted(path: str) -> Any:
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(issuers, "read", counted)
+    path = write(json.dumps(two()))
+    authorizer_of(Settings.load(issuers=path)).close()
+
+    assert reads == [path]
 
 
 def test_each_issuer_that_is_asked_needs_credentials_of_its_own(write: Any, tmp_path: Path) -> None:
