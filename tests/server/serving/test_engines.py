@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -33,7 +32,7 @@ from authz.server.serving.native_engine import NativeEngine
 from authz.server.serving.pulse import BEAT
 from authz.server.serving.server import EngineName
 from tests import programs
-from tests.doubles import AUDIENCE, ISSUER, FakeTransport, ManualClock
+from tests.doubles import AUDIENCE, ISSUER, FakeTransport, ManualClock, eventually
 from tests.envoy.check.messages import Denial
 from tests.server.serving.raw_client import RawClient
 from tests.server.serving.serving import CHECK, LOOPBACK, NOT_SERVING, PATIENCE, SERVING, BeginWaiting, Served, serving
@@ -341,32 +340,48 @@ def test_all_watchers_learn_of_a_change(server: Served, transport: FakeTransport
 
 
 def test_native_engine_forgets_watchers_that_go_away(authorizer: Authorizer) -> None:
-    async def scenario() -> list[int]:
-        engine = NativeEngine(AuthorizationServicer(authorizer))
-        port = engine.bind(LOOPBACK)
-        await engine.start()
-        counts = []
-        for leave in ("cancel", "close"):
-            channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    async def cancelled(address: str) -> None:
+        async with grpc.aio.insecure_channel(address) as channel:
             calls = [channel.unary_stream(f"{HEALTH}/Watch")(b"", timeout=PATIENCE) for _ in range(20)]
             for call in calls:
                 await call.read()
             counts.append(engine.watchers)
-            for call in calls if leave == "cancel" else ():
+            for call in calls:
                 call.cancel()
-            await channel.close()
-            deadline = time.monotonic() + PATIENCE
+
+    def closed(address: str) -> None:
+        with RawClient(address) as client:
+            for number in range(1, 41, 2):
+                client.open(number, f"{HEALTH}/Watch")
+                client.send(number, b"\0\0\0\0\0")
+                client.await_answer(number)
+            assert eventually(lambda: engine.watchers == 20)  # the last one's headers come before it is counted
+            counts.append(engine.watchers)
+
+    async def forgotten() -> None:
+        async with asyncio.timeout(PATIENCE):
             # The event comes on another thread, some time after the client has gone.
-            while engine.watchers and time.monotonic() < deadline:
+            while engine.watchers:
                 await engine.set_health(NOT_SERVING)
                 # The client's own loop has to get round to its farewell, and the engine's thread to the lock,
                 # which a loop without any rest would hardly leave to it.
                 await asyncio.sleep(0.01)
-            counts.append(engine.watchers)
-        await engine.stop(0)
-        return counts
+        counts.append(engine.watchers)
 
-    assert asyncio.run(scenario()) == [20, 0, 20, 0]
+    async def scenario() -> None:
+        address = f"127.0.0.1:{engine.bind(LOOPBACK)}"
+        await engine.start()
+        await cancelled(address)
+        await forgotten()
+        await asyncio.to_thread(closed, address)
+        await forgotten()
+        await engine.stop(0)
+
+    counts: list[int] = []
+    engine = NativeEngine(AuthorizationServicer(authorizer))
+    asyncio.run(scenario())
+
+    assert counts == [20, 0, 20, 0]
 
 
 # ---- Clients that behave badly ----
