@@ -34,11 +34,17 @@ logging.getLogger("asyncio").addFilter(_is_no_noise_of_grpc)
 os.environ.update(children.mark())
 
 GUARD = Guard()
-sys.addaudithook(GUARD)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole", action="store_true", help="every combination of the parameters, not every pair alone")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Coverage has each new thread set a trace function. To audit that, CPython runs this hook, so that another thread
+    # can come in between, and neither may set one then (RuntimeError: "Cannot install a trace function while …").
+    if not config.getoption("cov_source", default=[]) or config.getoption("no_cov", default=False):
+        sys.addaudithook(GUARD)
 
 
 @pytest.hookimpl(tryfirst=True)
