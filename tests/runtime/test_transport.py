@@ -342,6 +342,22 @@ def test_an_authority_of_the_environment_that_cannot_be_read_is_named(tmp_path, 
         Transport()
 
 
+def test_a_file_of_authorities_that_was_replaced_is_read_again(serve, tmp_path):
+    (tmp_path / "old").mkdir()
+    file, _ = certificate(tmp_path)
+    of_another, context = certificate(tmp_path / "old")
+    server = serve(lambda connection: connection.answer(b"secret"), tls=context)
+    before = Transport(ca_file=str(file))
+    assert failure(before, server.url) == "certificate"
+
+    file.write_bytes(of_another.read_bytes())
+    after = Transport(ca_file=str(file))
+
+    assert get(after, server.url).body == b"secret"
+    before.close()
+    after.close()
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
 def test_an_authority_that_cannot_be_read_is_named(tmp_path, content):
     file = tmp_path / "ca.pem"
@@ -350,6 +366,11 @@ def test_an_authority_that_cannot_be_read_is_named(tmp_path, content):
 
     with pytest.raises(ConfigError, match=r"^ca_file: '.*ca\.pem' cannot be read"):
         Transport(ca_file=str(file))
+
+
+def test_an_impossible_name_of_a_file_of_authorities_is_named():
+    with pytest.raises(ConfigError, match=r"^ca_file: 'a\\x00b' cannot be read"):
+        Transport(ca_file="a\0b")
 
 
 # ---- Proxies ----

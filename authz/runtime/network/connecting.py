@@ -1,11 +1,13 @@
 """What a request needs to reach its server: names, routes, certificates, and real threads."""
 
 import errno
+import functools
 import os
 import socket
 import ssl
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -64,9 +66,28 @@ def authorities(ca_file: str | None) -> ssl.SSLContext | bool:
         # To Python, an empty name means all CAs of the system.
         raise ConfigError("ca_file: empty; name a PEM file, or leave it out to trust the system's authorities")
     try:
-        return ssl.create_default_context(cafile=file, capath=folder)
-    except (OSError, ssl.SSLError):
+        return _context(file, folder, _stamp(file))
+    except (OSError, ValueError):
         raise ConfigError(f"{setting}: {file!a} cannot be read as PEM certificates") from None
+
+
+# Reading the CAs of a system takes tens of milliseconds, and every issuer asks for them.
+@functools.lru_cache(8)
+def _context(file: str | None, folder: str | None, _stamp: tuple[int, ...]) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=file, capath=folder)
+
+
+def _stamp(file: str | None) -> tuple[int, ...]:
+    """Return what changes when ``file`` is written or replaced.
+
+    Raises:
+        OSError: there is no such file.
+
+    """
+    if file is None:
+        return ()
+    found = Path(file).stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def has_proxy(url: str) -> bool:
