@@ -14,8 +14,6 @@ from authz.errors import (
     KeyNotFoundError,
     PermissionDeniedError,
     TokenExpiredError,
-    TokenInactiveError,
-    suspended,
 )
 from authz.issuer.introspection import Introspector
 from authz.issuer.token_verifier import TokenVerifier, check_certificate
@@ -24,10 +22,11 @@ from authz.issuer.verifiers import NoTokens, Verifiers
 from authz.judge.endings import Endings
 from authz.judge.in_force import InForce, Isolation, Rules
 from authz.judge.mesh import MeshPeers
+from authz.judge.orders.operator import Operator, order_of
+from authz.judge.orders.standing import Standing
 from authz.judge.organizations import Organizations, Unknown
 from authz.judge.requirements import Assurances, check_requirements
 from authz.judge.shadow import Shadow
-from authz.judge.standing import Standing
 from authz.judge.streams import OpenStreams
 from authz.judge.telling import Telling
 from authz.organizations.directory import Directory
@@ -80,6 +79,7 @@ class Authorizer:
         verifier: that of the argument, or one to which no token is good.
         trusted: that of the argument.
         standing: what the operator has revoked and suspended.
+        operator: takes the operator's orders.
         in_force: the policy, and what checks which organization requests are about.
         organizations: know the tenants and groups of organizations.
         assurances: say about which methods the issuer is asked.
@@ -119,7 +119,7 @@ class Authorizer:
         clock, issuers = self.verifier.clock, self.verifier.health().keys()
         # A proxy may speak for any issuer, unless organizations belong to some.
         is_any = trust is not None and self.verifier.ownership is None
-        self.standing = Standing(clock=clock, issuers=None if is_any else issuers)
+        self.standing = Standing(clock=clock)
         self.quotas = Quotas(clock=clock)
         self.assurances = Assurances(introspector, assurance, issuers, (policy, shadow))
         self.introspectors = self.assurances.introspectors
@@ -131,6 +131,7 @@ class Authorizer:
         challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
         self.telling = Telling(self.verifier, self.shadow, challenge, observers)
         self.streams = OpenStreams(clock=clock)
+        self.operator = Operator(self.standing, self.streams, clock=clock, issuers=None if is_any else issuers)
         self.endings = Endings(self.streams, self.verifier, self.standing, self.organizations, self.in_force)
 
     @property
@@ -269,55 +270,64 @@ class Authorizer:
         if error is not None:
             raise error
 
-    def revoke(self, **what: str) -> None:
+    def revoke(
+        self,
+        *,
+        issuer: str | None = None,
+        issued_before: float | None = None,
+        until: float | None = None,
+        reason: str = "",
+        by: str = "",
+        **what: str,
+    ) -> None:
         """Refuse every call of a token, an application, an organization or a key, and end its open streams.
 
-        Takes effect at once, in this process.
+        Takes effect at once, in this process; and where a :class:`authz.store.SharedState` shares it, in every other.
 
         Args:
-            what: one of ``token_id`` (``jti``), ``client_id``, ``org_id`` and ``key_id`` (``kid``);
-                and ``issuer``, if only one issuer's is meant.
+            issuer: the one that has named it so, if only one issuer's is meant.
+            issued_before: refuse only tokens that were issued before this POSIX time, so that the caller can get a
+                new one; a token that does not say when it was issued is refused.
+            until: when this lapses, in POSIX seconds; for a token, when it has expired: by default after a year.
+            reason: why, for people.
+            by: who says so, for people.
+            what: one of ``token_id`` (``jti``), ``client_id``, ``org_id`` and ``key_id`` (``kid``).
 
         Raises:
             ConfigError: not exactly one of them, an empty one, or an issuer whose tokens are not taken here.
 
         """
-        self.standing.revoke(**what)
-        telemetry.event(telemetry.WARNING, "revoked", **what)
-        self.streams.end(TokenInactiveError(), self.standing.is_revoked)
+        more = {"issuer": issuer, "issued_before": issued_before, "until": until, "reason": reason, "by": by}
+        self.operator.order(order_of("revoke", what, **more))
 
-    def reinstate(self, **what: str) -> None:
+    def reinstate(self, *, issuer: str | None = None, reason: str = "", by: str = "", **what: str) -> None:
         """Take back what :meth:`revoke` did, for every issuer or for the one named; streams that it ended stay ended.
 
         Raises:
             ConfigError: not exactly one thing is named, an empty one, or an issuer whose tokens are not taken here.
 
         """
-        self.standing.reinstate(**what)
-        telemetry.event(telemetry.WARNING, "reinstated", **what)
+        self.operator.order(order_of("reinstate", what, issuer=issuer, reason=reason, by=by))
 
-    def suspend(self, org_id: str) -> None:
+    def suspend(self, org_id: str, *, until: float | None = None, reason: str = "", by: str = "") -> None:
         """Refuse every call of an organization, as a policy that suspends it does, and end its open streams.
 
-        Takes effect at once, in this process.
+        Takes effect as :meth:`revoke` does.
 
         Raises:
             ConfigError: ``org_id`` is empty.
 
         """
-        self.standing.suspend(org_id)
-        telemetry.event(telemetry.WARNING, "organization_suspended", org_id=org_id)
-        self.streams.end(suspended(), self.standing.is_suspended)
+        self.operator.order(order_of("suspend", {"org_id": org_id}, until=until, reason=reason, by=by))
 
-    def resume(self, org_id: str) -> None:
+    def resume(self, org_id: str, *, reason: str = "", by: str = "") -> None:
         """Take back what :meth:`suspend` did; what the policy suspends stays suspended, and ended streams stay ended.
 
         Raises:
             ConfigError: ``org_id`` is empty.
 
         """
-        self.standing.resume(org_id)
-        telemetry.event(telemetry.WARNING, "organization_resumed", org_id=org_id)
+        self.operator.order(order_of("resume", {"org_id": org_id}, reason=reason, by=by))
 
     def replace_policy(self, policy: Policy | None, *, isolation: Isolation | None = None) -> None:
         """Decide by another policy from the next call on, and end the open streams that it would not admit.

@@ -14,8 +14,8 @@ from authz.errors import (
 )
 from authz.issuer.token_verifier import TokenVerifier
 from authz.judge.in_force import InForce
+from authz.judge.orders.standing import Standing
 from authz.judge.organizations import Organizations
-from authz.judge.standing import Standing
 from authz.judge.streams import OpenStreams, Stream
 
 

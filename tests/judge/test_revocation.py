@@ -10,7 +10,7 @@ from authz.call.call import Call
 from authz.call.principal import ANONYMOUS, Principal
 from authz.errors import AuthzError, ConfigError, TokenInactiveError
 from authz.judge.authorizer import Authorizer
-from authz.judge.standing import MAX_TOKENS, TOKEN_SECONDS, Standing
+from authz.judge.orders.book import TOKEN_SECONDS
 from authz.runtime.flow import run
 from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims, start_afresh
 

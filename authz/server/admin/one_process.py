@@ -36,7 +36,6 @@ class OwnProcess:
         self._authorizer, self._activity, self._worker = authorizer, activity, worker
         self._orders = Orders()
         self._described: tuple[Policy | None, Json] = (None, {"policy": None})
-        self._suspended, self._revoked = _Names(), _Names()
         activity.follow(lambda: authorizer.policy)
 
     async def decisions(self) -> Json:
@@ -74,8 +73,8 @@ class OwnProcess:
                 {**each, "known": self._known(each["id"])}
                 for each in in_slices(activity.organizations(MAX_ORGANIZATIONS_TOLD))
             ],
-            "suspended": self._suspended.first(authorizer.standing.suspended_organizations),
-            "revoked": self._revoked.first(authorizer.standing.revoked_clients),
+            "suspended": _first(authorizer.standing.suspended_organizations),
+            "revoked": _first(authorizer.standing.revoked_clients),
             "workers": [
                 {
                     "number": self._worker,
@@ -107,17 +106,8 @@ class OwnProcess:
         return known_of(listed if known is None else listed.over(known), listed.quota)
 
 
-class _Names:
-    """The first of many names, found again only after the names have changed."""
-
-    def __init__(self) -> None:
-        self._names: frozenset[str] = frozenset()
-        self._first: list[str] = []
-
-    def first(self, names: frozenset[str]) -> list[str]:
-        if names is not self._names:
-            self._names, self._first = names, heapq.nsmallest(MAX_NAMES_TOLD, in_slices(names, LONG_SLICE))
-        return self._first
+def _first(names: list[str]) -> list[str]:
+    return heapq.nsmallest(MAX_NAMES_TOLD, in_slices(names, LONG_SLICE))
 
 
 def _keys(health: KeySetHealth) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""Takes the operator's orders, carries them out, and tells who keeps or spreads them."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from authz.errors import ConfigError, TokenInactiveError, suspended
+from authz.judge.orders.order import Kind, Order, Verb
+from authz.judge.orders.standing import Standing
+from authz.judge.streams import OpenStreams
+from authz.runtime import fork, telemetry
+from authz.runtime.clock import Clock
+
+Tell = Callable[[Sequence[Order]], object]
+"""Is called with orders that are news, each with its time, once they are in force."""
+
+KINDS: dict[str, Kind] = {"token_id": "token", "client_id": "client", "org_id": "organization", "key_id": "key"}
+"""What an argument names."""
+
+_FIELDS: dict[Kind, str] = {kind: name for name, kind in KINDS.items()}
+_EVENTS: dict[Verb, str] = {
+    "revoke": "revoked",
+    "reinstate": "reinstated",
+    "suspend": "organization_suspended",
+    "resume": "organization_resumed",
+}
+# How often to look for orders that say nothing any more.
+_FORGET_SECONDS = 3600.0
+# More at once are a snapshot, which is logged in one line.
+_MOST_LOGGED = 20
+
+
+class Operator:
+    """What the operator can order, and what was ordered.
+
+    Args:
+        standing: says what the orders mean for a caller.
+        streams: those that are open, which orders end.
+        clock: its ``time`` gives orders their times.
+        issuers: the issuers that an order may name; ``None`` for any.
+
+    Attributes:
+        standing: that of the argument.
+
+    """
+
+    def __init__(
+        self, standing: Standing, streams: OpenStreams, *, clock: Clock, issuers: Collection[str] | None = None
+    ) -> None:
+        self.standing, self._streams = standing, streams
+        self._clock, self._issuers = clock, issuers
+        self._watching: tuple[Tell, ...] = ()
+        self._forget_at = 0.0
+        self._lock = fork.Lock()
+
+    def order(self, order: Order) -> None:
+        """Carry out a new order, from now on, and about everything of that name if it names no issuer.
+
+        Raises:
+            ConfigError: it says nothing that can be carried out, it is about an issuer whose tokens are not taken
+                here, or too many tokens are revoked.
+
+        """
+        order.check()
+        if order.issuer and self._issuers is not None and order.issuer not in self._issuers:
+            raise ConfigError(f"issuer: {order.issuer!a} is none of those whose tokens are taken here")
+        book, now = self.standing.book, self._clock.time()
+        with self._lock:
+            self._take(lambda: self.standing.take([book.timed(each, now) for each in book.spelled_out(order)]))
+
+    def carry_out(self, orders: Iterable[Order]) -> None:
+        """Carry out orders that have their times, all in one step: those that were given elsewhere, or earlier."""
+        with self._lock:
+            self._take(lambda: self.standing.take(orders))
+
+    def list_tokens(self, tokens: Iterable[tuple[str, float]]) -> None:
+        """List tokens as revoked, all in one step; see :meth:`authz.judge.orders.tokens.RevokedTokens.add`."""
+        with self._lock:
+            self._take(lambda: [_listing(name, end) for name, end in self.standing.list_tokens(tokens)])
+
+    def watch(self, tell: Tell) -> None:
+        """Have ``tell`` called with all orders that are news; what it raises, the giver of an order gets."""
+        self._watching = (*self._watching, tell)
+
+    def _take(self, take: Callable[[], Sequence[Order]]) -> None:
+        news = take()
+        if not news:
+            return
+        self._streams.end(TokenInactiveError(), self.standing.is_revoked)
+        self._streams.end(suspended(), self.standing.is_suspended)
+        if len(news) > _MOST_LOGGED:
+            telemetry.event(telemetry.WARNING, "orders_carried_out", orders=len(news))
+        else:
+            for order in news:
+                _log(order)
+        for tell in self._watching:
+            tell(news)
+        if self._clock.time() >= self._forget_at:
+            self._forget_at = self._clock.time() + _FORGET_SECONDS
+            self.standing.forget()
+
+
+def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:
+    """Return an order about the one thing that ``what`` names, by one of the names of :data:`KINDS`.
+
+    Args:
+        verb: what is to be done.
+        what: the thing, by name; others must be ``None``.
+        more: other fields of the order; ``None`` for those that are not given.
+
+    Raises:
+        ConfigError: not exactly one thing is named, an empty one, or the order cannot be carried out.
+
+    """
+    given = {kind: name for kind, name in what.items() if name is not None}
+    if len(given) != 1 or "" in given.values() or not given.keys() <= KINDS.keys():
+        raise ConfigError("revoke and reinstate: give one of token_id, client_id, org_id and key_id")
+    if more.get("issuer") == "":
+        raise ConfigError("revoke and reinstate: issuer is empty; leave it out for every issuer")
+    [(kind, name)] = given.items()
+    order = Order(verb, KINDS[kind], str(name))._replace(
+        **{field: value for field, value in more.items() if value is not None}
+    )
+    order.check()
+    return order
+
+
+def _listing(name: str, end: float) -> Order:
+    issuer, _, token_id = name.partition(" ")
+    return Order("revoke", "token", token_id, issuer, until=end)
+
+
+def _log(order: Order) -> None:
+    told = {name: getattr(order, name) for name in ("issuer", "issued_before", "until", "reason", "by")}
+    given = {name: value for name, value in told.items() if value not in ("", None)}
+    telemetry.event(telemetry.WARNING, _EVENTS[order.verb], **{_FIELDS[order.kind]: order.id}, **given)

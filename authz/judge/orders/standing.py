@@ -1,0 +1,138 @@
+"""What the orders of the operator say of one caller: whether it is revoked or suspended."""
+
+from collections.abc import Iterable, Mapping
+
+from authz.call.principal import Principal
+from authz.errors import TokenInactiveError, suspended
+from authz.judge.orders.book import OrderBook
+from authz.judge.orders.order import Act, Kind, Order
+from authz.judge.orders.tokens import member
+from authz.runtime.clock import SYSTEM_CLOCK, Clock
+
+_Orders = tuple[Order, ...]
+
+
+class Standing:
+    """Two deny-lists by identity: what is revoked, and which organizations are suspended.
+
+    A token is listed by its ``jti``, never by its text: one signature may be written in several ways.
+    Any number of threads may ask, one at a time may change it.
+
+    Args:
+        clock: only its ``time`` is read, by which orders lapse.
+
+    Attributes:
+        book: the orders.
+
+    """
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._time = clock.time
+        self.book = OrderBook()
+        # The orders in force by what they name: every call looks it up.
+        self._in_force: dict[tuple[Act, Kind], dict[str, _Orders]] = {
+            ("revoke", "client"): {},
+            ("revoke", "organization"): {},
+            ("revoke", "key"): {},
+            ("suspend", "organization"): {},
+        }
+        self._clients = self._in_force["revoke", "client"]
+        self._organizations = self._in_force["revoke", "organization"]
+        self._keys = self._in_force["revoke", "key"]
+        self._suspended = self._in_force["suspend", "organization"]
+        # Most servers have never revoked a token, and look for none.
+        self._has_tokens = False
+
+    def take(self, orders: Iterable[Order]) -> list[Order]:
+        """Take in orders with their times; return those that are news."""
+        news = [order for order in orders if self.book.take(order)]
+        for order in news:
+            self._index(order)
+        return news
+
+    def list_tokens(self, tokens: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+        """List tokens as revoked, see :meth:`authz.judge.orders.tokens.RevokedTokens.add`."""
+        added = self.book.tokens.add(tokens)
+        self._has_tokens = self._has_tokens or bool(added)
+        return added
+
+    def forget(self) -> None:
+        """Forget the orders that have lapsed, or were taken back, a long time ago."""
+        for order in self.book.forget(self._time()):
+            self._index(order)
+
+    @property
+    def suspended_organizations(self) -> list[str]:
+        """The ids of those that are suspended."""
+        return _lasting(self._suspended, self._time())
+
+    @property
+    def revoked_clients(self) -> list[str]:
+        """The ids of the applications that are revoked, of any issuer, with all their tokens or with older ones."""
+        return _lasting(self._clients, self._time())
+
+    def check(self, principal: Principal) -> None:
+        """Check that the operator has neither revoked nor suspended anything of ``principal``.
+
+        Raises:
+            TokenInactiveError: its token, application, organization or key is revoked.
+            PermissionDeniedError: its organization is suspended.
+
+        """
+        if self.is_revoked(principal):
+            raise TokenInactiveError
+        if self._suspended and self.is_suspended(principal):
+            raise suspended()
+
+    def is_revoked(self, principal: Principal) -> bool:
+        """Say whether the token, the application, the organization or the key of ``principal`` is revoked."""
+        organization = self._organizations.get(principal.org_id)
+        client = self._clients.get(principal.client_id)
+        key = self._keys.get(principal.key_id)
+        if (organization or client or key) and self._concern(
+            (*(organization or ()), *(client or ()), *(key or ())), principal
+        ):
+            return True
+        return self._has_tokens and self._is_token_revoked(principal)
+
+    def is_suspended(self, principal: Principal) -> bool:
+        """Say whether the organization of ``principal`` is suspended."""
+        return self._concern(self._suspended.get(principal.org_id, ()), principal)
+
+    def _concern(self, orders: _Orders, principal: Principal) -> bool:
+        # Every one that is in force counts: of two about the tokens before some time the later time.
+        now = self._time()
+        return any(
+            order.issuer in ("", principal.issuer) and order.concerns(principal.issued_at, now) for order in orders
+        )
+
+    def _is_token_revoked(self, principal: Principal) -> bool:
+        name = principal.token_id
+        if not name:
+            return False
+        now, orders, tokens = self._time(), self.book.about("revoke", "token", name), self.book.tokens
+        for issuer in ("", principal.issuer):
+            order = orders.get(issuer)
+            if order is None:
+                if member(name, issuer) in tokens:
+                    return True
+            elif not order.is_lifting and order.concerns(None, now):
+                return True
+        return False
+
+    def _index(self, changed: Order) -> None:
+        act, kind, name, _ = changed.subject
+        if kind == "token":
+            self._has_tokens = True
+            return
+        in_force = tuple(order for order in self.book.about(act, kind, name).values() if not order.is_lifting)
+        names = self._in_force[act, kind]
+        if in_force:
+            names[name] = in_force
+        else:
+            names.pop(name, None)
+
+
+def _lasting(names: Mapping[str, _Orders], now: float) -> list[str]:
+    # Copied in one step, for another thread may change them.
+    return [name for name, orders in list(names.items()) if any(order.concerns(None, now) for order in orders)]
