@@ -1,0 +1,223 @@
+"""The store that is deployed: it starts as its files say, on each engine, and lets its two users do what they must."""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from authz.judge.orders.order import Order
+from authz.store.connection import Store, StoreError
+from authz.store.orders_store import OrdersStore
+from tests.doubles import eventually
+from tests.house.test_deploy import COMPOSE, ROOT, SHARED, STORE, environment, kustomization, pod, resource
+from tests.store.engines import KINDS, binary
+
+SERVER, OPERATOR = "authz-server", "authz-operator"
+PASSWORDS = {SERVER: "server's own & /", OPERATOR: "operator-1"}
+SUSPEND = Order("suspend", "organization", "org_1")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def socket(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Return the socket of a store that ``start.sh`` has started, with the files of the deployment."""
+    # Short, for the path of a socket may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="store-") as name:
+        folder = Path(name)
+        (folder / "valkey-server").symlink_to(binary(request.param))
+        for user, password in PASSWORDS.items():
+            (folder / f"{user.removeprefix('authz-')}-password").write_text(f"{password}\n")
+        variables = {"CONFIGURATION": str(STORE), "PASSWORDS": name, "TMPDIR": name}
+        path = {"PATH": f"{name}:{os.environ['PATH']}"}
+        command = ["sh", STORE / "start.sh", "--dir", folder, "--port", "0", "--unixsocket", folder / "socket"]
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(command, env={**os.environ, **path, **variables}, stdout=log, stderr=log)
+        try:
+            assert eventually((folder / "socket").exists), (folder / "log").read_text()
+            yield folder / "socket"
+        finally:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture
+def store_of(socket: Path) -> Iterator[Callable[[str], Store]]:
+    """Return a function that gives the store as one of its users sees it."""
+    stores: list[Store] = []
+
+    def of(user: str) -> Store:
+        stores.append(Store(f"unix:{socket}", username=user, password=PASSWORDS[user]))
+        return stores[-1]
+
+    yield of
+    for store in stores:
+        store.close()
+
+
+def test_store_is_one_that_can_be_used(store_of: Callable[[str], Store]) -> None:
+    store_of(SERVER).check()
+    store_of(OPERATOR).check()
+
+
+def test_operator_gives_orders_and_the_server_reads_them(store_of: Callable[[str], Store]) -> None:
+    last = OrdersStore(store_of(OPERATOR)).write([SUSPEND])
+    book, position = OrdersStore(store_of(SERVER)).load()
+
+    assert [order._replace(at=0) for order in book] == [SUSPEND]
+    assert position == last
+
+
+def test_server_gives_no_orders(store_of: Callable[[str], Store]) -> None:
+    with pytest.raises(StoreError, match="refuses the user, the password or a command"):
+        OrdersStore(store_of(SERVER)).write([SUSPEND])
+
+
+@pytest.mark.parametrize("user", [SERVER, OPERATOR])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", 0, 1), ("KEYS", "*"), ("SHUTDOWN",), ("REPLICAOF", "NO", "ONE")),
+        *(("CONFIG", "GET", "*"), ("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), ("ACL", "LIST")),
+        *(("SCRIPT", "FLUSH"), ("SCRIPT", "KILL"), ("FUNCTION", "LIST"), ("CLIENT", "LIST"), ("MONITOR",)),
+        *(("CLIENT", "KILL", "ID", 1), ("PUBLISH", "a", "b"), ("SET", "other:key", 1), ("GET", "other:key")),
+        *(("SORT", "authz:{orders}:state"), ("MIGRATE", "a", 1, "", 0, 1), ("DEBUG", "SLEEP", 0)),
+    ],
+    ids=lambda command: " ".join(map(str, command[:2])),
+)
+def test_no_user_may_do_what_no_replica_needs(
+    store_of: Callable[[str], Store], user: str, command: tuple[Any, ...]
+) -> None:
+    with store_of(user).client() as client, pytest.raises(redis.ResponseError):
+        client.execute_command(*command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("HSET", "authz:{orders}:state", "a", "b"),
+        ("HDEL", "authz:{orders}:state", "a"),
+        ("DEL", "authz:{orders}:state"),
+        ("UNLINK", "authz:{orders}:tokens"),
+        ("ZADD", "authz:{orders}:tokens", 1, "a"),
+        ("XADD", "authz:{orders}:log", "*", "o", "b"),
+        ("XTRIM", "authz:{orders}:log", "MAXLEN", 0),
+        ("SET", "authz:{orders}:epoch", "b"),
+        ("EXPIRE", "authz:{orders}:state", 1),
+        ("RENAME", "authz:{orders}:state", "authz:q:a"),
+        ("COPY", "authz:q:a", "authz:{orders}:epoch"),
+        ("EVAL", "return redis.call('hset', KEYS[1], 'a', 'b')", 1, "authz:{orders}:state"),
+        ("EVAL", "return redis.call('hset', 'authz:{orders}:state', 'a', 'b')", 0),
+        ("EVAL", "return redis.call('flushall')", 0),
+    ],
+    ids=lambda command: " ".join(map(str, command[:2])),
+)
+def test_server_changes_no_order_in_any_way(store_of: Callable[[str], Store], command: tuple[Any, ...]) -> None:
+    with store_of(SERVER).client() as client, pytest.raises(redis.ResponseError):
+        client.execute_command(*command)
+
+
+def test_without_a_password_there_is_no_way_in(socket: Path) -> None:
+    with redis.Redis(unix_socket_path=str(socket)) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+
+
+def test_passwords_are_kept_as_hashes(socket: Path) -> None:
+    kept = (socket.parent / "users.acl").read_text()
+
+    assert len(re.findall(r"^user authz-\w+ on #[0-9a-f]{64} ", kept, re.MULTILINE)) == len(PASSWORDS)
+    assert not any(password in kept for password in PASSWORDS.values())
+
+
+def test_store_evicts_nothing_and_keeps_a_file(socket: Path) -> None:
+    del socket
+    lines = (STORE / "valkey.conf").read_text(encoding="utf-8").splitlines()
+
+    assert {"maxmemory-policy noeviction", "appendonly yes"} <= set(lines)
+
+
+# ---- Kubernetes and Compose ----
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def test_pod_of_the_store_has_twice_its_memory() -> None:
+    [megabytes] = re.findall(r"^maxmemory (\d+)mb$", (STORE / "valkey.conf").read_text(encoding="utf-8"), re.MULTILINE)
+    [container] = pod(STORE)["spec"]["containers"]
+
+    assert container["resources"]["limits"]["memory"] == f"{2 * int(megabytes)}Mi"
+
+
+def test_only_authz_reaches_the_store_which_asks_nobody() -> None:
+    policy = resource(STORE, "NetworkPolicy")["spec"]
+    [rule] = policy["ingress"]
+
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert policy["egress"] == []
+    assert [source["podSelector"]["matchLabels"] for source in rule["from"]] == [pod(SHARED)["metadata"]["labels"]]
+
+
+def test_pods_may_reach_the_store_and_have_only_the_password_of_a_server() -> None:
+    egress = resource(SHARED, "NetworkPolicy")["spec"]["egress"]
+    targets = [target.get("podSelector", {}).get("matchLabels") for rule in egress for target in rule.get("to", ())]
+    [secret] = [volume["secret"] for volume in pod(SHARED)["spec"]["volumes"] if volume["name"] == "store"]
+
+    assert pod(STORE)["metadata"]["labels"] in targets
+    assert [item["key"] for item in secret["items"]] == ["server-password"]
+
+
+def test_compose_has_the_images_of_kubernetes() -> None:
+    images = {image["name"]: f"{image['newName']}:{image['newTag']}" for image in kustomization(STORE)["images"]}
+    images |= {image["name"]: f"{image['newName']}:{image['newTag']}" for image in kustomization(SHARED)["images"]}
+    services = compose()["services"]
+
+    assert services["store"]["image"] == images["valkey"]
+    assert services["authz"]["image"] == services["operator"]["image"] == images["authz"]
+
+
+def test_containers_of_compose_are_hardened_and_refer_to_what_exists() -> None:
+    found = compose()
+    for service in found["services"].values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert set(service["networks"]) <= set(found["networks"])
+        assert set(service.get("secrets", ())) <= set(found["secrets"])
+    assert found["networks"]["store"] == {"internal": True}
+    assert (COMPOSE / found["services"]["store"]["volumes"][0].partition(":")[0]).resolve() == STORE
+    assert "ports" not in found["services"]["store"]
+
+
+def test_passwords_of_compose_are_never_committed() -> None:
+    files = [secret["file"] for secret in compose()["secrets"].values()]
+
+    assert {str(Path("deploy/compose", file).parent) for file in files} == {"deploy/compose/secrets"}
+    assert "/deploy/compose/secrets/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_operator_of_compose_reaches_the_same_store_as_the_servers() -> None:
+    server, operator = environment(COMPOSE / "settings.env"), compose()["services"]["operator"]["environment"]
+
+    assert [server[f"AUTHZ_STORE{name}"] for name in ("", "_PLAINTEXT")] == [
+        operator[f"AUTHZ_STORE{name}"] for name in ("", "_PLAINTEXT")
+    ]
+    assert (server["AUTHZ_STORE_USERNAME"], operator["AUTHZ_STORE_USERNAME"]) == (SERVER, OPERATOR)
+
+
+def test_document_has_the_users_of_the_file() -> None:
+    text = re.sub(r" \\\n\s+", " ", (ROOT / "docs/fleet.md").read_text(encoding="utf-8"))
+    told = dict(re.findall(r"^\$ valkey-cli ACL SETUSER (authz-\w+) on '>PASSWORD' (.*)$", text, re.MULTILINE))
+    lines = (STORE / "users.acl").read_text(encoding="utf-8")
+
+    assert {user: rules.replace("'", "") for user, rules in told.items()} == dict(
+        re.findall(r"^user (authz-\w+) on #\w+ (.*)$", lines, re.MULTILINE)
+    )
+    assert set(told) == {SERVER, OPERATOR}
