@@ -5,16 +5,15 @@ Calls are never repeated in silence, and each ends in time: what is to be done a
 
 import contextlib
 import hashlib
-import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from authz.errors import ConfigError
 from authz.runtime import fork
 from authz.runtime.configuration import extra, read_secret
 from authz.runtime.network.connecting import cause_of
-from authz.runtime.network.urls import is_host, is_loopback
+from authz.runtime.network.urls import is_loopback
+from authz.store.address import place_of, tls_of
 
 if TYPE_CHECKING:
     import redis
@@ -39,10 +38,6 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 FORMAT = b"authz-1 "
 """What the epoch begins with: a store of another format is left alone."""
 
-_EXAMPLE = "such as rediss://valkey.internal:6379"
-_FORMS = "redis://HOST:PORT, rediss://HOST:PORT, unix:PATH or redis+sentinel://HOST:PORT,HOST:PORT/NAME"
-_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
-_PORT, _SENTINEL_PORT, _MAX_PORT = 6379, 26379, 65535
 _OLDEST = (7, 0)
 
 _MEANINGS: Mapping[Reason, tuple[str, str]] = {
@@ -108,16 +103,6 @@ class Script:
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-class _Place(NamedTuple):
-    """Where a store is: one host, a socket, or the Sentinels that know which host."""
-
-    hosts: tuple[tuple[str, int], ...] = ()
-    path: str = ""
-    name: str = ""
-    database: int = 0
-    has_tls: bool = False
-
-
 class Store:
     """A Valkey or Redis, and how to reach it; connects when it is first asked.
 
@@ -158,7 +143,7 @@ class Store:
     ) -> None:
         with extra("store", "store: it needs the extra 'store'", package="redis"):
             import redis  # noqa: PLC0415 - the extra's
-        self._place = _place_of(url)
+        self._place = place_of(url)
         if not namespace or any(char <= " " or char > "~" or char in "*?[]{}\\" for char in namespace):
             raise ConfigError("store_namespace: must be of printable ASCII, without blanks, braces and wildcards")
         if not self._place.has_tls and (ca_file or cert_file or key_file):
@@ -169,7 +154,7 @@ class Store:
             self._check_privacy(host)
         self._timeout = timeout
         self._login: dict[str, Any] = {"username": username or None, "password": password or None}
-        self._tls = _tls(ca_file, cert_file, key_file) if self._place.has_tls else {}
+        self._tls = tls_of(ca_file, cert_file, key_file) if self._place.has_tls else {}
         self._client: redis.Redis | None = None
         self._is_closed = False
         self._lock = fork.Lock()
@@ -376,63 +361,3 @@ def _sentinels(check_privacy: Callable[[str], None], *arguments: Any, **options:
             return found
 
     return Sentinels(*arguments, **options)  # type: ignore[no-untyped-call]
-
-
-def _place_of(url: str) -> _Place:
-    """Return where ``url`` points to.
-
-    Raises:
-        ConfigError: nowhere; or it holds a password.
-
-    """
-    # First, because the other messages quote the URL.
-    if "@" in url:
-        raise ConfigError("store: the URL must have no user or password; set store_username and store_password_file")
-    if url.startswith("unix:"):
-        path = url.removeprefix("unix:")
-        path = path.removeprefix("//") if path.startswith("//") else path
-        if path and "?" not in path:
-            return _Place(path=path)
-    scheme, separator, rest = url.partition("://")
-    if scheme not in _SCHEMES or not separator or any(char <= " " or char > "~" or char in "?#\\" for char in rest):
-        raise ConfigError(f"store: {url!a} is not {_FORMS}, {_EXAMPLE}")
-    hosts, _, name = rest.partition("/")
-    has_tls = scheme.startswith("rediss")
-    if scheme.endswith("+sentinel"):
-        if not name or "/" in name:
-            raise ConfigError(f"store: {url!a} lacks the name of the primary that Sentinel watches, such as /mymaster")
-        return _Place(tuple(_host_of(url, each, _SENTINEL_PORT) for each in hosts.split(",")), "", name, 0, has_tls)
-    if name and not (name.isascii() and name.isdecimal()):
-        raise ConfigError(f"store: {url!a}: what follows the host is the number of a database")
-    return _Place((_host_of(url, hosts, _PORT),), database=int(name or 0), has_tls=has_tls)
-
-
-def _host_of(url: str, text: str, port: int) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname or "", port if parts.port is None else parts.port
-    except ValueError:
-        host = ""
-    if not is_host(host) or not 0 < port <= _MAX_PORT:
-        raise ConfigError(f"store: {url!a} is not {_FORMS}, {_EXAMPLE}")
-    return host, port
-
-
-def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> dict[str, Any]:
-    if (cert_file is None) is not (key_file is None):
-        raise ConfigError("store_cert_file: a certificate and its key belong together; set store_key_file, too")
-    context = ssl.create_default_context()
-    for setting, file in (("store_ca_file", ca_file), ("store_cert_file", cert_file)):
-        try:
-            if file is not None and setting == "store_ca_file":
-                context.load_verify_locations(file)
-            elif file is not None:
-                context.load_cert_chain(file, key_file)
-        except (OSError, ValueError):
-            raise ConfigError(f"{setting}: {file!a} cannot be read as PEM") from None
-    return {
-        "ssl": True,
-        "ssl_ca_certs": ca_file,
-        "ssl_certfile": cert_file,
-        "ssl_keyfile": key_file,
-    }

@@ -8,15 +8,33 @@ is read twice does no harm, and what a store has lost can be brought back from r
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from authz.errors import ConfigError
-from authz.judge.orders.book import TOKEN_SECONDS, OrderBook, is_over
-from authz.judge.orders.order import Act, Kind, Order, Subject
+from authz.judge.orders.book import OrderBook, is_over
+from authz.judge.orders.order import Order, Subject
 from authz.judge.orders.tokens import member
 from authz.runtime import telemetry
-from authz.store.connection import FORMAT, Script, Store, StoreError
+from authz.store.connection import FORMAT, Store, StoreError
+from authz.store.entries import (
+    FIELD,
+    FORGET,
+    TOKEN,
+    WRITE,
+    Name,
+    at_text,
+    ending,
+    entry_of,
+    escaped,
+    is_behind,
+    is_over_text,
+    number_of,
+    parsed,
+    spelled_out,
+    subject_of,
+    subject_text,
+)
 
 if TYPE_CHECKING:
     import redis
@@ -26,66 +44,6 @@ MAX_LOG = 100_000
 
 PAGE = 1000
 """How many orders are written in one step, which takes the store some 20 ms."""
-
-_TOKEN = "revoke token "  # noqa: S105 - what the subject of a token begins with
-_AT_DIGITS = 16
-_Name = tuple[Act, Kind, str]
-_FIELD = b"o"
-
-# Times are compared as text, of 16 digits each; the JSON after them decides where they are equal. Lua would compare by
-# the locale of the server, so bytes are compared one by one.
-_WRITE = Script("""
-local state, tokens, log, epoch = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local format, most = ARGV[2], ARGV[3]
-local known = redis.call('GET', epoch)
-if not known then
-  redis.call('SET', epoch, ARGV[1])
-elseif string.sub(known, 1, #format) ~= format then
-  return redis.error_reply('FORMAT of another kind')
-end
-local function counts_before(one, other)
-  for i = 1, math.min(#one, #other) do
-    local a, b = string.byte(one, i), string.byte(other, i)
-    if a ~= b then return a < b end
-  end
-  return #one < #other
-end
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local written = 0
-for i = 4, #ARGV, 4 do
-  local subject, at, text, ends = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local before = redis.call('HGET', state, subject)
-  if at == '' and before then
-    at = string.format('%016.0f', math.max(now, string.sub(before, 1, 16) + 1))
-  elseif at == '' then
-    at = string.format('%016.0f', ends == '' and now or 0)
-  end
-  local value, is_news = at .. ' ' .. text, false
-  if tonumber(at) > 0 then
-    is_news = not before or counts_before(before, value)
-    if is_news then redis.call('HSET', state, subject, value) end
-  elseif ends ~= '' and not before then
-    is_news = redis.call('ZADD', tokens, 'GT', 'CH', ends, string.sub(subject, 14)) == 1
-  end
-  if is_news then
-    redis.call('XADD', log, 'MAXLEN', '~', most, '*', 'o', value)
-    written = written + 1
-  end
-end
-local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
-return {last[1] and last[1][1] or '0-0', written}
-""")
-
-# What is over is removed only if it is still the same.
-_FORGET = Script("""
-for i = 2, #ARGV, 2 do
-  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
-end
-local ended = redis.call('ZRANGE', KEYS[2], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, 1000)
-if #ended > 0 then redis.call('ZREM', KEYS[2], unpack(ended)) end
-return #ended
-""")
 
 
 class Position(NamedTuple):
@@ -142,8 +100,8 @@ class OrdersStore:
         now = time.time()
         for order in orders:
             order.check()
-        new = [_ending(order, now)._replace(at=0) for order in _spelled_out(orders, self._named)]
-        return self._write([_entry(order, "") for order in new])[0]
+        new = [ending(order, now)._replace(at=0) for order in spelled_out(orders, self._named)]
+        return self._write([entry_of(order, "") for order in new])[0]
 
     def restore(self, orders: Iterable[Order]) -> int:
         """Write orders that have their times, and tokens that are listed, where the store knows no later ones.
@@ -155,7 +113,7 @@ class OrdersStore:
             StoreError: they are not all written, as far as is known; to write them again does no harm.
 
         """
-        return self._write([_entry(order, _at(order)) for order in orders])[1]
+        return self._write([entry_of(order, at_text(order)) for order in orders])[1]
 
     def load(self) -> tuple[OrderBook, str]:
         """Return all orders, and the id of the entry from which on the log says what comes later.
@@ -198,7 +156,7 @@ class OrdersStore:
             last = client.xrevrange(self._log, count=1)
         if epoch and not epoch.startswith(FORMAT):
             raise StoreError("format", self._store.address)
-        return Position(epoch, last[0][0].decode(), last[0][1].get(_FIELD, b"")) if last else Position(epoch)
+        return Position(epoch, last[0][0].decode(), last[0][1].get(FIELD, b"")) if last else Position(epoch)
 
     def continues(self, position: Position) -> Literal["yes", "trimmed", "lost"]:
         """Say whether the log goes on from a position that it was read to.
@@ -217,9 +175,9 @@ class OrdersStore:
             epoch, found, first = asking.execute()
         if position.epoch != (epoch or b""):
             return "lost"
-        if position.id == "0-0" or (found and found[0][1].get(_FIELD, b"") == position.entry):
+        if position.id == "0-0" or (found and found[0][1].get(FIELD, b"") == position.entry):
             return "yes"
-        return "trimmed" if first and _number(first[0][0].decode()) > _number(position.id) else "lost"
+        return "trimmed" if first and number_of(first[0][0].decode()) > number_of(position.id) else "lost"
 
     def entries(self, after: str, seconds: float) -> list[tuple[str, bytes]]:
         """Return the next entries of the log, each with its id; see :meth:`read`."""
@@ -229,15 +187,15 @@ class OrdersStore:
         with self._store.asking(self._reader) as client:
             # A server that hangs is noticed by this wait, which must end in time.
             found = client.xread({self._log: after}, count=PAGE, block=max(1, round(seconds * 1000)))
-        return [(name.decode(), fields.get(_FIELD, b"")) for _, entries in found or () for name, fields in entries]
+        return [(name.decode(), fields.get(FIELD, b"")) for _, entries in found or () for name, fields in entries]
 
     def parsed(self, entries: Iterable[bytes]) -> list[Order]:
         """Return the orders that entries are; what is none is left out, counted and logged."""
         orders, ignored = [], 0
         for entry in entries:
             try:
-                orders.append(_parsed(entry))
-            except (ConfigError, ValueError):
+                orders.append(parsed(entry))
+            except ConfigError:
                 ignored += 1
         if ignored:
             self.ignored += ignored
@@ -287,10 +245,10 @@ class OrdersStore:
         ends: list[float | None] = []
         with self._store.asking() as client:
             if timed:
-                values = client.hmget(self._state, [_subject(order) for order in timed])
+                values = client.hmget(self._state, [subject_text(order) for order in timed])
             if listed:
                 ends = client.zmscore(self._tokens, [member(order.id, order.issuer) for order in listed])
-        lacking = [order for order, value in zip(timed, values, strict=True) if _is_behind(value, order)]
+        lacking = [order for order, value in zip(timed, values, strict=True) if is_behind(value, order)]
         # Ends are known to the hour.
         lacking += [
             each for each, end in zip(listed, ends, strict=True) if end is None or end <= (each.until or 0) - 3600
@@ -308,11 +266,11 @@ class OrdersStore:
         while True:
             with self._store.asking() as client:
                 cursor, found = client.hscan(self._state, cursor, count=PAGE)
-            over = [item for item in found.items() if _is_over(item[1], now)]
-            self._store.call(_FORGET, keys, [now, *(part for item in over for part in item)])
+            over = [item for item in found.items() if is_over_text(item[1], now)]
+            self._store.call(FORGET, keys, [now, *(part for item in over for part in item)])
             if not cursor:
                 break
-        while self._store.call(_FORGET, keys, [now]):
+        while self._store.call(FORGET, keys, [now]):
             pass
 
     def close(self) -> None:
@@ -326,100 +284,22 @@ class OrdersStore:
         epoch = FORMAT + secrets.token_hex(16).encode()
         for start in range(0, max(len(entries), 1), PAGE):
             page = [part for entry in entries[start : start + PAGE] for part in entry]
-            last, count = self._store.call(_WRITE, keys, [epoch, FORMAT, MAX_LOG, *page])
+            last, count = self._store.call(WRITE, keys, [epoch, FORMAT, MAX_LOG, *page])
             written += count
         return last.decode(), written
 
-    def _named(self, wanted: set[_Name]) -> Iterator[Subject]:
+    def _named(self, wanted: set[Name]) -> Iterator[Subject]:
         """Yield the subjects that orders are about, of names that are wanted, whose ever they are."""
         if not wanted:
             return
-        pattern = f"* {_escaped(next(iter(wanted))[2])}" if len(wanted) == 1 else "*"
+        pattern = f"* {escaped(next(iter(wanted))[2])}" if len(wanted) == 1 else "*"
         with self._store.asking() as client:
             for field, _ in client.hscan_iter(self._state, match=pattern, count=PAGE):
-                subject = _subject_of(field.decode(errors="replace"))
+                subject = subject_of(field.decode(errors="replace"))
                 if subject is not None and subject[:3] in wanted:
                     yield subject
             if any(kind == "token" for _, kind, _ in wanted):
                 for name, _ in client.zscan_iter(self._tokens, match=pattern, count=5 * PAGE):
-                    subject = _subject_of(_TOKEN + name.decode(errors="replace"))
+                    subject = subject_of(TOKEN + name.decode(errors="replace"))
                     if subject is not None and subject[:3] in wanted:
                         yield subject
-
-
-def _spelled_out(orders: Sequence[Order], named: Callable[[set[_Name]], Iterable[Subject]]) -> Iterator[Order]:
-    """Yield orders; one that takes back what was ordered about a name, once for every issuer's.
-
-    Args:
-        orders: the orders.
-        named: returns the subjects that there are orders about, of such names.
-
-    """
-    # Only what is revoked may be one issuer's.
-    wanted = {order.subject[:3] for order in orders if order.verb == "reinstate" and not order.issuer}
-    issuers: dict[_Name, set[str]] = {}
-    for subject in named(wanted):
-        issuers.setdefault(subject[:3], set()).add(subject.issuer)
-    for order in orders:
-        yield order
-        if order.is_lifting and not order.issuer:
-            for issuer in sorted(issuers.get(order.subject[:3], set()) - {""}):
-                yield order._replace(issuer=issuer)
-
-
-def _subject(order: Order) -> str:
-    act, kind, name, issuer = order.subject
-    return f"{act} {kind} {issuer} {name}"
-
-
-def _subject_of(field: str) -> Subject | None:
-    try:
-        act, kind, issuer, name = field.split(" ", 3)
-    except ValueError:
-        return None
-    return Subject(act, kind, name, issuer)  # type: ignore[arg-type]
-
-
-def _at(order: Order) -> str:
-    return f"{order.at:0{_AT_DIGITS}d}"
-
-
-def _ending(order: Order, now: float) -> Order:
-    """Return ``order``, if it revokes a token with the end of that."""
-    if order.kind != "token" or order.verb != "revoke" or order.until is not None:
-        return order
-    return order._replace(until=now + TOKEN_SECONDS)
-
-
-def _entry(order: Order, at: str) -> tuple[str | bytes, ...]:
-    ends = str(order.until or 0) if order.kind == "token" and order.verb == "revoke" else ""
-    return _subject(order), at, order.text(), ends
-
-
-def _parsed(entry: bytes) -> Order:
-    at, _, text = entry.partition(b" ")
-    order = Order.parse(text, int(at))
-    if not order.at and not order.is_listing:
-        raise ConfigError("at: missing")
-    return order
-
-
-def _is_behind(value: bytes | None, order: Order) -> bool:
-    """Say whether what the store knows about a subject is older than ``order``, or no order."""
-    return value is None or value < f"{_at(order)} ".encode() + order.text()
-
-
-def _is_over(value: bytes, now: float) -> bool:
-    try:
-        return is_over(_parsed(value), now)
-    except (ConfigError, ValueError):
-        return False
-
-
-def _number(name: str) -> tuple[int, ...]:
-    return tuple(map(int, name.split("-")))
-
-
-def _escaped(name: str) -> str:
-    """Return a pattern that only ``name`` matches."""
-    return "".join(f"\\{char}" if char in "*?[]^\\" else char for char in name)

@@ -203,11 +203,11 @@ def test_what_is_over_is_removed_and_nothing_else(engine: Engine, orders: Orders
 
 
 def test_what_is_no_order_is_ignored_and_counted(engine: Engine, orders: OrdersStore) -> None:
-    good = orders.parsed([])
     with engine.client() as asking:
-        for entry in (b"", b"x {}", b"1 {}", b"0 " + SUSPEND.text(), b"-1 " + SUSPEND.text(), b"5 " + SUSPEND.text()):
+        for entry in (b"", b"x {}", b"1 {}", b"%016d " % 0 + SUSPEND.text(), b"1 " + SUSPEND.text()):
             asking.xadd("authz:{orders}:log", {"o": entry})
         asking.xadd("authz:{orders}:log", {"other": "x"})
+        asking.xadd("authz:{orders}:log", {"o": b"%016d " % 5 + SUSPEND.text()})
         asking.hset("authz:{orders}:state", "suspend organization  org_2", b"\xff")
 
     good, _ = orders.read("0-0", 0.1)
@@ -325,3 +325,13 @@ def test_two_namespaces_do_not_mix(engine: Engine, orders: OrdersStore) -> None:
     filled(orders)
 
     assert len(other.load()[0]) == 0
+
+
+def test_nonsense_in_the_place_of_an_order_gives_way_to_an_order(engine: Engine, orders: OrdersStore) -> None:
+    with engine.client() as asking:
+        asking.hset("authz:{orders}:state", "suspend organization  org_1", "zzz")
+    given = SUSPEND._replace(at=NOW)
+
+    assert orders.lacking([given]) == [given]
+    assert orders.restore([given]) == 1
+    assert list(orders.load()[0]) == [given]
