@@ -11,6 +11,8 @@ from authz.decisions.audit import Audit
 from authz.decisions.log import DecisionLog
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.remote_keys import _Places
+from authz.judge.authorizer import Authorizer
+from authz.judge.orders.file import OrdersFile
 from authz.judge.streams import OpenStreams
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
@@ -39,6 +41,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.issuer.discovery.DiscoveredEndpoint": lambda: DiscoveredEndpoint(ISSUER, "jwks_uri", Transport()),
     "authz.organizations.quota.Quotas": Quotas,
     "authz.issuer.remote_keys._Places": lambda: _Places(4),
+    "authz.judge.orders.file.OrdersFile": lambda: OrdersFile(os.devnull, Authorizer(_verifier())),
     "authz.judge.streams.OpenStreams": OpenStreams,
     "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.runtime.network.transport.Transport": Transport,

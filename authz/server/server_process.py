@@ -17,6 +17,7 @@ from authz.server import policy_files
 from authz.server.admin.activity import Activity
 from authz.server.admin.one_process import OwnProcess
 from authz.server.admin.worker_link import answering_supervisor
+from authz.server.kept_orders import kept_orders
 from authz.server.listening import Listening
 from authz.server.operations import admin_page, banner
 from authz.server.operations.observers import Observers
@@ -62,6 +63,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         listening = Listening.of(settings, worker)
         if worker is None:
             listening.check_sockets_are_free()
+            await ending.enter_async_context(kept_orders(settings, deciding.authorizer.operator))
             await ending.enter_async_context(_admin_page(settings, deciding.authorizer, observers.activity))
         else:
             await ending.enter_async_context(_turn(worker, deciding.authorizer, observers.activity))

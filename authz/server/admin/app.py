@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from authz.call.reasons import MEANINGS
 from authz.call.words import is_scope
 from authz.errors import ConfigError, UnavailableError
+from authz.judge.orders.operator import NotKeptError
 from authz.runtime import telemetry
 from authz.server.admin.backend import Order, Question, Source, Verb
 from authz.server.admin.guard import Guard, Secret, answer, refusal, written
@@ -119,6 +120,8 @@ class _Admin:
             done = await self._source.order(order)
         except ConfigError as error:
             return refusal(409, f"There are {error}.")
+        except NotKeptError as error:
+            return refusal(507, f"It is in force, but may not last: {error}.")
         return answer({**done, "verb": order.verb, "id": order.id})
 
     # On a thread, in slices: in a single process the event loop decides calls.

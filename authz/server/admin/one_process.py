@@ -57,7 +57,8 @@ class OwnProcess:
     async def order(self, order: Order) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
         self._orders.note(order)
-        order.carry_out(self._authorizer)
+        # On a thread: an order may have to be on a disk first.
+        await asyncio.to_thread(order.carry_out, self._authorizer)
         policy = self._authorizer.policy
         known = None if policy is None else policy.organizations.get(order.id)
         return {"by_policy": known is not None and known.is_suspended, "workers": 1, "pending": 0}
