@@ -2277,6 +2277,6 @@ MISTAKES = (
         "authz/cli/orders/listing.py",
         'elif kept.continues(position) != "yes":',
         "elif False:",
-        "tests/cli/test_orders.py -k emptied",
+        "tests/cli/test_orders.py -k older_copy",
     ),
 )
