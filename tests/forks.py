@@ -9,6 +9,7 @@ from typing import Any
 from authz import Transport, Verifier
 from authz.decisions.audit import Audit
 from authz.decisions.log import DecisionLog
+from authz.decisions.usage import Usage
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.remote_keys import _Places
 from authz.judge.authorizer import Authorizer
@@ -50,6 +51,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.runtime.network.transport.Transport": Transport,
     "authz.issuer.verifier.Verifier": _verifier,
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
+    "authz.decisions.usage.Usage": Usage,
     "interceptors.server.AuthzInterceptor": lambda: AuthzInterceptor(_verifier()),
 }
 
