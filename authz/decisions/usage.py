@@ -21,7 +21,7 @@ MAX_METHODS = 4096
 MAX_ROWS = 50_000
 """How many rows are kept in full between one :meth:`Usage.take` and the next; see :class:`Rows`."""
 
-MINUTE, HOUR = 60, 3600
+MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 
 class Row(NamedTuple):
@@ -71,8 +71,9 @@ class Rows(Counter[Row]):
     def add(self, row: Row, count: int) -> None:
         """Count ``row`` ``count`` times more, or where there is no room the row that it becomes part of."""
         if not self.takes(row):
-            self.coarser += count
-            row = row._replace(client=OTHER, method=OTHER)
+            coarse = row._replace(client=OTHER, method=OTHER)
+            self.coarser += 0 if row == coarse else count
+            row = coarse
             if row not in self:
                 self._coarse += 1
                 if self._coarse > self._at_most:

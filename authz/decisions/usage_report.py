@@ -5,10 +5,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, cast, get_args
 
-from authz.decisions.usage import HOUR, MINUTE, Row
+from authz.decisions.usage import DAY, HOUR, MINUTE, Row
 from authz.errors import ConfigError
-
-DAY = 86_400
 
 Column = Literal["organization", "client", "method", "verdict", "door", "minute", "hour", "day"]
 
