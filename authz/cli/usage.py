@@ -13,8 +13,10 @@ from cyclopts import Parameter
 
 from authz.cli.app import app, remark, say, write
 from authz.cli.decision_logs import opened
+from authz.cli.fleet import StoreFlags, store_of
 from authz.cli.times import seconds_of, shown, time_of
 from authz.decisions.reading import decisions_in
+from authz.decisions.usage import DAY
 from authz.decisions.usage_report import Query, Report, columns_of, logged_row
 from authz.errors import ConfigError
 from authz.runtime.text.printable import printable
@@ -29,11 +31,12 @@ def usage(
     since: str | None = None,
     until: str | None = None,
     organization: str | None = None,
+    flags: StoreFlags = None,
     decisions: Annotated[list[Path] | None, Parameter(allow_leading_hyphen=True)] = None,
     as_csv: Annotated[bool, Parameter(name="--csv")] = False,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
-    """Print how much each organization uses, counted in groups.
+    """Print how much each organization uses, counted in groups; from the store that replicas share, or decision logs.
 
     Parameters
     ----------
@@ -42,14 +45,14 @@ def usage(
         them. By default by organization.
     since
         Count decisions from this time on: how long ago, such as 24h or 7d, or 2027-01-31T18:00:00Z, or seconds since
-        1970. By default all.
+        1970; from the store in whole hours, or whole days if it is long ago. By default 24h, and of a log all.
     until
         Count decisions before this time, written likewise.
     organization
         Count only calls of this organization.
     decisions
-        A decision log, JSON lines as `authz serve --decision-log all` writes them, also as .gz; - is standard input;
-        may be repeated.
+        A decision log, instead of the store: JSON lines as `authz serve --decision-log all` writes them, also as .gz;
+        - is standard input; may be repeated.
     as_csv
         Print CSV.
     as_json
@@ -60,13 +63,11 @@ def usage(
         raise ConfigError("csv, json: give one of them")
     now = time.time()
     columns = columns_of([name.strip() for given in by or ["organization"] for name in given.split(",")])
-    query = Query(columns, _time("since", since, now, 0.0), _time("until", until, now, math.inf), organization)
+    begin = _time("since", since, now, 0.0 if decisions else now - DAY)
+    query = Query(columns, begin, _time("until", until, now, math.inf), organization)
     if query.since >= query.until:
         raise ConfigError("since: not before until, so nothing would be counted")
-    if not decisions:
-        raise ConfigError("decisions: missing; give a decision log")
-    report = Report(query)
-    notes = _read(decisions, report)
+    report, notes = _of_logs(query, decisions) if decisions else (_of_store(query, now, flags), [])
     if as_json:
         write(json.dumps({**_data(report), "notes": notes}))
         return
@@ -77,9 +78,16 @@ def usage(
     remark(*(f"note: {note}" for note in notes))
 
 
-def _read(logs: Iterable[Path], report: Report) -> list[str]:
-    """Count what the logs hold, and return what is to be said about them."""
-    notes = []
+def _of_store(query: Query, now: float, flags: StoreFlags) -> Report:
+    with store_of(flags) as store:
+        from authz.store.usage import UsageStore  # noqa: PLC0415 - the extra's
+
+        return UsageStore(store).read(query, now)
+
+
+def _of_logs(query: Query, logs: Iterable[Path]) -> tuple[Report, list[str]]:
+    """Count what the logs hold; return as well what is to be said about them."""
+    report, notes = Report(query), []
     for path in logs:
         readable = unreadable = 0
         with opened(path) as log:
@@ -93,7 +101,7 @@ def _read(logs: Iterable[Path], report: Report) -> list[str]:
             raise ConfigError(f"decisions: no line of {str(path)!a} is a decision; give the log of --decision-log")
         if unreadable:
             notes.append(f"{unreadable} lines of {str(path)!a} are not decisions")
-    return notes
+    return report, notes
 
 
 def _csv(report: Report) -> str:

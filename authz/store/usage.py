@@ -151,7 +151,7 @@ class UsageStore:
 
         """
         since, until = self._kept(query, now)
-        report = Report(query._replace(since=since, until=until))
+        report = Report(query._replace(since=since, until=query.until if query.until >= now else until))
         has_methods = "method" in query.by
         with self._store.asking() as client, self._understood():
             for period, time in self._periods(since, until, is_by_hour="hour" in query.by):

@@ -4,14 +4,19 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from authz import cli
+from authz.decisions.usage import DAY, HOUR, Row
 from authz.runtime.text.printable import printable
+from authz.store.usage import UsageStore
 from tests import programs
+from tests.store.engines import Engine
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -46,6 +51,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return status, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with Engine("valkey") as engine:
+        yield engine
 
 
 NOTE = "note: 1 lines of 'log.jsonl' are not decisions\n"
@@ -128,3 +139,48 @@ def test_what_cannot_be_counted_is_one_line(run: Run, tmp_path: Path, arguments:
     (tmp_path / "cut.gz").write_bytes(gzip.compress(LOG[0].encode())[:-12])
 
     assert run(*arguments) == (2, "", f"authz: {said}\n")
+
+
+# ---- From the store ----
+
+
+def test_the_store_is_asked_for_the_last_day(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    hour = int(time.time()) // HOUR * HOUR
+    row = Row(hour, "org_a", "client_1", "/ledger/List", "allowed", "envoy")
+    usage = UsageStore(engine.store())
+    usage.add("one", 1, {row: 3, row._replace(organization="org_b", verdict="denied"): 2})
+    usage.add("one", 2, {row._replace(time=hour - 3 * DAY): 9})
+
+    status, text, noted = run("--by", "organization,method", "--store", engine.url)
+    begin = datetime.fromtimestamp(hour - DAY, UTC)
+    assert (status, noted) == (0, "")
+    assert (
+        text
+        == f"""\
+organization  method        calls  allowed  refused
+org_a         /ledger/List      3        3        0
+org_b         /ledger/List      2        0        2
+5 calls since {begin:%Y-%m-%dT%H:%M:%SZ} until {begin:%Y-%m-%d}T00:00:00Z
+""".replace(f"{begin:%Y-%m-%d}T00", f"{datetime.fromtimestamp(hour // DAY * DAY + DAY, UTC):%Y-%m-%d}T00")
+    )
+    monkeypatch.setenv("AUTHZ_STORE", engine.url)
+    assert json.loads(run("--since", "7d", "--json")[1])["calls"] == 14
+    assert run("--since", "7d", "--by", "hour") == (
+        2,
+        "",
+        "authz: by: the store has single hours of the last 48 only; take day, or a later since\n",
+    )
+
+
+def test_without_a_store_and_a_log_there_is_nothing_to_count(run: Run):
+    status, text, said = run()
+
+    assert (status, text) == (2, "")
+    assert said.startswith("authz: store: missing; set AUTHZ_STORE or --store")
+
+
+def test_a_store_that_does_not_answer_is_one_line(run: Run, tmp_path: Path):
+    status, text, said = run("--store", f"unix:{tmp_path}/nothing")
+
+    assert (status, text, said.count("\n")) == (3, "", 1)
+    assert "cannot be reached" in said
