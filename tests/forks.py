@@ -9,6 +9,7 @@ from typing import Any
 from authz import Transport, Verifier
 from authz.decisions.audit import Audit
 from authz.decisions.log import DecisionLog
+from authz.decisions.usage import Usage
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.remote_keys import _Places
 from authz.judge.authorizer import Authorizer
@@ -25,6 +26,7 @@ from authz.runtime.threads import Repeating
 from authz.runtime.watch import Watch
 from authz.store.connection import Store
 from authz.store.follower import Follower
+from authz.store.usage_writer import UsageWriter
 from interceptors import AuthzInterceptor
 
 ISSUER = "https://acme.authkit.app"
@@ -52,6 +54,8 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.runtime.network.transport.Transport": Transport,
     "authz.issuer.verifier.Verifier": _verifier,
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
+    "authz.decisions.usage.Usage": Usage,
+    "authz.store.usage_writer.UsageWriter": lambda: UsageWriter(Store("unix:/nowhere"), Usage()),
     "interceptors.server.AuthzInterceptor": lambda: AuthzInterceptor(_verifier()),
 }
 
