@@ -1,9 +1,10 @@
 """The demonstration's partner: a program of another company, which calls the ledger in every way."""
 
 import argparse
+import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import httpx2
@@ -90,6 +91,37 @@ def _reason(trailers: Iterable[Any]) -> str:
             for detail in Status.FromString(value).details:
                 detail.Unpack(info)
     return str(info.reason)
+
+
+class Stream:
+    """A stream to the ledger that stays open until the ledger or the partner ends it.
+
+    Args:
+        channel: to Envoy, or to the backend itself.
+        metadata: that of the call.
+
+    """
+
+    def __init__(self, channel: grpc.Channel, metadata: Metadata) -> None:
+        self._requests: queue.SimpleQueue[pb.ReconcileEntriesRequest | None] = queue.SimpleQueue()
+        stub = ledger_pb2_grpc.LedgerServiceStub(channel)
+        self._call = stub.ReconcileEntries(iter(self._requests.get, None), metadata=metadata, timeout=_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._requests.put(None)
+        self._call.cancel()
+
+    def post(self) -> Answer:
+        """Send one line, and return the answer to it."""
+        self._requests.put(pb.ReconcileEntriesRequest(line=pb.EntryDraft(account="freight", amount=1)))
+        return self.wait()
+
+    def wait(self) -> Answer:
+        """Return what comes next, which may be the end."""
+        return _answer("stream-stream", lambda: [next(self._call).entry])
 
 
 def request_http(base_url: str, metadata: Metadata) -> Answer:
