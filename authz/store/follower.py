@@ -152,7 +152,8 @@ class Follower:
             self._target.carry_out(orders)
             self.orders += len(orders)
             self._apply(Position(self._position.epoch, *entries[-1]))
-        if not entries or self._clock.monotonic() >= self._check_at:
+        # A store that was empty has got its name with the first order.
+        if not (entries and self._position.epoch) or self._clock.monotonic() >= self._check_at:
             self._continue()
 
     def _continue(self) -> None:
