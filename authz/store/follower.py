@@ -74,7 +74,7 @@ class Follower:
         self.error: StoreError | None = None
         self._position: Position | None = None
         self._heard, self._check_at = clock.now(), 0.0
-        self._pause = Backoff(first=0.1, last=1.0)
+        self._pause = Backoff(first=0.05, last=0.4)
         self._is_connected = self._is_regressing = False
         self._reader = Repeating("authz-orders-reader", self.work)
         self.after_fork()
