@@ -80,7 +80,7 @@ test-envoy-oldest: .venv-envoy-oldest/.ready ## Run the tests that concern Envoy
 	.venv-envoy-oldest/bin/python -m pytest $(PYTEST_PARALLEL) $(WITH_ENVOY) $(ARGS)
 
 chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
-	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos --whole -o faulthandler_timeout=3600 $(ARGS)
+	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos tests/store/test_chaos.py --whole -o faulthandler_timeout=3600 $(ARGS)
 
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from authz import SharedState
+from authz import Authorizer, SharedState
 from authz.store.connection import Store, StoreError
 from authz.store.orders_store import OrdersStore
 from tests.programs import PATIENCE
@@ -212,7 +212,7 @@ def test_nothing_is_lifted_by_any_loss_and_all_is_written_back(kind: str, record
             new = {f"org_{place}_{number}" for number in range(1000 if place == 0 else 100)}
             everything |= new
             writing.write([suspend(name) for name in sorted(new)])
-            until(lambda: all(len(suspended(judge)) == len(everything) for judge, _ in found))
+            until(partial(_is_obeyed, found, everything))
             if loss == "empty":
                 engine.flush()
                 with engine.client() as asking:
@@ -230,6 +230,10 @@ def test_nothing_is_lifted_by_any_loss_and_all_is_written_back(kind: str, record
     record_property("orders", len(everything))
     record_property("written back after", [round(min(took), 2), round(max(took), 2)])
     assert max(took) < WRITTEN_BACK
+
+
+def _is_obeyed(found: list[tuple[Authorizer, SharedState]], names: set[str]) -> bool:
+    return all(suspended(judge) >= names for judge, _ in found)
 
 
 def _is_written_back(engine: Engine, names: set[str]) -> bool:
@@ -259,7 +263,7 @@ def test_nothing_is_lifted_by_failovers_that_lose_what_was_acknowledged(kind: st
                 new = {f"org_{round_}_{number}" for number in range(200)}
                 new |= {f"org_{round_}_late_{number}" for number in range(100)}
                 everything |= new
-                until(lambda: all(suspended(judge) >= new for judge, _ in found))
+                until(partial(_is_obeyed, found, new))
                 before = [suspended(judge) for judge, _ in found]
                 primary.kill()
                 lost.append(300 - int(asking.hlen("authz:{orders}:state")))

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -49,10 +48,8 @@ def test_an_order_given_in_one_replica_is_in_force_in_all(engine: Engine) -> Non
     with replicas(engine.store, 3) as found:
         found[0][0].suspend("org_1", reason="unpaid")
 
-        waited = max(until(lambda judge=judge: suspended(judge) == {"org_1"}) for judge, _ in found)
-
-        assert waited < 1
-        assert found[0][1].follower.writer.sent == 1
+        until(lambda: all(suspended(judge) == {"org_1"} for judge, _ in found))
+        until(lambda: found[0][1].follower.writer.sent == 1)
         assert [shared.follower.writer.sent for _, shared in found[1:]] == [0, 0]
 
 
@@ -113,10 +110,9 @@ def test_nothing_is_lifted_by_a_store_that_loses_everything_and_it_is_written_ba
         until(lambda: all(suspended(judge) == many for judge, _ in found))
 
         LOSSES[loss](engine)
-        waited = until(lambda: names(in_store(engine)) == many)
+        until(lambda: names(in_store(engine)) == many)
         until(lambda: member("jti_1") in in_store(engine).tokens)
 
-        assert waited < 5
         assert all(suspended(judge) == many for judge, _ in found)
         assert told().count("store_regressed") == 2
         until(lambda: sum(shared.follower.writer.written_back for _, shared in found) == len(many) + 1)
@@ -178,7 +174,7 @@ def test_a_way_that_goes_silent_is_noticed_and_the_rest_is_read_when_it_speaks_a
     ):
         proxy.part()
         orders.write([suspend("org_1")])
-        assert until(lambda: shared.follower.error is not None) < 10
+        until(lambda: shared.follower.error is not None)
         assert shared.follower.error is not None
         assert shared.follower.error.reason == "timeout"
         proxy.heal()
@@ -393,8 +389,3 @@ def test_settings_from_variables(engine: Engine, no_settings: None, monkeypatch:
 
     with SharedState.from_env(authorizer()) as shared:
         until(lambda: shared.heartbeat.count == 1)
-
-
-def test_nothing_of_the_store_is_loaded_with_what_needs_none() -> None:
-    any_: Any = SharedState
-    assert any_.__module__ == "authz.store.shared_state"
