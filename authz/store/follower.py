@@ -74,7 +74,7 @@ class Follower:
         self.error: StoreError | None = None
         self._position: Position | None = None
         self._heard, self._check_at = clock.now(), 0.0
-        self._pause = Backoff(first=0.1, last=1.0)
+        self._pause = Backoff(first=0.05, last=0.4)
         self._is_connected = self._is_regressing = False
         self._reader = Repeating("authz-orders-reader", self.work)
         self.after_fork()
@@ -152,7 +152,8 @@ class Follower:
             self._target.carry_out(orders)
             self.orders += len(orders)
             self._apply(Position(self._position.epoch, *entries[-1]))
-        if not entries or self._clock.monotonic() >= self._check_at:
+        # A store that was empty has got its name with the first order.
+        if not (entries and self._position.epoch) or self._clock.monotonic() >= self._check_at:
             self._continue()
 
     def _continue(self) -> None:
