@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 
 from authz.judge.orders.file import OrdersFile
 from authz.judge.orders.operator import Operator
+from authz.judge.orders.standing import Standing
+from authz.judge.streams import OpenStreams
+from authz.runtime.clock import SYSTEM_CLOCK
 from authz.settings.settings import Settings
 
 
@@ -27,3 +30,15 @@ async def kept_orders(settings: Settings, operator: Operator) -> AsyncIterator[O
         yield file
     finally:
         await asyncio.to_thread(file.__exit__)
+
+
+def operator_of(settings: Settings) -> Operator:
+    """Return what takes orders in a process that decides nothing itself, for its workers.
+
+    Raises:
+        ConfigError: the file of issuers cannot be read.
+
+    """
+    listed = settings.listed()
+    issuers = [settings.issuer] if listed is None else [each.name for each in listed.listed]
+    return Operator(Standing(), OpenStreams(), clock=SYSTEM_CLOCK, issuers=[each for each in issuers if each])

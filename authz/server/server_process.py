@@ -4,7 +4,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from authz.decisions.audit import Audit, serve_audit
 from authz.envoy.check.servicer import AuthorizationServicer
@@ -16,7 +16,6 @@ from authz.runtime.network.unix_sockets import Permissions
 from authz.server import policy_files
 from authz.server.admin.activity import Activity
 from authz.server.admin.one_process import OwnProcess
-from authz.server.admin.worker_link import answering_supervisor
 from authz.server.kept_orders import kept_orders
 from authz.server.listening import Listening
 from authz.server.operations import admin_page, banner
@@ -24,6 +23,7 @@ from authz.server.operations.observers import Observers
 from authz.server.serving import server
 from authz.server.serving.health import Health
 from authz.server.serving.server import Companion
+from authz.server.workers.link import answering_supervisor
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
 
@@ -132,15 +132,19 @@ def _admin_page(
 async def _turn(worker: Worker, authorizer: Authorizer, activity: Activity | None) -> AsyncIterator[None]:
     """Wait until the supervisor lets this worker listen; answer the supervisor until the end of the block."""
     async with contextlib.AsyncExitStack() as ending:
-        if activity is not None and worker.admin is not None:
+        if worker.orders is not None:
             # Before it listens: it must refuse every caller that its predecessor had orders to refuse.
-            own = OwnProcess(authorizer, activity, worker=worker.number)
-            await ending.enter_async_context(answering_supervisor(worker.admin, own))
+            answer = _nothing if activity is None else OwnProcess(authorizer, activity, worker=worker.number).answer
+            await ending.enter_async_context(answering_supervisor(worker.orders, authorizer.operator, answer))
         # Only from here on: loading blocks the event loop, which could give no sign of life meanwhile.
         await ending.enter_async_context(worker.beating())
         # Before anything that only one process at a time may do.
         await worker.turn(authorizer)
         yield
+
+
+async def _nothing(_what: str, _arguments: list[Any]) -> bytes:
+    return b"null"
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,9 @@ from authz.judge.configured import policy_in_force
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_not_in_use
 from authz.server.admin.many_workers import Workers
+from authz.server.kept_orders import kept_orders, operator_of
 from authz.server.operations import admin_page, banner
+from authz.server.workers.links import Links
 from authz.server.workers.shared_addresses import SharedAddresses
 from authz.server.workers.supervisor import Supervisor
 from authz.settings.settings import Settings
@@ -38,7 +40,7 @@ async def run(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as ending:
         addresses = ending.enter_context(SharedAddresses(settings.listen))
         _check_sockets_are_free(settings, addresses)
-        admin = await ending.enter_async_context(_admin_page(settings))
+        links = await ending.enter_async_context(_orders(settings))
         figures = ending.enter_context(_figures(settings))
         supervisor = Supervisor(
             settings.workers,
@@ -49,7 +51,7 @@ async def run(settings: Settings) -> None:
             ended=(lambda _: None) if figures is None else figures.ended,
             variables={} if figures is None else figures.variables,
             timeout=settings.worker_timeout,
-            admin=admin,
+            links=links,
         )
         await ending.enter_async_context(_probes(settings, supervisor, figures))
         await supervisor.run()
@@ -63,12 +65,18 @@ def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> N
 
 
 @contextlib.asynccontextmanager
-async def _admin_page(settings: Settings) -> AsyncIterator[Workers | None]:
-    if settings.admin is None:
+async def _orders(settings: Settings) -> AsyncIterator[Links | None]:
+    """Take orders, wherever they may come from, until the end of the block; yield the links to workers, if any may."""
+    if settings.admin is None and settings.orders is None:
         yield None
         return
-    async with Workers() as workers, admin_page.serving(settings, workers):
-        yield workers
+    operator = operator_of(settings)
+    async with (
+        Links(operator) as links,
+        kept_orders(settings, operator),
+        admin_page.serving(settings, Workers(links, operator)),
+    ):
+        yield links
 
 
 def _figures(settings: Settings) -> "contextlib.AbstractContextManager[SharedMetrics | None]":
