@@ -56,6 +56,7 @@ if typing.TYPE_CHECKING:
     from authz.organizations.workos import WorkOSDirectory
     from authz.policy import Policy
     from authz.runtime.network.transport import Transport
+    from authz.store.shared_state import SharedState
     from authz.token.profiles import TokenProfile
 
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "Principal",
     "Requirements",
     "ResourceExhaustedError",
+    "SharedState",
     "TokenDeniedError",
     "TokenEndpointError",
     "TokenExpiredError",
@@ -169,6 +171,7 @@ _NAMES = {
         "TokenSource",
     ),
     "authz.runtime.network.transport": ("Transport",),
+    "authz.store.shared_state": ("SharedState",),
     "authz.issuer.verifier": ("Verifier",),
     "authz.issuer.verifiers": ("Verifiers",),
     "authz.organizations.workos": ("WorkOSDirectory",),
