@@ -13,8 +13,9 @@ from authz.judge.configured import policy_in_force
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_not_in_use
 from authz.server.admin.many_workers import Workers
-from authz.server.kept_orders import kept_orders, operator_of
 from authz.server.operations import admin_page, banner
+from authz.server.shared_orders import SharedOrders, operator_of, shared_orders, sharing_of
+from authz.server.workers.about import About
 from authz.server.workers.links import Links
 from authz.server.workers.shared_addresses import SharedAddresses
 from authz.server.workers.supervisor import Supervisor
@@ -40,7 +41,7 @@ async def run(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as ending:
         addresses = ending.enter_context(SharedAddresses(settings.listen))
         _check_sockets_are_free(settings, addresses)
-        links = await ending.enter_async_context(_orders(settings))
+        links, shared = await ending.enter_async_context(_orders(settings))
         figures = ending.enter_context(_figures(settings))
         supervisor = Supervisor(
             settings.workers,
@@ -53,7 +54,7 @@ async def run(settings: Settings) -> None:
             timeout=settings.worker_timeout,
             links=links,
         )
-        await ending.enter_async_context(_probes(settings, supervisor, figures))
+        await ending.enter_async_context(_probes(settings, supervisor, figures, shared))
         await supervisor.run()
 
 
@@ -65,18 +66,24 @@ def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> N
 
 
 @contextlib.asynccontextmanager
-async def _orders(settings: Settings) -> AsyncIterator[Links | None]:
-    """Take orders, wherever they may come from, until the end of the block; yield the links to workers, if any may."""
-    if settings.admin is None and settings.orders is None:
-        yield None
+async def _orders(settings: Settings) -> AsyncIterator[tuple[Links | None, SharedOrders | None]]:
+    """Take orders, wherever they may come from, until the end of the block.
+
+    Yield the links to workers, and what keeps and shares the orders; ``None`` where none can come.
+    """
+    if settings.admin is None and settings.orders is None and settings.store is None:
+        yield None, None
         return
     operator = operator_of(settings)
-    async with (
-        Links(operator) as links,
-        kept_orders(settings, operator),
-        admin_page.serving(settings, Workers(links, operator)),
-    ):
-        yield links
+    async with Links(operator) as links:
+        about = About(links)
+        share = partial(sharing_of, settings, operator, about)
+        async with (
+            shared_orders(settings, operator, share, links.tell_doubt) as shared,
+            admin_page.serving(settings, Workers(links, operator, shared)),
+            about.kept(shared),
+        ):
+            yield links, shared
 
 
 def _figures(settings: Settings) -> "contextlib.AbstractContextManager[SharedMetrics | None]":
@@ -88,18 +95,19 @@ def _figures(settings: Settings) -> "contextlib.AbstractContextManager[SharedMet
 
 
 def _probes(
-    settings: Settings, supervisor: Supervisor, figures: "SharedMetrics | None"
+    settings: Settings, supervisor: Supervisor, figures: "SharedMetrics | None", shared: SharedOrders | None
 ) -> contextlib.AbstractAsyncContextManager[object]:
     if settings.http_listen is None or figures is None:
         return contextlib.nullcontext()
     from authz.server.operations import probes  # noqa: PLC0415 - late, as above
+    from authz.server.operations.order_figures import OrderFigures  # noqa: PLC0415
 
-    return probes.answering(
-        settings.http_listen,
-        lambda: supervisor.unready,
-        lambda: figures.text(running=supervisor.running, restarts=supervisor.restarts, hangs=supervisor.hangs),
-        lambda: supervisor.is_stale,
-    )
+    more = None if shared is None else OrderFigures(shared)
+
+    def text() -> bytes:
+        return figures.text(running=supervisor.running, restarts=supervisor.restarts, hangs=supervisor.hangs, more=more)
+
+    return probes.answering(settings.http_listen, lambda: supervisor.unready, text, lambda: supervisor.is_stale)
 
 
 def _started(settings: Settings, policy: str, addresses: SharedAddresses) -> None:

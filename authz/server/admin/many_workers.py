@@ -12,6 +12,7 @@ from authz.server.admin.backend import Json, Question
 from authz.server.admin.one_process import MAX_ORGANIZATIONS_TOLD
 from authz.server.admin.orders import told_of
 from authz.server.admin.shapes import makes_sense
+from authz.server.shared_orders import SharedOrders
 from authz.server.workers.links import Links
 
 
@@ -23,11 +24,12 @@ class Workers:
     Args:
         links: the links to them.
         operator: takes the orders, which the links pass on.
+        shared: what shares them with other replicas.
 
     """
 
-    def __init__(self, links: Links, operator: Operator) -> None:
-        self._links, self._operator = links, operator
+    def __init__(self, links: Links, operator: Operator, shared: SharedOrders | None = None) -> None:
+        self._links, self._operator, self._shared = links, operator, shared
 
     async def decisions(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
@@ -46,7 +48,7 @@ class Workers:
             "pace": _pace(answers),
             "reasons": _by_name("reason", (each for answer in answers for each in answer["reasons"])),
             "organizations": _organizations(answers),
-            **await asyncio.to_thread(told_of, self._operator, time.time()),
+            **await asyncio.to_thread(told_of, self._operator, self._shared, time.time()),
             "workers": sorted((each for answer in answers for each in answer["workers"]), key=_number),
             "silent": silent,
         }

@@ -18,6 +18,7 @@ from authz.server.admin.backend import Json, Question
 from authz.server.admin.explain import explain, known_of
 from authz.server.admin.orders import told_of
 from authz.server.admin.slices import LONG_SLICE, encoded, in_slices
+from authz.server.shared_orders import SharedOrders
 
 MAX_ORGANIZATIONS_TOLD = 200
 MAX_RULES_TOLD = 1000
@@ -31,11 +32,14 @@ class OwnProcess:
         authorizer: the judge.
         activity: its observer.
         worker: the number of this process, if it is one of several workers.
+        shared: what shares the orders with other replicas, in the process that has the page.
 
     """
 
-    def __init__(self, authorizer: Authorizer, activity: Activity, *, worker: int = 0) -> None:
-        self._authorizer, self._activity, self._worker = authorizer, activity, worker
+    def __init__(
+        self, authorizer: Authorizer, activity: Activity, *, worker: int = 0, shared: SharedOrders | None = None
+    ) -> None:
+        self._authorizer, self._activity, self._worker, self._shared = authorizer, activity, worker, shared
         self._described: tuple[Policy | None, Json] = (None, {"policy": None})
         activity.follow(lambda: authorizer.policy)
 
@@ -46,7 +50,9 @@ class OwnProcess:
     async def overview(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
         now = self._authorizer.verifier.clock.time()
-        return await asyncio.to_thread(lambda: {**self._overview(), **told_of(self._authorizer.operator, now)})
+        return await asyncio.to_thread(
+            lambda: {**self._overview(), **told_of(self._authorizer.operator, self._shared, now)}
+        )
 
     async def policy(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
@@ -72,6 +78,10 @@ class OwnProcess:
                 told = await asyncio.to_thread(self._overview)
             case "policy":
                 told = await self.policy()
+            case "about":
+                from authz.store.shared_state import about  # noqa: PLC0415 - asked only where there is a store
+
+                told = about(self._authorizer)
             case "suspends":
                 told = {"by_policy": self._is_suspended_by_policy(*arguments)}
             case _:

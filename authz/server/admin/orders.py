@@ -6,18 +6,20 @@ from typing import Any
 from authz.judge.orders.operator import Operator
 from authz.judge.orders.order import MICROSECONDS, Order
 from authz.server.admin.slices import LONG_SLICE, in_slices
+from authz.server.shared_orders import SharedOrders
 
 MAX_ORDERS_TOLD = 200
 """How many orders the page shows: the latest."""
 
 
-def told_of(operator: Operator, now: float) -> dict[str, Any]:
+def told_of(operator: Operator, shared: SharedOrders | None, now: float) -> dict[str, Any]:
     """Return the orders in force, who is suspended or revoked by them, and how many tokens are listed as revoked.
 
     It takes a while for many orders, so call this on a thread that does not decide.
 
     Args:
         operator: who knows them.
+        shared: what shares them with other replicas, if anything does.
         now: the time, in POSIX seconds.
 
     """
@@ -31,6 +33,7 @@ def told_of(operator: Operator, now: float) -> dict[str, Any]:
         "orders": [_told(order) for order in heapq.nlargest(MAX_ORDERS_TOLD, in_force, key=lambda order: order.at)],
         "order_count": len(in_force),
         "token_count": tokens,
+        **({"store": None, "replicas": []} if shared is None else shared.told()),
     }
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from authz.judge.orders.operator import Operator
 from authz.judge.orders.order import Order
+from authz.judge.orders.standing import Doubt
 from authz.judge.orders.tokens import member
 from authz.runtime import telemetry
 
@@ -42,7 +43,7 @@ _TICKS = 10
 # The first message of a worker; no question has this number.
 _HELLO: Json = {"number": -1, "answer": None}
 _GO: Json = {"go": True}
-_ORDERS = "carry_out"
+_ORDERS, _DOUBT = "carry_out", "doubt"
 
 
 class WorkerLink:
@@ -53,6 +54,7 @@ class WorkerLink:
         reader: where its messages come from.
         writer: where questions and orders go.
         snapshot: returns all orders that are known, as pages; it is called on a thread.
+        doubt: returns whether they may not be all.
         closed: is called when the link has ended.
         patience: seconds that an answer may take.
 
@@ -68,15 +70,17 @@ class WorkerLink:
         number: int,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        snapshot: Callable[[], Sequence[bytes]],
-        closed: Callable[["WorkerLink"], object],
         *,
+        snapshot: Callable[[], Sequence[bytes]],
+        doubt: Callable[[], Doubt],
+        closed: Callable[["WorkerLink"], object],
         patience: float,
     ) -> None:
         self.number = number
         self.is_ready = self.is_broken = False
         self.ended = asyncio.Event()
-        self._reader, self._writer, self._snapshot, self._closed = reader, writer, snapshot, closed
+        self._reader, self._writer, self._closed = reader, writer, closed
+        self._snapshot, self._doubt = snapshot, doubt
         self._patience = patience
         self._numbers = itertools.count()
         # By the number of the question; ``None`` if the page does not wait for the answer any more.
@@ -112,6 +116,11 @@ class WorkerLink:
             elif not await self._has_obeyed(answer):
                 await self._part()
                 return
+
+    def tell_doubt(self) -> None:
+        """Tell it whether the orders are known; one that is starting is told before it may listen."""
+        if self.is_ready:
+            self._question(_DOUBT, json.dumps(self._doubt()).encode())[1].add_done_callback(self._check_obeyed)
 
     async def lost(self) -> None:
         """Return when no order can reach the worker any more, and it has had time to end."""
@@ -163,6 +172,7 @@ class WorkerLink:
             return
         # Without an await in between: what is ordered now it hears before, or its answer is waited for.
         self.is_ready = True
+        self.tell_doubt()
         self._write(json.dumps(_GO).encode())
 
     def _question(self, what: str, arguments: bytes) -> tuple[int, asyncio.Future[Json | None]]:
@@ -222,14 +232,15 @@ class WorkerLink:
 async def link_to_worker(
     number: int,
     ours: socket.socket,
-    snapshot: Callable[[], Sequence[bytes]],
-    closed: Callable[[WorkerLink], object],
     *,
+    snapshot: Callable[[], Sequence[bytes]],
+    doubt: Callable[[], Doubt],
+    closed: Callable[[WorkerLink], object],
     patience: float,
 ) -> WorkerLink:
     """Return the supervisor's end of a link, over its socket of a pair."""
     reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_MAX_LINE)
-    return WorkerLink(number, reader, writer, snapshot, closed, patience=patience)
+    return WorkerLink(number, reader, writer, snapshot=snapshot, doubt=doubt, closed=closed, patience=patience)
 
 
 def pages_of(orders: Sequence[Order], tokens: Sequence[tuple[str, float]] = ()) -> list[bytes]:
@@ -304,6 +315,9 @@ async def _reply(writer: asyncio.StreamWriter, operator: Operator, answer: Answe
     try:
         if asked["what"] == _ORDERS:
             await asyncio.to_thread(_carry_out, operator, *asked["arguments"])
+            told = b"{}"
+        elif asked["what"] == _DOUBT:
+            operator.standing.be_in_doubt(Doubt(*asked["arguments"]))
             told = b"{}"
         else:
             told = await answer(asked["what"], asked["arguments"])

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from authz.judge.orders.operator import Operator
 from authz.judge.orders.order import Order
+from authz.judge.orders.standing import Doubt
 from authz.server.workers.link import Json, WorkerLink, link_to_worker, pages_of
 
 ANSWER_SECONDS = 2.0
@@ -28,6 +29,7 @@ class Links:
     def __init__(self, operator: Operator, *, patience: float = ANSWER_SECONDS) -> None:
         self._operator, self._patience = operator, patience
         self._links: list[WorkerLink] = []
+        self._doubt = Doubt()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
@@ -55,9 +57,22 @@ class Links:
         """Yield the socket for a worker that is about to start, and the supervisor's end of the link."""
         ours, its = socket.socketpair()
         with its:
-            link = await link_to_worker(number, ours, self._snapshot, self._forget, patience=self._patience)
+            link = await link_to_worker(
+                number,
+                ours,
+                snapshot=self._snapshot,
+                doubt=lambda: self._doubt,
+                closed=self._forget,
+                patience=self._patience,
+            )
             self._links.append(link)
             yield its, link
+
+    def tell_doubt(self, doubt: Doubt) -> None:
+        """Tell all workers, also those that start later, whether the orders may not be known."""
+        self._doubt = doubt
+        for link in self.ready:
+            link.tell_doubt()
 
     async def ask(self, what: str, *arguments: Any) -> tuple[list[Json], int]:
         """Return the answers of the workers to a question, and how many gave none."""
