@@ -173,6 +173,22 @@ def test_orders_outlive_a_server_that_keeps_them_in_a_file(folder: Path, token: 
     assert (started_again, told, resumed) == ([7], [ORG], [0])
 
 
+def test_orders_outlive_several_workers_and_their_supervisor(folder: Path, token: str) -> None:
+    flags = ("--workers", "2", "--orders", "many.jsonl")
+    with Site(folder, *flags) as site:
+        site.until(lambda: len(site.get("overview")["workers"]) == 2)
+        site.order("suspend", ORG)
+        # No process has time to write anything at its end.
+        site.program.send(signal.SIGKILL)
+        site.program.wait()
+    with Site(folder, *flags) as site:
+        told = [(each["verb"], each["id"], each["by"]) for each in site.get("overview")["orders"]]
+        started_again = site.check(token)
+
+    assert told == [("suspend", ORG, "admin page")]
+    assert started_again == [7, 7]
+
+
 def test_file_of_orders_that_cannot_be_read_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "orders.jsonl").write_text("nonsense\n")
     orders = str(tmp_path / "orders.jsonl")
