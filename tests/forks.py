@@ -20,6 +20,10 @@ from authz.runtime.asking import Asking
 from authz.runtime.clock import SYSTEM_CLOCK
 from authz.runtime.shares import Shares
 from authz.runtime.watch import Watch
+from authz.store.connection import Store
+from authz.store.leases import SharedQuotas
+from authz.store.places import SharedPlaces
+from authz.store.trips import Trips
 from interceptors import AuthzInterceptor
 
 ISSUER = "https://acme.authkit.app"
@@ -27,6 +31,10 @@ ISSUER = "https://acme.authkit.app"
 
 def _verifier() -> Verifier:
     return Verifier(issuer=ISSUER, audience="a")
+
+
+def _trips() -> Trips:
+    return Trips(Store("redis://127.0.0.1:1"))
 
 
 BUILT: dict[str, Callable[[], object]] = {
@@ -42,6 +50,9 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.judge.streams.OpenStreams": OpenStreams,
     "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.runtime.network.transport.Transport": Transport,
+    "authz.store.leases.SharedQuotas": lambda: SharedQuotas(_trips()),
+    "authz.store.places.SharedPlaces": lambda: SharedPlaces(_trips()),
+    "authz.store.trips.Trips": _trips,
     "authz.issuer.verifier.Verifier": _verifier,
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
     "interceptors.server.AuthzInterceptor": lambda: AuthzInterceptor(_verifier()),

@@ -248,7 +248,7 @@ class Authorizer:
         return principal
 
     def _is_confirmed(self, call: Call, rules: Rules, principal: Principal) -> Flow[bool]:
-        """Check what may have changed while a call waited; return whether ``rules``, which admitted it, are in force."""
+        """Check what may have changed while a call waited; say whether ``rules``, which admitted it, are in force."""
         # The token may have expired, its key may be withdrawn, and the operator may have given orders.
         caller = self._proxied(call, rules.policy)
         if caller is not None:
