@@ -1417,22 +1417,30 @@ MISTAKES = (
     Mistake(
         "an operator's order while a call waits is not in force for it",
         "authz/judge/authorizer.py",
-        "(yield from self.authorize(call, evidence))\n            self.standing.check(principal)",
-        "(yield from self.authorize(call, evidence))",
+        "            return False\n        self.standing.check(principal)",
+        "            return False",
         "tests/judge/test_after_waiting.py",
     ),
     Mistake(
         "a policy that comes while a call waits is not in force for it",
         "authz/judge/authorizer.py",
-        "            if self.in_force.now is not rules:",
-        "            if self.in_force.now is None:",
+        "        if self.in_force.now is not rules:",
+        "        if self.in_force.now is None:",
         "tests/judge/test_after_waiting.py -k policy",
     ),
     Mistake(
         "a token that expires while a call waits is good",
         "authz/judge/authorizer.py",
-        "            yield from self._check_caller(call, rules.policy)\n",
-        "",
+        "caller = yield from self.verifier.verify_flow(bearer_token(call))",
+        "caller = principal if call.metadata else (yield from self.verifier.verify_flow(bearer_token(call)))",
+        "tests/judge/test_after_waiting.py",
+    ),
+    Mistake(
+        "a call that has waited for its quota is not looked at again",
+        "authz/judge/authorizer.py",
+        "                    yield from awaited.wait()\n"
+        "                    if not (yield from self._is_confirmed(call, rules, principal)):",
+        "                    yield from awaited.wait()\n                    if awaited is None:",
         "tests/judge/test_after_waiting.py",
     ),
     Mistake(

@@ -26,6 +26,9 @@ from authz.runtime.threads import Repeating
 from authz.runtime.watch import Watch
 from authz.store.connection import Store
 from authz.store.follower import Follower
+from authz.store.leases import SharedQuotas
+from authz.store.places import SharedPlaces
+from authz.store.trips import Trips
 from authz.store.usage_writer import UsageWriter
 from interceptors import AuthzInterceptor
 
@@ -34,6 +37,10 @@ ISSUER = "https://acme.authkit.app"
 
 def _verifier() -> Verifier:
     return Verifier(issuer=ISSUER, audience="a")
+
+
+def _trips() -> Trips:
+    return Trips(Store("redis://127.0.0.1:1"))
 
 
 BUILT: dict[str, Callable[[], object]] = {
@@ -52,6 +59,9 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.store.follower.Follower": lambda: Follower(Store("unix:/nowhere"), Authorizer(_verifier()).operator),
     "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.runtime.network.transport.Transport": Transport,
+    "authz.store.leases.SharedQuotas": lambda: SharedQuotas(_trips()),
+    "authz.store.places.SharedPlaces": lambda: SharedPlaces(_trips()),
+    "authz.store.trips.Trips": _trips,
     "authz.issuer.verifier.Verifier": _verifier,
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
     "authz.decisions.usage.Usage": Usage,

@@ -155,7 +155,7 @@ def decided(handler: Handler, sort: Sort, undecided: Undecided) -> Behaviour:
 def _decide(undecided: Undecided, context: Any) -> Behaviour | None:
     try:
         # The principal is not set in this thread's own variables, which outlive the RPC: the behaviour brings its own.
-        return undecided.admitted(run(undecided.authorize(context), context.time_remaining()))
+        return run(undecided.decide(context), context.time_remaining())[1]
     except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
         refusal = undecided.hearing.refused(error)
     context.abort(*status_of(refusal))
