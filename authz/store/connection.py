@@ -64,6 +64,9 @@ _WORDS: Mapping[str, Reason] = {
 }
 
 
+_DENIED_IN_SCRIPT = ("The user executing the script can't", "ACL failure in script")
+
+
 class StoreError(Exception):
     """The store did not do what was asked.
 
@@ -317,6 +320,8 @@ def reason_of(error: BaseException) -> Reason:
     words = str(error).split(maxsplit=1)
     if isinstance(error, exceptions.ResponseError | exceptions.ConnectionError) and words and words[0] in _WORDS:
         return _WORDS[words[0]]
+    if any(words in str(error) for words in _DENIED_IN_SCRIPT):
+        return "denied"
     classes: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Reason], ...] = (
         ((exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError), "denied"),
         (exceptions.ReadOnlyError, "readonly"),
@@ -351,7 +356,12 @@ def _sentinels(check_privacy: Callable[[str], None], *arguments: Any, **options:
         """Those of a store, whose primary may be on another machine than they are."""
 
         def discover_master(self, name: str) -> Any:
-            found = super().discover_master(name)  # type: ignore[no-untyped-call]
+            try:
+                found = super().discover_master(name)  # type: ignore[no-untyped-call]
+            finally:
+                # Asked again only where the primary is lost.
+                for each in self.sentinels:
+                    each.close()
             check_privacy(str(found[0]))
             return found
 

@@ -74,7 +74,7 @@ class Follower:
         self.error: StoreError | None = None
         self._position: Position | None = None
         self._heard, self._check_at = clock.now(), 0.0
-        self._pause = Backoff(first=0.1, last=1.0)
+        self._pause = Backoff(first=0.05, last=0.4)
         self._is_connected = self._is_regressing = False
         self._reader = Repeating("authz-orders-reader", self.work)
         self.after_fork()
@@ -112,7 +112,7 @@ class Follower:
 
     def send(self, orders: Sequence[Order]) -> None:
         """Have orders written into the store that are in force here; those that came from there are left out."""
-        if not self._reader.is_stopped and not self._reader.is_this_thread:
+        if not self._reader.is_stopped and not self.is_this_thread:
             self.writer.send(orders)
 
     def after_fork(self) -> None:
@@ -157,7 +157,8 @@ class Follower:
             self._target.carry_out(orders)
             self.orders += len(orders)
             self._apply(Position(self._position.epoch, *entries[-1]))
-        if not entries or self._clock.monotonic() >= self._check_at:
+        # A store that was empty has got its name with the first order.
+        if not (entries and self._position.epoch) or self._clock.monotonic() >= self._check_at:
             self._continue()
 
     def _continue(self) -> None:

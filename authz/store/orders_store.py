@@ -175,13 +175,14 @@ class OrdersStore:
             asking.xrange(self._log, min=position.id, max=position.id)
             asking.xrange(self._log, count=1)
             epoch, found, first = asking.execute()
-        if not position.epoch:
+        is_there = position.id == "0-0" or (found and found[0][1].get(FIELD, b"") == position.entry)
+        if is_there and position.epoch == (epoch or b""):
+            return "yes"
+        if is_there and not position.epoch:
             # The store was empty, and its first order has named it.
-            return "behind" if epoch else "yes"
+            return "behind"
         if position.epoch != epoch:
             return "lost"
-        if position.id == "0-0" or (found and found[0][1].get(FIELD, b"") == position.entry):
-            return "yes"
         return "behind" if first and number_of(first[0][0].decode()) > number_of(position.id) else "lost"
 
     def may_write_back(self, name: str, seconds: float) -> bool:

@@ -46,13 +46,14 @@ class Operator:
 
     Attributes:
         standing: that of the argument.
+        streams: those of the argument.
 
     """
 
     def __init__(
         self, standing: Standing, streams: OpenStreams, *, clock: Clock, issuers: Collection[str] | None = None
     ) -> None:
-        self.standing, self._streams = standing, streams
+        self.standing, self.streams = standing, streams
         self._clock, self._issuers = clock, issuers
         self._watching: tuple[Tell, ...] = ()
         self._forget_at = 0.0
@@ -109,8 +110,8 @@ class Operator:
         news = take()
         if not news:
             return []
-        self._streams.end(TokenInactiveError(), self.standing.is_revoked)
-        self._streams.end(suspended(), self.standing.is_suspended)
+        self.streams.end(TokenInactiveError(), self.standing.is_revoked)
+        self.streams.end(suspended(), self.standing.is_suspended)
         if len(news) > _MOST_LOGGED:
             telemetry.event(telemetry.WARNING, "orders_carried_out", orders=len(news))
         else:
@@ -141,6 +142,8 @@ def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:
 
     """
     given = {kind: name for kind, name in what.items() if name is not None}
+    if verb in ("suspend", "resume") and not what.get("org_id"):
+        raise ConfigError(f"{verb}: org_id is empty; give the id of an organization")
     if len(given) != 1 or "" in given.values() or not given.keys() <= KINDS.keys():
         raise ConfigError("revoke and reinstate: give one of token_id, client_id, org_id and key_id")
     if more.get("issuer") == "":

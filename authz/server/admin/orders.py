@@ -37,7 +37,7 @@ def told_of(operator: Operator, shared: SharedOrders | None, now: float) -> dict
     }
 
 
-def _first(names: list[str]) -> list[str]:
+def _first(names: set[str]) -> list[str]:
     return heapq.nsmallest(MAX_ORDERS_TOLD, in_slices(names, LONG_SLICE))
 
 
