@@ -25,6 +25,7 @@ Every verdict other than "allow" is one of these, at every door::
     │   │   └── KeyUndecidedError             key_undecided
     │   ├── IntrospectionUnavailableError introspection_unavailable
     │   ├── DirectoryUnavailableError     directory_unavailable
+    │   ├── OrdersUnknownError            orders_unknown
     │   ├── QuotaUnavailableError         quota_unavailable
     │   ├── MeshUndecidedError            mesh_undecided
     │   ├── OverloadedError               overloaded

@@ -105,8 +105,8 @@ def test_whoever_starts_later_obeys_what_is_in_force(new_authorizer: NewAuthoriz
 
     assert (done["workers"], done["pending"]) == (2, 0)
     for authorizer in (first, second):
-        assert authorizer.standing.suspended_organizations == [ORG, "org_late"]
-        assert authorizer.standing.revoked_clients == ["client_1"]
+        assert authorizer.standing.suspended_organizations == {ORG, "org_late"}
+        assert authorizer.standing.revoked_clients == {"client_1"}
 
 
 def test_order_reaches_a_worker_that_is_only_starting(new_authorizer: NewAuthorizer) -> None:
@@ -124,7 +124,7 @@ def test_order_reaches_a_worker_that_is_only_starting(new_authorizer: NewAuthori
     done = run(story())
 
     assert (done["workers"], done["pending"]) == (0, 1)
-    assert authorizer.standing.suspended_organizations == [ORG]
+    assert authorizer.standing.suspended_organizations == {ORG}
 
 
 def test_worker_that_hears_nothing_does_not_start(new_authorizer: NewAuthorizer) -> None:
