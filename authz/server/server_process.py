@@ -4,7 +4,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from authz.decisions.audit import Audit, serve_audit
 from authz.envoy.check.servicer import AuthorizationServicer
@@ -25,9 +25,6 @@ from authz.server.serving.health import Health
 from authz.server.serving.server import Companion
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
-
-if TYPE_CHECKING:
-    from authz.server.operations.metrics import Metrics
 
 
 def check_settings(settings: Settings) -> str:
@@ -154,21 +151,24 @@ def _companions(
 ) -> Sequence[Companion]:
     companions: list[Companion] = [] if worker is None else [worker.reporting]
     if observers.metrics is not None:
-        companions.append(partial(_metrics, settings, deciding, observers.metrics, worker))
+        companions.append(partial(_metrics, settings, deciding, observers, worker))
     return companions
 
 
 def _metrics(
-    settings: Settings, deciding: _Deciding, figures: "Metrics", worker: Worker | None, health: Health
+    settings: Settings, deciding: _Deciding, observers: Observers, worker: Worker | None, health: Health
 ) -> contextlib.AbstractAsyncContextManager[object]:
     """Keep the figures of a worker up to date for its supervisor, or answer HTTP requests for them."""
     from authz.server.operations import metrics, probes  # noqa: PLC0415 - late, as in Observers
 
-    reloader = deciding.reloader
+    reloader, usage, figures = deciding.reloader, observers.usage, observers.metrics
+    if figures is None:
+        return contextlib.nullcontext()
 
     def refresh() -> None:
         pending = deciding.servicer.pending
-        figures.refresh(deciding.authorizer, is_ready=not health.reason, pending=pending, reloader=reloader)
+        is_ready = not health.reason
+        figures.refresh(deciding.authorizer, is_ready=is_ready, pending=pending, reloader=reloader, usage=usage)
 
     def text() -> bytes:
         refresh()
