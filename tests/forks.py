@@ -25,7 +25,6 @@ from authz.runtime.threads import Repeating
 from authz.runtime.watch import Watch
 from authz.store.connection import Store
 from authz.store.follower import Follower
-from authz.store.usage_writer import UsageWriter
 from interceptors import AuthzInterceptor
 
 ISSUER = "https://acme.authkit.app"
@@ -53,7 +52,6 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.issuer.verifier.Verifier": _verifier,
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
     "authz.decisions.usage.Usage": Usage,
-    "authz.store.usage_writer.UsageWriter": lambda: UsageWriter(Store("unix:/nowhere"), Usage()),
     "interceptors.server.AuthzInterceptor": lambda: AuthzInterceptor(_verifier()),
 }
 
