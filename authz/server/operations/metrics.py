@@ -52,6 +52,7 @@ class Metrics:
         worker: the number of this process, if it is one of several workers. Its figures are then in files, which
             :class:`SharedMetrics` adds up.
         organizations: how many organizations have figures of their own.
+        usage: sends the counts of organizations to a store, if there is one.
 
     Attributes:
         usage: the figures about usage, which are an observer of their own.
@@ -65,6 +66,7 @@ class Metrics:
         dropped: Callable[[], int] | None = None,
         worker: int | None = None,
         organizations: int = 0,
+        usage: "UsageWriter | None" = None,
     ) -> None:
         if worker is not None:
             # By number, not by process id: so a successor counts on, and files of ended workers do not pile up.
@@ -104,7 +106,7 @@ class Metrics:
         )
         build = gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
         build.labels(version("grpc-org-authz"), engine).set(1)
-        self.usage = UsageFigures(registry, organizations)
+        self.usage = UsageFigures(registry, organizations, usage)
         if worker is None:
             registry.register(_Workers(running=1, restarts=0, hangs=0))
 
@@ -124,7 +126,6 @@ class Metrics:
         is_ready: bool,
         pending: int,
         reloader: Reloader | None = None,
-        usage: "UsageWriter | None" = None,
     ) -> None:
         """Bring all figures up to date.
 
@@ -133,12 +134,11 @@ class Metrics:
             is_ready: whether checks can be decided.
             pending: how many checks wait.
             reloader: reloads the policies, if they come from files.
-            usage: sends the counts of organizations to a store, if there is one.
 
         """
         with self._refreshing:
             self._count_decisions()
-            self.usage.refresh(usage)
+            self.usage.refresh()
             self._ready.set(is_ready)
             self._pending.set(pending)
             for issuer, health in authorizer.verifier.health().items():
@@ -159,6 +159,10 @@ class Metrics:
                 self._tell_reloads(reloader)
             if self._dropped is not None:
                 self._count_up(self._lost, self._dropped(), "decision log")
+
+    def add(self, figures: Collector) -> None:
+        """Tell these figures as well."""
+        self._registry.register(figures)
 
     def text(self) -> bytes:
         """Return all figures of this process, as Prometheus reads them."""
@@ -268,18 +272,21 @@ class SharedMetrics:
         """Note that a worker has ended: its state is dropped, and what it has counted stays."""
         mark_process_dead(worker, self._folder.name)
 
-    def text(self, *, running: int, restarts: int, hangs: int) -> bytes:
+    def text(self, *, running: int, restarts: int, hangs: int, more: Collector | None = None) -> bytes:
         """Return all figures, as Prometheus reads them.
 
         Args:
             running: how many workers there are.
             restarts: how many have been started because another had died.
             hangs: how many were killed because they gave no sign of life.
+            more: figures of this process.
 
         """
         registry = CollectorRegistry()
         registry.register(MultiProcessCollector(None, self._folder.name))
         registry.register(_Workers(running, restarts, hangs))
+        if more is not None:
+            registry.register(more)
         return generate_latest(registry)
 
     def __enter__(self) -> Self:

@@ -51,12 +51,13 @@ class Observers:
         log: DecisionLog | None = None
         if settings.decision_log != "off":
             log = DecisionLog(settings.decision_log, settings.decision_log_file)
+        usage = _usage(settings)
         return cls(
             log,
-            None if settings.http_listen is None else _metrics(settings, log, worker),
+            None if settings.http_listen is None else _metrics(settings, log, worker, usage),
             None if settings.audit_listen is None else Audit(),
             None if settings.admin is None else Activity(),
-            _usage(settings),
+            usage,
         )
 
     def __iter__(self) -> Iterator[Observer]:
@@ -87,13 +88,13 @@ class Observers:
             self.log.close()
 
 
-def _metrics(settings: Settings, log: DecisionLog | None, worker: int | None) -> "Metrics":
+def _metrics(settings: Settings, log: DecisionLog | None, worker: int | None, usage: "UsageWriter | None") -> "Metrics":
     # Imported late: it takes a fifth of a second to load, and only a server with http_listen needs it.
     from authz.server.operations.metrics import Metrics  # noqa: PLC0415
 
     dropped = None if log is None else lambda: log.dropped
     organizations = settings.usage_metrics_by_organization
-    return Metrics(engine=settings.engine, dropped=dropped, worker=worker, organizations=organizations)
+    return Metrics(engine=settings.engine, dropped=dropped, worker=worker, organizations=organizations, usage=usage)
 
 
 def _usage(settings: Settings) -> "UsageWriter | None":

@@ -25,11 +25,12 @@ class UsageFigures:
     Args:
         registry: where the figures are.
         organizations: how many organizations have figures of their own; the calls of all others are in one.
+        usage: sends counts to the store, if there is one.
 
     """
 
-    def __init__(self, registry: CollectorRegistry, organizations: int) -> None:
-        self._free = organizations
+    def __init__(self, registry: CollectorRegistry, organizations: int, usage: "UsageWriter | None") -> None:
+        self._free, self._usage = organizations, usage
         self._named: set[str] = set()
         self._lock = threading.Lock()
         self._tally: Tally[tuple[str, Verdict]] = Tally()
@@ -66,17 +67,13 @@ class UsageFigures:
                 key = OTHER, decision.verdict
             self._tally[key] += 1
 
-    def refresh(self, usage: "UsageWriter | None") -> None:
-        """Bring the figures up to date; not for two threads at a time.
-
-        Args:
-            usage: sends counts to the store, if there is one.
-
-        """
+    def refresh(self) -> None:
+        """Bring the figures up to date; not for two threads at a time."""
         with self._lock:
             tally, self._tally = self._tally, Tally()
         for (organization, verdict), count in tally.most_common():
             self._checks.labels(self._label(organization), verdict).inc(count)
+        usage = self._usage
         if usage is not None:
             self._unsent.set(usage.unsent)
             self._failing.set(bool(usage.failing))
