@@ -218,7 +218,11 @@ class SharedState(Sharing):
 
 
 def shared_state_of(
-    settings: "StoreSettings", authorizer: Authorizer, *, wait: float | None = _WAIT_SECONDS
+    settings: "StoreSettings",
+    authorizer: Authorizer,
+    *,
+    wait: float | None = _WAIT_SECONDS,
+    usage_days: int | None = None,
 ) -> SharedState | None:
     """Build what the settings say that is shared; ``None`` if they name no store.
 
@@ -226,6 +230,7 @@ def shared_state_of(
         settings: the settings.
         authorizer: obeys the orders.
         wait: as for :class:`SharedState`.
+        usage_days: as for :class:`SharedState`, if not what the settings say.
 
     Raises:
         ConfigError: a setting cannot work.
@@ -240,7 +245,7 @@ def shared_state_of(
         wait=wait,
         region=settings.store_region or "",
         stale=settings.store_stale,
-        usage_days=settings.usage_days,
+        usage_days=settings.usage_days if usage_days is None else usage_days,
     )
 
 
