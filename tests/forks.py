@@ -29,7 +29,6 @@ from authz.store.follower import Follower
 from authz.store.leases import SharedQuotas
 from authz.store.places import SharedPlaces
 from authz.store.trips import Trips
-from authz.store.usage_writer import UsageWriter
 from interceptors import AuthzInterceptor
 
 ISSUER = "https://acme.authkit.app"
@@ -65,7 +64,6 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.issuer.verifier.Verifier": _verifier,
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
     "authz.decisions.usage.Usage": Usage,
-    "authz.store.usage_writer.UsageWriter": lambda: UsageWriter(Store("unix:/nowhere"), Usage()),
     "interceptors.server.AuthzInterceptor": lambda: AuthzInterceptor(_verifier()),
 }
 

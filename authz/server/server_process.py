@@ -128,7 +128,8 @@ def _shared_orders(settings: Settings, authorizer: Authorizer) -> contextlib.Abs
             return None
         from authz.store.shared_state import shared_state_of  # noqa: PLC0415 - not needed without a store
 
-        return shared_state_of(settings, authorizer)
+        # Usage is counted by the observers, in workers as well.
+        return shared_state_of(settings, authorizer, usage_days=0)
 
     return shared_orders(settings, authorizer.operator, share, authorizer.standing.be_in_doubt)
 

@@ -32,3 +32,9 @@ class StoreSettings(EnvironmentSettings):
         ge=10,
         description="After how many seconds without the store this server says NOT_SERVING; orders stay in force.",
     )
+    usage_days: int = Field(
+        35,
+        ge=0,
+        le=3660,
+        description="For how many days the store keeps how much each organization uses; 0 to send it none.",
+    )

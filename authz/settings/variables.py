@@ -90,6 +90,8 @@ SETTINGS = frozenset(
         "tls_key_file",
         "token_profile",
         "unknown_organizations",
+        "usage_days",
+        "usage_metrics_by_organization",
         "worker_timeout",
         "workers",
         "workos_api_key",

@@ -1,12 +1,13 @@
 """The thread that adds what this process has counted to the store."""
 
+import math
 import secrets
-import threading
+import time
 from itertools import islice
 
 from authz.decisions.usage import DAY, HOUR, Rows, Usage
 from authz.runtime import fork, telemetry
-from authz.runtime.threads import restarting
+from authz.runtime.threads import Repeating
 from authz.store.connection import Store, StoreError
 from authz.store.usage import KEPT_DAYS, UsageStore
 
@@ -36,6 +37,8 @@ class UsageWriter:
         max_rows: how many rows may wait in full.
 
     Attributes:
+        store: that of the argument.
+        usage: that of the argument.
         unsent: how many decisions wait to be sent, without those that are still with the observer.
         coarser: how many were counted in coarser rows, for lack of room.
         failing: why the store does not have them, in a word; empty if it does.
@@ -57,63 +60,62 @@ class UsageWriter:
         seconds: float = SECONDS,
         max_rows: int = MAX_ROWS,
     ) -> None:
-        self._usage_store, self._usage = UsageStore(store, days=days), usage
+        self.store, self.usage, self._usage_store = store, usage, UsageStore(store, days=days)
         self._seconds, self._max_rows = seconds, max_rows
-        self._thread: threading.Thread | None = None
         self._forget()
+        self._sending = Repeating("authz-usage", self._send)
         fork.register(self)
 
     def start(self) -> None:
-        """Begin to send."""
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=restarting(self._send_on), name="authz-usage", daemon=True)
-        self._thread.start()
+        """Begin to send, in every forked child as well."""
+        self._sending.start()
 
     def stop(self) -> None:
         """Send the rest, within a few seconds, and end."""
-        self._end.set()
-        if self._thread is not None:
-            self._thread.join(_END_SECONDS)
-            self._thread = None
+        self._sending.stop()
+        self.flush(_END_SECONDS)
 
     def after_fork(self) -> None:
-        """Send in the child what the child counts, if the parent did."""
+        """Begin with nothing: what the parent has counted, the parent sends."""
         self._forget()
-        if self._thread is not None:
-            self.start()
 
-    def flush(self) -> bool:
-        """Send all that waits, now; say whether the store has it."""
-        with self._lock:
-            self._gather()
-            try:
-                while self._next_batch():
-                    self._usage_store.add(self._sender, self._number, self._batch)
-                    self.unsent -= self._batch.total()
-                    self._batch = Rows(BATCH)
-            except StoreError as error:
-                self._tell(error.reason)
-                return False
-            # Anew, because rows that were sent still take places.
-            self._waiting = Rows(self._max_rows)
-            self._tell("")
-            return True
+    def flush(self, at_most: float = math.inf) -> bool:
+        """Send all that waits; say whether the store has it. Not for two threads at a time.
+
+        Args:
+            at_most: after how many seconds no more is sent.
+
+        """
+        end = time.monotonic() + at_most
+        self._gather()
+        try:
+            while self._next_batch():
+                if time.monotonic() >= end:
+                    return False
+                self._usage_store.add(self._sender, self._number, self._batch)
+                self.unsent -= self._batch.total()
+                self._batch = Rows(BATCH)
+        except StoreError as error:
+            self._tell(error.reason)
+            return False
+        # Anew, because rows that were sent still take places.
+        self._waiting = Rows(self._max_rows)
+        self._tell("")
+        return True
+
+    def _send(self) -> float:
+        self.flush()
+        return self._seconds
 
     def _forget(self) -> None:
-        self._lock, self._end = threading.Lock(), threading.Event()
         # Another one for each process, because its numbers begin anew.
         self._sender, self._number = secrets.token_hex(8), 0
         self._waiting, self._batch = Rows(self._max_rows), Rows(BATCH)
         self.unsent = self.coarser = 0
         self.failing = ""
 
-    def _send_on(self) -> None:
-        while not self._end.wait(self._seconds):
-            self.flush()
-        self.flush()
-
     def _gather(self) -> None:
-        waiting, taken = self._waiting, self._usage.take()
+        waiting, taken = self._waiting, self.usage.take()
         coarser = waiting.coarser
         for row, count in taken.items():
             waiting.add(row._replace(time=row.time // HOUR * HOUR), count)

@@ -301,6 +301,7 @@ NEVER_SHARED = {
     "authz.server.serving.certificates.Certificates": SERVER,
     "authz.server.operations.metrics.Metrics": SERVER,
     "authz.server.operations.metrics.SharedMetrics": COMMAND,
+    "authz.server.operations.usage_figures.UsageFigures": SERVER,
     "authz.server.operations.web._Server": SERVER,
     "authz.server.serving.grpcio_engine._Health": SERVER,
     "authz.server.serving.native_engine.NativeEngine": SERVER,

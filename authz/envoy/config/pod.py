@@ -247,6 +247,8 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "store_username",
             "token_profile",
             "unknown_organizations",
+            "usage_days",
+            "usage_metrics_by_organization",
             "worker_timeout",
             "workers",
             "workos_groups_key",

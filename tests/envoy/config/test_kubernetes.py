@@ -214,6 +214,8 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "tls_key_file": path["tls.key"],
         "token_profile": "okta",
         "unknown_organizations": "deny",
+        "usage_days": 90,
+        "usage_metrics_by_organization": 100,
         "worker_timeout": 45.0,
         "workers": 3,
         "workos_api_key": SECRET,

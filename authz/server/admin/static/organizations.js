@@ -2,6 +2,7 @@
 
 import { $, brief, clock, make, number, plural, replace, short, svg } from "/dom.js";
 import { ask } from "/act.js";
+import { usage } from "/usage.js";
 
 let about = { can_act: false, meanings: {} };
 let overview = { organizations: [], suspended: [], revoked: [] };
@@ -92,6 +93,7 @@ function renderChosen(each) {
       make("dt", {}, name), make("dd", {}, value),
     ])),
     ...(clients.length > 0 ? [make("ul", { className: "clients" }, ...clients)] : []),
+    ...usage(each.id, render),
     make("div", { className: "row" }, ...standing(each.id)),
     make("p", { className: "hint" }, about.can_act
       ? (overview.is_kept ? KEPT : FORGOTTEN)
