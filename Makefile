@@ -32,7 +32,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-all test-lowest test-envoy-oldest chaos screenshot settings fuzz mutants check fmt bench protos build \
+.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings fuzz mutants check fmt bench protos build \
 	constraints clean
 
 help: ## Show this list
@@ -41,10 +41,8 @@ help: ## Show this list
 demo: .venv/.ready ## Show the whole thing at work behind a real Envoy (ARGS=--keep leaves it running)
 	@.venv/bin/authz demo $(ARGS)
 
-# A room is a part of the suite, whose coverage says nothing.
 ROOMS = $(foreach room,$(ROOM),$(or $(wildcard tests/$(room)/.),$(error There is no room "$(room)" below tests. \
 	There are: $(sort $(patsubst tests/%/,%,$(filter-out %/__pycache__/,$(wildcard tests/*/)))))))
-MEASURED = $(if $(ROOM),--no-cov,--cov)
 
 # Where nearly every test needs a server or a process; to look at them takes a while.
 NOT_QUICK := $(addprefix tests/,browser chaos e2e web) \
@@ -52,14 +50,18 @@ NOT_QUICK := $(addprefix tests/,browser chaos e2e web) \
 quick: .venv/.ready ## Lint, and run the tests that need no server and no process, within a minute (ROOM=issuer for a part)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m 'unit and not long' --hypothesis-profile quick --no-cov \
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m unit --hypothesis-profile quick \
 		$(addprefix --ignore ,$(NOT_QUICK)) $(ROOMS) $(ARGS)
 
-test: .venv/.ready .venv-xds/.ready web-clients ## Run the tests (ROOM=issuer or ARGS="-k jws --no-cov" for a part)
-	.venv/bin/python -m pytest $(PYTEST_PARALLEL) $(MEASURED) $(ROOMS) $(ARGS)
+test: .venv/.ready .venv-xds/.ready web-clients ## Run the tests (ROOM=issuer or ARGS="-k jws" for a part)
+	.venv/bin/python -m pytest $(PYTEST_PARALLEL) $(ROOMS) $(ARGS)
 
-test-all: .venv/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters
-	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --whole $(MEASURED) $(ROOMS) $(ARGS)
+test-all: .venv/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters, and very many inputs
+	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --whole $(ROOMS) $(ARGS)
+
+coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that need neither Envoy nor a browser
+	.venv/bin/python -m pytest $(PYTEST_PARALLEL) -m 'not envoy' --cov \
+		$(addprefix --ignore tests/,browser chaos house) $(ARGS)
 
 # Without what no requirement's release decides: processes, Envoy, browsers, the demo, documents, and what simulates
 # or tries many inputs. All that runs with the newest.
@@ -78,7 +80,7 @@ test-envoy-oldest: .venv-envoy-oldest/.ready ## Run the tests that concern Envoy
 	.venv-envoy-oldest/bin/python -m pytest $(PYTEST_PARALLEL) $(WITH_ENVOY) $(ARGS)
 
 chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
-	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos --whole -o faulthandler_timeout=3600 $(ARGS)
+	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos tests/store/test_chaos.py --whole -o faulthandler_timeout=3600 $(ARGS)
 
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png

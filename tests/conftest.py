@@ -38,7 +38,7 @@ GUARD = Guard()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--whole", action="store_true", help="every combination of the parameters, not every pair alone")
+    parser.addoption("--whole", action="store_true", help="very many inputs too, and every combination of parameters")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -72,9 +72,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out combinations of parameters whose every pair another one has, after ``-k`` and ``-m`` have chosen."""
+    """Leave out what is long, and combinations of parameters whose every pair another one has.
+
+    What ``-k`` and ``-m`` leave out is gone by now.
+    """
     if not config.getoption("whole"):
-        left_out = combinations_beyond_pairs(items)
+        left_out = combinations_beyond_pairs(items) + [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         unwanted = set(left_out)
         items[:] = [item for item in items if item not in unwanted]

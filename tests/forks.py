@@ -11,6 +11,7 @@ from authz.decisions.audit import Audit
 from authz.decisions.log import DecisionLog
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.remote_keys import _Places
+from authz.judge.authorizer import Authorizer
 from authz.judge.streams import OpenStreams
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
@@ -19,11 +20,16 @@ from authz.runtime.alarms import Alarms
 from authz.runtime.asking import Asking
 from authz.runtime.clock import SYSTEM_CLOCK
 from authz.runtime.shares import Shares
+from authz.runtime.threads import Repeating
 from authz.runtime.watch import Watch
 from authz.store.connection import Store
+<<<<<<< HEAD
 from authz.store.leases import SharedQuotas
 from authz.store.places import SharedPlaces
 from authz.store.trips import Trips
+=======
+from authz.store.follower import Follower
+>>>>>>> dc44bbdd9d6544944611a1d6998aefdf0a504a48
 from interceptors import AuthzInterceptor
 
 ISSUER = "https://acme.authkit.app"
@@ -48,6 +54,8 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.organizations.quota.Quotas": Quotas,
     "authz.issuer.remote_keys._Places": lambda: _Places(4),
     "authz.judge.streams.OpenStreams": OpenStreams,
+    "authz.runtime.threads.Repeating": lambda: Repeating("tests", lambda: 1.0),
+    "authz.store.follower.Follower": lambda: Follower(Store("unix:/nowhere"), Authorizer(_verifier()).operator),
     "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.runtime.network.transport.Transport": Transport,
     "authz.store.leases.SharedQuotas": lambda: SharedQuotas(_trips()),

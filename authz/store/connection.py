@@ -31,7 +31,6 @@ Reason = Literal[
     "eviction",
     "format",
     "protocol",
-    "closed",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -54,7 +53,6 @@ _MEANINGS: Mapping[Reason, tuple[str, str]] = {
     "eviction": ("may throw away any key when it is full, and so lift orders", "set maxmemory-policy noeviction"),
     "format": ("has something else under these names", "name another store, or another store_namespace"),
     "protocol": ("does not answer as Valkey and Redis do", "check the address, and whether it needs rediss://"),
-    "closed": ("was closed here", "build another Store"),
 }
 # By the word that the server's error begins with. Others have classes of their own.
 _WORDS: Mapping[str, Reason] = {
@@ -64,6 +62,9 @@ _WORDS: Mapping[str, Reason] = {
     **dict.fromkeys(("LOADING", "MASTERDOWN", "BUSY", "TRYAGAIN"), "loading"),
     **dict.fromkeys(("WRONGTYPE", "FORMAT"), "format"),
 }
+
+
+_DENIED_IN_SCRIPT = ("The user executing the script can't", "ACL failure in script")
 
 
 class StoreError(Exception):
@@ -156,7 +157,6 @@ class Store:
         self._login: dict[str, Any] = {"username": username or None, "password": password or None}
         self._tls = tls_of(ca_file, cert_file, key_file) if self._place.has_tls else {}
         self._client: redis.Redis | None = None
-        self._is_closed = False
         self._lock = fork.Lock()
 
     @classmethod
@@ -251,7 +251,7 @@ class Store:
         try:
             yield asked
         except (RedisError, OSError) as error:
-            reason = "closed" if self._is_closed else reason_of(error)
+            reason = reason_of(error)
             if reason == "readonly":
                 # It was the primary once, and would say no for ever on this connection.
                 asked.connection_pool.disconnect(inuse_connections=False)
@@ -278,9 +278,9 @@ class Store:
             raise StoreError(reason, self.address)
 
     def close(self) -> None:
-        """Close the connections that all callers share; those of :meth:`client` are their owners'."""
+        """Close the connections that all callers share, until one asks again."""
         with self._lock:
-            client, self._client, self._is_closed = self._client, None, True
+            client, self._client = self._client, None
         if client is not None:
             client.close()
 
@@ -289,8 +289,6 @@ class Store:
         if client is not None:
             return client
         with self._lock:
-            if self._is_closed:
-                raise StoreError("closed", self.address)
             self._client = self._client or self.client()
             return self._client
 
@@ -322,6 +320,8 @@ def reason_of(error: BaseException) -> Reason:
     words = str(error).split(maxsplit=1)
     if isinstance(error, exceptions.ResponseError | exceptions.ConnectionError) and words and words[0] in _WORDS:
         return _WORDS[words[0]]
+    if any(words in str(error) for words in _DENIED_IN_SCRIPT):
+        return "denied"
     classes: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Reason], ...] = (
         ((exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError), "denied"),
         (exceptions.ReadOnlyError, "readonly"),
@@ -356,7 +356,12 @@ def _sentinels(check_privacy: Callable[[str], None], *arguments: Any, **options:
         """Those of a store, whose primary may be on another machine than they are."""
 
         def discover_master(self, name: str) -> Any:
-            found = super().discover_master(name)  # type: ignore[no-untyped-call]
+            try:
+                found = super().discover_master(name)  # type: ignore[no-untyped-call]
+            finally:
+                # Asked again only where the primary is lost.
+                for each in self.sentinels:
+                    each.close()
             check_privacy(str(found[0]))
             return found
 

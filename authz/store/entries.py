@@ -64,6 +64,14 @@ local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
 return {last[1] and last[1][1] or '0-0', written}
 """)
 
+# For one replica at a time, until it lets go (0) or says nothing for so many milliseconds.
+LEASE = Script("""
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return 1
+""")
+
 # What is over is removed only if it is still the same.
 FORGET = Script("""
 for i = 2, #ARGV, 2 do

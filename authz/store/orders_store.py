@@ -9,6 +9,7 @@ is read twice does no harm, and what a store has lost can be brought back from r
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from authz.errors import ConfigError
@@ -20,6 +21,7 @@ from authz.store.connection import FORMAT, Store, StoreError
 from authz.store.entries import (
     FIELD,
     FORGET,
+    LEASE,
     TOKEN,
     WRITE,
     Name,
@@ -100,7 +102,7 @@ class OrdersStore:
         now = time.time()
         for order in orders:
             order.check()
-        new = [ending(order, now)._replace(at=0) for order in spelled_out(orders, self._named)]
+        new = [ending(order, now)._replace(at=0) for order in spelled_out(orders, partial(_named, self._store))]
         return self._write([entry_of(order, "") for order in new])[0]
 
     def restore(self, orders: Iterable[Order]) -> int:
@@ -158,10 +160,10 @@ class OrdersStore:
             raise StoreError("format", self._store.address)
         return Position(epoch, last[0][0].decode(), last[0][1].get(FIELD, b"")) if last else Position(epoch)
 
-    def continues(self, position: Position) -> Literal["yes", "trimmed", "lost"]:
+    def continues(self, position: Position) -> Literal["yes", "behind", "lost"]:
         """Say whether the log goes on from a position that it was read to.
 
-        It does not where entries after that one were thrown away (``trimmed``), because there were too many; nor where
+        It does not where entries after that one were thrown away (``behind``), because there were too many; nor where
         the store was emptied, or is an older copy of what it was (``lost``), which no answer to a reader ever tells.
 
         Raises:
@@ -173,11 +175,24 @@ class OrdersStore:
             asking.xrange(self._log, min=position.id, max=position.id)
             asking.xrange(self._log, count=1)
             epoch, found, first = asking.execute()
-        if position.epoch != (epoch or b""):
-            return "lost"
-        if position.id == "0-0" or (found and found[0][1].get(FIELD, b"") == position.entry):
+        is_there = position.id == "0-0" or (found and found[0][1].get(FIELD, b"") == position.entry)
+        if is_there and position.epoch == (epoch or b""):
             return "yes"
-        return "trimmed" if first and number_of(first[0][0].decode()) > number_of(position.id) else "lost"
+        if is_there and not position.epoch:
+            # The store was empty, and its first order has named it.
+            return "behind"
+        if position.epoch != epoch:
+            return "lost"
+        return "behind" if first and number_of(first[0][0].decode()) > number_of(position.id) else "lost"
+
+    def may_write_back(self, name: str, seconds: float) -> bool:
+        """Say whether the replica of this name may write back now, as one at a time may; and for so many seconds.
+
+        Raises:
+            StoreError: the store did not answer.
+
+        """
+        return bool(self._store.call(LEASE, [self._store.key("{orders}:writing")], [name, round(seconds * 1000)]))
 
     def entries(self, after: str, seconds: float) -> list[tuple[str, bytes]]:
         """Return the next entries of the log, each with its id; see :meth:`read`."""
@@ -288,18 +303,19 @@ class OrdersStore:
             written += count
         return last.decode(), written
 
-    def _named(self, wanted: set[Name]) -> Iterator[Subject]:
-        """Yield the subjects that orders are about, of names that are wanted, whose ever they are."""
-        if not wanted:
-            return
-        pattern = f"* {escaped(next(iter(wanted))[2])}" if len(wanted) == 1 else "*"
-        with self._store.asking() as client:
-            for field, _ in client.hscan_iter(self._state, match=pattern, count=PAGE):
-                subject = subject_of(field.decode(errors="replace"))
+
+def _named(store: Store, wanted: set[Name]) -> Iterator[Subject]:
+    """Yield the subjects that orders are about, of names that are wanted, whose ever they are."""
+    if not wanted:
+        return
+    pattern = f"* {escaped(next(iter(wanted))[2])}" if len(wanted) == 1 else "*"
+    with store.asking() as client:
+        for field, _ in client.hscan_iter(store.key("{orders}:state"), match=pattern, count=PAGE):
+            subject = subject_of(field.decode(errors="replace"))
+            if subject is not None and subject[:3] in wanted:
+                yield subject
+        if any(kind == "token" for _, kind, _ in wanted):
+            for name, _ in client.zscan_iter(store.key("{orders}:tokens"), match=pattern, count=5 * PAGE):
+                subject = subject_of(TOKEN + name.decode(errors="replace"))
                 if subject is not None and subject[:3] in wanted:
                     yield subject
-            if any(kind == "token" for _, kind, _ in wanted):
-                for name, _ in client.zscan_iter(self._tokens, match=pattern, count=5 * PAGE):
-                    subject = subject_of(TOKEN + name.decode(errors="replace"))
-                    if subject is not None and subject[:3] in wanted:
-                        yield subject

@@ -250,7 +250,8 @@ class Live:
     def __init__(self, door: Door, authorizer: Authorizer, clock: ManualClock, serve: Any, token: str) -> None:
         self.door = door
         self.authorizer = authorizer
-        self.streams = authorizer.streams = authorizer.endings.streams = WatchedStreams(clock=clock.clock)
+        self.streams = authorizer.streams = WatchedStreams(clock=clock.clock)
+        authorizer.endings.streams = authorizer.operator.streams = self.streams
         self.clock = clock
         self.stages: list[Stage] = []
         self.channel: Any = None

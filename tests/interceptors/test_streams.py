@@ -268,7 +268,9 @@ def goes_on(live: Live, kind: str, name: str | None = None, **options: Any) -> b
 def of_public_methods(live: Live, verifier: Verifier) -> None:
     live.authorizer = Authorizer(verifier, public_methods=PUBLIC_METHODS)
     streams = type(live.streams)(clock=live.clock.clock)
-    live.streams = live.authorizer.streams = live.authorizer.endings.streams = streams
+    live.streams = live.authorizer.streams = live.authorizer.endings.streams = live.authorizer.operator.streams = (
+        streams
+    )
 
 
 @pytest.mark.parametrize("kind", ANSWERING)

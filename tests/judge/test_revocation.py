@@ -20,8 +20,9 @@ P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 @pytest.fixture
-def revocations(clock):
-    return Standing(clock=clock.clock)
+def revocations(verifier):
+    """Return a judge, of whom these tests only ask what the operator has ordered."""
+    return Authorizer(verifier)
 
 
 def principal(token_id=JTI, client_id=CLIENT, org_id=ORG, key_id=KID):
@@ -30,7 +31,7 @@ def principal(token_id=JTI, client_id=CLIENT, org_id=ORG, key_id=KID):
 
 def is_refused(revocations, who):
     try:
-        revocations.check(who)
+        revocations.standing.check(who)
     except TokenInactiveError:
         return True
     return False
@@ -129,12 +130,25 @@ def test_exactly_one_thing_is_named(revocations, change, what):
 # ---- How long, and how many ----
 
 
-def test_a_token_is_refused_for_a_day(revocations, clock):
+def test_a_token_is_refused_for_a_year_to_the_hour(revocations, clock):
     revocations.revoke(token_id=JTI)
     clock.advance(TOKEN_SECONDS - 1)
+    revocations.revoke(token_id="another")
     assert is_refused(revocations, principal())
 
-    clock.advance(1)
+    clock.advance(3601)
+    revocations.revoke(token_id="another", reason="the next order looks for what is over")
+    assert not is_refused(revocations, principal())
+
+
+def test_a_token_is_refused_until_the_end_that_is_given(revocations, clock):
+    revocations.revoke(token_id=JTI, until=clock.now + 7200)
+    clock.advance(7199)
+    revocations.revoke(token_id="another")
+    assert is_refused(revocations, principal())
+
+    clock.advance(3601)
+    revocations.revoke(token_id="another", reason="the next order looks for what is over")
     assert not is_refused(revocations, principal())
 
 
@@ -147,20 +161,25 @@ def test_applications_organizations_and_keys_are_refused_until_they_are_reinstat
 
 
 @pytest.mark.long
-def test_no_more_than_so_many_tokens_are_remembered(revocations):
-    for number in range(MAX_TOKENS + 10):
+def test_no_token_is_forgotten_for_another(revocations):
+    for number in range(100_010):
         revocations.revoke(token_id=f"token-{number}")
 
-    assert [is_refused(revocations, principal(f"token-{number}")) for number in (0, 9, 10, MAX_TOKENS + 9)] == [
-        False,
-        False,
-        True,
-        True,
-    ]
+    assert all(is_refused(revocations, principal(f"token-{number}")) for number in range(100_010))
+
+
+def test_too_many_tokens_are_refused_and_none_is_forgotten(revocations, monkeypatch):
+    monkeypatch.setattr("authz.judge.orders.book.MAX_TOKENS", 1)
+    revocations.revoke(token_id=JTI)
+
+    with pytest.raises(ConfigError, match=r"^revoke: 1 tokens are revoked already; revoke what their clients"):
+        revocations.revoke(token_id="another")
+
+    assert is_refused(revocations, principal())
+    assert not is_refused(revocations, principal("another"))
 
 
 def test_threads_may_check_while_tokens_are_revoked_and_expire(revocations, clock):
-    """The cache changes itself whenever it is asked anything, its length included."""
     failures = []
     over = threading.Event()
     revocations.revoke(token_id=JTI)
@@ -190,7 +209,7 @@ def test_threads_may_check_while_tokens_are_revoked_and_expire(revocations, cloc
 
 def test_a_forked_child_goes_on_refusing(revocations):
     revocations.revoke(token_id=JTI)
-    start_afresh(revocations)
+    start_afresh(revocations.operator)
 
     assert is_refused(revocations, principal())
 

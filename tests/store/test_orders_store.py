@@ -232,7 +232,7 @@ def test_a_log_that_goes_on_is_told_from_one_that_does_not(engine: Engine, order
 
     with engine.client() as asking:
         asking.xtrim("authz:{orders}:log", maxlen=1, approximate=False)
-    assert orders.continues(position) == "trimmed"
+    assert orders.continues(position) == "behind"
     with engine.client() as asking:
         asking.delete("authz:{orders}:log")
     assert orders.continues(position) == "lost"
@@ -259,6 +259,23 @@ def test_a_store_that_lost_something_is_told_from_one_that_did_not(
         EVILS[evil](asking, orders)
 
     assert orders.continues(position) == "lost"
+
+
+def test_a_store_that_is_emptied_right_after_its_first_orders_has_lost_them(
+    engine: Engine, orders: OrdersStore
+) -> None:
+    nothing = orders.position()
+    filled(orders)
+    assert orders.continues(nothing) == "behind"
+    first = nothing._replace(id=(read := orders.entries("0-0", 0.1))[-1][0], entry=read[-1][1])
+    assert orders.continues(first) == "behind"
+
+    engine.flush()
+
+    assert orders.continues(first) == "lost"
+    assert orders.continues(nothing) == "yes"
+    filled(orders)
+    assert orders.continues(first) == "lost"
 
 
 def test_another_entry_of_the_same_id_is_not_taken_for_the_one_that_was_read(

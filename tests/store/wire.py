@@ -63,11 +63,16 @@ class Fake(_Listener):
 
 
 class Proxy(_Listener):
-    """Carries bytes between a port and the Unix socket of a store."""
+    """Carries bytes between a port and the Unix socket of a store.
+
+    Attributes:
+        path: of the socket, for connections to come.
+
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        self._path = path
+        self.path = path
         self._open: set[socket.socket] = set()
         self._flows = threading.Event()
         self._flows.set()
@@ -99,7 +104,7 @@ class Proxy(_Listener):
 
     def _serve(self, raw: socket.socket) -> None:
         with socket.socket(socket.AF_UNIX) as other:
-            other.connect(self._path)
+            other.connect(self.path)
             ends = {raw: other, other: raw}
             self._open.add(raw)
             try:

@@ -1,9 +1,10 @@
 """Takes the operator's orders, carries them out, and tells who keeps or spreads them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 from authz.errors import ConfigError, TokenInactiveError, suspended
+from authz.judge.orders.book import OrderBook
 from authz.judge.orders.order import Kind, Order, Verb
 from authz.judge.orders.standing import Standing
 from authz.judge.streams import OpenStreams
@@ -40,17 +41,23 @@ class Operator:
 
     Attributes:
         standing: that of the argument.
+        streams: those of the argument.
 
     """
 
     def __init__(
         self, standing: Standing, streams: OpenStreams, *, clock: Clock, issuers: Collection[str] | None = None
     ) -> None:
-        self.standing, self._streams = standing, streams
+        self.standing, self.streams = standing, streams
         self._clock, self._issuers = clock, issuers
         self._watching: tuple[Tell, ...] = ()
         self._forget_at = 0.0
         self._lock = fork.Lock()
+
+    @property
+    def book(self) -> OrderBook:
+        """All orders that are known."""
+        return self.standing.book
 
     def order(self, order: Order) -> None:
         """Carry out a new order, from now on, and about everything of that name if it names no issuer.
@@ -75,7 +82,7 @@ class Operator:
     def list_tokens(self, tokens: Iterable[tuple[str, float]]) -> None:
         """List tokens as revoked, all in one step; see :meth:`authz.judge.orders.tokens.RevokedTokens.add`."""
         with self._lock:
-            self._take(lambda: [_listing(name, end) for name, end in self.standing.list_tokens(tokens)])
+            self._take(lambda: _Listings(self.standing.list_tokens(tokens)))
 
     def watch(self, tell: Tell) -> None:
         """Have ``tell`` called with all orders that are news; what it raises, the giver of an order gets."""
@@ -85,8 +92,8 @@ class Operator:
         news = take()
         if not news:
             return
-        self._streams.end(TokenInactiveError(), self.standing.is_revoked)
-        self._streams.end(suspended(), self.standing.is_suspended)
+        self.streams.end(TokenInactiveError(), self.standing.is_revoked)
+        self.streams.end(suspended(), self.standing.is_suspended)
         if len(news) > _MOST_LOGGED:
             telemetry.event(telemetry.WARNING, "orders_carried_out", orders=len(news))
         else:
@@ -97,6 +104,26 @@ class Operator:
         if self._clock.time() >= self._forget_at:
             self._forget_at = self._clock.time() + _FORGET_SECONDS
             self.standing.forget()
+
+
+class _Listings(Sequence[Order]):
+    """The orders that list tokens, each made when it is looked at, for there may be a million and none who looks."""
+
+    def __init__(self, tokens: Sequence[tuple[str, float]]) -> None:
+        self._tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    @overload
+    def __getitem__(self, place: int) -> Order: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Order]: ...
+
+    def __getitem__(self, place: int | slice) -> Order | Sequence[Order]:
+        found = self._tokens[place]
+        return _Listings(found) if isinstance(found, list) else listing(*found)
 
 
 def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:
@@ -112,6 +139,8 @@ def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:
 
     """
     given = {kind: name for kind, name in what.items() if name is not None}
+    if verb in ("suspend", "resume") and not what.get("org_id"):
+        raise ConfigError(f"{verb}: org_id is empty; give the id of an organization")
     if len(given) != 1 or "" in given.values() or not given.keys() <= KINDS.keys():
         raise ConfigError("revoke and reinstate: give one of token_id, client_id, org_id and key_id")
     if more.get("issuer") == "":
@@ -124,7 +153,8 @@ def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:
     return order
 
 
-def _listing(name: str, end: float) -> Order:
+def listing(name: str, end: float) -> Order:
+    """Return the order to list a token as revoked; see :meth:`authz.judge.orders.tokens.RevokedTokens.add`."""
     issuer, _, token_id = name.partition(" ")
     return Order("revoke", "token", token_id, issuer, until=end)
 

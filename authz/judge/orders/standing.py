@@ -1,6 +1,6 @@
 """What the orders of the operator say of one caller: whether it is revoked or suspended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from authz.call.principal import Principal
 from authz.errors import TokenInactiveError, suspended
@@ -62,12 +62,12 @@ class Standing:
             self._index(order)
 
     @property
-    def suspended_organizations(self) -> list[str]:
+    def suspended_organizations(self) -> set[str]:
         """The ids of those that are suspended."""
         return _lasting(self._suspended, self._time())
 
     @property
-    def revoked_clients(self) -> list[str]:
+    def revoked_clients(self) -> set[str]:
         """The ids of the applications that are revoked, of any issuer, with all their tokens or with older ones."""
         return _lasting(self._clients, self._time())
 
@@ -133,6 +133,6 @@ class Standing:
             names.pop(name, None)
 
 
-def _lasting(names: Mapping[str, _Orders], now: float) -> list[str]:
-    # Copied in one step, for another thread may change them.
-    return [name for name, orders in list(names.items()) if any(order.concerns(None, now) for order in orders)]
+def _lasting(names: dict[str, _Orders], now: float) -> set[str]:
+    # Another thread may change them; a list of pairs would not be made in one step, for garbage is collected meanwhile.
+    return {name for name, orders in names.copy().items() if any(order.concerns(None, now) for order in orders)}

@@ -106,7 +106,7 @@ class OwnProcess:
         return known_of(listed if known is None else listed.over(known), listed.quota)
 
 
-def _first(names: list[str]) -> list[str]:
+def _first(names: set[str]) -> list[str]:
     return heapq.nsmallest(MAX_NAMES_TOLD, in_slices(names, LONG_SLICE))
 
 

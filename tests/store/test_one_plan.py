@@ -14,7 +14,7 @@ from authz.store.trips import Trips
 from tests.doubles import ORG
 from tests.programs import PATIENCE, environment
 from tests.store.engines import Engine
-from tests.store.fleet import ROOT, calls_of
+from tests.store.callers import ROOT, calls_of
 from tests.store.stand_ins import Stream
 
 RATE, BURST = 400, 200
