@@ -6,13 +6,14 @@ more than the plan.
 """
 
 import functools
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Literal
 
 from authz.errors import QuotaUnavailableError, ResourceExhaustedError
-from authz.organizations.quota import MAX_COUNTED, Awaited, Quota, Quotas
+from authz.organizations.quota import MAX_COUNTED, Awaited, Quota
 from authz.runtime import fork
 from authz.runtime.alarms import Alarms
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
@@ -34,24 +35,26 @@ EMPTY = 0.05
 _LAST_PART = 5
 
 _MICROSECONDS = 1_000_000
+# Seconds; what doubles cannot tell apart is no reason to refuse a call.
+_ROUNDING = 1e-6
 
 # GCRA: one number for each organization, the time at which its bucket will be full again, in microseconds. Lua counts
 # in doubles, which hold such times exactly; what a lease costs is rounded up, so that the plan is never exceeded.
 # ARGV: microseconds for each call, burst, calls at the most, calls that were made without asking (negative if calls are
-# given back). Returns the calls of the lease, or if there are none, minus the microseconds until there is one.
+# given back). Those may cost one burst more than there is, for that much may have been admitted without asking.
+# Returns the calls of the lease, and the microseconds until the bucket is full.
 LEASE = Script("""\
 local time = redis.call('TIME')
 local now, gap, burst = time[1] * 1e6 + time[2], tonumber(ARGV[1]), tonumber(ARGV[2])
 local full = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + math.ceil(ARGV[4] * gap)
-full = math.min(math.max(full, now), now + math.ceil(burst * gap))
+full = math.min(math.max(full, now), now + math.ceil(2 * burst * gap))
 local held = burst - (full - now) / gap
 local lease = math.max(math.floor(math.min(held, tonumber(ARGV[3]), math.max(held / 10, 1))), 0)
 full = full + math.ceil(lease * gap)
 if lease ~= 0 or ARGV[4] ~= '0' then
   redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000) + 1)
 end
-if lease > 0 then return lease end
-return -math.max(math.ceil((1 - held) * gap), 0)
+return {lease, full - now}
 """)
 
 
@@ -60,8 +63,9 @@ class SharedQuotas:
 
     A call is counted against the lease of its organization, which takes no trip. Where none is left, the call waits for
     the next lease, together with all others of the organization, for 50 ms at the most. While the store does not
-    answer, or not soon enough, no call waits: each process counts for itself against its share of the plan, and tells
-    the store later how many calls it has admitted so.
+    answer, or not soon enough, no call waits: each process counts for itself against its share of the plan, beginning
+    with its share of what there was when the store last answered. Later it tells the store of the calls that it has
+    admitted so.
 
     Args:
         trips: lead to the store.
@@ -88,7 +92,6 @@ class SharedQuotas:
     ) -> None:
         self._trips, self._replicas, self._if_unavailable = trips, replicas, if_unavailable
         self._monotonic, self._max_counted = clock.monotonic, max_counted
-        self._local = Quotas(clock=clock, max_counted=max_counted)
         self._alarms = Alarms("authz-leases", clock=clock)
         self.counts = {"granted": 0, "empty": 0, "local": 0}
         self.after_fork()
@@ -108,13 +111,11 @@ class SharedQuotas:
         if quota.requests_per_second is None:
             return
         lease = self._leases.get((org_id, quota.requests_per_second, quota.burst))
-        if lease is not None and lease.left:
+        if lease is None or lease.left:
             return
-        if lease is not None:
-            lease.check(self._monotonic())
+        lease.check(self._monotonic())
         if not self._trips.is_answering:
-            self._check_local()
-            self._local.check(org_id, share_of(quota, self._replicas()))
+            self._count_here(lease, is_made=False)
 
     def take(self, org_id: str, quota: Quota, waited: Awaited | None = None) -> Awaited | None:
         """See :meth:`authz.organizations.quota.Counting.take`."""
@@ -140,7 +141,7 @@ class SharedQuotas:
                     return Awaited(org_id, self._ask(lease), until - now, until)
             elif self._trips.is_open:
                 self._ask(lease)
-        self._take_local(org_id, quota, lease)
+            self._count_here(lease, is_made=True)
         return None
 
     def settle(self) -> None:
@@ -154,16 +155,11 @@ class SharedQuotas:
                 self._settle(lease, lease.left)
             self._leases.clear()
 
-    def _take_local(self, org_id: str, quota: Quota, lease: "_Lease") -> None:
-        self._check_local()
-        self._local.take(org_id, share_of(quota, self._replicas()))
-        with self._lock:
-            lease.owed += 1
-            self.counts["local"] += 1
-
-    def _check_local(self) -> None:
+    def _count_here(self, lease: "_Lease", *, is_made: bool) -> None:
         if self._if_unavailable == "deny":
             raise QuotaUnavailableError
+        lease.count_here(self._monotonic(), max(self._replicas(), 1), is_made=is_made)
+        self.counts["local"] += is_made
 
     def _new_lease(self, key: tuple[str, float, int]) -> "_Lease":
         if len(self._leases) >= self._max_counted:
@@ -177,34 +173,28 @@ class SharedQuotas:
         """Ask for the next lease, unless that is being done; return what is done when there is an answer."""
         if lease.answer is None:
             lease.answer = Future()
-            owed, lease.owed = lease.owed, 0
+            owed = lease.take_owed(self._monotonic())
             self._send(lease, MOST, owed, functools.partial(self._answered, lease, owed))
         return lease.answer
 
-    def _send(self, lease: "_Lease", most: int, owed: int, then: Callable[[int | None], object]) -> None:
+    def _send(self, lease: "_Lease", most: int, owed: int, then: "Callable[[list[int] | None], object]") -> None:
         org_id, rate, burst = lease.key
         key = self._trips.store.key(f"q:{org_id}:{rate!r}:{burst}")
         self._trips.send(Request(LEASE, key, (repr(_MICROSECONDS / rate), burst, most, owed), then))
 
-    def _answered(self, lease: "_Lease", owed: int, answer: int | None) -> None:
-        now = self._monotonic()
+    def _answered(self, lease: "_Lease", owed: int, answer: list[int] | None) -> None:
         with self._lock:
             future, lease.answer = lease.answer, None
             if answer is None:
                 # It may have been told all the same: then it counts these calls twice, rather than not at all.
                 lease.owed += owed
-            elif answer > 0:
-                self.counts["granted"] += 1
-                lease.left += answer
-                lease.low = lease.left // _LAST_PART if answer >= _LAST_PART else -1
-                lease.granted_at = now
             else:
-                self.counts["empty"] += 1
-                lease.empty_until, lease.ready_at = now + EMPTY, now - answer / _MICROSECONDS
+                self.counts["granted" if answer[0] else "empty"] += 1
+                lease.hear(self._monotonic(), *answer)
         if future is not None:
             future.set_result(None)
 
-    def _told(self, lease: "_Lease", owed: int, answer: int | None) -> None:
+    def _told(self, lease: "_Lease", owed: int, answer: list[int] | None) -> None:
         if answer is None:
             with self._lock:
                 lease.owed += max(owed, 0)
@@ -212,7 +202,7 @@ class SharedQuotas:
     def _settle(self, lease: "_Lease", unused: int) -> None:
         lease.left -= unused
         if (unused or lease.owed) and self._trips.is_open:
-            owed, lease.owed = lease.owed - unused, 0
+            owed = lease.take_owed(self._monotonic()) - unused
             self._send(lease, 0, owed, functools.partial(self._told, lease, owed))
 
     def _look_later(self, lease: "_Lease") -> None:
@@ -232,19 +222,31 @@ class SharedQuotas:
 
 
 class _Lease:
-    """What one organization has of one plan in this process."""
+    """What one organization has of one plan in this process. Its owner guards it."""
 
-    __slots__ = ("answer", "empty_until", "granted_at", "key", "left", "low", "owed", "ready_at")
+    __slots__ = (
+        *("answer", "empty_until", "full_at", "gap", "granted_at", "key", "left", "low", "owed", "ready_at"),
+        "seconds_to_full",
+    )
 
     def __init__(self, key: tuple[str, float, int]) -> None:
         self.key = key
         self.left = 0
+        """How many calls of the lease are left."""
         self.low = -1
+        """With how many left the next lease is asked for."""
         self.granted_at = 0.0
         self.empty_until = self.ready_at = 0.0
-        self.owed = 0
-        """Calls that were admitted without asking the store, and of which it must be told."""
         self.answer: Future[None] | None = None
+        """Is done when the request that is under way has an answer; ``None`` if there is none."""
+        self.seconds_to_full: float | None = None
+        """How long the bucket in the store would have taken to be full, when it last answered."""
+        self.full_at: float | None = None
+        """When the bucket of this process will be full, from which calls are taken without a lease."""
+        self.gap = 0.0
+        """Seconds for each call from that bucket."""
+        self.owed = 0
+        """Calls from it of which the store has not been told."""
 
     def check(self, now: float) -> None:
         """Check that the quota is not known to be used up.
@@ -256,12 +258,41 @@ class _Lease:
         if now < self.empty_until:
             raise ResourceExhaustedError(retry_after=max(self.ready_at - now, 0.0))
 
+    def hear(self, now: float, calls: int, microseconds: int) -> None:
+        """Take in what the store has said: how many calls it grants, and when its bucket will be full."""
+        _, rate, burst = self.key
+        self.seconds_to_full, self.full_at = microseconds / _MICROSECONDS, None
+        if calls:
+            self.left += calls
+            self.low = self.left // _LAST_PART if calls >= _LAST_PART else -1
+            self.granted_at = now
+        else:
+            self.empty_until, self.ready_at = now + EMPTY, now + self.seconds_to_full - (burst - 1) / rate
 
-@functools.lru_cache(256)
-def share_of(quota: Quota, replicas: int) -> Quota:
-    """Return what each of so many processes may admit of a plan: its part, and at least one call at a time."""
-    if quota.requests_per_second is None or replicas <= 1:
-        return quota
-    return quota._replace(
-        requests_per_second=max(quota.requests_per_second / replicas, 1e-6), burst=max(quota.burst // replicas, 1)
-    )
+    def count_here(self, now: float, replicas: int, *, is_made: bool) -> None:
+        """Count a call, if it is made, against this process's share of the plan.
+
+        Raises:
+            ResourceExhaustedError: it is used up.
+
+        """
+        _, rate, burst = self.key
+        gap, most = replicas / rate, max(burst // replicas, 1)
+        full_at = self.full_at
+        if full_at is None:
+            held = most if self.seconds_to_full is None else (burst - self.seconds_to_full * rate) / replicas
+            full_at = now + (most - min(held, most)) * gap
+        full_at = max(full_at, now) + gap
+        wait = full_at - most * gap - now
+        if wait > _ROUNDING:
+            raise ResourceExhaustedError(retry_after=wait)
+        if is_made:
+            self.full_at, self.gap = full_at, gap
+            self.owed += 1
+
+    def take_owed(self, now: float) -> int:
+        """Return of how many calls the store is to be told now."""
+        # What has flowed into the bucket of this process meanwhile has flowed into the store's as well.
+        missing = self.owed if self.full_at is None else math.ceil((self.full_at - now) / self.gap)
+        owed, self.owed = min(self.owed, max(missing, 0)), 0
+        return owed

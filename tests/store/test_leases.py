@@ -13,7 +13,7 @@ from authz.errors import AuthzError, QuotaUnavailableError, ResourceExhaustedErr
 from authz.organizations.quota import Awaited, Quota
 from authz.runtime.flow import Flow, run
 from authz.store.connection import Store
-from authz.store.leases import EMPTY, LEASE, MOST, UNUSED, SharedQuotas, share_of
+from authz.store.leases import EMPTY, LEASE, MOST, UNUSED, SharedQuotas
 from authz.store.trips import PATIENCE, Trips
 from tests.doubles import ORG, ManualClock, drive
 from tests.store.engines import KINDS, Engine
@@ -22,6 +22,7 @@ from tests.store.stand_ins import Way
 OTHER = "org_01JYOTHER000000000000000"
 PLAN = Quota("plan", 100, 200)
 SLOW = Quota("slow", 0.001, 20)
+EMPTY_ANSWER = [0, 2_000_000]
 
 
 def calling(quotas: SharedQuotas, quota: Quota = PLAN, org_id: str = ORG) -> Flow[str]:
@@ -64,7 +65,7 @@ def begun(quotas: SharedQuotas, quota: Quota = PLAN, org_id: str = ORG) -> Await
 def leased(quotas: SharedQuotas, way: Way, calls: int, quota: Quota = PLAN) -> None:
     """Have the organization get a lease, of which one call is used."""
     awaited = begun(quotas, quota)
-    way.answer(calls)
+    way.answer([calls, 0])
     assert quotas.take(ORG, quota, awaited) is None
 
 
@@ -78,7 +79,7 @@ def test_calls_that_wait_share_one_request(quotas: SharedQuotas, way: Way) -> No
         (f"authz:q:{org_id}:100:200", LEASE) for org_id in (ORG, OTHER)
     ]
 
-    way.answer(10)
+    way.answer([10, 0])
 
     assert all(awaited.future.done() for awaited in waiting)
     assert [quotas.take(ORG, PLAN, awaited) for awaited in waiting] == [None] * 10
@@ -88,7 +89,7 @@ def test_calls_that_wait_share_one_request(quotas: SharedQuotas, way: Way) -> No
 def test_who_finds_no_call_left_in_a_lease_waits_for_the_next(quotas: SharedQuotas, way: Way) -> None:
     first, second = calling(quotas), calling(quotas)
     waits = [next(first), next(second)]
-    way.answer(1)
+    way.answer([1, 0])
     with pytest.raises(StopIteration) as done:
         first.send(None)
     again = second.send(None)
@@ -112,7 +113,7 @@ def test_the_next_lease_is_asked_for_while_one_lasts(quotas: SharedQuotas, way: 
     assert taken(quotas, 1) == 1
     assert way.asked == [(MOST, 0)]
     assert taken(quotas, 5) == 5
-    way.answer(50)
+    way.answer([50, 0])
     assert taken(quotas, 44) == 44
     assert len(way.requests) == 1
 
@@ -121,7 +122,7 @@ def test_nobody_waits_longer_than_50_ms_in_all(quotas: SharedQuotas, way: Way, c
     first = begun(quotas)
     assert first.seconds == pytest.approx(PATIENCE) == pytest.approx(0.05)
     clock.advance(0.03)
-    way.answer(1)
+    way.answer([1, 0])
     assert quotas.take(ORG, PLAN) is None
     second = quotas.take(ORG, PLAN, first)
     assert second is not None
@@ -135,7 +136,7 @@ def test_nobody_waits_longer_than_50_ms_in_all(quotas: SharedQuotas, way: Way, c
 
 def test_a_lease_that_comes_late_is_not_lost(quotas: SharedQuotas, way: Way, clock: ManualClock) -> None:
     assert drive(calling(quotas), clock) == ""
-    way.answer(4)
+    way.answer([4, 0])
 
     assert quotas.counts == {"granted": 1, "empty": 0, "local": 1}
     assert (taken(quotas, 4), way.asked) == (4, [])
@@ -153,7 +154,7 @@ def test_a_quota_that_is_used_up_is_remembered_with_the_time_until_the_next_call
     quotas: SharedQuotas, way: Way, clock: ManualClock
 ) -> None:
     awaited = begun(quotas)
-    way.answer(-8_000_000)
+    way.answer([0, 8_000_000 + 199 * 10_000])
 
     for passed in (0.0, EMPTY / 2):
         clock.advance(passed)
@@ -171,7 +172,7 @@ def test_a_quota_that_is_used_up_is_remembered_with_the_time_until_the_next_call
 
 def test_what_one_organization_has_used_up_is_not_anothers(quotas: SharedQuotas, way: Way) -> None:
     begun(quotas)
-    way.answer(-1)
+    way.answer(EMPTY_ANSWER)
 
     begun(quotas, org_id=OTHER)
     begun(quotas, quota=Quota("other", 100, 300))
@@ -212,7 +213,7 @@ def test_an_organization_that_does_not_call_leaves_nothing_behind(
     for _ in range(3):
         clock.advance(UNUSED)
         quotas.settle()
-        way.answer(*[-1] * len(way.requests))
+        way.answer(*[EMPTY_ANSWER] * len(way.requests))
 
     assert len(quotas) == 0
 
@@ -256,9 +257,29 @@ def test_each_counts_against_its_share_then(way: Way, clock: ManualClock) -> Non
         quotas.check(ORG, PLAN)
 
 
-@pytest.mark.parametrize(("replicas", "rate", "burst"), [(0, 10, 5), (1, 10, 5), (2, 5, 2), (10, 1, 1)])
-def test_a_share_is_a_part_and_at_least_one_call(replicas: int, rate: float, burst: int) -> None:
-    assert share_of(Quota("p", 10, 5), replicas) == Quota("p", rate, burst)
+@pytest.mark.parametrize(("replicas", "burst", "seconds"), [(0, 5, 0.1), (1, 5, 0.1), (2, 2, 0.2), (10, 1, 1.0)])
+def test_a_share_is_a_part_and_at_least_one_call(
+    way: Way, clock: ManualClock, replicas: int, burst: int, seconds: float
+) -> None:
+    quotas, plan = shared(way, clock, replicas=lambda: replicas), Quota("p", 10, 5)
+    way.is_answering = False
+
+    assert taken(quotas, 10, plan) == burst
+    clock.advance(seconds - 0.01)
+    assert taken(quotas, 1, plan) == 0
+    clock.advance(0.02)
+    assert taken(quotas, 2, plan) == 1
+
+
+def test_a_share_begins_with_what_there_was_when_the_store_last_answered(way: Way, clock: ManualClock) -> None:
+    quotas = shared(way, clock, replicas=lambda: 4)
+    awaited = begun(quotas)
+    # Of 200 calls 150 are used.
+    way.answer([1, 1_500_000])
+    way.is_answering = False
+
+    assert quotas.take(ORG, PLAN, awaited) is None
+    assert taken(quotas, 100) == 12
 
 
 def test_the_store_learns_of_calls_that_were_counted_here(quotas: SharedQuotas, way: Way, clock: ManualClock) -> None:
@@ -272,7 +293,7 @@ def test_the_store_learns_of_calls_that_were_counted_here(quotas: SharedQuotas, 
     way.answer(None)
     begun(quotas)
     assert way.asked == [(MOST, 7)]
-    way.answer(3)
+    way.answer([3, 0])
     assert quotas.take(ORG, PLAN, waiting) is None
     clock.advance(UNUSED)
     quotas.settle()
@@ -281,7 +302,8 @@ def test_the_store_learns_of_calls_that_were_counted_here(quotas: SharedQuotas, 
 
 def test_the_store_learns_of_them_without_another_call(quotas: SharedQuotas, way: Way, clock: ManualClock) -> None:
     way.is_answering = way.is_open = False
-    taken(quotas, 7)
+    plan = Quota("p", 1, 200)
+    taken(quotas, 7, plan)
     clock.advance(UNUSED)
     quotas.settle()
     assert way.asked == []
@@ -289,14 +311,15 @@ def test_the_store_learns_of_them_without_another_call(quotas: SharedQuotas, way
     clock.advance(UNUSED)
     quotas.settle()
 
-    assert way.asked == [(0, 7)]
+    # In two seconds two calls have come free, here as there.
+    assert way.asked == [(0, 5)]
 
 
 def test_deny_refuses_what_the_store_does_not_count(way: Way, clock: ManualClock) -> None:
     quotas = shared(way, clock, if_unavailable="deny")
 
     assert drive(calling(quotas), clock) == "quota_unavailable"
-    way.answer(2)
+    way.answer([2, 0])
     way.is_answering = False
     # What was leased is counted already.
     assert [run(calling(quotas)) for _ in range(3)] == ["", "", "quota_unavailable"]
@@ -325,9 +348,14 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 
 
 def lease(store: Store, quota: Quota, most: int = MOST, owed: int = 0, name: str = "q") -> int:
+    return answer(store, quota, most, owed, name)[0]
+
+
+def answer(store: Store, quota: Quota, most: int = MOST, owed: int = 0, name: str = "q") -> list[int]:
     assert quota.requests_per_second is not None
-    answer: int = store.call(LEASE, [store.key(name)], [repr(1e6 / quota.requests_per_second), quota.burst, most, owed])
-    return answer
+    gap = repr(1e6 / quota.requests_per_second)
+    told: list[int] = store.call(LEASE, [store.key(name)], [gap, quota.burst, most, owed])
+    return told
 
 
 @pytest.fixture
@@ -346,25 +374,26 @@ def test_a_lease_is_a_tenth_of_what_there_is_from_1_to_50(fresh: Store) -> None:
 def test_a_burst_is_leased_and_not_one_call_more(fresh: Store) -> None:
     leases = [lease(fresh, SLOW) for _ in range(30)]
 
-    assert sum(calls for calls in leases if calls > 0) == 20
-    assert 999e6 < -leases[-1] <= 1000e6
+    assert sum(leases) == 20
+    assert 19_999e6 < answer(fresh, SLOW)[1] <= 20_000e6
 
 
 def test_what_is_given_back_can_be_leased_again_and_no_more(fresh: Store) -> None:
-    used = sum(max(lease(fresh, SLOW), 0) for _ in range(30))
+    used = sum(lease(fresh, SLOW) for _ in range(30))
     lease(fresh, SLOW, most=0, owed=-5)
-    assert sum(max(lease(fresh, SLOW), 0) for _ in range(30)) == 5
+    assert sum(lease(fresh, SLOW) for _ in range(30)) == 5
     lease(fresh, SLOW, most=0, owed=-1000)
 
-    assert sum(max(lease(fresh, SLOW), 0) for _ in range(60)) == used == 20
+    assert sum(lease(fresh, SLOW) for _ in range(60)) == used == 20
 
 
 def test_calls_that_are_told_of_are_counted_and_a_debt_is_no_lock_out(fresh: Store) -> None:
-    assert lease(fresh, SLOW, most=0, owed=15) is not None
-    assert sum(max(lease(fresh, SLOW), 0) for _ in range(30)) == 5
+    assert lease(fresh, SLOW, most=0, owed=15) == 0
+    assert sum(lease(fresh, SLOW) for _ in range(30)) == 5
     lease(fresh, SLOW, most=0, owed=10_000)
 
-    assert 999e6 < -lease(fresh, SLOW) <= 1000e6
+    # A burst more than there is, and not longer.
+    assert 39_999e6 < answer(fresh, SLOW)[1] <= 40_000e6
 
 
 def test_a_key_ends_when_its_bucket_is_full(fresh: Store) -> None:
@@ -377,7 +406,7 @@ def test_a_clock_that_was_set_back_locks_no_organization_out(fresh: Store) -> No
     with fresh.asking() as client:
         client.set(fresh.key("q"), b"4102444800000000")
 
-    assert 999e6 < -lease(fresh, SLOW) <= 1000e6
+    assert 39_999e6 < answer(fresh, SLOW)[1] <= 40_000e6
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -394,7 +423,7 @@ def test_no_more_is_ever_leased_than_a_burst_and_the_rate(
     began = time.time()
     for most, owed in steps:
         back = min(max(-owed, 0), held)
-        calls = max(lease(fresh, quota, most, -back, name), 0)
+        calls = lease(fresh, quota, most, -back, name)
         used, held = used + calls - back, held + calls - back
         assert used <= burst + (time.time() - began + 1e-5) * rate
 
