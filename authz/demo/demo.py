@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from authz.demo.fleet import Fleet, one_word
+from authz.demo.fleet import Fleet, one_plan, one_word
 from authz.demo.partner import Answer
 from authz.demo.scenes import Row, Scenes
 from authz.demo.stack import ADMIN_SECRET, Stack
@@ -69,7 +69,10 @@ def run(*, keep: bool = False, console: Console | None = None) -> int:
             ("The issuer is down: never a 401 for our own trouble", scenes.outage()),
         ]
         if isinstance(stack, Fleet):
-            shown.append(("Several servers, one word: orders in a store that they share", one_word(stack, scenes)))
+            shown += [
+                ("Several servers, one word: orders in a store that they share", one_word(stack, scenes)),
+                ("Several servers, one plan: a quota counted in that store", one_plan(stack, scenes)),
+            ]
         console.print(_line(*_COLUMNS), style="bold")
         names = {organization.id: organization.name for organization in stack.directory.organizations}
         for title, scene in shown:
@@ -116,7 +119,7 @@ def _line(*cells: str) -> Table:
 
 
 def _summary(answers: Iterable[Answer]) -> str:
-    counts = Counter((answer.status, answer.reason) for answer in answers)
+    counts = Counter((f"HTTP {each.status}" if each.kind == "HTTP" else each.status, each.reason) for each in answers)
     return "\n".join(_counted(count, *kind) for kind, count in counts.items()) or "-"
 
 
@@ -125,7 +128,7 @@ def _kinds(answers: Iterable[Answer]) -> set[tuple[str, str]]:
 
 
 def _counted(count: int, status: str, reason: str) -> str:
-    color = "green" if status == "OK" else "yellow"
+    color = "green" if status in {"OK", "HTTP 200"} else "yellow"
     return f"[{color}]{count} {_plain(status)}[/] [dim]{_plain(reason.lower())}[/dim]".strip()
 
 

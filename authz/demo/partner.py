@@ -124,10 +124,10 @@ class Stream:
         return _answer("stream-stream", lambda: [next(self._call).entry])
 
 
-def request_http(base_url: str, metadata: Metadata) -> Answer:
+def request_http(base_url: str, metadata: Metadata, path: str = "/whoami") -> Answer:
     """Make one plain HTTP request, with the same headers."""
     headers = [(key, value) for key, value in metadata if isinstance(value, str)]
-    response = httpx2.get(f"{base_url}/whoami", headers=headers, timeout=_SECONDS, trust_env=False)
+    response = httpx2.get(f"{base_url}{path}", headers=headers, timeout=_SECONDS, trust_env=False)
     if response.status_code != httpx2.codes.OK:
         return Answer(kind="HTTP", status=str(response.status_code))
     return Answer(kind="HTTP", status="200", org_ids=frozenset([response.json()["x-org-id"]]))
