@@ -78,50 +78,6 @@ def test_server_gives_no_orders(store_of: Callable[[str], Store]) -> None:
         OrdersStore(store_of(SERVER)).write([SUSPEND])
 
 
-@pytest.mark.parametrize("user", [SERVER, OPERATOR])
-@pytest.mark.parametrize(
-    "command",
-    [
-        *(("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", 0, 1), ("KEYS", "*"), ("SHUTDOWN",), ("REPLICAOF", "NO", "ONE")),
-        *(("CONFIG", "GET", "*"), ("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), ("ACL", "LIST")),
-        *(("SCRIPT", "FLUSH"), ("SCRIPT", "KILL"), ("FUNCTION", "LIST"), ("CLIENT", "LIST"), ("MONITOR",)),
-        *(("CLIENT", "KILL", "ID", 1), ("PUBLISH", "a", "b"), ("SET", "other:key", 1), ("GET", "other:key")),
-        *(("SORT", "authz:{orders}:state"), ("MIGRATE", "a", 1, "", 0, 1), ("DEBUG", "SLEEP", 0)),
-    ],
-    ids=lambda command: " ".join(map(str, command[:2])),
-)
-def test_no_user_may_do_what_no_replica_needs(
-    store_of: Callable[[str], Store], user: str, command: tuple[Any, ...]
-) -> None:
-    with store_of(user).client() as client, pytest.raises(redis.ResponseError):
-        client.execute_command(*command)
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("HSET", "authz:{orders}:state", "a", "b"),
-        ("HDEL", "authz:{orders}:state", "a"),
-        ("DEL", "authz:{orders}:state"),
-        ("UNLINK", "authz:{orders}:tokens"),
-        ("ZADD", "authz:{orders}:tokens", 1, "a"),
-        ("XADD", "authz:{orders}:log", "*", "o", "b"),
-        ("XTRIM", "authz:{orders}:log", "MAXLEN", 0),
-        ("SET", "authz:{orders}:epoch", "b"),
-        ("EXPIRE", "authz:{orders}:state", 1),
-        ("RENAME", "authz:{orders}:state", "authz:q:a"),
-        ("COPY", "authz:q:a", "authz:{orders}:epoch"),
-        ("EVAL", "return redis.call('hset', KEYS[1], 'a', 'b')", 1, "authz:{orders}:state"),
-        ("EVAL", "return redis.call('hset', 'authz:{orders}:state', 'a', 'b')", 0),
-        ("EVAL", "return redis.call('flushall')", 0),
-    ],
-    ids=lambda command: " ".join(map(str, command[:2])),
-)
-def test_server_changes_no_order_in_any_way(store_of: Callable[[str], Store], command: tuple[Any, ...]) -> None:
-    with store_of(SERVER).client() as client, pytest.raises(redis.ResponseError):
-        client.execute_command(*command)
-
-
 def test_without_a_password_there_is_no_way_in(socket: Path) -> None:
     with redis.Redis(unix_socket_path=str(socket)) as client, pytest.raises(redis.AuthenticationError):
         client.ping()
