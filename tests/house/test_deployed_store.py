@@ -5,6 +5,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +16,44 @@ import yaml
 from authz.judge.orders.order import Order
 from authz.store.connection import Store, StoreError
 from authz.store.orders_store import OrdersStore
+from tests.certificates import Authority
 from tests.doubles import eventually
 from tests.house.test_deploy import COMPOSE, ROOT, SHARED, STORE, environment, kustomization, pod, resource
-from tests.store.engines import KINDS, binary
+from tests.store.engines import KINDS, binary, free_port
 
 SERVER, OPERATOR = "authz-server", "authz-operator"
 PASSWORDS = {SERVER: "server's own & /", OPERATOR: "operator-1"}
 SUSPEND = Order("suspend", "organization", "org_1")
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def socket(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """Return the socket of a store that ``start.sh`` has started, with the files of the deployment."""
+@contextmanager
+def started(kind: str, *options: str) -> Iterator[Path]:
+    """Run a store by ``start.sh``, with the files of the deployment, and yield its folder once its log says so."""
     # Short, for the path of a socket may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="store-") as name:
         folder = Path(name)
-        (folder / "valkey-server").symlink_to(binary(request.param))
+        (folder / "valkey-server").symlink_to(binary(kind))
         for user, password in PASSWORDS.items():
             (folder / f"{user.removeprefix('authz-')}-password").write_text(f"{password}\n")
         variables = {"CONFIGURATION": str(STORE), "PASSWORDS": name, "TMPDIR": name}
         path = {"PATH": f"{name}:{os.environ['PATH']}"}
-        command = ["sh", STORE / "start.sh", "--dir", folder, "--port", "0", "--unixsocket", folder / "socket"]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(command, env={**os.environ, **path, **variables}, stdout=log, stderr=log)
+        command = ["sh", STORE / "start.sh", *(option.replace("FOLDER", name) for option in options)]
+        log = folder / "log"
+        with log.open("wb") as file:
+            server = subprocess.Popen(command, env={**os.environ, **path, **variables}, stdout=file, stderr=file)
         try:
-            assert eventually((folder / "socket").exists), (folder / "log").read_text()
-            yield folder / "socket"
+            assert eventually(lambda: "eady to accept connections" in log.read_text()), log.read_text()
+            yield folder
         finally:
             server.kill()
             server.wait()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def socket(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Return the socket of a store that is deployed."""
+    with started(request.param, "--dir", "FOLDER", "--port", "0", "--unixsocket", "FOLDER/socket") as folder:
+        yield folder / "socket"
 
 
 @pytest.fixture
@@ -98,6 +108,28 @@ def test_store_evicts_nothing_and_keeps_a_file(socket: Path) -> None:
 
 
 # ---- Kubernetes and Compose ----
+
+
+def test_pod_serves_tls_alone(tmp_path: Path) -> None:
+    """On Redis, as the Valkey of the wheel has no TLS."""
+    authority = Authority()
+    server = authority.issue_for_loopback()
+    for name, content in (("tls.crt", server.chain), ("tls.key", server.key), ("ca.crt", authority.root)):
+        (tmp_path / name).write_bytes(content)
+    [container] = pod(STORE)["spec"]["containers"]
+    port = str(free_port())
+    changes = {"/data": "FOLDER", "/etc/authz-store-tls": str(tmp_path), "6379": port}
+    options = [re.sub("|".join(changes), lambda found: changes[found[0]], option) for option in container["args"]]
+    with started("redis", *options):
+        stores = [
+            Store(f"{scheme}://127.0.0.1:{port}", username=SERVER, password=PASSWORDS[SERVER], **more)
+            for scheme, more in (("rediss", {"ca_file": str(tmp_path / "ca.crt")}), ("redis", {}))
+        ]
+        stores[0].check()
+        with pytest.raises(StoreError):
+            stores[1].check()
+        for store in stores:
+            store.close()
 
 
 def compose() -> dict[str, Any]:
