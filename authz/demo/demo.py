@@ -164,6 +164,7 @@ def _linger(console: Console, stack: Stack) -> None:
         f"{python} -m authz.demo.partner {stack.target} --issuer {stack.issuer_url} \\",
         f"    --client-id {application.client_id} --client-secret {application.client_secret}",
         f"curl -X POST {stack.issuer_url}/dev/rotate",
+        *([f"{python} -m authz replicas --store {stack.store_url}"] if isinstance(stack, Fleet) else []),
     ):
         console.out(f"  {line}", highlight=False)
     console.print("\nCtrl-C ends it all.")

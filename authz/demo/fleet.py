@@ -35,6 +35,11 @@ class Fleet(Stack):
         super().__init__()
         self._program = program
 
+    @property
+    def store_url(self) -> str:
+        """Where the store is."""
+        return self._store.url
+
     def start_store(self) -> None:
         """Start a store, which is empty, where the last one was."""
         self._store = Store(self._program, self._path)

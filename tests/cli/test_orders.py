@@ -16,8 +16,9 @@ import pytest
 from authz import Authorizer, SharedState, Verifier, cli
 from authz.judge.orders.order import MAX_TEXT, MICROSECONDS, Order, Subject
 from authz.runtime.clock import SYSTEM_CLOCK
+from authz.store.connection import StoreError
 from authz.store.orders_store import OrdersStore
-from authz.store.replicas import Heartbeat
+from authz.store.replicas import Heartbeat, Replica, Replicas
 from tests.programs import Program
 from tests.store.engines import KINDS, Engine
 
@@ -360,6 +361,20 @@ def test_without_a_replica_an_order_is_written_and_not_confirmed(run: Run) -> No
         1,
         "written, but no replica has been seen; they need the same store and namespace\n",
     )
+
+
+def test_order_that_is_written_counts_as_written_when_the_store_goes_away_meanwhile(
+    run: Run, known: Callable[[], list[Order]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Replicas) -> list[Replica]:
+        raise StoreError("unreachable", "valkey.internal")
+
+    monkeypatch.setattr(Replicas, "all", gone)
+    done = run("suspend", ORG, "--wait", "10")
+
+    assert (done.status, done.err) == (1, "")
+    assert done.out.startswith("written, but not confirmed: store: valkey.internal cannot be reached")
+    assert [order.id for order in known()] == [ORG]
 
 
 def test_replicas_are_listed_with_how_far_they_have_got(engine: Engine, run: Run) -> None:

@@ -80,9 +80,14 @@ class Given:
             if self.wait is None:
                 say(f"written: {order.verb} {order.kind} {order.id}")
                 return ALLOWED
-            from authz.store.replicas import Replicas  # noqa: PLC0415 - the extra's
+            from authz.store.connection import StoreError  # noqa: PLC0415 - as above
+            from authz.store.replicas import Replicas  # noqa: PLC0415 - as above
 
-            is_in_force, lines = wait_until_in_force(Replicas(store).all, position, self.wait)
+            try:
+                is_in_force, lines = wait_until_in_force(Replicas(store).all, position, self.wait)
+            except StoreError as error:
+                # The order stands all the same, which no other exit code would say.
+                is_in_force, lines = False, [f"written, but not confirmed: {error}"]
         say(*lines)
         return ALLOWED if is_in_force else UNCONFIRMED
 
