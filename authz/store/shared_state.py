@@ -12,7 +12,6 @@ from authz.judge.authorizer import Authorizer
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.store.connection import Store, StoreError
 from authz.store.follower import Follower, Target
-from authz.store.limits import SharedLimits
 from authz.store.replicas import Heartbeat
 from authz.store.usage import KEPT_DAYS
 from authz.store.usage_writer import UsageWriter
@@ -191,7 +190,6 @@ class SharedState(Sharing):
             clock=authorizer.verifier.clock,
         )
         authorizer.operator.watch(self.follower.send)
-        self.parts.append(SharedLimits(self.store, authorizer, replicas=lambda: self.heartbeat.count))
         if usage_days:
             usage = Usage()
             authorizer.telling.observe(usage)
