@@ -1794,8 +1794,8 @@ MISTAKES = (
     Mistake(
         "the page is built on the loop that decides",
         "authz/server/admin/one_process.py",
-        "return await asyncio.to_thread(\n            lambda: {**self._overview(), **told_of(self._authorizer.operator, self._shared, now)}\n        )",
-        "return {**self._overview(), **told_of(self._authorizer.operator, self._shared, now)}",
+        "return await asyncio.to_thread(self._everything)",
+        "return self._everything()",
         "tests/server/admin/test_app.py -k no_thread",
     ),
     Mistake(

@@ -43,6 +43,10 @@ def check_settings(settings: Settings) -> str:
     descriptors = descriptors_of(settings)
     policy_files.isolation(settings, descriptors)
     admin_page.check_admin_settings(settings)
+    if settings.store is not None:
+        from authz.store.connection import Store  # noqa: PLC0415 - not needed without a store
+
+        Store.of(settings)
     authorizer_of(settings, descriptors=descriptors).close()
     return policy_in_force(settings, descriptors)
 
