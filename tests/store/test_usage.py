@@ -299,3 +299,38 @@ def test_the_sum_is_exact_though_the_store_is_killed_hangs_and_is_cut_off_under_
     by_method = asked(store, "organization,method", **day)
     assert sum(by_method.values()) == decided.total()
     assert [answer["unsent"] for answer in answers] == [0, 0]
+
+
+def test_a_child_sends_what_it_counts_itself_and_nothing_of_its_parent(engine: Engine):
+    program = f"""
+import os, time
+from authz.decisions.usage import Usage
+from authz.store.connection import Store
+from authz.store.usage_writer import UsageWriter
+from tests.decisions.samples import decision
+
+usage = Usage()
+writer = UsageWriter(Store({engine.url!r}), usage, seconds=3600)
+writer.start()
+
+def decide(calls):
+    for _ in range(calls):
+        usage(decision()._replace(time=time.time()))
+
+decide(1)
+writer.flush()
+decide(10)
+child = os.fork()
+decide(100 if child == 0 else 1000)
+if child != 0:
+    os.waitpid(child, 0)
+writer.stop()
+os.write(1, b"%d " % writer.unsent)
+os._exit(0)
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    started = {"cwd": ROOT, "env": environment(children.mark()), "timeout": PATIENCE}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, **started)
+
+    assert done.stdout == "0 0 "
+    assert asked(engine.store(), now=time.time()) == {"org_01JYACME": 1111}

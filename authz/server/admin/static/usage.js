@@ -8,6 +8,8 @@ const HOUR = 3600;
 const DAY = 86400;
 // As in a chart of the whole width; it is stretched.
 const WIDTH = 600;
+// Of a longer name its end is shown, in which methods differ.
+const LONG = 34;
 
 let known = { id: "", at: 0, told: null };
 
@@ -19,7 +21,7 @@ export function usage(id, changed) {
     plot("Last 24 hours", told.hours, told.now, HOUR, 25),
     plot("Last 30 days", told.days, told.now, DAY, 30),
     make("ul", { className: "clients" }, ...told.methods.map(([method, count]) => make("li", {},
-      make("code", { title: method }, method), make("span", { className: "meta" }, number(count))))),
+      make("code", { title: method }, method.length > LONG ? `…${method.slice(1 - LONG)}` : method), make("span", { className: "meta" }, number(count))))),
   ];
 }
 
