@@ -23,13 +23,10 @@ from authz.runtime.shares import Shares
 from authz.runtime.threads import Repeating
 from authz.runtime.watch import Watch
 from authz.store.connection import Store
-<<<<<<< HEAD
+from authz.store.follower import Follower
 from authz.store.leases import SharedQuotas
 from authz.store.places import SharedPlaces
 from authz.store.trips import Trips
-=======
-from authz.store.follower import Follower
->>>>>>> dc44bbdd9d6544944611a1d6998aefdf0a504a48
 from interceptors import AuthzInterceptor
 
 ISSUER = "https://acme.authkit.app"

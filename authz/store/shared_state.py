@@ -11,6 +11,7 @@ from authz.judge.authorizer import Authorizer
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.store.connection import Store, StoreError
 from authz.store.follower import Follower, Target
+from authz.store.limits import SharedLimits
 from authz.store.replicas import Heartbeat
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class SharedState(Sharing):
             as long as it takes.
         region: the name of this place, for people.
         stale: after how many seconds without the store ``is_stale`` says so.
+        limits: count quotas and open streams together with the others; by default in the same store.
 
     Raises:
         ConfigError: the extra is not installed, or an argument cannot work.
@@ -172,6 +174,7 @@ class SharedState(Sharing):
         wait: float | None = _WAIT_SECONDS,
         region: str = "",
         stale: float = _STALE_SECONDS,
+        limits: SharedLimits | None = None,
     ) -> None:
         super().__init__(
             Store(store) if isinstance(store, str) else store,
@@ -183,6 +186,7 @@ class SharedState(Sharing):
             clock=authorizer.verifier.clock,
         )
         authorizer.operator.watch(self.follower.send)
+        self.parts.append(limits or SharedLimits(self.store, authorizer, clock=authorizer.verifier.clock))
 
     @classmethod
     def from_env(cls, authorizer: Authorizer, *, wait: float | None = _WAIT_SECONDS) -> "SharedState":
@@ -223,7 +227,8 @@ def shared_state_of(
     store = Store.of(settings)
     if store is None:
         return None
-    return SharedState(store, authorizer, wait=wait, region=settings.store_region or "", stale=settings.store_stale)
+    region, limits = settings.store_region or "", SharedLimits.of(settings, authorizer)
+    return SharedState(store, authorizer, wait=wait, region=region, stale=settings.store_stale, limits=limits)
 
 
 def about(authorizer: Authorizer) -> dict[str, Any]:

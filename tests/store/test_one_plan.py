@@ -13,8 +13,8 @@ from authz.store.places import SharedPlaces
 from authz.store.trips import Trips
 from tests.doubles import ORG
 from tests.programs import PATIENCE, environment
-from tests.store.engines import Engine
 from tests.store.callers import ROOT, calls_of
+from tests.store.engines import Engine
 from tests.store.stand_ins import Stream
 
 RATE, BURST = 400, 200
