@@ -15,7 +15,8 @@ from authz.store.trips import Request, Trips
 if TYPE_CHECKING:
     from authz.settings.store import StoreSettings
 
-_BEAT_SECONDS, _SEEN_SECONDS = 5.0, 15
+# More often at first, when other processes may be starting, too.
+_FIRST_BEAT_SECONDS, _BEAT_SECONDS, _SEEN_SECONDS = 0.25, 5.0, 15
 
 # The processes that share plans, each with when it was seen last. ARGV: the process, seconds. Returns their number.
 SEEN = Script("""\
@@ -64,6 +65,7 @@ class SharedLimits:
         self.places = SharedPlaces(
             self._trips, replicas=lambda: self.processes, if_unavailable=if_unavailable, lease=lease, clock=clock
         )
+        self._pause = _FIRST_BEAT_SECONDS
         self._beating = Repeating("authz-limits", self._beat)
 
     @classmethod
@@ -101,7 +103,8 @@ class SharedLimits:
         policy = self._authorizer.policy
         if policy is not None and policy.has_quotas and self._trips.is_open:
             self._send(SEEN, _SEEN_SECONDS)
-        return _BEAT_SECONDS
+        self._pause = min(2 * self._pause, _BEAT_SECONDS)
+        return self._pause
 
     def _send(self, script: Script, *args: int) -> None:
         # A forked child is another process.

@@ -94,8 +94,8 @@ def main(url: str, driver: str, *numbers: float) -> None:
     caller = Caller(rate, int(burst))
     limits = SharedLimits(Store(url), caller.authorizer)
     limits.start()
-    # As if all others had been seen already.
-    limits.processes = int(replicas)
+    while limits.processes < replicas:
+        time.sleep(0.01)
     drive: Callable[[], object] = (
         (lambda: by_threads(caller, speed, seconds))
         if driver == "sync"
