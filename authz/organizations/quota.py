@@ -5,8 +5,9 @@
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cachetools import LRUCache
@@ -70,7 +71,14 @@ class Awaited(NamedTuple):
 
 
 class Counting(Protocol):
-    """Counts the calls of organizations: those of this process (:class:`Quotas`), or of several."""
+    """Counts the calls of organizations: those of this process (:class:`Quotas`), or of several.
+
+    Attributes:
+        counts: how often which result came of what takes more than counting here, for operators.
+
+    """
+
+    counts: Mapping[str, int]
 
     def check(self, org_id: str, quota: Quota) -> None:
         """Check that the organization could make one more call now, without counting one and without waiting.
@@ -110,6 +118,8 @@ class Quotas:
         max_counted: how many organizations are counted at a time.
 
     """
+
+    counts: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK, max_counted: int = MAX_COUNTED) -> None:
         self._monotonic = clock.monotonic

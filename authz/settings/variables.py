@@ -67,6 +67,8 @@ SETTINGS = frozenset(
         "policy",
         "proxy_from_env",
         "public_methods",
+        "quota_if_unavailable",
+        "quota_store",
         "realm",
         "reflection",
         "remove_authorization",

@@ -8,7 +8,7 @@ more than the plan.
 import functools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Literal
 
@@ -93,7 +93,8 @@ class SharedQuotas:
         self._trips, self._replicas, self._if_unavailable = trips, replicas, if_unavailable
         self._monotonic, self._max_counted = clock.monotonic, max_counted
         self._alarms = Alarms("authz-leases", clock=clock)
-        self.counts = {"granted": 0, "empty": 0, "local": 0}
+        self._counts = {"granted": 0, "empty": 0, "local": 0}
+        self.counts: Mapping[str, int] = self._counts
         self.after_fork()
         fork.register(self)
 
@@ -159,7 +160,7 @@ class SharedQuotas:
         if self._if_unavailable == "deny":
             raise QuotaUnavailableError
         lease.count_here(self._monotonic(), max(self._replicas(), 1), is_made=is_made)
-        self.counts["local"] += is_made
+        self._counts["local"] += is_made
 
     def _new_lease(self, key: tuple[str, float, int]) -> "_Lease":
         if len(self._leases) >= self._max_counted:
@@ -189,7 +190,7 @@ class SharedQuotas:
                 # It may have been told all the same: then it counts these calls twice, rather than not at all.
                 lease.owed += owed
             else:
-                self.counts["granted" if answer[0] else "empty"] += 1
+                self._counts["granted" if answer[0] else "empty"] += 1
                 lease.hear(self._monotonic(), *answer)
         if future is not None:
             future.set_result(None)

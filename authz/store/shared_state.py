@@ -12,6 +12,7 @@ from authz.judge.authorizer import Authorizer
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.store.connection import Store, StoreError
 from authz.store.follower import Follower, Target
+from authz.store.limits import SharedLimits
 from authz.store.replicas import Heartbeat
 from authz.store.usage import KEPT_DAYS
 from authz.store.usage_writer import UsageWriter
@@ -163,6 +164,7 @@ class SharedState(Sharing):
             as long as it takes.
         region: the name of this place, for people.
         stale: after how many seconds without the store ``is_stale`` says so.
+        limits: count quotas and open streams together with the others; by default in the same store.
         usage_days: for how many days the store keeps what organizations use; 0 to send it none.
 
     Raises:
@@ -178,6 +180,7 @@ class SharedState(Sharing):
         wait: float | None = _WAIT_SECONDS,
         region: str = "",
         stale: float = _STALE_SECONDS,
+        limits: SharedLimits | None = None,
         usage_days: int = KEPT_DAYS,
     ) -> None:
         super().__init__(
@@ -190,6 +193,7 @@ class SharedState(Sharing):
             clock=authorizer.verifier.clock,
         )
         authorizer.operator.watch(self.follower.send)
+        self.parts.append(limits or SharedLimits(self.store, authorizer, clock=authorizer.verifier.clock))
         if usage_days:
             usage = Usage()
             authorizer.telling.observe(usage)
@@ -239,12 +243,14 @@ def shared_state_of(
     store = Store.of(settings)
     if store is None:
         return None
+    limits = SharedLimits.of(settings, authorizer)
     return SharedState(
         store,
         authorizer,
         wait=wait,
         region=settings.store_region or "",
         stale=settings.store_stale,
+        limits=limits,
         usage_days=settings.usage_days if usage_days is None else usage_days,
     )
 

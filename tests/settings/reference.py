@@ -49,7 +49,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Several replicas": (
         *("store", "store_username", "store_password_file", "store_ca_file", "store_cert_file", "store_key_file"),
-        *("store_plaintext", "store_namespace", "store_region", "store_stale", "usage_days"),
+        *("store_plaintext", "store_namespace", "store_region", "store_stale", "quota_store", "quota_if_unavailable"),
+        *("usage_days",),
     ),
     "Answers": ("realm", "resource_metadata", "remove_authorization", "jwt_authn_payload"),
     "Addresses": (

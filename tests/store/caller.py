@@ -92,8 +92,10 @@ def by_threads(caller: Caller, speed: float, seconds: float) -> None:
 def main(url: str, driver: str, *numbers: float) -> None:
     rate, burst, speed, seconds, replicas = numbers
     caller = Caller(rate, int(burst))
-    limits = SharedLimits(Store(url), caller.authorizer, replicas=lambda: int(replicas))
+    limits = SharedLimits(Store(url), caller.authorizer)
     limits.start()
+    while limits.processes < replicas:
+        time.sleep(0.01)
     drive: Callable[[], object] = (
         (lambda: by_threads(caller, speed, seconds))
         if driver == "sync"

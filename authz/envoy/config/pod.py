@@ -235,6 +235,8 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "org_id_pattern",
             "proxy_from_env",
             "public_methods",
+            "quota_if_unavailable",
+            "quota_store",
             "realm",
             "reflection",
             "remove_authorization",

@@ -104,6 +104,7 @@ class Metrics:
         self._differences = counter(
             "authz_shadow_differences", "Checks that the shadow would decide otherwise.", "change"
         )
+        self._leases = counter("authz_quota_leases", "Leases of shared quotas, and calls counted without.", "result")
         build = gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
         build.labels(version("grpc-org-authz"), engine).set(1)
         self.usage = UsageFigures(registry, organizations, usage)
@@ -153,6 +154,8 @@ class Metrics:
             self._tell_failures("organizations", "", causes)
             for result, total in asked.items():
                 self._count_up(self._directory.labels(result), total, "directory", result)
+            for result, total in authorizer.quotas.counts.items():
+                self._count_up(self._leases.labels(result), total, "quotas", result)
             for change, total in authorizer.shadow.differences.copy().items():
                 self._count_up(self._differences.labels(change), total, "shadow", change)
             if reloader is not None:

@@ -193,6 +193,8 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "public_methods": ["/a.B/C", "/d.E/F"],
         "realm": "ledger",
         "reflection": True,
+        "quota_if_unavailable": "deny",
+        "quota_store": "rediss://quotas.internal:6379",
         "remove_authorization": True,
         "require_at_jwt": True,
         "resource_metadata": "https://api.example/.well-known/oauth-protected-resource",
