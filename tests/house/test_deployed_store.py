@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,13 @@ import pytest
 import redis
 import yaml
 
+from authz.decisions.usage import Row
+from authz.decisions.usage_report import Query
 from authz.judge.orders.order import Order
 from authz.store.connection import Store, StoreError
 from authz.store.orders_store import OrdersStore
+from authz.store.replicas import Heartbeat, Replicas
+from authz.store.usage import UsageStore
 from tests.certificates import Authority
 from tests.doubles import eventually
 from tests.house.test_deploy import COMPOSE, ROOT, SHARED, STORE, environment, kustomization, pod, resource
@@ -86,6 +91,18 @@ def test_operator_gives_orders_and_the_server_reads_them(store_of: Callable[[str
 def test_server_gives_no_orders(store_of: Callable[[str], Store]) -> None:
     with pytest.raises(StoreError, match="refuses the user, the password or a command"):
         OrdersStore(store_of(SERVER)).write([SUSPEND])
+
+
+def test_server_says_that_it_is_there_and_what_it_counts_and_the_operator_reads_it(
+    store_of: Callable[[str], Store],
+) -> None:
+    server, operator, now = store_of(SERVER), store_of(OPERATOR), time.time()
+    Heartbeat(server, lambda: {"host": "pod-1"}).work()
+    UsageStore(server).add("pod-1", 1, {Row(int(now), "org_1", "client_1", "/a.B/C", "allowed", "envoy"): 3})
+    report = UsageStore(operator).read(Query(("organization", "method"), now - 3600, now + 1), now)
+
+    assert [replica.host for replica in Replicas(operator).all()] == ["pod-1"]
+    assert list(report.lines()) == [("org_1", "/a.B/C", 3, 3, 0)]
 
 
 def test_without_a_password_there_is_no_way_in(socket: Path) -> None:
