@@ -250,7 +250,7 @@ def test_file_of_orders_brings_them_to_another_store(engine: Engine, run: Run, t
     engine.flush()
     imported = run("orders", "import", "orders.jsonl")
 
-    assert (exported.status, exported.out) == (0, "orders.jsonl: 2 orders and 1 revoked tokens\n")
+    assert (exported.status, exported.out) == (0, "orders.jsonl: 2 orders, 1 revoked token\n")
     assert (imported.status, imported.out) == (0, "orders.jsonl: 3 orders, 3 of them news\n")
     assert run("orders", "--all", "--json").out == before
     assert stat.S_IMODE((tmp_path / "orders.jsonl").stat().st_mode) == 0o600
@@ -274,7 +274,7 @@ def test_orders_pass_through_a_pipe(engine: Engine, run: Run, monkeypatch: pytes
         monkeypatch.setattr("sys.stdin", piped)
         done = run("orders", "import", "-")
 
-    assert (done.status, done.out) == (0, "-: 1 orders, 1 of them news\n")
+    assert (done.status, done.out) == (0, "-: 1 order, 1 of them news\n")
     assert " suspend organization org_1 " in run("orders").out
 
 

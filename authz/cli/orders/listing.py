@@ -90,7 +90,7 @@ def export_orders(file: _File, /, *, flags: StoreFlags = None) -> int:
         new.replace(file)
     except OSError as error:
         raise ConfigError(f"file: {str(file)!a} cannot be written ({error.strerror})") from None
-    say(f"{file}: {len(book)} orders and {len(book.tokens)} revoked tokens")
+    say(f"{file}: {_counted(len(book), 'order')}, {_counted(len(book.tokens), 'revoked token')}")
     return ALLOWED
 
 
@@ -108,8 +108,12 @@ def import_orders(file: _File, /, *, flags: StoreFlags = None) -> int:
     read = _read(file)
     with _orders_in(flags) as kept:
         news = kept.restore(read)
-    say(f"{file}: {len(read)} orders, {news} of them news")
+    say(f"{file}: {_counted(len(read), 'order')}, {news} of them news")
     return ALLOWED
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _check(file: Path) -> None:
