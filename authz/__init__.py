@@ -55,6 +55,7 @@ if typing.TYPE_CHECKING:
     from authz.organizations.workos import WorkOSDirectory
     from authz.policy import Policy
     from authz.runtime.network.transport import Transport
+    from authz.store.shared_state import SharedState
     from authz.token.profiles import TokenProfile
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "Principal",
     "Requirements",
     "ResourceExhaustedError",
+    "SharedState",
     "TokenDeniedError",
     "TokenEndpointError",
     "TokenExpiredError",
@@ -166,6 +168,7 @@ _NAMES = {
         "TokenSource",
     ),
     "authz.runtime.network.transport": ("Transport",),
+    "authz.store.shared_state": ("SharedState",),
     "authz.issuer.verifier": ("Verifier",),
     "authz.issuer.verifiers": ("Verifiers",),
     "authz.organizations.workos": ("WorkOSDirectory",),

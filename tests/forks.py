@@ -11,6 +11,7 @@ from authz.decisions.audit import Audit
 from authz.decisions.log import DecisionLog
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.remote_keys import _Places
+from authz.judge.authorizer import Authorizer
 from authz.judge.streams import OpenStreams
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
@@ -19,7 +20,10 @@ from authz.runtime.alarms import Alarms
 from authz.runtime.asking import Asking
 from authz.runtime.clock import SYSTEM_CLOCK
 from authz.runtime.shares import Shares
+from authz.runtime.threads import Repeating
 from authz.runtime.watch import Watch
+from authz.store.connection import Store
+from authz.store.follower import Follower
 from interceptors import AuthzInterceptor
 
 ISSUER = "https://acme.authkit.app"
@@ -40,6 +44,8 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.organizations.quota.Quotas": Quotas,
     "authz.issuer.remote_keys._Places": lambda: _Places(4),
     "authz.judge.streams.OpenStreams": OpenStreams,
+    "authz.runtime.threads.Repeating": lambda: Repeating("tests", lambda: 1.0),
+    "authz.store.follower.Follower": lambda: Follower(Store("unix:/nowhere"), Authorizer(_verifier()).operator),
     "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.runtime.network.transport.Transport": Transport,
     "authz.issuer.verifier.Verifier": _verifier,

@@ -42,6 +42,7 @@ LEADS_TO: Mapping[str, frozenset[str]] = {
             "subprocess.Popen",
             "subprocess.check_output",
             "subprocess.run",
+            "tests.store.engines.Engine",
         }
     ),
     "envoy": frozenset({"authz.demo.envoy_binary.envoy_path", "authz.demo.processes.Envoy", "authz.demo.stack.Stack"}),

@@ -1,7 +1,9 @@
 """A policy: deny rules first, then allow rules, else deny; and what is known about the organizations that call."""
 
+import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +33,7 @@ class Policy:
 
     Attributes:
         name: its name in the file; ``proto`` if there is no file.
+        digest: the same for the same file, and for hardly any other.
         rules: every rule of the file, in the order in which they apply.
         requirements: what ``.proto`` files ask of the callers of a method, by the method.
         organizations: what is known about organizations, by id.
@@ -55,6 +58,7 @@ class Policy:
         except Fault as fault:
             raise document.error(fault) from None
         self.name: str = document.data["name"]
+        self.digest = sha256(json.dumps(document.data, default=str).encode()).hexdigest()[:12]
         self.organizations: Mapping[str, Organization] = MappingProxyType(organizations)
         self.public = self._declared.public
         self.requirements = self._declared.requirements

@@ -19,15 +19,22 @@ class Forkable(Protocol):
 
 
 _registered: "WeakSet[Forkable]" = WeakSet()
+_starting: "WeakSet[Forkable]" = WeakSet()
 
 
-def register(instance: Forkable) -> None:
-    """Have ``instance.after_fork`` called in every child, for as long as the instance lives."""
-    _registered.add(instance)
+def register(instance: Forkable, *, starts_thread: bool = False) -> None:
+    """Have ``instance.after_fork`` called in every child, for as long as the instance lives.
+
+    Args:
+        instance: the object.
+        starts_thread: whether it starts a thread there, which needs what others start afresh, and so comes last.
+
+    """
+    (_starting if starts_thread else _registered).add(instance)
 
 
 def _reset_all() -> None:
-    for instance in list(_registered):
+    for instance in [*_registered, *_starting]:
         instance.after_fork()
 
 

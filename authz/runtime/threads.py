@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from authz.runtime import telemetry
+from authz.runtime import fork, telemetry
 
 _PAUSE = 1.0
 
@@ -27,6 +27,62 @@ def restarting(work: Callable[[], object]) -> Callable[[], None]:
                 return
 
     return run
+
+
+class Repeating:
+    """A thread that does the same work again and again until it is stopped, in every forked child as well.
+
+    Args:
+        name: of the thread.
+        work: does the work once, and returns after how many seconds it wants to do it again, if it is not woken.
+
+    """
+
+    def __init__(self, name: str, work: Callable[[], float]) -> None:
+        self._name, self._work = name, work
+        self._thread: threading.Thread | None = None
+        self._stopped, self._woken = threading.Event(), threading.Event()
+        fork.register(self, starts_thread=True)
+
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether this code runs in that thread."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the thread is to end, or has not begun."""
+        return self._thread is None or self._stopped.is_set()
+
+    def start(self) -> None:
+        """Begin the work."""
+        self._stopped, self._woken = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=restarting(self._run), name=self._name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Have the work done again as soon as it is done; any number of calls meanwhile count as one."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End the thread; work under way has ended when this returns."""
+        self._stopped.set()
+        self._woken.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def after_fork(self) -> None:
+        """Work in the child as well, if the parent did."""
+        if self._thread is not None:
+            self.start()
+
+    def _run(self) -> None:
+        stopped, woken = self._stopped, self._woken
+        while not stopped.is_set():
+            pause = self._work()
+            woken.wait(pause)
+            woken.clear()
 
 
 def _tell(error: BaseException) -> None:

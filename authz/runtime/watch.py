@@ -100,7 +100,7 @@ class Watch:
         self._files, self._changed = files, changed
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        fork.register(self)
+        fork.register(self, starts_thread=True)
 
     def start(self) -> None:
         """Begin to watch."""

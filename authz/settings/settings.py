@@ -13,6 +13,7 @@ from authz.call.requirements import ACTIVE_SECONDS
 from authz.errors import ConfigError
 from authz.settings.issuer import IntrospectionSettings, IssuerSettings, Strings, secret_of
 from authz.settings.issuers import Issuers, read_issuers
+from authz.settings.store import StoreSettings
 
 _MIN_ADMIN_SECRET = 16
 
@@ -36,7 +37,7 @@ class VerifierSettings(IssuerSettings):
         return None if self.issuers is None else read_issuers(self.issuers, self)
 
 
-class Settings(VerifierSettings, IntrospectionSettings):
+class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     """What an authorization server needs in addition."""
 
     listen: Strings = Field(

@@ -38,7 +38,8 @@ def report(record_property: Callable[[str, object], None]) -> Callable[[Load], N
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     reports = [one for outcome in ("passed", "failed") for one in terminalreporter.getreports(outcome)]
-    answers = [(one.nodeid, dict(one.user_properties)["answers"]) for one in reports if one.user_properties]
+    told = [(one.nodeid, dict(one.user_properties)) for one in reports]
+    answers = [(name, properties["answers"]) for name, properties in told if "answers" in properties]
     if answers:
         terminalreporter.section("answers by HTTP status")
     for name, counts in answers:

@@ -3,13 +3,18 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.errors import AuthzError, ConfigError
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.judge.orders.book import LIFTED_SECONDS, OrderBook
-from authz.judge.orders.order import MAX_NAME, MAX_TEXT, MICROSECONDS, Order
+from authz.judge.orders.operator import listing
+from authz.judge.orders.order import MAX_NAME, MAX_TEXT, MICROSECONDS, Order, Verb
+from authz.judge.orders.standing import Standing
 from authz.runtime.flow import run
 from tests.doubles import CLIENT, ISSUER, NOW, ORG, ManualClock, m2m_claims
 
@@ -104,9 +109,9 @@ def test_latest_order_about_a_subject_counts_in_whichever_order_they_come() -> N
         Order("revoke", "client", "c", at=3, reason="again"),
     ]
 
-    for given in (orders, orders[::-1], [orders[2], orders[0], orders[1]]):
+    for told in (orders, orders[::-1], [orders[2], orders[0], orders[1]]):
         book = OrderBook()
-        for order in given:
+        for order in told:
             book.take(order)
         assert list(book) == [orders[2]]
 
@@ -203,3 +208,70 @@ def test_order_is_read_as_it_was_written(order: Order) -> None:
 def test_what_is_no_order_is_refused(text: bytes) -> None:
     with pytest.raises(ConfigError):
         Order.parse(text, 1)
+
+
+# ---- Replicas that have heard the same ----
+
+
+def _orders(verbs: tuple[Verb, ...], kind: Any) -> st.SearchStrategy[Order]:
+    revoked = st.builds(
+        Order,
+        st.sampled_from(verbs),
+        st.just(kind),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["", ISSUER]) if kind != "organization" else st.just(""),
+        reason=st.sampled_from(["", "x", "\u00e9", "Z"]),
+        at=st.integers(1, 4),
+    )
+    until = st.sampled_from([NOW + 60, NOW + 5 * 3600, NOW + 9 * 3600])
+    return st.tuples(revoked, until).map(lambda one: one[0] if one[0].is_lifting else one[0]._replace(until=one[1]))
+
+
+LISTED = st.builds(
+    Order,
+    st.just("revoke"),
+    st.just("token"),
+    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(["", ISSUER]),
+    until=st.sampled_from([NOW + 60, NOW + 5 * 3600, NOW + 9 * 3600]),
+)
+ANY = st.one_of(
+    LISTED,
+    _orders(("revoke", "reinstate"), "token"),
+    _orders(("revoke", "reinstate"), "client"),
+    _orders(("suspend", "resume"), "organization"),
+)
+
+
+def _all(standing: Standing) -> list[Order]:
+    return [*standing.book, *(listing(name, end) for name, end in standing.book.tokens)]
+
+
+def _verdicts(standing: Standing) -> list[bool]:
+    callers = [
+        Principal(org_id=name, client_id=name, subject=name, token_id=token, key_id="k", issuer=issuer)
+        for name in ("a", "b")
+        for token in ("a", "b", "c", "")
+        for issuer in (ISSUER, "https://other.example")
+    ]
+    return [verdict for one in callers for verdict in (standing.is_revoked(one), standing.is_suspended(one))]
+
+
+@given(st.data(), st.lists(ANY, max_size=12))
+def test_replicas_agree_in_whichever_order_they_hear_and_from_whichever_side(data: Any, orders: list[Order]) -> None:
+    one, other, third = Standing(), Standing(), Standing()
+    for order in orders:
+        one.take([order])
+    other.take(data.draw(st.permutations([*orders, *orders])))
+    # Each half is heard by one replica, which later hears what another one knows.
+    middle = data.draw(st.integers(0, len(orders)))
+    halves = Standing(), Standing()
+    halves[0].take(orders[:middle])
+    halves[1].take(orders[middle:])
+    for half in data.draw(st.permutations(halves)):
+        third.take(_all(half))
+    halves[0].take(_all(halves[1]))
+
+    for standing in (other, third, halves[0]):
+        assert set(_all(standing)) == set(_all(one))
+        assert _verdicts(standing) == _verdicts(one)

@@ -47,6 +47,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Organizations": (
         *("workos_api_key", "workos_api_key_file", "workos_base_url", "workos_groups_key", "unknown_organizations"),
     ),
+    "Several replicas": (
+        *("store", "store_username", "store_password_file", "store_ca_file", "store_cert_file", "store_key_file"),
+        *("store_plaintext", "store_namespace", "store_region", "store_stale"),
+    ),
     "Answers": ("realm", "resource_metadata", "remove_authorization", "jwt_authn_payload"),
     "Addresses": (
         *("listen", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "socket_mode", "socket_owner"),

@@ -109,6 +109,12 @@ def _secret(pod: Pod, name: str, _value: Any) -> None:
     pod.refer(name.removesuffix("_file"))
 
 
+def _secret_file(pod: Pod, name: str, _path: str) -> None:
+    key = name.removesuffix("_file").replace("_", "-")
+    pod.secret_files.append(key)
+    pod.variables[name] = f"{SECRETS_FOLDER}/{key}"
+
+
 def _policy(pod: Pod, name: str, path: str) -> None:
     # The suffix decides how it is read.
     _file(pod, name, path, f"{name}.json" if path.endswith(".json") else f"{name}.yaml")
@@ -233,6 +239,12 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "reflection",
             "remove_authorization",
             "require_at_jwt",
+            "store",
+            "store_namespace",
+            "store_plaintext",
+            "store_region",
+            "store_stale",
+            "store_username",
             "token_profile",
             "unknown_organizations",
             "worker_timeout",
@@ -253,11 +265,13 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
         ),
         _secret,
     ),
+    **dict.fromkeys(("store_cert_file", "store_key_file", "store_password_file"), _secret_file),
     "issuers": _issuers,
     "policy": _policy,
     "shadow": _policy,
     "descriptors": partial(_file, key="descriptors.binpb"),
     "ca_file": partial(_certificates, key="ca.pem"),
+    "store_ca_file": partial(_certificates, key="store-ca.pem"),
     "tls_client_ca_file": partial(_certificates, key="client-ca.pem"),
     "jwks": partial(_keys, key="jwks.json"),
     "jwks_seed": partial(_keys, key="jwks-seed.json"),

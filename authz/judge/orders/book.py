@@ -40,8 +40,9 @@ class OrderBook:
         return sum(map(len, self._orders.values()))
 
     def __iter__(self) -> Iterator[Order]:
-        """Yield the latest order about each subject, without the list; nothing may be changed meanwhile."""
-        return (order for orders in self._orders.values() for order in orders.values())
+        """Yield the latest order about each subject, without the list; what comes meanwhile may be left out."""
+        # Each is copied in one step, for another thread may change it.
+        return (order for orders in list(self._orders.values()) for order in list(orders.values()))
 
     def get(self, subject: Subject) -> Order | None:
         """Return the latest order about a subject, without the list."""
@@ -91,13 +92,13 @@ class OrderBook:
         issuers = {"", *self.about(*order.subject[:3])}
         if order.kind == "token" and self.tokens.has_issuers:
             named = member(order.id)
-            issuers.update(name.removesuffix(named) for name, _ in list(self.tokens) if name.endswith(named))
+            issuers.update(name.removesuffix(named) for name, _ in self.tokens if name.endswith(named))
         return [order._replace(issuer=issuer) for issuer in sorted(issuers)]
 
     def forget(self, now: float) -> list[Order]:
         """Forget what no longer says anything at ``now``, in POSIX seconds; return it, without the list."""
         self.tokens.forget(now)
-        over = [order for order in self if _is_over(order, now)]
+        over = [order for order in self if is_over(order, now)]
         for order in over:
             about = self._orders[order.subject[:3]]
             del about[order.issuer]
@@ -106,6 +107,7 @@ class OrderBook:
         return over
 
 
-def _is_over(order: Order, now: float) -> bool:
+def is_over(order: Order, now: float) -> bool:
+    """Say whether ``order`` no longer says anything at ``now``, in POSIX seconds, not even what is not to come back."""
     since = order.at / MICROSECONDS if order.is_lifting else order.until
     return since is not None and now >= since + LIFTED_SECONDS

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from authz.errors import ConfigError, TokenInactiveError, suspended
+from authz.judge.orders.book import OrderBook
 from authz.judge.orders.order import Kind, Order, Verb
 from authz.judge.orders.standing import Standing
 from authz.judge.streams import OpenStreams
@@ -53,6 +54,11 @@ class Operator:
         self._forget_at = 0.0
         self._lock = fork.Lock()
 
+    @property
+    def book(self) -> OrderBook:
+        """All orders that are known."""
+        return self.standing.book
+
     def order(self, order: Order) -> None:
         """Carry out a new order, from now on, and about everything of that name if it names no issuer.
 
@@ -76,7 +82,7 @@ class Operator:
     def list_tokens(self, tokens: Iterable[tuple[str, float]]) -> None:
         """List tokens as revoked, all in one step; see :meth:`authz.judge.orders.tokens.RevokedTokens.add`."""
         with self._lock:
-            self._take(lambda: [_listing(name, end) for name, end in self.standing.list_tokens(tokens)])
+            self._take(lambda: [listing(name, end) for name, end in self.standing.list_tokens(tokens)])
 
     def watch(self, tell: Tell) -> None:
         """Have ``tell`` called with all orders that are news; what it raises, the giver of an order gets."""
@@ -127,7 +133,8 @@ def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:
     return order
 
 
-def _listing(name: str, end: float) -> Order:
+def listing(name: str, end: float) -> Order:
+    """Return the order to list a token as revoked; see :meth:`authz.judge.orders.tokens.RevokedTokens.add`."""
     issuer, _, token_id = name.partition(" ")
     return Order("revoke", "token", token_id, issuer, until=end)
 

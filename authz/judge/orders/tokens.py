@@ -39,8 +39,12 @@ class RevokedTokens:
         return name in self._hours
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
-        """Yield each name with a POSIX time at which the token has ended; nothing may be changed meanwhile."""
-        return ((name, (hour + 1) * _HOUR) for name, hour in self._hours.items())
+        """Yield each name with a POSIX time at which the token has ended; what comes meanwhile may be left out."""
+        # The names are copied in one step, for another thread may change the list.
+        for name in list(self._hours):
+            hour = self._hours.get(name)
+            if hour is not None:
+                yield name, (hour + 1) * _HOUR
 
     def add(self, tokens: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
         """List tokens, each with the POSIX time of its end; return those that were not, or not for so long."""

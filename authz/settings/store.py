@@ -1,0 +1,34 @@
+"""What is set of the store that replicas share."""
+
+from pydantic import Field
+
+from authz.settings.environment import EnvironmentSettings
+
+
+class StoreSettings(EnvironmentSettings):
+    """Where the store is, and how it is reached."""
+
+    store: str | None = Field(
+        None,
+        description="The Valkey or Redis (7.0 or newer) by which replicas share orders: redis://HOST:PORT, rediss:// "
+        "for TLS, unix:PATH, or redis+sentinel://HOST:PORT,HOST:PORT/NAME. By default each process is on its own.",
+    )
+    store_namespace: str = Field("authz", description="What the names of all keys in the store begin with.")
+    store_username: str | None = Field(None, description="The user of the store, if not its default one.")
+    store_password_file: str | None = Field(None, description="A file that holds the password of that user.")
+    store_ca_file: str | None = Field(
+        None, description="PEM file of the authorities to trust for rediss://, instead of the system's."
+    )
+    store_cert_file: str | None = Field(
+        None, description="PEM file of our own certificate, if the store asks for one (mutual TLS)."
+    )
+    store_key_file: str | None = Field(None, description="PEM file of its private key.")
+    store_plaintext: bool = Field(
+        default=False, description="Let orders and the password go to a store on another machine without TLS."
+    )
+    store_region: str | None = Field(None, description="The name of this place, which `authz replicas` shows.")
+    store_stale: float = Field(
+        3600.0,
+        ge=10,
+        description="After how many seconds without the store this server says NOT_SERVING; orders stay in force.",
+    )

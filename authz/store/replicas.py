@@ -1,0 +1,177 @@
+"""The replicas that share a store: each says every few seconds that it is there, and what is in force in it."""
+
+import contextlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from authz.runtime import telemetry
+from authz.runtime.clock import SYSTEM_CLOCK, Clock
+from authz.runtime.threads import Repeating
+from authz.store.connection import Script, Store, StoreError
+
+SEEN_SECONDS = 15.0
+"""A replica that has said nothing for so long is not there."""
+
+_BEAT_SECONDS = 5.0
+# However many orders come.
+_LEAST_SECONDS = 0.2
+
+_NOW = """
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+"""
+_BEAT = Script(
+    _NOW
+    + """
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+local gone = redis.call('ZRANGE', KEYS[1], '-inf', now - 4 * ARGV[3], 'BYSCORE', 'LIMIT', 0, 100)
+if #gone > 0 then
+  redis.call('ZREM', KEYS[1], unpack(gone))
+  redis.call('HDEL', KEYS[2], unpack(gone))
+end
+return redis.call('ZCOUNT', KEYS[1], now - ARGV[3], '+inf')
+"""
+)
+_ALL = Script(
+    _NOW
+    + """
+local seen = redis.call('ZRANGE', KEYS[1], now - ARGV[1], '+inf', 'BYSCORE')
+local said = {}
+for i = 1, #seen do said[i] = redis.call('HGET', KEYS[2], seen[i]) end
+return said
+"""
+)
+_LEAVE = Script("redis.call('ZREM', KEYS[1], ARGV[1]); return redis.call('HDEL', KEYS[2], ARGV[1])")
+
+
+class Replica(NamedTuple):
+    """What a replica says of itself.
+
+    Args:
+        id: unlike that of any other; it changes when the process starts anew.
+        host: the name of its machine or pod.
+        version: of this project.
+        region: where it is, by its settings.
+        applied: the id of the last entry of the log of orders that is in force there; empty before all are.
+        policy: which policy is in force, in a few characters; empty for none.
+        keys_age: seconds since the oldest of its issuers' keys were fetched; ``None`` if they never are.
+        started: when, in POSIX seconds.
+        workers: how many processes obey its orders.
+
+    """
+
+    id: str
+    host: str = ""
+    version: str = ""
+    region: str = ""
+    applied: str = ""
+    policy: str = ""
+    keys_age: float | None = None
+    started: float = 0.0
+    workers: int = 1
+
+
+class Replicas:
+    """The replicas that share a store.
+
+    Args:
+        store: the store.
+
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys = _keys_of(store)
+
+    def all(self) -> list[Replica]:
+        """Return those that were seen in the last 15 s.
+
+        Raises:
+            StoreError: the store did not answer.
+
+        """
+        found = [_parsed(said) for said in self._store.call(_ALL, self._keys, [SEEN_SECONDS])]
+        return sorted(replica for replica in found if replica is not None)
+
+    def count(self) -> int:
+        """Return how many were seen in the last 15 s.
+
+        Raises:
+            StoreError: the store did not answer.
+
+        """
+        return len(self._store.call(_ALL, self._keys, [SEEN_SECONDS]))
+
+
+class Heartbeat:
+    """A thread that says for a replica that it is there: every 5 s, and at once after :meth:`wake`.
+
+    Args:
+        store: where it says so.
+        about: returns what the replica says of itself, by the names of :class:`Replica`, without its id.
+        clock: tells the time.
+
+    Attributes:
+        count: how many replicas there were when it was last heard.
+
+    """
+
+    def __init__(self, store: Store, about: Callable[[], Mapping[str, Any]], *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._store, self._about, self._clock = store, about, clock
+        self._keys = _keys_of(store)
+        self._name, self._started = secrets.token_hex(6), clock.time()
+        self.count = 1
+        self._next_at, self._told = -math.inf, ""
+        self._thread = Repeating("authz-replica", self.work)
+        self.start, self.wake = self._thread.start, self._thread.wake
+
+    @property
+    def id(self) -> str:
+        """That of the replica: a forked child is another one."""
+        return f"{self._name}-{os.getpid()}"
+
+    def stop(self) -> None:
+        """Stop saying so, and have the replica no longer counted."""
+        self._thread.stop()
+        with contextlib.suppress(StoreError):
+            self._store.call(_LEAVE, self._keys, [self.id])
+
+    def work(self) -> float:
+        """Say it once, and return after how many seconds to say it again."""
+        now = self._clock.monotonic()
+        if now < self._next_at:
+            return self._next_at - now
+        self._next_at = now + _LEAST_SECONDS
+        told = {"id": self.id, "started": self._started, **self._about()}
+        try:
+            self.count = self._store.call(_BEAT, self._keys, [self.id, json.dumps(told), SEEN_SECONDS])
+            self._told = ""
+        except StoreError as error:
+            # That the store is away, the follower logs; a user who may not do this is an operator's mistake.
+            if error.reason == "denied" and not self._told:
+                self._told = error.reason
+                telemetry.event(telemetry.WARNING, "replica_not_listed", error=str(error))
+        return _BEAT_SECONDS
+
+
+def _keys_of(store: Store) -> list[str]:
+    return [store.key("{replicas}:seen"), store.key("{replicas}:said")]
+
+
+def _parsed(said: bytes | None) -> Replica | None:
+    """Return what a replica of any version has said; ``None`` if it is nothing that can be read."""
+    try:
+        told = json.loads(said or b"")
+        known = {name: told[name] for name in Replica._fields if name in told}
+        replica = Replica(**known)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts = (replica.id, replica.host, replica.version, replica.region, replica.applied, replica.policy)
+    numbers = (replica.keys_age or 0.0, replica.started, replica.workers)
+    is_sound = all(isinstance(text, str) for text in texts) and all(isinstance(one, int | float) for one in numbers)
+    return replica if is_sound else None
