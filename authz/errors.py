@@ -234,6 +234,12 @@ class DirectoryUnavailableError(UnavailableError):
     reason = "directory_unavailable"
 
 
+class OrdersUnknownError(UnavailableError):
+    """Whom the operator keeps out is not known yet, because the store that holds the orders does not answer."""
+
+    reason = "orders_unknown"
+
+
 class MeshUndecidedError(UnavailableError):
     """A proxy let the call pass without a verdict (``failure_mode_allow``)."""
 

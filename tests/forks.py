@@ -12,6 +12,7 @@ from authz.decisions.log import DecisionLog
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.remote_keys import _Places
 from authz.judge.authorizer import Authorizer
+from authz.judge.orders.file import OrdersFile
 from authz.judge.streams import OpenStreams
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
@@ -43,6 +44,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.issuer.discovery.DiscoveredEndpoint": lambda: DiscoveredEndpoint(ISSUER, "jwks_uri", Transport()),
     "authz.organizations.quota.Quotas": Quotas,
     "authz.issuer.remote_keys._Places": lambda: _Places(4),
+    "authz.judge.orders.file.OrdersFile": lambda: OrdersFile(os.devnull, Authorizer(_verifier())),
     "authz.judge.streams.OpenStreams": OpenStreams,
     "authz.runtime.threads.Repeating": lambda: Repeating("tests", lambda: 1.0),
     "authz.store.follower.Follower": lambda: Follower(Store("unix:/nowhere"), Authorizer(_verifier()).operator),

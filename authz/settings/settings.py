@@ -71,6 +71,11 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
         description="The file of a policy on trial, which has no say: where it would decide otherwise that is counted "
         "and logged.",
     )
+    orders: str | None = Field(
+        None,
+        description="A file in which what the operator revokes and suspends is kept, so that it outlives a restart; of "
+        "one server only. By default it ends with the server.",
+    )
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
     )

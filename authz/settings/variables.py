@@ -61,6 +61,7 @@ SETTINGS = frozenset(
         "log_level",
         "max_lifetime",
         "max_pending",
+        "orders",
         "org_id_claim",
         "org_id_pattern",
         "policy",

@@ -81,6 +81,11 @@ class Follower:
         fork.register(self)
 
     @property
+    def is_this_thread(self) -> bool:
+        """Whether this code runs in the thread that carries out what comes from the store."""
+        return self._reader.is_this_thread
+
+    @property
     def age(self) -> float:
         """Seconds since the store was last heard of, or since there is this follower."""
         return self._clock.since(self._heard)

@@ -287,7 +287,8 @@ PART = "forgotten together with its owner, which is registered"
 NEVER_SHARED = {
     "authz.server.admin.activity.Activity": SERVER,
     "authz.server.admin.app._Admin": SERVER,
-    "authz.server.admin.many_workers.Workers": COMMAND,
+    "authz.server.workers.link.WorkerLink": COMMAND,
+    "authz.server.workers.links.Links": COMMAND,
     "authz.decisions.audit._Watcher": RPC,
     "authz.demo.backend": DEMO,
     "authz.demo.issuer.server.IssuerServer": DEMO,

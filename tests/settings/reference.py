@@ -56,6 +56,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("listen", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "socket_mode", "socket_owner"),
         *("engine", "reflection"),
     ),
+    "Orders of the operator": ("orders",),
     "Processes": ("workers", "worker_timeout", "max_pending", "drain", "grace"),
     "Logs, metrics and the admin page": (
         *("log_level", "log_format", "decision_log", "decision_log_file", "audit_listen", "http_listen"),

@@ -44,14 +44,14 @@ async def serving(settings: Settings, source: Source) -> AsyncIterator[None]:
         ConfigError: a setting cannot work, or the address cannot be bound.
 
     """
-    # Imported late: they take a while to load, and most servers have no page.
-    from authz.server.admin.app import admin_app  # noqa: PLC0415
-    from authz.server.operations import web  # noqa: PLC0415
-
     check_admin_settings(settings)
     if settings.admin is None:
         yield
         return
+    # Imported late: they take a while to load, and most servers have no page.
+    from authz.server.admin.app import admin_app  # noqa: PLC0415
+    from authz.server.operations import web  # noqa: PLC0415
+
     address = parse("admin", settings.admin)
     if not address.is_local:
         telemetry.event(telemetry.WARNING, "admin_without_tls", address=address.text)

@@ -142,6 +142,10 @@ class Metrics:
             if self._dropped is not None:
                 self._count_up(self._lost, self._dropped(), "decision log")
 
+    def add(self, figures: Collector) -> None:
+        """Tell these figures as well."""
+        self._registry.register(figures)
+
     def text(self) -> bytes:
         """Return all figures of this process, as Prometheus reads them."""
         return generate_latest(self._registry)
@@ -250,18 +254,21 @@ class SharedMetrics:
         """Note that a worker has ended: its state is dropped, and what it has counted stays."""
         mark_process_dead(worker, self._folder.name)
 
-    def text(self, *, running: int, restarts: int, hangs: int) -> bytes:
+    def text(self, *, running: int, restarts: int, hangs: int, more: Collector | None = None) -> bytes:
         """Return all figures, as Prometheus reads them.
 
         Args:
             running: how many workers there are.
             restarts: how many have been started because another had died.
             hangs: how many were killed because they gave no sign of life.
+            more: figures of this process.
 
         """
         registry = CollectorRegistry()
         registry.register(MultiProcessCollector(None, self._folder.name))
         registry.register(_Workers(running, restarts, hangs))
+        if more is not None:
+            registry.register(more)
         return generate_latest(registry)
 
     def __enter__(self) -> Self:
