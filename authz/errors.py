@@ -25,6 +25,8 @@ Every verdict other than "allow" is one of these, at every door::
     │   │   └── KeyUndecidedError             key_undecided
     │   ├── IntrospectionUnavailableError introspection_unavailable
     │   ├── DirectoryUnavailableError     directory_unavailable
+    │   ├── OrdersUnknownError            orders_unknown
+    │   ├── QuotaUnavailableError         quota_unavailable
     │   ├── MeshUndecidedError            mesh_undecided
     │   ├── OverloadedError               overloaded
     │   └── TokenEndpointError            token_endpoint_unavailable
@@ -238,6 +240,12 @@ class OrdersUnknownError(UnavailableError):
     """Whom the operator keeps out is not known yet, because the store that holds the orders does not answer."""
 
     reason = "orders_unknown"
+
+
+class QuotaUnavailableError(UnavailableError):
+    """The store in which several servers count calls and streams does not answer, and none may be counted without."""
+
+    reason = "quota_unavailable"
 
 
 class MeshUndecidedError(UnavailableError):

@@ -50,6 +50,8 @@ MEANINGS = {
     "Check --introspection-url, the credentials and the network; its log names the error.",
     "directory_unavailable": "The server cannot ask WorkOS about the organization, and remembers no earlier answer. "
     "Check AUTHZ_WORKOS_API_KEY and the network; its log names the error.",
+    "quota_unavailable": "The store in which servers count calls together does not answer, and quota_if_unavailable is "
+    "deny. Try again; if that fails too, look at the store and into the server's log.",
     "overloaded": "Too many checks of this organization, or of all, wait for keys, the issuer or the directory. "
     "Make fewer calls at once, find out why they wait, or raise --max-pending.",
     "mesh_undecided": "A proxy let the call pass without a verdict. Set failure_mode_allow to false.",

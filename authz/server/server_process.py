@@ -43,6 +43,10 @@ def check_settings(settings: Settings) -> str:
     descriptors = descriptors_of(settings)
     policy_files.isolation(settings, descriptors)
     admin_page.check_admin_settings(settings)
+    if settings.store is not None:
+        from authz.store.connection import Store  # noqa: PLC0415 - not needed without a store
+
+        Store.of(settings)
     authorizer_of(settings, descriptors=descriptors).close()
     return policy_in_force(settings, descriptors)
 
@@ -128,7 +132,8 @@ def _shared_orders(settings: Settings, authorizer: Authorizer) -> contextlib.Abs
             return None
         from authz.store.shared_state import shared_state_of  # noqa: PLC0415 - not needed without a store
 
-        return shared_state_of(settings, authorizer)
+        # Usage is counted by the observers, in workers as well.
+        return shared_state_of(settings, authorizer, usage_days=0)
 
     return shared_orders(settings, authorizer.operator, share, authorizer.standing.be_in_doubt)
 

@@ -82,11 +82,13 @@ class SharedOrders:
     def told(self) -> dict[str, Any]:
         """Return what the admin page shows of the store; call it on a thread, for it asks the store."""
         sharing = self.sharing
+        is_kept = sharing is not None or self._file is not None
         if sharing is None:
-            return {"store": None, "replicas": []}
+            return {"store": None, "replicas": [], "is_kept": is_kept}
         error, follower = sharing.follower.error, sharing.follower
         store = {"is_up": error is None, "age": follower.age, "error": "" if error is None else str(error)}
-        return {"store": {**store, "is_caught_up": sharing.is_caught_up}, "replicas": _replicas(sharing)}
+        store["is_caught_up"] = sharing.is_caught_up
+        return {"store": store, "replicas": _replicas(sharing), "is_kept": is_kept}
 
     def _count(self, orders: Sequence[Order]) -> None:
         is_from_store = self.sharing is not None and self.sharing.follower.is_this_thread

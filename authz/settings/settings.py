@@ -152,6 +152,13 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     http_listen: str | None = Field(
         None, description="HOST:PORT of /healthz, /readyz and /metrics, such as 127.0.0.1:9192."
     )
+    usage_metrics_by_organization: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="How many organizations have figures of their own in /metrics, with their id as a label; the calls "
+        "of all others are in one. By default there are only totals.",
+    )
     admin: str | None = Field(
         None, description="HOST:PORT of the admin page, such as 127.0.0.1:9902; loopback only, unless told otherwise."
     )

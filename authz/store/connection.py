@@ -356,7 +356,12 @@ def _sentinels(check_privacy: Callable[[str], None], *arguments: Any, **options:
         """Those of a store, whose primary may be on another machine than they are."""
 
         def discover_master(self, name: str) -> Any:
-            found = super().discover_master(name)  # type: ignore[no-untyped-call]
+            try:
+                found = super().discover_master(name)  # type: ignore[no-untyped-call]
+            finally:
+                # Asked again only where the primary is lost.
+                for each in self.sentinels:
+                    each.close()
             check_privacy(str(found[0]))
             return found
 

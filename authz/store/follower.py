@@ -112,7 +112,7 @@ class Follower:
 
     def send(self, orders: Sequence[Order]) -> None:
         """Have orders written into the store that are in force here; those that came from there are left out."""
-        if not self._reader.is_stopped and not self._reader.is_this_thread:
+        if not self._reader.is_stopped and not self.is_this_thread:
             self.writer.send(orders)
 
     def after_fork(self) -> None:

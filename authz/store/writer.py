@@ -1,5 +1,6 @@
 """Tells the store what it does not know: orders that were given here, and those that it has lost."""
 
+import contextlib
 import os
 import secrets
 from collections import deque
@@ -52,7 +53,13 @@ class Writer:
         self._pause = Backoff()
         self._told = ""
         self._thread = Repeating("authz-orders-writer", self.work)
-        self.start, self.stop, self.wake = self._thread.start, self._thread.stop, self._thread.wake
+        self.start, self.wake = self._thread.start, self._thread.wake
+
+    def stop(self) -> None:
+        """End the thread; what was given until now is written, if the store takes it."""
+        self._thread.stop()
+        with contextlib.suppress(StoreError):
+            self._send()
 
     def send(self, orders: Sequence[Order]) -> None:
         """Have orders written that were given here; does not wait for that."""

@@ -1,5 +1,6 @@
 """Orders outlive the process that got them, whatever happens to their file."""
 
+import errno
 import json
 import os
 import stat
@@ -62,7 +63,7 @@ def test_orders_of_every_kind_outlive_a_restart(path: Path, new_authorizer: NewA
 
     assert set(second.operator.book) == set(first.operator.book)
     assert dict(second.operator.book.tokens) == dict(first.operator.book.tokens)
-    assert second.standing.suspended_organizations == [ORG]
+    assert second.standing.suspended_organizations == {ORG}
     assert second.operator.book.about("suspend", "organization", ORG)[""].reason == "unpaid"
 
 
@@ -88,7 +89,7 @@ def test_order_given_before_the_file_was_there_is_kept_too(path: Path, new_autho
     restarted(path, authorizer)
     told_later = restarted(path, new_authorizer())
 
-    assert told_later.standing.suspended_organizations == [ORG]
+    assert told_later.standing.suspended_organizations == {ORG}
     assert " jti" in told_later.operator.book.tokens
 
 
@@ -107,7 +108,7 @@ def test_line_that_a_crash_cut_off_is_dropped_and_the_next_one_stands_alone(
     third = restarted(path, new_authorizer())
 
     assert [event["line"] for event in events] == [2]
-    assert third.standing.suspended_organizations == [ORG, "org_later"]
+    assert third.standing.suspended_organizations == {ORG, "org_later"}
 
 
 def test_last_line_written_by_hand_counts_although_it_has_no_end(path: Path, new_authorizer: NewAuthorizer) -> None:
@@ -164,7 +165,7 @@ def test_what_is_superseded_is_cleared_out_and_nothing_lost(path: Path, new_auth
 
     assert len(lines_of(path)) < 1200
     told_later = restarted(path, new_authorizer())
-    assert told_later.standing.suspended_organizations == ["org_last"]
+    assert told_later.standing.suspended_organizations == {"org_last"}
     assert " jti" in told_later.operator.book.tokens
     assert sorted(each.name for each in path.parent.iterdir()) == ["orders.jsonl", "orders.jsonl.lock"]
 
@@ -185,9 +186,31 @@ def test_full_disk_harms_nothing_but_what_could_not_be_written(path: Path, new_a
         after = [each["id"] for each in lines_of(path)]
 
     assert events[0]["file"] == str(path)
-    assert in_force == ["org_first", ORG]
+    assert in_force == {"org_first", ORG}
     assert torn[: len(before)] == before
     assert after == ["org_first", ORG, "org_last"]
+
+
+def test_what_a_full_disk_cut_off_spoils_no_later_line(
+    path: Path, new_authorizer: NewAuthorizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authorizer = new_authorizer()
+    with OrdersFile(path, authorizer):
+        authorizer.suspend("org_first")
+        with room_for(path.stat().st_size + 10), pytest.raises(NotKeptError):
+            authorizer.suspend(ORG)
+        # There is room for a line again, and none for all of them anew.
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", _no_room)
+            authorizer.suspend("org_last")
+        after = [each["id"] for each in lines_of(path)]
+
+    assert after == ["org_first", "org_last"]
+    assert [each["id"] for each in lines_of(path)] == ["org_first", ORG, "org_last"]
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_what_a_full_disk_kept_out_is_written_at_the_end(path: Path, new_authorizer: NewAuthorizer) -> None:
@@ -207,7 +230,7 @@ def test_orders_from_elsewhere_go_on_while_the_disk_is_full(path: Path, new_auth
         authorizer.operator.carry_out([Order("suspend", "organization", ORG, at=1)])
         authorizer.operator.list_tokens([(" jti", 4e9)])
 
-    assert authorizer.standing.suspended_organizations == [ORG]
+    assert authorizer.standing.suspended_organizations == {ORG}
     assert " jti" in authorizer.operator.book.tokens
 
 
@@ -319,7 +342,7 @@ with OrdersFile({str(path)!r}, authorizer):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         f"orders: {str(path)!r} is written by the process from which this one was forked",
-        "['org_child']",
+        "{'org_child'}",
     ]
     assert [each["id"] for each in lines_of(path)] == ["org_parent"]
 

@@ -371,6 +371,14 @@ def test_a_task_waits_without_holding_up_the_others(engine: Engine) -> None:
     assert asyncio.run(main()) == {"org_1"}
 
 
+def test_an_order_that_is_given_right_before_the_end_is_written(engine: Engine) -> None:
+    for number in range(5):
+        with SharedState(engine.store(), judge := authorizer()):
+            judge.suspend(f"org_{number}")
+
+    assert names(in_store(engine)) == {f"org_{number}" for number in range(5)}
+
+
 def test_the_block_can_be_entered_again(engine: Engine) -> None:
     judge = authorizer()
     shared = SharedState(engine.store(), judge)

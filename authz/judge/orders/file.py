@@ -138,7 +138,7 @@ class OrdersFile:
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    found, listed = _read_line(line)
+                    found, listed = read_line(line)
                 except ConfigError as error:
                     if line.endswith(b"\n"):
                         place = f"line {number} of {str(self._path)!a}"
@@ -208,7 +208,7 @@ class OrdersFile:
         if self._lacks_some:
             # A part of what could not be written may be at the end.
             os.ftruncate(self._file, self._size)
-        text = b"".join(map(_line, orders))
+        text = b"".join(map(line_of, orders))
         _write_all(self._file, text)
         os.fsync(self._file)
         self._size += len(text)
@@ -222,7 +222,7 @@ class OrdersFile:
         try:
             size = 0
             with background():
-                for piece in _pieces(book):
+                for piece in pieces(book):
                     _write_all(file, piece)
                     size += len(piece)
             os.fsync(file)
@@ -245,11 +245,12 @@ class OrdersFile:
                 os.close(each)
 
 
-def _line(order: Order) -> bytes:
+def line_of(order: Order) -> bytes:
+    """Return the line of an order."""
     return b'{"at":%d,%s\n' % (order.at, order.text()[1:])
 
 
-def _read_line(line: bytes) -> tuple[list[Order], list[tuple[str, float]]]:
+def read_line(line: bytes) -> tuple[list[Order], list[tuple[str, float]]]:
     """Return the order of a line, and the tokens that it lists.
 
     Raises:
@@ -283,9 +284,10 @@ def _listed(tokens: object) -> list[tuple[str, float]]:
     return listed
 
 
-def _pieces(book: OrderBook) -> Iterator[bytes]:
+def pieces(book: OrderBook) -> Iterator[bytes]:
+    """Yield all lines of a file with these orders, some at a time."""
     for orders in _some_of(book):
-        yield b"".join(map(_line, orders))
+        yield b"".join(map(line_of, orders))
     for tokens in _some_of(book.tokens):
         yield json.dumps({"tokens": tokens}, separators=(",", ":")).encode() + b"\n"
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 from authz.errors import ConfigError, TokenInactiveError, suspended
 from authz.judge.orders.book import OrderBook
@@ -96,7 +96,7 @@ class Operator:
     def list_tokens(self, tokens: Iterable[tuple[str, float]]) -> None:
         """List tokens as revoked, all in one step; see :meth:`authz.judge.orders.tokens.RevokedTokens.add`."""
         with self._lock:
-            _report(self._take(lambda: [listing(name, end) for name, end in self.standing.list_tokens(tokens)]))
+            _report(self._take(lambda: _Listings(self.standing.list_tokens(tokens))))
 
     def watch(self, tell: Tell) -> None:
         """Have ``tell`` called with all orders that are news, one call at a time; the giver of an order waits for it.
@@ -127,6 +127,26 @@ class Operator:
             self._forget_at = self._clock.time() + _FORGET_SECONDS
             self.standing.forget()
         return errors
+
+
+class _Listings(Sequence[Order]):
+    """The orders that list tokens, each made when it is looked at, for there may be a million and none who looks."""
+
+    def __init__(self, tokens: Sequence[tuple[str, float]]) -> None:
+        self._tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    @overload
+    def __getitem__(self, place: int) -> Order: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Order]: ...
+
+    def __getitem__(self, place: int | slice) -> Order | Sequence[Order]:
+        found = self._tokens[place]
+        return _Listings(found) if isinstance(found, list) else listing(*found)
 
 
 def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:

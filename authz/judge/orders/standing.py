@@ -1,6 +1,6 @@
 """What the orders of the operator say of one caller: whether it is revoked or suspended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from authz.call.principal import Principal
@@ -162,6 +162,6 @@ def _refuse(_principal: Principal) -> None:
     raise OrdersUnknownError("the orders of the operator are not known yet")
 
 
-def _lasting(names: Mapping[str, _Orders], now: float) -> set[str]:
-    # Copied in one step, for another thread may change them.
-    return {name for name, orders in list(names.items()) if any(order.concerns(None, now) for order in orders)}
+def _lasting(names: dict[str, _Orders], now: float) -> set[str]:
+    # Another thread may change them; a list of pairs would not be made in one step, for garbage is collected meanwhile.
+    return {name for name, orders in names.copy().items() if any(order.concerns(None, now) for order in orders)}

@@ -24,6 +24,7 @@ from authz.server.admin.backend import Question, Source
 from authz.server.admin.guard import Guard, Secret, answer, refusal, written
 from authz.server.admin.news import News
 from authz.server.admin.slices import encoded
+from authz.server.admin.usage import Used
 from authz.server.coalescing import PAUSE, Coalesced, Paced
 
 MAX_BODY_BYTES = 16_384
@@ -57,7 +58,12 @@ class _MisusedError(Exception):
 
 
 def admin_app(
-    source: Source, *, secret: str = "", hosts: frozenset[str] | None = frozenset(), pause: float = PAUSE
+    source: Source,
+    *,
+    secret: str = "",
+    hosts: frozenset[str] | None = frozenset(),
+    pause: float = PAUSE,
+    used: Used | None = None,
 ) -> ASGIApp:
     """Return the application.
 
@@ -66,6 +72,7 @@ def admin_app(
         secret: what an operator must show to suspend or revoke; empty if that is off.
         hosts: see :class:`authz.server.admin.guard.Guard`.
         pause: seconds between one look at the source and the next, however many clients ask.
+        used: answers how much an organization uses.
 
     """
     admin = _Admin(source, Secret(secret), pause)
@@ -75,6 +82,7 @@ def admin_app(
         Route("/api/decisions", admin.decisions),
         Route("/api/overview", admin.overview),
         Route("/api/policy", admin.policy),
+        Route("/api/usage", (used or Used(None, 0)).answer),
         Route("/api/explain", admin.explain, methods=["POST"]),
         Route("/api/orders", admin.order, methods=["POST"]),
     ]

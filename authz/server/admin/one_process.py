@@ -49,10 +49,7 @@ class OwnProcess:
 
     async def overview(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
-        now = self._authorizer.verifier.clock.time()
-        return await asyncio.to_thread(
-            lambda: {**self._overview(), **told_of(self._authorizer.operator, self._shared, now)}
-        )
+        return await asyncio.to_thread(self._everything)
 
     async def policy(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
@@ -94,6 +91,10 @@ class OwnProcess:
         policy = self._authorizer.policy
         known = None if policy is None else policy.organizations.get(org_id)
         return known is not None and known.is_suspended
+
+    def _everything(self) -> Json:
+        now = self._authorizer.verifier.clock.time()
+        return {**self._overview(), **told_of(self._authorizer.operator, self._shared, now)}
 
     def _overview(self) -> Json:
         activity, authorizer = self._activity, self._authorizer

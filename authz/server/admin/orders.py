@@ -33,7 +33,7 @@ def told_of(operator: Operator, shared: SharedOrders | None, now: float) -> dict
         "orders": [_told(order) for order in heapq.nlargest(MAX_ORDERS_TOLD, in_force, key=lambda order: order.at)],
         "order_count": len(in_force),
         "token_count": tokens,
-        **({"store": None, "replicas": []} if shared is None else shared.told()),
+        **({"store": None, "replicas": [], "is_kept": False} if shared is None else shared.told()),
     }
 
 

@@ -568,7 +568,7 @@ def test_without_the_secret_nothing_is_done(page: Page, authorizer: Authorizer, 
     headers = {"authorization": shown} if shown.isascii() else {}
     answer = page.post("/api/orders", body, **headers)
 
-    assert (answer.status_code, authorizer.standing.suspended_organizations) == (401, [])
+    assert (answer.status_code, authorizer.standing.suspended_organizations) == (401, set())
 
 
 def test_who_shows_no_secret_has_not_guessed(page: Page) -> None:
@@ -585,7 +585,7 @@ def test_without_a_configured_secret_nobody_can_act(authorizer: Authorizer, acti
 
     assert (answer.status_code, page.get("/api/about").json()["can_act"]) == (403, False)
     assert "AUTHZ_ADMIN_SECRET" in answer.json()["error"]
-    assert authorizer.standing.suspended_organizations == []
+    assert authorizer.standing.suspended_organizations == set()
 
 
 def test_guesses_are_answered_slowly_and_the_secret_is_always_heard(page: Page, authorizer: Authorizer) -> None:
@@ -595,7 +595,7 @@ def test_guesses_are_answered_slowly_and_the_secret_is_always_heard(page: Page, 
     heard = [page.order("suspend", ORG).status_code for _ in range(3)]
 
     assert guesses == [401] * FAILURES + [429] * 3
-    assert (refused.status_code, refused.headers["retry-after"], before) == (429, "2", [])
+    assert (refused.status_code, refused.headers["retry-after"], before) == (429, "2", set())
     assert heard == [200] * 3
     # Nor does a right one forgive the wrong ones before it.
     assert page.order("suspend", ORG, "another guess").status_code == 429
@@ -642,7 +642,7 @@ def _showing(secret: str) -> Any:
 def test_order_that_makes_no_sense_is_refused(page: Page, authorizer: Authorizer, body: object) -> None:
     answer = page.post("/api/orders", body, authorization=f"Bearer {SECRET}")
 
-    assert (answer.status_code, authorizer.standing.suspended_organizations) == (400, [])
+    assert (answer.status_code, authorizer.standing.suspended_organizations) == (400, set())
 
 
 def test_order_says_why_who_until_when_and_about_which_tokens(page: Page) -> None:
@@ -678,7 +678,7 @@ def test_order_that_cannot_be_kept_is_in_force_and_that_is_said(
 
     assert answer.status_code == 507
     assert answer.json()["error"].startswith("It is in force, but may not last: orders: ")
-    assert authorizer.standing.suspended_organizations == [ORG]
+    assert authorizer.standing.suspended_organizations == {ORG}
 
 
 # ---- What takes too long, or fails ----

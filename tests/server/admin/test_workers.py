@@ -105,8 +105,8 @@ def test_whoever_starts_later_obeys_what_is_in_force(new_authorizer: NewAuthoriz
 
     assert (done["workers"], done["pending"]) == (2, 0)
     for authorizer in (first, second):
-        assert authorizer.standing.suspended_organizations == [ORG, "org_late"]
-        assert authorizer.standing.revoked_clients == ["client_1"]
+        assert authorizer.standing.suspended_organizations == {ORG, "org_late"}
+        assert authorizer.standing.revoked_clients == {"client_1"}
 
 
 def test_order_reaches_a_worker_that_is_only_starting(new_authorizer: NewAuthorizer) -> None:
@@ -124,7 +124,7 @@ def test_order_reaches_a_worker_that_is_only_starting(new_authorizer: NewAuthori
     done = run(story())
 
     assert (done["workers"], done["pending"]) == (0, 1)
-    assert authorizer.standing.suspended_organizations == [ORG]
+    assert authorizer.standing.suspended_organizations == {ORG}
 
 
 def test_worker_that_hears_nothing_does_not_start(new_authorizer: NewAuthorizer) -> None:
@@ -249,7 +249,7 @@ def test_answer_of_another_shape_is_none(new_authorizer: NewAuthorizer, what: st
         async for line in reader:
             asked = json.loads(line)
             if "number" in asked:
-                answer = {} if asked["what"] == "carry_out" else next(left)
+                answer = {} if asked["what"] in {"carry_out", "doubt"} else next(left)
                 writer.write(json.dumps({"number": asked["number"], "answer": answer}).encode() + b"\n")
         writer.close()
 
@@ -312,7 +312,8 @@ async def lines_of(its: socket.socket, answers: Callable[[dict[str, Any]], objec
 
 
 def orders_in(heard: list[dict[str, Any]]) -> list[str]:
-    return [json.loads(text)["id"] for line in heard if "number" in line for _, text in line["arguments"][0]]
+    said = [line["arguments"][0] for line in heard if line.get("what") == "carry_out"]
+    return [json.loads(text)["id"] for orders in said for _, text in orders]
 
 
 def test_order_that_is_given_while_a_worker_is_told_is_heard_before_it_may_listen() -> None:
@@ -329,9 +330,9 @@ def test_order_that_is_given_while_a_worker_is_told_is_heard_before_it_may_liste
                 was_ready = link.is_ready
                 assert (done["workers"], done["pending"], was_ready) == (0, 1, False)
                 writer.write(json.dumps({"number": first["number"], "answer": {}}).encode() + b"\n")
-                second, third = [json.loads(await reader.readline()) for _ in range(2)]
+                rest = [json.loads(await reader.readline()) for _ in range(3)]
                 writer.close()
-                return [first, second, third]
+                return [first, *rest]
 
             heard = await held_up()
             return orders_in(heard), heard[-1] == {"go": True}
@@ -386,7 +387,9 @@ def test_worker_that_does_not_carry_out_an_order_is_parted_with(
         writer.write(HELLO)
         async for line in reader:
             asked = json.loads(line)
-            if "number" in asked and answer != "nothing":
+            if asked.get("what") == "doubt":
+                writer.write(json.dumps({"number": asked["number"], "answer": {}}).encode() + b"\n")
+            elif "number" in asked and answer != "nothing":
                 writer.write(json.dumps({"number": asked["number"], "answer": answer}).encode() + b"\n")
         writer.close()
 
