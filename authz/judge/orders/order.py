@@ -94,7 +94,10 @@ class Order(NamedTuple):
 
     def counts_before(self, other: "Order") -> bool:
         """Say whether of two orders about one subject ``other`` counts, wherever the two are compared."""
-        return self.at < other.at or (self.at == other.at and self.text() < other.text())
+        if self.at != other.at:
+            return self.at < other.at
+        # Mostly it is the same order, come by another way; its text takes a hundred times as long.
+        return self != other and self.text() < other.text()
 
     def text(self) -> bytes:
         """Return it as JSON, the same for equal orders; without ``at``."""
