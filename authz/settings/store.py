@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from authz.settings.environment import EnvironmentSettings
 
@@ -50,3 +51,10 @@ class StoreSettings(EnvironmentSettings):
         description="While that store does not answer within 50 ms: local to count against this process's share of "
         "each plan, or deny.",
     )
+
+    @field_validator("quota_store")
+    @classmethod
+    def _beside_store(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("store") is None:
+            raise PydanticCustomError("alone", "set store as well, by which replicas share orders")
+        return value

@@ -9,7 +9,7 @@ import pytest
 
 from authz import Authorizer, Call, Policy, Verifier
 from authz.demo.issuer.signing import SigningKey
-from authz.errors import ResourceExhaustedError
+from authz.errors import ConfigError, ResourceExhaustedError
 from authz.organizations.quota import Quotas
 from authz.runtime.flow import run
 from authz.settings.store import StoreSettings
@@ -108,3 +108,8 @@ def test_quotas_may_have_a_store_of_their_own(engine: Engine, new_judge: Any, to
             with other.client() as asking, engine.client() as orders:
                 assert asking.exists(f"authz:q:{ORG}:0.001:5") == 1
                 assert orders.keys("authz:q:*") == []
+
+
+def test_a_store_for_quotas_alone_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="quota_store: set store as well"):
+        StoreSettings.load(quota_store="redis://127.0.0.1")

@@ -241,6 +241,18 @@ def until(condition: Any) -> float:
     return time.monotonic() - began
 
 
+def test_a_place_that_nobody_takes_again_comes_free_beside_others(engine: Engine) -> None:
+    store = engine.store()
+
+    def take(milliseconds: int, stream: str) -> int:
+        answer: int = store.call(TAKE, [store.key("s:org")], [milliseconds, 2, stream])
+        return answer
+
+    assert [take(200, "crashed"), take(60_000, "open"), take(60_000, "more")] == [1, 1, 0]
+    until(lambda: take(60_000, "more") == 1)
+    assert take(60_000, "one more") == 0
+
+
 def test_several_replicas_have_the_places_together(replicas: list[SharedPlaces]) -> None:
     first, second = replicas
     streams = [Stream() for _ in range(3)]

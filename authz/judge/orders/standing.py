@@ -6,7 +6,7 @@ from typing import NamedTuple
 from authz.call.principal import Principal
 from authz.errors import OrdersUnknownError, TokenInactiveError, suspended
 from authz.judge.orders.book import OrderBook
-from authz.judge.orders.order import Act, Kind, Order
+from authz.judge.orders.order import ACTS, Act, Kind, Order
 from authz.judge.orders.tokens import member
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 
@@ -146,11 +146,12 @@ class Standing:
         return False
 
     def _index(self, changed: Order) -> None:
-        act, kind, name, _ = changed.subject
+        act, kind, name = ACTS[changed.verb], changed.kind, changed.id
         if kind == "token":
             self._has_tokens = True
             return
-        in_force = tuple(order for order in self.book.about(act, kind, name).values() if not order.is_lifting)
+        orders = self.book.about(act, kind, name)
+        in_force = tuple([order for order in orders.values() if not order.is_lifting])
         names = self._in_force[act, kind]
         if in_force:
             names[name] = in_force
