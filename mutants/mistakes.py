@@ -2272,7 +2272,7 @@ MISTAKES = (
         "authz/store/entries.py",
         "elseif ends ~= '' and not before then",
         "elseif ends ~= '' then",
-        "tests/store/test_orders_store.py -k not_only_listed",
+        "tests/store/test_orders_store.py -k is_not_listed",
     ),
     Mistake(
         "a later order gets an earlier time where the store's clock was set back",
