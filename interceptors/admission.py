@@ -13,6 +13,7 @@ from authz.judge.authorizer import Authorizer
 from authz.judge.hearing import Hearing
 from authz.judge.streams import Stream, StreamRules
 from authz.policy.protos.isolation import check_message, places_of
+from authz.runtime.flow import Flow
 from interceptors.context import Metadata
 from interceptors.handlers import Handler
 
@@ -93,11 +94,15 @@ class Admission:
             return self.refused(error)
         return None
 
-    def open(self, stream: Stream) -> None:
+    def open(self, stream: Stream) -> Flow[None] | None:
         """Open ``stream``, which the judge ends from now on when it must end.
+
+        Returns:
+            ``None`` where it is open; otherwise the flow that opens it.
 
         Raises:
             ResourceExhaustedError: the organization has as many streams open as it may.
+            UnavailableError: that cannot be said now.
 
         """
         is_endless = self.principal is ANONYMOUS
@@ -107,7 +112,7 @@ class Admission:
             if is_endless
             else self._rules.until(call.method, self._authorizer.verifier.ends_at(self.principal))
         )
-        self._authorizer.endings.open(stream, self.principal, until, call)
+        return self._authorizer.endings.open(stream, self.principal, until, call)
 
     def close(self, stream: Stream) -> None:
         """Forget ``stream``, which is over."""

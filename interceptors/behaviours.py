@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 
 from authz.call.principal import set_current_principal
-from authz.errors import ResourceExhaustedError
+from authz.errors import ResourceExhaustedError, UnavailableError
+from authz.runtime.flow import run
 from interceptors.admission import Admission
 from interceptors.context import TrustedContext
 from interceptors.handlers import Behaviour, Handler, behaviour_of
@@ -67,8 +68,10 @@ def _until_ended(serve: Behaviour, handler: Handler, admission: Admission, *, re
 def _open(stream: SyncStream, admission: Admission, context: grpc.ServicerContext) -> None:
     refusal = None
     try:
-        admission.open(stream)
-    except ResourceExhaustedError as error:
+        opening = admission.open(stream)
+        if opening is not None:
+            run(opening)
+    except (ResourceExhaustedError, UnavailableError) as error:
         refusal = admission.refused(error)
     finally:
         # Only now: an RPC that ended before its stream was opened would close nothing, and leave the stream open.

@@ -9,9 +9,11 @@ from typing import Any
 from authz import Transport, Verifier
 from authz.decisions.audit import Audit
 from authz.decisions.log import DecisionLog
+from authz.decisions.usage import Usage
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.remote_keys import _Places
 from authz.judge.authorizer import Authorizer
+from authz.judge.orders.file import OrdersFile
 from authz.judge.streams import OpenStreams
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
@@ -24,6 +26,9 @@ from authz.runtime.threads import Repeating
 from authz.runtime.watch import Watch
 from authz.store.connection import Store
 from authz.store.follower import Follower
+from authz.store.leases import SharedQuotas
+from authz.store.places import SharedPlaces
+from authz.store.trips import Trips
 from interceptors import AuthzInterceptor
 
 ISSUER = "https://acme.authkit.app"
@@ -31,6 +36,10 @@ ISSUER = "https://acme.authkit.app"
 
 def _verifier() -> Verifier:
     return Verifier(issuer=ISSUER, audience="a")
+
+
+def _trips() -> Trips:
+    return Trips(Store("redis://127.0.0.1:1"))
 
 
 BUILT: dict[str, Callable[[], object]] = {
@@ -43,13 +52,18 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.issuer.discovery.DiscoveredEndpoint": lambda: DiscoveredEndpoint(ISSUER, "jwks_uri", Transport()),
     "authz.organizations.quota.Quotas": Quotas,
     "authz.issuer.remote_keys._Places": lambda: _Places(4),
+    "authz.judge.orders.file.OrdersFile": lambda: OrdersFile(os.devnull, Authorizer(_verifier())),
     "authz.judge.streams.OpenStreams": OpenStreams,
     "authz.runtime.threads.Repeating": lambda: Repeating("tests", lambda: 1.0),
     "authz.store.follower.Follower": lambda: Follower(Store("unix:/nowhere"), Authorizer(_verifier()).operator),
     "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.runtime.network.transport.Transport": Transport,
+    "authz.store.leases.SharedQuotas": lambda: SharedQuotas(_trips()),
+    "authz.store.places.SharedPlaces": lambda: SharedPlaces(_trips()),
+    "authz.store.trips.Trips": _trips,
     "authz.issuer.verifier.Verifier": _verifier,
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
+    "authz.decisions.usage.Usage": Usage,
     "interceptors.server.AuthzInterceptor": lambda: AuthzInterceptor(_verifier()),
 }
 

@@ -40,6 +40,8 @@ MEANINGS = {
     "request_malformed": "Servers may read the path in different ways, or the path or the headers are too large to be "
     "checked (docs/security-rules.md, Limits). Give /package.Service/Method, or with --http an absolute path.",
     "unavailable": "No verdict is possible now. Try again, and look into the server's log.",
+    "orders_unknown": "The server has just started, and does not know yet whom the operator keeps out, because the "
+    "store does not answer. Look at the store, and at --store; with --orders a server starts without it.",
     "key_set_unavailable": "The server cannot get the issuer's keys. "
     "Check --issuer and --jwks-url, and whether the server can reach them; its log names the error.",
     "key_undecided": "The token names a key that the server does not know, and it has asked the issuer for such keys "
@@ -48,6 +50,8 @@ MEANINGS = {
     "Check --introspection-url, the credentials and the network; its log names the error.",
     "directory_unavailable": "The server cannot ask WorkOS about the organization, and remembers no earlier answer. "
     "Check AUTHZ_WORKOS_API_KEY and the network; its log names the error.",
+    "quota_unavailable": "The store in which servers count calls together does not answer, and quota_if_unavailable is "
+    "deny. Try again; if that fails too, look at the store and into the server's log.",
     "overloaded": "Too many checks of this organization, or of all, wait for keys, the issuer or the directory. "
     "Make fewer calls at once, find out why they wait, or raise --max-pending.",
     "mesh_undecided": "A proxy let the call pass without a verdict. Set failure_mode_allow to false.",

@@ -30,7 +30,7 @@ from authz.judge.shadow import Shadow
 from authz.judge.streams import OpenStreams
 from authz.judge.telling import Telling
 from authz.organizations.directory import Directory
-from authz.organizations.quota import Quotas
+from authz.organizations.quota import Counting, Quotas
 from authz.policy import Policy
 from authz.runtime import telemetry
 from authz.runtime.flow import Flow, resumed
@@ -83,7 +83,7 @@ class Authorizer:
         in_force: the policy, and what checks which organization requests are about.
         organizations: know the tenants and groups of organizations.
         assurances: say about which methods the issuer is asked.
-        quotas: count the calls of organizations.
+        quotas: counts the calls of organizations; those of this process, unless others share their counts with it.
         shadow: compares decisions with the policy on trial.
         streams: those that are open.
         endings: what ends them.
@@ -120,7 +120,7 @@ class Authorizer:
         # A proxy may speak for any issuer, unless organizations belong to some.
         is_any = trust is not None and self.verifier.ownership is None
         self.standing = Standing(clock=clock)
-        self.quotas = Quotas(clock=clock)
+        self.quotas: Counting = Quotas(clock=clock)
         self.assurances = Assurances(introspector, assurance, issuers, (policy, shadow))
         self.introspectors = self.assurances.introspectors
         self.organizations = Organizations(directory, unknown_organizations, self.verifier.ownership)
@@ -162,16 +162,18 @@ class Authorizer:
             principal: Principal = done.value
         else:
             principal = yield from resumed(flow, wait)
-            # Meanwhile the token may have expired, its key may be withdrawn, and the operator may have given orders.
-            yield from self._check_caller(call, rules.policy)
-            if self.in_force.now is not rules:
+            if not (yield from self._is_confirmed(call, rules, principal)):
                 return (yield from self.authorize(call, evidence))
-            self.standing.check(principal)
         if rules.policy is not None and rules.policy.has_quotas:
             evidence.quota = quota = rules.quota_of(principal)
             if quota is not None:
                 # Last: a call that is refused anyway uses up nothing.
-                self.quotas.take(principal.org_id, quota)
+                awaited = self.quotas.take(principal.org_id, quota)
+                while awaited is not None:
+                    yield from awaited.wait()
+                    if not (yield from self._is_confirmed(call, rules, principal)):
+                        return (yield from self.authorize(call, evidence))
+                    awaited = self.quotas.take(principal.org_id, quota, awaited)
         return principal
 
     def _admit(self, call: Call, rules: Rules, evidence: Evidence) -> Flow[Principal]:
@@ -245,15 +247,21 @@ class Authorizer:
             check_certificate(principal, call.peer)
         return principal
 
-    def _check_caller(self, call: Call, policy: Policy | None) -> Flow[None]:
-        """Verify the caller of ``call`` once more, mostly from memory."""
-        principal = self._proxied(call, policy)
-        if principal is not None:
-            _check_time(principal, self.verifier)
-            return
-        principal = yield from self.verifier.verify_flow(bearer_token(call))
-        if principal.certificate:
-            check_certificate(principal, call.peer)
+    def _is_confirmed(self, call: Call, rules: Rules, principal: Principal) -> Flow[bool]:
+        """Check what may have changed while a call waited; say whether ``rules``, which admitted it, are in force."""
+        # The token may have expired, its key may be withdrawn, and the operator may have given orders.
+        caller = self._proxied(call, rules.policy)
+        if caller is not None:
+            _check_time(caller, self.verifier)
+        else:
+            # Mostly from memory.
+            caller = yield from self.verifier.verify_flow(bearer_token(call))
+            if caller.certificate:
+                check_certificate(caller, call.peer)
+        if self.in_force.now is not rules:
+            return False
+        self.standing.check(principal)
+        return True
 
     def confirm(self, call: Call, principal: Principal, evidence: Evidence) -> None:
         """Check what may have changed since the verdict on a call whose request came later, before its handler runs.

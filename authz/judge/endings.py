@@ -8,6 +8,7 @@ from authz.errors import (
     AuthzError,
     KeyNotFoundError,
     PeerUnknownError,
+    ResourceExhaustedError,
     TokenInactiveError,
     UnavailableError,
     suspended,
@@ -16,7 +17,8 @@ from authz.issuer.token_verifier import TokenVerifier
 from authz.judge.in_force import InForce
 from authz.judge.orders.standing import Standing
 from authz.judge.organizations import Organizations
-from authz.judge.streams import OpenStreams, Stream
+from authz.judge.streams import OpenStreams, Places, Stream
+from authz.runtime.flow import Flow
 
 
 class Endings:
@@ -48,7 +50,7 @@ class Endings:
         self._withdrawn: dict[str, frozenset[str]] = {}
         verifier.watch_keys(self._end_keys)
 
-    def open(self, stream: Stream, principal: Principal, until: float, call: Call | None = None) -> None:
+    def open(self, stream: Stream, principal: Principal, until: float, call: Call | None = None) -> Flow[None] | None:
         """Take in a stream that has been authorized, and end it when it must end.
 
         Args:
@@ -58,11 +60,33 @@ class Endings:
             call: the call that it is, about which every other policy is asked anew; without it only whether the
                 organization is suspended.
 
+        Returns:
+            ``None`` where that is done; otherwise the flow that does it, which may have to wait, because the
+            organization's streams are limited and other processes count them as well.
+
         Raises:
             ResourceExhaustedError: its organization has as many streams open as it may; this one is not taken in.
+            UnavailableError: that cannot be said now.
 
         """
-        self.streams.open(stream, principal, until, self._at_most(principal), call=call)
+        at_most = self._at_most(principal)
+        if self.streams.places is not None and at_most < math.inf:
+            return self._open_in_place(self.streams.places, stream, principal, until, call)
+        self._open(stream, principal, until, call, at_most)
+        return None
+
+    def _open_in_place(
+        self, places: Places, stream: Stream, principal: Principal, until: float, call: Call | None
+    ) -> Flow[None]:
+        at_most = yield from places.take(stream, principal.org_id, int(self._at_most(principal)))
+        try:
+            self._open(stream, principal, until, call, at_most)
+        except ResourceExhaustedError:
+            places.give_back(stream)
+            raise
+
+    def _open(self, stream: Stream, principal: Principal, until: float, call: Call | None, at_most: float) -> None:
+        self.streams.open(stream, principal, until, at_most, call=call)
         # What admitted it may have been withdrawn after the verdict and before the line above.
         if self._standing.is_revoked(principal):
             self.streams.end(TokenInactiveError(), lambda other: other is principal)
@@ -81,8 +105,12 @@ class Endings:
 
         """
         at_most = self._at_most(principal)
+        if at_most == math.inf:
+            return False
         self.streams.check(principal.org_id, at_most)
-        return at_most < math.inf
+        if self.streams.places is not None:
+            self.streams.places.check(principal.org_id)
+        return True
 
     def refusal(self, call: Call | None, principal: Principal) -> AuthzError | None:
         """Return why the policy in force would not admit a call that it or another one has admitted, if so.

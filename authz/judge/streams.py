@@ -16,6 +16,7 @@ from authz.errors import AuthzError, ConfigError, InternalError, ResourceExhaust
 from authz.runtime import fork, telemetry
 from authz.runtime.alarms import Alarm, Alarms
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
+from authz.runtime.flow import Flow
 
 StreamExpiry = Literal["token", "never"]
 
@@ -32,6 +33,38 @@ class Stream(Protocol):
         """
 
 
+class Places(Protocol):
+    """Counts the open streams of organizations together with other processes."""
+
+    def check(self, org_id: str) -> None:
+        """Check, without waiting, that an organization is not known to have as many streams open as it may.
+
+        Raises:
+            ResourceExhaustedError: it is.
+
+        """
+
+    def take(self, stream: Stream, org_id: str, at_most: int) -> Flow[float]:
+        """Take a place for a stream, unless it has one; wait for one at the most for a moment.
+
+        Args:
+            stream: the stream.
+            org_id: its organization.
+            at_most: how many streams the organization may have open, in all processes.
+
+        Returns:
+            How many it may have open in this process, this one included.
+
+        Raises:
+            ResourceExhaustedError: it has as many open.
+            UnavailableError: that cannot be said now.
+
+        """
+
+    def give_back(self, stream: Stream) -> None:
+        """Give back the place of a stream, if it has one."""
+
+
 class _Open(NamedTuple):
     principal: Principal
     alarm: Alarm | None
@@ -44,11 +77,15 @@ class OpenStreams:
     Args:
         clock: tells the time in two ways; a stream ends when the token is over by the first of them.
 
+    Attributes:
+        places: what counts the streams of other processes as well; ``None`` where each process counts its own.
+
     """
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._alarms = Alarms("authz-streams", clock=clock)
+        self.places: Places | None = None
         self.after_fork()
         fork.register(self)
 
@@ -102,6 +139,8 @@ class OpenStreams:
 
     def close(self, stream: Stream) -> None:
         """Forget a stream, which is over."""
+        if self.places is not None:
+            self.places.give_back(stream)
         with self._lock:
             opened = self._open.pop(stream, None)
             if opened is not None:

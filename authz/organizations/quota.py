@@ -5,14 +5,17 @@
 
 import functools
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cachetools import LRUCache
 
 from authz.errors import ResourceExhaustedError
 from authz.runtime import fork
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
+from authz.runtime.flow import Flow, Wait
 
 if TYPE_CHECKING:
     from pyrate_limiter import Decision
@@ -43,6 +46,68 @@ class Quota(NamedTuple):
     concurrent_streams: int | None = None
 
 
+class Awaited(NamedTuple):
+    """What a call has to wait for before it can be counted, because other processes count as well.
+
+    Args:
+        whose: the organization.
+        future: is done when the call should be counted again.
+        seconds: how long to wait for it, from now on.
+        until: when the call has waited long enough, however often it does so, by the clock of what counts.
+
+    """
+
+    whose: str
+    future: "Future[None]"
+    seconds: float
+    until: float
+
+    def wait(self) -> Flow[None]:
+        """Wait, on whichever driver runs the flow; to have waited for too long is no error."""
+        try:
+            yield Wait(self.future, self.seconds, whose=self.whose)
+        except TimeoutError:
+            return
+
+
+class Counting(Protocol):
+    """Counts the calls of organizations: those of this process (:class:`Quotas`), or of several.
+
+    Attributes:
+        counts: how often which result came of what takes more than counting here, for operators.
+
+    """
+
+    counts: Mapping[str, int]
+
+    def check(self, org_id: str, quota: Quota) -> None:
+        """Check that the organization could make one more call now, without counting one and without waiting.
+
+        Raises:
+            ResourceExhaustedError: it could not.
+            UnavailableError: that cannot be said now.
+
+        """
+
+    def take(self, org_id: str, quota: Quota, waited: Awaited | None = None) -> Awaited | None:
+        """Count one more call, without waiting.
+
+        Args:
+            org_id: the organization.
+            quota: its plan.
+            waited: what the call has waited for already.
+
+        Returns:
+            ``None`` if the call is counted. Otherwise what it must wait for, to be counted then; by that time it may
+            be one that is to be refused.
+
+        Raises:
+            ResourceExhaustedError: the organization has used up its quota; this call is not counted.
+            UnavailableError: that cannot be said now.
+
+        """
+
+
 class Quotas:
     """How much of their plans organizations have used. Never waits; one object serves any number of threads.
 
@@ -53,6 +118,8 @@ class Quotas:
         max_counted: how many organizations are counted at a time.
 
     """
+
+    counts: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK, max_counted: int = MAX_COUNTED) -> None:
         self._monotonic = clock.monotonic
@@ -69,7 +136,7 @@ class Quotas:
         """
         self._count(org_id, quota, is_made=False)
 
-    def take(self, org_id: str, quota: Quota) -> None:
+    def take(self, org_id: str, quota: Quota, _waited: Awaited | None = None) -> None:
         """Count one more call.
 
         Raises:

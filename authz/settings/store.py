@@ -1,6 +1,9 @@
 """What is set of the store that replicas share."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from authz.settings.environment import EnvironmentSettings
 
@@ -32,3 +35,26 @@ class StoreSettings(EnvironmentSettings):
         ge=10,
         description="After how many seconds without the store this server says NOT_SERVING; orders stay in force.",
     )
+    usage_days: int = Field(
+        35,
+        ge=0,
+        le=3660,
+        description="For how many days the store keeps how much each organization uses; 0 to send it none.",
+    )
+    quota_store: str | None = Field(
+        None,
+        description="Where replicas count quotas and open streams together, if not in store; the same user, password "
+        "and certificates serve for both.",
+    )
+    quota_if_unavailable: Literal["local", "deny"] = Field(
+        "local",
+        description="While that store does not answer within 50 ms: local to count against this process's share of "
+        "each plan, or deny.",
+    )
+
+    @field_validator("quota_store")
+    @classmethod
+    def _beside_store(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("store") is None:
+            raise PydanticCustomError("alone", "set store as well, by which replicas share orders")
+        return value

@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from authz.decisions.usage import Usage
 from authz.errors import ConfigError, UnavailableError
 from authz.judge.authorizer import Authorizer
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.store.connection import Store, StoreError
 from authz.store.follower import Follower, Target
+from authz.store.limits import SharedLimits
 from authz.store.replicas import Heartbeat
+from authz.store.usage import KEPT_DAYS
+from authz.store.usage_writer import UsageWriter
 
 if TYPE_CHECKING:
     from authz.settings.store import StoreSettings
@@ -151,6 +155,8 @@ class SharedState(Sharing):
     The store is followed on threads, in every forked child as well, so that ``with`` and ``async with`` serve sync and
     aio servers alike. Needs the extra ``store``.
 
+    What each organization uses is counted as well, and sent to the store every ten seconds; ``authz usage`` shows it.
+
     Args:
         store: where it is, as for :class:`authz.store.connection.Store`, or that itself.
         authorizer: obeys the orders.
@@ -158,6 +164,8 @@ class SharedState(Sharing):
             as long as it takes.
         region: the name of this place, for people.
         stale: after how many seconds without the store ``is_stale`` says so.
+        limits: count quotas and open streams together with the others; by default in the same store.
+        usage_days: for how many days the store keeps what organizations use; 0 to send it none.
 
     Raises:
         ConfigError: the extra is not installed, or an argument cannot work.
@@ -172,6 +180,8 @@ class SharedState(Sharing):
         wait: float | None = _WAIT_SECONDS,
         region: str = "",
         stale: float = _STALE_SECONDS,
+        limits: SharedLimits | None = None,
+        usage_days: int = KEPT_DAYS,
     ) -> None:
         super().__init__(
             Store(store) if isinstance(store, str) else store,
@@ -183,6 +193,11 @@ class SharedState(Sharing):
             clock=authorizer.verifier.clock,
         )
         authorizer.operator.watch(self.follower.send)
+        self.parts.append(limits or SharedLimits(self.store, authorizer, clock=authorizer.verifier.clock))
+        if usage_days:
+            usage = Usage()
+            authorizer.telling.observe(usage)
+            self.parts.append(UsageWriter(self.store, usage, days=usage_days))
 
     @classmethod
     def from_env(cls, authorizer: Authorizer, *, wait: float | None = _WAIT_SECONDS) -> "SharedState":
@@ -207,7 +222,11 @@ class SharedState(Sharing):
 
 
 def shared_state_of(
-    settings: "StoreSettings", authorizer: Authorizer, *, wait: float | None = _WAIT_SECONDS
+    settings: "StoreSettings",
+    authorizer: Authorizer,
+    *,
+    wait: float | None = _WAIT_SECONDS,
+    usage_days: int | None = None,
 ) -> SharedState | None:
     """Build what the settings say that is shared; ``None`` if they name no store.
 
@@ -215,6 +234,7 @@ def shared_state_of(
         settings: the settings.
         authorizer: obeys the orders.
         wait: as for :class:`SharedState`.
+        usage_days: as for :class:`SharedState`, if not what the settings say.
 
     Raises:
         ConfigError: a setting cannot work.
@@ -223,7 +243,16 @@ def shared_state_of(
     store = Store.of(settings)
     if store is None:
         return None
-    return SharedState(store, authorizer, wait=wait, region=settings.store_region or "", stale=settings.store_stale)
+    limits = SharedLimits.of(settings, authorizer)
+    return SharedState(
+        store,
+        authorizer,
+        wait=wait,
+        region=settings.store_region or "",
+        stale=settings.store_stale,
+        limits=limits,
+        usage_days=settings.usage_days if usage_days is None else usage_days,
+    )
 
 
 def about(authorizer: Authorizer) -> dict[str, Any]:

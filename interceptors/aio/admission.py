@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from authz.call.principal import Principal
 from authz.errors import ResourceExhaustedError
 from authz.judge.hearing import Hearing
-from authz.runtime.flow import Flow
+from authz.runtime.flow import Flow, start
 from interceptors.admission import Admission
 from interceptors.aio.streams import AioStream
 from interceptors.handlers import Behaviour, Handler, behaviour_of
@@ -55,19 +55,30 @@ class AioAdmission(Admission):
     stream: AioStream | None
     variables: contextvars.Context | None
 
-    def begin(self, stream: AioStream | None, variables: contextvars.Context | None) -> None:
+    def begin(self, stream: AioStream | None, variables: contextvars.Context | None) -> Flow[None] | None:
         """Open ``stream`` if it may have to end, and tell that the RPC is allowed, unless its request is checked first.
+
+        Returns:
+            ``None`` where that is done; otherwise the flow that does it.
 
         Raises:
             ResourceExhaustedError: the organization has as many streams open as it may.
+            UnavailableError: that cannot be said now.
 
         """
         self.stream, self.variables = stream if self.may_end else None, variables
-        if self.stream is not None:
-            self.open(self.stream)
-            if self.stream.is_over:
-                # It ended while a thread was deciding, and was closed before it was opened.
-                self.close(self.stream)
+        opening = None if self.stream is None else self.open(self.stream)
+        if opening is not None:
+            return self._begin_after(opening)
+        self._begin()
+        return None
+
+    def _begin_after(self, opening: Flow[None]) -> Flow[None]:
+        yield from opening
+        self._begin()
+
+    def _begin(self) -> None:
+        self._close_what_is_over()
         if not self.awaits_request:
             self.allowed()
 
@@ -76,17 +87,28 @@ class AioAdmission(Admission):
         if self.stream is None:
             return
         try:
-            self.open(self.stream)
+            opening = self.open(self.stream)
         except ResourceExhaustedError as error:
+            self._reopened(None, error)
+        else:
+            if opening is not None:
+                start(opening, self._reopened)
+
+    def _reopened(self, _: None, error: BaseException | None) -> None:
+        if self.stream is not None and isinstance(error, Exception):
             # Another stream of the organization has taken its place in between.
             self._authorizer.streams.end_one(self.stream, error)
+        self._close_what_is_over()
+
+    def _close_what_is_over(self) -> None:
+        if self.stream is not None and self.stream.is_over:
+            # It ended while a thread was deciding, or waiting, and was closed before it was opened.
+            self.close(self.stream)
 
 
 class Undecided(NamedTuple):
     """One RPC whose verdict needs the handler's context, because only that knows the peer of the connection."""
 
     hearing: Hearing
-    authorize: Callable[[Any], Flow[Principal]]
-    """Takes the handler's context; returns the flow that finds the verified caller."""
-    admitted: Callable[[Principal], Behaviour]
-    """Takes the verified caller; returns the behaviour for the RPC."""
+    decide: Callable[[Any], Flow[tuple[Principal, Behaviour]]]
+    """Takes the handler's context; returns the flow that finds the verified caller, and the behaviour for the RPC."""

@@ -144,15 +144,16 @@ def decided(handler: Handler, sort: Sort, undecided: Undecided) -> Behaviour:
 
 async def _decide(undecided: Undecided, context: Any) -> Behaviour:
     try:
-        principal = await arun(undecided.authorize(context))
-        set_current_principal(principal)
-        return undecided.admitted(principal)
+        principal, behaviour = await arun(undecided.decide(context))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and is_given_up():
             raise
         refusal = undecided.hearing.refused(error)
+    else:
+        set_current_principal(principal)
+        return behaviour
     return cast("Behaviour", await context.abort(*status_of(refusal)))
 
 

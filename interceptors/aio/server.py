@@ -113,7 +113,9 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             sort = sort_of(handler)
             stream = self._new_stream(handler, sort, hearing)
             admission = self._admission(handler, hearing, principal, metadata, seconds)
-            admission.begin(stream, None)
+            beginning = admission.begin(stream, None)
+            if beginning is not None:
+                await arun(beginning)
             return with_behaviour(handler, trusted(handler, sort, admission))
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -149,17 +151,17 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         stream = self._new_stream(handler, sort, hearing)
         variables = contextvars.copy_context()
 
-        def authorize(context: Any) -> Flow[Principal]:
+        def decide(context: Any) -> Flow[tuple[Principal, Behaviour]]:
             hearing.call = call._replace(peer=Peer.of(context.peer(), context.auth_context()))
-            return self._authorizer.authorize(hearing.call, hearing.evidence)
-
-        def admitted(principal: Principal) -> Behaviour:
+            principal = yield from self._authorizer.authorize(hearing.call, hearing.evidence)
             metadata = self._authorizer.trusted.believed(call.metadata, principal)
             admission = self._admission(handler, hearing, principal, metadata, hearing.seconds)
-            admission.begin(stream, variables)
-            return trusted(handler, sort, admission)
+            beginning = admission.begin(stream, variables)
+            if beginning is not None:
+                yield from beginning
+            return principal, trusted(handler, sort, admission)
 
-        behaviour = decided(handler, sort, Undecided(hearing, authorize, admitted))
+        behaviour = decided(handler, sort, Undecided(hearing, decide))
         return with_behaviour(handler, behaviour, request_streaming=True)
 
 

@@ -155,7 +155,7 @@ def decided(handler: Handler, sort: Sort, undecided: Undecided) -> Behaviour:
 def _decide(undecided: Undecided, context: Any) -> Behaviour | None:
     try:
         # The principal is not set in this thread's own variables, which outlive the RPC: the behaviour brings its own.
-        return undecided.admitted(run(undecided.authorize(context), context.time_remaining()))
+        return run(undecided.decide(context), context.time_remaining())[1]
     except BaseException as error:  # noqa: BLE001 - a verdict is owed, whatever happened
         refusal = undecided.hearing.refused(error)
     context.abort(*status_of(refusal))
@@ -178,6 +178,12 @@ class SyncStreamOnAio(AioStream):
         self._is_aborted = False
         self._is_making = False
         self._has_replied = False
+        self._is_finished = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the RPC is over, or its handler has returned."""
+        return self._is_finished or super().is_over
 
     def begin_on_thread(self, context: Any, reopen: Callable[[], None]) -> None:
         """Note the context of the handler, with which the RPC can be ended from now on; see :meth:`begin`."""
@@ -201,6 +207,8 @@ class SyncStreamOnAio(AioStream):
     def finish(self) -> None:
         """Note that the handler has returned."""
         self._is_making = False
+        # Before it is closed: a stream that is opened at this moment is closed where it is opened.
+        self._is_finished = True
         self._when_over()
 
     def _interrupt(self) -> None:

@@ -1,9 +1,11 @@
 """Quotas at the doors of gRPC: whoever has used up its own is refused before any handler runs."""
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -13,6 +15,8 @@ import pytest
 from authz import Authorizer, Policy, Verifier
 from authz.decisions.decision import Decision
 from authz.demo.issuer.signing import SigningKey
+from authz.errors import ResourceExhaustedError
+from authz.runtime.flow import Flow, Wait
 from tests.doubles import CLIENT, ManualClock, m2m_claims
 from tests.interceptors.client import Outcome, bearer, call
 from tests.interceptors.conftest import Serve, ServeAll
@@ -229,3 +233,80 @@ def test_limit_holds_where_an_interceptor_uses_another_task(door: Door, new_live
     first.leave()
     assert live.streams.are(1)
     begin(live)
+
+
+# ---- Streams whose places other processes count as well ----
+
+
+class CountedElsewhere:
+    """Gives so many places to all who ask, and says so from another thread, a moment later."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self._lock = number, threading.Lock()
+        self.held: set[Any] = set()
+
+    def check(self, _org_id: str) -> None:
+        pass
+
+    def take(self, stream: Any, org_id: str, _at_most: int) -> Flow[float]:
+        answer: Future[bool] = Future()
+        threading.Timer(0.01, lambda: answer.set_result(self._take(stream))).start()
+        if not (yield Wait(answer, PATIENCE, whose=org_id)):
+            raise ResourceExhaustedError
+        return math.inf
+
+    def _take(self, stream: Any) -> bool:
+        with self._lock:
+            if stream in self.held or len(self.held) < self.number:
+                self.held.add(stream)
+                return True
+        return False
+
+    def give_back(self, stream: Any) -> None:
+        with self._lock:
+            self.held.discard(stream)
+
+
+@each_door
+@pytest.mark.parametrize("more", [{}, {"deny_rules": ASKS_TWICE}], ids=["at once", "asks twice"])
+def test_a_stream_that_waits_for_its_place_is_served_or_refused_as_another_is(
+    door: Door, more: Any, new_live: Any, judge: Any, told: list[Decision]
+) -> None:
+    live = new_live(door, judge({"concurrent_streams": 5}, **more))
+    places = live.authorizer.streams.places = CountedElsewhere(2)
+    first, _ = begin(live), begin(live)
+
+    assert is_refused(live.start(KIND).end())
+    assert summary(told) == [("allowed", "")] * 2 + [("denied", "quota_exceeded")]
+    first.leave()
+    assert live.streams.are(1)
+    assert len(places.held) == 1
+    begin(live)
+
+
+@each_door
+def test_a_stream_without_a_limit_waits_for_no_place(door: Door, new_live: Any, judge: Any) -> None:
+    live = new_live(door, judge({"requests_per_second": 1000}))
+    live.authorizer.streams.places = CountedElsewhere(0)
+
+    begin(live)
+
+
+def begin_until_there_is_a_place(live: Live, places: CountedElsewhere) -> None:
+    # What is being taken again comes free a moment later.
+    deadline = time.monotonic() + PATIENCE
+    while places.held and time.monotonic() < deadline:
+        time.sleep(0.01)
+    begin(live)
+
+
+@pytest.mark.parametrize("door", [AIO, AIO_READ_WRITE, AIO_SYNC], ids=lambda door: door.name)
+def test_a_place_that_is_taken_again_is_waited_for_too(door: Door, new_live: Any, judge: Any) -> None:
+    live = new_live(door, judge(), "answers", KIND, Apart())
+    places = live.authorizer.streams.places = CountedElsewhere(1)
+    first = begin(live)
+    assert live.streams.are(1)
+    first.leave()
+    assert live.streams.are(0)
+
+    begin_until_there_is_a_place(live, places)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError
 from authz.organizations.directory import Directory
+from authz.organizations.quota import Awaited, Quota, Quotas
 from authz.policy import Organization
 from authz.runtime.flow import Flow, Wait, run
 from tests.doubles import (
@@ -31,8 +33,24 @@ OPEN = {"allow_rules": [{"name": "all"}], "name": "open"}
 SHUT = {"allow_rules": [{"name": "none", "source": {"organizations": ["org_other"]}}], "name": "shut"}
 
 
+PLAN = {"quotas": {"one": {"requests_per_second": 0.001, "burst": 1}}, "organizations": {ORG: {"quota": "one"}}}
+
+
+class CountedElsewhere(Quotas):
+    """Has each call wait once, until it is told that it may be counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.future: Future[None] = Future()
+
+    def take(self, org_id: str, quota: Quota, waited: Awaited | None = None) -> Any:
+        if waited is None and not self.future.done():
+            return Awaited(org_id, self.future, PATIENCE, PATIENCE)
+        return super().take(org_id, quota)
+
+
 class Scene:
-    """A call that waits for one of three, and what happens meanwhile."""
+    """A call that waits for one of four, and what happens meanwhile."""
 
     def __init__(self, waits_for: str, verifier: Verifier, issuer: FakeIssuer, clock: ManualClock) -> None:
         self.waits_for, self.issuer, self.clock = waits_for, issuer, clock
@@ -46,8 +64,11 @@ class Scene:
             directory=self.directory,
             introspector=introspector,
             assurance=Assurance(),
-            policy=Policy.from_document(OPEN),
+            policy=Policy.from_document(OPEN | PLAN if waits_for == "quota" else OPEN),
         )
+        self.quotas = CountedElsewhere()
+        if waits_for == "quota":
+            self.authorizer.quotas = self.quotas
         self.evidence = Evidence()
         self.gate = threading.Event()
         if waits_for != "directory":
@@ -69,12 +90,16 @@ class Scene:
         wait = next(flow)
         while self.waits_for == "issuer" and not self.questions.pending:
             wait = flow.send(wait.future.result(PATIENCE))
+        while self.waits_for == "quota" and wait.future is not self.quotas.future:
+            wait = flow.send(wait.future.result(PATIENCE))
         return flow, wait
 
     def end(self, flow: Flow[Principal], wait: Wait) -> str:
         self.gate.set()
         self.issuer.transport.release()
         self.questions.release()
+        if not self.quotas.future.done():
+            self.quotas.future.set_result(None)
         try:
             while True:
                 wait = flow.send(wait.future.result(PATIENCE))
@@ -93,7 +118,7 @@ class Scene:
         return "allowed"
 
 
-@pytest.fixture(params=["keys", "directory", "issuer"])
+@pytest.fixture(params=["keys", "directory", "issuer", "quota"])
 def scene(request: pytest.FixtureRequest, verifier: Verifier, issuer: FakeIssuer, clock: ManualClock) -> Any:
     scene = Scene(request.param, verifier, issuer, clock)
     yield scene
@@ -132,7 +157,7 @@ def test_what_happens_while_a_call_waits_is_in_force_for_it(
     assert scene.end(flow, wait) == verdict
 
 
-@pytest.mark.parametrize("scene", ["directory", "issuer"], indirect=True)
+@pytest.mark.parametrize("scene", ["directory", "issuer", "quota"], indirect=True)
 def test_a_key_that_is_taken_back_while_a_call_waits_is_none(
     scene: Scene, ec_key: SigningKey, other_key: SigningKey
 ) -> None:
@@ -144,7 +169,7 @@ def test_a_key_that_is_taken_back_while_a_call_waits_is_none(
     assert scene.end(flow, wait) == "key_not_found"
 
 
-@pytest.mark.parametrize("scene", ["directory", "issuer"], indirect=True)
+@pytest.mark.parametrize("scene", ["directory", "issuer", "quota"], indirect=True)
 def test_a_key_that_changes_under_its_name_while_a_call_waits_is_another(
     scene: Scene, ec_key: SigningKey, other_key: SigningKey
 ) -> None:
@@ -157,8 +182,8 @@ def test_a_key_that_changes_under_its_name_while_a_call_waits_is_another(
 
 
 def test_a_call_that_is_refused_after_it_has_waited_uses_up_nothing(scene: Scene, ec_key: SigningKey) -> None:
-    plan = {"quotas": {"one": {"requests_per_second": 0.001, "burst": 1}}, "organizations": {ORG: {"quota": "one"}}}
-    scene.authorizer.replace_policy(Policy.from_document(OPEN | plan))
+    if scene.waits_for != "quota":
+        scene.authorizer.replace_policy(Policy.from_document(OPEN | PLAN))
     flow, wait = scene.begin(ec_key.sign(m2m_claims()))
     scene.authorizer.suspend(ORG)
     refused = scene.end(flow, wait)
