@@ -72,10 +72,13 @@ if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1]
 return 1
 """)
 
-# What is over is removed only if it is still the same.
+# What is over is removed only if it is still the same. A token that was reinstated must not count as listed then.
 FORGET = Script("""
 for i = 2, #ARGV, 2 do
-  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+    if string.sub(ARGV[i], 1, 13) == 'revoke token ' then redis.call('ZREM', KEYS[2], string.sub(ARGV[i], 14)) end
+  end
 end
 local ended = redis.call('ZRANGE', KEYS[2], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, 1000)
 if #ended > 0 then redis.call('ZREM', KEYS[2], unpack(ended)) end

@@ -133,6 +133,16 @@ def test_order_that_was_taken_back_is_remembered_for_a_month_and_then_forgotten(
     assert len(book) == 0
 
 
+def test_token_that_was_reinstated_stays_so_when_that_is_forgotten() -> None:
+    book = OrderBook()
+    book.take(Order("revoke", "token", "jti_1", until=NOW + 99 * 86_400))
+    book.take(Order("reinstate", "token", "jti_1", at=round(NOW * MICROSECONDS)))
+
+    assert [order.verb for order in book.forget(NOW + LIFTED_SECONDS)] == ["reinstate"]
+
+    assert (len(book), list(book.tokens)) == (0, [])
+
+
 def test_order_that_stands_is_never_forgotten() -> None:
     book = OrderBook()
     book.take(Order("suspend", "organization", "o", at=1))

@@ -61,6 +61,50 @@ print("parent", reset)
     assert run(program) == ["child ['kept']", "parent []"]
 
 
+def test_what_starts_a_thread_comes_after_what_the_thread_may_need():
+    program = """
+reset = []
+
+class Named:
+    def __init__(self, name, **more):
+        self.name = name
+        fork.register(self, **more)
+    def after_fork(self):
+        reset.append(self.name)
+
+kept = [Named("thread", starts_thread=True), *(Named(str(number)) for number in range(20))]
+forked(lambda: (len(reset), reset[-1]))
+"""
+
+    assert run(program) == ["child (21, 'thread')"]
+
+
+def test_a_child_follows_a_store_as_its_parent_does():
+    program = """
+from authz import SharedState
+from authz.judge.orders.order import Order
+from authz.store.orders_store import OrdersStore
+from tests.store.engines import Engine
+from tests.store.fleet import authorizer, suspend, suspended, until
+
+with Engine("valkey") as engine:
+    judge = authorizer()
+    with SharedState(engine.store(), judge) as shared:
+        def follow():
+            OrdersStore(engine.store()).write([suspend("org_1")])
+            until(lambda: suspended(judge) == {"org_1"})
+            judge.suspend("org_2")
+            until(lambda: len(OrdersStore(engine.store()).load()[0]) == 2)
+            until(lambda: shared.heartbeat.count == 2)
+            return sorted(suspended(judge))
+        forked(follow)
+        until(lambda: suspended(judge) == {"org_1", "org_2"})
+        print("parent", sorted(suspended(judge)))
+"""
+
+    assert run(program) == ["child ['org_1', 'org_2']", "parent ['org_1', 'org_2']"]
+
+
 def test_a_grandchild_is_reset_too():
     program = """
 class Counter:

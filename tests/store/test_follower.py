@@ -14,7 +14,7 @@ from authz.judge.orders.tokens import member
 from authz.store.connection import Store
 from authz.store.follower import Follower
 from authz.store.orders_store import OrdersStore
-from authz.store.writer import known_orders
+from authz.store.writer import Writer, known_orders
 from tests.doubles import ManualClock
 from tests.store.engines import Engine, free_port
 from tests.store.fleet import authorizer, replicas, suspend, suspended, until
@@ -305,6 +305,37 @@ def test_what_no_longer_says_anything_is_not_written_back() -> None:
 
     assert [order for order in known if not order.is_listing] == lasting
     assert [order.id for order in known if order.is_listing] == ["jti_1"]
+
+
+def test_what_is_over_is_removed_from_the_store_every_hour(engine: Engine) -> None:
+    clock = ManualClock()
+    writer = Writer(engine.store(), OrderBook(), clock=clock.clock)
+    over = Order("revoke", "token", "jti_1", until=time.time() - 60)
+    OrdersStore(engine.store()).restore([over])
+
+    assert writer.work() == 3600
+    clock.advance(3599)
+    assert writer.work() == 1
+    with engine.client() as asking:
+        assert asking.zcard("authz:{orders}:tokens") == 1
+        clock.advance(1)
+        assert writer.work() == 3600
+        assert asking.zcard("authz:{orders}:tokens") == 0
+
+
+def test_more_orders_than_can_wait_are_found_by_comparing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authz.store.writer._MOST_UNSENT", 10)
+    judge = authorizer()
+    writer = Writer(engine.store(), judge.operator.book)
+    judge.operator.watch(writer.send)
+    engine.kill()
+    for number in range(30):
+        judge.suspend(f"org_{number}")
+    assert writer.work() > 0
+    engine.start()
+    until(lambda: writer.work() and not writer.lacks)
+
+    assert len(names(in_store(engine))) == 30
 
 
 def test_the_age_is_since_the_store_was_last_heard(engine: Engine) -> None:

@@ -152,7 +152,17 @@ def test_a_token_is_listed_for_longer_but_never_for_shorter(engine: Engine, orde
         assert asking.zscore("authz:{orders}:tokens", " jti_1") == now + 300
 
 
-def test_a_token_of_which_more_is_known_is_not_only_listed(orders: OrdersStore) -> None:
+def test_a_token_of_which_more_is_known_is_not_listed(engine: Engine, orders: OrdersStore) -> None:
+    orders.write([Order("reinstate", "token", "jti_1")])
+    last = orders.position()
+
+    assert orders.restore([token("jti_1", time.time() + 60)]) == 0
+    assert orders.position() == last
+    with engine.client() as asking:
+        assert asking.zcard("authz:{orders}:tokens") == 0
+
+
+def test_a_token_that_was_listed_and_reinstated_is_revoked_by_an_order_of_its_own(orders: OrdersStore) -> None:
     orders.write([token("jti_1")])
     orders.write([Order("reinstate", "token", "jti_1")])
     orders.restore([token("jti_1", time.time() + 60)])
@@ -200,6 +210,17 @@ def test_what_is_over_is_removed_and_nothing_else(engine: Engine, orders: Orders
     with engine.client() as asking:
         assert asking.hlen("authz:{orders}:state") == 2
         assert asking.zrange("authz:{orders}:tokens", 0, -1) == [b" jti_1"]
+
+
+def test_a_token_that_was_reinstated_long_ago_is_not_listed_again(engine: Engine, orders: OrdersStore) -> None:
+    orders.restore([token("jti_1", time.time() + 60, issuer=ISSUER)])
+    long_ago = round((time.time() - LIFTED_SECONDS - 60) * MICROSECONDS)
+    orders.restore([Order("reinstate", "token", "jti_1", ISSUER, at=long_ago)])
+
+    orders.forget()
+
+    with engine.client() as asking:
+        assert set(asking.keys()) == {b"authz:{orders}:log", b"authz:{orders}:epoch"}
 
 
 def test_what_is_no_order_is_ignored_and_counted(engine: Engine, orders: OrdersStore) -> None:

@@ -108,6 +108,9 @@ class OrderBook:
         for order in over:
             about = self._orders[order.subject[:3]]
             del about[order.issuer]
+            if order.kind == "token":
+                # It went before the list, which must not count again.
+                self.tokens.remove(member(order.id, order.issuer))
             if not about:
                 del self._orders[order.subject[:3]]
         return over
