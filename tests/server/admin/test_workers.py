@@ -172,7 +172,12 @@ def test_worker_that_does_not_answer_is_left_out_and_told_of(new_authorizer: New
     assert ([each["number"] for each in overview["workers"]], overview["silent"]) == ([0], 1)
 
 
-def test_answer_that_is_too_long_ends_neither_link_nor_worker(new_verifier: Callable[..., Verifier]) -> None:
+def test_answer_that_is_too_long_ends_neither_link_nor_worker(
+    new_verifier: Callable[..., Verifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A worker that has lost its link ends itself, which here is the process of this test.
+    ended: list[object] = []
+    monkeypatch.setattr("authz.server.workers.link.os.kill", lambda *what: ended.append(what))
     # The names of those that are told are together longer than a line.
     rules = [{"name": f"{number:010000}", "request": {"paths": [f"/{number}"]}} for number in range(1000)]
     policy = Policy.from_document({"name": "long", "allow_rules": rules})
@@ -185,6 +190,7 @@ def test_answer_that_is_too_long_ends_neither_link_nor_worker(new_verifier: Call
 
     overview, ordered = run(story())
 
+    assert ended == []
     assert (len(overview["workers"]), overview["silent"]) == (1, 0)
     assert (ordered["workers"], ordered["pending"]) == (1, 0)
 
