@@ -1879,7 +1879,7 @@ MISTAKES = (
         "authz/server/workers/link.py",
         "            if self._feeding is None:\n",
         "            if not self.is_ready:\n",
-        "tests/server/admin/test_workers.py -k meanwhile",
+        "tests/server/admin/test_workers.py -k is_told",
     ),
     Mistake(
         "a server that does not know the orders lets everyone in",
