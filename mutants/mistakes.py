@@ -1886,7 +1886,7 @@ MISTAKES = (
         "authz/judge/orders/standing.py",
         "        if doubt.refuses:\n",
         "        if not doubt:\n",
-        "tests/server/test_store.py -k too_old",
+        "tests/judge/test_suspension.py -k not_all_orders",
     ),
     Mistake(
         "a file of orders from long ago counts as all orders",
