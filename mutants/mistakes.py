@@ -2077,14 +2077,14 @@ MISTAKES = (
         "authz/server/workers/link.py",
         "            if self._feeding is None:\n",
         "            if not self.is_ready:\n",
-        "tests/server/admin/test_workers.py -k meanwhile",
+        "tests/server/admin/test_workers.py -k is_told",
     ),
     Mistake(
         "a server that does not know the orders lets everyone in",
         "authz/judge/orders/standing.py",
         "        if doubt.refuses:\n",
         "        if not doubt:\n",
-        "tests/server/test_store.py -k too_old",
+        "tests/judge/test_suspension.py -k not_all_orders",
     ),
     Mistake(
         "a file of orders from long ago counts as all orders",

@@ -11,6 +11,7 @@ from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, ConfigError, PermissionDeniedError, TokenInactiveError
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
+from authz.judge.orders.standing import Doubt
 from authz.policy import Policy
 from authz.runtime.flow import run
 from tests.doubles import ORG
@@ -110,3 +111,17 @@ def test_standing_is_what_the_operator_made_it(authorizer: Authorizer) -> None:
 def test_empty_organization_is_a_mistake(authorizer: Authorizer, what: str) -> None:
     with pytest.raises(ConfigError, match=f"^{what}: org_id is empty"):
         {"suspend": authorizer.suspend, "resume": authorizer.resume}[what]("")
+
+
+def test_while_not_all_orders_are_known_nobody_is_let_in_and_that_is_no_refusal(
+    authorizer: Authorizer, ask: Ask
+) -> None:
+    authorizer.standing.be_in_doubt(Doubt("orders_unknown: unreachable", refuses=True))
+    unknown, public = ask(), ask(method="/public")
+    # What was known once, but was not confirmed for long, decides.
+    authorizer.standing.be_in_doubt(Doubt("orders_stale: unreachable"))
+    stale = ask()
+    authorizer.suspend(ORG)
+    authorizer.standing.be_in_doubt(Doubt())
+
+    assert (unknown, public, stale, ask(), ask(OTHER)) == ("orders_unknown", "", "", "organization_suspended", "")

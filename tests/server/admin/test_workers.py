@@ -172,7 +172,12 @@ def test_worker_that_does_not_answer_is_left_out_and_told_of(new_authorizer: New
     assert ([each["number"] for each in overview["workers"]], overview["silent"]) == ([0], 1)
 
 
-def test_answer_that_is_too_long_ends_neither_link_nor_worker(new_verifier: Callable[..., Verifier]) -> None:
+def test_answer_that_is_too_long_ends_neither_link_nor_worker(
+    new_verifier: Callable[..., Verifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A worker that has lost its link ends itself, which here is the process of this test.
+    ended: list[object] = []
+    monkeypatch.setattr("authz.server.workers.link.os.kill", lambda *what: ended.append(what))
     # The names of those that are told are together longer than a line.
     rules = [{"name": f"{number:010000}", "request": {"paths": [f"/{number}"]}} for number in range(1000)]
     policy = Policy.from_document({"name": "long", "allow_rules": rules})
@@ -185,6 +190,7 @@ def test_answer_that_is_too_long_ends_neither_link_nor_worker(new_verifier: Call
 
     overview, ordered = run(story())
 
+    assert ended == []
     assert (len(overview["workers"]), overview["silent"]) == (1, 0)
     assert (ordered["workers"], ordered["pending"]) == (1, 0)
 
@@ -330,9 +336,11 @@ def test_order_that_is_given_while_a_worker_is_told_is_heard_before_it_may_liste
                 was_ready = link.is_ready
                 assert (done["workers"], done["pending"], was_ready) == (0, 1, False)
                 writer.write(json.dumps({"number": first["number"], "answer": {}}).encode() + b"\n")
-                rest = [json.loads(await reader.readline()) for _ in range(3)]
+                heard = [first]
+                while heard[-1] != {"go": True}:
+                    heard.append(json.loads(await reader.readline()))
                 writer.close()
-                return [first, *rest]
+                return heard
 
             heard = await held_up()
             return orders_in(heard), heard[-1] == {"go": True}
