@@ -66,7 +66,7 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 # Without what no requirement's release decides: processes, Envoy, browsers, the demo, documents, and what simulates
 # or tries many inputs. All that runs with the newest.
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
-	house/test_deploy.py house/test_examples.py house/test_image.py house/test_lanes.py house/test_orphans.py \
+	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_image.py house/test_lanes.py house/test_orphans.py \
 	house/test_readme.py issuer/test_properties.py \
 	judge/test_simulation.py)
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements

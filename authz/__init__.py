@@ -50,6 +50,7 @@ if typing.TYPE_CHECKING:
     from authz.issuer.verifiers import Verifiers
     from authz.judge.authorizer import Authorizer
     from authz.judge.mesh import MeshPeers
+    from authz.judge.orders.file import OrdersFile
     from authz.judge.reload import PolicyReloader
     from authz.organizations.directory import Directory
     from authz.organizations.workos import WorkOSDirectory
@@ -84,6 +85,7 @@ __all__ = [
     "MeshPeers",
     "MeshUndecidedError",
     "OpenTelemetryLog",
+    "OrdersFile",
     "Peer",
     "PeerUnknownError",
     "PermissionDeniedError",
@@ -158,6 +160,7 @@ _NAMES = {
     ),
     "authz.issuer.introspection": ("Introspector",),
     "authz.judge.mesh": ("MeshPeers",),
+    "authz.judge.orders.file": ("OrdersFile",),
     "authz.call.metadata": ("TrustedMetadata",),
     "authz.call.peer": ("Peer",),
     "authz.policy": ("Policy",),

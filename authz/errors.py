@@ -25,6 +25,7 @@ Every verdict other than "allow" is one of these, at every door::
     │   │   └── KeyUndecidedError             key_undecided
     │   ├── IntrospectionUnavailableError introspection_unavailable
     │   ├── DirectoryUnavailableError     directory_unavailable
+    │   ├── OrdersUnknownError            orders_unknown
     │   ├── QuotaUnavailableError         quota_unavailable
     │   ├── MeshUndecidedError            mesh_undecided
     │   ├── OverloadedError               overloaded
@@ -233,6 +234,12 @@ class DirectoryUnavailableError(UnavailableError):
     """The directory does not say who the caller's organization is, and no earlier answer is remembered."""
 
     reason = "directory_unavailable"
+
+
+class OrdersUnknownError(UnavailableError):
+    """Whom the operator keeps out is not known yet, because the store that holds the orders does not answer."""
+
+    reason = "orders_unknown"
 
 
 class QuotaUnavailableError(UnavailableError):

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from authz.demo import children
-from benchmarks import ext_authz, interceptors, isolation, onlookers, policy, quotas, reload, store, tokens
+from benchmarks import ext_authz, interceptors, isolation, onlookers, orders, policy, quotas, reload, tokens
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "tokens": tokens.measure,
@@ -25,7 +25,7 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "isolation": isolation.measure,
     "ext_authz": ext_authz.measure,
     "onlookers": onlookers.measure,
-    "store": store.measure,
+    "orders": orders.measure,
     "quotas": quotas.measure,
 }
 PACKAGES = ("grpcio", "protobuf", "jwcrypto", "cryptography", "cachetools", "pyjwt", "joserfc", "authlib")

@@ -16,7 +16,7 @@ from authz.settings.variables import is_ours
 from tests.doubles import AUDIENCE, ISSUER, FakeIssuer, FakeTransport, ManualClock, m2m_claims
 from tests.lanes import LANES, Guard, lane_of
 from tests.missing import tell
-from tests.pairs import combinations_beyond_pairs
+from tests.pairs import beyond_one_engine, combinations_beyond_pairs
 
 # The same examples on every run: a red build must say something about the change.
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
@@ -72,15 +72,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is long, and combinations of parameters whose every pair another one has.
+    """Leave out what is long, combinations of parameters whose every pair another one has, and one of two engines.
 
     What ``-k`` and ``-m`` leave out is gone by now.
     """
     if not config.getoption("whole"):
-        left_out = combinations_beyond_pairs(items) + [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=left_out)
-        unwanted = set(left_out)
-        items[:] = [item for item in items if item not in unwanted]
+        left_out = {item for item in items if item.get_closest_marker("long")}
+        left_out.update(beyond_one_engine(items))
+        left_out.update(combinations_beyond_pairs(item for item in items if item not in left_out))
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
     # The files that take longest first: otherwise one worker goes on for minutes after the others have finished.
     lanes = {item.path: 0 for item in items}
     for item in items:

@@ -9,9 +9,11 @@ from typing import Any
 from authz import Transport, Verifier
 from authz.decisions.audit import Audit
 from authz.decisions.log import DecisionLog
+from authz.decisions.usage import Usage
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.remote_keys import _Places
 from authz.judge.authorizer import Authorizer
+from authz.judge.orders.file import OrdersFile
 from authz.judge.streams import OpenStreams
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
@@ -50,6 +52,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.issuer.discovery.DiscoveredEndpoint": lambda: DiscoveredEndpoint(ISSUER, "jwks_uri", Transport()),
     "authz.organizations.quota.Quotas": Quotas,
     "authz.issuer.remote_keys._Places": lambda: _Places(4),
+    "authz.judge.orders.file.OrdersFile": lambda: OrdersFile(os.devnull, Authorizer(_verifier())),
     "authz.judge.streams.OpenStreams": OpenStreams,
     "authz.runtime.threads.Repeating": lambda: Repeating("tests", lambda: 1.0),
     "authz.store.follower.Follower": lambda: Follower(Store("unix:/nowhere"), Authorizer(_verifier()).operator),
@@ -60,6 +63,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.store.trips.Trips": _trips,
     "authz.issuer.verifier.Verifier": _verifier,
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
+    "authz.decisions.usage.Usage": Usage,
     "interceptors.server.AuthzInterceptor": lambda: AuthzInterceptor(_verifier()),
 }
 

@@ -34,6 +34,7 @@ LEADS_TO: Mapping[str, frozenset[str]] = {
     "process": frozenset(
         {
             "asyncio.subprocess.create_subprocess_exec",
+            "authz.demo.store.Store",
             "authz.server.workers.child.Child",
             "authz.server.workers.supervisor.Supervisor",
             "playwright.sync_api.sync_playwright",

@@ -1,7 +1,12 @@
-"""A choice among the combinations of a test's parameters, in which every two values that meet at all still meet."""
+"""A choice among the combinations of a test's parameters, in which every two values that meet at all still meet.
+
+And of the engines of ``authz serve`` one for each file, where a test starts processes.
+"""
 
 import itertools
 from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -38,6 +43,25 @@ def combinations_beyond_pairs(items: Iterable[pytest.Item]) -> list[pytest.Item]
         chosen = set(pairwise([_values(test) for test in tests]))
         left_out += [test for place, test in enumerate(tests) if place not in chosen]
     return left_out
+
+
+def beyond_one_engine(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests of processes that a file has for other engines than the one that it is given here.
+
+    Which one that is depends on the name of the file: each engine gets about half of the files.
+    """
+    tests = [item for item in items if isinstance(item, pytest.Function) and _engine(item)]
+    engines: dict[Path, set[str]] = {}
+    for test in tests:
+        engines.setdefault(test.path, set()).add(_engine(test))
+    chosen = {path: sorted(names)[crc32(path.name.encode()) % len(names)] for path, names in engines.items()}
+    return [test for test in tests if _engine(test) != chosen[test.path]]
+
+
+def _engine(item: pytest.Function) -> str:
+    """Return the engine of ``authz serve`` that a test starts in a process, if it has one as a parameter."""
+    is_process = item.get_closest_marker("process") or item.get_closest_marker("envoy")
+    return str(item.callspec.params.get("engine", "")) if is_process and hasattr(item, "callspec") else ""
 
 
 def _pairs_of(combination: _Combination) -> frozenset[_Pair]:

@@ -40,6 +40,8 @@ MEANINGS = {
     "request_malformed": "Servers may read the path in different ways, or the path or the headers are too large to be "
     "checked (docs/security-rules.md, Limits). Give /package.Service/Method, or with --http an absolute path.",
     "unavailable": "No verdict is possible now. Try again, and look into the server's log.",
+    "orders_unknown": "The server has just started, and does not know yet whom the operator keeps out, because the "
+    "store does not answer. Look at the store, and at --store; with --orders a server starts without it.",
     "key_set_unavailable": "The server cannot get the issuer's keys. "
     "Check --issuer and --jwks-url, and whether the server can reach them; its log names the error.",
     "key_undecided": "The token names a key that the server does not know, and it has asked the issuer for such keys "

@@ -84,6 +84,12 @@ def say(*lines: str) -> None:
         print(printable(line, _MAX_LINE))
 
 
+def remark(*lines: str) -> None:
+    """Print lines for people on standard error, beside what may be for programs."""
+    for line in lines:
+        print(printable(line, _MAX_LINE), file=sys.stderr)
+
+
 def write(document: str) -> None:
     """Print text for programs unchanged: JSON, YAML or the like, which has escapes of its own."""
     print(document, end="" if document.endswith("\n") else "\n")

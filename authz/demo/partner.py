@@ -1,9 +1,10 @@
 """The demonstration's partner: a program of another company, which calls the ledger in every way."""
 
 import argparse
+import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import httpx2
@@ -92,10 +93,41 @@ def _reason(trailers: Iterable[Any]) -> str:
     return str(info.reason)
 
 
-def request_http(base_url: str, metadata: Metadata) -> Answer:
+class Stream:
+    """A stream to the ledger that stays open until the ledger or the partner ends it.
+
+    Args:
+        channel: to Envoy, or to the backend itself.
+        metadata: that of the call.
+
+    """
+
+    def __init__(self, channel: grpc.Channel, metadata: Metadata) -> None:
+        self._requests: queue.SimpleQueue[pb.ReconcileEntriesRequest | None] = queue.SimpleQueue()
+        stub = ledger_pb2_grpc.LedgerServiceStub(channel)
+        self._call = stub.ReconcileEntries(iter(self._requests.get, None), metadata=metadata, timeout=_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._requests.put(None)
+        self._call.cancel()
+
+    def post(self) -> Answer:
+        """Send one line, and return the answer to it."""
+        self._requests.put(pb.ReconcileEntriesRequest(line=pb.EntryDraft(account="freight", amount=1)))
+        return self.wait()
+
+    def wait(self) -> Answer:
+        """Return what comes next, which may be the end."""
+        return _answer("stream-stream", lambda: [next(self._call).entry])
+
+
+def request_http(base_url: str, metadata: Metadata, path: str = "/whoami") -> Answer:
     """Make one plain HTTP request, with the same headers."""
     headers = [(key, value) for key, value in metadata if isinstance(value, str)]
-    response = httpx2.get(f"{base_url}/whoami", headers=headers, timeout=_SECONDS, trust_env=False)
+    response = httpx2.get(f"{base_url}{path}", headers=headers, timeout=_SECONDS, trust_env=False)
     if response.status_code != httpx2.codes.OK:
         return Answer(kind="HTTP", status=str(response.status_code))
     return Answer(kind="HTTP", status="200", org_ids=frozenset([response.json()["x-org-id"]]))

@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.02
 
 
 class StackError(RuntimeError):
-    """A process of the demonstration did not start; the message holds the end of its log."""
+    """A process of the demonstration did not start, or has failed; the message holds the end of its log."""
 
 
 class Process:
@@ -30,8 +30,6 @@ class Process:
     def __init__(self, name: str, command: Sequence[str | Path], folder: Path) -> None:
         self.name = name
         self.output = folder / f"{name}.log"
-        # Without the user's settings: the demonstration has its own.
-        inherited = {name: value for name, value in os.environ.items() if not variables.is_ours(name)}
         with self.output.open("wb") as log:
             # In a session of its own: Ctrl-C reaches only the demonstration, which ends the others in order.
             self._child = subprocess.Popen(  # noqa: S603 - our own programs
@@ -39,7 +37,7 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env={**inherited, **children.mark()},
+                env=_environment(),
                 start_new_session=True,
             )
 
@@ -71,6 +69,11 @@ class Process:
             time.sleep(_POLL_SECONDS)
         return found
 
+    def kill(self) -> None:
+        """End the process by force."""
+        self._child.kill()
+        self._child.wait()
+
     def stop(self) -> None:
         """End the process: with SIGTERM, then by force."""
         if self._child.poll() is None:
@@ -80,6 +83,34 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._child.kill()
         self._child.wait()
+
+
+def run(command: Sequence[str | Path], folder: Path) -> str:
+    """Run a program of ours to its end, and return what it has printed.
+
+    Raises:
+        StackError: it has failed; the message holds what it has printed.
+
+    """
+    done = subprocess.run(  # noqa: S603 - as above
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=_START_SECONDS,
+        cwd=folder,
+        env=_environment(),
+    )
+    if done.returncode:
+        raise StackError(f"{' '.join(map(str, command))} failed:\n{done.stdout}")
+    return done.stdout.strip()
+
+
+def _environment() -> dict[str, str]:
+    # Without the user's settings: the demonstration has its own.
+    inherited = {name: value for name, value in os.environ.items() if not variables.is_ours(name)}
+    return {**inherited, **children.mark()}
 
 
 class Envoy(Process):

@@ -97,12 +97,12 @@ class Scenes:
         """Send each organization's own token; the ledger shows the organization that it saw."""
         for application in (self._acme, self._globex):
             yield self._row(
-                f"{application.name}: its own token", authorized(self._token(application)), _seen(application)
+                f"{application.name}: its own token", authorized(self.token(application)), seen(application)
             )
 
     def bad_tokens(self) -> Iterator[Row]:
         """Send tokens that must not get in."""
-        issuer_url, good = self._stack.issuer_url, self._token(self._acme)
+        issuer_url, good = self._stack.issuer_url, self.token(self._acme)
         header, payload, signature = good.split(".")
         claims = _claims(good)
         stranger = SigningKey.generate("stranger-1")
@@ -145,20 +145,20 @@ class Scenes:
 
     def forged_metadata(self) -> Iterator[Row]:
         """Send a good token together with another organization's name."""
-        token = authorized(self._token(self._acme))
+        token = authorized(self.token(self._acme))
         other = self._globex.org_id
         yield self._row(
-            "Acme's token, x-org-id of Globex twice", (*token, *[("x-org-id", other)] * 2), _seen(self._acme)
+            "Acme's token, x-org-id of Globex twice", (*token, *[("x-org-id", other)] * 2), seen(self._acme)
         )
         forged = (*token, ("x-org-id-bin", other.encode()), ("x-scopes", "admin"), ("x-authz-principal-bin", b"forged"))
-        yield self._row("Acme's token, x-org-id-bin and others", forged, _seen(self._acme))
+        yield self._row("Acme's token, x-org-id-bin and others", forged, seen(self._acme))
 
     def policy(self) -> Iterator[Row]:
         """Send what the ledger's ``.proto`` and the policy file forbid, and change that file."""
         without_scopes = authorized(_mint(self._stack.issuer_url, self._acme, claims={"scope": None}))
-        yield self._row("Acme's token, without any scope", without_scopes, _denied("INSUFFICIENT_SCOPE"))
+        yield self._row("Acme's token, without any scope", without_scopes, denied("INSUFFICIENT_SCOPE"))
         yield self._naming_row("Acme's token, requests that name Globex", self._globex)
-        suspended = _denied("ORGANIZATION_SUSPENDED")
+        suspended = denied("ORGANIZATION_SUSPENDED")
         globex = self._globex.org_id
         yield self._policy_row(
             "the policy file now suspends Globex", suspended, organizations={globex: {"status": "suspended"}}
@@ -170,46 +170,46 @@ class Scenes:
             organizations={globex: {"quota": "one-call"}},
             quotas={"one-call": {"requests_per_second": 0.001, "burst": 1}},
         )
-        yield self._policy_row("now the file is as it was", _seen(self._globex))
+        yield self._policy_row("now the file is as it was", seen(self._globex))
 
     def rotation(self) -> Iterator[Row]:
         """Change the issuer's key while calls go on, and later withdraw it."""
-        old = self._token(self._acme)
+        old = self.token(self._acme)
         yield self._calls_during_rotation()
-        yield self._row("a token of the old key, still published", authorized(old), _seen(self._acme))
+        yield self._row("a token of the old key, still published", authorized(old), seen(self._acme))
         _control(self._stack.issuer_url, "rotate", drop="true")
         yield self._row(
-            "a third key's token, the others withdrawn", authorized(self._token(self._acme)), _seen(self._acme)
+            "a third key's token, the others withdrawn", authorized(self.token(self._acme)), seen(self._acme)
         )
         withdrawn = Expected(status="UNAUTHENTICATED", reason="KEY_NOT_FOUND")
         yield self._row("the old token, though it was good before", authorized(old), withdrawn)
 
     def outage(self) -> Iterator[Row]:
         """End the issuer, and bring it back."""
-        token = self._token(self._globex)
+        token = self.token(self._globex)
         self._stack.stop_issuer()
-        yield self._row("issuer down, a token never seen before", authorized(token), _seen(self._globex))
+        yield self._row("issuer down, a token never seen before", authorized(token), seen(self._globex))
         self._stack.start_cold()
         undecided = Expected(status="UNAVAILABLE", reason="KEY_SET_UNAVAILABLE")
         yield self._cold_row("issuer down, a server without keys yet", token, undecided)
         self._stack.restart_issuer()
         self._stack.wait_for_cold()
-        yield self._cold_row("issuer back, the same server", token, _seen(self._globex))
+        yield self._cold_row("issuer back, the same server", token, seen(self._globex))
 
     def _naming_row(self, sent: str, named: Application) -> Row:
         # Through Envoy the authorization server checks single requests, and the interceptor behind it streams of
         # requests. Plain HTTP has no field that names an organization.
-        metadata = authorized(self._token(self._acme))
+        metadata = authorized(self.token(self._acme))
         return Row(
             sent=sent,
-            expected=_denied("ORGANIZATION_MISMATCH"),
-            through_envoy=self._through(self._stack.target, metadata, named.org_id),
-            direct=self._through(self._stack.backend["grpc"], metadata, named.org_id),
+            expected=denied("ORGANIZATION_MISMATCH"),
+            through_envoy=through(self._stack.target, metadata, named.org_id),
+            direct=through(self._stack.backend["grpc"], metadata, named.org_id),
         )
 
     def _policy_row(self, sent: str, expected: Expected, **more: Mapping[str, Any]) -> Row:
         """Change the policy file, and send Globex's own token until every answer follows the change."""
-        metadata = authorized(self._token(self._globex))
+        metadata = authorized(self.token(self._globex))
         self._stack.change_policy(**more)
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while (row := self._row(sent, metadata, expected)).wrong and time.monotonic() < deadline:
@@ -221,7 +221,7 @@ class Scenes:
         return Row(
             sent=sent,
             expected=expected,
-            through_envoy=self._through(target, authorized(token)),
+            through_envoy=through(target, authorized(token)),
             http=request_http(f"http://{target}", authorized(token)),
         )
 
@@ -229,14 +229,10 @@ class Scenes:
         return Row(
             sent=sent,
             expected=expected,
-            through_envoy=self._through(self._stack.target, metadata),
+            through_envoy=through(self._stack.target, metadata),
             http=request_http(f"http://{self._stack.target}", metadata),
-            direct=self._through(self._stack.backend["grpc"], metadata),
+            direct=through(self._stack.backend["grpc"], metadata),
         )
-
-    def _through(self, target: str, metadata: Metadata, org_id: str = "") -> tuple[Answer, ...]:
-        with grpc.insecure_channel(target) as channel:
-            return tuple(call_every_kind(channel, metadata, org_id))
 
     def _calls_during_rotation(self) -> Row:
         threads, rounds = 4, 6
@@ -244,7 +240,7 @@ class Scenes:
         def call(_: int) -> list[Answer]:
             answers: list[Answer] = []
             for _round in range(rounds):
-                answers += self._through(self._stack.target, authorized(self._token(self._acme)))
+                answers += through(self._stack.target, authorized(self.token(self._acme)))
             return answers
 
         with ThreadPoolExecutor(threads) as pool:
@@ -252,9 +248,10 @@ class Scenes:
             _control(self._stack.issuer_url, "rotate")
             answers = tuple(answer for future in running for answer in future.result())
         sent = f"{len(answers)} calls, the key rotated among them"
-        return Row(sent=sent, expected=_seen(self._acme), through_envoy=answers)
+        return Row(sent=sent, expected=seen(self._acme), through_envoy=answers)
 
-    def _token(self, application: Application) -> str:
+    def token(self, application: Application) -> str:
+        """Return a new token of an application."""
         source = ClientCredentials(
             self._stack.issuer_url, client_id=application.client_id, client_secret=application.client_secret
         )
@@ -268,6 +265,12 @@ class Scenes:
         return _mint(self._stack.issuer_url, self._acme, claims=claims)
 
 
+def through(target: str, metadata: Metadata, org_id: str = "") -> tuple[Answer, ...]:
+    """Return the answers to a call of each kind, whose requests name an organization, if any."""
+    with grpc.insecure_channel(target) as channel:
+        return tuple(call_every_kind(channel, metadata, org_id))
+
+
 def _mint(issuer_url: str, application: Application, **order: Any) -> str:
     order["client_id"] = application.client_id
     response = httpx2.post(f"{issuer_url}/dev/tokens", json=order, trust_env=False, timeout=_PATIENCE_SECONDS)
@@ -279,11 +282,13 @@ def _control(issuer_url: str, action: str, **form: str) -> None:
     response.raise_for_status()
 
 
-def _seen(application: Application) -> Expected:
+def seen(application: Application) -> Expected:
+    """Return that calls are admitted, and the backend sees the application's organization."""
     return Expected(status="OK", org_id=application.org_id)
 
 
-def _denied(reason: str) -> Expected:
+def denied(reason: str) -> Expected:
+    """Return that calls are refused for this reason."""
     return Expected(status="PERMISSION_DENIED", reason=reason)
 
 

@@ -6,7 +6,6 @@ All listen on loopback, on free ports; leaving the ``with`` block ends them.
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,7 +83,7 @@ class Stack:
         """Start the issuer again, where it was and with its keys."""
         self._start_issuer(self.issuer_url.removeprefix("http://"))
 
-    def change_policy(self, **more: Mapping[str, Any]) -> None:
+    def change_policy(self, **more: Any) -> None:
         """Add ``more`` to the original policy file; nothing is restarted."""
         write_policy(self.policy, more)
 

@@ -28,6 +28,10 @@ class Telling:
         self._verifier, self._shadow, self._challenge = verifier, shadow, challenge
         self._observers = tuple(observers)
 
+    def observe(self, observer: Observer) -> None:
+        """Tell ``observer`` as well, of every decision from now on."""
+        self._observers = (*self._observers, observer)
+
     def refusal(self, call: Call, error: BaseException, *, event: str = "call_refused") -> Refusal:
         """Log why ``call`` is refused and return what its caller sees; the unforeseen is an INTERNAL error."""
         if not isinstance(error, AuthzError):

@@ -16,18 +16,20 @@ from authz.runtime.network.unix_sockets import Permissions
 from authz.server import policy_files
 from authz.server.admin.activity import Activity
 from authz.server.admin.one_process import OwnProcess
-from authz.server.admin.worker_link import answering_supervisor
 from authz.server.listening import Listening
 from authz.server.operations import admin_page, banner
 from authz.server.operations.observers import Observers
 from authz.server.serving import server
 from authz.server.serving.health import Health
 from authz.server.serving.server import Companion
+from authz.server.shared_orders import SharedOrders, shared_orders
+from authz.server.workers.link import answering_supervisor
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
     from authz.server.operations.metrics import Metrics
+    from authz.store.shared_state import Sharing
 
 
 def check_settings(settings: Settings) -> str:
@@ -41,6 +43,10 @@ def check_settings(settings: Settings) -> str:
     descriptors = descriptors_of(settings)
     policy_files.isolation(settings, descriptors)
     admin_page.check_admin_settings(settings)
+    if settings.store is not None:
+        from authz.store.connection import Store  # noqa: PLC0415 - not needed without a store
+
+        Store.of(settings)
     authorizer_of(settings, descriptors=descriptors).close()
     return policy_in_force(settings, descriptors)
 
@@ -60,9 +66,11 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         observers = ending.enter_context(Observers.of(settings, None if worker is None else worker.number))
         deciding = _Deciding.of(settings, observers, worker)
         listening = Listening.of(settings, worker)
+        shared = None
         if worker is None:
             listening.check_sockets_are_free()
-            await ending.enter_async_context(_admin_page(settings, deciding.authorizer, observers.activity))
+            shared = await ending.enter_async_context(_shared_orders(settings, deciding.authorizer))
+            await ending.enter_async_context(_admin_page(settings, deciding.authorizer, observers.activity, shared))
         else:
             await ending.enter_async_context(_turn(worker, deciding.authorizer, observers.activity))
         if observers.audit is not None and listening.audit is not None:
@@ -79,7 +87,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             reuse_port=worker is not None,
             drain=settings.drain,
             grace=settings.grace,
-            beside=_companions(settings, deciding, observers, worker),
+            beside=_companions(settings, deciding, observers, worker, shared),
             started=partial(_started, settings, deciding, worker),
             hung_up=observers.reopen_log,
         )
@@ -118,22 +126,34 @@ class _Deciding(NamedTuple):
         return cls(authorizer, servicer, policy_files.reloader(settings, files, authorizer, worker), policy)
 
 
+def _shared_orders(settings: Settings, authorizer: Authorizer) -> contextlib.AbstractAsyncContextManager[SharedOrders]:
+    def share() -> "Sharing | None":
+        if settings.store is None:
+            return None
+        from authz.store.shared_state import shared_state_of  # noqa: PLC0415 - not needed without a store
+
+        # Usage is counted by the observers, in workers as well.
+        return shared_state_of(settings, authorizer, usage_days=0)
+
+    return shared_orders(settings, authorizer.operator, share, authorizer.standing.be_in_doubt)
+
+
 def _admin_page(
-    settings: Settings, authorizer: Authorizer, activity: Activity | None
+    settings: Settings, authorizer: Authorizer, activity: Activity | None, shared: SharedOrders
 ) -> contextlib.AbstractAsyncContextManager[object]:
     if activity is None:
         return contextlib.nullcontext()
-    return admin_page.serving(settings, OwnProcess(authorizer, activity))
+    return admin_page.serving(settings, OwnProcess(authorizer, activity, shared=shared))
 
 
 @contextlib.asynccontextmanager
 async def _turn(worker: Worker, authorizer: Authorizer, activity: Activity | None) -> AsyncIterator[None]:
     """Wait until the supervisor lets this worker listen; answer the supervisor until the end of the block."""
     async with contextlib.AsyncExitStack() as ending:
-        if activity is not None and worker.admin is not None:
+        if worker.orders is not None:
             # Before it listens: it must refuse every caller that its predecessor had orders to refuse.
-            own = OwnProcess(authorizer, activity, worker=worker.number)
-            await ending.enter_async_context(answering_supervisor(worker.admin, own))
+            own = OwnProcess(authorizer, activity or Activity(), worker=worker.number)
+            await ending.enter_async_context(answering_supervisor(worker.orders, authorizer.operator, own.answer))
         # Only from here on: loading blocks the event loop, which could give no sign of life meanwhile.
         await ending.enter_async_context(worker.beating())
         # Before anything that only one process at a time may do.
@@ -150,10 +170,18 @@ async def _audit(audit: Audit, address: str, permissions: Permissions, worker: W
 
 
 def _companions(
-    settings: Settings, deciding: _Deciding, observers: Observers, worker: Worker | None
+    settings: Settings,
+    deciding: _Deciding,
+    observers: Observers,
+    worker: Worker | None,
+    shared: SharedOrders | None,
 ) -> Sequence[Companion]:
     companions: list[Companion] = [] if worker is None else [worker.reporting]
     if observers.metrics is not None:
+        if shared is not None:
+            from authz.server.operations.order_figures import OrderFigures  # noqa: PLC0415 - late, as in Observers
+
+            observers.metrics.add(OrderFigures(shared))
         companions.append(partial(_metrics, settings, deciding, observers.metrics, worker))
     return companions
 

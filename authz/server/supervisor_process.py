@@ -14,6 +14,9 @@ from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_not_in_use
 from authz.server.admin.many_workers import Workers
 from authz.server.operations import admin_page, banner
+from authz.server.shared_orders import SharedOrders, operator_of, shared_orders, sharing_of
+from authz.server.workers.about import About
+from authz.server.workers.links import Links
 from authz.server.workers.shared_addresses import SharedAddresses
 from authz.server.workers.supervisor import Supervisor
 from authz.settings.settings import Settings
@@ -38,7 +41,7 @@ async def run(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as ending:
         addresses = ending.enter_context(SharedAddresses(settings.listen))
         _check_sockets_are_free(settings, addresses)
-        admin = await ending.enter_async_context(_admin_page(settings))
+        links, shared = await ending.enter_async_context(_orders(settings))
         figures = ending.enter_context(_figures(settings))
         supervisor = Supervisor(
             settings.workers,
@@ -49,9 +52,9 @@ async def run(settings: Settings) -> None:
             ended=(lambda _: None) if figures is None else figures.ended,
             variables={} if figures is None else figures.variables,
             timeout=settings.worker_timeout,
-            admin=admin,
+            links=links,
         )
-        await ending.enter_async_context(_probes(settings, supervisor, figures))
+        await ending.enter_async_context(_probes(settings, supervisor, figures, shared))
         await supervisor.run()
 
 
@@ -63,12 +66,24 @@ def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> N
 
 
 @contextlib.asynccontextmanager
-async def _admin_page(settings: Settings) -> AsyncIterator[Workers | None]:
-    if settings.admin is None:
-        yield None
+async def _orders(settings: Settings) -> AsyncIterator[tuple[Links | None, SharedOrders | None]]:
+    """Take orders, wherever they may come from, until the end of the block.
+
+    Yield the links to workers, and what keeps and shares the orders; ``None`` where none can come.
+    """
+    if settings.admin is None and settings.orders is None and settings.store is None:
+        yield None, None
         return
-    async with Workers() as workers, admin_page.serving(settings, workers):
-        yield workers
+    operator = operator_of(settings)
+    async with Links(operator) as links:
+        about = About(links)
+        share = partial(sharing_of, settings, operator, about)
+        async with (
+            shared_orders(settings, operator, share, links.tell_doubt) as shared,
+            admin_page.serving(settings, Workers(links, operator, shared)),
+            about.kept(shared),
+        ):
+            yield links, shared
 
 
 def _figures(settings: Settings) -> "contextlib.AbstractContextManager[SharedMetrics | None]":
@@ -80,18 +95,19 @@ def _figures(settings: Settings) -> "contextlib.AbstractContextManager[SharedMet
 
 
 def _probes(
-    settings: Settings, supervisor: Supervisor, figures: "SharedMetrics | None"
+    settings: Settings, supervisor: Supervisor, figures: "SharedMetrics | None", shared: SharedOrders | None
 ) -> contextlib.AbstractAsyncContextManager[object]:
     if settings.http_listen is None or figures is None:
         return contextlib.nullcontext()
     from authz.server.operations import probes  # noqa: PLC0415 - late, as above
+    from authz.server.operations.order_figures import OrderFigures  # noqa: PLC0415
 
-    return probes.answering(
-        settings.http_listen,
-        lambda: supervisor.unready,
-        lambda: figures.text(running=supervisor.running, restarts=supervisor.restarts, hangs=supervisor.hangs),
-        lambda: supervisor.is_stale,
-    )
+    more = None if shared is None else OrderFigures(shared)
+
+    def text() -> bytes:
+        return figures.text(running=supervisor.running, restarts=supervisor.restarts, hangs=supervisor.hangs, more=more)
+
+    return probes.answering(settings.http_listen, lambda: supervisor.unready, text, lambda: supervisor.is_stale)
 
 
 def _started(settings: Settings, policy: str, addresses: SharedAddresses) -> None:

@@ -71,6 +71,11 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
         description="The file of a policy on trial, which has no say: where it would decide otherwise that is counted "
         "and logged.",
     )
+    orders: str | None = Field(
+        None,
+        description="A file in which what the operator revokes and suspends is kept, so that it outlives a restart; of "
+        "one server only. By default it ends with the server.",
+    )
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
     )
@@ -146,6 +151,13 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     )
     http_listen: str | None = Field(
         None, description="HOST:PORT of /healthz, /readyz and /metrics, such as 127.0.0.1:9192."
+    )
+    usage_metrics_by_organization: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="How many organizations have figures of their own in /metrics, with their id as a label; the calls "
+        "of all others are in one. By default there are only totals.",
     )
     admin: str | None = Field(
         None, description="HOST:PORT of the admin page, such as 127.0.0.1:9902; loopback only, unless told otherwise."

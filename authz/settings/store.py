@@ -35,6 +35,12 @@ class StoreSettings(EnvironmentSettings):
         ge=10,
         description="After how many seconds without the store this server says NOT_SERVING; orders stay in force.",
     )
+    usage_days: int = Field(
+        35,
+        ge=0,
+        le=3660,
+        description="For how many days the store keeps how much each organization uses; 0 to send it none.",
+    )
     quota_store: str | None = Field(
         None,
         description="Where replicas count quotas and open streams together, if not in store; the same user, password "

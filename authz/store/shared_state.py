@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from authz.decisions.usage import Usage
 from authz.errors import ConfigError, UnavailableError
 from authz.judge.authorizer import Authorizer
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
@@ -13,6 +14,8 @@ from authz.store.connection import Store, StoreError
 from authz.store.follower import Follower, Target
 from authz.store.limits import SharedLimits
 from authz.store.replicas import Heartbeat
+from authz.store.usage import KEPT_DAYS
+from authz.store.usage_writer import UsageWriter
 
 if TYPE_CHECKING:
     from authz.settings.store import StoreSettings
@@ -152,6 +155,8 @@ class SharedState(Sharing):
     The store is followed on threads, in every forked child as well, so that ``with`` and ``async with`` serve sync and
     aio servers alike. Needs the extra ``store``.
 
+    What each organization uses is counted as well, and sent to the store every ten seconds; ``authz usage`` shows it.
+
     Args:
         store: where it is, as for :class:`authz.store.connection.Store`, or that itself.
         authorizer: obeys the orders.
@@ -160,6 +165,7 @@ class SharedState(Sharing):
         region: the name of this place, for people.
         stale: after how many seconds without the store ``is_stale`` says so.
         limits: count quotas and open streams together with the others; by default in the same store.
+        usage_days: for how many days the store keeps what organizations use; 0 to send it none.
 
     Raises:
         ConfigError: the extra is not installed, or an argument cannot work.
@@ -175,6 +181,7 @@ class SharedState(Sharing):
         region: str = "",
         stale: float = _STALE_SECONDS,
         limits: SharedLimits | None = None,
+        usage_days: int = KEPT_DAYS,
     ) -> None:
         super().__init__(
             Store(store) if isinstance(store, str) else store,
@@ -187,6 +194,10 @@ class SharedState(Sharing):
         )
         authorizer.operator.watch(self.follower.send)
         self.parts.append(limits or SharedLimits(self.store, authorizer, clock=authorizer.verifier.clock))
+        if usage_days:
+            usage = Usage()
+            authorizer.telling.observe(usage)
+            self.parts.append(UsageWriter(self.store, usage, days=usage_days))
 
     @classmethod
     def from_env(cls, authorizer: Authorizer, *, wait: float | None = _WAIT_SECONDS) -> "SharedState":
@@ -211,7 +222,11 @@ class SharedState(Sharing):
 
 
 def shared_state_of(
-    settings: "StoreSettings", authorizer: Authorizer, *, wait: float | None = _WAIT_SECONDS
+    settings: "StoreSettings",
+    authorizer: Authorizer,
+    *,
+    wait: float | None = _WAIT_SECONDS,
+    usage_days: int | None = None,
 ) -> SharedState | None:
     """Build what the settings say that is shared; ``None`` if they name no store.
 
@@ -219,6 +234,7 @@ def shared_state_of(
         settings: the settings.
         authorizer: obeys the orders.
         wait: as for :class:`SharedState`.
+        usage_days: as for :class:`SharedState`, if not what the settings say.
 
     Raises:
         ConfigError: a setting cannot work.
@@ -227,8 +243,16 @@ def shared_state_of(
     store = Store.of(settings)
     if store is None:
         return None
-    region, limits = settings.store_region or "", SharedLimits.of(settings, authorizer)
-    return SharedState(store, authorizer, wait=wait, region=region, stale=settings.store_stale, limits=limits)
+    limits = SharedLimits.of(settings, authorizer)
+    return SharedState(
+        store,
+        authorizer,
+        wait=wait,
+        region=settings.store_region or "",
+        stale=settings.store_stale,
+        limits=limits,
+        usage_days=settings.usage_days if usage_days is None else usage_days,
+    )
 
 
 def about(authorizer: Authorizer) -> dict[str, Any]:

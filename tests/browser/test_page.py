@@ -165,6 +165,71 @@ def test_suspending_needs_the_secret_and_takes_effect_at_once(
     assert page.evaluate("[document.cookie, localStorage.length, sessionStorage.length]") == ["", 0, 0]
 
 
+def test_order_is_shown_with_why_who_and_until_when_and_can_be_lifted(
+    open_page: Callable[..., Page], site: Site, new_token: NewToken
+) -> None:
+    page = open_page()
+    given, lifted = new_token(client_id="client_shown", sub="client_shown"), page.locator("#orders-empty")
+    page.get_by_label("Order", exact=True).select_option("revoke client")
+    page.get_by_label("Id", exact=True).fill("client_shown")
+    page.get_by_role("button", name="Give").click()
+    dialog = page.get_by_role("dialog", name="Revoke this client?")
+    dialog.get_by_label("Reason").fill("<b>leaked</b>")
+    dialog.get_by_label("Lasts").select_option("for a day")
+    dialog.get_by_label("Your name").fill("ann")
+    dialog.get_by_label("Admin secret").fill(SECRET)
+    dialog.get_by_role("button", name="Revoke").click()
+    row = page.locator("#order-rows tr")
+    expect(row).to_have_count(1)
+    expect(row).to_contain_text("revoke client")
+    expect(row.locator("td").nth(1)).to_have_text("<b>leaked</b>")
+    expect(row.locator("td").nth(2)).to_have_text("ann")
+    expect(row.locator("td").nth(4)).to_contain_text("-")
+    refused = site.check(given)
+    page.get_by_role("button", name="Lift: revoke client client_shown").click()
+    # Its name and the secret were typed once.
+    dialog = page.get_by_role("dialog", name="Reinstate this client?")
+    expect(dialog.get_by_label("Lasts")).not_to_be_visible()
+    expect(dialog.get_by_label("Your name")).to_have_value("ann")
+    dialog.get_by_role("button", name="Reinstate").click()
+    expect(lifted).to_be_visible()
+
+    assert (refused, site.check(given)) == ([16], [0])
+
+
+def test_only_what_was_issued_until_now_is_revoked(
+    open_page: Callable[..., Page], site: Site, new_token: NewToken
+) -> None:
+    page = open_page()
+    before = new_token(iat=int(time.time()) - 5)
+    page.get_by_label("Order", exact=True).select_option("revoke organization")
+    page.get_by_label("Id", exact=True).fill(ORG)
+    page.get_by_label("Only what was issued until now").check()
+    page.get_by_role("button", name="Give").click()
+    dialog = page.get_by_role("dialog", name="Revoke this organization?")
+    dialog.get_by_label("Admin secret").fill(SECRET)
+    dialog.get_by_role("button", name="Revoke").click()
+    expect(page.locator("#order-rows tr")).to_contain_text("issued before")
+    refused = site.check(before)
+    # Issued after the second in which the order was given.
+    site.until(lambda: site.check(new_token()) == [0])
+    page.get_by_role("button", name=f"Lift: revoke organization {ORG}").click()
+    page.get_by_role("dialog").get_by_role("button", name="Reinstate").click()
+    expect(page.locator("#orders-empty")).to_be_visible()
+
+    assert refused == [16]
+
+
+def test_what_only_has_one_of_it_is_revoked_as_a_whole(open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    earlier = page.get_by_label("Only what was issued until now")
+    expect(earlier).to_be_disabled()
+    page.get_by_label("Order", exact=True).select_option("revoke key")
+    expect(earlier).to_be_enabled()
+    page.get_by_label("Order", exact=True).select_option("revoke token")
+    expect(earlier).to_be_disabled()
+
+
 def test_what_the_policy_suspends_is_not_offered_to_be_resumed(open_page: Callable[..., Page]) -> None:
     page = open_page()
     page.locator("#organizations").get_by_role("button", name="org_01JYUMB").click()
@@ -241,7 +306,18 @@ def test_keyboard_reaches_everything_and_leaves_it_again(
 
     expect(secret).not_to_be_visible()
     assert reached[0] == ("Skip to the decisions", "solid")
-    wanted = {"pause", "filter-verdict", "filter-method", "ask-method", "ask-token", "filter-clear", "Explain"}
+    wanted = {
+        "pause",
+        "filter-verdict",
+        "order-what",
+        "order-id",
+        "Give",
+        "filter-method",
+        "ask-method",
+        "ask-token",
+        "filter-clear",
+        "Explain",
+    }
     assert wanted - {name for name, _ in reached} == set()
     assert {outline for _, outline in reached} == {"solid"}
 
@@ -252,7 +328,9 @@ def test_page_meets_wcag_aa(
 ) -> None:
     site.check(new_token())
     site.check(None)
+    site.order("revoke", "client_of_nobody")
     page = open_page(scheme)
+    page.locator("#order-rows tr").first.wait_for()
     page.locator("#organizations").get_by_role("button", name="org_01JYACM").click()
     page.get_by_label("Method", exact=True).fill("/a.B/C")
     page.get_by_role("button", name="Explain").click()
@@ -263,6 +341,8 @@ def test_page_meets_wcag_aa(
     # It is not sure of a text whose lines lie over different things, although the dialog hides them.
     page.locator("main").evaluate("on => { on.style.display = 'none'; }")
     with_dialog = Axe().run(page, options=rules)
+
+    site.order("reinstate", "client_of_nobody")
 
     for result in (with_page, with_dialog):
         assert result.violations_count == 0, result.generate_report()

@@ -115,13 +115,19 @@ def test_demonstration_shows_every_row_and_leaves_nothing(tmp_path: Path, tempor
     [counted] = re.findall(r"^All (\d+) rows are as expected", done.stdout, re.MULTILINE)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(rows) == int(counted) >= 27
+    assert len(rows) == int(counted) >= 35
     assert all(row.rstrip().endswith("ok") for row in rows)
     assert re.findall(r"4 (?:PERMISSION_DENIED|RESOURCE_EXHAUSTED) (\w+)", done.stdout) == [
         "insufficient_scope",
         "organization_mismatch",
         "organization_suspended",
         "quota_exceeded",
+    ]
+    assert re.findall(r"[18] PERMISSION_DENIED (\w+)", done.stdout) == ["organization_suspended"] * 4
+    assert re.findall(r"2\d HTTP 200 .*\n.* 10 HTTP 429 ", done.stdout)
+    assert re.findall(r"^authz (suspend|resume): in force in 3 of 3 ", done.stdout, re.MULTILINE) == [
+        "suspend",
+        "resume",
     ]
     assert (processes(temporary), list(temporary.iterdir())) == ([], [])
 

@@ -24,9 +24,10 @@ from tests.programs import run
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 SHARED, SIDECAR, ISTIO = DEPLOY / "kubernetes/shared-service", DEPLOY / "kubernetes/sidecar", DEPLOY / "istio"
-KUSTOMIZATIONS = [pytest.param(folder, id=folder.name) for folder in (SHARED, SIDECAR, ISTIO)]
+STORE, COMPOSE = DEPLOY / "kubernetes/store", DEPLOY / "compose"
+KUSTOMIZATIONS = [pytest.param(folder, id=folder.name) for folder in (SHARED, SIDECAR, STORE, ISTIO)]
 DEPLOYMENTS = [pytest.param(folder, id=folder.name) for folder in (SHARED, SIDECAR)]
-ENVIRONMENTS = [SHARED / "settings.env", SIDECAR / "settings.env", DEPLOY / "systemd/authz.env"]
+ENVIRONMENTS = [*(folder / "settings.env" for folder in (SHARED, SIDECAR, COMPOSE)), DEPLOY / "systemd/authz.env"]
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
 SPARE_SECONDS = 5
 
@@ -51,7 +52,7 @@ def resource(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def pod(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = resource(folder, "Deployment")["spec"]["template"]
+    found: dict[str, Any] = resource(folder, "StatefulSet" if folder == STORE else "Deployment")["spec"]["template"]
     return found
 
 
@@ -143,7 +144,7 @@ def test_the_image_is_of_this_version(folder: Path) -> None:
     assert images["authz"]["newTag"] == version("grpc-org-authz")
 
 
-@pytest.mark.parametrize("folder", DEPLOYMENTS)
+@pytest.mark.parametrize("folder", [*DEPLOYMENTS, pytest.param(STORE, id="store")])
 def test_pods_keep_to_the_restricted_profile(folder: Path) -> None:
     spec = pod(folder)["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True

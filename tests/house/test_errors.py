@@ -25,6 +25,7 @@ LEAVES = [
     pytest.param(errors.ResourceExhaustedError(), Code.RESOURCE_EXHAUSTED, "quota_exceeded", id="quota"),
     pytest.param(errors.KeySetUnavailableError(), Code.UNAVAILABLE, "key_set_unavailable", id="keys"),
     pytest.param(errors.KeyUndecidedError(), Code.UNAVAILABLE, "key_undecided", id="key-undecided"),
+    pytest.param(errors.OrdersUnknownError(), Code.UNAVAILABLE, "orders_unknown", id="orders"),
     pytest.param(errors.QuotaUnavailableError(), Code.UNAVAILABLE, "quota_unavailable", id="quota-unavailable"),
     pytest.param(errors.MeshUndecidedError(), Code.UNAVAILABLE, "mesh_undecided", id="mesh-undecided"),
     pytest.param(errors.OverloadedError(), Code.UNAVAILABLE, "overloaded", id="overloaded"),

@@ -40,17 +40,27 @@ METRICS = {
     "authz_policy_failing": set(),
     "authz_policy_loaded_seconds": set(),
     "authz_shadow_differences_total": {"change"},
-    "authz_quota_leases_total": {"result"},
+    "authz_usage_unsent": set(),
+    "authz_usage_failing": set(),
+    "authz_usage_coarser_total": set(),
+    "authz_organization_checks_total": {"organization", "verdict"},
     "authz_workers": set(),
     "authz_worker_restarts_total": set(),
     "authz_worker_hangs_total": set(),
     "authz_build_info": {"version", "engine"},
+    "authz_orders": {"kind"},
+    "authz_orders_total": {"verb", "source"},
+    "authz_orders_ignored_total": set(),
+    "authz_store_up": set(),
+    "authz_store_age_seconds": set(),
+    "authz_store_regressed_total": set(),
+    "authz_replicas": set(),
 }
 """What ``/metrics`` says, with its labels."""
 
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
 ADDED_BY_PROMETHEUS = {"job", "instance", "alertname", "alertstate"}
-WORDS = {"verdict": get_args(Verdict), "source": get_args(Source), "change": get_args(Change)}
+WORDS = {"verdict": get_args(Verdict), "source": (*get_args(Source), "here", "store"), "change": get_args(Change)}
 
 SELECTOR = re.compile(r"(authz_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
@@ -88,7 +98,9 @@ def test_the_figures_are_those_of_the_program(tmp_path: Path, ec_key: SigningKey
     (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)), encoding="utf-8")
     issuer = ("--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--jwks", "jwks.json")
     with Program(
-        "serve", *issuer, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", folder=tmp_path
+        *("serve", *issuer, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
+        *("--store", f"unix:{tmp_path}/nowhere"),
+        folder=tmp_path,
     ) as program:
         address = program.await_event("probes")["address"]
         answer = httpx2.get(f"http://{address}/metrics", timeout=PATIENCE, trust_env=False).text

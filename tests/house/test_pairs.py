@@ -1,10 +1,10 @@
-"""What `make test` leaves out of the combinations of parameters: never a value, never a pair."""
+"""What `make test` leaves out of the combinations of parameters: no value, no pair, but one of two engines."""
 
 import itertools
 
 import pytest
 
-from tests.pairs import pairwise
+from tests.pairs import beyond_one_engine, pairwise
 
 pytest_plugins = ["pytester"]
 
@@ -46,3 +46,33 @@ def test_the_choice_is_the_same_every_time():
     whole = list(itertools.product("abcd", "xyz", range(5)))
 
     assert pairwise(whole) == pairwise(list(whole)) == sorted(pairwise(whole))
+
+
+ENGINES = """
+import pytest
+
+@pytest.fixture(params=["grpcio", "native"])
+def engine(request):
+    return request.param
+
+@pytest.mark.process
+def test_process(engine):
+    pass
+
+@pytest.mark.unit
+def test_unit(engine):
+    pass
+"""
+
+
+def test_files_of_processes_get_one_engine_each_and_no_engine_is_left_out(pytester):
+    files = [pytester.makepyfile(**{f"test_{number}": ENGINES}) for number in range(20)]
+    items = [item for file in files for item in pytester.getitems(file.read_text())]
+    for item, file in zip(items, [file for file in files for _ in range(4)], strict=True):
+        item.path = file
+
+    left_out = beyond_one_engine(items)
+
+    assert {test.path for test in left_out} == set(files)
+    assert sorted({test.name for test in left_out}) == ["test_process[grpcio]", "test_process[native]"]
+    assert len(left_out) == len(files)

@@ -220,7 +220,10 @@ def _orders(verbs: tuple[Verb, ...], kind: Any) -> st.SearchStrategy[Order]:
         st.just(kind),
         st.sampled_from(["a", "b"]),
         st.sampled_from(["", ISSUER]) if kind != "organization" else st.just(""),
+        issued_before=st.none(),
+        until=st.none(),
         reason=st.sampled_from(["", "x", "\u00e9", "Z"]),
+        by=st.just(""),
         at=st.integers(1, 4),
     )
     until = st.sampled_from([NOW + 60, NOW + 5 * 3600, NOW + 9 * 3600])
@@ -233,7 +236,11 @@ LISTED = st.builds(
     st.just("token"),
     st.sampled_from(["a", "b", "c"]),
     st.sampled_from(["", ISSUER]),
+    issued_before=st.none(),
     until=st.sampled_from([NOW + 60, NOW + 5 * 3600, NOW + 9 * 3600]),
+    reason=st.just(""),
+    by=st.just(""),
+    at=st.just(0),
 )
 ANY = st.one_of(
     LISTED,

@@ -50,16 +50,18 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Several replicas": (
         *("store", "store_username", "store_password_file", "store_ca_file", "store_cert_file", "store_key_file"),
         *("store_plaintext", "store_namespace", "store_region", "store_stale", "quota_store", "quota_if_unavailable"),
+        *("usage_days",),
     ),
     "Answers": ("realm", "resource_metadata", "remove_authorization", "jwt_authn_payload"),
     "Addresses": (
         *("listen", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "socket_mode", "socket_owner"),
         *("engine", "reflection"),
     ),
+    "Orders of the operator": ("orders",),
     "Processes": ("workers", "worker_timeout", "max_pending", "drain", "grace"),
     "Logs, metrics and the admin page": (
         *("log_level", "log_format", "decision_log", "decision_log_file", "audit_listen", "http_listen"),
-        *("admin", "admin_allow_remote", "admin_secret", "admin_secret_file"),
+        *("usage_metrics_by_organization", "admin", "admin_allow_remote", "admin_secret", "admin_secret_file"),
     ),
     "Where settings come from": ("env_file",),
 }

@@ -1,8 +1,10 @@
 """What the two users of the store may not do, on both engines: in scripts either, and whatever the command."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -14,15 +16,8 @@ from tests.store.engines import Engine
 from tests.store.fleet import replicas, suspend, suspended, until
 
 PASSWORD = "correct-horse-battery"
-KEYS = "~authz:{replicas}:* ~authz:q:* ~authz:s:* ~authz:u:*"
-COMMANDS = (
-    "-@all +@connection +@read +@write +@transaction -@dangerous -@scripting "
-    "+info +time +eval +evalsha +eval_ro +evalsha_ro"
-)
-USERS = {
-    "authz-server": f"resetchannels %R~authz:{{orders}}:* {KEYS} {COMMANDS}",
-    "authz-operator": f"resetchannels ~authz:{{orders}}:* ~authz:{{replicas}}:* %R~authz:u:* {COMMANDS}",
-}
+FILE = Path(__file__).parents[2] / "deploy/kubernetes/store/users.acl"
+USERS = dict(re.findall(r"^user (authz-\w+) on #\w+ (.*)$", FILE.read_text(encoding="utf-8"), re.MULTILINE))
 
 STATE, TOKENS, LOG, EPOCH = (f"authz:{{orders}}:{name}" for name in ("state", "tokens", "log", "epoch"))
 WRITES = "return redis.call('HSET', '{key}', 'a', 'b')"

@@ -1,14 +1,13 @@
 """``authz policy diff``."""
 
-import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, DENIED, say
+from authz.cli.decision_logs import opened
 from authz.cli.policy.source import policy_of
 from authz.errors import ConfigError
 from authz.policy.explain.explanation import shown
@@ -35,7 +34,7 @@ def diff(
     new
         The file of the policy to compare with it.
     decisions
-        The decision log, JSON lines as `authz serve --decision-log all` writes them; - is standard input.
+        The decision log, JSON lines as `authz serve --decision-log all` writes them, also as .gz; - is standard input.
     descriptors
         A descriptor set whose methods declare who may call them, instead of the files or in addition to them.
     old_descriptors
@@ -45,7 +44,7 @@ def diff(
     if old is not None and new is None:
         raise ConfigError("new: missing; give the policy in force and the one to compare with it")
     replay = Replay(policy_of(old, old_descriptors or descriptors), policy_of(new, descriptors))
-    with _opened(decisions) as log:
+    with opened(decisions) as log:
         replay.feed(log)
     if replay.unreadable and not replay.readable:
         raise ConfigError(f"decisions: no line of {str(decisions)!a} is a decision; give the log of --decision-log")
@@ -56,19 +55,6 @@ def diff(
     changed = replay.changes.total()
     say(f"{changed} of {replay.replayed} decisions would change")
     return DENIED if changed else ALLOWED
-
-
-@contextlib.contextmanager
-def _opened(decisions: Path) -> Iterator[IO[bytes]]:
-    if str(decisions) == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        log = decisions.open("rb")
-    except OSError as error:
-        raise ConfigError(f"decisions: {str(decisions)!a} cannot be read ({error.strerror})") from None
-    with log:
-        yield log
 
 
 def _line(change: Change) -> str:

@@ -249,6 +249,8 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "store_username",
             "token_profile",
             "unknown_organizations",
+            "usage_days",
+            "usage_metrics_by_organization",
             "worker_timeout",
             "workers",
             "workos_groups_key",
@@ -288,6 +290,7 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
         _left_out, why="decisions are watched on the same machine, and a pod has no program for that"
     ),
     "decision_log_file": partial(_left_out, why="a pod keeps no files; decisions go to standard output"),
+    "orders": partial(_left_out, why="a pod keeps no files; what is to outlive it, and reach every pod, needs a store"),
     "env_file": partial(_left_out, why="its settings are printed here"),
     "socket_mode": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),
     "socket_owner": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),

@@ -1,6 +1,7 @@
 """Takes the operator's orders, carries them out, and tells who keeps or spreads them."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from authz.errors import ConfigError, TokenInactiveError, suspended
@@ -28,6 +29,10 @@ _EVENTS: dict[Verb, str] = {
 _FORGET_SECONDS = 3600.0
 # More at once are a snapshot, which is logged in one line.
 _MOST_LOGGED = 20
+
+
+class NotKeptError(Exception):
+    """An order is in force, but what is to keep or to spread it has failed; the text says how, and what to do."""
 
 
 class Operator:
@@ -59,12 +64,19 @@ class Operator:
         """All orders that are known."""
         return self.standing.book
 
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[OrderBook]:
+        """Yield the book, which nothing changes in the block; whoever gives an order meanwhile waits."""
+        with self._lock:
+            yield self.book
+
     def order(self, order: Order) -> None:
         """Carry out a new order, from now on, and about everything of that name if it names no issuer.
 
         Raises:
             ConfigError: it says nothing that can be carried out, it is about an issuer whose tokens are not taken
                 here, or too many tokens are revoked.
+            NotKeptError: it is in force, but a watcher could not do its part.
 
         """
         order.check()
@@ -72,26 +84,32 @@ class Operator:
             raise ConfigError(f"issuer: {order.issuer!a} is none of those whose tokens are taken here")
         book, now = self.standing.book, self._clock.time()
         with self._lock:
-            self._take(lambda: self.standing.take([book.timed(each, now) for each in book.spelled_out(order)]))
+            errors = self._take(lambda: self.standing.take([book.timed(each, now) for each in book.spelled_out(order)]))
+        if errors:
+            raise errors[0]
 
     def carry_out(self, orders: Iterable[Order]) -> None:
         """Carry out orders that have their times, all in one step: those that were given elsewhere, or earlier."""
         with self._lock:
-            self._take(lambda: self.standing.take(orders))
+            _report(self._take(lambda: self.standing.take(orders)))
 
     def list_tokens(self, tokens: Iterable[tuple[str, float]]) -> None:
         """List tokens as revoked, all in one step; see :meth:`authz.judge.orders.tokens.RevokedTokens.add`."""
         with self._lock:
-            self._take(lambda: _Listings(self.standing.list_tokens(tokens)))
+            _report(self._take(lambda: _Listings(self.standing.list_tokens(tokens))))
 
     def watch(self, tell: Tell) -> None:
-        """Have ``tell`` called with all orders that are news; what it raises, the giver of an order gets."""
+        """Have ``tell`` called with all orders that are news, one call at a time; the giver of an order waits for it.
+
+        What it raises, the giver gets. It may not give orders itself.
+        """
         self._watching = (*self._watching, tell)
 
-    def _take(self, take: Callable[[], Sequence[Order]]) -> None:
+    def _take(self, take: Callable[[], Sequence[Order]]) -> list[Exception]:
+        """Carry out what ``take`` takes in; return what watchers have raised."""
         news = take()
         if not news:
-            return
+            return []
         self.streams.end(TokenInactiveError(), self.standing.is_revoked)
         self.streams.end(suspended(), self.standing.is_suspended)
         if len(news) > _MOST_LOGGED:
@@ -99,11 +117,16 @@ class Operator:
         else:
             for order in news:
                 _log(order)
+        errors: list[Exception] = []
         for tell in self._watching:
-            tell(news)
+            try:
+                tell(news)
+            except Exception as error:  # noqa: BLE001 - the other watchers are to do their part all the same
+                errors.append(error)
         if self._clock.time() >= self._forget_at:
             self._forget_at = self._clock.time() + _FORGET_SECONDS
             self.standing.forget()
+        return errors
 
 
 class _Listings(Sequence[Order]):
@@ -151,6 +174,13 @@ def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:
     )
     order.check()
     return order
+
+
+def _report(errors: Sequence[Exception]) -> None:
+    # Who carries out what was ordered elsewhere can do nothing about it; a watcher has logged its NotKeptError.
+    for error in errors:
+        if not isinstance(error, NotKeptError):
+            telemetry.unforeseen("orders", error)
 
 
 def listing(name: str, end: float) -> Order:

@@ -15,7 +15,9 @@ MAX_NAME, MAX_TEXT = 1024, 500
 
 MICROSECONDS = 1_000_000
 
-_ACTS: dict[Verb, Act] = {"revoke": "revoke", "reinstate": "revoke", "suspend": "suspend", "resume": "suspend"}
+ACTS: dict[Verb, Act] = {"revoke": "revoke", "reinstate": "revoke", "suspend": "suspend", "resume": "suspend"}
+"""What each verb does or takes back."""
+
 _TEXTS = {"id": MAX_NAME, "issuer": MAX_NAME, "reason": MAX_TEXT, "by": MAX_TEXT}
 # Until the year 2255: microseconds since 1970 are exact in a double, which is how scripts in a store count.
 _LATEST = 9e9
@@ -68,12 +70,12 @@ class Order(NamedTuple):
     @property
     def subject(self) -> Subject:
         """What it is about."""
-        return Subject(_ACTS[self.verb], self.kind, self.id, self.issuer)
+        return Subject(ACTS[self.verb], self.kind, self.id, self.issuer)
 
     @property
     def is_lifting(self) -> bool:
         """Whether it takes back another one."""
-        return self.verb != _ACTS[self.verb]
+        return self.verb != ACTS[self.verb]
 
     @property
     def is_listing(self) -> bool:
@@ -94,7 +96,10 @@ class Order(NamedTuple):
 
     def counts_before(self, other: "Order") -> bool:
         """Say whether of two orders about one subject ``other`` counts, wherever the two are compared."""
-        return self.at < other.at or (self.at == other.at and self.text() < other.text())
+        if self.at != other.at:
+            return self.at < other.at
+        # Mostly it is the same order, come by another way; its text takes a hundred times as long.
+        return self != other and self.text() < other.text()
 
     def text(self) -> bytes:
         """Return it as JSON, the same for equal orders; without ``at``."""
@@ -145,7 +150,7 @@ class Order(NamedTuple):
         self._check_sense()
 
     def _check_sense(self) -> None:
-        if _ACTS[self.verb] == "suspend" and (self.kind != "organization" or self.issuer):
+        if ACTS[self.verb] == "suspend" and (self.kind != "organization" or self.issuer):
             raise ConfigError(f"{self.verb}: only an organization can be suspended, and for every issuer")
         if self.issued_before is not None and (self.verb != "revoke" or self.kind == "token"):
             raise ConfigError("issued_before: only for what has several tokens, and is revoked")

@@ -1,15 +1,29 @@
 """What the orders of the operator say of one caller: whether it is revoked or suspended."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from authz.call.principal import Principal
-from authz.errors import TokenInactiveError, suspended
+from authz.errors import OrdersUnknownError, TokenInactiveError, suspended
 from authz.judge.orders.book import OrderBook
-from authz.judge.orders.order import Act, Kind, Order
+from authz.judge.orders.order import ACTS, Act, Kind, Order
 from authz.judge.orders.tokens import member
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 
 _Orders = tuple[Order, ...]
+
+
+class Doubt(NamedTuple):
+    """Whether not all orders may be known.
+
+    Args:
+        why: empty if they are.
+        refuses: whether callers must be refused for it.
+
+    """
+
+    why: str = ""
+    refuses: bool = False
 
 
 class Standing:
@@ -23,12 +37,14 @@ class Standing:
 
     Attributes:
         book: the orders.
+        doubt: whether the orders may not all be known.
 
     """
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._time = clock.time
         self.book = OrderBook()
+        self.doubt = Doubt()
         # The orders in force by what they name: every call looks it up.
         self._in_force: dict[tuple[Act, Kind], dict[str, _Orders]] = {
             ("revoke", "client"): {},
@@ -70,6 +86,15 @@ class Standing:
     def revoked_clients(self) -> set[str]:
         """The ids of the applications that are revoked, of any issuer, with all their tokens or with older ones."""
         return _lasting(self._clients, self._time())
+
+    def be_in_doubt(self, doubt: Doubt) -> None:
+        """Note whether the orders may not all be known, and refuse all callers while that is to be."""
+        self.doubt = doubt
+        # In the place of the method, which so costs nothing more: every call takes it.
+        if doubt.refuses:
+            vars(self)["check"] = _refuse
+        else:
+            vars(self).pop("check", None)
 
     def check(self, principal: Principal) -> None:
         """Check that the operator has neither revoked nor suspended anything of ``principal``.
@@ -121,16 +146,21 @@ class Standing:
         return False
 
     def _index(self, changed: Order) -> None:
-        act, kind, name, _ = changed.subject
+        act, kind, name = ACTS[changed.verb], changed.kind, changed.id
         if kind == "token":
             self._has_tokens = True
             return
-        in_force = tuple(order for order in self.book.about(act, kind, name).values() if not order.is_lifting)
+        orders = self.book.about(act, kind, name)
+        in_force = tuple([order for order in orders.values() if not order.is_lifting])
         names = self._in_force[act, kind]
         if in_force:
             names[name] = in_force
         else:
             names.pop(name, None)
+
+
+def _refuse(_principal: Principal) -> None:
+    raise OrdersUnknownError("the orders of the operator are not known yet")
 
 
 def _lasting(names: dict[str, _Orders], now: float) -> set[str]:

@@ -1,12 +1,12 @@
 """What another policy would have decided about the calls in a decision log."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from authz.call.call import Call
 from authz.call.principal import Principal
+from authz.decisions.reading import decisions_in
 from authz.policy.explain.explanation import decide
 from authz.policy.memory import Memory
 from authz.policy.policy import Policy
@@ -63,17 +63,8 @@ class Replay:
 
     def feed(self, lines: Iterable[bytes]) -> None:
         """Take in lines of a log, one at a time."""
-        for line in lines:
-            if line.isspace():
-                # After a line that a full disk has cut short, the next one begins with a line break.
-                continue
-            try:
-                data = json.loads(line)
-                if data["event"] != "decision":
-                    # The stream's begin was logged as a decision before.
-                    continue
-                decision = _Decision.of(data)
-            except (KeyError, RecursionError, TypeError, ValueError):
+        for decision in decisions_in(lines, _Decision.of):
+            if decision is None:
                 self.unreadable += 1
             else:
                 self._take(decision)

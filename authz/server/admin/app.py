@@ -6,7 +6,7 @@ import re
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -17,11 +17,14 @@ from starlette.types import ASGIApp
 from authz.call.reasons import MEANINGS
 from authz.call.words import is_scope
 from authz.errors import ConfigError, UnavailableError
+from authz.judge.orders.operator import NotKeptError
+from authz.judge.orders.order import Kind, Order, Verb
 from authz.runtime import telemetry
-from authz.server.admin.backend import Order, Question, Source, Verb
+from authz.server.admin.backend import Question, Source
 from authz.server.admin.guard import Guard, Secret, answer, refusal, written
 from authz.server.admin.news import News
 from authz.server.admin.slices import encoded
+from authz.server.admin.usage import Used
 from authz.server.coalescing import PAUSE, Coalesced, Paced
 
 MAX_BODY_BYTES = 16_384
@@ -39,7 +42,14 @@ _EXPLANATION_SHARE = 0.2
 _STATIC = Path(__file__).with_name("static")
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _ID = re.compile(r"[!-~]{1,256}")
-_VERBS: dict[str, Verb] = {verb: verb for verb in get_args(Verb)}
+# Of what each verb is by default.
+_KINDS: dict[Verb, Kind] = {
+    **dict.fromkeys(("suspend", "resume"), "organization"),
+    **dict.fromkeys(("revoke", "reinstate"), "client"),
+}
+_ORDER = {"verb", "kind", "id", "issuer", "issued_before", "until", "reason", "by"}
+# Who gives an order and does not say who it is; more than that the secret does not tell.
+_BY = "admin page"
 _METHOD = re.compile(r"/[^\s?#]{1,1024}")
 
 
@@ -48,7 +58,12 @@ class _MisusedError(Exception):
 
 
 def admin_app(
-    source: Source, *, secret: str = "", hosts: frozenset[str] | None = frozenset(), pause: float = PAUSE
+    source: Source,
+    *,
+    secret: str = "",
+    hosts: frozenset[str] | None = frozenset(),
+    pause: float = PAUSE,
+    used: Used | None = None,
 ) -> ASGIApp:
     """Return the application.
 
@@ -57,6 +72,7 @@ def admin_app(
         secret: what an operator must show to suspend or revoke; empty if that is off.
         hosts: see :class:`authz.server.admin.guard.Guard`.
         pause: seconds between one look at the source and the next, however many clients ask.
+        used: answers how much an organization uses.
 
     """
     admin = _Admin(source, Secret(secret), pause)
@@ -66,6 +82,7 @@ def admin_app(
         Route("/api/decisions", admin.decisions),
         Route("/api/overview", admin.overview),
         Route("/api/policy", admin.policy),
+        Route("/api/usage", (used or Used(None, 0)).answer),
         Route("/api/explain", admin.explain, methods=["POST"]),
         Route("/api/orders", admin.order, methods=["POST"]),
     ]
@@ -118,7 +135,9 @@ class _Admin:
         try:
             done = await self._source.order(order)
         except ConfigError as error:
-            return refusal(409, f"There are {error}.")
+            return refusal(409, f"{error}.")
+        except NotKeptError as error:
+            return refusal(507, f"It is in force, but may not last: {error}.")
         return answer({**done, "verb": order.verb, "id": order.id})
 
     # On a thread, in slices: in a single process the event loop decides calls.
@@ -171,11 +190,16 @@ def _question(data: dict[str, Any]) -> Question:
 
 def _order(data: dict[str, Any]) -> Order:
     verb, name = data.get("verb"), data.get("id")
-    if data.keys() != {"verb", "id"} or not isinstance(verb, str) or verb not in _VERBS:
+    if not isinstance(verb, str) or verb not in _KINDS or not data.keys() <= _ORDER:
         raise _MisusedError(400, "verb: give suspend, resume, revoke or reinstate, and an id.")
     if not isinstance(name, str) or not _ID.fullmatch(name):
-        raise _MisusedError(400, "id: give the id of an organization or a client.")
-    return Order(_VERBS[verb], name)
+        raise _MisusedError(400, "id: give the id of an organization, a client, a key or a token.")
+    try:
+        order = Order(**{"kind": _KINDS[verb], "by": _BY, **data})
+        order.check()
+    except ConfigError as error:
+        raise _MisusedError(400, f"{error}.") from None
+    return order
 
 
 def _static(path: Path) -> Any:

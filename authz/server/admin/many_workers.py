@@ -1,53 +1,35 @@
 """What several workers together tell the page: the supervisor asks all of them, and adds up their answers."""
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Iterable
-from typing import Any, Self
+import time
+from collections.abc import Iterable
+from typing import Any
 
 from authz.errors import UnavailableError
-from authz.server.admin.backend import Json, Order, Orders, Question
+from authz.judge.orders.operator import Operator
+from authz.judge.orders.order import Order
+from authz.server.admin.backend import Json, Question
 from authz.server.admin.one_process import MAX_ORGANIZATIONS_TOLD
-from authz.server.admin.worker_link import WorkerLink, link_to_worker
-
-ANSWER_SECONDS = 2.0
-"""How long the page waits for a worker."""
+from authz.server.admin.orders import told_of
+from authz.server.admin.shapes import makes_sense
+from authz.server.shared_orders import SharedOrders
+from authz.server.workers.links import Links
 
 
 class Workers:
     """Several workers as one :class:`authz.server.admin.backend.Source`.
 
-    An asynchronous context manager, which ends all links.
     Workers that do not answer in time are left out; ``silent`` in the answer says how many.
 
     Args:
-        patience: seconds that the answer of a worker may take.
+        links: the links to them.
+        operator: takes the orders, which the links pass on.
+        shared: what shares them with other replicas.
 
     """
 
-    def __init__(self, *, patience: float = ANSWER_SECONDS) -> None:
-        self._patience = patience
-        self._links: list[WorkerLink] = []
-        self._orders = Orders()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for link in list(self._links):
-            await link.close()
-
-    @contextlib.asynccontextmanager
-    async def link(self, number: int) -> AsyncIterator[tuple[socket.socket, WorkerLink]]:
-        """Yield the socket for a worker that is about to start, and the supervisor's end of the link."""
-        ours, its = socket.socketpair()
-        with its:
-            link = await link_to_worker(number, ours, self._forget, patience=self._patience)
-            # Without an await in between: this worker must be told of every later order as well.
-            link.tell(self._orders.in_force())
-            self._links.append(link)
-            yield its, link
+    def __init__(self, links: Links, operator: Operator, shared: SharedOrders | None = None) -> None:
+        self._links, self._operator, self._shared = links, operator, shared
 
     async def decisions(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
@@ -66,9 +48,7 @@ class Workers:
             "pace": _pace(answers),
             "reasons": _by_name("reason", (each for answer in answers for each in answer["reasons"])),
             "organizations": _organizations(answers),
-            # From the worker that knows most: one that is starting may not have been told yet.
-            "suspended": max((answer["suspended"] for answer in answers), key=len, default=[]),
-            "revoked": max((answer["revoked"] for answer in answers), key=len, default=[]),
+            **await asyncio.to_thread(told_of, self._operator, self._shared, time.time()),
             "workers": sorted((each for answer in answers for each in answer["workers"]), key=_number),
             "silent": silent,
         }
@@ -93,36 +73,26 @@ class Workers:
     async def explain(self, question: Question) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
         # Any worker can answer; this process reads no token.
-        for link in self._ready():
+        for link in self._links.ready:
             answer = await link.ask("explain", question)
-            if answer is not None:
+            if answer is not None and makes_sense("explain", answer):
                 return answer
         raise UnavailableError
 
     async def order(self, order: Order) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
-        self._orders.note(order)
-        # All workers, including those that are starting.
-        answers, silent = await _answers(self._links, "order", order)
-        by_policy = any(answer["by_policy"] for answer in answers)
-        return {"by_policy": by_policy, "workers": len(answers), "pending": silent}
+        # On a thread, which returns when all workers have carried it out, and it is kept.
+        await asyncio.to_thread(self._operator.order, order)
+        workers, pending = len(self._links.ready), self._links.pending
+        answers, _ = await self._ask("suspends", order.id)
+        by_policy = order.kind == "organization" and any(answer["by_policy"] for answer in answers)
+        return {"by_policy": by_policy, "workers": workers, "pending": pending}
 
     async def _ask(self, what: str, *arguments: Any) -> tuple[list[Json], int]:
-        return await _answers(self._ready(), what, *arguments)
-
-    def _ready(self) -> list[WorkerLink]:
-        return [link for link in self._links if link.is_ready]
-
-    def _forget(self, link: WorkerLink) -> None:
-        with contextlib.suppress(ValueError):
-            self._links.remove(link)
-
-
-async def _answers(links: list[WorkerLink], what: str, *arguments: Any) -> tuple[list[Json], int]:
-    """Return the answers of the workers, and how many gave none."""
-    answers = await asyncio.gather(*(link.ask(what, *arguments) for link in links))
-    given = [answer for answer in answers if answer is not None]
-    return given, len(answers) - len(given)
+        """Return the answers of the workers that make sense, and how many gave none."""
+        answers, silent = await self._links.ask(what, *arguments)
+        given = [answer for answer in answers if makes_sense(what, answer)]
+        return given, silent + len(answers) - len(given)
 
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -8,14 +8,17 @@ from typing import Any
 
 from authz.issuer.keys import KeySetHealth
 from authz.judge.authorizer import Authorizer
+from authz.judge.orders.order import Order
 from authz.organizations.organization import STRANGER
 from authz.policy import Policy
 from authz.policy.explain.explanation import conditions_of, list_of_rule, rules_of
 from authz.runtime.network.causes import meaning
 from authz.server.admin.activity import Activity
-from authz.server.admin.backend import Json, Order, Orders, Question
+from authz.server.admin.backend import Json, Question
 from authz.server.admin.explain import explain, known_of
-from authz.server.admin.slices import LONG_SLICE, in_slices
+from authz.server.admin.orders import told_of
+from authz.server.admin.slices import LONG_SLICE, encoded, in_slices
+from authz.server.shared_orders import SharedOrders
 
 MAX_ORGANIZATIONS_TOLD = 200
 MAX_RULES_TOLD = 1000
@@ -29,12 +32,14 @@ class OwnProcess:
         authorizer: the judge.
         activity: its observer.
         worker: the number of this process, if it is one of several workers.
+        shared: what shares the orders with other replicas, in the process that has the page.
 
     """
 
-    def __init__(self, authorizer: Authorizer, activity: Activity, *, worker: int = 0) -> None:
-        self._authorizer, self._activity, self._worker = authorizer, activity, worker
-        self._orders = Orders()
+    def __init__(
+        self, authorizer: Authorizer, activity: Activity, *, worker: int = 0, shared: SharedOrders | None = None
+    ) -> None:
+        self._authorizer, self._activity, self._worker, self._shared = authorizer, activity, worker, shared
         self._described: tuple[Policy | None, Json] = (None, {"policy": None})
         activity.follow(lambda: authorizer.policy)
 
@@ -44,7 +49,7 @@ class OwnProcess:
 
     async def overview(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
-        return await asyncio.to_thread(self._overview)
+        return await asyncio.to_thread(self._everything)
 
     async def policy(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
@@ -56,11 +61,40 @@ class OwnProcess:
 
     async def order(self, order: Order) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
-        self._orders.note(order)
-        order.carry_out(self._authorizer)
+        # On a thread: an order may have to be on a disk first.
+        await asyncio.to_thread(self._authorizer.operator.order, order)
+        by_policy = order.kind == "organization" and self._is_suspended_by_policy(order.id)
+        return {"by_policy": by_policy, "workers": 1, "pending": 0}
+
+    async def answer(self, what: str, arguments: list[Any]) -> bytes:
+        """Answer a question of the supervisor, as JSON; the supervisor itself knows the orders."""
+        match what:
+            case "decisions":
+                told = await self.decisions()
+            case "overview":
+                told = await asyncio.to_thread(self._overview)
+            case "policy":
+                told = await self.policy()
+            case "about":
+                from authz.store.shared_state import about  # noqa: PLC0415 - asked only where there is a store
+
+                told = about(self._authorizer)
+            case "suspends":
+                told = {"by_policy": self._is_suspended_by_policy(*arguments)}
+            case _:
+                method, token, organization, client, scopes = arguments[0]
+                told = await self.explain(Question(method, token, organization, client, tuple(scopes)))
+        # On another thread: the answer may be long.
+        return await asyncio.to_thread(encoded, told)
+
+    def _is_suspended_by_policy(self, org_id: str) -> bool:
         policy = self._authorizer.policy
-        known = None if policy is None else policy.organizations.get(order.id)
-        return {"by_policy": known is not None and known.is_suspended, "workers": 1, "pending": 0}
+        known = None if policy is None else policy.organizations.get(org_id)
+        return known is not None and known.is_suspended
+
+    def _everything(self) -> Json:
+        now = self._authorizer.verifier.clock.time()
+        return {**self._overview(), **told_of(self._authorizer.operator, self._shared, now)}
 
     def _overview(self) -> Json:
         activity, authorizer = self._activity, self._authorizer
@@ -73,8 +107,6 @@ class OwnProcess:
                 {**each, "known": self._known(each["id"])}
                 for each in in_slices(activity.organizations(MAX_ORGANIZATIONS_TOLD))
             ],
-            "suspended": _first(authorizer.standing.suspended_organizations),
-            "revoked": _first(authorizer.standing.revoked_clients),
             "workers": [
                 {
                     "number": self._worker,
@@ -104,10 +136,6 @@ class OwnProcess:
         listed = STRANGER if policy is None else policy.organization(org_id)
         known = None if directory is None else directory.recall(org_id)
         return known_of(listed if known is None else listed.over(known), listed.quota)
-
-
-def _first(names: set[str]) -> list[str]:
-    return heapq.nsmallest(MAX_NAMES_TOLD, in_slices(names, LONG_SLICE))
 
 
 def _keys(health: KeySetHealth) -> dict[str, Any]:

@@ -13,13 +13,11 @@ _SHAPES: dict[str, Any] = {
         "pace": [[int]],
         "reasons": [{"reason": str, "count": int, "last": _NUMBER}],
         "organizations": [{"id": str, **_TOTALS, "last": _NUMBER, "clients": dict, "known": dict}],
-        "suspended": [str],
-        "revoked": [str],
         "workers": [{"number": int}],
     },
     "policy": {"policy": (str, type(None))},
     "explain": {},
-    "order": {"by_policy": bool},
+    "suspends": {"by_policy": bool},
 }
 _POLICY = {
     "since": _NUMBER,

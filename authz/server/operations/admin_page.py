@@ -44,18 +44,21 @@ async def serving(settings: Settings, source: Source) -> AsyncIterator[None]:
         ConfigError: a setting cannot work, or the address cannot be bound.
 
     """
-    # Imported late: they take a while to load, and most servers have no page.
-    from authz.server.admin.app import admin_app  # noqa: PLC0415
-    from authz.server.operations import web  # noqa: PLC0415
-
     check_admin_settings(settings)
     if settings.admin is None:
         yield
         return
+    # Imported late: they take a while to load, and most servers have no page.
+    from authz.server.admin.app import admin_app  # noqa: PLC0415
+    from authz.server.admin.usage import Used, usage_of  # noqa: PLC0415
+    from authz.server.operations import web  # noqa: PLC0415
+
     address = parse("admin", settings.admin)
     if not address.is_local:
         telemetry.event(telemetry.WARNING, "admin_without_tls", address=address.text)
     host = address.target.rpartition(":")[0].strip("[]").lower()
-    app = admin_app(source, secret=settings.admin_secret_text(), hosts=None if host in _ANY_HOST else frozenset([host]))
+    used = Used(usage_of(settings), settings.usage_days)
+    hosts = None if host in _ANY_HOST else frozenset([host])
+    app = admin_app(source, secret=settings.admin_secret_text(), hosts=hosts, used=used)
     async with web.serving(app, settings.admin, setting="admin", event="admin"):
         yield

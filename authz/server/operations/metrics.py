@@ -11,7 +11,7 @@ from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
 from prometheus_client.exposition import generate_latest
@@ -25,6 +25,10 @@ from authz.issuer.introspection import IntrospectionCounters
 from authz.issuer.keys import KeySetHealth
 from authz.judge.authorizer import Authorizer
 from authz.judge.reload import Reloader
+from authz.server.operations.usage_figures import UsageFigures
+
+if TYPE_CHECKING:
+    from authz.store.usage_writer import UsageWriter
 
 # Names the folder where workers write their figures; prometheus-client reads this variable.
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -47,6 +51,11 @@ class Metrics:
         dropped: returns how many lines the decision log has dropped so far, if there is one.
         worker: the number of this process, if it is one of several workers. Its figures are then in files, which
             :class:`SharedMetrics` adds up.
+        organizations: how many organizations have figures of their own.
+        usage: sends the counts of organizations to a store, if there is one.
+
+    Attributes:
+        usage: the figures about usage, which are an observer of their own.
 
     """
 
@@ -56,6 +65,8 @@ class Metrics:
         engine: str,
         dropped: Callable[[], int] | None = None,
         worker: int | None = None,
+        organizations: int = 0,
+        usage: "UsageWriter | None" = None,
     ) -> None:
         if worker is not None:
             # By number, not by process id: so a successor counts on, and files of ended workers do not pile up.
@@ -96,6 +107,7 @@ class Metrics:
         self._leases = counter("authz_quota_leases", "Leases of shared quotas, and calls counted without.", "result")
         build = gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
         build.labels(version("grpc-org-authz"), engine).set(1)
+        self.usage = UsageFigures(registry, organizations, usage)
         if worker is None:
             registry.register(_Workers(running=1, restarts=0, hangs=0))
 
@@ -109,7 +121,12 @@ class Metrics:
         self._seconds.observe(decision.seconds)
 
     def refresh(
-        self, authorizer: Authorizer, *, is_ready: bool, pending: int, reloader: Reloader | None = None
+        self,
+        authorizer: Authorizer,
+        *,
+        is_ready: bool,
+        pending: int,
+        reloader: Reloader | None = None,
     ) -> None:
         """Bring all figures up to date.
 
@@ -122,6 +139,7 @@ class Metrics:
         """
         with self._refreshing:
             self._count_decisions()
+            self.usage.refresh()
             self._ready.set(is_ready)
             self._pending.set(pending)
             for issuer, health in authorizer.verifier.health().items():
@@ -144,6 +162,10 @@ class Metrics:
                 self._tell_reloads(reloader)
             if self._dropped is not None:
                 self._count_up(self._lost, self._dropped(), "decision log")
+
+    def add(self, figures: Collector) -> None:
+        """Tell these figures as well."""
+        self._registry.register(figures)
 
     def text(self) -> bytes:
         """Return all figures of this process, as Prometheus reads them."""
@@ -253,18 +275,21 @@ class SharedMetrics:
         """Note that a worker has ended: its state is dropped, and what it has counted stays."""
         mark_process_dead(worker, self._folder.name)
 
-    def text(self, *, running: int, restarts: int, hangs: int) -> bytes:
+    def text(self, *, running: int, restarts: int, hangs: int, more: Collector | None = None) -> bytes:
         """Return all figures, as Prometheus reads them.
 
         Args:
             running: how many workers there are.
             restarts: how many have been started because another had died.
             hangs: how many were killed because they gave no sign of life.
+            more: figures of this process.
 
         """
         registry = CollectorRegistry()
         registry.register(MultiProcessCollector(None, self._folder.name))
         registry.register(_Workers(running, restarts, hangs))
+        if more is not None:
+            registry.register(more)
         return generate_latest(registry)
 
     def __enter__(self) -> Self:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Self
 from authz.decisions.audit import Audit
 from authz.decisions.decision import Observer
 from authz.decisions.log import DecisionLog
+from authz.decisions.usage import Usage
 from authz.runtime import telemetry
 from authz.server.admin.activity import Activity
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
     from authz.server.operations.metrics import Metrics
+    from authz.store.usage_writer import UsageWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Observers:
         metrics: the figures for Prometheus.
         audit: the service whose clients watch decisions.
         activity: what the admin page shows.
+        usage: sends to the store how much each organization uses.
 
     """
 
@@ -31,6 +34,7 @@ class Observers:
     metrics: "Metrics | None"
     audit: Audit | None
     activity: Activity | None
+    usage: "UsageWriter | None"
 
     @classmethod
     def of(cls, settings: Settings, worker: int | None = None) -> Self:
@@ -47,16 +51,22 @@ class Observers:
         log: DecisionLog | None = None
         if settings.decision_log != "off":
             log = DecisionLog(settings.decision_log, settings.decision_log_file)
+        usage = _usage(settings)
         return cls(
             log,
-            None if settings.http_listen is None else _metrics(settings.engine, log, worker),
+            None if settings.http_listen is None else _metrics(settings, log, worker, usage),
             None if settings.audit_listen is None else Audit(),
             None if settings.admin is None else Activity(),
+            usage,
         )
 
     def __iter__(self) -> Iterator[Observer]:
         """Yield those that there are."""
-        every: tuple[Observer | None, ...] = (self.log, self.metrics, self.audit, self.activity)
+        every: tuple[Observer | None, ...] = (
+            *(self.log, self.metrics, self.audit, self.activity),
+            None if self.usage is None else self.usage.usage,
+            self.metrics.usage if self.metrics is not None and self.metrics.usage.is_wanted else None,
+        )
         return (observer for observer in every if observer is not None)
 
     def reopen_log(self) -> None:
@@ -66,15 +76,33 @@ class Observers:
             self.log.reopen()
 
     def __enter__(self) -> Self:
+        if self.usage is not None:
+            self.usage.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.usage is not None:
+            self.usage.stop()
+            self.usage.store.close()
         if self.log is not None:
             self.log.close()
 
 
-def _metrics(engine: str, log: DecisionLog | None, worker: int | None) -> "Metrics":
+def _metrics(settings: Settings, log: DecisionLog | None, worker: int | None, usage: "UsageWriter | None") -> "Metrics":
     # Imported late: it takes a fifth of a second to load, and only a server with http_listen needs it.
     from authz.server.operations.metrics import Metrics  # noqa: PLC0415
 
-    return Metrics(engine=engine, dropped=None if log is None else lambda: log.dropped, worker=worker)
+    dropped = None if log is None else lambda: log.dropped
+    organizations = settings.usage_metrics_by_organization
+    return Metrics(engine=settings.engine, dropped=dropped, worker=worker, organizations=organizations, usage=usage)
+
+
+def _usage(settings: Settings) -> "UsageWriter | None":
+    if settings.store is None or not settings.usage_days:
+        return None
+    # Late, as above: without a store nothing of it is imported.
+    from authz.store.connection import Store  # noqa: PLC0415
+    from authz.store.usage_writer import UsageWriter  # noqa: PLC0415
+
+    store = Store.of(settings)
+    return None if store is None else UsageWriter(store, Usage(), days=settings.usage_days)

@@ -25,6 +25,7 @@ class Health:
     Attributes:
         reason: why checks cannot be decided: ``starting``, ``stopping``, ``internal``, or the reason of callers who
             are refused for it, with the cause after a colon where another server is needed; empty while they can.
+            ``orders_stale`` where they can, but by orders that were not confirmed for too long.
 
     """
 
@@ -57,7 +58,7 @@ class Health:
             except Exception as error:  # noqa: BLE001 - without this task the last status would stay for ever
                 telemetry.unforeseen("health", error)
                 reason = "internal"
-            await self._change(reason)
+            await self._change(self._authorizer.standing.doubt.why or reason)
             await asyncio.sleep(pause)
 
     async def end(self) -> None:

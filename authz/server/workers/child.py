@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from authz.runtime import telemetry
-from authz.server.admin.many_workers import Workers
-from authz.server.admin.worker_link import WorkerLink
 from authz.server.serving.health import STARTING
+from authz.server.workers.link import WorkerLink
+from authz.server.workers.links import Links
 from authz.server.workers.silence import Silence
 from authz.server.workers.words import words
 from authz.server.workers.worker import VARIABLE
@@ -75,7 +75,7 @@ class Child:
         variables: Mapping[str, str],
         changed: Callable[[], None],
         hung_after: float,
-        admin: Workers | None = None,
+        links: Links | None = None,
     ) -> Self:
         """Start a worker: it loads, and waits for its turn to listen.
 
@@ -86,7 +86,7 @@ class Child:
             variables: of its environment, besides those of this process.
             changed: is called whenever an attribute has changed.
             hung_after: seconds without a sign of life after which it is killed.
-            admin: what the admin page asks, if there is one.
+            links: the links to workers, if any orders may come.
 
         """
         ours, its = socket.socketpair()
@@ -95,15 +95,15 @@ class Child:
             reader, writer = await asyncio.open_unix_connection(sock=ours)
             unused = passed.enter_context(contextlib.ExitStack())
             unused.callback(writer.transport.abort)
-            links, orders = {"link": its.fileno()}, None
-            if admin is not None:
-                its_admin, orders = await passed.enter_async_context(admin.link(number))
-                links["admin"] = its_admin.fileno()
-            told = json.dumps({"number": number, "listen": listen, **links})
+            passed_on, orders = {"link": its.fileno()}, None
+            if links is not None:
+                its_orders, orders = await passed.enter_async_context(links.link(number))
+                passed_on["orders"] = its_orders.fileno()
+            told = json.dumps({"number": number, "listen": listen, **passed_on})
             process = await asyncio.create_subprocess_exec(
                 *command,
                 env={**os.environ, **variables, VARIABLE: told},
-                pass_fds=links.values(),
+                pass_fds=passed_on.values(),
                 # Ctrl-C and the end of a terminal reach the supervisor alone, which then ends its workers in order.
                 start_new_session=True,
             )
@@ -149,6 +149,8 @@ class Child:
         finally:
             listening.cancel()
             watching.cancel()
+            if self._orders is not None:
+                self._orders.ended.set()
             self._writer.transport.abort()
             asyncio.get_running_loop().call_soon(self._note)
 

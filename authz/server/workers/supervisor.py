@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from authz.runtime import telemetry
-from authz.server.admin.many_workers import Workers
 from authz.server.serving.health import STARTING, STOPPING
 from authz.server.signals import on_signals
 from authz.server.workers.child import Child
+from authz.server.workers.links import Links
 from authz.server.workers.shared_addresses import SharedAddresses
 from authz.server.workers.slot import Slot
 
@@ -31,7 +31,7 @@ class Supervisor:
         variables: of their environment, besides those of this process.
         timeout: seconds without a sign of life after which a worker is killed, and another started.
         command: what they run; by default the command of this process.
-        admin: what the admin page asks, if there is one.
+        links: by which the workers are told the orders of the operator, if any may come.
 
     """
 
@@ -47,12 +47,12 @@ class Supervisor:
         variables: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         command: Sequence[str] = (),
-        admin: Workers | None = None,
+        links: Links | None = None,
     ) -> None:
         self._addresses = addresses
         self._started, self._has_started = started, False
         self._drain, self._timeout = drain, timeout
-        self._variables, self._admin = variables or {}, admin
+        self._variables, self._links = variables or {}, links
         self._command = command or (sys.executable, *sys.orig_argv[1:])
         self._slots = [Slot(number, self._start, patience, ended) for number in range(workers)]
         self._is_ending = False
@@ -146,7 +146,7 @@ class Supervisor:
             variables=self._variables,
             changed=self._note,
             hung_after=self._timeout,
-            admin=self._admin,
+            links=self._links,
         )
 
     def _children(self) -> list[Child]:

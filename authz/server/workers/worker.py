@@ -42,16 +42,16 @@ class Worker:
         number: the number of the worker.
         listen: the addresses on which it is to listen.
         link: the socket to its supervisor.
-        admin: the socket for the admin page, if there is one; see :mod:`authz.server.admin.worker_link`.
+        orders: the socket for orders of the operator, if any may come; see :mod:`authz.server.workers.link`.
 
     """
 
     def __init__(
-        self, number: int, listen: Sequence[str], link: socket.socket, admin: socket.socket | None = None
+        self, number: int, listen: Sequence[str], link: socket.socket, orders: socket.socket | None = None
     ) -> None:
         self.number = number
         self.listen = listen
-        self.admin = admin
+        self.orders = orders
         self._link = link
         link.settimeout(0)
         self._turn = asyncio.Event()
@@ -66,8 +66,8 @@ class Worker:
         if text is None:
             return None
         told = json.loads(text)
-        admin = socket.socket(fileno=told["admin"]) if "admin" in told else None
-        return cls(told["number"], told["listen"], socket.socket(fileno=told["link"]), admin)
+        orders = socket.socket(fileno=told["orders"]) if "orders" in told else None
+        return cls(told["number"], told["listen"], socket.socket(fileno=told["link"]), orders)
 
     def say(self, **what: object) -> None:
         """Tell the supervisor what has changed; it is repeated with every sign of life."""
@@ -114,8 +114,8 @@ class Worker:
         with contextlib.suppress(OSError):
             self._link.recv(_MOST)
         self._link.close()
-        if self.admin is not None:
-            self.admin.close()
+        if self.orders is not None:
+            self.orders.close()
 
     async def _beat(self) -> None:
         while True:

@@ -185,6 +185,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "log_level": "warning",
         "max_lifetime": 600.0,
         "max_pending": 7,
+        "orders": str(tmp_path / "orders"),
         "org_id_claim": "https://acme.example/org",
         "org_id_pattern": r"org_$(AUTHZ_ISSUER)\w+$$",
         "policy": path["policy.yaml"],
@@ -215,6 +216,8 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "tls_key_file": path["tls.key"],
         "token_profile": "okta",
         "unknown_organizations": "deny",
+        "usage_days": 90,
+        "usage_metrics_by_organization": 100,
         "worker_timeout": 45.0,
         "workers": 3,
         "workos_api_key": SECRET,
@@ -236,7 +239,9 @@ MOUNTED = {
     "tls_client_ca_file": "client-ca.pem",
 }
 SECRETS = {"admin_secret", "introspection_client_secret", "workos_api_key"}
-LEFT_OUT = {"admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "socket_mode", "socket_owner"}
+LEFT_OUT = {
+    *("admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "orders", "socket_mode", "socket_owner"),
+}
 THE_PODS_OWN = {
     "admin": "127.0.0.1:9902",
     "http_listen": "0.0.0.0:9192",

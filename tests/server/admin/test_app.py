@@ -13,10 +13,11 @@ from typing import Any, cast
 import httpx2
 import pytest
 
+from authz import OrdersFile
 from authz.call.call import Call
 from authz.call.requirements import Assurance
 from authz.demo.issuer.signing import SigningKey
-from authz.errors import AuthzError, ConfigError, InsufficientScopeError, PermissionDeniedError
+from authz.errors import AuthzError, InsufficientScopeError, PermissionDeniedError
 from authz.issuer.introspection import Introspector
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
@@ -26,13 +27,14 @@ from authz.runtime.flow import run
 from authz.server import admin
 from authz.server.admin.activity import Activity
 from authz.server.admin.app import MAX_BODY_BYTES, admin_app
-from authz.server.admin.backend import MAX_IN_FORCE, Order, Orders, Question, Source
+from authz.server.admin.backend import Question, Source
 from authz.server.admin.explain import explain
 from authz.server.admin.guard import FAILURE_SECONDS, FAILURES, Secret
 from authz.server.admin.one_process import OwnProcess
 from authz.server.admin.slices import in_slices
 from tests.decisions.samples import ACME, decision
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, FakeTransport, ManualClock, json_response
+from tests.full_disk import room_for
 from tests.marked import service_file, with_imports
 
 SECRET = "a-secret-of-the-operator"
@@ -566,7 +568,7 @@ def test_without_the_secret_nothing_is_done(page: Page, authorizer: Authorizer, 
     headers = {"authorization": shown} if shown.isascii() else {}
     answer = page.post("/api/orders", body, **headers)
 
-    assert (answer.status_code, authorizer.standing.suspended_organizations) == (401, frozenset())
+    assert (answer.status_code, authorizer.standing.suspended_organizations) == (401, set())
 
 
 def test_who_shows_no_secret_has_not_guessed(page: Page) -> None:
@@ -583,7 +585,7 @@ def test_without_a_configured_secret_nobody_can_act(authorizer: Authorizer, acti
 
     assert (answer.status_code, page.get("/api/about").json()["can_act"]) == (403, False)
     assert "AUTHZ_ADMIN_SECRET" in answer.json()["error"]
-    assert authorizer.standing.suspended_organizations == frozenset()
+    assert authorizer.standing.suspended_organizations == set()
 
 
 def test_guesses_are_answered_slowly_and_the_secret_is_always_heard(page: Page, authorizer: Authorizer) -> None:
@@ -593,7 +595,7 @@ def test_guesses_are_answered_slowly_and_the_secret_is_always_heard(page: Page, 
     heard = [page.order("suspend", ORG).status_code for _ in range(3)]
 
     assert guesses == [401] * FAILURES + [429] * 3
-    assert (refused.status_code, refused.headers["retry-after"], before) == (429, "2", frozenset())
+    assert (refused.status_code, refused.headers["retry-after"], before) == (429, "2", set())
     assert heard == [200] * 3
     # Nor does a right one forgive the wrong ones before it.
     assert page.order("suspend", ORG, "another guess").status_code == 429
@@ -629,33 +631,54 @@ def _showing(secret: str) -> Any:
         {"verb": "suspend", "id": "two words"},
         {"verb": "suspend", "id": "x" * 257},
         {"verb": "suspend", "id": ORG, "more": 1},
+        {"verb": "suspend", "id": ORG, "at": 1},
+        {"verb": "suspend", "id": ORG, "kind": "client"},
+        {"verb": "suspend", "id": ORG, "until": "tomorrow"},
+        {"verb": "suspend", "id": ORG, "reason": "x" * 501},
+        {"verb": "suspend", "id": ORG, "issued_before": 1},
+        {"verb": "revoke", "id": "c", "kind": ["client"]},
     ],
 )
 def test_order_that_makes_no_sense_is_refused(page: Page, authorizer: Authorizer, body: object) -> None:
     answer = page.post("/api/orders", body, authorization=f"Bearer {SECRET}")
 
-    assert (answer.status_code, authorizer.standing.suspended_organizations) == (400, frozenset())
+    assert (answer.status_code, authorizer.standing.suspended_organizations) == (400, set())
 
 
-def test_orders_in_force_are_those_not_taken_back() -> None:
-    orders = Orders()
-    for order in (Order("suspend", "a"), Order("suspend", "b"), Order("revoke", "a"), Order("resume", "a")):
-        orders.note(order)
+def test_order_says_why_who_until_when_and_about_which_tokens(page: Page) -> None:
+    more = {"kind": "key", "issuer": ISSUER, "reason": "leaked", "by": "ann", "until": 4e9, "issued_before": 1e9}
+    answer = page.post("/api/orders", {"verb": "revoke", "id": "kid_1", **more}, authorization=f"Bearer {SECRET}")
+    page.order("suspend", ORG)
+    page.order("suspend", "org_forgiven")
+    page.order("resume", "org_forgiven")
+    told = page.get("/api/overview").json()
 
-    assert orders.in_force() == [Order("suspend", "b"), Order("revoke", "a")]
+    assert answer.status_code == 200, answer.text
+    orders = {each["id"]: each for each in told["orders"]}
+    assert {"verb": "revoke", "id": "kid_1", **more}.items() <= orders["kid_1"].items()
+    assert {name: each["by"] for name, each in orders.items()} == {"kid_1": "ann", ORG: "admin page"}
+    assert (told["order_count"], told["token_count"]) == (2, 0)
 
 
-def test_orders_are_bounded_and_can_still_be_taken_back() -> None:
-    orders = Orders()
-    for number in range(MAX_IN_FORCE):
-        orders.note(Order("suspend", str(number)))
-    orders.note(Order("suspend", "0"))
-    with pytest.raises(ConfigError, match="take back some"):
-        orders.note(Order("revoke", "one-more"))
-    orders.note(Order("resume", "0"))
-    orders.note(Order("revoke", "one-more"))
+def test_order_about_another_issuer_is_refused_in_words(page: Page) -> None:
+    body = {"verb": "revoke", "id": "c", "issuer": "https://other.example"}
+    answer = page.post("/api/orders", body, authorization=f"Bearer {SECRET}")
 
-    assert len(orders.in_force()) == MAX_IN_FORCE
+    assert (answer.status_code, answer.json()["error"]) == (
+        409,
+        "issuer: 'https://other.example' is none of those whose tokens are taken here.",
+    )
+
+
+def test_order_that_cannot_be_kept_is_in_force_and_that_is_said(
+    page: Page, authorizer: Authorizer, tmp_path: Path
+) -> None:
+    with OrdersFile(tmp_path / "orders", authorizer), room_for(10):
+        answer = page.order("suspend", ORG)
+
+    assert answer.status_code == 507
+    assert answer.json()["error"].startswith("It is in force, but may not last: orders: ")
+    assert authorizer.standing.suspended_organizations == {ORG}
 
 
 # ---- What takes too long, or fails ----

@@ -12,7 +12,7 @@ import pytest
 from authz import cli
 from authz.demo.issuer.signing import SigningKey
 from tests.doubles import ORG, jwks, m2m_claims
-from tests.programs import Program
+from tests.programs import Program, run
 from tests.server.admin.site import SECRET, SERVE, Site
 
 
@@ -157,3 +157,43 @@ def test_page_for_other_machines_is_warned_about(folder: Path) -> None:
         warned = program.await_event("admin_without_tls")
 
     assert warned["level"] == "warning"
+
+
+# ---- Orders in a file ----
+
+
+def test_orders_outlive_a_server_that_keeps_them_in_a_file(folder: Path, token: str) -> None:
+    with Site(folder, "--orders", "orders.jsonl") as site:
+        site.order("suspend", ORG)
+    with Site(folder, "--orders", "orders.jsonl") as site:
+        started_again, told = site.check(token), site.get("overview")["suspended"]
+        site.order("resume", ORG)
+        resumed = site.check(token)
+
+    assert (started_again, told, resumed) == ([7], [ORG], [0])
+
+
+def test_orders_outlive_several_workers_and_their_supervisor(folder: Path, token: str) -> None:
+    flags = ("--workers", "2", "--orders", "many.jsonl")
+    with Site(folder, *flags) as site:
+        site.until(lambda: len(site.get("overview")["workers"]) == 2)
+        site.order("suspend", ORG)
+        # No process has time to write anything at its end.
+        site.program.send(signal.SIGKILL)
+        site.program.wait()
+    with Site(folder, *flags) as site:
+        told = [(each["verb"], each["id"], each["by"]) for each in site.get("overview")["orders"]]
+        started_again = site.check(token)
+
+    assert told == [("suspend", ORG, "admin page")]
+    assert started_again == [7, 7]
+
+
+def test_file_of_orders_that_cannot_be_read_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "orders.jsonl").write_text("nonsense\n")
+    orders = str(tmp_path / "orders.jsonl")
+    arguments = (*SERVE, "--jwks", "jwks.json", "--listen", f"unix:{tmp_path}/a.sock", "--orders", orders)
+    done = run(*arguments, folder=folder)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"authz: orders: line 1 of {orders!r}: not JSON; mend it, or remove the line\n"

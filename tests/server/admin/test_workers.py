@@ -5,24 +5,31 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from authz.errors import UnavailableError
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
+from authz.judge.orders.operator import Operator
+from authz.judge.orders.order import Order
+from authz.judge.orders.standing import Standing
+from authz.judge.streams import OpenStreams
 from authz.policy import Policy
+from authz.runtime.clock import SYSTEM_CLOCK
 from authz.server.admin.activity import Activity
-from authz.server.admin.backend import Order, Question
+from authz.server.admin.backend import Question
 from authz.server.admin.many_workers import Workers
 from authz.server.admin.news import News
 from authz.server.admin.one_process import OwnProcess
-from authz.server.admin.worker_link import WorkerLink, answering_supervisor
+from authz.server.workers.link import WorkerLink, answering_supervisor
+from authz.server.workers.links import ANSWER_SECONDS, Links
 from tests.decisions.samples import decision
 from tests.doubles import ORG
 
 PATIENCE = 120.0
+HELLO = b'{"number": -1, "answer": null}\n'
 
 NewAuthorizer = Callable[[], Authorizer]
 
@@ -33,21 +40,41 @@ def new_authorizer(new_verifier: Callable[..., Verifier]) -> NewAuthorizer:
     return lambda: Authorizer(new_verifier(), observers=[Activity()])
 
 
+class Supervisor(Workers):
+    """A supervisor without processes; an asynchronous context manager."""
+
+    def __init__(self, patience: float = ANSWER_SECONDS) -> None:
+        self.operator = Operator(Standing(), OpenStreams(), clock=SYSTEM_CLOCK)
+        self.links = Links(self.operator, patience=patience)
+        super().__init__(self.links, self.operator)
+
+    async def __aenter__(self) -> Self:
+        await self.links.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.links.__aexit__()
+
+
+def suspend(name: str) -> Order:
+    return Order("suspend", "organization", name)
+
+
 @contextlib.asynccontextmanager
-async def worker(workers: Workers, number: int, authorizer: Authorizer, seen: int = 0) -> AsyncIterator[None]:
+async def worker(workers: Supervisor, number: int, authorizer: Authorizer, seen: int = 0) -> AsyncIterator[None]:
     """Be a worker of ``workers`` that has made so many decisions."""
     activity = Activity()
     for _ in range(seen):
         activity(decision())
-    async with workers.link(number) as (its, _):
+    async with workers.links.link(number) as (its, _):
         # As a process that was started with it: the supervisor closes its copy.
         ours = socket.socket(fileno=its.detach())
-    async with answering_supervisor(ours, OwnProcess(authorizer, activity, worker=number)):
+    async with answering_supervisor(ours, authorizer.operator, OwnProcess(authorizer, activity, worker=number).answer):
         await until(lambda: has_answered(workers, number))
         yield
 
 
-async def has_answered(workers: Workers, number: int) -> bool:
+async def has_answered(workers: Supervisor, number: int) -> bool:
     return number in {each["number"] for each in (await workers.overview())["workers"]}
 
 
@@ -65,13 +92,13 @@ def test_whoever_starts_later_obeys_what_is_in_force(new_authorizer: NewAuthoriz
     first, second = new_authorizer(), new_authorizer()
 
     async def story() -> dict[str, Any]:
-        async with Workers() as workers, worker(workers, 0, first):
-            await workers.order(Order("suspend", ORG))
-            await workers.order(Order("suspend", "org_forgiven"))
-            await workers.order(Order("revoke", "client_1"))
-            await workers.order(Order("resume", "org_forgiven"))
+        async with Supervisor() as workers, worker(workers, 0, first):
+            await workers.order(suspend(ORG))
+            await workers.order(suspend("org_forgiven"))
+            await workers.order(Order("revoke", "client", "client_1"))
+            await workers.order(Order("resume", "organization", "org_forgiven"))
             async with worker(workers, 1, second):
-                done = await workers.order(Order("suspend", "org_late"))
+                done = await workers.order(suspend("org_late"))
         return done
 
     done = run(story())
@@ -86,11 +113,11 @@ def test_order_reaches_a_worker_that_is_only_starting(new_authorizer: NewAuthori
     authorizer = new_authorizer()
 
     async def story() -> dict[str, Any]:
-        async with Workers() as workers:
-            async with workers.link(0) as (its, _):
+        async with Supervisor() as workers:
+            async with workers.links.link(0) as (its, _):
                 ours = socket.socket(fileno=its.detach())
-            done = await workers.order(Order("suspend", ORG))
-            async with answering_supervisor(ours, OwnProcess(authorizer, Activity())):
+            done = await workers.order(suspend(ORG))
+            async with answering_supervisor(ours, authorizer.operator, OwnProcess(authorizer, Activity()).answer):
                 await until(lambda: has_answered(workers, 0))
         return done
 
@@ -104,7 +131,8 @@ def test_worker_that_hears_nothing_does_not_start(new_authorizer: NewAuthorizer)
     async def story() -> None:
         ours, its = socket.socketpair()
         ours.close()
-        async with answering_supervisor(its, OwnProcess(new_authorizer(), Activity())):
+        authorizer = new_authorizer()
+        async with answering_supervisor(its, authorizer.operator, OwnProcess(authorizer, Activity()).answer):
             pytest.fail("nobody could say what is in force")
 
     with pytest.raises(ConnectionError):
@@ -114,7 +142,7 @@ def test_worker_that_hears_nothing_does_not_start(new_authorizer: NewAuthorizer)
 def test_answers_are_added_up(new_authorizer: NewAuthorizer) -> None:
     async def story() -> tuple[Any, Any, Any]:
         one, other = new_authorizer(), new_authorizer()
-        async with Workers() as workers, worker(workers, 0, one, seen=2), worker(workers, 1, other, seen=3):
+        async with Supervisor() as workers, worker(workers, 0, one, seen=2), worker(workers, 1, other, seen=3):
             overview, told = await workers.overview(), News(await workers.decisions())
             news = json.loads(told.after(""))
         return overview, news, json.loads(told.after(news["cursor"]))
@@ -129,9 +157,13 @@ def test_answers_are_added_up(new_authorizer: NewAuthorizer) -> None:
 
 def test_worker_that_does_not_answer_is_left_out_and_told_of(new_authorizer: NewAuthorizer) -> None:
     async def story() -> Any:
-        async with Workers(patience=0.2) as workers, worker(workers, 0, new_authorizer()), workers.link(1) as (its, _):
+        async with (
+            Supervisor(patience=0.2) as workers,
+            worker(workers, 0, new_authorizer()),
+            workers.links.link(1) as (its, _),
+        ):
             # It obeys, and then it hangs.
-            its.send(b'{"number": -1, "answer": null}\n')
+            its.send(HELLO)
             await until(lambda: is_silent(workers))
             return await workers.overview()
 
@@ -146,10 +178,10 @@ def test_answer_that_is_too_long_ends_neither_link_nor_worker(new_verifier: Call
     policy = Policy.from_document({"name": "long", "allow_rules": rules})
 
     async def story() -> tuple[Any, Any]:
-        async with Workers() as workers, worker(workers, 0, Authorizer(new_verifier(), policy=policy)):
+        async with Supervisor() as workers, worker(workers, 0, Authorizer(new_verifier(), policy=policy)):
             with pytest.raises(UnavailableError):
                 await workers.policy()
-            return await workers.overview(), await workers.order(Order("suspend", ORG))
+            return await workers.overview(), await workers.order(suspend(ORG))
 
     overview, ordered = run(story())
 
@@ -166,7 +198,7 @@ NONSENSE = {
     "binary": bytes(range(256)) + b"\n",
     "depth": b"[" * 100_000 + b"\n",
     "oversized": b'{"number": 0, "answer": {"": "' + b"x" * 9_000_000 + b'"}}\n',
-    "ready twice": b'{"number": -1, "answer": null}\n',
+    "hello twice": HELLO,
 }
 
 
@@ -175,18 +207,18 @@ def test_worker_that_makes_no_sense_is_parted_with_and_the_others_go_on(
     new_authorizer: NewAuthorizer, nonsense: bytes
 ) -> None:
     async def story() -> Any:
-        async with Workers(patience=5.0) as workers, worker(workers, 0, new_authorizer()):
-            async with workers.link(1) as (its, link):
+        async with Supervisor(patience=5.0) as workers, worker(workers, 0, new_authorizer()):
+            async with workers.links.link(1) as (its, link):
                 its.settimeout(0)
                 loop = asyncio.get_running_loop()
-                await loop.sock_sendall(its, b'{"number": -1, "answer": null}\n')
+                await loop.sock_sendall(its, HELLO)
                 await until(lambda: is_ready(link))
                 with contextlib.suppress(ConnectionError):
                     await loop.sock_sendall(its, nonsense)
                 # For one that is asked and answers with nonsense the others do not wait.
                 overview = await workers.overview()
                 await link.lost()
-            ordered = await workers.order(Order("suspend", ORG))
+            ordered = await workers.order(suspend(ORG))
         return overview, link.is_broken, ordered
 
     overview, is_broken, ordered = run(story())
@@ -204,7 +236,7 @@ SHAPES: dict[str, list[Any]] = {
     "overview": [{}, {"workers": 1}, None, {"totals": {"allowed": "many"}}],
     "decisions": [{}, {"decisions": [{"time": "now", "id": ""}], "cursor": ""}, {"decisions": [7], "cursor": ""}],
     "policy": [{"policy": "p"}, {"policy": 7}, {"policy": "p", "since": 0, "rules": [{"list": "", "name": []}]}],
-    "order": [{"by_policy": "yes"}, {}],
+    "suspends": [{"by_policy": "yes"}, {}, None],
 }
 
 
@@ -212,22 +244,23 @@ SHAPES: dict[str, list[Any]] = {
 def test_answer_of_another_shape_is_none(new_authorizer: NewAuthorizer, what: str) -> None:
     async def answering(its: socket.socket, answers: list[Any]) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=its)
-        await reader.readline()
-        writer.write(b'{"number": -1, "answer": null}\n')
-        for answer in answers:
-            asked = json.loads(await reader.readline())
-            writer.write(json.dumps({"number": asked["number"], "answer": answer}).encode() + b"\n")
-        await reader.read()
+        writer.write(HELLO)
+        left = iter(answers)
+        async for line in reader:
+            asked = json.loads(line)
+            if "number" in asked:
+                answer = {} if asked["what"] in {"carry_out", "doubt"} else next(left)
+                writer.write(json.dumps({"number": asked["number"], "answer": answer}).encode() + b"\n")
         writer.close()
 
     async def story() -> list[Any]:
         told = []
-        async with Workers() as workers, worker(workers, 0, new_authorizer()), workers.link(1) as (its, link):
+        async with Supervisor() as workers, worker(workers, 0, new_authorizer()), workers.links.link(1) as (its, link):
             # It must not end with the block of the link, which closes this copy.
             broken = asyncio.create_task(answering(socket.socket(fileno=its.detach()), SHAPES[what]))
             await until(lambda: is_ready(link))
             for _ in SHAPES[what]:
-                ask = workers.order(Order("suspend", ORG)) if what == "order" else getattr(workers, what)()
+                ask = workers.order(suspend(ORG)) if what == "suspends" else getattr(workers, what)()
                 told.append(await ask)
             await link.close()
             await broken
@@ -239,16 +272,16 @@ def test_answer_of_another_shape_is_none(new_authorizer: NewAuthorizer, what: st
         assert [(len(each["workers"]), each["silent"]) for each in told] == [(1, 1)] * len(told)
     elif what == "decisions":
         assert [each["cursor"].count(",") for each in told] == [0] * len(told)
-    elif what == "order":
-        assert [(each["workers"], each["pending"]) for each in told] == [(1, 1)] * len(told)
+    elif what == "suspends":
+        assert told == [{"by_policy": False, "workers": 2, "pending": 0}] * len(told)
     else:
         assert told == [{"policy": None}] * len(told)
 
 
 def test_questions_that_are_never_answered_do_not_pile_up() -> None:
     async def story() -> int:
-        async with Workers(patience=0.0) as workers, workers.link(1) as (its, link):
-            its.send(b'{"number": -1, "answer": null}\n')
+        async with Supervisor(patience=0.0) as workers, workers.links.link(1) as (its, link):
+            its.send(HELLO)
             await until(lambda: is_ready(link))
             for _ in range(1000):
                 await workers.overview()
@@ -258,13 +291,134 @@ def test_questions_that_are_never_answered_do_not_pile_up() -> None:
     assert 0 < run(story()) <= 100
 
 
-async def is_silent(workers: Workers) -> bool:
+# ---- Orders ----
+
+
+async def lines_of(its: socket.socket, answers: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
+    """Be a worker that says hello, and answers each question as told; return what it hears until it may go on."""
+    reader, writer = await asyncio.open_unix_connection(sock=its, limit=2**20)
+    writer.write(HELLO)
+    heard: list[dict[str, Any]] = []
+    try:
+        async for line in reader:
+            heard.append(json.loads(line))
+            if "go" in heard[-1]:
+                return heard
+            answer = answers(heard[-1])
+            writer.write(json.dumps({"number": heard[-1]["number"], "answer": answer}).encode() + b"\n")
+        return heard
+    finally:
+        writer.close()
+
+
+def orders_in(heard: list[dict[str, Any]]) -> list[str]:
+    said = [line["arguments"][0] for line in heard if line.get("what") == "carry_out"]
+    return [json.loads(text)["id"] for orders in said for _, text in orders]
+
+
+def test_order_that_is_given_while_a_worker_is_told_is_heard_before_it_may_listen() -> None:
+    async def story() -> tuple[list[str], bool]:
+        async with Supervisor() as workers, workers.links.link(0) as (its, link):
+            await workers.order(suspend("org_early"))
+
+            async def held_up() -> list[dict[str, Any]]:
+                reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=its.detach()))
+                writer.write(HELLO)
+                first = json.loads(await reader.readline())
+                # Answered by the supervisor, although this worker has not said a word yet.
+                done = await workers.order(suspend("org_meanwhile"))
+                was_ready = link.is_ready
+                assert (done["workers"], done["pending"], was_ready) == (0, 1, False)
+                writer.write(json.dumps({"number": first["number"], "answer": {}}).encode() + b"\n")
+                rest = [json.loads(await reader.readline()) for _ in range(3)]
+                writer.close()
+                return [first, *rest]
+
+            heard = await held_up()
+            return orders_in(heard), heard[-1] == {"go": True}
+
+    assert run(story()) == (["org_early", "org_meanwhile"], True)
+
+
+def test_worker_is_told_all_orders_and_tokens_in_short_lines(new_authorizer: NewAuthorizer) -> None:
+    authorizer, longest, name = new_authorizer(), "\U0001f600" * 500, "\U0001f600" * 1000
+
+    async def story() -> int:
+        async with Supervisor() as workers:
+            workers.operator.standing.take(
+                Order("revoke", "client", f"{name}{number}", reason=longest, by=longest, at=1) for number in range(1000)
+            )
+            workers.operator.standing.list_tokens((f" jti_{number}", 4e9) for number in range(2000))
+            async with workers.links.link(1) as (its, _):
+                heard = await lines_of(socket.socket(fileno=its.detach()), lambda _: {})
+            async with worker(workers, 0, authorizer):
+                return max(len(json.dumps(line)) for line in heard)
+
+    assert run(story()) < 1_000_000
+    assert (len(authorizer.operator.book), len(authorizer.operator.book.tokens)) == (1000, 2000)
+
+
+def test_order_is_in_force_in_every_worker_when_its_giver_is_answered(new_authorizer: NewAuthorizer) -> None:
+    authorizers = [new_authorizer() for _ in range(3)]
+
+    async def story() -> list[list[str]]:
+        async with Supervisor() as workers, contextlib.AsyncExitStack() as stack:
+            for number, each in enumerate(authorizers):
+                await stack.enter_async_context(worker(workers, number, each))
+            # As a follower of a store does it, on its own thread.
+            await asyncio.to_thread(workers.operator.carry_out, [suspend(ORG)._replace(at=1)])
+            await asyncio.to_thread(workers.operator.list_tokens, [(" jti", 4e9)])
+            return [
+                [*each.standing.suspended_organizations, *(name for name, _ in each.operator.book.tokens)]
+                for each in authorizers
+            ]
+
+    assert run(story()) == [[ORG, " jti"]] * 3
+
+
+@pytest.mark.parametrize("answer", [None, {"by_policy": True}, "nothing"])
+def test_worker_that_does_not_carry_out_an_order_is_parted_with(
+    new_authorizer: NewAuthorizer, answer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz.server.workers.link.ORDER_SECONDS", 0.2)
+
+    async def disobey(its: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=its)
+        writer.write(HELLO)
+        async for line in reader:
+            asked = json.loads(line)
+            if asked.get("what") == "doubt":
+                writer.write(json.dumps({"number": asked["number"], "answer": {}}).encode() + b"\n")
+            elif "number" in asked and answer != "nothing":
+                writer.write(json.dumps({"number": asked["number"], "answer": answer}).encode() + b"\n")
+        writer.close()
+
+    async def story() -> tuple[Any, bool]:
+        async with Supervisor() as workers, worker(workers, 0, new_authorizer()), workers.links.link(1) as (its, link):
+            disobeying = asyncio.create_task(disobey(socket.socket(fileno=its.detach())))
+            await until(lambda: is_ready(link))
+            ordering = asyncio.create_task(workers.order(suspend(ORG)))
+            await link.lost()
+            # As its supervisor says when it has killed it.
+            was_waited_for = not ordering.done()
+            link.ended.set()
+            done = await ordering
+            await disobeying
+        return done, link.is_broken and was_waited_for
+
+    done, is_parted_with = run(story())
+
+    assert is_parted_with
+    assert (done["workers"], done["pending"]) == (1, 0)
+
+
+async def is_silent(workers: Supervisor) -> bool:
     return bool((await workers.overview())["silent"])
 
 
 def test_without_workers_nobody_can_say(new_authorizer: NewAuthorizer) -> None:  # noqa: ARG001 - none is built
     async def story() -> Any:
-        workers = Workers()
+        workers = Supervisor()
         for asking in (workers.policy(), workers.explain(Question("/a.B/C"))):
             with pytest.raises(UnavailableError):
                 await asking

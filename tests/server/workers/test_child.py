@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
-from authz.server.admin.many_workers import Workers
+from authz.judge.orders.operator import Operator
+from authz.judge.orders.order import Order
+from authz.judge.orders.standing import Standing
+from authz.judge.streams import OpenStreams
+from authz.runtime.clock import SYSTEM_CLOCK
 from authz.server.workers.child import Child
+from authz.server.workers.links import Links
 from authz.server.workers.words import MAX_TEXT
 
 PATIENCE = 120.0
@@ -158,16 +163,16 @@ def test_worker_that_never_says_anything_is_ended(monkeypatch: pytest.MonkeyPatc
 
 # ---- Workers that no order reaches ----
 
-ADMIN = "orders = socket.socket(fileno=json.loads(os.environ['_AUTHZ_WORKER'])['admin'])\n"
+ORDERS = "orders = socket.socket(fileno=json.loads(os.environ['_AUTHZ_WORKER'])['orders'])\n"
 
 
 @pytest.mark.parametrize("last_words", ["orders.send(b'nonsense\\n')\n", "orders.close()\n"], ids=["broken", "closed"])
 def test_worker_that_hears_no_orders_any_more_is_ended(last_words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("authz.server.admin.worker_link._END_SECONDS", 0.1)
-    program = BEGIN + ADMIN + ALIVE + last_words
+    monkeypatch.setattr("authz.server.workers.link._END_SECONDS", 0.1)
+    program = BEGIN + ORDERS + ALIVE + last_words
 
     async def told() -> tuple[int, bool]:
-        async with Workers() as workers:
+        async with Links(Operator(Standing(), OpenStreams(), clock=SYSTEM_CLOCK)) as links:
             child = await Child.start(
                 (sys.executable, "-S", "-c", program + FOR_EVER),
                 0,
@@ -175,8 +180,29 @@ def test_worker_that_hears_no_orders_any_more_is_ended(last_words: str, monkeypa
                 variables={},
                 changed=lambda: None,
                 hung_after=PATIENCE,
-                admin=workers,
+                links=links,
             )
             return await asyncio.wait_for(child.ended, PATIENCE), child.is_hung
 
     assert asyncio.run(told()) == (-9, True)
+
+
+def test_worker_that_does_not_obey_is_dead_when_the_giver_of_the_order_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("authz.server.workers.link.ORDER_SECONDS", 0.5)
+    hello = 'orders.send(b\'{"number": -1, "answer": null}\\n\')\n'
+    command = (sys.executable, "-S", "-c", BEGIN + ORDERS + ALIVE + hello + FOR_EVER)
+    operator = Operator(Standing(), OpenStreams(), clock=SYSTEM_CLOCK)
+
+    async def told() -> tuple[bool, int]:
+        async with Links(operator) as links:
+            child = await Child.start(
+                command, 0, [], variables={}, changed=lambda: None, hung_after=PATIENCE, links=links
+            )
+            while not links.ready:  # noqa: ASYNC110 - another process tells nobody
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(operator.order, Order("suspend", "organization", "org_1"))
+            return child.ended.done() or await asyncio.wait_for(child.ended, 1.0) is not None, await child.ended
+
+    assert asyncio.run(asyncio.wait_for(told(), PATIENCE)) == (True, -9)

@@ -1,37 +1,40 @@
-// The four actions. The operator types the secret here; the page keeps it in memory until it is closed.
+// Orders are given here. The operator types the secret; the page keeps it, and the name, in memory until it is closed.
 
 import { post } from "/api.js";
 import { $, notify } from "/dom.js";
 
 const WORDS = {
   suspend: {
-    title: "Suspend this organization?",
-    words: "Every call of it is refused from now on, until it is resumed or the server restarts.",
-    button: "Suspend",
+    title: "Suspend",
+    words: "Every call of it is refused from now on.",
     done: "is suspended",
   },
   resume: {
-    title: "Resume this organization?",
+    title: "Resume",
     words: "Its calls are decided by its tokens and the policy again.",
-    button: "Resume",
     done: "is resumed",
   },
   revoke: {
-    title: "Revoke this client?",
-    words: "Every token of it is refused from now on, until it is reinstated or the server restarts.",
-    button: "Revoke",
+    title: "Revoke",
+    words: "Every token of it is refused from now on.",
     done: "is revoked",
   },
   reinstate: {
-    title: "Reinstate this client?",
+    title: "Reinstate",
     words: "Its tokens are good again, until they expire.",
-    button: "Reinstate",
     done: "is reinstated",
   },
+};
+const SPECIAL = {
+  "revoke token": "It is refused from now on.",
+  "reinstate token": "It is good again, until it expires.",
+  "revoke key": "Every token that is signed with it is refused from now on.",
+  "reinstate key": "Tokens that are signed with it are good again, until they expire.",
 };
 
 let order;
 let secret = "";
+let by = "";
 let refresh = () => {};
 
 export function begin(onDone) {
@@ -43,14 +46,22 @@ export function begin(onDone) {
   });
 }
 
-export function ask(verb, id) {
-  order = { verb, id };
+export function ask(given) {
+  order = given;
+  const { verb, kind, id } = order;
   const words = WORDS[verb];
-  $("act-title").textContent = words.title;
+  const isLifting = verb === "resume" || verb === "reinstate";
+  $("act-title").textContent = `${words.title} this ${kind}?`;
   $("act-id").textContent = id;
-  $("act-words").textContent = words.words;
-  $("act-confirm").textContent = words.button;
+  $("act-words").textContent = order.issued_before
+    ? "Every token of it that was issued until now is refused; newer ones are not."
+    : SPECIAL[`${verb} ${kind}`] ?? words.words;
+  $("act-confirm").textContent = words.title;
   $("act-error").hidden = true;
+  $("act-reason").value = "";
+  $("act-until").value = "";
+  $("act-lasting").hidden = isLifting;
+  $("act-by").value = by;
   $("act-secret").value = secret;
   $("act").showModal();
   (secret ? $("act-confirm") : $("act-secret")).focus();
@@ -61,8 +72,9 @@ async function carryOut() {
   $("act-confirm").disabled = true;
   try {
     const shown = $("act-secret").value;
-    const done = await post("/api/orders", order, { authorization: `Bearer ${shown}` });
+    const done = await post("/api/orders", written(), { authorization: `Bearer ${shown}` });
     secret = shown;
+    by = $("act-by").value.trim();
     $("act").close();
     notify(`${id} ${WORDS[verb].done}${where(done)}${verb === "resume" && done.by_policy ? STILL : "."}`);
     await refresh();
@@ -74,6 +86,15 @@ async function carryOut() {
   } finally {
     $("act-confirm").disabled = false;
   }
+}
+
+function written() {
+  const more = {};
+  const [reason, name, lasting] = [$("act-reason").value.trim(), $("act-by").value.trim(), $("act-until").value];
+  if (reason) more.reason = reason;
+  if (name) more.by = name;
+  if (lasting && !$("act-lasting").hidden) more.until = Math.round(Date.now() / 1000) + Number(lasting);
+  return { ...order, ...more };
 }
 
 const STILL = ", but the policy file suspends it as well: it stays suspended until that says otherwise.";

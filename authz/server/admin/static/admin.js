@@ -5,6 +5,7 @@ import { get } from "/api.js";
 import * as decisions from "/decisions.js";
 import { $, notify } from "/dom.js";
 import * as explain from "/explain.js";
+import * as orders from "/orders.js";
 import * as organizations from "/organizations.js";
 import * as policy from "/policy.js";
 import * as summary from "/summary.js";
@@ -31,6 +32,7 @@ async function look() {
   if (overview) {
     summary.show(overview, about.version);
     organizations.show(overview);
+    orders.show(overview);
   }
   if (rules) {
     policy.show(rules);
@@ -71,6 +73,7 @@ function say(state, words) {
 function begin() {
   decisions.begin(about, organizations.choose);
   organizations.begin(about, decisions.render);
+  orders.begin(about);
   explain.begin(about);
   act.begin(refresh);
   $("pause").addEventListener("click", () => {

@@ -2,6 +2,7 @@
 
 import { $, brief, clock, make, number, plural, replace, short, svg } from "/dom.js";
 import { ask } from "/act.js";
+import { usage } from "/usage.js";
 
 let about = { can_act: false, meanings: {} };
 let overview = { organizations: [], suspended: [], revoked: [] };
@@ -30,6 +31,10 @@ export function showPolicy(newPolicy) {
   policy = newPolicy;
   render();
 }
+
+const KEPT = "Orders outlive the server, until they are lifted.";
+const FORGOTTEN = "Orders end with the server, which has neither --orders nor --store. To suspend for longer, write " +
+  "status: suspended into the policy file, or withdraw the application in the WorkOS dashboard.";
 
 const isSuspended = (id) => overview.suspended.includes(id);
 const isSuspendedByPolicy = (id) => (policy.suspended ?? []).includes(id);
@@ -88,10 +93,10 @@ function renderChosen(each) {
       make("dt", {}, name), make("dd", {}, value),
     ])),
     ...(clients.length > 0 ? [make("ul", { className: "clients" }, ...clients)] : []),
+    ...usage(each.id, render),
     make("div", { className: "row" }, ...standing(each.id)),
     make("p", { className: "hint" }, about.can_act
-      ? "Actions here last until the server restarts. To suspend for longer, write status: suspended into the policy file, " +
-        "or withdraw the application in the WorkOS dashboard."
+      ? (overview.is_kept ? KEPT : FORGOTTEN)
       : "Actions are off. Set AUTHZ_ADMIN_SECRET, or --admin-secret-file, and start the server again."),
   ]);
 }
@@ -118,7 +123,7 @@ function button(words, verb, id) {
   const isHarsh = verb === "suspend" || verb === "revoke";
   const element = make("button", { type: "button", className: isHarsh ? "danger" : "", disabled: !about.can_act }, words);
   element.dataset.key = `act ${id}`;
-  element.addEventListener("click", () => ask(verb, id));
+  element.addEventListener("click", () => ask({ verb, id, kind: verb === "suspend" || verb === "resume" ? "organization" : "client" }));
   return element;
 }
 

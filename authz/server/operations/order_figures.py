@@ -1,0 +1,52 @@
+"""The figures of the operator's orders, and of the store that shares them, for Prometheus."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import get_args
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from authz.judge.orders.order import Kind, Verb
+from authz.server.shared_orders import SharedOrders
+
+_SOURCES = ("here", "store")
+
+
+class OrderFigures(Collector):
+    """Reads the figures when Prometheus asks; those of the store only where there is one.
+
+    Args:
+        shared: the orders of this process.
+
+    """
+
+    def __init__(self, shared: SharedOrders) -> None:
+        self._shared = shared
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures."""
+        book, now = self._shared.operator.book, time.time()
+        in_force = Counter(order.kind for order in book if not order.is_lifting and order.concerns(None, now))
+        in_force["token"] += len(book.tokens)
+        orders = GaugeMetricFamily("authz_orders", "Orders of the operator in force.", labels=["kind"])
+        for kind in get_args(Kind):
+            orders.add_metric([kind], in_force[kind])
+        yield orders
+        given = CounterMetricFamily("authz_orders", "Orders carried out.", labels=["verb", "source"])
+        for verb in get_args(Verb):
+            for source in _SOURCES:
+                given.add_metric([verb, source], self._shared.given[verb, source])
+        yield given
+        sharing = self._shared.sharing
+        if sharing is None:
+            return
+        follower = sharing.follower
+        yield GaugeMetricFamily("authz_store_up", "Whether the store answers.", value=follower.error is None)
+        yield GaugeMetricFamily("authz_store_age_seconds", "Since the store was heard last.", value=follower.age)
+        yield CounterMetricFamily("authz_orders_ignored", "Entries that are no orders.", value=follower.ignored)
+        yield CounterMetricFamily(
+            "authz_store_regressed", "Times that the store had lost orders.", value=follower.regressed
+        )
+        yield GaugeMetricFamily("authz_replicas", "Replicas that share the store.", value=sharing.heartbeat.count)

@@ -1,0 +1,191 @@
+"""The orders of the operator beyond this process: kept in a file, and shared with other replicas by a store."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from authz.errors import ConfigError
+from authz.judge.orders.file import OrdersFile
+from authz.judge.orders.operator import Operator
+from authz.judge.orders.order import Order, Verb
+from authz.judge.orders.standing import Doubt, Standing
+from authz.judge.streams import OpenStreams
+from authz.runtime.clock import SYSTEM_CLOCK
+from authz.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from authz.store.shared_state import Sharing
+
+_CONNECTING = "connecting"
+# How often to look whether the orders are known: while calls are refused for it, and else.
+_SOON, _PAUSE = 0.05, 1.0
+# A store that is well has given all orders by then, so that a server need not say NOT_SERVING first.
+_AT_ONCE_SECONDS = 1.0
+
+
+class SharedOrders:
+    """What keeps and shares the orders of this process.
+
+    Args:
+        operator: that of this process.
+        file: the file that they are kept in, if there is one.
+        sharing: shares them with other replicas, if there is a store.
+        stale: after how many seconds without the store the orders count as unknown.
+
+    Attributes:
+        operator: that of the argument.
+        sharing: that of the argument.
+        given: how many orders there were since the start, by verb and source: ``here`` or ``store``.
+
+    """
+
+    def __init__(self, operator: Operator, file: OrdersFile | None, sharing: "Sharing | None", *, stale: float) -> None:
+        self.operator, self.sharing, self._file, self._stale = operator, sharing, file, stale
+        self.given: Counter[tuple[Verb, str]] = Counter()
+        self._known_until = -1.0
+        age = None if file is None else file.age(time.time())
+        if age is not None:
+            self._known_until = time.monotonic() + stale - age
+        self._was_known = age is not None and age < stale
+        operator.watch(self._count)
+
+    def doubt(self) -> Doubt:
+        """Return whether not all orders may be known."""
+        sharing = self.sharing
+        if sharing is None:
+            return Doubt()
+        is_known = not sharing.is_stale if sharing.is_caught_up else time.monotonic() < self._known_until
+        # What was known once stays in force, so that calls can still be decided.
+        self._was_known |= sharing.is_caught_up
+        if is_known:
+            return Doubt()
+        error = sharing.follower.error
+        cause = _CONNECTING if error is None else error.reason
+        return Doubt(f"orders_{'stale' if self._was_known else 'unknown'}: {cause}", not self._was_known)
+
+    async def keep_telling(self, tell: Callable[[Doubt], object]) -> None:
+        """Tell of every change of :meth:`doubt`, and note in the file until when all is known; until cancelled."""
+        told = None
+        while True:
+            doubt = self.doubt()
+            if doubt != told:
+                told = doubt
+                tell(doubt)
+            sharing = self.sharing
+            if self._file is not None and sharing is not None and sharing.is_caught_up:
+                self._file.caught_up(time.time() - sharing.follower.age)
+            await asyncio.sleep(_SOON if doubt.refuses else _PAUSE)
+
+    def told(self) -> dict[str, Any]:
+        """Return what the admin page shows of the store; call it on a thread, for it asks the store."""
+        sharing = self.sharing
+        is_kept = sharing is not None or self._file is not None
+        if sharing is None:
+            return {"store": None, "replicas": [], "is_kept": is_kept}
+        error, follower = sharing.follower.error, sharing.follower
+        store = {"is_up": error is None, "age": follower.age, "error": "" if error is None else str(error)}
+        store["is_caught_up"] = sharing.is_caught_up
+        return {"store": store, "replicas": _replicas(sharing), "is_kept": is_kept}
+
+    def _count(self, orders: Sequence[Order]) -> None:
+        is_from_store = self.sharing is not None and self.sharing.follower.is_this_thread
+        for order in orders:
+            self.given[order.verb, "store" if is_from_store else "here"] += 1
+
+
+@contextlib.asynccontextmanager
+async def shared_orders(
+    settings: Settings, operator: Operator, share: "Callable[[], Sharing | None]", tell: Callable[[Doubt], object]
+) -> AsyncIterator[SharedOrders]:
+    """Keep and share the orders as the settings say, until the end of the block.
+
+    Args:
+        settings: the settings.
+        operator: takes the orders in this process.
+        share: builds what shares them, if the settings name a store.
+        tell: is told whether they are known.
+
+    Raises:
+        ConfigError: the file or the store cannot be used.
+
+    """
+    async with contextlib.AsyncExitStack() as ending:
+        file = None if settings.orders is None else OrdersFile(settings.orders, operator)
+        if file is not None:
+            # On a thread: it waits for the disk, and for workers that obey.
+            await asyncio.to_thread(file.__enter__)
+            ending.push_async_callback(asyncio.to_thread, file.__exit__)
+        sharing = share()
+        shared = SharedOrders(operator, file, sharing, stale=settings.store_stale)
+        if sharing is not None:
+            tell(shared.doubt())
+            await asyncio.to_thread(sharing.start)
+            ending.push_async_callback(asyncio.to_thread, sharing.stop)
+            await asyncio.to_thread(sharing.follower.wait, _AT_ONCE_SECONDS)
+            telling = asyncio.create_task(shared.keep_telling(tell))
+            ending.callback(telling.cancel)
+        yield shared
+
+
+def sharing_of(settings: Settings, operator: Operator, about: Callable[[], Mapping[str, Any]]) -> "Sharing | None":
+    """Return what shares the orders of a process that decides nothing itself; ``None`` without a store.
+
+    Args:
+        settings: the settings.
+        operator: takes the orders in this process.
+        about: returns what this replica says of itself.
+
+    Raises:
+        ConfigError: a setting cannot work.
+
+    """
+    if settings.store is None:
+        return None
+    # Imported late: nothing of it is needed without a store.
+    from authz.store.connection import Store  # noqa: PLC0415
+    from authz.store.shared_state import Sharing  # noqa: PLC0415
+
+    store = Store.of(settings)
+    if store is None:
+        raise ConfigError("store: missing")
+    sharing = Sharing(store, operator, about, region=settings.store_region or "", stale=settings.store_stale)
+    operator.watch(sharing.follower.send)
+    return sharing
+
+
+def operator_of(settings: Settings) -> Operator:
+    """Return what takes orders in a process that decides nothing itself, for its workers.
+
+    Raises:
+        ConfigError: the file of issuers cannot be read.
+
+    """
+    listed = settings.listed()
+    issuers = [settings.issuer] if listed is None else [each.name for each in listed.listed]
+    return Operator(Standing(), OpenStreams(), clock=SYSTEM_CLOCK, issuers=[each for each in issuers if each])
+
+
+def _replicas(sharing: "Sharing") -> list[dict[str, Any]]:
+    from authz.store.connection import StoreError  # noqa: PLC0415 - late, as above
+    from authz.store.replicas import Replicas  # noqa: PLC0415
+
+    try:
+        replicas = Replicas(sharing.store).all()
+    except StoreError:
+        return []
+    newest = max((_place(each.applied) for each in replicas), default=(0, 0))
+    own = sharing.heartbeat.id
+    return [
+        {**each._asdict(), "is_behind": _place(each.applied) < newest, "is_this": each.id == own} for each in replicas
+    ]
+
+
+def _place(applied: str) -> tuple[int, int]:
+    """Return the id of an entry of the log as numbers; before all others if it is none."""
+    milliseconds, _, number = applied.partition("-")
+    if not (milliseconds.isdecimal() and number.isdecimal()):
+        return -1, 0
+    return int(milliseconds), int(number)
