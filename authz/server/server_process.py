@@ -47,7 +47,9 @@ def check_settings(settings: Settings) -> str:
         from authz.store.connection import Store  # noqa: PLC0415 - not needed without a store
 
         Store.of(settings)
-    authorizer_of(settings, descriptors=descriptors).close()
+    authorizer = authorizer_of(settings, descriptors=descriptors)
+    _shared_limits(settings, authorizer)
+    authorizer.close()
     return policy_in_force(settings, descriptors)
 
 
@@ -73,6 +75,8 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             await ending.enter_async_context(_admin_page(settings, deciding.authorizer, observers.activity, shared))
         else:
             await ending.enter_async_context(_turn(worker, deciding.authorizer, observers.activity))
+            # Orders come from the supervisor; calls are counted where they are decided.
+            ending.enter_context(_shared_limits(settings, deciding.authorizer))
         if observers.audit is not None and listening.audit is not None:
             await ending.enter_async_context(_audit(observers.audit, listening.audit, listening.permissions, worker))
         if deciding.reloader is not None:
@@ -136,6 +140,14 @@ def _shared_orders(settings: Settings, authorizer: Authorizer) -> contextlib.Abs
         return shared_state_of(settings, authorizer, usage_days=0)
 
     return shared_orders(settings, authorizer.operator, share, authorizer.standing.be_in_doubt)
+
+
+def _shared_limits(settings: Settings, authorizer: Authorizer) -> contextlib.AbstractContextManager[object]:
+    if settings.store is None:
+        return contextlib.nullcontext()
+    from authz.store.limits import SharedLimits  # noqa: PLC0415 - not needed without a store
+
+    return SharedLimits.of(settings, authorizer) or contextlib.nullcontext()
 
 
 def _admin_page(

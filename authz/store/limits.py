@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from authz.judge.authorizer import Authorizer
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
@@ -30,7 +30,7 @@ LEFT = Script("return redis.call('ZREM', KEYS[1], ARGV[1])")
 
 
 class SharedLimits:
-    """Count the calls and the open streams of organizations together with other processes, from start to stop.
+    """Count the calls and the open streams of organizations together with other processes; a context manager.
 
     Args:
         store: where they are counted.
@@ -56,7 +56,7 @@ class SharedLimits:
         lease: float = LEASE_SECONDS,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._authorizer, self._store = authorizer, store
+        self._authorizer, self._store, self._before = authorizer, store, authorizer.quotas
         self._trips = Trips(store, clock=clock)
         self.processes, self._name = 1, secrets.token_hex(6)
         self.quotas = SharedQuotas(
@@ -83,9 +83,15 @@ class SharedLimits:
             None if store is None else cls(store, authorizer, if_unavailable=settings.quota_if_unavailable, clock=clock)
         )
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def start(self) -> None:
         """Count by the store from the next call on."""
-        self._before = self._authorizer.quotas
         self._authorizer.quotas, self._authorizer.streams.places = self.quotas, self.places
         self._beating.start()
 

@@ -45,6 +45,11 @@ def sum_of(told: Sequence[dict[str, Any]]) -> Sum:
     return result
 
 
+def _kill(replicas: Sequence["subprocess.Popen[str]"]) -> None:
+    for each in replicas:
+        each.kill()
+
+
 def calls_of(
     engine: Engine,
     speeds: Sequence[float],
@@ -81,7 +86,7 @@ def calls_of(
         )
         for number, speed in enumerate(speeds)
     ]
-    end = threading.Timer(PATIENCE, lambda: [each.kill() for each in replicas])
+    end = threading.Timer(PATIENCE, _kill, [replicas])
     end.start()
     try:
         assert all(each.stdout is not None and each.stdout.readline() == "ready\n" for each in replicas)
@@ -94,6 +99,6 @@ def calls_of(
         return sum_of([json.loads(each.communicate()[0]) for each in replicas])
     finally:
         end.cancel()
+        _kill(replicas)
         for each in replicas:
-            each.kill()
             each.wait(PATIENCE)

@@ -1,8 +1,10 @@
 """What a process shares of its plans, from the beginning of a block to its end, and with how many others."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from authz import Authorizer, Call, Policy, Verifier
 from authz.demo.issuer.signing import SigningKey
 from authz.errors import ConfigError, ResourceExhaustedError
 from authz.organizations.quota import Quotas
-from authz.runtime.flow import run
+from authz.runtime.flow import Flow, arun, run, start
 from authz.settings.store import StoreSettings
 from authz.store.limits import SharedLimits
 from authz.store.shared_state import SharedState, shared_state_of
@@ -52,12 +54,15 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def call(token: str) -> Call:
+    return Call(method=METHOD, metadata=(("authorization", f"Bearer {token}"),))
+
+
 def admitted(judge: Authorizer, token: str, tries: int = 10) -> int:
-    call = Call(method=METHOD, metadata=(("authorization", f"Bearer {token}"),))
     number = 0
     for _ in range(tries):
         try:
-            run(judge.authorize(call))
+            run(judge.authorize(call(token)))
         except ResourceExhaustedError:
             continue
         number += 1
@@ -71,6 +76,29 @@ def test_judges_of_two_processes_admit_a_plan_together(engine: Engine, new_judge
     # Each for itself again.
     assert [admitted(judge, token) for judge in judges] == [5, 5]
     assert all(type(judge.quotas) is Quotas and judge.streams.places is None for judge in judges)
+
+
+def started(flow: Flow[Any]) -> Any:
+    """Drive a flow by callbacks, as the native engine does."""
+    done: Future[Any] = Future()
+    start(flow, lambda result, error: done.set_result(result) if error is None else done.set_exception(error))
+    return done.result(PATIENCE)
+
+
+@pytest.mark.parametrize("drive", [run, lambda flow: asyncio.run(arun(flow)), started], ids=["run", "arun", "start"])
+def test_every_driver_waits_for_a_lease(
+    engine: Engine, new_judge: Any, token: str, drive: Callable[[Flow[Any]], Any]
+) -> None:
+    judge = new_judge()
+    with SharedLimits(engine.store(), judge) as limits:
+        for _ in range(5):
+            drive(judge.authorize(call(token)))
+        with pytest.raises(ResourceExhaustedError) as caught:
+            drive(judge.authorize(call(token)))
+        counts = limits.quotas.counts
+
+    assert 0 < caught.value.retry_after <= 1000
+    assert counts["granted"] + counts["local"] == 5
 
 
 def test_processes_that_share_plans_are_counted(two: list[SharedLimits], engine: Engine) -> None:
@@ -87,10 +115,8 @@ def test_processes_that_share_plans_are_counted(two: list[SharedLimits], engine:
 
 def test_without_a_quota_nothing_is_asked_of_the_store(engine: Engine, new_judge: Any, token: str) -> None:
     judge = new_judge(PLAIN)
-    limits = SharedLimits(engine.store(), judge)
-    limits.start()
-    assert admitted(judge, token) == 10
-    limits.stop()
+    with SharedLimits(engine.store(), judge):
+        assert admitted(judge, token) == 10
 
     with engine.client() as asking:
         assert asking.keys() == []
