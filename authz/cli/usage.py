@@ -80,7 +80,7 @@ def usage(
 
 def _of_store(query: Query, now: float, flags: StoreFlags) -> Report:
     with store_of(flags) as store:
-        from authz.store.usage import UsageStore  # noqa: PLC0415 - the extra's
+        from authz.store.usage.counts import UsageStore  # noqa: PLC0415 - the extra's
 
         return UsageStore(store).read(query, now)
 

@@ -14,7 +14,7 @@ import pytest
 from authz import cli
 from authz.decisions.usage import DAY, HOUR, Row
 from authz.runtime.text.printable import printable
-from authz.store.usage import UsageStore
+from authz.store.usage.counts import UsageStore
 from tests import programs
 from tests.store.engines import Engine
 

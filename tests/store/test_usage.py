@@ -17,10 +17,10 @@ from authz.decisions.usage import DAY, HOUR, OTHER, Row, Usage
 from authz.decisions.usage_report import Query
 from authz.demo import children
 from authz.errors import ConfigError
-from authz.store import usage as in_store
 from authz.store.connection import Script, Store, StoreError
-from authz.store.usage import HOURS_KEPT, UsageStore
-from authz.store.usage_writer import BATCH, UsageWriter
+from authz.store.usage import counts as in_store
+from authz.store.usage.counts import HOURS_KEPT, UsageStore
+from authz.store.usage.writer import BATCH, UsageWriter
 from tests.decisions.samples import decision
 from tests.events import told
 from tests.programs import PATIENCE, environment
@@ -306,7 +306,7 @@ def test_a_child_sends_what_it_counts_itself_and_nothing_of_its_parent(engine: E
 import os, time
 from authz.decisions.usage import Usage
 from authz.store.connection import Store
-from authz.store.usage_writer import UsageWriter
+from authz.store.usage.writer import UsageWriter
 from tests.decisions.samples import decision
 
 usage = Usage()
