@@ -23,6 +23,9 @@ _T = TypeVar("_T")
 KEPT_DAYS = 35
 """For how many days counts of whole days are kept, unless it is set otherwise."""
 
+MAX_DAYS = 3660
+"""For how many days they can be kept."""
+
 HOURS_KEPT = 48
 """How long counts of single hours are kept."""
 
