@@ -130,6 +130,15 @@ def test_days_are_kept_for_as_long_as_told_and_hours_for_two_days(engine: Engine
     assert len(ends) == 6
 
 
+def test_methods_have_their_names_for_as_long_as_anything_is_kept(engine: Engine):
+    store = engine.store()
+    UsageStore(store, days=1).add("one", 1, {row(): 1})
+
+    with engine.client() as client:
+        ends = {key.decode(): client.expiretime(key) for key in client.keys("*") if b"sent" not in key}
+    assert max(ends.values()) == ends[f"authz:u:{{u}}:d{NOON // DAY}:methods"]
+
+
 def test_methods_without_a_number_are_counted_under_one_name(engine: Engine, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(in_store, "MAX_METHODS", 3)
     store = engine.store()
@@ -269,9 +278,12 @@ def counting(engine: Engine, seed: str, calls: int) -> Iterator[subprocess.Popen
             process.kill()
 
 
+@pytest.mark.long
 def test_the_sum_is_exact_though_the_store_is_killed_hangs_and_is_cut_off_under_load(engine: Engine):
-    with engine.client() as client:
-        client.config_set("appendonly", "yes")
+    # Otherwise it loses what it has acknowledged, and no sender can know.
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    engine.kill()
+    engine.start(*durable)
     with contextlib.ExitStack() as ending:
         processes = [ending.enter_context(counting(engine, seed, 30_000)) for seed in "ab"]
         trouble = 0
@@ -281,7 +293,7 @@ def test_the_sum_is_exact_though_the_store_is_killed_hangs_and_is_cut_off_under_
             if trouble % 3 == 0:
                 engine.kill()
                 time.sleep(0.05)
-                engine.start("--appendonly", "yes")
+                engine.start(*durable)
             elif trouble % 3 == 1:
                 engine.hang()
                 time.sleep(0.3)

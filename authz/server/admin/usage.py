@@ -60,7 +60,7 @@ class Used:
         return answer(told)
 
     def _told(self, usage: "UsageStore", organization: str, now: float) -> dict[str, Any]:
-        hours = usage.rows(Query(("hour", "method"), now - DAY, organization=organization), now)
+        hours = list(usage.rows(Query(("hour", "method"), now - DAY, organization=organization), now))
         days = usage.rows(Query(("day",), now - self._days * DAY, organization=organization), now)
         methods = Counter[str]()
         for row, count in hours:
