@@ -80,9 +80,10 @@ def usage(
 
 def _of_store(query: Query, now: float, flags: StoreFlags) -> Report:
     with store_of(flags) as store:
-        from authz.store.usage import UsageStore  # noqa: PLC0415 - the extra's
+        from authz.store.usage.counts import MAX_DAYS, UsageStore  # noqa: PLC0415 - the extra's
 
-        return UsageStore(store).read(query, now)
+        # For how long replicas have it kept is set where they run.
+        return UsageStore(store, days=MAX_DAYS).read(query, now)
 
 
 def _of_logs(query: Query, logs: Iterable[Path]) -> tuple[Report, list[str]]:

@@ -14,8 +14,8 @@ from authz.store.connection import Store, StoreError
 from authz.store.follower import Follower, Target
 from authz.store.limits import SharedLimits
 from authz.store.replicas import Heartbeat
-from authz.store.usage import KEPT_DAYS
-from authz.store.usage_writer import UsageWriter
+from authz.store.usage.counts import KEPT_DAYS
+from authz.store.usage.writer import UsageWriter
 
 if TYPE_CHECKING:
     from authz.settings.store import StoreSettings

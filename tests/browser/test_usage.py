@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from authz.decisions.usage import HOUR, Row
 from authz.demo.issuer.signing import SigningKey
-from authz.store.usage import UsageStore
+from authz.store.usage.counts import UsageStore
 from tests.doubles import ORG, jwks, m2m_claims
 from tests.server.admin.site import Site
 from tests.store.engines import Engine

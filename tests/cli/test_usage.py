@@ -14,7 +14,7 @@ import pytest
 from authz import cli
 from authz.decisions.usage import DAY, HOUR, Row
 from authz.runtime.text.printable import printable
-from authz.store.usage import UsageStore
+from authz.store.usage.counts import UsageStore
 from tests import programs
 from tests.store.engines import Engine
 
@@ -169,6 +169,13 @@ org_b         /ledger/List      2        0        2
         "",
         "authz: by: the store has single hours of the last 48 only; take day, or a later since\n",
     )
+
+
+def test_all_days_are_found_that_replicas_have_kept(run: Run, engine: Engine):
+    row = Row(int(time.time()) - 60 * DAY, "org_a", "client_1", "/ledger/List", "allowed", "envoy")
+    UsageStore(engine.store(), days=90).add("one", 1, {row: 3})
+
+    assert json.loads(run("--since", "70d", "--json", "--store", engine.url)[1])["calls"] == 3
 
 
 def test_without_a_store_and_a_log_there_is_nothing_to_count(run: Run):

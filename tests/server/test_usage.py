@@ -15,7 +15,7 @@ from authz.decisions.decision import Evidence
 from authz.decisions.usage_report import Query
 from authz.demo.issuer.signing import SigningKey
 from authz.store.shared_state import SharedState
-from authz.store.usage import UsageStore
+from authz.store.usage.counts import UsageStore
 from tests.decisions.samples import ACME
 from tests.doubles import AUDIENCE, ISSUER, ORG, jwks, m2m_claims
 from tests.envoy.check.messages import GRPC, bearer, in_headers

@@ -10,7 +10,7 @@ from dataclasses import replace
 from authz.decisions.usage import Usage
 from authz.errors import PermissionDeniedError
 from authz.store.connection import Store
-from authz.store.usage_writer import UsageWriter
+from authz.store.usage.writer import UsageWriter
 from tests.decisions.samples import ACME, decision
 
 ORGANIZATIONS, METHODS, SECONDS = 40, 12, 0.02

@@ -17,10 +17,10 @@ from authz.decisions.usage import DAY, HOUR, OTHER, Row, Usage
 from authz.decisions.usage_report import Query
 from authz.demo import children
 from authz.errors import ConfigError
-from authz.store import usage as in_store
 from authz.store.connection import Script, Store, StoreError
-from authz.store.usage import HOURS_KEPT, UsageStore
-from authz.store.usage_writer import BATCH, UsageWriter
+from authz.store.usage import counts as in_store
+from authz.store.usage.counts import HOURS_KEPT, UsageStore
+from authz.store.usage.writer import BATCH, UsageWriter
 from tests.decisions.samples import decision
 from tests.events import told
 from tests.programs import PATIENCE, environment
@@ -128,6 +128,15 @@ def test_days_are_kept_for_as_long_as_told_and_hours_for_two_days(engine: Engine
     # And the number of the sender, longer than an answer can be waited for.
     assert 6 * DAY < ends["authz:u:{u}:sent:one"] - time.time() <= 7 * DAY + 1
     assert len(ends) == 6
+
+
+def test_methods_have_their_names_for_as_long_as_anything_is_kept(engine: Engine):
+    store = engine.store()
+    UsageStore(store, days=1).add("one", 1, {row(): 1})
+
+    with engine.client() as client:
+        ends = {key.decode(): client.expiretime(key) for key in client.keys("*") if b"sent" not in key}
+    assert max(ends.values()) == ends[f"authz:u:{{u}}:d{NOON // DAY}:methods"]
 
 
 def test_methods_without_a_number_are_counted_under_one_name(engine: Engine, monkeypatch: pytest.MonkeyPatch):
@@ -269,9 +278,12 @@ def counting(engine: Engine, seed: str, calls: int) -> Iterator[subprocess.Popen
             process.kill()
 
 
+@pytest.mark.long
 def test_the_sum_is_exact_though_the_store_is_killed_hangs_and_is_cut_off_under_load(engine: Engine):
-    with engine.client() as client:
-        client.config_set("appendonly", "yes")
+    # Otherwise it loses what it has acknowledged, and no sender can know.
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    engine.kill()
+    engine.start(*durable)
     with contextlib.ExitStack() as ending:
         processes = [ending.enter_context(counting(engine, seed, 30_000)) for seed in "ab"]
         trouble = 0
@@ -281,7 +293,7 @@ def test_the_sum_is_exact_though_the_store_is_killed_hangs_and_is_cut_off_under_
             if trouble % 3 == 0:
                 engine.kill()
                 time.sleep(0.05)
-                engine.start("--appendonly", "yes")
+                engine.start(*durable)
             elif trouble % 3 == 1:
                 engine.hang()
                 time.sleep(0.3)
@@ -306,7 +318,7 @@ def test_a_child_sends_what_it_counts_itself_and_nothing_of_its_parent(engine: E
 import os, time
 from authz.decisions.usage import Usage
 from authz.store.connection import Store
-from authz.store.usage_writer import UsageWriter
+from authz.store.usage.writer import UsageWriter
 from tests.decisions.samples import decision
 
 usage = Usage()

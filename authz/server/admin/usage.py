@@ -18,7 +18,7 @@ from authz.server.coalescing import PAUSE, Paced
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from authz.store.usage import UsageStore
+    from authz.store.usage.counts import UsageStore
 
 MAX_METHODS = 8
 """How many methods are told one by one: those called most."""
@@ -60,7 +60,7 @@ class Used:
         return answer(told)
 
     def _told(self, usage: "UsageStore", organization: str, now: float) -> dict[str, Any]:
-        hours = usage.rows(Query(("hour", "method"), now - DAY, organization=organization), now)
+        hours = list(usage.rows(Query(("hour", "method"), now - DAY, organization=organization), now))
         days = usage.rows(Query(("day",), now - self._days * DAY, organization=organization), now)
         methods = Counter[str]()
         for row, count in hours:
@@ -83,7 +83,7 @@ def usage_of(settings: Settings) -> "UsageStore | None":
     if settings.store is None or not settings.usage_days:
         return None
     from authz.store.connection import Store  # noqa: PLC0415 - nothing of it is imported without a store
-    from authz.store.usage import UsageStore  # noqa: PLC0415 - as above
+    from authz.store.usage.counts import UsageStore  # noqa: PLC0415 - as above
 
     store = Store.of(settings)
     return None if store is None else UsageStore(store, days=settings.usage_days)

@@ -28,7 +28,7 @@ from authz.judge.reload import Reloader
 from authz.server.operations.usage_figures import UsageFigures
 
 if TYPE_CHECKING:
-    from authz.store.usage_writer import UsageWriter
+    from authz.store.usage.writer import UsageWriter
 
 # Names the folder where workers write their figures; prometheus-client reads this variable.
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

@@ -14,7 +14,7 @@ from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
     from authz.server.operations.metrics import Metrics
-    from authz.store.usage_writer import UsageWriter
+    from authz.store.usage.writer import UsageWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _usage(settings: Settings) -> "UsageWriter | None":
         return None
     # Late, as above: without a store nothing of it is imported.
     from authz.store.connection import Store  # noqa: PLC0415
-    from authz.store.usage_writer import UsageWriter  # noqa: PLC0415
+    from authz.store.usage.writer import UsageWriter  # noqa: PLC0415
 
     store = Store.of(settings)
     return None if store is None else UsageWriter(store, Usage(), days=settings.usage_days)

@@ -10,7 +10,7 @@ from authz.decisions.decision import Decision, Verdict
 from authz.decisions.usage import OTHER
 
 if TYPE_CHECKING:
-    from authz.store.usage_writer import UsageWriter
+    from authz.store.usage.writer import UsageWriter
 
 # Between two looks, with a verdict each.
 _MAX_CALLERS = 10_000

@@ -10,7 +10,7 @@ from authz.judge.authorizer import Authorizer
 from authz.server.admin.activity import Activity
 from authz.server.admin.usage import MAX_METHODS, Used
 from authz.store.connection import Store
-from authz.store.usage import UsageStore
+from authz.store.usage.counts import UsageStore
 from tests.server.admin.test_app import Page
 from tests.store.engines import Engine
 

@@ -10,7 +10,7 @@ from authz.decisions.usage import OTHER, Usage
 from authz.errors import PermissionDeniedError
 from authz.server.operations.usage_figures import UsageFigures
 from authz.store.connection import Store
-from authz.store.usage_writer import UsageWriter
+from authz.store.usage.writer import UsageWriter
 from tests.decisions.samples import ACME, decision
 
 

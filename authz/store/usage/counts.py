@@ -23,6 +23,9 @@ _T = TypeVar("_T")
 KEPT_DAYS = 35
 """For how many days counts of whole days are kept, unless it is set otherwise."""
 
+MAX_DAYS = 3660
+"""For how many days they can be kept."""
+
 HOURS_KEPT = 48
 """How long counts of single hours are kept."""
 
@@ -115,7 +118,8 @@ class UsageStore:
             code = f"{_VERDICTS[row.verdict]}{_DOORS[row.door]}"
             who = f"{_quoted(row.organization)} {_quoted(row.client)}"
             place = 0 if row.method == OTHER else places.setdefault(_clean(row.method), len(places) + 1)
-            ends = self._days.ends(row.time)
+            # Hours may be kept for longer than their day.
+            ends = self._days.end(row.time + 1) + max(self._days.kept, self._hours.kept)
             for period in (self._hours, self._days):
                 key, until = period.key(row.time), period.ends(row.time)
                 of_all = hashes.setdefault(key, (until, Counter()))
@@ -155,29 +159,25 @@ class UsageStore:
             report.add(row, count)
         return report
 
-    def rows(self, query: Query, now: float) -> list[tuple[Row, int]]:
-        """Return what :meth:`read` puts into groups; with :data:`OTHER` for methods unless it is grouped by them."""
+    def rows(self, query: Query, now: float) -> Iterator[tuple[Row, int]]:
+        """Yield what :meth:`read` puts into groups; with :data:`OTHER` for methods unless it is grouped by them."""
         since, until = self._kept(query, now)
         has_methods, methods = "method" in query.by, dict[int, dict[str, str]]()
-        found: list[tuple[Row, int]] = []
         try:
             with self._store.asking() as client:
                 for period, time in self._periods(since, until, is_by_hour="hour" in query.by):
                     index = self._store.key(period.key(time))
                     callers = self._callers(client, index, query.organization)
                     if not has_methods:
-                        found.extend(
-                            (Row(time, *_names(who), OTHER, *_CODES[code]), count)
-                            for who, codes in callers.items()
-                            for code, count in codes.items()
-                        )
+                        for who, codes in callers.items():
+                            for code, count in codes.items():
+                                yield Row(time, *_names(who), OTHER, *_CODES[code]), count
                     else:
                         day = self._days.begin(time)
                         methods[day] = methods.get(day) or self._methods(client, day)
-                        found.extend(_calls(client, index, time, callers, methods[day]))
+                        yield from _calls(client, index, time, callers, methods[day])
         except (KeyError, ValueError):
             raise StoreError("format", self._store.address) from None
-        return found
 
     def _kept(self, query: Query, now: float) -> tuple[int, int]:
         """Return begin and end of what is asked for, in whole hours as far as those are kept, else in whole days."""

@@ -9,7 +9,7 @@ from authz.decisions.usage import DAY, HOUR, Rows, Usage
 from authz.runtime import fork, telemetry
 from authz.runtime.threads import Repeating
 from authz.store.connection import Store, StoreError
-from authz.store.usage import KEPT_DAYS, UsageStore
+from authz.store.usage.counts import KEPT_DAYS, UsageStore
 
 SECONDS = 10.0
 """How often counts are sent: a crash loses those of so many seconds at the most."""
