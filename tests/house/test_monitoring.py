@@ -40,6 +40,7 @@ METRICS = {
     "authz_policy_failing": set(),
     "authz_policy_loaded_seconds": set(),
     "authz_shadow_differences_total": {"change"},
+    "authz_quota_leases_total": {"result"},
     "authz_usage_unsent": set(),
     "authz_usage_failing": set(),
     "authz_usage_coarser_total": set(),
