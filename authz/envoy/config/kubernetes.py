@@ -11,6 +11,7 @@ from authz.envoy.config.pod import FILES_FOLDER, SECRETS_FOLDER, TLS_FOLDER, Pod
 from authz.judge.configured import policy_in_force
 from authz.settings.settings import Settings
 from authz.settings.variables import PREFIX
+from authz.store.address import place_of
 
 _HEALTH_PORT = 9192
 # The image's user, which owns no files there.
@@ -204,7 +205,11 @@ def _network_policy(service: Service, settings: Settings) -> Document:
     listed = settings.listed()
     urls = [settings.issuer, settings.jwks_url, settings.introspection_url, settings.workos_base_url]
     urls += [] if listed is None else listed.urls()
-    ports = sorted({443, *(urlsplit(url).port or 443 for url in urls if url is not None)})
+    stores = [place_of(url) for url in (settings.store, settings.quota_store) if url is not None]
+    ports = sorted(
+        {443, *(urlsplit(url).port or 443 for url in urls if url is not None)}
+        | {port for store in stores for _, port in store.hosts}
+    )
     return Document(
         data={
             **_object("networking.k8s.io/v1", "NetworkPolicy", service, service.name),
@@ -232,7 +237,9 @@ def _network_policy(service: Service, settings: Settings) -> Document:
             "*/ingress/0": "Port grpc says whether a token is valid, so only Envoy may reach it.",
             "*/ingress/1": "Metrics. The kubelet's probes come from the node; network plugins let them pass. If yours "
             "does not, add the nodes' addresses here.",
-            "*/egress/1": "The issuer. Its addresses change, and a NetworkPolicy has no names: TLS verifies who it is.",
+            "*/egress/1": "The issuer"
+            + (", and the store" if stores else "")
+            + ". Its addresses change, and a NetworkPolicy has no names: TLS verifies who it is.",
         },
     )
 

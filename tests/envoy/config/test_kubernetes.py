@@ -575,7 +575,10 @@ def test_only_envoy_asks_and_only_prometheus_reads_figures() -> None:
     ours = deployed(SHARED, "NetworkPolicy")["spec"]
 
     assert policy["ingress"] == ours["ingress"]
-    assert policy["egress"] == ours["egress"]
+    # The manifests in deploy know where their store is, what is printed only its port, if there is one.
+    *egress, store = ours["egress"]
+    assert policy["egress"] == egress
+    assert store["to"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "authz-store"}}}]
     assert (policy["podSelector"], policy["policyTypes"]) == (ours["podSelector"], ours["policyTypes"])
 
 
@@ -583,6 +586,12 @@ def test_server_may_ask_where_its_settings_say() -> None:
     policy = manifests(jwks_url="https://keys.example:8443/jwks")[3]["spec"]
 
     assert [entry["port"] for entry in policy["egress"][1]["ports"]] == [443, 8443]
+
+
+def test_server_may_ask_its_store() -> None:
+    policy = manifests(store="rediss://store.example:6380", quota_store="redis+sentinel://a:26379,b/counts")[3]["spec"]
+
+    assert [entry["port"] for entry in policy["egress"][1]["ports"]] == [443, 6380, 26379]
 
 
 def test_what_a_pod_lacks_is_said(given: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from authz.demo.issuer.signing import SigningKey
 from tests.doubles import ORG, jwks, m2m_claims
 from tests.programs import Program, run
 from tests.server.admin.site import SECRET, SERVE, Site
+from tests.server.workers.test_orphans import are_gone, workers_of
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +179,12 @@ def test_orders_outlive_several_workers_and_their_supervisor(folder: Path, token
     with Site(folder, *flags) as site:
         site.until(lambda: len(site.get("overview")["workers"]) == 2)
         site.order("suspend", ORG)
+        workers = workers_of(site.program)
         # No process has time to write anything at its end.
         site.program.send(signal.SIGKILL)
         site.program.wait()
+        # They notice it, and end.
+        site.until(lambda: are_gone(workers))
     with Site(folder, *flags) as site:
         told = [(each["verb"], each["id"], each["by"]) for each in site.get("overview")["orders"]]
         started_again = site.check(token)
