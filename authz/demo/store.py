@@ -47,6 +47,8 @@ class Store(Process):
             "save": "",
             "appendonly": "no",
             "maxmemory-policy": "noeviction",
+            # The title would be written over the environment, by which the demonstration's processes are found.
+            "set-proc-title": "no",
         }
         command: list[str | Path] = [program]
         for name, value in options.items():

@@ -81,6 +81,8 @@ class Engine:
         assert self._process is None
         options = ["--port", str(self.port), "--unixsocket", self.socket, "--dir", str(self.folder)]
         log = ["--logfile", str(self.folder / "log"), "--daemonize", "no"]
+        # Its title would be written over the environment, by which what tests have started is found and ended.
+        log += ["--set-proc-title", "no"]
         command = [self._binary, *options, "--save", "", "--appendonly", "no", *log, *self._config, *config]
         # The socket of one that was killed is still there.
         Path(self.socket).unlink(missing_ok=True)
