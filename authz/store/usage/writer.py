@@ -21,6 +21,8 @@ BATCH = 400
 """How many rows are added in one step, which takes the store some three milliseconds."""
 
 _END_SECONDS = 5.0
+# A store that is busy may answer the next time.
+_PAUSE_SECONDS = 0.2
 
 
 class UsageWriter:
@@ -73,7 +75,9 @@ class UsageWriter:
     def stop(self) -> None:
         """Send the rest, within a few seconds, and end."""
         self._sending.stop()
-        self.flush(_END_SECONDS)
+        end = time.monotonic() + _END_SECONDS
+        while not self.flush(end - time.monotonic()) and time.monotonic() < end:
+            time.sleep(_PAUSE_SECONDS)
 
     def after_fork(self) -> None:
         """Begin with nothing: what the parent has counted, the parent sends."""
