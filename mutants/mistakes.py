@@ -705,6 +705,13 @@ MISTAKES = (
         "tests/policy/test_quotas.py -k does_not_make_us_ask",
     ),
     Mistake(
+        "without the store an organization that had used up its quota stays shut out",
+        "authz/store/leases.py",
+        "full_at = self.full_at = now + (most - min(held, most)) * gap",
+        "full_at = now + (most - min(held, most)) * gap",
+        "tests/store/test_one_plan.py -k hang",
+    ),
+    Mistake(
         "what is left of a lease is given back and used as well",
         "authz/store/leases.py",
         "        lease.left -= unused\n",

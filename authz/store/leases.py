@@ -282,7 +282,9 @@ class _Lease:
         full_at = self.full_at
         if full_at is None:
             held = most if self.seconds_to_full is None else (burst - self.seconds_to_full * rate) / replicas
-            full_at = now + (most - min(held, most)) * gap
+            # Kept even if this call is refused: from here on the bucket fills.
+            full_at = self.full_at = now + (most - min(held, most)) * gap
+            self.gap = gap
         full_at = max(full_at, now) + gap
         wait = full_at - most * gap - now
         if wait > _ROUNDING:
