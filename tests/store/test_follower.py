@@ -114,7 +114,7 @@ def test_nothing_is_lifted_by_a_store_that_loses_everything_and_it_is_written_ba
         until(lambda: member("jti_1") in in_store(engine).tokens)
 
         assert all(suspended(judge) == many for judge, _ in found)
-        assert told().count("store_regressed") == 2
+        until(lambda: told().count("store_regressed") == 2)
         until(lambda: sum(shared.follower.writer.written_back for _, shared in found) == len(many) + 1)
         with replicas(engine.store) as [(late, _)]:
             assert suspended(late) == many
