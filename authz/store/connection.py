@@ -190,7 +190,7 @@ class Store:
         return f"{self.namespace}:{name}"
 
     def client(self, *, block: float = 0.0) -> "redis.Redis":
-        """Return a client with connections of its own, which are made when they are needed; whoever asks closes it.
+        """Return a client with connections of its own, which are made when they are needed; the caller closes it.
 
         It takes and returns bytes, speaks RESP2, and tries nothing twice.
 

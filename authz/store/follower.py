@@ -116,7 +116,7 @@ class Follower:
             self.writer.send(orders)
 
     def after_fork(self) -> None:
-        """Wait in the child anew: whoever waits in the parent is not there."""
+        """Wait in the child anew: the threads that wait in the parent are not there."""
         self._caught_up = threading.Event()
         if self.applied:
             self._caught_up.set()

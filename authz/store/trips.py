@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 PATIENCE = 0.05
-"""Seconds that a decision waits for the store; if the answer to anybody is older, no other decision waits at all."""
+"""Seconds that a decision waits for the store; if an answer to any call is older, no other decision waits at all."""
 
 # Seconds between attempts while the store does not answer.
 _FIRST, _LAST = 0.1, 1.0

@@ -42,8 +42,8 @@ class OrdersFile:
     At the beginning the orders in the file are carried out. A last line that a crash has cut off is dropped, which is
     logged (``orders_line_dropped``). Only one process at a time can have the file, and none that is forked from it.
 
-    Where a line cannot be written, because the disk is full or fails, the order is in force all the same; whoever gives
-    it gets a :class:`authz.judge.orders.operator.NotKeptError`, and it is written with the next order if that works.
+    Where a line cannot be written, because the disk is full or fails, the order is in force all the same; its giver
+    gets a :class:`authz.judge.orders.operator.NotKeptError`, and it is written with the next order if that works.
 
     Args:
         path: the file, which need not exist; beside it are ``PATH.lock`` and sometimes ``PATH.new``.
@@ -268,7 +268,7 @@ def read_line(line: bytes) -> tuple[list[Order], list[tuple[str, float]]]:
     at = told.get("at")
     if not isinstance(at, int) or isinstance(at, bool):
         raise ConfigError("at: missing, or not a number of microseconds since 1970")
-    order = Order.parse(line, at)
+    order = Order.of(told, at)
     if order.is_listing:
         return [], [(member(order.id, order.issuer), order.until or 0)]
     return [order], []

@@ -66,7 +66,7 @@ class Operator:
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[OrderBook]:
-        """Yield the book, which nothing changes in the block; whoever gives an order meanwhile waits."""
+        """Yield the book, which nothing changes in the block; an order that is given meanwhile waits."""
         with self._lock:
             yield self.book
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 from authz.errors import ConfigError
@@ -121,6 +122,16 @@ class Order(NamedTuple):
             raise ConfigError("an order is not JSON") from None
         if not isinstance(told, dict):
             raise ConfigError("an order is not a JSON object")
+        return cls.of(told, at)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any], at: int) -> Self:
+        """Return the order that the members of a JSON object say; those that are not known are ignored.
+
+        Raises:
+            ConfigError: it is not an order.
+
+        """
         known = {name: told[name] for name in cls._fields if name in told and name != "at"}
         if not {"verb", "kind", "id"} <= known.keys():
             raise ConfigError("an order lacks its verb, kind or id")

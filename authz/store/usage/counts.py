@@ -38,7 +38,7 @@ _VERDICTS = {"allowed": "a", "denied": "d", "undecided": "u", "failed": "f"}
 _DOORS = {"envoy": "e", "grpc": "g", "grpc_aio": "a"}
 _UNNUMBERED = "x"
 _CODES = {v + d: (verdict, door) for verdict, v in _VERDICTS.items() for door, d in _DOORS.items()}
-# How many fields or hashes are read at a time: the store answers nobody else meanwhile.
+# How many fields or hashes are read at a time: the store answers no other client meanwhile.
 _PAGE = 500
 
 # KEYS: what the sender has sent so far, the methods of the day, and the hashes.

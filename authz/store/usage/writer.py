@@ -33,7 +33,7 @@ class UsageWriter:
 
     Args:
         store: where they go.
-        usage: counts decisions; nobody else may take from it.
+        usage: counts decisions; only this writer may take from it.
         days: how long the store keeps them.
         seconds: how often they are sent.
         max_rows: how many rows may wait in full.
