@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -183,17 +184,18 @@ def are_free(*paths: Path) -> bool:
     return True
 
 
-def test_orders_outlive_several_workers_and_their_supervisor(folder: Path, token: str) -> None:
-    flags = ("--workers", "2", "--orders", "many.jsonl")
-    with Site(folder, *flags) as site:
+def test_orders_outlive_several_workers_and_their_supervisor(folder: Path, tmp_path: Path, token: str) -> None:
+    shutil.copy(folder / "jwks.json", tmp_path)
+    flags = ("--workers", "2", "--orders", "orders.jsonl")
+    with Site(tmp_path, *flags) as site:
         site.until(lambda: len(site.get("overview")["workers"]) == 2)
         site.order("suspend", ORG)
         # No process has time to write anything at its end.
         site.program.send(signal.SIGKILL)
         site.program.wait()
         # They notice it, and end.
-        site.until(lambda: are_free(folder / "a.sock.0", folder / "a.sock.1"))
-    with Site(folder, *flags) as site:
+        site.until(lambda: are_free(tmp_path / "a.sock.0", tmp_path / "a.sock.1"))
+    with Site(tmp_path, *flags) as site:
         told = [(each["verb"], each["id"], each["by"]) for each in site.get("overview")["orders"]]
         started_again = site.check(token)
 
