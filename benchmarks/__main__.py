@@ -3,6 +3,7 @@
 ``python -m benchmarks tokens`` runs one benchmark and writes nothing.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -31,8 +32,13 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
 PACKAGES = ("grpcio", "protobuf", "jwcrypto", "cryptography", "cachetools", "pyjwt", "joserfc", "authlib")
 
 
-def main(names: list[str]) -> None:
-    """Run the benchmarks of these names, or all."""
+def main(arguments: list[str]) -> None:
+    """Run the benchmarks that ``arguments`` name, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(BENCHMARKS)}")
+    names: list[str] = parser.parse_args(arguments).names
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        parser.error(f"there is no benchmark {unknown[0]!a}; there are {', '.join(BENCHMARKS)}")
     report: dict[str, object] = {
         "python": platform.python_version(),
         "machine": f"{_processor()}, {os.cpu_count()} cores",
