@@ -67,9 +67,7 @@ def test_unit(engine):
 
 def test_files_of_processes_get_one_engine_each_and_no_engine_is_left_out(pytester):
     files = [pytester.makepyfile(**{f"test_{number}": ENGINES}) for number in range(20)]
-    items = [item for file in files for item in pytester.getitems(file.read_text())]
-    for item, file in zip(items, [file for file in files for _ in range(4)], strict=True):
-        item.path = file
+    items, _ = pytester.inline_genitems()
 
     left_out = beyond_one_engine(items)
 

@@ -63,8 +63,12 @@ def printed(**values: Any) -> str:
     return render(kubernetes(SERVICE, settings(**values), envoy))
 
 
+def documents_of(text: str) -> list[Any]:
+    return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
 def manifests(**values: Any) -> list[Any]:
-    return list(yaml.safe_load_all(printed(**values)))
+    return documents_of(printed(**values))
 
 
 class Printed(NamedTuple):
@@ -87,7 +91,7 @@ class Printed(NamedTuple):
 
 def kubelet(**values: Any) -> Printed:
     text = printed(**values)
-    made = {document["metadata"]["name"] + document["kind"]: document for document in yaml.safe_load_all(text)}
+    made = {document["metadata"]["name"] + document["kind"]: document for document in documents_of(text)}
     pod = made["authzDeployment"]["spec"]["template"]["spec"]
     entries = pod["containers"][0]["env"]
     mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
