@@ -1339,8 +1339,8 @@ MISTAKES = (
     Mistake(
         "a text log shows the text of callers as it is",
         "authz/cli/logs.py",
-        "printable if is_text else bounded",
-        "bounded",
+        "_fitting(printable, ",
+        "_fitting(bounded, ",
         "tests/cli/test_logs.py -k on_a_terminal",
     ),
     Mistake(
@@ -1424,8 +1424,8 @@ MISTAKES = (
     Mistake(
         "a misspelt argument is ignored",
         "authz/settings/environment.py",
-        'SettingsConfigDict(extra="forbid")',
-        'SettingsConfigDict(extra="ignore")',
+        'ConfigDict(extra="forbid", ',
+        'ConfigDict(extra="ignore", ',
         "tests/settings/test_settings.py -k misspelt_argument",
     ),
     Mistake(
@@ -2343,7 +2343,7 @@ MISTAKES = (
     ),
     Mistake(
         "a header is shown as if it were verified",
-        "authz/cli/tokens.py",
+        "authz/cli/verify.py",
         'else f"{part} (NOT verified):"',
         'else f"{part}:"',
         "tests/cli/test_cli.py -k vouches",
@@ -2514,10 +2514,8 @@ MISTAKES = (
     Mistake(
         "an entry of the file is completed from variables",
         "authz/settings/issuers.py",
-        "return (init_settings,)",
-        "return super().settings_customise_sources(\n"
-        "            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings\n"
-        "        )",
+        "return {}",
+        "return super()._outside(values)",
         "tests/settings/test_issuers.py -k reach_into",
     ),
     Mistake(

@@ -4,10 +4,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from authz.issuer.keys import KeySetHealth
 from authz.runtime import telemetry
 from authz.runtime.text.printable import printable
@@ -51,6 +47,11 @@ def configuration(settings: Settings, policy: str) -> str:
 
 
 def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
+    # Late: without a terminal nothing is drawn.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     defaults = type(settings).model_construct().masked()
     chosen = {name: value for name, value in settings.masked().items() if value != defaults[name]}
     # Without those that have a line of their own.
