@@ -22,7 +22,8 @@ class EnvironmentSettings(BaseModel):
 
     """
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    # Deferred: most of these classes are only inherited from.
+    model_config = ConfigDict(extra="forbid", validate_default=True, defer_build=True)
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**{**self._outside(values), **values})
