@@ -1337,6 +1337,28 @@ MISTAKES = (
         "tests/cli/test_serve.py -k watchers_of_a_server",
     ),
     Mistake(
+        "a module is loaded by the first call that needs it",
+        "authz/token/bearer.py",
+        "    credentials = credentials_of(call)\n    if not credentials:\n        raise TokenMissingError\n",
+        "    import colorsys\n\n"
+        "    credentials = credentials_of(call)\n    if not credentials:\n        raise TokenMissingError\n",
+        "tests/house/test_loading.py -k nothing",
+    ),
+    Mistake(
+        "every server loads what draws tables on terminals",
+        "authz/server/operations/banner.py",
+        "from authz.runtime import telemetry\n",
+        "import rich.table\n\nfrom authz.runtime import telemetry\n",
+        "tests/house/test_loading.py -k does_without",
+    ),
+    Mistake(
+        "one command is imported with every other",
+        "authz/cli/__init__.py",
+        "from authz.cli.app import app, main, run\n",
+        "from authz.cli import serve\nfrom authz.cli.app import app, main, run\n",
+        "tests/house/test_loading.py -k command",
+    ),
+    Mistake(
         "a text log shows the text of callers as it is",
         "authz/cli/logs.py",
         "_fitting(printable, ",
