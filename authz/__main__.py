@@ -5,12 +5,15 @@ import signal
 import sys
 from typing import NoReturn
 
+from authz.runtime import background
+
 
 def main() -> NoReturn:
     """Run the command; say what to install where its extra is missing."""
     if os.getpid() == 1:
         # First, before all that takes long to import: the first process of a container ignores what it does not handle.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    background.collect_seldom()
     try:
         from authz import cli  # noqa: PLC0415 - what may be missing
     except ModuleNotFoundError as error:

@@ -1,7 +1,6 @@
 """One server process, put together as the settings say: the only one, or one of several workers."""
 
 import contextlib
-import gc
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -12,6 +11,7 @@ from authz.judge.configured import authorizer_of
 from authz.judge.policies import descriptors_of, policy_in_force
 from authz.judge.reload import Reloader
 from authz.runtime import telemetry
+from authz.runtime.background import collect_as_usual
 from authz.runtime.network.unix_sockets import Permissions
 from authz.server import policy_files
 from authz.server.listening import Listening
@@ -233,8 +233,7 @@ def _metrics(
 
 
 def _started(settings: Settings, deciding: _Deciding, worker: Worker | None, addresses: Sequence[str]) -> None:
-    # What has been built by now lives until the end: the garbage collector need not look through it again.
-    gc.freeze()
+    collect_as_usual()
     if worker is not None:
         # The supervisor announces all workers at once.
         worker.say(listening=True)
