@@ -1337,10 +1337,32 @@ MISTAKES = (
         "tests/cli/test_serve.py -k watchers_of_a_server",
     ),
     Mistake(
+        "a module is loaded by the first call that needs it",
+        "authz/token/bearer.py",
+        "    credentials = credentials_of(call)\n    if not credentials:\n        raise TokenMissingError\n",
+        "    import colorsys\n\n"
+        "    credentials = credentials_of(call)\n    if not credentials:\n        raise TokenMissingError\n",
+        "tests/house/test_loading.py -k nothing",
+    ),
+    Mistake(
+        "every server loads what draws tables on terminals",
+        "authz/server/operations/banner.py",
+        "from authz.runtime import telemetry\n",
+        "import rich.table\n\nfrom authz.runtime import telemetry\n",
+        "tests/house/test_loading.py -k does_without",
+    ),
+    Mistake(
+        "one command is imported with every other",
+        "authz/cli/__init__.py",
+        "from authz.cli.app import app, main, run\n",
+        "from authz.cli import serve\nfrom authz.cli.app import app, main, run\n",
+        "tests/house/test_loading.py -k command",
+    ),
+    Mistake(
         "a text log shows the text of callers as it is",
         "authz/cli/logs.py",
-        "printable if is_text else bounded",
-        "bounded",
+        "_fitting(printable, ",
+        "_fitting(bounded, ",
         "tests/cli/test_logs.py -k on_a_terminal",
     ),
     Mistake(
@@ -1424,8 +1446,8 @@ MISTAKES = (
     Mistake(
         "a misspelt argument is ignored",
         "authz/settings/environment.py",
-        'SettingsConfigDict(extra="forbid")',
-        'SettingsConfigDict(extra="ignore")',
+        'ConfigDict(extra="forbid", ',
+        'ConfigDict(extra="ignore", ',
         "tests/settings/test_settings.py -k misspelt_argument",
     ),
     Mistake(
@@ -2343,7 +2365,7 @@ MISTAKES = (
     ),
     Mistake(
         "a header is shown as if it were verified",
-        "authz/cli/tokens.py",
+        "authz/cli/verify.py",
         'else f"{part} (NOT verified):"',
         'else f"{part}:"',
         "tests/cli/test_cli.py -k vouches",
@@ -2514,10 +2536,8 @@ MISTAKES = (
     Mistake(
         "an entry of the file is completed from variables",
         "authz/settings/issuers.py",
-        "return (init_settings,)",
-        "return super().settings_customise_sources(\n"
-        "            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings\n"
-        "        )",
+        "return {}",
+        "return super()._outside(values)",
         "tests/settings/test_issuers.py -k reach_into",
     ),
     Mistake(

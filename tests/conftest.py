@@ -18,6 +18,9 @@ from tests.lanes import LANES, Guard, lane_of
 from tests.missing import tell
 from tests.pairs import beyond_one_engine, combinations_beyond_pairs
 
+# As in the Makefile, where the tests are run without it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # The same examples on every run: a red build must say something about the change.
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("repeatable"), max_examples=10)

@@ -3,18 +3,15 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 import cyclopts
 from cyclopts import Parameter
-from pydantic import ValidationError
 
 from authz.errors import ConfigError, UnauthenticatedError, UnavailableError
 from authz.runtime.configuration import read_secret
 from authz.runtime.text.printable import printable
-from authz.settings.environment import config_error
 
 ALLOWED, DENIED, MISUSED, UNDECIDED = 0, 1, 2, 3
 
@@ -27,11 +24,19 @@ _STATUSES: dict[type[Exception], int] = {
 # Characters of one line: enough for the longest header or claim.
 _MAX_LINE = 16_384
 
+
+def _version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - late: only --version needs it
+
+    return version("grpc-org-authz")
+
+
 app = cyclopts.App(
     name="authz",
     help="Verified organizations for gRPC: WorkOS Connect M2M tokens, in process and behind Envoy.",
-    version=lambda: version("grpc-org-authz"),
+    version=_version,
     version_flags="--version",
+    version_format="plaintext",
     help_on_error=False,
     default_parameter=Parameter(negative_iterable=()),
 )
@@ -45,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; an error is one line on standard error."""
     try:
+        _import_commands(arguments)
         status = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
         # Here, because a failure could not be handled any more when the process ends.
         sys.stdout.flush()
@@ -61,6 +67,14 @@ def run(arguments: Sequence[str]) -> int:
     return status if isinstance(status, int) else ALLOWED
 
 
+def _import_commands(arguments: Sequence[str]) -> None:
+    """Import the command that ``arguments`` name; without one all, so that their help can be listed."""
+    names, apps, _ = app.parse_commands(list(arguments))
+    if "--version" not in names:
+        group_or_command = [each for name, each in zip(("", *names), apps, strict=True) if not name.startswith("-")][-1]
+        group_or_command.resolved_commands()
+
+
 def _complain(error: object, status: int) -> int:
     # The error may quote text from a file or an argument.
     print(f"authz: {printable(' '.join(str(error).split()), _MAX_LINE)}", file=sys.stderr)
@@ -74,6 +88,10 @@ def _usage(error: cyclopts.CycloptsError) -> object:
         return f"no such command; there are {', '.join(commands)}"
     if isinstance(error, cyclopts.UnusedCliTokensError):
         return f"too many arguments: {len(error.unused_tokens or ())}; options begin with --, see --help"
+    from pydantic import ValidationError  # noqa: PLC0415 - late: not every command has settings
+
+    from authz.settings.environment import config_error  # noqa: PLC0415 - as above
+
     cause = error.__cause__ or error.__context__
     return config_error(cause) if isinstance(cause, ValidationError) else error
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, DENIED, UNDECIDED, app, header_of, say, secret_in, write
+from authz.cli.app import ALLOWED, DENIED, UNDECIDED, header_of, say, secret_in, write
 from authz.errors import ConfigError
 from authz.issuer.explanation import explain_reason, unverified
 from authz.runtime.network import addresses
@@ -17,7 +17,6 @@ from authz.runtime.network import addresses
 _STATUSES = {"allowed": ALLOWED, "denied": DENIED, "undecided": UNDECIDED}
 
 
-@app.command
 def check(
     *,
     method: str,

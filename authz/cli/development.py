@@ -5,13 +5,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, app, write
+from authz.cli.app import ALLOWED, write
 from authz.runtime.configuration import extra
 
 _NEEDS = "this command needs the extra 'demo'"
 
 
-@app.command
 def issuer(
     *,
     listen: str = "127.0.0.1:9190",
@@ -49,7 +48,6 @@ def issuer(
     return ALLOWED
 
 
-@app.command
 def demo(*, keep: bool = False) -> int:
     """Show authz at work: two organizations, a real Envoy, and calls that must not get through.
 
@@ -64,7 +62,6 @@ def demo(*, keep: bool = False) -> int:
     return show.run(keep=keep)
 
 
-@app.command
 def protos() -> int:
     """Print the folder of the .proto files, for protoc -I and buf."""
     here = Path(__file__).parent.parent

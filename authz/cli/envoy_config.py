@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from authz.cli.app import ALLOWED, app, write
+from authz.cli.app import ALLOWED, write
 from authz.envoy.config import browsers, edge, formats, kubernetes, mesh
 from authz.envoy.config.addresses import check_listening
 from authz.envoy.config.annotated import Document, render
@@ -70,7 +70,6 @@ class Around:
         return [browsers.check_origin("cors_origin", origin) for origin in self.cors_origin or ()]
 
 
-@app.command
 def envoy_config(
     *,
     format: Format = "bootstrap",  # noqa: A002 - the flag's name

@@ -1,4 +1,4 @@
-"""The log of this package's commands: structlog, as JSON lines or as text, on standard error.
+"""The log of this package's commands: JSON lines or, by structlog, text, on standard error.
 
 A separate thread writes, so that no caller waits for a terminal, a disk or a pipe.
 Records that any caller can cause are written a bounded number of times, and
@@ -8,6 +8,7 @@ no control characters.
 
 import contextlib
 import copy
+import json
 import logging
 import logging.handlers
 import queue
@@ -18,10 +19,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, TextIO
 
-import structlog
-from structlog.typing import EventDict
-
 from authz.runtime import telemetry
+from authz.runtime.configuration import extra
 from authz.runtime.text.lines import Lines
 from authz.runtime.text.printable import bounded, printable
 from authz.runtime.threads import restarting
@@ -51,18 +50,7 @@ def configure(level: str, log_format: LogFormat = "auto", **always: object) -> C
 
     """
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.processors.JSONRenderer()
-    if is_text:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.add_log_level, _time, partial(_fields, always)],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            # JSON has escapes of its own.
-            partial(_fit, printable if is_text else bounded),
-            renderer,
-        ],
-    )
+    formatter = partial(_text, _console(), always) if is_text else partial(_json, always)
     waiting: queue.Queue[Any] = queue.Queue(_CAPACITY)
     handler, writer = _Handler(waiting), _Writer(waiting, formatter)
     handler.addFilter(Sampling())
@@ -148,7 +136,7 @@ class _Handler(logging.handlers.QueueHandler):
 class _Writer:
     """The thread that writes what the queue holds."""
 
-    def __init__(self, waiting: "queue.Queue[Any]", formatter: logging.Formatter) -> None:
+    def __init__(self, waiting: "queue.Queue[Any]", formatter: Callable[[logging.LogRecord], str]) -> None:
         self._waiting, self._formatter = waiting, formatter
         self._write_line = _writing(sys.stderr)
         self._lost = 0
@@ -174,7 +162,7 @@ class _Writer:
         if dropped:
             record.fields = {**fields, "dropped": dropped}
         try:
-            line = self._formatter.format(record)
+            line = self._formatter(record)
         except Exception:  # noqa: BLE001 - a record may hold anything; the next one reports that it is missing
             return
         if not self._write_line(f"{line}\n"):
@@ -207,8 +195,35 @@ def _without_text(error: BaseException, message: str) -> str:
     return message
 
 
-def _fit(show: Callable[[str], str], _logger: Any, _method: str, event: EventDict) -> EventDict:
-    return {key: _fitting(show, value) for key, value in event.items()}
+def _console() -> Callable[[Any, str, dict[str, Any]], str]:
+    # Late: it takes a tenth of a second to load, and only text needs it.
+    with extra("server", "log_format: text needs the extra 'server'", package="structlog"):
+        from structlog.dev import ConsoleRenderer  # noqa: PLC0415
+
+    return ConsoleRenderer(colors=sys.stderr.isatty())
+
+
+def _text(
+    render: Callable[[Any, str, dict[str, Any]], str], always: Mapping[str, object], record: logging.LogRecord
+) -> str:
+    return render(None, "", _fitting(printable, _event(always, record)))
+
+
+def _json(always: Mapping[str, object], record: logging.LogRecord) -> str:
+    # Without printable(): JSON has escapes of its own.
+    return json.dumps(_fitting(bounded, _event(always, record)))
+
+
+def _event(always: Mapping[str, object], record: logging.LogRecord) -> dict[str, object]:
+    # The time of the event, not of its writing.
+    created = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return {
+        "event": getattr(record, "event", None) or record.getMessage(),
+        "level": record.levelname.lower(),
+        "timestamp": f"{created}.{record.msecs:03.0f}Z",
+        **always,
+        **getattr(record, "fields", {}),
+    }
 
 
 def _fitting(show: Callable[[str], str], value: Any) -> Any:
@@ -219,18 +234,3 @@ def _fitting(show: Callable[[str], str], value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_fitting(show, part) for part in value]
     return show(value if isinstance(value, str) else repr(value))
-
-
-def _time(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    # The time of the event, not of its writing.
-    created = time.gmtime(event["_record"].created)
-    event["timestamp"] = time.strftime("%Y-%m-%dT%H:%M:%S", created) + f".{event['_record'].msecs:03.0f}Z"
-    return event
-
-
-def _fields(always: Mapping[str, object], _logger: Any, _method: str, event: EventDict) -> EventDict:
-    record: logging.LogRecord = event["_record"]
-    event["event"] = getattr(record, "event", event["event"])
-    event.update(always)
-    event.update(getattr(record, "fields", {}))
-    return event

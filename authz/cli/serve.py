@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from authz.cli import logs
-from authz.cli.app import ALLOWED, MISUSED, app, say
+from authz.cli.app import ALLOWED, MISUSED, say
 from authz.errors import ConfigError
 from authz.runtime.background import allow_background
 from authz.server.operations import banner
@@ -18,7 +18,6 @@ from authz.settings.settings import Settings
 ServeFlags = Annotated[Settings | None, Parameter(name="*")]
 
 
-@app.command
 def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     """Run the external authorization server for Envoy (ext_authz v3).
 

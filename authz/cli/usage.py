@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from authz.cli.app import app, remark, say, write
+from authz.cli.app import remark, say, write
 from authz.cli.decision_logs import opened
 from authz.cli.fleet import StoreFlags, store_of
 from authz.cli.times import seconds_of, shown, time_of
@@ -24,7 +24,6 @@ from authz.runtime.text.printable import printable
 _EMPTY = "(none)"
 
 
-@app.command
 def usage(
     *,
     by: list[str] | None = None,

@@ -13,6 +13,9 @@ from authz.runtime import fork
 # Seconds that a thread computes while another one waits; Python's default is five milliseconds.
 _TURN = 0.0005
 
+# How many more objects there may be before the collector runs.
+_SELDOM, _AS_USUAL = 50_000, gc.get_threshold()
+
 
 class _Background:
     """The settings of the process as they were before work in the background changed them."""
@@ -48,6 +51,17 @@ class _Background:
 
 
 _background = _Background()
+
+
+def collect_seldom() -> None:
+    """Look for garbage less often, while this process loads: there is hardly any among the many new objects."""
+    gc.set_threshold(_SELDOM)
+
+
+def collect_as_usual() -> None:
+    """Look for garbage as often as Python does, and never again among what is there now, which lives until the end."""
+    gc.freeze()
+    gc.set_threshold(*_AS_USUAL)
 
 
 def allow_background() -> None:

@@ -2,8 +2,7 @@
 
 A library must not choose its host's log format, so an event is one ``logging``
 record of the logger ``authz``: its text reads ``name key='value'``, and
-``record.event`` and ``record.fields`` hold the parts. ``authz serve`` renders
-those with structlog.
+``record.event`` and ``record.fields`` hold the parts, which ``authz serve`` renders.
 """
 
 import logging

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from authz.decisions.audit import check_audit_address
 from authz.errors import ConfigError
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import Permissions, check_not_in_use
@@ -66,6 +65,8 @@ class Listening(NamedTuple):
 
 
 def _check_audit(address: str, listen: Sequence[str]) -> None:
+    from authz.decisions.audit import check_audit_address  # noqa: PLC0415 - not needed without watchers
+
     check_audit_address(address)
     sockets = {Path(path).absolute() for path in socket_paths(parse_all(listen))}
     if Path(address.removeprefix("unix:")).absolute() in sockets:

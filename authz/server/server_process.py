@@ -1,21 +1,19 @@
 """One server process, put together as the settings say: the only one, or one of several workers."""
 
 import contextlib
-import gc
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from authz.decisions.audit import Audit, serve_audit
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.judge.authorizer import Authorizer
-from authz.judge.configured import authorizer_of, descriptors_of, policy_in_force
+from authz.judge.configured import authorizer_of
+from authz.judge.policies import descriptors_of, policy_in_force
 from authz.judge.reload import Reloader
 from authz.runtime import telemetry
+from authz.runtime.background import collect_as_usual
 from authz.runtime.network.unix_sockets import Permissions
 from authz.server import policy_files
-from authz.server.admin.activity import Activity
-from authz.server.admin.one_process import OwnProcess
 from authz.server.listening import Listening
 from authz.server.operations import admin_page, banner
 from authz.server.operations.observers import Observers
@@ -23,11 +21,12 @@ from authz.server.serving import server
 from authz.server.serving.health import Health
 from authz.server.serving.server import Companion
 from authz.server.shared_orders import SharedOrders, shared_orders
-from authz.server.workers.link import answering_supervisor
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from authz.decisions.audit import Audit
+    from authz.server.admin.activity import Activity
     from authz.server.operations.metrics import Metrics
     from authz.store.shared_state import Sharing
 
@@ -151,18 +150,24 @@ def _shared_limits(settings: Settings, authorizer: Authorizer) -> contextlib.Abs
 
 
 def _admin_page(
-    settings: Settings, authorizer: Authorizer, activity: Activity | None, shared: SharedOrders
+    settings: Settings, authorizer: Authorizer, activity: "Activity | None", shared: SharedOrders
 ) -> contextlib.AbstractAsyncContextManager[object]:
     if activity is None:
         return contextlib.nullcontext()
+    from authz.server.admin.one_process import OwnProcess  # noqa: PLC0415 - not needed without a page
+
     return admin_page.serving(settings, OwnProcess(authorizer, activity, shared=shared))
 
 
 @contextlib.asynccontextmanager
-async def _turn(worker: Worker, authorizer: Authorizer, activity: Activity | None) -> AsyncIterator[None]:
+async def _turn(worker: Worker, authorizer: Authorizer, activity: "Activity | None") -> AsyncIterator[None]:
     """Wait until the supervisor lets this worker listen; answer the supervisor until the end of the block."""
     async with contextlib.AsyncExitStack() as ending:
         if worker.orders is not None:
+            from authz.server.admin.activity import Activity  # noqa: PLC0415 - not needed without orders
+            from authz.server.admin.one_process import OwnProcess  # noqa: PLC0415 - as above
+            from authz.server.workers.link import answering_supervisor  # noqa: PLC0415 - as above
+
             # Before it listens: it must refuse every caller that its predecessor had orders to refuse.
             own = OwnProcess(authorizer, activity or Activity(), worker=worker.number)
             await ending.enter_async_context(answering_supervisor(worker.orders, authorizer.operator, own.answer))
@@ -174,7 +179,9 @@ async def _turn(worker: Worker, authorizer: Authorizer, activity: Activity | Non
 
 
 @contextlib.asynccontextmanager
-async def _audit(audit: Audit, address: str, permissions: Permissions, worker: Worker | None) -> AsyncIterator[None]:
+async def _audit(audit: "Audit", address: str, permissions: Permissions, worker: Worker | None) -> AsyncIterator[None]:
+    from authz.decisions.audit import serve_audit  # noqa: PLC0415 - not needed without watchers
+
     # A worker takes over the socket of its predecessor: the supervisor has checked that no other server listens there.
     async with serve_audit(audit, address, permissions=permissions, takes_over=worker is not None) as bound:
         telemetry.event(telemetry.INFO, "audit_listening", address=bound)
@@ -226,8 +233,7 @@ def _metrics(
 
 
 def _started(settings: Settings, deciding: _Deciding, worker: Worker | None, addresses: Sequence[str]) -> None:
-    # What has been built by now lives until the end: the garbage collector need not look through it again.
-    gc.freeze()
+    collect_as_usual()
     if worker is not None:
         # The supervisor announces all workers at once.
         worker.say(listening=True)

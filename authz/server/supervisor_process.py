@@ -9,20 +9,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from authz.errors import ConfigError
-from authz.judge.configured import policy_in_force
+from authz.judge.policies import policy_in_force
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_not_in_use
-from authz.server.admin.many_workers import Workers
-from authz.server.operations import admin_page, banner
-from authz.server.shared_orders import SharedOrders, operator_of, shared_orders, sharing_of
-from authz.server.workers.about import About
-from authz.server.workers.links import Links
+from authz.server.operations import banner
 from authz.server.workers.shared_addresses import SharedAddresses
 from authz.server.workers.supervisor import Supervisor
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
     from authz.server.operations.metrics import SharedMetrics
+    from authz.server.shared_orders import SharedOrders
+    from authz.server.workers.links import Links
 
 # After the grace: for connections to close and figures to be written.
 _REST_SECONDS = 5.0
@@ -66,7 +64,7 @@ def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> N
 
 
 @contextlib.asynccontextmanager
-async def _orders(settings: Settings) -> AsyncIterator[tuple[Links | None, SharedOrders | None]]:
+async def _orders(settings: Settings) -> "AsyncIterator[tuple[Links | None, SharedOrders | None]]":
     """Take orders, wherever they may come from, until the end of the block.
 
     Yield the links to workers, and what keeps and shares the orders; ``None`` where none can come.
@@ -74,6 +72,13 @@ async def _orders(settings: Settings) -> AsyncIterator[tuple[Links | None, Share
     if settings.admin is None and settings.orders is None and settings.store is None:
         yield None, None
         return
+    # Late: without orders the workers start sooner.
+    from authz.server.admin.many_workers import Workers  # noqa: PLC0415
+    from authz.server.operations import admin_page  # noqa: PLC0415
+    from authz.server.shared_orders import operator_of, shared_orders, sharing_of  # noqa: PLC0415
+    from authz.server.workers.about import About  # noqa: PLC0415
+    from authz.server.workers.links import Links  # noqa: PLC0415
+
     operator = operator_of(settings)
     async with Links(operator) as links:
         about = About(links)
@@ -95,7 +100,7 @@ def _figures(settings: Settings) -> "contextlib.AbstractContextManager[SharedMet
 
 
 def _probes(
-    settings: Settings, supervisor: Supervisor, figures: "SharedMetrics | None", shared: SharedOrders | None
+    settings: Settings, supervisor: Supervisor, figures: "SharedMetrics | None", shared: "SharedOrders | None"
 ) -> contextlib.AbstractAsyncContextManager[object]:
     if settings.http_listen is None or figures is None:
         return contextlib.nullcontext()

@@ -1,20 +1,32 @@
 """Settings from variables: where they are read, what no value may be, and how a wrong one is named."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from authz.errors import ConfigError
 from authz.settings import variables
 
 
-class EnvironmentSettings(BaseSettings):
-    """Settings, each a field, a flag and a variable."""
+class EnvironmentSettings(BaseModel):
+    """Settings, each a field, a flag and a variable.
 
-    model_config = SettingsConfigDict(extra="forbid")
+    Args:
+        values: fields, which go before variables of the environment, and of the file that ``env_file`` names.
+
+    Raises:
+        ValidationError: a value that cannot be.
+        ConfigError: a variable that is none of ours, or a file that cannot be read.
+
+    """
+
+    # Deferred: most of these classes are only inherited from.
+    model_config = ConfigDict(extra="forbid", validate_default=True, defer_build=True)
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{**self._outside(values), **values})
 
     @classmethod
     def load(cls, given: Self | None = None, /, **values: Any) -> Self:
@@ -35,18 +47,6 @@ class EnvironmentSettings(BaseSettings):
         except ValidationError as error:
             raise config_error(error) from None
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - which takes a name that is none for nothing
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - which reads a file that no operator has named
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is none
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return where values come from, the first one first; for pydantic."""
-        return init_settings, _Variables(settings_cls)
-
     @field_validator("*", mode="before")
     @classmethod
     def _tidy(cls, value: Any, info: ValidationInfo) -> Any:
@@ -62,20 +62,15 @@ class EnvironmentSettings(BaseSettings):
             raise PydanticCustomError("untidy", "{why}", {"why": str(error)}) from None
         return value
 
+    @classmethod
+    def _outside(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is set of these fields outside the program, where ``values`` are given inside."""
+        found = variables.read(values.get("env_file"))
+        return {name: value for name, value in found.items() if name in cls.model_fields}
+
     def masked(self) -> dict[str, Any]:
         """Return all settings as plain data for people to read, without what could be a secret."""
         return {name: _masked(value) for name, value in self.model_dump(mode="json").items()}
-
-
-class _Variables(PydanticBaseSettingsSource):
-    """The variables of the environment, and of the file that ``env_file`` names."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        raise NotImplementedError  # pragma: no cover - all are read at once
-
-    def __call__(self) -> dict[str, Any]:
-        found = variables.read(self.current_state.get("env_file"))
-        return {name: value for name, value in found.items() if name in self.settings_cls.model_fields}
 
 
 def config_error(error: ValidationError) -> ConfigError:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from authz.errors import ConfigError
 from authz.runtime.text.document import Document, Fault, Step, read
@@ -47,16 +46,8 @@ class ListedIssuer(IntrospectionSettings):
         return str(self.issuer)
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return where values come from: the file alone."""
-        return (init_settings,)
+    def _outside(cls, values: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003 - the file says all
+        return {}
 
 
 # A file of settings is copied and shown, so a secret belongs in a file of its own.

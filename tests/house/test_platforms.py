@@ -36,7 +36,7 @@ from authz import Authorizer, Verifier
 from interceptors import AuthzInterceptor
 AuthzInterceptor(Authorizer(Verifier(issuer="https://acme.authkit.app", audience="a")))
 """,
-    "commands": "import authz.cli, authz.cli.check, authz.cli.tokens, authz.cli.verdict, authz.settings.settings",
+    "commands": "from authz.cli import app; app.resolved_commands(); import authz.cli.verdict, authz.settings.settings",
 }
 
 

@@ -34,15 +34,16 @@ def test_a_name_that_is_not_public_is_no_attribute():
         authz.Verifyer  # noqa: B018 - what a typing error does
 
 
-def test_what_type_checkers_see_is_what_is_imported():
-    tree = ast.parse(Path(authz.__file__).read_text(encoding="utf-8"))
+@PACKAGES
+def test_what_type_checkers_see_is_what_is_imported(package):
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
     [declared] = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {
         (alias.name, node.module) for node in declared.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
 
-    assert seen == set(authz._MODULES.items())  # noqa: SLF001 - the other side of the comparison
-    assert {name for name, _ in seen} == set(authz.__all__)
+    assert seen == set(package._MODULES.items())  # noqa: SLF001 - the other side of the comparison
+    assert {name for name, _ in seen} == set(package.__all__)
 
 
 @PACKAGES

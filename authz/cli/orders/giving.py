@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, app, say
+from authz.cli.app import ALLOWED, say
 from authz.cli.fleet import StoreFlags, store_of, wait_until_in_force
 from authz.cli.times import seconds_of, time_of
 from authz.errors import ConfigError
@@ -92,7 +92,6 @@ class Given:
         return ALLOWED if is_in_force else UNCONFIRMED
 
 
-@app.command
 def revoke(
     *,
     named: Named | None = None,
@@ -120,7 +119,6 @@ def revoke(
     return (given or Given()).give(_ending(order, until, now), flags)
 
 
-@app.command
 def reinstate(*, named: Named | None = None, given: Given | None = None, flags: StoreFlags = None) -> int:
     """Take back what `authz revoke` has ordered; without --issuer what was ordered about every issuer.
 
@@ -129,7 +127,6 @@ def reinstate(*, named: Named | None = None, given: Given | None = None, flags: 
     return (given or Given()).give((named or Named()).order("reinstate"), flags)
 
 
-@app.command
 def suspend(
     organization: str, /, *, until: str | None = None, given: Given | None = None, flags: StoreFlags = None
 ) -> int:
@@ -150,7 +147,6 @@ def suspend(
     return (given or Given()).give(_ending(order, until, time.time()), flags)
 
 
-@app.command
 def resume(organization: str, /, *, given: Given | None = None, flags: StoreFlags = None) -> int:
     """Take back what `authz suspend` has ordered.
 

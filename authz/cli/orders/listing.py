@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, app, say, standard_input, write
+from authz.cli.app import ALLOWED, say, standard_input, write
 from authz.cli.fleet import StoreFlags, store_of
 from authz.cli.times import shown
 from authz.errors import ConfigError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from authz.store.orders_store import OrdersStore, Position
 
 orders = cyclopts.App(name="orders", help="What was ordered: list it, follow it, copy it to a file and back.")
-app.command(orders)
 
 _File = Annotated[Path, Parameter(allow_leading_hyphen=True)]
 

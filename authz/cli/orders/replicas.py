@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, app, say, write
+from authz.cli.app import ALLOWED, say, write
 from authz.cli.fleet import StoreFlags, aligned, has_applied, store_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ _HEAD = ("HOST", "REGION", "VERSION", "WORKERS", "RUNNING", "ORDERS", "KEYS", "P
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 
-@app.command
 def replicas(
     *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False, flags: StoreFlags = None
 ) -> int:

@@ -1,26 +1,14 @@
-"""``authz policy``."""
+"""``authz policy check`` and ``authz policy schema``."""
 
 from pathlib import Path
 
-import cyclopts
-
-from authz.cli.app import ALLOWED, app, say, write
-from authz.cli.policy.cases import run_cases
-from authz.cli.policy.diff import diff
-from authz.cli.policy.explain import explain
+from authz.cli.app import ALLOWED, say, write
 from authz.cli.policy.source import policy_of
 from authz.policy.explain.explanation import impossible_paths, shown
 from authz.policy.protos.access import access_of_file
 from authz.policy.text.schema import as_json
 
-policy = cyclopts.App(name="policy", help="What each organization may do: check it, test it, explain it.")
-app.command(policy)
-policy.command(run_cases, name="test")
-policy.command(explain)
-policy.command(diff)
 
-
-@policy.command
 def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> int:
     """Check a policy, and say in one line what is wrong and where.
 
@@ -58,7 +46,6 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-@policy.command
 def schema() -> int:
     """Print the JSON Schema of policy files, for editors and other tools."""
     write(as_json())

@@ -12,7 +12,7 @@ from authz.call.peer import Peer
 from authz.call.principal import ANONYMOUS, Principal
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, header_of, say, secret_in, write
 from authz.cli.policy.source import policy_of
-from authz.cli.tokens import VerifierFlags
+from authz.cli.verify import VerifierFlags
 from authz.errors import AuthzError, ConfigError, PeerUnknownError, UnavailableError
 from authz.issuer.explanation import Explanation as TokenExplanation
 from authz.issuer.explanation import explain as explain_token

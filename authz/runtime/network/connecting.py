@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
 
 from authz.errors import ConfigError
 
@@ -92,6 +91,9 @@ def _stamp(file: str | None) -> tuple[int, ...]:
 
 def has_proxy(url: str) -> bool:
     """Say whether the environment names a proxy for ``url``."""
+    # Late: whatever asks this has loaded an HTTP client by now.
+    from urllib.request import getproxies_environment, proxy_bypass  # noqa: PLC0415
+
     parts, proxies = urlsplit(url), getproxies_environment()
     return (
         parts.scheme == "https" and not proxies.keys().isdisjoint(("https", "all")) and not proxy_bypass(parts.netloc)

@@ -18,7 +18,6 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 from authz.runtime import fork, telemetry
@@ -261,6 +260,8 @@ class _Worker:
         self, method: str, url: str, form: Form | None, headers: Mapping[str, str] | None
     ) -> HttpResponse:
         # Takes 60 ms to load, which a server with a static key set does not pay.
+        from http.cookiejar import CookieJar, DefaultCookiePolicy  # noqa: PLC0415
+
         import httpx2  # noqa: PLC0415
 
         if self._client is None:

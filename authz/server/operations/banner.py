@@ -2,26 +2,24 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from authz.issuer.keys import KeySetHealth
 from authz.runtime import telemetry
 from authz.runtime.text.printable import printable
 from authz.settings.settings import Settings
 
+if TYPE_CHECKING:
+    from authz.issuer.keys import KeySetHealth
+
 _NO_POLICY = "none: every good token may call everything"
 
 
-def announce(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
+def announce(settings: Settings, policy: str, addresses: Sequence[str], keys: "Mapping[str, KeySetHealth]") -> None:
     """Tell where the server listens, its policy and its settings, with secrets masked.
 
     Args:
         settings: the settings.
-        policy: the result of :func:`authz.judge.configured.policy_in_force`; if it is empty, that is a warning.
+        policy: the result of :func:`authz.judge.policies.policy_in_force`; if it is empty, that is a warning.
         addresses: where the server listens.
         keys: the state of each issuer's keys.
 
@@ -50,7 +48,12 @@ def configuration(settings: Settings, policy: str) -> str:
     return "\n".join(["configuration is good", decides, *issuers, *lines])
 
 
-def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapping[str, KeySetHealth]) -> None:
+def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: "Mapping[str, KeySetHealth]") -> None:
+    # Late: without a terminal nothing is drawn.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     defaults = type(settings).model_construct().masked()
     chosen = {name: value for name, value in settings.masked().items() if value != defaults[name]}
     # Without those that have a line of their own.
@@ -68,11 +71,11 @@ def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: Mapp
     Console(stderr=True).print(Text("authz serve", style="bold"), table)
 
 
-def _state(health: KeySetHealth) -> dict[str, Any]:
+def _state(health: "KeySetHealth") -> dict[str, Any]:
     return {"keys": health.keys, "age": health.age, "is_ready": health.is_ready}
 
 
-def _words(health: KeySetHealth) -> str:
+def _words(health: "KeySetHealth") -> str:
     if not health.is_ready:
         return "not there yet"
     count = f"{health.keys} key{'' if health.keys == 1 else 's'}"

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from authz.decisions.audit import Audit
 from authz.decisions.decision import Observer
 from authz.decisions.log import DecisionLog
 from authz.decisions.usage import Usage
 from authz.runtime import telemetry
-from authz.server.admin.activity import Activity
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from authz.decisions.audit import Audit
+    from authz.server.admin.activity import Activity
     from authz.server.operations.metrics import Metrics
     from authz.store.usage.writer import UsageWriter
 
@@ -32,8 +32,8 @@ class Observers:
 
     log: DecisionLog | None
     metrics: "Metrics | None"
-    audit: Audit | None
-    activity: Activity | None
+    audit: "Audit | None"
+    activity: "Activity | None"
     usage: "UsageWriter | None"
 
     @classmethod
@@ -55,8 +55,8 @@ class Observers:
         return cls(
             log,
             None if settings.http_listen is None else _metrics(settings, log, worker, usage),
-            None if settings.audit_listen is None else Audit(),
-            None if settings.admin is None else Activity(),
+            _audit(settings),
+            _activity(settings),
             usage,
         )
 
@@ -95,6 +95,22 @@ def _metrics(settings: Settings, log: DecisionLog | None, worker: int | None, us
     dropped = None if log is None else lambda: log.dropped
     organizations = settings.usage_metrics_by_organization
     return Metrics(engine=settings.engine, dropped=dropped, worker=worker, organizations=organizations, usage=usage)
+
+
+def _audit(settings: Settings) -> "Audit | None":
+    if settings.audit_listen is None:
+        return None
+    from authz.decisions.audit import Audit  # noqa: PLC0415 - not needed without watchers
+
+    return Audit()
+
+
+def _activity(settings: Settings) -> "Activity | None":
+    if settings.admin is None:
+        return None
+    from authz.server.admin.activity import Activity  # noqa: PLC0415 - not needed without a page
+
+    return Activity()
 
 
 def _usage(settings: Settings) -> "UsageWriter | None":

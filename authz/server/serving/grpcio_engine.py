@@ -20,7 +20,6 @@ from authz.server.serving.bounds import (
     MAX_QUEUED_CALLS,
     MIN_PING_INTERVAL_MS,
 )
-from authz.server.serving.reflection import add_reflection
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_QUESTION_BYTES),
@@ -60,6 +59,8 @@ class GrpcioEngine:
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflection:
+            from authz.server.serving.reflection import add_reflection  # noqa: PLC0415 - seldom needed
+
             add_reflection(self._server)
 
     @staticmethod

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from authz.errors import UnavailableError
-from authz.judge.authorizer import Authorizer
 from authz.runtime import telemetry
 from authz.runtime.flow import arun
 from authz.runtime.network import causes
 from authz.server.serving.pulse import Pulse
+
+if TYPE_CHECKING:
+    from authz.judge.authorizer import Authorizer
 
 STARTING, STOPPING = "starting", "stopping"
 
@@ -29,7 +32,7 @@ class Health:
 
     """
 
-    def __init__(self, authorizer: Authorizer, pulse: Pulse) -> None:
+    def __init__(self, authorizer: "Authorizer", pulse: Pulse) -> None:
         self._authorizer, self._pulse = authorizer, pulse
         self._watchers: list[Callable[[str], Awaitable[object]]] = []
         self.reason = STARTING

@@ -7,15 +7,17 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from authz.runtime import telemetry
 from authz.server.serving.health import STARTING
-from authz.server.workers.link import WorkerLink
-from authz.server.workers.links import Links
 from authz.server.workers.silence import Silence
 from authz.server.workers.words import words
 from authz.server.workers.worker import VARIABLE
+
+if TYPE_CHECKING:
+    from authz.server.workers.link import WorkerLink
+    from authz.server.workers.links import Links
 
 # How long to read its last messages after its end: a process that it has left behind may hold the link open.
 _LAST_WORDS_SECONDS = 2.0
@@ -51,7 +53,7 @@ class Child:
         *,
         changed: Callable[[], None],
         hung_after: float,
-        orders: WorkerLink | None = None,
+        orders: "WorkerLink | None" = None,
     ) -> None:
         self._process, self._reader, self._writer = process, reader, writer
         self._changed, self._tell = asyncio.Event(), changed
@@ -75,7 +77,7 @@ class Child:
         variables: Mapping[str, str],
         changed: Callable[[], None],
         hung_after: float,
-        links: Links | None = None,
+        links: "Links | None" = None,
     ) -> Self:
         """Start a worker: it loads, and waits for its turn to listen.
 

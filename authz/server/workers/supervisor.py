@@ -8,14 +8,17 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from authz.runtime import telemetry
 from authz.server.serving.health import STARTING, STOPPING
 from authz.server.signals import on_signals
 from authz.server.workers.child import Child
-from authz.server.workers.links import Links
 from authz.server.workers.shared_addresses import SharedAddresses
 from authz.server.workers.slot import Slot
+
+if TYPE_CHECKING:
+    from authz.server.workers.links import Links
 
 
 class Supervisor:
@@ -47,7 +50,7 @@ class Supervisor:
         variables: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         command: Sequence[str] = (),
-        links: Links | None = None,
+        links: "Links | None" = None,
     ) -> None:
         self._addresses = addresses
         self._started, self._has_started = started, False

@@ -16,14 +16,16 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from authz.errors import UnavailableError
-from authz.judge.authorizer import Authorizer
 from authz.runtime.flow import arun
-from authz.server.serving.health import Health
 from authz.server.serving.pulse import BEAT
 from authz.server.workers.words import line
+
+if TYPE_CHECKING:
+    from authz.judge.authorizer import Authorizer
+    from authz.server.serving.health import Health
 
 VARIABLE = "_AUTHZ_WORKER"
 """The environment variable that tells a process that it is a worker, its number and its links."""
@@ -86,7 +88,7 @@ class Worker:
         finally:
             beating.cancel()
 
-    async def turn(self, authorizer: Authorizer) -> None:
+    async def turn(self, authorizer: "Authorizer") -> None:
         """Return when it is this worker's turn to listen; tell the supervisor meanwhile when it is able to."""
         asyncio.get_running_loop().add_reader(self._link, self._listen_to_supervisor)
         warming = asyncio.create_task(self._warm_up(authorizer))
@@ -94,7 +96,7 @@ class Worker:
         warming.cancel()
 
     @contextlib.asynccontextmanager
-    async def reporting(self, health: Health) -> AsyncIterator[None]:
+    async def reporting(self, health: "Health") -> AsyncIterator[None]:
         """Tell the supervisor of every change of health, until the end of the block."""
         health.watch(self._tell_health)
         self._still = lambda: health.still
@@ -127,7 +129,7 @@ class Worker:
         with contextlib.suppress(OSError):
             self._link.send(line(said))
 
-    async def _warm_up(self, authorizer: Authorizer) -> None:
+    async def _warm_up(self, authorizer: "Authorizer") -> None:
         with contextlib.suppress(UnavailableError):
             await arun(authorizer.verifier.warm_up_flow(_WARM_UP_SECONDS))
             self.say(able=True)

@@ -1,0 +1,74 @@
+"""``authz verify``."""
+
+import json
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from authz.cli.app import ALLOWED, DENIED, UNDECIDED, say, standard_input, write
+from authz.errors import AuthzError, ConfigError, UnavailableError
+from authz.issuer.explanation import explain, unverified
+from authz.issuer.verifiers import verifier_of
+from authz.settings.settings import VerifierSettings
+
+VerifierFlags = Annotated[VerifierSettings | None, Parameter(name="*")]
+
+
+def verify(
+    token: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",  # noqa: S107 - standard input
+    /,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+    flags: VerifierFlags = None,
+) -> int:
+    """Verify one token, and print verdict and reason, what was found and expected, header and claims.
+
+    The signature is never shown.
+
+    Parameters
+    ----------
+    token
+        The token; - is standard input.
+    as_json
+        Print one JSON object.
+
+    """
+    if token.startswith("--"):
+        # A leading hyphen is allowed only for "-" itself.
+        raise ConfigError(f"Unknown option: {token.partition('=')[0]}")
+    verifier = verifier_of(VerifierSettings.load(flags))
+    text = (standard_input() if token == "-" else token).strip()  # noqa: S105 - standard input
+    report: dict[str, Any] = {"verdict": "allowed", "reason": "", "claims_verified": True}
+    status = ALLOWED
+    try:
+        principal = verifier.verify(text)
+        report |= {"org_id": principal.org_id, "client_id": principal.client_id, "scopes": sorted(principal.scopes)}
+    except AuthzError as error:
+        undecided = isinstance(error, UnavailableError)
+        status = UNDECIDED if undecided else DENIED
+        report |= {"verdict": "undecided" if undecided else "denied", "reason": error.reason, "message": str(error)}
+        report["claims_verified"] = False
+        explanation = explain(error, text, verifier)
+        report |= {} if explanation is None else explanation.as_data()
+    finally:
+        verifier.close()
+    report |= unverified(text)._asdict()
+    if as_json:
+        write(json.dumps(report))
+    else:
+        say(*_lines(report))
+    return status
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    lines = [report["verdict"] + (f": {report['reason']} ({report['message']})" if report["reason"] else "")]
+    lines += [
+        f"  {name}: {value if isinstance(value, str) else ' '.join(value)}"
+        for name, value in report.items()
+        if name in ("org_id", "client_id", "scopes", "found", "expected", "setting") and value != ""
+    ]
+    for part in ("claims", "header"):
+        if report[part] is not None:
+            lines.append(f"{part}:" if report["claims_verified"] else f"{part} (NOT verified):")
+            lines += [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in report[part].items()]
+    return lines
