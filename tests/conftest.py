@@ -1,6 +1,7 @@
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ from tests.doubles import AUDIENCE, ISSUER, FakeIssuer, FakeTransport, ManualClo
 from tests.lanes import LANES, Guard, lane_of
 from tests.missing import tell
 from tests.pairs import beyond_one_engine, combinations_beyond_pairs
+
+# A shell has what it starts in the background ignore it, and what that starts as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As in the Makefile, where the tests are run without it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -158,10 +158,10 @@ def test_paced_work_is_one_at_a_time_and_in_turn(*, fails: bool) -> None:
 def test_long_work_is_followed_by_a_long_pause() -> None:
     async def story() -> tuple[float, float]:
         paced, loop = Paced(pause=0.0), asyncio.get_running_loop()
-        began = loop.time()
         async with paced.turn():
+            began = loop.time()
             await asyncio.sleep(0.05)
-        took = loop.time() - began
+            took = loop.time() - began
         async with paced.turn():
             return took, loop.time() - began
 
