@@ -1,6 +1,7 @@
 """What docs/fleet.md says in its first five minutes was really typed, and answered so."""
 
 import getpass
+import json
 import os
 import re
 import shlex
@@ -74,6 +75,10 @@ def told(text: str) -> list[str]:
     return [" ".join(re.sub(r"\d+", "N", line).split()) for line in text.splitlines()]
 
 
+def are_ready(replicas: list[str]) -> bool:
+    return len(replicas) == 3 and all(json.loads(replica)["keys_age"] is not None for replica in replicas)
+
+
 def test_three_replicas_obey_one_order(typing: Typing) -> None:
     [block] = re.findall(r"```console\n(.*?)```", FIRST_MINUTES, re.DOTALL)
     steps = re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", block, re.MULTILINE)
@@ -81,7 +86,7 @@ def test_three_replicas_obey_one_order(typing: Typing) -> None:
     for command, answer in steps[1:]:
         if command == "authz replicas":
             # A reader is not so fast.
-            assert eventually(lambda: typing.type("authz replicas --json").count("\n") == 3)
+            assert eventually(lambda: are_ready(typing.type("authz replicas --json").splitlines()))
         assert told(typing.type(command)) == told(answer), command
 
 
