@@ -77,7 +77,7 @@ async def _orders(settings: Settings) -> AsyncIterator[tuple[Links | None, Share
     operator = operator_of(settings)
     async with Links(operator) as links:
         about = About(links)
-        share = partial(sharing_of, settings, operator, about)
+        share = partial(sharing_of, settings, operator, about, about.look)
         async with (
             shared_orders(settings, operator, share, links.tell_doubt) as shared,
             admin_page.serving(settings, Workers(links, operator, shared)),

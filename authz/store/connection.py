@@ -54,6 +54,7 @@ _MEANINGS: Mapping[Reason, tuple[str, str]] = {
     "format": ("has something else under these names", "name another store, or another store_namespace"),
     "protocol": ("does not answer as Valkey and Redis do", "check the address, and whether it needs rediss://"),
 }
+_AWAY = frozenset({"unreachable", "timeout", "loading"})
 # By the word that the server's error begins with. Others have classes of their own.
 _WORDS: Mapping[str, Reason] = {
     **dict.fromkeys(("NOAUTH", "WRONGPASS", "NOPERM"), "denied"),
@@ -78,12 +79,13 @@ class StoreError(Exception):
     Attributes:
         reason: that of the argument.
         remedy: what an operator can do about it.
+        is_away: whether it may do so later, without an operator.
 
     """
 
     def __init__(self, reason: Reason, address: str, cause: str = "") -> None:
         what, self.remedy = _MEANINGS[reason]
-        self.reason = reason
+        self.reason, self.is_away = reason, reason in _AWAY
         super().__init__(f"store: {address} {what}{f' ({cause})' if cause else ''}; {self.remedy}")
 
 
