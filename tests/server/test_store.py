@@ -130,7 +130,9 @@ def test_pages_show_what_other_replicas_decide_in_all_their_workers(folder: Path
         ids = {each["is_this"]: each["id"] for each in here.get("overview")["replicas"]}
         told = [each for each in here.get("decisions")["decisions"] if "replica" in each]
         figures = there.probe("/metrics").text
-        [sent] = [line for line in figures.splitlines() if line.startswith('authz_decision_samples_total{result="sent"}')]
+        [sent] = [
+            line for line in figures.splitlines() if line.startswith('authz_decision_samples_total{result="sent"}')
+        ]
 
     # None of its own comes to it by the store.
     assert {each["replica"] for each in told} == {ids[False]}

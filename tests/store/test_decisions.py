@@ -166,6 +166,7 @@ def test_what_is_too_long_stays_in_the_store(engine: Engine, store: Store) -> No
     add(engine, "x" * 50_000_000)
     for _ in range(250):
         add(engine, "y" * MAX_ENTRY)
+    add(engine, entry({**TOLD, "method": "/long"}) + " " * MAX_ENTRY)
     add(engine, entry(TOLD))
     got: list[int] = []
     call = store.call
