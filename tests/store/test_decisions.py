@@ -17,8 +17,17 @@ from tests.store.engines import Engine
 LOG, WATCHED = "authz:d:log", "authz:d:watched"
 HERE, THERE = "00000000000a-1", "00000000000b-22"
 TOLD: dict[str, Any] = {
-    **{"time": 1.5, "event": "decision", "method": "/a.B/C", "verdict": "allowed", "reason": "", "organization": "o"},
-    **{"client": "c", "policy": "p", "rule": "r", "source": "cache", "milliseconds": 0.25},
+    "time": 1.5,
+    "event": "decision",
+    "method": "/a.B/C",
+    "verdict": "allowed",
+    "reason": "",
+    "organization": "o",
+    "client": "c",
+    "policy": "p",
+    "rule": "r",
+    "source": "cache",
+    "milliseconds": 0.25,
 }
 
 
@@ -124,7 +133,7 @@ def test_decisions_are_told_once_each_with_its_own_place(engine: Engine, store: 
         *(entry(each) for each in (None, [], "text", {}, {**TOLD, "method": None})),
         *(entry({**TOLD, name: "x" * 1025}) for name in ("method", "organization", "client", "rule")),
         *(entry({**TOLD, name: "<b>"}) for name in ("verdict", "event", "source", "time", "milliseconds")),
-        *(entry({**TOLD, "time": number}) for number in (float("nan"), float("inf"), -1.0, 10**400, 1e10, True and [])),
+        *(entry({**TOLD, "time": number}) for number in (float("nan"), float("inf"), -1.0, 10**400, 1e10, [])),
         json.dumps({"replica": THERE, "left_out": 0, "decisions": {"a": "b"}}),
         json.dumps({"replica": THERE, "left_out": 0, "decisions": 5}),
     ],
@@ -147,7 +156,7 @@ def valkey() -> Iterator[Engine]:
         yield engine
 
 
-def test_text_of_a_caller_comes_as_it_is(engine: Engine, store: Store) -> None:
+def test_text_of_a_caller_comes_as_it_is(store: Store) -> None:
     hostile = "/<script>alert(1)</script>\u202e\x00\ud800"
     here, there = Deciding(store), Deciding(store, THERE)
     here.seen()
