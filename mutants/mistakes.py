@@ -2683,6 +2683,13 @@ MISTAKES = (
         "tests/store/test_follower.py -k no_longer_says",
     ),
     Mistake(
+        "a worker that is being started counts as another replica",
+        "authz/runtime/fork.py",
+        "before, _runs_programs = _runs_programs, True",
+        "before, _runs_programs = _runs_programs, False",
+        "tests/runtime/test_fork.py -k becomes",
+    ),
+    Mistake(
         "decisions go into the store though no page is open",
         "authz/store/decisions.py",
         "elif not client.exists(self._watched):",

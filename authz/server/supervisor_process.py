@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from authz.errors import ConfigError
 from authz.judge.configured import policy_in_force
+from authz.runtime import fork
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_not_in_use
 from authz.server.admin.many_workers import Workers
@@ -39,6 +40,7 @@ async def run(settings: Settings) -> None:
         # Through a shared port a client would watch one of the workers, and could not tell which.
         raise ConfigError("audit_listen: with several workers give unix:PATH, which becomes PATH.0, PATH.1, …")
     async with contextlib.AsyncExitStack() as ending:
+        ending.enter_context(fork.running_programs())
         addresses = ending.enter_context(SharedAddresses(settings.listen))
         _check_sockets_are_free(settings, addresses)
         links, shared = await ending.enter_async_context(_orders(settings))

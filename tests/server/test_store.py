@@ -128,18 +128,18 @@ def test_pages_show_what_other_replicas_decide_in_all_their_workers(folder: Path
         there.until(lambda: "/a.B/There" in paths_seen(here, "/a.B/There"))
         here.until(lambda: "/a.B/Here" in paths_seen(there, "/a.B/Here"))
         ids = {each["is_this"]: each["id"] for each in here.get("overview")["replicas"]}
+        pids = {int(each.rpartition("-")[2]) for each in ids.values()}
         told = [each for each in here.get("decisions")["decisions"] if "replica" in each]
         figures = there.probe("/metrics").text
-        [sent] = [
-            line for line in figures.splitlines() if line.startswith('authz_decision_samples_total{result="sent"}')
-        ]
+        sent = figures.partition('authz_decision_samples_total{result="sent"} ')[2]
 
+    assert pids == {here.program.pid, there.program.pid}
     # None of its own comes to it by the store.
     assert {each["replica"] for each in told} == {ids[False]}
     assert {each["method"] for each in told} == {"/a.B/There"}
     assert all(each["organization"] == ORG and each["verdict"] == "allowed" for each in told)
     assert not any(token.rpartition(".")[2] in json.dumps(each) for each in told)
-    assert float(sent.split()[1]) >= len(told)
+    assert float(sent.split()[0]) >= len(told)
 
 
 @pytest.mark.parametrize("flags", [ONE, TWO])
