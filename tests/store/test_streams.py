@@ -61,10 +61,9 @@ class Client:
         self._watching.append(asyncio.create_task(self._watch(call)))
         return call
 
-    async def ended(self, number: int) -> None:
+    async def ended(self) -> None:
         async with asyncio.timeout(PATIENCE):
-            while len(self.ends) < number:
-                await asyncio.sleep(0.01)
+            await asyncio.gather(*self._watching)
 
     async def _watch(self, call: Any) -> None:
         code = await call.code()
@@ -74,7 +73,7 @@ class Client:
 async def story(addresses: list[str], mine: str, others: str, order: Callable[[], object]) -> tuple[Any, ...]:
     """Open all streams and give the order.
 
-    Return how many had ended before, how they have ended, after how many seconds the last, and how many of others go on.
+    Return how many had ended before, how they have ended, after how many seconds the last, and how many others go on.
     """
     client, other = Client(), Client()
     async with AsyncExitStack() as ending:
@@ -86,7 +85,7 @@ async def story(addresses: list[str], mine: str, others: str, order: Callable[[]
         before = len(client.ends)
         await asyncio.to_thread(order)
         given = time.perf_counter()
-        await client.ended(STREAMS)
+        await client.ended()
         going_on = sum(not call.done() for call in kept)
         for call in kept:
             call.cancel()
