@@ -1061,15 +1061,15 @@ MISTAKES = (
     Mistake(
         "an order about one issuer is about all",
         "authz/judge/orders/standing.py",
-        'order.issuer in ("", principal.issuer)',
-        "order.id",
+        'for order in (orders.get(""), orders.get(principal.issuer))',
+        "for order in orders.values()",
         "tests/organizations/test_ownership.py -k order",
     ),
     Mistake(
         "an order about all issuers is about none",
         "authz/judge/orders/standing.py",
-        'order.issuer in ("", principal.issuer)',
-        "order.issuer == principal.issuer",
+        'for order in (orders.get(""), orders.get(principal.issuer))',
+        "for order in (orders.get(principal.issuer),)",
         "tests/organizations/test_ownership.py -k order",
     ),
     Mistake(
@@ -1118,8 +1118,8 @@ MISTAKES = (
     Mistake(
         "of two orders the one about a single issuer hides the other",
         "authz/judge/orders/standing.py",
-        "        return any(\n            order.issuer in",
-        "        return all(\n            order.issuer in",
+        "        return any(\n            order is not None and _counts",
+        "        return all(\n            order is not None and _counts",
         "tests/judge/test_orders.py -k every_order_counts",
     ),
     Mistake(

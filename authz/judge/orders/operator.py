@@ -56,7 +56,7 @@ class Operator:
         self.standing, self.streams = standing, streams
         self._clock, self._issuers = clock, issuers
         self._watching: tuple[Tell, ...] = ()
-        self._forget_at = 0.0
+        self._forget_at = clock.time() + _FORGET_SECONDS
         self._lock = fork.Lock()
 
     @property
