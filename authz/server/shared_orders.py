@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from authz.decisions.sample import Sampled
 from authz.errors import ConfigError
 from authz.judge.orders.file import OrdersFile
-from authz.judge.orders.operator import Operator
+from authz.judge.orders.operator import Listings, Operator
 from authz.judge.orders.order import Order, Verb
 from authz.judge.orders.standing import Doubt, Standing
 from authz.judge.streams import OpenStreams
@@ -93,8 +93,12 @@ class SharedOrders:
 
     def _count(self, orders: Sequence[Order]) -> None:
         is_from_store = self.sharing is not None and self.sharing.follower.is_this_thread
+        source = "store" if is_from_store else "here"
+        if isinstance(orders, Listings):
+            self.given["revoke", source] += len(orders)
+            return
         for order in orders:
-            self.given[order.verb, "store" if is_from_store else "here"] += 1
+            self.given[order.verb, source] += 1
 
 
 @contextlib.asynccontextmanager

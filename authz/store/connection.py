@@ -191,18 +191,21 @@ class Store:
         """Return the whole name of a key."""
         return f"{self.namespace}:{name}"
 
-    def client(self, *, block: float = 0.0) -> "redis.Redis":
+    def client(self, *, block: float = 0.0, returns_text: bool = False) -> "redis.Redis":
         """Return a client with connections of its own, which are made when they are needed; the caller closes it.
 
-        It takes and returns bytes, speaks RESP2, and tries nothing twice.
+        It takes bytes, speaks RESP2, and tries nothing twice.
 
         Args:
             block: for how many seconds it may wait in one call that blocks, on top of the time for an answer.
+            returns_text: whether it returns texts, whatever the bytes are, and not bytes.
 
         """
         import redis  # noqa: PLC0415 - the extra's
 
         place, options = self._place, self._options(block)
+        if returns_text:
+            options |= {"decode_responses": True, "encoding_errors": "replace"}
         if place.name:
             asking = self._options()
             sentinels = _sentinels(self._check_privacy, list(place.hosts), sentinel_kwargs=asking)

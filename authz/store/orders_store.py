@@ -240,12 +240,14 @@ class OrdersStore:
 
         """
         cursor, now = 0, time.time()
-        while True:
-            with self._store.asking() as client:
-                cursor, found = client.zscan(self._tokens, cursor, count=5 * PAGE)
-            yield [(name.decode(errors="replace"), end) for name, end in found if end > now]
-            if not cursor:
-                return
+        # Of a million, texts by the parser take half as long as bytes that become texts here.
+        with self._store.client(returns_text=True) as reader:
+            while True:
+                with self._store.asking(reader) as client:
+                    cursor, found = client.zscan(self._tokens, cursor, count=5 * PAGE)
+                yield [token for token in found if token[1] > now]
+                if not cursor:
+                    return
 
     def lacking(self, orders: Sequence[Order]) -> list[Order]:
         """Return those of ``orders``, which have their times, that the store does not know, nor later ones.
