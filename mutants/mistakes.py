@@ -2068,8 +2068,8 @@ MISTAKES = (
     Mistake(
         "the giver of an order is answered before the workers obey",
         "authz/server/workers/links.py",
-        "asyncio.run_coroutine_threadsafe(self._tell_all(pages_of(orders)), loop).result()",
-        "asyncio.run_coroutine_threadsafe(self._tell_all(pages_of(orders)), loop)",
+        "asyncio.run_coroutine_threadsafe(self._tell_all(pages), loop).result()",
+        "asyncio.run_coroutine_threadsafe(self._tell_all(pages), loop)",
         "tests/server/admin/test_workers.py -k answered",
     ),
     Mistake(
@@ -2681,6 +2681,34 @@ MISTAKES = (
         "yield from (order for order in book if not is_over(order, now))",
         "yield from book",
         "tests/store/test_follower.py -k no_longer_says",
+    ),
+    Mistake(
+        "a replica whose clock is ahead lifts revocations for all",
+        "authz/store/orders_store.py",
+        "now = min(time.time(), client.time()[0])",
+        "now = time.time()",
+        "tests/store/test_orders_store.py -k clock_is_ahead",
+    ),
+    Mistake(
+        "nonsense in the store fills the log",
+        "authz/store/orders_store.py",
+        "if self.ignored > self._told and time.monotonic() >= self._tell_at:",
+        "if ignored:",
+        "tests/store/test_orders_store.py -k garbage",
+    ),
+    Mistake(
+        "a replica that says what no browser reads breaks the page",
+        "authz/store/replicas.py",
+        "return isinstance(value, int | float) and 0 <= value < _MOST",
+        "return isinstance(value, int | float)",
+        "tests/store/test_replicas.py -k cannot_be_read",
+    ),
+    Mistake(
+        "what one replica says may be of any length",
+        "authz/store/replicas.py",
+        "if text and #text <= tonumber(ARGV[3]) then",
+        "if text then",
+        "tests/store/test_replicas.py -k cannot_be_read",
     ),
     Mistake(
         "a worker that is being started counts as another replica",

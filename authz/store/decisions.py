@@ -21,6 +21,7 @@ from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.text.printable import MAX_CHARACTERS
 from authz.runtime.threads import Repeating
 from authz.store.connection import Script, Store, StoreError
+from authz.store.replicas import is_number
 
 KEPT = 1000
 """How many decisions of other replicas a process keeps for its page."""
@@ -36,8 +37,6 @@ _MAX_LOG, _LOG_SECONDS = 500, 60
 _OPEN_SECONDS, _WATCHED_SECONDS = 5.0, 10
 # Seconds between two looks: at what was decided, at whether some page is open, and after a failure.
 _PAUSE, _IDLE_PAUSE, _LONG_PAUSE = 1.0, 2.0, 10.0
-# The largest number that is believed.
-_MOST = 1e10
 
 _WORDS = {"event": get_args(Event), "verdict": get_args(Verdict), "source": get_args(Source)}
 _REPLICA = re.compile(r"[0-9a-f]{12}-[0-9]{1,10}")
@@ -198,7 +197,7 @@ def _understood(entry: bytes) -> tuple[str, int, list[dict[str, Any]]]:
     """
     told = json.loads(entry)
     replica, left_out, decisions = told["replica"], told["left_out"], told["decisions"]
-    if not _REPLICA.fullmatch(replica) or not _is_number(left_out) or not isinstance(decisions, list):
+    if not _REPLICA.fullmatch(replica) or not is_number(left_out) or not isinstance(decisions, list):
         raise ValueError
     return replica, int(left_out), [_decision(each) for each in decisions[: 2 * SAMPLED]]
 
@@ -207,15 +206,10 @@ def _decision(told: dict[str, Any]) -> dict[str, Any]:
     decision = {name: told[name] for name in ("time", *SHOWN)}
     for name, value in decision.items():
         is_sound = (
-            _is_number(value)
+            is_number(value)
             if name in ("time", "milliseconds")
             else isinstance(value, str) and len(value) <= MAX_CHARACTERS and value in _WORDS.get(name, (value,))
         )
         if not is_sound:
             raise ValueError
     return decision
-
-
-def _is_number(value: object) -> bool:
-    # A NaN is none.
-    return isinstance(value, int | float) and 0 <= value < _MOST
