@@ -155,8 +155,7 @@ class Listings(Sequence[Order]):
 
     def __getitem__(self, place: int | slice) -> Order | Sequence[Order]:
         """Return the order of that place."""
-        found = self.tokens[place]
-        return Listings(found) if isinstance(found, list) else listing(*found)
+        return Listings(self.tokens[place]) if isinstance(place, slice) else listing(*self.tokens[place])
 
 
 def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:
