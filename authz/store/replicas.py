@@ -105,15 +105,6 @@ class Replicas:
         said = self._store.call(_ALL, self._keys, [SEEN_SECONDS, MAX_REPLICAS, MAX_SAID])
         return sorted((found for found in map(_parsed, said) if found is not None), key=_name)
 
-    def count(self) -> int:
-        """Return how many were seen in the last 15 s.
-
-        Raises:
-            StoreError: the store did not answer.
-
-        """
-        return len(self.all())
-
 
 class Heartbeat:
     """A thread that says for a replica that it is there: every 5 s, and at once after :meth:`wake`.

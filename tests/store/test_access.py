@@ -150,4 +150,4 @@ def test_an_operator_gives_orders_and_sees_who_obeys(guarded: Engine) -> None:
 
     assert name in {order.id for order in orders.load()[0]}
     assert orders.read("0-0", 0.1)[0]
-    assert Replicas(store).count() == 0
+    assert Replicas(store).all() == []
