@@ -9,6 +9,7 @@ from typing import Any
 from authz import Transport, Verifier
 from authz.decisions.audit import Audit
 from authz.decisions.log import DecisionLog
+from authz.decisions.sample import Sample, Sampled
 from authz.decisions.usage import Usage
 from authz.issuer.discovery import DiscoveredEndpoint
 from authz.issuer.remote_keys import _Places
@@ -25,6 +26,7 @@ from authz.runtime.shares import Shares
 from authz.runtime.threads import Repeating
 from authz.runtime.watch import Watch
 from authz.store.connection import Store
+from authz.store.decisions import SharedDecisions
 from authz.store.follower import Follower
 from authz.store.leases import SharedQuotas
 from authz.store.places import SharedPlaces
@@ -58,6 +60,10 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.store.follower.Follower": lambda: Follower(Store("unix:/nowhere"), Authorizer(_verifier()).operator),
     "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.runtime.network.transport.Transport": Transport,
+    "authz.decisions.sample.Sample": Sample,
+    "authz.store.decisions.SharedDecisions": lambda: SharedDecisions(
+        Store("unix:/nowhere"), lambda: Sampled([], 0), lambda: "a"
+    ),
     "authz.store.leases.SharedQuotas": lambda: SharedQuotas(_trips()),
     "authz.store.places.SharedPlaces": lambda: SharedPlaces(_trips()),
     "authz.store.trips.Trips": _trips,

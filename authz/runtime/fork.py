@@ -5,8 +5,10 @@ after imports, perhaps after construction). Objects that own a thread, a pending
 future, or a lock other than :class:`Lock`, register here and start afresh in the child.
 """
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import Protocol
 from weakref import WeakSet
 
@@ -20,6 +22,7 @@ class Forkable(Protocol):
 
 _registered: "WeakSet[Forkable]" = WeakSet()
 _starting: "WeakSet[Forkable]" = WeakSet()
+_runs_programs = False
 
 
 def register(instance: Forkable, *, starts_thread: bool = False) -> None:
@@ -33,7 +36,23 @@ def register(instance: Forkable, *, starts_thread: bool = False) -> None:
     (_starting if starts_thread else _registered).add(instance)
 
 
+@contextlib.contextmanager
+def running_programs() -> Iterator[None]:
+    """Let nothing start afresh in children that are forked in the block, as they only become another program.
+
+    Their threads would do for a moment what those of the parent do, such as saying that another replica is there.
+    """
+    global _runs_programs  # noqa: PLW0603 - one for the process, as its hooks are
+    before, _runs_programs = _runs_programs, True
+    try:
+        yield
+    finally:
+        _runs_programs = before
+
+
 def _reset_all() -> None:
+    if _runs_programs:
+        return
     for instance in [*_registered, *_starting]:
         instance.after_fork()
 

@@ -73,7 +73,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             shared = await ending.enter_async_context(_shared_orders(settings, deciding.authorizer))
             await ending.enter_async_context(_admin_page(settings, deciding.authorizer, observers.activity, shared))
         else:
-            await ending.enter_async_context(_turn(worker, deciding.authorizer, observers.activity))
+            await ending.enter_async_context(_turn(worker, deciding.authorizer, observers))
             # Orders come from the supervisor; calls are counted where they are decided.
             ending.enter_context(_shared_limits(settings, deciding.authorizer))
         if observers.audit is not None and listening.audit is not None:
@@ -160,7 +160,7 @@ def _admin_page(
 
 
 @contextlib.asynccontextmanager
-async def _turn(worker: Worker, authorizer: Authorizer, activity: "Activity | None") -> AsyncIterator[None]:
+async def _turn(worker: Worker, authorizer: Authorizer, observers: Observers) -> AsyncIterator[None]:
     """Wait until the supervisor lets this worker listen; answer the supervisor until the end of the block."""
     async with contextlib.AsyncExitStack() as ending:
         if worker.orders is not None:
@@ -169,7 +169,8 @@ async def _turn(worker: Worker, authorizer: Authorizer, activity: "Activity | No
             from authz.server.workers.link import answering_supervisor  # noqa: PLC0415 - as above
 
             # Before it listens: it must refuse every caller that its predecessor had orders to refuse.
-            own = OwnProcess(authorizer, activity or Activity(), worker=worker.number)
+            activity = observers.activity or Activity()
+            own = OwnProcess(authorizer, activity, worker=worker.number, sample=observers.sample)
             await ending.enter_async_context(answering_supervisor(worker.orders, authorizer.operator, own.answer))
         # Only from here on: loading blocks the event loop, which could give no sign of life meanwhile.
         await ending.enter_async_context(worker.beating())

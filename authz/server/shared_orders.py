@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from authz.decisions.sample import Sampled
 from authz.errors import ConfigError
 from authz.judge.orders.file import OrdersFile
-from authz.judge.orders.operator import Operator
+from authz.judge.orders.operator import Listings, Operator
 from authz.judge.orders.order import Order, Verb
 from authz.judge.orders.standing import Doubt, Standing
 from authz.judge.streams import OpenStreams
@@ -87,13 +88,17 @@ class SharedOrders:
             return {"store": None, "replicas": [], "is_kept": is_kept}
         error, follower = sharing.follower.error, sharing.follower
         store = {"is_up": error is None, "age": follower.age, "error": "" if error is None else str(error)}
-        store["is_caught_up"] = sharing.is_caught_up
+        store |= {"is_caught_up": sharing.is_caught_up, "left_out": sharing.decisions.left_out}
         return {"store": store, "replicas": _replicas(sharing), "is_kept": is_kept}
 
     def _count(self, orders: Sequence[Order]) -> None:
         is_from_store = self.sharing is not None and self.sharing.follower.is_this_thread
+        source = "store" if is_from_store else "here"
+        if isinstance(orders, Listings):
+            self.given["revoke", source] += len(orders)
+            return
         for order in orders:
-            self.given[order.verb, "store" if is_from_store else "here"] += 1
+            self.given[order.verb, source] += 1
 
 
 @contextlib.asynccontextmanager
@@ -130,13 +135,16 @@ async def shared_orders(
         yield shared
 
 
-def sharing_of(settings: Settings, operator: Operator, about: Callable[[], Mapping[str, Any]]) -> "Sharing | None":
+def sharing_of(
+    settings: Settings, operator: Operator, about: Callable[[], Mapping[str, Any]], look: Callable[[], Sampled]
+) -> "Sharing | None":
     """Return what shares the orders of a process that decides nothing itself; ``None`` without a store.
 
     Args:
         settings: the settings.
         operator: takes the orders in this process.
         about: returns what this replica says of itself.
+        look: returns a few of its decisions.
 
     Raises:
         ConfigError: a setting cannot work.
@@ -151,7 +159,7 @@ def sharing_of(settings: Settings, operator: Operator, about: Callable[[], Mappi
     store = Store.of(settings)
     if store is None:
         raise ConfigError("store: missing")
-    sharing = Sharing(store, operator, about, region=settings.store_region or "", stale=settings.store_stale)
+    sharing = Sharing(store, operator, about, look, region=settings.store_region or "", stale=settings.store_stale)
     operator.watch(sharing.follower.send)
     return sharing
 

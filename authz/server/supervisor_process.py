@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from authz.errors import ConfigError
 from authz.judge.policies import policy_in_force
+from authz.runtime import fork
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_not_in_use
 from authz.server.operations import banner
@@ -37,6 +38,7 @@ async def run(settings: Settings) -> None:
         # Through a shared port a client would watch one of the workers, and could not tell which.
         raise ConfigError("audit_listen: with several workers give unix:PATH, which becomes PATH.0, PATH.1, …")
     async with contextlib.AsyncExitStack() as ending:
+        ending.enter_context(fork.running_programs())
         addresses = ending.enter_context(SharedAddresses(settings.listen))
         _check_sockets_are_free(settings, addresses)
         links, shared = await ending.enter_async_context(_orders(settings))
@@ -82,7 +84,7 @@ async def _orders(settings: Settings) -> "AsyncIterator[tuple[Links | None, Shar
     operator = operator_of(settings)
     async with Links(operator) as links:
         about = About(links)
-        share = partial(sharing_of, settings, operator, about)
+        share = partial(sharing_of, settings, operator, about, about.look)
         async with (
             shared_orders(settings, operator, share, links.tell_doubt) as shared,
             admin_page.serving(settings, Workers(links, operator, shared)),

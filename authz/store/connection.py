@@ -54,6 +54,7 @@ _MEANINGS: Mapping[Reason, tuple[str, str]] = {
     "format": ("has something else under these names", "name another store, or another store_namespace"),
     "protocol": ("does not answer as Valkey and Redis do", "check the address, and whether it needs rediss://"),
 }
+_AWAY = frozenset({"unreachable", "timeout", "loading"})
 # By the word that the server's error begins with. Others have classes of their own.
 _WORDS: Mapping[str, Reason] = {
     **dict.fromkeys(("NOAUTH", "WRONGPASS", "NOPERM"), "denied"),
@@ -78,12 +79,13 @@ class StoreError(Exception):
     Attributes:
         reason: that of the argument.
         remedy: what an operator can do about it.
+        is_away: whether it may do so later, without an operator.
 
     """
 
     def __init__(self, reason: Reason, address: str, cause: str = "") -> None:
         what, self.remedy = _MEANINGS[reason]
-        self.reason = reason
+        self.reason, self.is_away = reason, reason in _AWAY
         super().__init__(f"store: {address} {what}{f' ({cause})' if cause else ''}; {self.remedy}")
 
 
@@ -189,18 +191,21 @@ class Store:
         """Return the whole name of a key."""
         return f"{self.namespace}:{name}"
 
-    def client(self, *, block: float = 0.0) -> "redis.Redis":
+    def client(self, *, block: float = 0.0, returns_text: bool = False) -> "redis.Redis":
         """Return a client with connections of its own, which are made when they are needed; the caller closes it.
 
-        It takes and returns bytes, speaks RESP2, and tries nothing twice.
+        It takes bytes, speaks RESP2, and tries nothing twice.
 
         Args:
             block: for how many seconds it may wait in one call that blocks, on top of the time for an answer.
+            returns_text: whether it returns texts, whatever the bytes are, and not bytes.
 
         """
         import redis  # noqa: PLC0415 - the extra's
 
         place, options = self._place, self._options(block)
+        if returns_text:
+            options |= {"decode_responses": True, "encoding_errors": "replace"}
         if place.name:
             asking = self._options()
             sentinels = _sentinels(self._check_privacy, list(place.hosts), sentinel_kwargs=asking)

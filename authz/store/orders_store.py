@@ -6,6 +6,7 @@ that is older than what it knows. So nothing is lost between the load of the sta
 is read twice does no harm, and what a store has lost can be brought back from replicas.
 """
 
+import math
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,6 +49,10 @@ PAGE = 1000
 """How many orders are written in one step, which takes the store some 20 ms."""
 
 
+# How often it is logged that something was ignored.
+_TELL_SECONDS = 10.0
+
+
 class Position(NamedTuple):
     """How far the log was read, and in which one.
 
@@ -81,7 +86,8 @@ class OrdersStore:
         )
         self._reader: redis.Redis | None = None
         self._reader_seconds = 0.0
-        self.ignored = 0
+        self.ignored = self._told = 0
+        self._tell_at = -math.inf
 
     def write(self, orders: Sequence[Order]) -> str:
         """Write orders that are given now: they get their times of the store's clock, after what it knows already.
@@ -212,9 +218,11 @@ class OrdersStore:
                 orders.append(parsed(entry))
             except ConfigError:
                 ignored += 1
-        if ignored:
-            self.ignored += ignored
-            telemetry.event(telemetry.WARNING, "orders_ignored", orders=ignored)
+        self.ignored += ignored
+        if self.ignored > self._told and time.monotonic() >= self._tell_at:
+            # However much is written there, it does not fill the log.
+            telemetry.event(telemetry.WARNING, "orders_ignored", orders=self.ignored - self._told)
+            self._told, self._tell_at = self.ignored, time.monotonic() + _TELL_SECONDS
         return orders
 
     def pages(self) -> Iterator[list[Order]]:
@@ -240,12 +248,14 @@ class OrdersStore:
 
         """
         cursor, now = 0, time.time()
-        while True:
-            with self._store.asking() as client:
-                cursor, found = client.zscan(self._tokens, cursor, count=5 * PAGE)
-            yield [(name.decode(errors="replace"), end) for name, end in found if end > now]
-            if not cursor:
-                return
+        # Of a million, texts by the parser take half as long as bytes that become texts here.
+        with self._store.client(returns_text=True) as reader:
+            while True:
+                with self._store.asking(reader) as client:
+                    cursor, found = client.zscan(self._tokens, cursor, count=5 * PAGE)
+                yield [token for token in found if token[1] > now]
+                if not cursor:
+                    return
 
     def lacking(self, orders: Sequence[Order]) -> list[Order]:
         """Return those of ``orders``, which have their times, that the store does not know, nor later ones.
@@ -277,7 +287,10 @@ class OrdersStore:
             StoreError: it is not all removed.
 
         """
-        keys, now, cursor = [self._state, self._tokens], time.time(), 0
+        keys, cursor = [self._state, self._tokens], 0
+        with self._store.asking() as client:
+            # A replica whose clock is wrong must not remove what others need.
+            now = min(time.time(), client.time()[0])
         while True:
             with self._store.asking() as client:
                 cursor, found = client.hscan(self._state, cursor, count=PAGE)

@@ -16,7 +16,12 @@ from authz.store.connection import Script, Store, StoreError
 SEEN_SECONDS = 15.0
 """A replica that has said nothing for so long is not there."""
 
+MAX_REPLICAS, MAX_SAID = 5000, 4096
+"""How many replicas are told, and how many bytes one may say: a server could say more, in the name of thousands."""
+
 _BEAT_SECONDS = 5.0
+# The largest number that is believed.
+_MOST = 1e12
 # However many orders come.
 _LEAST_SECONDS = 0.2
 
@@ -40,9 +45,11 @@ return redis.call('ZCOUNT', KEYS[1], now - ARGV[3], '+inf')
 _ALL = Script(
     _NOW
     + """
-local seen = redis.call('ZRANGE', KEYS[1], now - ARGV[1], '+inf', 'BYSCORE')
 local said = {}
-for i = 1, #seen do said[i] = redis.call('HGET', KEYS[2], seen[i]) end
+for _, name in ipairs(redis.call('ZRANGE', KEYS[1], now - ARGV[1], '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[2])) do
+  local text = redis.call('HGET', KEYS[2], name)
+  if text and #text <= tonumber(ARGV[3]) then said[#said + 1] = text end
+end
 return said
 """
 )
@@ -95,17 +102,8 @@ class Replicas:
             StoreError: the store did not answer.
 
         """
-        found = [_parsed(said) for said in self._store.call(_ALL, self._keys, [SEEN_SECONDS])]
-        return sorted(replica for replica in found if replica is not None)
-
-    def count(self) -> int:
-        """Return how many were seen in the last 15 s.
-
-        Raises:
-            StoreError: the store did not answer.
-
-        """
-        return len(self._store.call(_ALL, self._keys, [SEEN_SECONDS]))
+        said = self._store.call(_ALL, self._keys, [SEEN_SECONDS, MAX_REPLICAS, MAX_SAID])
+        return sorted((found for found in map(_parsed, said) if found is not None), key=_name)
 
 
 class Heartbeat:
@@ -163,15 +161,24 @@ def _keys_of(store: Store) -> list[str]:
     return [store.key("{replicas}:seen"), store.key("{replicas}:said")]
 
 
-def _parsed(said: bytes | None) -> Replica | None:
+def _name(replica: Replica) -> str:
+    return replica.id
+
+
+def _parsed(said: bytes) -> Replica | None:
     """Return what a replica of any version has said; ``None`` if it is nothing that can be read."""
     try:
-        told = json.loads(said or b"")
+        told = json.loads(said)
         known = {name: told[name] for name in Replica._fields if name in told}
         replica = Replica(**known)
     except (ValueError, TypeError, RecursionError):
         return None
     texts = (replica.id, replica.host, replica.version, replica.region, replica.applied, replica.policy)
     numbers = (replica.keys_age or 0.0, replica.started, replica.workers)
-    is_sound = all(isinstance(text, str) for text in texts) and all(isinstance(one, int | float) for one in numbers)
+    is_sound = all(isinstance(text, str) for text in texts) and all(map(is_number, numbers))
     return replica if is_sound else None
+
+
+def is_number(value: object) -> bool:
+    """Say whether what a replica has said is a number that JSON and a page can say as well, and not below 0."""
+    return isinstance(value, int | float) and 0 <= value < _MOST

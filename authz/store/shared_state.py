@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from authz.decisions.sample import Sample, Sampled
 from authz.decisions.usage import Usage
 from authz.errors import ConfigError, UnavailableError
 from authz.judge.authorizer import Authorizer
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.store.connection import Store, StoreError
+from authz.store.decisions import SharedDecisions
 from authz.store.follower import Follower, Target
 from authz.store.limits import SharedLimits
 from authz.store.replicas import Heartbeat
@@ -42,6 +44,7 @@ class Sharing:
         store: the store.
         target: obeys the orders; what is ordered there is to be given to ``follower.send``.
         about: returns what this replica says of itself, by the names of :class:`authz.store.replicas.Replica`.
+        look: returns a few of the decisions of this replica, see :meth:`authz.decisions.sample.Sample.look`.
         wait: as for :class:`SharedState`.
         region: as for :class:`SharedState`.
         stale: as for :class:`SharedState`.
@@ -51,6 +54,7 @@ class Sharing:
         store: that of the argument.
         follower: keeps the orders here and there alike.
         heartbeat: tells other replicas of this one.
+        decisions: tells pages of other replicas what is decided here, and a page here what is decided there.
         parts: what else is shared; started and stopped with this.
 
     """
@@ -60,6 +64,7 @@ class Sharing:
         store: Store,
         target: Target,
         about: Callable[[], Mapping[str, Any]],
+        look: Callable[[], Sampled],
         *,
         wait: float | None = _WAIT_SECONDS,
         region: str = "",
@@ -70,6 +75,7 @@ class Sharing:
         same = {"host": socket.gethostname(), "version": version("grpc-org-authz"), "region": region}
         self.heartbeat = Heartbeat(store, lambda: {**same, "applied": self.follower.applied, **about()}, clock=clock)
         self.follower = Follower(store, target, applied=self.heartbeat.wake, clock=clock)
+        self.decisions = SharedDecisions(store, look, lambda: self.heartbeat.id, clock=clock)
         self.parts: list[Part] = []
 
     @property
@@ -93,6 +99,7 @@ class Sharing:
             self.store.check()
         except StoreError as error:
             if error.reason in _MISTAKES:
+                self.store.close()
                 raise ConfigError(str(error)) from None
         for part in self._all():
             part.start()
@@ -142,7 +149,7 @@ class Sharing:
         await asyncio.to_thread(self.stop)
 
     def _all(self) -> Sequence[Part]:
-        return self.follower, self.heartbeat, *self.parts
+        return self.follower, self.heartbeat, self.decisions, *self.parts
 
 
 class SharedState(Sharing):
@@ -183,17 +190,20 @@ class SharedState(Sharing):
         limits: SharedLimits | None = None,
         usage_days: int = KEPT_DAYS,
     ) -> None:
+        clock, sample = authorizer.verifier.clock, Sample()
         super().__init__(
             Store(store) if isinstance(store, str) else store,
             authorizer.operator,
             lambda: about(authorizer),
+            lambda: sample.look(clock.time()),
             wait=wait,
             region=region,
             stale=stale,
-            clock=authorizer.verifier.clock,
+            clock=clock,
         )
         authorizer.operator.watch(self.follower.send)
-        self.parts.append(limits or SharedLimits(self.store, authorizer, clock=authorizer.verifier.clock))
+        authorizer.telling.observe(sample)
+        self.parts.append(limits or SharedLimits(self.store, authorizer, clock=clock))
         if usage_days:
             usage = Usage()
             authorizer.telling.observe(usage)

@@ -23,8 +23,6 @@ _WAIT_SECONDS = 0.3
 _FORGET_SECONDS = 3600.0
 # More than so many are found by comparing.
 _MOST_UNSENT = 10_000
-# The store itself is away, which its reader logs.
-_AWAY = frozenset({"unreachable", "timeout", "loading"})
 
 
 class Writer:
@@ -126,7 +124,8 @@ class Writer:
         self._pause.failed(self._clock.monotonic())
         self.failures += 1
         self.lacks = True
-        if error.reason not in _AWAY and error.reason != self._told:
+        # That the store is away, its reader logs.
+        if not error.is_away and error.reason != self._told:
             self._told = error.reason
             telemetry.event(telemetry.WARNING, "orders_not_written", error=str(error))
 

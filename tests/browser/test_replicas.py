@@ -1,6 +1,7 @@
 """The page shows all replicas that share a store, and what happens to them."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from authz.demo.issuer.signing import SigningKey
-from tests.doubles import ORG, jwks
+from tests.doubles import ORG, jwks, m2m_claims
 from tests.programs import PATIENCE
 from tests.server.admin.site import Site
 from tests.store.engines import Engine
@@ -55,6 +56,7 @@ def test_replicas_are_shown_and_what_is_ordered_at_one_of_them_at_all(
         for row in (own, other):
             expect(row.locator(".tag.allow")).to_have_text("✓ all")
         result = Axe().run(page, context="#replicas")
+        show_decisions_of_one(page, here, there, ec_key.sign(m2m_claims(time.time())), store)
         expect(page.locator("#replicas-meta")).to_have_text("2 replicas · the store answers")
         store.kill()
         expect(page.locator("#replicas-meta")).to_contain_text("nothing heard of the store for")
@@ -65,10 +67,34 @@ def test_replicas_are_shown_and_what_is_ordered_at_one_of_them_at_all(
     assert result.violations_count == 0, result.generate_report()
 
 
+def show_decisions_of_one(page: Page, here: Site, there: Site, token: str, store: Engine) -> None:
+    title = page.title()
+    hostile = "/a.B/<img/src=x/onerror=document.title='stolen'>"
+    rows = page.locator("#decision-rows tr")
+    here.check(token, path="/a.B/Here")
+    there.until(lambda: there.check(token, path=hostile) and rows.filter(has_text="<img/src=x").count())
+    with store.client() as client:
+        forged = {"replica": "0123456789ab-1", "left_out": 7, "decisions": []}
+        for text in ("<script>document.title = 'stolen'</script>", "x" * 1_000_000, json.dumps(forged)):
+            client.xadd("authz:d:log", {"d": text})
+    expect(page.locator("#decisions-note")).to_contain_text("left out 7.")
+    expect(rows.filter(has_text="/a.B/Here")).to_have_count(1)
+    [other] = [each["id"] for each in here.get("overview")["replicas"] if not each["is_this"]]
+    page.locator("#filter-replica").select_option(other)
+    expect(rows.filter(has_text="/a.B/Here")).to_have_count(0)
+    expect(rows.filter(has_text="<img/src=x").first).to_be_visible()
+    expect(rows.locator(f".time .second:not([title='{other}'])")).to_have_count(0)
+    page.locator("#filter-replica").select_option("")
+    here.check(token, path="/a.B/Again")
+    expect(rows.filter(has_text="/a.B/Again")).to_have_count(1)
+    assert page.title() == title
+
+
 def test_without_a_store_no_replicas_are_shown(page: Page, tmp_path: Path, ec_key: SigningKey) -> None:
     (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
     with Site(tmp_path) as site:
         page.goto(site.url)
         expect(page.locator("#server")).to_contain_text("version")
         expect(page.locator("#orders-empty")).to_be_visible()
+        expect(page.locator("#filter-replica")).not_to_be_visible()
         expect(page.locator("#replicas")).not_to_be_visible()

@@ -55,6 +55,7 @@ METRICS = {
     "authz_store_up": set(),
     "authz_store_age_seconds": set(),
     "authz_store_regressed_total": set(),
+    "authz_decision_samples_total": {"result"},
     "authz_replicas": set(),
 }
 """What ``/metrics`` says, with its labels."""

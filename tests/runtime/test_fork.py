@@ -105,6 +105,20 @@ with Engine("valkey") as engine:
     assert run(program) == ["child ['org_1', 'org_2']", "parent ['org_1', 'org_2']"]
 
 
+def test_nothing_starts_in_a_child_that_becomes_another_program():
+    program = """
+from authz.runtime.threads import Repeating
+
+thread = Repeating("tests", lambda: 3600.0)
+thread.start()
+with fork.running_programs():
+    forked(threading.active_count)
+forked(threading.active_count)
+"""
+
+    assert run(program) == ["child 1", "child 2"]
+
+
 def test_a_grandchild_is_reset_too():
     program = """
 class Counter:

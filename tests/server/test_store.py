@@ -118,6 +118,30 @@ def test_what_is_ordered_anywhere_is_in_force_everywhere_and_shown(
     assert shown["store"]["is_up"] is True
 
 
+def test_pages_show_what_other_replicas_decide_in_all_their_workers(folder: Path, store: Engine, token: str) -> None:
+    with Replica(folder / "a", store) as here, Replica(folder / "b", store, "--workers", "2") as there:
+
+        def paths_seen(page: Replica, path: str) -> set[str]:
+            (there if page is here else here).check(token, path=path)
+            return {each["method"] for each in page.get("decisions")["decisions"] if "replica" in each}
+
+        there.until(lambda: "/a.B/There" in paths_seen(here, "/a.B/There"))
+        here.until(lambda: "/a.B/Here" in paths_seen(there, "/a.B/Here"))
+        ids = {each["is_this"]: each["id"] for each in here.get("overview")["replicas"]}
+        pids = {int(each.rpartition("-")[2]) for each in ids.values()}
+        told = [each for each in here.get("decisions")["decisions"] if "replica" in each]
+        figures = there.probe("/metrics").text
+        sent = figures.partition('authz_decision_samples_total{result="sent"} ')[2]
+
+    assert pids == {here.program.pid, there.program.pid}
+    # None of its own comes to it by the store.
+    assert {each["replica"] for each in told} == {ids[False]}
+    assert {each["method"] for each in told} == {"/a.B/There"}
+    assert all(each["organization"] == ORG and each["verdict"] == "allowed" for each in told)
+    assert not any(token.rpartition(".")[2] in json.dumps(each) for each in told)
+    assert float(sent.split()[0]) >= len(told)
+
+
 @pytest.mark.parametrize("flags", [ONE, TWO])
 def test_server_that_does_not_know_the_orders_lets_nobody_in(
     folder: Path, store: Engine, token: str, flags: tuple[str, ...]

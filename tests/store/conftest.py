@@ -15,8 +15,10 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     reports = [one for outcome in ("passed", "failed") for one in terminalreporter.getreports(outcome)]
-    told = [(one.nodeid, dict(one.user_properties)) for one in reports if "tests/store/test_chaos.py" in one.nodeid]
+    told = [(one.nodeid, dict(one.user_properties)) for one in reports if "tests/store/" in one.nodeid]
     if any(figures for _, figures in told):
-        terminalreporter.section("orders in stores that fail")
+        terminalreporter.section("orders and places of replicas")
     for name, figures in told:
+        if not figures:
+            continue
         terminalreporter.line(f"{name.rpartition('::')[2]}: {figures}")

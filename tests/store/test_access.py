@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from authz.decisions.sample import Sampled
 from authz.store.connection import Store, reason_of
+from authz.store.decisions import SharedDecisions
 from authz.store.orders_store import OrdersStore
 from authz.store.replicas import Replicas
 from tests.store.engines import Engine
@@ -68,6 +70,9 @@ COUNTS = (
     "ZADD authz:s:org_1 1 a",
     "GET authz:q:x",
     "HSET authz:u:x a 1",
+    "SET authz:d:watched 1",
+    "XADD authz:d:log * d x",
+    "XRANGE authz:d:log - +",
 )
 FORBIDDEN = {"authz-server": (*ADMIN, *OTHERS, *ORDERS), "authz-operator": (*ADMIN, *OTHERS, *COUNTS)}
 
@@ -127,6 +132,9 @@ def test_a_server_reads_orders_says_that_it_is_there_and_can_do_no_more(guarded:
         until(lambda: [replica.id for replica in Replicas(store()).all()] == [shared.heartbeat.id])
         judge.suspend("org_here")
         until(lambda: shared.follower.writer.failures)
+        told = SharedDecisions(store(), lambda: Sampled([], 1), lambda: shared.heartbeat.id)
+        told.others()
+        assert told.work() < 2.0
 
     assert set(OrdersStore(guarded.store()).load()[0]) == set(before)
 
@@ -142,4 +150,4 @@ def test_an_operator_gives_orders_and_sees_who_obeys(guarded: Engine) -> None:
 
     assert name in {order.id for order in orders.load()[0]}
     assert orders.read("0-0", 0.1)[0]
-    assert Replicas(store).count() == 0
+    assert Replicas(store).all() == []

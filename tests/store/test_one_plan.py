@@ -9,7 +9,7 @@ import pytest
 
 from authz.demo import children
 from authz.runtime.flow import run
-from authz.store.places import SharedPlaces
+from authz.store.places import LEASE_SECONDS, SharedPlaces
 from authz.store.trips import Trips
 from tests.doubles import ORG
 from tests.programs import PATIENCE, environment
@@ -83,7 +83,7 @@ from authz.store.places import SharedPlaces
 from authz.store.trips import Trips
 from tests.store.stand_ins import Stream
 
-places = SharedPlaces(Trips(Store(sys.argv[1])), lease=1.0, if_unavailable="deny")
+places = SharedPlaces(Trips(Store(sys.argv[1])), lease=float(sys.argv[3]), if_unavailable="deny")
 streams = [Stream() for _ in range(5)]
 for stream in streams:
     run(places.take(stream, sys.argv[2], 5))
@@ -92,11 +92,14 @@ sys.stdin.read()
 """
 
 
-def test_the_places_of_a_replica_that_was_killed_come_free(engine: Engine) -> None:
+@pytest.mark.parametrize("lease", [1.0, pytest.param(LEASE_SECONDS, marks=pytest.mark.long)])
+def test_the_places_of_a_replica_that_was_killed_come_free(
+    engine: Engine, lease: float, record_property: Callable[[str, object], None]
+) -> None:
     trips = Trips(engine.store())
-    places = SharedPlaces(trips, lease=1.0)
+    places = SharedPlaces(trips, lease=lease)
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, engine.url, ORG],
+        [sys.executable, "-c", HOLDER, engine.url, ORG, str(lease)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -115,6 +118,7 @@ def test_the_places_of_a_replica_that_was_killed_come_free(engine: Engine) -> No
                 assert found == "quota_exceeded"
                 assert time.monotonic() - killed < PATIENCE
                 time.sleep(0.02)
+        record_property("seconds until the first place was free", round(time.monotonic() - killed, 2))
         assert time.monotonic() - killed < PATIENCE
     finally:
         holder.kill()

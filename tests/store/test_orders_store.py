@@ -1,6 +1,7 @@
 """Orders in a real store: what is written, what counts of two about one subject, and what a reader gets."""
 
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -210,6 +211,39 @@ def test_what_is_over_is_removed_and_nothing_else(engine: Engine, orders: Orders
     with engine.client() as asking:
         assert asking.hlen("authz:{orders}:state") == 2
         assert asking.zrange("authz:{orders}:tokens", 0, -1) == [b" jti_1"]
+
+
+def test_a_replica_whose_clock_is_ahead_removes_nothing_that_others_need(
+    orders: OrdersStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    orders.restore([token("jti_1", now + 600), client("client_1", until=now + 600, at=NOW)])
+    monkeypatch.setattr("authz.store.orders_store.time.time", lambda: now + 2 * LIFTED_SECONDS)
+    orders.forget()
+    monkeypatch.undo()
+
+    book, _ = orders.load()
+    assert [name for name, _ in book.tokens] == [member("jti_1")]
+    assert [order.id for order in book] == ["client_1"]
+
+
+def test_garbage_in_the_store_takes_neither_memory_nor_the_log(
+    engine: Engine, orders: OrdersStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with engine.client() as asking:
+        for start in range(0, 100_000, 10_000):
+            asking.hset(
+                "authz:{orders}:state", mapping={f"f{number}": "x" * 100 for number in range(start, start + 10_000)}
+            )
+    orders.restore([SUSPEND._replace(at=1)])
+    tracemalloc.start()
+    pages = [len(page) for page in orders.pages()]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (sum(pages), orders.ignored) == (1, 100_000)
+    assert peak < 5_000_000
+    assert len([one for one in caplog.records if getattr(one, "event", "") == "orders_ignored"]) <= 2 + len(pages) // 50
 
 
 def test_a_token_that_was_reinstated_long_ago_is_not_listed_again(engine: Engine, orders: OrdersStore) -> None:

@@ -7,6 +7,7 @@ about it otherwise goes before the list.
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import get_args
 
 from authz.errors import ConfigError
 from authz.judge.orders.order import ACTS, MICROSECONDS, Act, Kind, Order, Subject
@@ -30,19 +31,21 @@ class OrderBook:
     """
 
     def __init__(self) -> None:
-        # By what is named, then by the issuer that names it so, for every caller is looked up under two: "" and its
-        # own.
-        self._orders: dict[tuple[Act, Kind, str], dict[str, Order]] = {}
+        # By name, then by the issuer that names it so, for every caller is looked up under two: "" and its own.
+        self._orders: dict[tuple[Act, Kind], dict[str, dict[str, Order]]] = {
+            (act, kind): {} for act in get_args(Act) for kind in get_args(Kind)
+        }
         self.tokens = RevokedTokens()
 
     def __len__(self) -> int:
         """Return how many subjects there are orders about, besides the tokens that are listed."""
-        return sum(map(len, self._orders.values()))
+        return sum(sum(map(len, named.values())) for named in self._orders.values())
 
     def __iter__(self) -> Iterator[Order]:
         """Yield the latest order about each subject, without the list; what comes meanwhile may be left out."""
         # Each is copied in one step, for another thread may change it.
-        return (order for orders in list(self._orders.values()) for order in list(orders.values()))
+        every = (orders for named in self._orders.values() for orders in list(named.values()))
+        return (order for orders in every for order in list(orders.values()))
 
     def get(self, subject: Subject) -> Order | None:
         """Return the latest order about a subject, without the list."""
@@ -50,17 +53,21 @@ class OrderBook:
 
     def about(self, act: Act, kind: Kind, name: str) -> Mapping[str, Order]:
         """Return the latest orders about what is named so, by the issuer that names it so; without the list."""
-        return self._orders.get((act, kind, name), _NONE)
+        return self._orders[act, kind].get(name, _NONE)
+
+    def named(self, act: Act, kind: Kind) -> Mapping[str, Mapping[str, Order]]:
+        """Return what :meth:`about` does for each name, now and later."""
+        return self._orders[act, kind]
 
     def take(self, order: Order) -> bool:
         """Take in an order with its time, and say whether it is news."""
         if order.kind == "token" and order.is_listing:
             return bool(self.tokens.add([(member(order.id, order.issuer), order.until or 0)]))
         # A snapshot has thousands: here it takes half the time to make no Subject.
-        what = ACTS[order.verb], order.kind, order.id
-        orders = self._orders.get(what)
+        named = self._orders[ACTS[order.verb], order.kind]
+        orders = named.get(order.id)
         if orders is None:
-            self._orders[what] = {order.issuer: order}
+            named[order.id] = {order.issuer: order}
             return True
         known = orders.get(order.issuer)
         is_news = known is None or known.counts_before(order)
@@ -106,13 +113,14 @@ class OrderBook:
         self.tokens.forget(now)
         over = [order for order in self if is_over(order, now)]
         for order in over:
-            about = self._orders[order.subject[:3]]
-            del about[order.issuer]
+            act, kind, name, issuer = order.subject
+            about = self._orders[act, kind][name]
+            del about[issuer]
             if order.kind == "token":
                 # It went before the list, which must not count again.
                 self.tokens.remove(member(order.id, order.issuer))
             if not about:
-                del self._orders[order.subject[:3]]
+                del self._orders[act, kind][name]
         return over
 
 

@@ -56,7 +56,7 @@ class Operator:
         self.standing, self.streams = standing, streams
         self._clock, self._issuers = clock, issuers
         self._watching: tuple[Tell, ...] = ()
-        self._forget_at = 0.0
+        self._forget_at = clock.time() + _FORGET_SECONDS
         self._lock = fork.Lock()
 
     @property
@@ -96,7 +96,7 @@ class Operator:
     def list_tokens(self, tokens: Iterable[tuple[str, float]]) -> None:
         """List tokens as revoked, all in one step; see :meth:`authz.judge.orders.tokens.RevokedTokens.add`."""
         with self._lock:
-            _report(self._take(lambda: _Listings(self.standing.list_tokens(tokens))))
+            _report(self._take(lambda: Listings(self.standing.list_tokens(tokens))))
 
     def watch(self, tell: Tell) -> None:
         """Have ``tell`` called with all orders that are news, one call at a time; the giver of an order waits for it.
@@ -129,14 +129,23 @@ class Operator:
         return errors
 
 
-class _Listings(Sequence[Order]):
-    """The orders that list tokens, each made when it is looked at, for there may be a million and none who looks."""
+class Listings(Sequence[Order]):
+    """The orders that list tokens, each made when it is looked at, for there may be a million and none who looks.
+
+    Args:
+        tokens: see :meth:`Operator.list_tokens`.
+
+    Attributes:
+        tokens: those of the argument.
+
+    """
 
     def __init__(self, tokens: Sequence[tuple[str, float]]) -> None:
-        self._tokens = tokens
+        self.tokens = tokens
 
     def __len__(self) -> int:
-        return len(self._tokens)
+        """Return how many there are."""
+        return len(self.tokens)
 
     @overload
     def __getitem__(self, place: int) -> Order: ...
@@ -145,8 +154,8 @@ class _Listings(Sequence[Order]):
     def __getitem__(self, place: slice) -> Sequence[Order]: ...
 
     def __getitem__(self, place: int | slice) -> Order | Sequence[Order]:
-        found = self._tokens[place]
-        return _Listings(found) if isinstance(found, list) else listing(*found)
+        """Return the order of that place."""
+        return Listings(self.tokens[place]) if isinstance(place, slice) else listing(*self.tokens[place])
 
 
 def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:

@@ -1,16 +1,14 @@
 """What the orders of the operator say of one caller: whether it is revoked or suspended."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from authz.call.principal import Principal
 from authz.errors import OrdersUnknownError, TokenInactiveError, suspended
 from authz.judge.orders.book import OrderBook
-from authz.judge.orders.order import ACTS, Act, Kind, Order
+from authz.judge.orders.order import Order
 from authz.judge.orders.tokens import member
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
-
-_Orders = tuple[Order, ...]
 
 
 class Doubt(NamedTuple):
@@ -45,25 +43,18 @@ class Standing:
         self._time = clock.time
         self.book = OrderBook()
         self.doubt = Doubt()
-        # The orders in force by what they name: every call looks it up.
-        self._in_force: dict[tuple[Act, Kind], dict[str, _Orders]] = {
-            ("revoke", "client"): {},
-            ("revoke", "organization"): {},
-            ("revoke", "key"): {},
-            ("suspend", "organization"): {},
-        }
-        self._clients = self._in_force["revoke", "client"]
-        self._organizations = self._in_force["revoke", "organization"]
-        self._keys = self._in_force["revoke", "key"]
-        self._suspended = self._in_force["suspend", "organization"]
+        # By what they name: every call looks it up.
+        self._clients = self.book.named("revoke", "client")
+        self._organizations = self.book.named("revoke", "organization")
+        self._keys = self.book.named("revoke", "key")
+        self._suspended = self.book.named("suspend", "organization")
         # Most servers have never revoked a token, and look for none.
         self._has_tokens = False
 
     def take(self, orders: Iterable[Order]) -> list[Order]:
         """Take in orders with their times; return those that are news."""
         news = [order for order in orders if self.book.take(order)]
-        for order in news:
-            self._index(order)
+        self._has_tokens = self._has_tokens or bool(self.book.tokens or self.book.named("revoke", "token"))
         return news
 
     def list_tokens(self, tokens: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -74,8 +65,7 @@ class Standing:
 
     def forget(self) -> None:
         """Forget the orders that have lapsed, or were taken back, a long time ago."""
-        for order in self.book.forget(self._time()):
-            self._index(order)
+        self.book.forget(self._time())
 
     @property
     def suspended_organizations(self) -> set[str]:
@@ -114,55 +104,50 @@ class Standing:
         organization = self._organizations.get(principal.org_id)
         client = self._clients.get(principal.client_id)
         key = self._keys.get(principal.key_id)
-        if (organization or client or key) and self._concern(
-            (*(organization or ()), *(client or ()), *(key or ())), principal
+        if (organization or client or key) and any(
+            orders is not None and self._concern(orders, principal) for orders in (organization, client, key)
         ):
             return True
         return self._has_tokens and self._is_token_revoked(principal)
 
     def is_suspended(self, principal: Principal) -> bool:
         """Say whether the organization of ``principal`` is suspended."""
-        return self._concern(self._suspended.get(principal.org_id, ()), principal)
+        orders = self._suspended.get(principal.org_id)
+        return orders is not None and self._concern(orders, principal)
 
-    def _concern(self, orders: _Orders, principal: Principal) -> bool:
+    def _concern(self, orders: Mapping[str, Order], principal: Principal) -> bool:
         # Every one that is in force counts: of two about the tokens before some time the later time.
-        now = self._time()
         return any(
-            order.issuer in ("", principal.issuer) and order.concerns(principal.issued_at, now) for order in orders
+            order is not None and _counts(order, principal.issued_at, self._time())
+            for order in (orders.get(""), orders.get(principal.issuer))
         )
 
     def _is_token_revoked(self, principal: Principal) -> bool:
         name = principal.token_id
         if not name:
             return False
-        now, orders, tokens = self._time(), self.book.about("revoke", "token", name), self.book.tokens
+        orders, tokens = self.book.about("revoke", "token", name), self.book.tokens
         for issuer in ("", principal.issuer):
             order = orders.get(issuer)
             if order is None:
                 if member(name, issuer) in tokens:
                     return True
-            elif not order.is_lifting and order.concerns(None, now):
+            elif _counts(order, None, self._time()):
                 return True
         return False
-
-    def _index(self, changed: Order) -> None:
-        act, kind, name = ACTS[changed.verb], changed.kind, changed.id
-        if kind == "token":
-            self._has_tokens = True
-            return
-        orders = self.book.about(act, kind, name)
-        in_force = tuple([order for order in orders.values() if not order.is_lifting])
-        names = self._in_force[act, kind]
-        if in_force:
-            names[name] = in_force
-        else:
-            names.pop(name, None)
 
 
 def _refuse(_principal: Principal) -> None:
     raise OrdersUnknownError("the orders of the operator are not known yet")
 
 
-def _lasting(names: dict[str, _Orders], now: float) -> set[str]:
+def _counts(order: Order, issued_at: float | None, now: float) -> bool:
+    return not order.is_lifting and order.concerns(issued_at, now)
+
+
+def _lasting(names: Mapping[str, Mapping[str, Order]], now: float) -> set[str]:
     # Another thread may change them; a list of pairs would not be made in one step, for garbage is collected meanwhile.
-    return {name for name, orders in names.copy().items() if any(order.concerns(None, now) for order in orders)}
+    copied = dict(names)
+    return {
+        name for name, orders in copied.items() if any(_counts(order, None, now) for order in list(orders.values()))
+    }

@@ -1,6 +1,5 @@
 """Revoked tokens, of which there may be a million; none is forgotten before the hour in which it ends."""
 
-import math
 from collections.abc import Iterable, Iterator
 
 MAX_TOKENS = 4_000_000
@@ -48,17 +47,21 @@ class RevokedTokens:
 
     def add(self, tokens: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
         """List tokens, each with the POSIX time of its end; return those that were not, or not for so long."""
-        added = []
-        for name, end in tokens:
+        # There may be a million: what the loop looks up is looked up once.
+        hours, by_hour, same, added = self._hours, self._by_hour, self._same, []
+        for token in tokens:
+            name, end = token
             # The end of an hour belongs to that hour.
-            hour = math.ceil(end / _HOUR) - 1
-            before = self._hours.get(name)
+            hour = -int(-end // _HOUR) - 1
+            before = hours.get(name)
             if before is not None and before >= hour:
                 continue
-            self._by_hour.setdefault(hour, []).append(name)
-            self._hours[name] = self._same.setdefault(hour, hour)
-            self.has_issuers = self.has_issuers or name[0] != " "
-            added.append((name, end))
+            if hour not in same:
+                same[hour], by_hour[hour] = hour, []
+            by_hour[hour].append(name)
+            hours[name] = same[hour]
+            added.append(token)
+        self.has_issuers = self.has_issuers or any(name[0] != " " for name, _ in added)
         return added
 
     def remove(self, name: str) -> None:

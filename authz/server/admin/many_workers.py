@@ -11,6 +11,7 @@ from authz.judge.orders.order import Order
 from authz.server.admin.backend import Json, Question
 from authz.server.admin.one_process import MAX_ORGANIZATIONS_TOLD
 from authz.server.admin.orders import told_of
+from authz.server.admin.others import with_others
 from authz.server.admin.shapes import makes_sense
 from authz.server.shared_orders import SharedOrders
 from authz.server.workers.links import Links
@@ -35,10 +36,11 @@ class Workers:
         """See :class:`authz.server.admin.backend.Source`."""
         answers, _ = await self._ask("decisions")
         decisions = [decision for answer in answers for decision in answer["decisions"]]
-        return {
+        told = {
             "decisions": sorted(decisions, key=lambda decision: decision["time"]),
             "cursor": ",".join(answer["cursor"] for answer in answers),
         }
+        return with_others(told, self._shared)
 
     async def overview(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""

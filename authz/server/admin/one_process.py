@@ -6,6 +6,7 @@ import math
 import os
 from typing import Any
 
+from authz.decisions.sample import Sample
 from authz.issuer.keys import KeySetHealth
 from authz.judge.authorizer import Authorizer
 from authz.judge.orders.order import Order
@@ -17,6 +18,7 @@ from authz.server.admin.activity import Activity
 from authz.server.admin.backend import Json, Question
 from authz.server.admin.explain import explain, known_of
 from authz.server.admin.orders import told_of
+from authz.server.admin.others import with_others
 from authz.server.admin.slices import LONG_SLICE, encoded, in_slices
 from authz.server.shared_orders import SharedOrders
 
@@ -33,19 +35,27 @@ class OwnProcess:
         activity: its observer.
         worker: the number of this process, if it is one of several workers.
         shared: what shares the orders with other replicas, in the process that has the page.
+        sample: its observer for pages of other replicas, in a worker.
 
     """
 
     def __init__(
-        self, authorizer: Authorizer, activity: Activity, *, worker: int = 0, shared: SharedOrders | None = None
+        self,
+        authorizer: Authorizer,
+        activity: Activity,
+        *,
+        worker: int = 0,
+        shared: SharedOrders | None = None,
+        sample: Sample | None = None,
     ) -> None:
         self._authorizer, self._activity, self._worker, self._shared = authorizer, activity, worker, shared
+        self._sample = sample or Sample()
         self._described: tuple[Policy | None, Json] = (None, {"policy": None})
         activity.follow(lambda: authorizer.policy)
 
     async def decisions(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
-        return (await asyncio.to_thread(self._activity.recent))._asdict()
+        return with_others((await asyncio.to_thread(self._activity.recent))._asdict(), self._shared)
 
     async def overview(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
@@ -79,6 +89,8 @@ class OwnProcess:
                 from authz.store.shared_state import about  # noqa: PLC0415 - asked only where there is a store
 
                 told = about(self._authorizer)
+            case "sample":
+                told = self._sample.look(self._authorizer.verifier.clock.time())._asdict()
             case "suspends":
                 told = {"by_policy": self._is_suspended_by_policy(*arguments)}
             case _:

@@ -18,6 +18,7 @@ _SHAPES: dict[str, Any] = {
     "policy": {"policy": (str, type(None))},
     "explain": {},
     "suspends": {"by_policy": bool},
+    "sample": {"decisions": [{"time": _NUMBER}], "left_out": int},
 }
 _POLICY = {
     "since": _NUMBER,

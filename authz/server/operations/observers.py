@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from authz.decisions.decision import Observer
 from authz.decisions.log import DecisionLog
+from authz.decisions.sample import Sample
 from authz.decisions.usage import Usage
 from authz.runtime import telemetry
 from authz.settings.settings import Settings
@@ -27,6 +28,7 @@ class Observers:
         audit: the service whose clients watch decisions.
         activity: what the admin page shows.
         usage: sends to the store how much each organization uses.
+        sample: what a worker has for the admin pages of other replicas.
 
     """
 
@@ -35,6 +37,7 @@ class Observers:
     audit: "Audit | None"
     activity: "Activity | None"
     usage: "UsageWriter | None"
+    sample: Sample | None
 
     @classmethod
     def of(cls, settings: Settings, worker: int | None = None) -> Self:
@@ -58,12 +61,14 @@ class Observers:
             _audit(settings),
             _activity(settings),
             usage,
+            # A process without a supervisor shares it by itself.
+            None if settings.store is None or worker is None else Sample(),
         )
 
     def __iter__(self) -> Iterator[Observer]:
         """Yield those that there are."""
         every: tuple[Observer | None, ...] = (
-            *(self.log, self.metrics, self.audit, self.activity),
+            *(self.log, self.metrics, self.audit, self.activity, self.sample),
             None if self.usage is None else self.usage.usage,
             self.metrics.usage if self.metrics is not None and self.metrics.usage.is_wanted else None,
         )

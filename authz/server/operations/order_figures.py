@@ -49,4 +49,10 @@ class OrderFigures(Collector):
         yield CounterMetricFamily(
             "authz_store_regressed", "Times that the store had lost orders.", value=follower.regressed
         )
+        samples = CounterMetricFamily(
+            "authz_decision_samples", "Decisions told while an admin page is open, or not.", labels=["result"]
+        )
+        for result, count in sharing.decisions.counts.items():
+            samples.add_metric([result], count)
+        yield samples
         yield GaugeMetricFamily("authz_replicas", "Replicas that share the store.", value=sharing.heartbeat.count)

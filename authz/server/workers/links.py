@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
-from authz.judge.orders.operator import Operator
+from authz.judge.orders.operator import Listings, Operator
 from authz.judge.orders.order import Order
 from authz.judge.orders.standing import Doubt
 from authz.server.workers.link import Json, WorkerLink, link_to_worker, pages_of
@@ -83,7 +83,8 @@ class Links:
     def _spread(self, orders: Sequence[Order]) -> None:
         loop = self._loop
         if loop is not None:
-            asyncio.run_coroutine_threadsafe(self._tell_all(pages_of(orders)), loop).result()
+            pages = pages_of((), orders.tokens) if isinstance(orders, Listings) else pages_of(orders)
+            asyncio.run_coroutine_threadsafe(self._tell_all(pages), loop).result()
 
     async def _tell_all(self, pages: Sequence[bytes]) -> None:
         await asyncio.gather(*(link.carry_out(pages) for link in list(self._links)))

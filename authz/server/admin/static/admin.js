@@ -8,6 +8,7 @@ import * as explain from "/explain.js";
 import * as orders from "/orders.js";
 import * as organizations from "/organizations.js";
 import * as policy from "/policy.js";
+import * as replicas from "/replicas.js";
 import * as summary from "/summary.js";
 
 const PAUSE = 1000;
@@ -27,7 +28,9 @@ async function look() {
     isDue("policy") ? get("/api/policy") : undefined,
   ]);
   cursor = news.cursor;
-  decisions.add(news);
+  // First, because rows name the replica.
+  if (overview) replicas.show(overview);
+  decisions.add(news, overview);
   explain.suggest(decisions.methods());
   if (overview) {
     summary.show(overview, about.version);

@@ -1,6 +1,7 @@
 // The table of decisions: the newest on top, filtered here; new rows are added without rebuilding the others.
 
 import { $, brief, clock, firstSentence, make, number, verdict } from "/dom.js";
+import { areSeveral, idOf, nameOf } from "/replicas.js";
 
 const KEPT = 2000;
 const SHOWN = 200;
@@ -17,12 +18,13 @@ const EVIDENCE = {
 const kept = new Map();
 let meanings = {};
 let missed = 0;
+let leftOut = 0;
 let select = () => {};
 
 export function begin(about, onOrganization) {
   meanings = about.meanings;
   select = onOrganization;
-  $("filters").addEventListener("input", render);
+  $("filters").addEventListener("input", () => { keepChosen(); render(); });
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("filters").addEventListener("reset", () => setTimeout(() => { select(""); render(); }));
   // A complete id chooses that organization, too; an empty filter leaves the choice as it is.
@@ -31,9 +33,22 @@ export function begin(about, onOrganization) {
   });
 }
 
-export function add(answer) {
+// Those of others would soon take the place of those of one replica that is looked at.
+function keepChosen() {
+  const isOther = others();
+  for (const [id, decision] of kept) if (isOther(decision)) kept.delete(id);
+}
+
+function others() {
+  const chosen = $("filter-replica").value;
+  return (decision) => chosen !== "" && idOf(decision) !== chosen;
+}
+
+export function add(answer, overview) {
   missed += answer.missed;
-  const fresh = answer.decisions.filter((decision) => !kept.has(decision.id));
+  leftOut = overview?.store?.left_out ?? leftOut;
+  const isOther = others();
+  const fresh = answer.decisions.filter((decision) => !kept.has(decision.id) && !isOther(decision));
   if (fresh.length === 0) return;
   for (const decision of fresh) kept.set(decision.id, decision);
   for (const id of kept.keys()) {
@@ -42,7 +57,7 @@ export function add(answer) {
   }
   const rows = $("decision-rows");
   const isFirst = rows.childElementCount === 0;
-  for (const decision of fresh.filter(filter())) rows.prepend(row(decision, !isFirst));
+  for (const decision of fresh.filter(filter()).slice(-SHOWN)) rows.prepend(row(decision, !isFirst));
   while (rows.childElementCount > SHOWN && !rows.lastElementChild.contains(document.activeElement)) {
     rows.lastElementChild.remove();
   }
@@ -66,7 +81,8 @@ function describe() {
     : "None of the decisions here is like that.";
   const told = `${number(Math.min(count, SHOWN))} of ${number(kept.size)} decisions that this page has seen`;
   const lost = missed > 0 ? `; ${number(missed)} went by too fast. The decision log has all` : "";
-  $("decisions-note").textContent = kept.size === 0 ? "" : `${told}${lost}.`;
+  const sampled = leftOut > 0 ? ` Other replicas have told a few of each second, and left out ${number(leftOut)}.` : "";
+  $("decisions-note").textContent = kept.size === 0 ? "" : `${told}${lost}.${sampled}`;
 }
 
 function filter() {
@@ -100,8 +116,10 @@ function row(decision, isNew) {
     caller.append(make("span", { className: "second" }, decision.source === "public" ? "anonymous" : "not known"));
   }
   const evidence = decision.event === "stream_ended" ? "a stream ended" : EVIDENCE[decision.source];
+  const time = make("td", { className: "time" }, clock(decision.time));
+  if (areSeveral()) time.append(make("span", { className: "second", title: idOf(decision) }, nameOf(idOf(decision))));
   return make("tr", { className: isNew ? "new" : "" },
-    make("td", { className: "time" }, clock(decision.time)),
+    time,
     make("td", {}, verdict(decision.verdict)),
     call,
     caller,

@@ -1,7 +1,7 @@
-// The orders in force, a form to give another, and the replicas that obey them.
+// The orders in force, and a form to give another.
 
 import { ask } from "/act.js";
-import { $, brief, clock, make, number, plural, replace, span } from "/dom.js";
+import { $, brief, clock, make, number, plural, replace } from "/dom.js";
 
 const LIFTING = { suspend: "resume", revoke: "reinstate" };
 const DAY = 86400;
@@ -30,7 +30,6 @@ export function show(overview) {
   $("order-table").hidden = orders.length === 0;
   replace($("order-rows"), orders.map((order) => row(order, now)));
   $("orders-note").textContent = count > orders.length ? `The latest ${number(orders.length)} of them.` : "";
-  showReplicas(overview);
 }
 
 const hasSeveral = () => ["revoke client", "revoke organization", "revoke key"].includes($("order-what").value);
@@ -62,34 +61,5 @@ function row(order, now) {
     make("td", { className: "time" }, when(order.at, now)),
     make("td", { className: "time" }, order.until === null ? "lifted" : when(order.until, now)),
     make("td", {}, lift),
-  );
-}
-
-function showReplicas({ store, replicas, now }) {
-  $("replicas").hidden = store === null;
-  if (store === null) return;
-  $("replicas-meta").textContent = [
-    plural(replicas.length, "replica"),
-    store.is_up ? "the store answers" : `nothing heard of the store for ${span(store.age)}`,
-  ].join(" · ");
-  $("replicas-note").textContent = store.error;
-  replace($("replica-rows"), replicas.map((replica) => replicaRow(replica, now)));
-}
-
-function replicaRow(replica, now) {
-  const [kind, words] = replica.applied === "" ? ["deny", "✕ none"]
-    : replica.is_behind ? ["warn", "! behind"] : ["allow", "✓ all"];
-  const name = make("td", {}, make("code", { title: replica.id }, replica.host || replica.id));
-  if (replica.is_this) name.append(" ", make("span", { className: "tag" }, "this one"));
-  const [policy, digest] = replica.policy.split(/ (?=\S+$)/);
-  return make("tr", {},
-    name,
-    make("td", {}, replica.version),
-    make("td", {}, replica.region || "–"),
-    make("td", {}, policy || "none", make("span", { className: "second" }, digest ?? "")),
-    make("td", {}, make("span", { className: `tag ${kind}`, title: `up to ${replica.applied || "nothing"}` }, words)),
-    make("td", { className: "number" }, replica.keys_age === null ? "–" : span(replica.keys_age)),
-    make("td", { className: "number" }, number(replica.workers)),
-    make("td", { className: "number" }, span(now - replica.started)),
   );
 }
