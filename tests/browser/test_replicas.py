@@ -77,7 +77,7 @@ def show_decisions_of_one(page: Page, here: Site, there: Site, token: str, store
         forged = {"replica": "0123456789ab-1", "left_out": 7, "decisions": []}
         for text in ("<script>document.title = 'stolen'</script>", "x" * 1_000_000, json.dumps(forged)):
             client.xadd("authz:d:log", {"d": text})
-    expect(page.locator("#decisions-note")).to_contain_text("left out 7.")
+    expect(page.locator("#decisions-note")).to_contain_text("left out 7.", timeout=PATIENCE * 1000)
     expect(rows.filter(has_text="/a.B/Here")).to_have_count(1)
     [other] = [each["id"] for each in here.get("overview")["replicas"] if not each["is_this"]]
     page.locator("#filter-replica").select_option(other)

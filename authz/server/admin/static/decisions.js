@@ -49,7 +49,10 @@ export function add(answer, overview) {
   leftOut = overview?.store?.left_out ?? leftOut;
   const isOther = others();
   const fresh = answer.decisions.filter((decision) => !kept.has(decision.id) && !isOther(decision));
-  if (fresh.length === 0) return;
+  if (fresh.length === 0) {
+    if (overview) describe();
+    return;
+  }
   for (const decision of fresh) kept.set(decision.id, decision);
   for (const id of kept.keys()) {
     if (kept.size <= KEPT) break;
