@@ -491,6 +491,63 @@ MISTAKES = (
         "return _certified(pem, False)",
         "tests/envoy/check/test_servicer.py",
     ),
+    # ---- Calls through Envoy end with their token ----
+    Mistake(
+        "a longer deadline of the caller is kept",
+        "authz/envoy/check/deadline.py",
+        "_own(http, header) <= tenths / 10",
+        "_own(http, header) < math.inf",
+        "tests/envoy/check/test_deadline.py",
+    ),
+    Mistake(
+        "the first of two deadlines counts",
+        "authz/envoy/check/deadline.py",
+        "if len(found) == 1 else math.inf",
+        "if found else math.inf",
+        "tests/envoy/check/test_deadline.py",
+    ),
+    Mistake(
+        "a caller may have Envoy try again",
+        "authz/envoy/check/deadline.py",
+        "headers_to_remove=RETRIES",
+        "headers_to_remove=()",
+        "tests/envoy/check/test_deadline.py",
+    ),
+    Mistake(
+        "a call ends before its token",
+        "authz/envoy/check/deadline.py",
+        "math.ceil(seconds * 10)",
+        "math.floor(seconds * 10)",
+        "tests/envoy/check/test_deadline.py",
+    ),
+    Mistake(
+        "nine digits of a deadline",
+        "authz/envoy/check/deadline.py",
+        "if milliseconds <= _MOST else",
+        "if milliseconds <= 10 * _MOST else",
+        "tests/envoy/check/test_deadline.py",
+    ),
+    Mistake(
+        "Envoy ends calls at the same time as the upstream",
+        "authz/envoy/check/deadline.py",
+        "courtesy = 0 if header is None else COURTESY",
+        "courtesy = 0.0",
+        "tests/envoy/check/test_deadline.py",
+    ),
+    Mistake(
+        "known unary methods are ended",
+        "authz/envoy/check/servicer.py",
+        "return evidence.isolation is not None and call.method in evidence.isolation.unary",
+        "return False",
+        "tests/envoy/check/test_deadline.py",
+    ),
+    Mistake(
+        "known streams are not ended",
+        "authz/envoy/check/isolation.py",
+        "if not (one.client_streaming or one.server_streaming)",
+        "if not one.client_streaming",
+        "tests/envoy/check/test_deadline.py",
+    ),
     # ---- What Envoy says besides the request ----
     Mistake(
         "envoy route: one of several scopes is enough",

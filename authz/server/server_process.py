@@ -124,6 +124,7 @@ class _Deciding(NamedTuple):
             authorizer,
             remove_authorization=settings.remove_authorization,
             jwt_authn_payload=settings.jwt_authn_payload,
+            end_streams=settings.end_streams,
             isolation=policy_files.isolation(settings, descriptors),
             max_pending=settings.max_pending,
         )

@@ -79,6 +79,11 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
     )
+    end_streams: bool = Field(
+        default=False,
+        description="Have Envoy end streams, and all else that goes on, with their token: at its exp and the leeway. "
+        "Unary methods of descriptors are left alone.",
+    )
     jwt_authn_payload: str = Field(
         "",
         description="payload_in_metadata of Envoy's jwt_authn, to believe what it has verified where a request has no "

@@ -37,6 +37,7 @@ SETTINGS = frozenset(
         "discover",
         "discover_hosts",
         "drain",
+        "end_streams",
         "engine",
         "env_file",
         "grace",

@@ -335,12 +335,12 @@ def _mutual_tls(authority: Authority) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def serve_here(judge: Authorizer, address: str) -> Iterator[None]:
-    """Serve Envoy's checks in this process."""
+def serve_here(judge: Authorizer, address: str, **options: Any) -> Iterator[None]:
+    """Serve Envoy's checks in this process; the options are those of the servicer."""
     loop = Loop()
 
     async def start() -> GrpcioEngine:
-        engine = GrpcioEngine(AuthorizationServicer(judge))
+        engine = GrpcioEngine(AuthorizationServicer(judge, **options))
         engine.bind(address)
         await engine.start()
         return engine

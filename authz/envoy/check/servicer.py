@@ -1,7 +1,11 @@
 """Envoy's ``Check``, whatever serves it: bytes in, bytes out."""
 
+from authz.call.call import Call
+from authz.call.principal import ANONYMOUS
 from authz.call.refusal import Challenge, refusal_of
+from authz.decisions.decision import Evidence
 from authz.envoy.check.answer import allowed, denied
+from authz.envoy.check.deadline import ending
 from authz.envoy.check.forms import Form
 from authz.envoy.check.isolation import RequestIsolation
 from authz.envoy.check.question import UNREADABLE, check_path, read
@@ -28,6 +32,8 @@ class AuthorizationServicer:
             checked the signature of a token that the request no longer carries. Every rule about claims still applies.
             Only Envoy may reach the server then, since any other client could write what it likes there, though all
             that it gets is a verdict. Empty to believe no payload.
+        end_streams: whether Envoy ends each call with its token: at its ``exp`` and the leeway. Unary methods that
+            ``isolation`` knows are not ended.
         isolation: checks what requests name, where Envoy shows them; ``authorizer.replace_policy`` replaces it.
         max_pending: how many checks may wait at a time, for the issuer's keys, the issuer's answer or the directory's.
             At most half of them are of one organization, or of callers whose token has not been verified yet, so that
@@ -42,12 +48,14 @@ class AuthorizationServicer:
         *,
         remove_authorization: bool = False,
         jwt_authn_payload: str = "",
+        end_streams: bool = False,
         isolation: RequestIsolation | None = None,
         max_pending: int = MAX_PENDING,
     ) -> None:
         self.authorizer = authorizer
         self._remove_authorization = remove_authorization
         self._jwt_authn_payload = jwt_authn_payload
+        self._ends_streams = end_streams
         if isolation is not None:
             authorizer.in_force.replace(authorizer.policy, isolation)
         self._waiting = Shares(max_pending)
@@ -108,6 +116,9 @@ class AuthorizationServicer:
                 remove_authorization=self._remove_authorization,
                 quota=evidence.quota,
             )
+            if self._ends_streams and principal is not ANONYMOUS and not _is_unary(hearing.call, evidence):
+                verifier = self.authorizer.verifier
+                answer += ending(http, form, verifier.ends_at(principal) - verifier.clock.time())
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
@@ -121,3 +132,7 @@ class AuthorizationServicer:
             return denied(self.authorizer.telling.refusal(UNREADABLE, error), Form.GRPC)
         except BaseException:  # noqa: BLE001 - logging fails, too
             return _LAST_WORD
+
+
+def _is_unary(call: Call, evidence: Evidence) -> bool:
+    return evidence.isolation is not None and call.method in evidence.isolation.unary

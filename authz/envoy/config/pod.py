@@ -219,6 +219,7 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "discover",
             "discover_hosts",
             "drain",
+            "end_streams",
             "grace",
             "introspect_if_unavailable",
             "introspect_max_age",

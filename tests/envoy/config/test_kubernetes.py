@@ -196,6 +196,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "quota_if_unavailable": "deny",
         "quota_store": "rediss://quotas.internal:6379",
         "remove_authorization": True,
+        "end_streams": True,
         "require_at_jwt": True,
         "resource_metadata": "https://api.example/.well-known/oauth-protected-resource",
         "shadow": path["shadow.json"],
