@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from authz.decisions.audit import Audit, serve_audit
+from authz.envoy.access_log.service import AccessLog, serve_access_log
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.judge.authorizer import Authorizer
 from authz.judge.configured import authorizer_of, descriptors_of, policy_in_force
@@ -79,6 +80,8 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             ending.enter_context(_shared_limits(settings, deciding.authorizer))
         if observers.audit is not None and listening.audit is not None:
             await ending.enter_async_context(_audit(observers.audit, listening.audit, listening.permissions, worker))
+        if listening.access_log is not None:
+            await ending.enter_async_context(_access_log(deciding.access_log, listening, worker))
         if deciding.reloader is not None:
             ending.enter_context(deciding.reloader)
         await server.serve(
@@ -103,6 +106,7 @@ class _Deciding(NamedTuple):
     Attributes:
         authorizer: the judge.
         servicer: asks it what Envoy asks.
+        access_log: is told by Envoy what it was not asked.
         reloader: puts its policies in force again whenever their files change.
         policy: in words, the policy in force at the start.
 
@@ -110,6 +114,7 @@ class _Deciding(NamedTuple):
 
     authorizer: Authorizer
     servicer: AuthorizationServicer
+    access_log: AccessLog
     reloader: Reloader | None
     policy: str
 
@@ -128,7 +133,8 @@ class _Deciding(NamedTuple):
             isolation=policy_files.isolation(settings, descriptors),
             max_pending=settings.max_pending,
         )
-        return cls(authorizer, servicer, policy_files.reloader(settings, files, authorizer, worker), policy)
+        access_log = AccessLog(authorizer.telling, authorizer.verifier.clock)
+        return cls(authorizer, servicer, access_log, policy_files.reloader(settings, files, authorizer, worker), policy)
 
 
 def _shared_orders(settings: Settings, authorizer: Authorizer) -> contextlib.AbstractAsyncContextManager[SharedOrders]:
@@ -182,6 +188,14 @@ async def _audit(audit: Audit, address: str, permissions: Permissions, worker: W
         yield
 
 
+@contextlib.asynccontextmanager
+async def _access_log(access_log: AccessLog, listening: Listening, worker: Worker | None) -> AsyncIterator[None]:
+    address, takes_over = str(listening.access_log), worker is not None
+    async with serve_access_log(access_log, address, permissions=listening.permissions, takes_over=takes_over) as bound:
+        telemetry.event(telemetry.INFO, "access_log_listening", address=bound)
+        yield
+
+
 def _companions(
     settings: Settings,
     deciding: _Deciding,
@@ -209,7 +223,13 @@ def _metrics(
 
     def refresh() -> None:
         pending = deciding.servicer.pending
-        figures.refresh(deciding.authorizer, is_ready=not health.reason, pending=pending, reloader=reloader)
+        figures.refresh(
+            deciding.authorizer,
+            is_ready=not health.reason,
+            pending=pending,
+            reloader=reloader,
+            access_log=deciding.access_log.counts,
+        )
 
     def text() -> bytes:
         refresh()

@@ -63,6 +63,9 @@ def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> N
     if settings.audit_listen is not None:
         path = settings.audit_listen.removeprefix("unix:")
         check_not_in_use((f"{path}.{number}" for number in range(settings.workers)), "audit_listen")
+    if settings.access_log_listen is not None:
+        path = settings.access_log_listen.removeprefix("unix:")
+        check_not_in_use((f"{path}.{number}" for number in range(settings.workers)), "access_log_listen")
 
 
 @contextlib.asynccontextmanager

@@ -125,6 +125,11 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     audit_listen: str | None = Field(
         None, description="Where decisions can be watched (authz.v1.Audit): HOST:PORT of loopback, or unix:PATH."
     )
+    access_log_listen: str | None = Field(
+        None,
+        description="unix:PATH where Envoy tells of the calls whose answers it has repeated, for the decision log, "
+        "audit, metrics and the admin page.",
+    )
     descriptors: str | None = Field(
         None,
         description="A descriptor set of the API (buf build -o api.binpb): callers must have what its methods declare "

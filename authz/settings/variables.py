@@ -20,6 +20,7 @@ AuthMethod = Literal["client_secret_post", "client_secret_basic"]
 
 SETTINGS = frozenset(
     {
+        "access_log_listen",
         "admin",
         "admin_allow_remote",
         "admin_secret",

@@ -36,6 +36,7 @@ METRICS = {
     "authz_introspection_requests_total": {"result"},
     "authz_directory_requests_total": {"result"},
     "authz_decision_log_dropped_total": set(),
+    "authz_access_log_total": {"result"},
     "authz_policy_reloads_total": {"result"},
     "authz_policy_failing": set(),
     "authz_policy_loaded_seconds": set(),

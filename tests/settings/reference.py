@@ -60,7 +60,15 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Orders of the operator": ("orders",),
     "Processes": ("workers", "worker_timeout", "max_pending", "drain", "grace"),
     "Logs, metrics and the admin page": (
-        *("log_level", "log_format", "decision_log", "decision_log_file", "audit_listen", "http_listen"),
+        *(
+            "log_level",
+            "log_format",
+            "decision_log",
+            "decision_log_file",
+            "audit_listen",
+            "access_log_listen",
+            "http_listen",
+        ),
         *("usage_metrics_by_organization", "admin", "admin_allow_remote", "admin_secret", "admin_secret_file"),
     ),
     "Where settings come from": ("env_file",),

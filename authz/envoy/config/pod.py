@@ -290,6 +290,7 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
     "audit_listen": partial(
         _left_out, why="decisions are watched on the same machine, and a pod has no program for that"
     ),
+    "access_log_listen": partial(_left_out, why="Envoy repeats no answers of servers in other pods"),
     "decision_log_file": partial(_left_out, why="a pod keeps no files; decisions go to standard output"),
     "orders": partial(_left_out, why="a pod keeps no files; what is to outlive it, and reach every pod, needs a store"),
     "env_file": partial(_left_out, why="its settings are printed here"),

@@ -98,6 +98,7 @@ class Metrics:
             "authz_directory_requests", "Questions to the directory about an organization.", "result"
         )
         self._lost = counter("authz_decision_log_dropped", "Decisions that were not logged.")
+        self._access_log = counter("authz_access_log", "What Envoy has told of calls that it decided.", "result")
         self._reloads = counter("authz_policy_reloads", "Reloads of policies.", "result")
         self._stale = gauge("authz_policy_failing", "Whether the last reload failed.", "livemax")
         self._loaded = gauge("authz_policy_loaded_seconds", "When the policy was loaded.", "livemin")
@@ -118,7 +119,8 @@ class Metrics:
         # One number now costs a third of two counters; the counters are brought up to date when Prometheus asks.
         with self._lock:
             self._tally[what] += 1
-        self._seconds.observe(decision.seconds)
+        if decision.evidence.source != "envoy":
+            self._seconds.observe(decision.seconds)
 
     def refresh(
         self,
@@ -127,6 +129,7 @@ class Metrics:
         is_ready: bool,
         pending: int,
         reloader: Reloader | None = None,
+        access_log: Mapping[str, int] | None = None,
     ) -> None:
         """Bring all figures up to date.
 
@@ -135,6 +138,7 @@ class Metrics:
             is_ready: whether checks can be decided.
             pending: how many checks wait.
             reloader: reloads the policies, if they come from files.
+            access_log: counts what Envoy has told, by what came of it.
 
         """
         with self._refreshing:
@@ -158,6 +162,8 @@ class Metrics:
                 self._count_up(self._leases.labels(result), total, "quotas", result)
             for change, total in authorizer.shadow.differences.copy().items():
                 self._count_up(self._differences.labels(change), total, "shadow", change)
+            for result, total in (access_log or {}).items():
+                self._count_up(self._access_log.labels(result), total, "access log", result)
             if reloader is not None:
                 self._tell_reloads(reloader)
             if self._dropped is not None:

@@ -152,6 +152,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "allow_missing_kid": True,
         "allow_user_tokens": True,
         "audience": ["client_1", "client_2"],
+        "access_log_listen": "unix:/run/authz/access-log.sock",
         "audit_listen": "127.0.0.1:9903",
         "ca_file": path["ca.pem"],
         "client_id_claim": "azp",
@@ -241,7 +242,8 @@ MOUNTED = {
 }
 SECRETS = {"admin_secret", "introspection_client_secret", "workos_api_key"}
 LEFT_OUT = {
-    *("admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "orders", "socket_mode", "socket_owner"),
+    *("access_log_listen", "admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "orders"),
+    *("socket_mode", "socket_owner"),
 }
 THE_PODS_OWN = {
     "admin": "127.0.0.1:9902",
