@@ -22,7 +22,7 @@ MAX_STREAMS = 256
 """How many streams there may be; each thread of an Envoy has one."""
 
 MAX_MESSAGE_BYTES = 256 * 1024
-"""Of one message: Envoy's first has itself in it, and the others 16 KiB, and one entry that did not fit any more."""
+"""Of one message: half for what Envoy tells at once, and half for one entry more, with the headers of its caller."""
 
 _SLICE = 50
 """How many entries are told before checks of the same event loop have a turn."""
