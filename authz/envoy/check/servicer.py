@@ -5,6 +5,7 @@ from authz.envoy.check.answer import allowed, denied
 from authz.envoy.check.forms import Form
 from authz.envoy.check.isolation import RequestIsolation
 from authz.envoy.check.question import UNREADABLE, check_path, read
+from authz.envoy.memo.mark import Memo
 from authz.errors import InternalError, OverloadedError
 from authz.judge.authorizer import Authorizer
 from authz.judge.hearing import Hearing
@@ -33,6 +34,7 @@ class AuthorizationServicer:
             At most half of them are of one organization, or of callers whose token has not been verified yet, so that
             no organization keeps out another. One more is answered UNAVAILABLE at once: Envoy waits briefly, and each
             check that waits costs memory.
+        memo: has Envoy remember what is allowed; ``None`` for nothing.
 
     """
 
@@ -44,8 +46,10 @@ class AuthorizationServicer:
         jwt_authn_payload: str = "",
         isolation: RequestIsolation | None = None,
         max_pending: int = MAX_PENDING,
+        memo: Memo | None = None,
     ) -> None:
         self.authorizer = authorizer
+        self._memo = memo
         self._remove_authorization = remove_authorization
         self._jwt_authn_payload = jwt_authn_payload
         if isolation is not None:
@@ -95,7 +99,9 @@ class AuthorizationServicer:
 
     def _check_flow(self, body: bytes) -> Flow[bytes]:
         hearing, form = Hearing(self.authorizer, UNREADABLE, "envoy"), Form.HTTP
-        evidence = hearing.evidence
+        evidence, memo = hearing.evidence, self._memo
+        # Before the verdict: if something changes meanwhile, Envoy must forget it.
+        generation = "" if memo is None else memo.generation
         try:
             hearing.call, form, http = read(body, jwt_authn_payload=self._jwt_authn_payload)
             principal = yield from self.authorizer.authorize(hearing.call, evidence)
@@ -108,6 +114,8 @@ class AuthorizationServicer:
                 remove_authorization=self._remove_authorization,
                 quota=evidence.quota,
             )
+            if memo is not None:
+                answer += memo.mark(hearing.call, evidence, generation)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow

@@ -195,6 +195,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "reflection": True,
         "quota_if_unavailable": "deny",
         "quota_store": "rediss://quotas.internal:6379",
+        "remember": 30.0,
         "remove_authorization": True,
         "require_at_jwt": True,
         "resource_metadata": "https://api.example/.well-known/oauth-protected-resource",
@@ -224,6 +225,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "workos_api_key_file": path["secret"],
         "workos_base_url": "https://workos.example",
         "workos_groups_key": "groups",
+        "xds": "unix:/run/authz/xds.sock",
     }
 
 
@@ -240,7 +242,8 @@ MOUNTED = {
 }
 SECRETS = {"admin_secret", "introspection_client_secret", "workos_api_key"}
 LEFT_OUT = {
-    *("admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "orders", "socket_mode", "socket_owner"),
+    *("admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "orders", "remember", "socket_mode"),
+    *("socket_owner", "xds"),
 }
 THE_PODS_OWN = {
     "admin": "127.0.0.1:9902",
