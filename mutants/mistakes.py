@@ -537,8 +537,8 @@ MISTAKES = (
     Mistake(
         "known unary methods are ended",
         "authz/envoy/check/servicer.py",
-        "return evidence.isolation is not None and call.method in evidence.isolation.unary",
-        "return False",
+        "if principal is ANONYMOUS or (evidence.isolation is not None and call.method in evidence.isolation.unary):",
+        "if principal is ANONYMOUS:",
         "tests/envoy/check/test_deadline.py",
     ),
     Mistake(

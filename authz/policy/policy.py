@@ -176,6 +176,18 @@ class Policy:
             self._admitted.remember(key, (principal, organization, rule.name))
         return rule.name
 
+    def decides_alike(self, method: str, principal: Principal, organization: Organization) -> bool:
+        """Say whether it is sure to allow every call of ``principal`` to ``method``, whatever its headers and peer.
+
+        Args:
+            method: that of a call that :meth:`admit` has allowed; of a very long one it is not known.
+            principal: who made it, the same object.
+            organization: what is known about the principal's.
+
+        """
+        admitted = self._admitted.get((id(principal), method))
+        return admitted is not None and admitted[0] is principal and admitted[1] is organization
+
     def candidates(self, method: str, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide about a call to ``method``, in order."""
         return self._candidates(method, principal, self.organization(principal.org_id).groups)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from authz.decisions.audit import check_audit_address
-from authz.envoy.access_log.service import check_access_log_address
+from authz.envoy.access_log.address import check_access_log_address
 from authz.errors import ConfigError
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import Permissions, check_not_in_use

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from authz.decisions.audit import Audit, serve_audit
 from authz.envoy.access_log.service import AccessLog, serve_access_log
 from authz.envoy.check.servicer import AuthorizationServicer
+from authz.envoy.memo.mark import Memo
 from authz.judge.authorizer import Authorizer
 from authz.judge.configured import authorizer_of, descriptors_of, policy_in_force
 from authz.judge.reload import Reloader
@@ -18,6 +19,7 @@ from authz.server import policy_files
 from authz.server.admin.activity import Activity
 from authz.server.admin.one_process import OwnProcess
 from authz.server.listening import Listening
+from authz.server.memo.checked import Remembering
 from authz.server.operations import admin_page, banner
 from authz.server.operations.observers import Observers
 from authz.server.serving import server
@@ -29,6 +31,7 @@ from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from authz.server.memo.running import Running
     from authz.server.operations.metrics import Metrics
     from authz.store.shared_state import Sharing
 
@@ -41,6 +44,7 @@ def check_settings(settings: Settings) -> str:
 
     """
     Listening.of(settings)
+    Remembering.of(settings)
     descriptors = descriptors_of(settings)
     policy_files.isolation(settings, descriptors)
     admin_page.check_admin_settings(settings)
@@ -72,9 +76,11 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         shared = None
         if worker is None:
             listening.check_sockets_are_free()
+            await ending.enter_async_context(_remembering(settings, deciding))
             shared = await ending.enter_async_context(_shared_orders(settings, deciding.authorizer))
             await ending.enter_async_context(_admin_page(settings, deciding.authorizer, observers.activity, shared))
         else:
+            _follow(worker, deciding)
             await ending.enter_async_context(_turn(worker, deciding.authorizer, observers.activity))
             # Orders come from the supervisor; calls are counted where they are decided.
             ending.enter_context(_shared_limits(settings, deciding.authorizer))
@@ -109,6 +115,7 @@ class _Deciding(NamedTuple):
         access_log: is told by Envoy what it was not asked.
         reloader: puts its policies in force again whenever their files change.
         policy: in words, the policy in force at the start.
+        memo: has Envoy remember answers, if it may.
 
     """
 
@@ -117,6 +124,7 @@ class _Deciding(NamedTuple):
     access_log: AccessLog
     reloader: Reloader | None
     policy: str
+    memo: Memo | None
 
     @classmethod
     def of(cls, settings: Settings, observers: Observers, worker: Worker | None) -> Self:
@@ -125,6 +133,8 @@ class _Deciding(NamedTuple):
         descriptors = descriptors_of(settings)
         policy = policy_in_force(settings, descriptors)
         authorizer = authorizer_of(settings, list(observers), descriptors)
+        wanted = Remembering.of(settings)
+        memo = None if wanted is None else Memo(authorizer, wanted.seconds)
         servicer = AuthorizationServicer(
             authorizer,
             remove_authorization=settings.remove_authorization,
@@ -132,9 +142,34 @@ class _Deciding(NamedTuple):
             end_streams=settings.end_streams,
             isolation=policy_files.isolation(settings, descriptors),
             max_pending=settings.max_pending,
+            memo=memo,
         )
         access_log = AccessLog(authorizer.telling, authorizer.verifier.clock)
-        return cls(authorizer, servicer, access_log, policy_files.reloader(settings, files, authorizer, worker), policy)
+        reloader = policy_files.reloader(settings, files, authorizer, worker)
+        return cls(authorizer, servicer, access_log, reloader, policy, memo)
+
+
+@contextlib.asynccontextmanager
+async def _remembering(settings: Settings, deciding: _Deciding) -> "AsyncIterator[Running | None]":
+    """Have Envoy remember what this process answers, and forget it as soon as something changes."""
+    memo = deciding.memo
+    if memo is None:
+        yield None
+        return
+    from authz.server.memo.running import remembering  # noqa: PLC0415 - not needed where nothing is remembered
+
+    async with remembering(settings, memo.begin) as running:
+        if running is not None:
+            deciding.authorizer.changes.watch(running.flushing.flush)
+        yield running
+
+
+def _follow(worker: Worker, deciding: _Deciding) -> None:
+    """Have the supervisor tell Envoy of every change in this worker, and this worker the generation."""
+    memo, changes = deciding.memo, deciding.authorizer.changes
+    if memo is not None:
+        worker.hear_generations(memo.begin)
+        changes.watch(lambda: worker.say(changes=changes.count))
 
 
 def _shared_orders(settings: Settings, authorizer: Authorizer) -> contextlib.AbstractAsyncContextManager[SharedOrders]:

@@ -13,6 +13,7 @@ from authz.judge.configured import policy_in_force
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_not_in_use
 from authz.server.admin.many_workers import Workers
+from authz.server.memo.checked import Remembering
 from authz.server.operations import admin_page, banner
 from authz.server.shared_orders import SharedOrders, operator_of, shared_orders, sharing_of
 from authz.server.workers.about import About
@@ -22,6 +23,7 @@ from authz.server.workers.supervisor import Supervisor
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from authz.server.memo.running import Running
     from authz.server.operations.metrics import SharedMetrics
 
 # After the grace: for connections to close and figures to be written.
@@ -43,6 +45,7 @@ async def run(settings: Settings) -> None:
         _check_sockets_are_free(settings, addresses)
         links, shared = await ending.enter_async_context(_orders(settings))
         figures = ending.enter_context(_figures(settings))
+        flush = _Flush()
         supervisor = Supervisor(
             settings.workers,
             addresses,
@@ -53,9 +56,37 @@ async def run(settings: Settings) -> None:
             variables={} if figures is None else figures.variables,
             timeout=settings.worker_timeout,
             links=links,
+            changed=flush,
         )
+        flush.running = await ending.enter_async_context(_remembering(settings, supervisor))
         await ending.enter_async_context(_probes(settings, supervisor, figures, shared))
         await supervisor.run()
+
+
+class _Flush:
+    """Has Envoy forget what it remembers, if it remembers anything.
+
+    Attributes:
+        running: what tells it.
+
+    """
+
+    def __init__(self) -> None:
+        self.running: Running | None = None
+
+    def __call__(self) -> None:
+        if self.running is not None:
+            self.running.flushing.flush()
+
+
+def _remembering(
+    settings: Settings, supervisor: Supervisor
+) -> "contextlib.AbstractAsyncContextManager[Running | None]":
+    if Remembering.of(settings) is None:
+        return contextlib.nullcontext()
+    from authz.server.memo.running import remembering  # noqa: PLC0415 - it loads grpc, for which most have no need
+
+    return remembering(settings, supervisor.begin)
 
 
 def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> None:

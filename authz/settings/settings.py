@@ -122,6 +122,18 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
         "off", description="Write each decision, or each that is not to allow, as a JSON line."
     )
     decision_log_file: str | None = Field(None, description="Where to, if not to standard output.")
+    remember: float | None = Field(
+        None,
+        ge=1,
+        le=300,
+        description="For how many seconds Envoy may repeat a yes instead of asking again, as `authz envoy-config "
+        "--remember` has it do; what may change earlier is taken back by xds. By default Envoy asks every time.",
+    )
+    xds: str | None = Field(
+        None,
+        description="Where Envoy hears that it must ask again (ECDS): unix:PATH, tls:HOST:PORT with "
+        "tls_client_ca_file, or file:PATH in a folder of mode 0700.",
+    )
     audit_listen: str | None = Field(
         None, description="Where decisions can be watched (authz.v1.Audit): HOST:PORT of loopback, or unix:PATH."
     )

@@ -73,6 +73,7 @@ SETTINGS = frozenset(
         "quota_store",
         "realm",
         "reflection",
+        "remember",
         "remove_authorization",
         "require_at_jwt",
         "resource_metadata",
@@ -102,6 +103,7 @@ SETTINGS = frozenset(
         "workos_api_key_file",
         "workos_base_url",
         "workos_groups_key",
+        "xds",
     }
 )
 """The fields of :class:`authz.settings.settings.Settings`, for those who read variables without its extra."""

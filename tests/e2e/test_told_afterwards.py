@@ -12,10 +12,10 @@ import pytest
 
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.processes import Envoy
-from authz.envoy.access_log.entries import DECIDED, MARK
 from authz.envoy.config.access_logger import access_logger
 from authz.envoy.config.formats import Ingress, bootstrap
 from authz.envoy.config.parts import TYPE, cluster
+from authz.envoy.memo.script import DECIDED, NAME
 from authz.server.serving.server import EngineName
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, PATIENCE, jwks
 from tests.e2e.mesh import grpc_echo
@@ -32,9 +32,9 @@ _SCRIPT = f"""
 function envoy_on_request(handle)
   if not handle:headers():get("{REPEATED[0]}") then return end
   local metadata = handle:streamInfo():dynamicMetadata()
-  metadata:set("{MARK}", "path", handle:headers():get(":path"))
-  metadata:set("{MARK}", "about", '{_ABOUT}')
-  metadata:set("{MARK}", "{DECIDED}", true)
+  metadata:set("{NAME}", "path", handle:headers():get(":path"))
+  metadata:set("{NAME}", "about", '{_ABOUT}')
+  metadata:set("{NAME}", "{DECIDED}", true)
 end
 """
 
@@ -92,7 +92,7 @@ class Site:
         ingress = Ingress(authz=self._sockets("authz"), listen="127.0.0.1:0", admin="127.0.0.1:0", upstream=upstream)
         made = bootstrap(ingress).data
         [listener] = made["static_resources"]["listeners"]
-        marked = {"filter": MARK, "path": [{"key": DECIDED}], "value": {"bool_match": True}, "invert": True}
+        marked = {"filter": NAME, "path": [{"key": DECIDED}], "value": {"bool_match": True}, "invert": True}
         ext_authz_of(listener)["filter_enabled_metadata"] = marked
         script = {"default_source_code": {"inline_string": _SCRIPT}}
         lua = {"@type": TYPE + "extensions.filters.http.lua.v3.Lua", **script}

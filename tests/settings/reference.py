@@ -52,7 +52,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("store_plaintext", "store_namespace", "store_region", "store_stale", "quota_store", "quota_if_unavailable"),
         *("usage_days",),
     ),
-    "Answers": ("realm", "resource_metadata", "remove_authorization", "end_streams", "jwt_authn_payload"),
+    "Answers": (
+        *("realm", "resource_metadata", "remove_authorization", "end_streams", "jwt_authn_payload"),
+        *("remember", "xds"),
+    ),
     "Addresses": (
         *("listen", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "socket_mode", "socket_owner"),
         *("engine", "reflection"),

@@ -17,10 +17,8 @@ from authz.call.call import MAX_METHOD, Call
 from authz.call.principal import ANONYMOUS, Principal
 from authz.call.words import is_identifier
 from authz.decisions.decision import Decision, Evidence
+from authz.envoy.memo.script import DECIDED, NAME
 from authz.envoy.v3.access_log_pb2 import HTTPAccessLogEntry
-
-MARK, DECIDED = "authz.memo", "decided"
-"""The namespace of the metadata, and what is true there if Envoy has repeated an answer."""
 
 MAX_ABOUT = 16_384
 """Characters of what is said of a caller; a token has at most 6 KiB of claims."""
@@ -61,7 +59,7 @@ def repeated_decision(entry: HTTPAccessLogEntry, now: float) -> Decision | None:
 
     """
     common = entry.common_properties
-    mark = common.metadata.filter_metadata.get(MARK)
+    mark = common.metadata.filter_metadata.get(NAME)
     if mark is None or common.intermediate_log_entry:
         return None
     fields = mark.fields

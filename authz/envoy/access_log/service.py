@@ -8,13 +8,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from authz.envoy.access_log.address import SETTING, SOCKET, check_access_log_address
 from authz.envoy.access_log.entries import UnreadableError, repeated_decision
 from authz.envoy.v3.access_log_pb2 import HTTPAccessLogEntry, StreamAccessLogsMessage
 from authz.errors import ConfigError
 from authz.judge.telling import Telling
 from authz.runtime import telemetry
 from authz.runtime.clock import Clock
-from authz.runtime.network.unix_sockets import Permissions, bind_socket, check_not_in_use, check_path
+from authz.runtime.network.unix_sockets import Permissions, bind_socket, check_not_in_use
 
 SERVICE, METHOD = "envoy.service.accesslog.v3.AccessLogService", "StreamAccessLogs"
 
@@ -29,7 +30,6 @@ _SLICE = 50
 
 # Longer than Envoy waits for more entries.
 _LAST_SECONDS = 0.5
-_SETTING, _SOCKET = "access_log_listen", "unix:"
 
 
 class AccessLog:
@@ -123,14 +123,14 @@ async def serve_access_log(
 
     def bind(path: str) -> None:
         try:
-            server.add_insecure_port(_SOCKET + path)
+            server.add_insecure_port(SOCKET + path)
         except RuntimeError:
-            raise ConfigError(f"{_SETTING}: {path!a} cannot be bound; choose another path") from None
+            raise ConfigError(f"{SETTING}: {path!a} cannot be bound; choose another path") from None
 
-    path = address.removeprefix(_SOCKET)
+    path = address.removeprefix(SOCKET)
     if not takes_over:
-        check_not_in_use([path], _SETTING)
-    own = bind_socket(path, permissions or Permissions(), bind, setting=_SETTING)
+        check_not_in_use([path], SETTING)
+    own = bind_socket(path, permissions or Permissions(), bind, setting=SETTING)
     try:
         await server.start()
         yield address
@@ -138,15 +138,3 @@ async def serve_access_log(
         own.remove()
         # Envoy's streams never end by themselves; what it still holds back comes within that time.
         await server.stop(_LAST_SECONDS)
-
-
-def check_access_log_address(address: str) -> None:
-    """Check that ``address`` is a Unix socket, without binding it.
-
-    Raises:
-        ConfigError: it is not.
-
-    """
-    if not address.startswith(_SOCKET) or address == _SOCKET:
-        raise ConfigError(f"{_SETTING}: {address!a} is not unix:PATH; whoever connects there writes into the audit")
-    check_path(address.removeprefix(_SOCKET), _SETTING)

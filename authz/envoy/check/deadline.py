@@ -92,10 +92,15 @@ def ending(http: AttributeContext.HttpRequest, form: Form, seconds: float) -> by
     if http.size < 0:
         # Only gRPC without a proxy says that it does not know the size.
         return b""
-    tenths = min(max(1, math.ceil(seconds * 10)), _MOST * 10)
+    tenths = tenths_of(seconds)
     header = _HEADERS.get(form)
     keeps_own = header is not None and _own(http, header) <= tenths / 10
     return _told(header, tenths, keeps_own)
+
+
+def tenths_of(seconds: float) -> int:
+    """Return for how many tenths of a second a call may go on."""
+    return min(max(1, math.ceil(seconds * 10)), _MOST * 10)
 
 
 def _own(http: AttributeContext.HttpRequest, header: _Header) -> float:

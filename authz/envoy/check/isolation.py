@@ -92,6 +92,10 @@ class RequestIsolation:
         """Whether no request of any method has a marked field."""
         return not self._marked
 
+    def looks_at(self, method: str) -> bool:
+        """Say whether a call to ``method`` is allowed or not by what else its request says."""
+        return method in self._marked
+
     def check_request(self, http: AttributeContext.HttpRequest, principal: Principal) -> None:
         """Check the request that Envoy asks about.
 

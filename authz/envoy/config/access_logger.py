@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from authz.envoy.access_log.entries import DECIDED, MARK
 from authz.envoy.config.parts import TYPE
+from authz.envoy.memo.script import DECIDED, NAME
 
 FLUSH_SECONDS = 0.2
 """How long Envoy waits for more to tell at once."""
@@ -19,7 +19,7 @@ def access_logger(cluster_name: str) -> dict[str, Any]:
         cluster_name: the cluster of the server's ``access_log_listen``; see :func:`authz.envoy.config.parts.cluster`.
 
     """
-    marked = {"filter": MARK, "path": [{"key": DECIDED}], "value": {"bool_match": True}}
+    marked = {"filter": NAME, "path": [{"key": DECIDED}], "value": {"bool_match": True}}
     return {
         "name": "envoy.access_loggers.http_grpc",
         "filter": {"metadata_filter": {"matcher": marked, "match_if_key_not_found": False}},

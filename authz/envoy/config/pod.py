@@ -292,6 +292,10 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
     ),
     "access_log_listen": partial(_left_out, why="Envoy repeats no answers of servers in other pods"),
     "decision_log_file": partial(_left_out, why="a pod keeps no files; decisions go to standard output"),
+    **dict.fromkeys(
+        ("remember", "xds"),
+        partial(_left_out, why="Envoy asks several pods here, and would forget what all others than one have said"),
+    ),
     "orders": partial(_left_out, why="a pod keeps no files; what is to outlive it, and reach every pod, needs a store"),
     "env_file": partial(_left_out, why="its settings are printed here"),
     "socket_mode": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),

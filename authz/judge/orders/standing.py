@@ -1,6 +1,6 @@
 """What the orders of the operator say of one caller: whether it is revoked or suspended."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from authz.call.principal import Principal
@@ -34,6 +34,7 @@ class Standing:
 
     Args:
         clock: only its ``time`` is read, by which orders lapse.
+        doubted: is called when it has changed whether the orders may not all be known.
 
     Attributes:
         book: the orders.
@@ -41,8 +42,8 @@ class Standing:
 
     """
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._time = clock.time
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, doubted: Callable[[], object] = bool) -> None:
+        self._time, self._doubted = clock.time, doubted
         self.book = OrderBook()
         self.doubt = Doubt()
         # The orders in force by what they name: every call looks it up.
@@ -95,6 +96,7 @@ class Standing:
             vars(self)["check"] = _refuse
         else:
             vars(self).pop("check", None)
+        self._doubted()
 
     def check(self, principal: Principal) -> None:
         """Check that the operator has neither revoked nor suspended anything of ``principal``.

@@ -196,6 +196,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "reflection": True,
         "quota_if_unavailable": "deny",
         "quota_store": "rediss://quotas.internal:6379",
+        "remember": 30.0,
         "remove_authorization": True,
         "end_streams": True,
         "require_at_jwt": True,
@@ -226,6 +227,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "workos_api_key_file": path["secret"],
         "workos_base_url": "https://workos.example",
         "workos_groups_key": "groups",
+        "xds": "unix:/run/authz/xds.sock",
     }
 
 
@@ -243,7 +245,7 @@ MOUNTED = {
 SECRETS = {"admin_secret", "introspection_client_secret", "workos_api_key"}
 LEFT_OUT = {
     *("access_log_listen", "admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "orders"),
-    *("socket_mode", "socket_owner"),
+    *("remember", "socket_mode", "socket_owner", "xds"),
 }
 THE_PODS_OWN = {
     "admin": "127.0.0.1:9902",

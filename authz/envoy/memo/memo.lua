@@ -1,0 +1,137 @@
+-- Repeats a yes of the authorization server to calls like the one that it was said to. A no is never repeated: a call
+-- that this script does not know, or is not sure of, goes on to ext_authz, which asks. An error in it has the same
+-- effect, because the mark that ext_authz looks for (authz.memo: decided) is set last.
+--
+-- Two names stand before this text: GENERATION, which is another one as soon as any answer may be over, and REMOVED, the
+-- headers that only the server may set. A new generation is a new script with a memory of its own, so it starts empty.
+
+local MAX_CREDENTIAL, MAX_TARGET, MAX_PATH, MAX_CERTIFICATE = 4096, 2048, 256, 16384 -- characters
+local MAX_CREDENTIALS, MAX_CALLS = 5000, 64 -- callers in each of the two halves of the memory, and calls of each
+local MAX_ASKED = 1024 -- questions that wait for an answer
+local LONGEST = 999999990 -- tenths of a second
+local DURATION, COURTESY = "x-envoy-upstream-stream-duration-ms", 500
+local UNITS = { H = 3600000, M = 60000, S = 1000, m = 1, u = 1e-3, n = 1e-6 }
+local MEMO, ASKED, CHECK = "authz.memo", "authz.asked", "envoy.filters.http.ext_authz"
+
+local young, old, size = {}, {}, 0 -- by credential and call; the older half is dropped when the younger one is full
+local asked, number = {}, 0
+local latest = 0
+
+-- Returns what the server's answer depends on: the credential, and the path with the kind of call. Nothing if it may
+-- depend on more, or if that is too long to be remembered.
+local function question(handle)
+  local headers = handle:headers()
+  local credential, target = headers:get("authorization") or "", headers:get(":path") or ""
+  local kind = headers:get("content-type") or ""
+  if #credential > MAX_CREDENTIAL or #target > MAX_TARGET then return end
+  -- Envoy joins several headers of one name; the server sees them apart.
+  if credential:find(",", 1, true) or kind:find(",", 1, true) then return end
+  local path = target:match("^[^?]*")
+  if path == "" or #path > MAX_PATH then return end
+  -- The server refuses certificates that are too large for it.
+  local tls = handle:streamInfo():downstreamSslConnection()
+  if tls and #tls:urlEncodedPemEncodedPeerCertificate() > MAX_CERTIFICATE then return end
+  -- The server wants more of the path of a gRPC call.
+  local is_grpc = kind == "application/grpc" or kind:sub(1, 17) == "application/grpc+"
+  return credential, (is_grpc and "g" or "h") .. path
+end
+
+-- Returns the header in which the protocol of a call has its deadline, as the server knows it. HTTP has none.
+local function deadline_of(kind)
+  if kind == "application/grpc" or kind:sub(1, 17) == "application/grpc+" then return "grpc-timeout" end
+  local media = kind:match("^[^;]*"):gsub("%s+$", ""):lower()
+  local web = media:sub(1, 20) == "application/grpc-web" and media:sub(21)
+  if web and (web == "" or web:sub(1, 1) == "+" or web:sub(1, 5) == "-text") then return "grpc-timeout" end
+  if media == "application/connect+proto" or media == "application/connect+json" then return "connect-timeout-ms" end
+end
+
+-- Returns a caller's own deadline in milliseconds; infinite if there is none, or it is not written as it must be.
+local function own_deadline(name, text)
+  local digits, unit = (text or ""):match("^(%d+)(%a?)$")
+  if name == "grpc-timeout" then
+    return digits and #digits <= 8 and UNITS[unit] and tonumber(digits) * UNITS[unit] or math.huge
+  end
+  return digits and #digits <= 10 and unit == "" and tonumber(digits) or math.huge
+end
+
+-- Has the call end after that many milliseconds, as the server's own answer would.
+local function end_call(headers, left)
+  local tenths = math.min(math.max(1, math.ceil(left / 100)), LONGEST)
+  local name = deadline_of(headers:get("content-type") or "")
+  headers:remove("x-envoy-retry-on")
+  headers:remove("x-envoy-retry-grpc-on")
+  headers:replace(DURATION, string.format("%.0f", tenths * 100 + (name and COURTESY or 0)))
+  if not name or own_deadline(name, headers:get(name)) <= tenths * 100 then return end
+  local whole = name == "grpc-timeout" and tenths * 100 > 99999999
+  local text = whole and string.format("%.0fS", math.ceil(tenths / 10)) or string.format("%.0f", tenths * 100)
+  headers:remove(name)
+  headers:replace(name, name == "grpc-timeout" and not whole and text .. "m" or text)
+end
+
+function envoy_on_request(handle)
+  local credential, call = question(handle)
+  if not credential then return end
+  local now = handle:timestamp()
+  -- The clock was set back: what ends by it would live too long.
+  if now < latest then young, old, size = {}, {}, 0 end
+  latest = now
+  local metadata = handle:streamInfo():dynamicMetadata()
+  local calls = young[credential] or old[credential]
+  local yes = calls and calls[call]
+  if not yes or now >= yes.over then
+    -- The credential itself does not go into the metadata, which may be logged.
+    number = number + 1
+    asked[number] = { credential = credential, call = call, at = now }
+    asked[number - MAX_ASKED] = nil
+    metadata:set(ASKED, "number", number)
+    return
+  end
+  local headers, set, about = handle:headers(), yes.headers, yes.about
+  for i = 1, #REMOVED do headers:remove(REMOVED[i]) end
+  for i = 1, #set, 2 do headers:replace(set[i], set[i + 1]) end
+  if yes.ends then end_call(headers, yes.ends - now) end
+  -- For access logs and later filters, as if the server had been asked.
+  if about.organization then
+    metadata:set(CHECK, "organization", about.organization)
+    metadata:set(CHECK, "client", about.client)
+  end
+  metadata:set(MEMO, "generation", GENERATION)
+  metadata:set(MEMO, "path", call:sub(2))
+  metadata:set(MEMO, "about", yes.told)
+  metadata:set(MEMO, "decided", true)
+end
+
+local function remember(question, memo, caller)
+  local calls = young[question.credential]
+  if not calls then
+    if size >= MAX_CREDENTIALS then young, old, size = {}, young, 0 end
+    size = size + 1
+  end
+  -- One caller with many paths takes no other caller's place.
+  if not calls or calls.n >= MAX_CALLS then
+    calls = { n = 0 }
+    young[question.credential] = calls
+  end
+  if not calls[question.call] then calls.n = calls.n + 1 end
+  -- It counts from before the server was asked, and by this clock alone.
+  calls[question.call] = {
+    over = question.at + 1000 * memo.seconds,
+    ends = memo.tenths > 0 and question.at + 100 * memo.tenths,
+    headers = caller.headers,
+    about = caller.about,
+    told = caller.told,
+  }
+end
+
+function envoy_on_response(handle)
+  local metadata = handle:streamInfo():dynamicMetadata()
+  local noted = metadata:get(ASKED)
+  local question = noted and asked[noted.number]
+  if not question then return end
+  asked[noted.number] = nil
+  local said = metadata:get(CHECK)
+  local memo = said and said.memo
+  -- An answer of another generation may be over already.
+  if not memo or memo.generation ~= GENERATION then return end
+  remember(question, memo, said.caller)
+end
