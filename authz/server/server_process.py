@@ -73,10 +73,10 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         observers = ending.enter_context(Observers.of(settings, None if worker is None else worker.number))
         deciding = _Deciding.of(settings, observers, worker)
         listening = Listening.of(settings, worker)
-        shared = None
+        shared = running = None
         if worker is None:
             listening.check_sockets_are_free()
-            await ending.enter_async_context(_remembering(settings, deciding))
+            running = await ending.enter_async_context(_remembering(settings, deciding))
             shared = await ending.enter_async_context(_shared_orders(settings, deciding.authorizer))
             await ending.enter_async_context(_admin_page(settings, deciding.authorizer, observers.activity, shared))
         else:
@@ -100,7 +100,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             reuse_port=worker is not None,
             drain=settings.drain,
             grace=settings.grace,
-            beside=_companions(settings, deciding, observers, worker, shared),
+            beside=_companions(settings, deciding, observers, worker, shared, running=running),
             started=partial(_started, settings, deciding, worker),
             hung_up=observers.reopen_log,
         )
@@ -237,6 +237,8 @@ def _companions(
     observers: Observers,
     worker: Worker | None,
     shared: SharedOrders | None,
+    *,
+    running: "Running | None",
 ) -> Sequence[Companion]:
     companions: list[Companion] = [] if worker is None else [worker.reporting]
     if observers.metrics is not None:
@@ -244,6 +246,10 @@ def _companions(
             from authz.server.operations.order_figures import OrderFigures  # noqa: PLC0415 - late, as in Observers
 
             observers.metrics.add(OrderFigures(shared))
+        if running is not None:
+            from authz.server.operations.memo_figures import MemoFigures  # noqa: PLC0415 - late, as in Observers
+
+            observers.metrics.add(MemoFigures(running))
         companions.append(partial(_metrics, settings, deciding, observers.metrics, worker))
     return companions
 
@@ -257,11 +263,12 @@ def _metrics(
     reloader = deciding.reloader
 
     def refresh() -> None:
-        pending = deciding.servicer.pending
+        offered = 0 if deciding.memo is None else deciding.memo.offered
         figures.refresh(
             deciding.authorizer,
             is_ready=not health.reason,
-            pending=pending,
+            pending=deciding.servicer.pending,
+            offered=offered,
             reloader=reloader,
             access_log=deciding.access_log.counts,
         )

@@ -23,6 +23,8 @@ from authz.server.workers.supervisor import Supervisor
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from authz.server.memo.running import Running
     from authz.server.operations.metrics import SharedMetrics
 
@@ -59,7 +61,7 @@ async def run(settings: Settings) -> None:
             changed=flush,
         )
         flush.running = await ending.enter_async_context(_remembering(settings, supervisor))
-        await ending.enter_async_context(_probes(settings, supervisor, figures, shared))
+        await ending.enter_async_context(_probes(settings, supervisor, figures, shared, flush.running))
         await supervisor.run()
 
 
@@ -129,17 +131,26 @@ def _figures(settings: Settings) -> "contextlib.AbstractContextManager[SharedMet
 
 
 def _probes(
-    settings: Settings, supervisor: Supervisor, figures: "SharedMetrics | None", shared: SharedOrders | None
+    settings: Settings,
+    supervisor: Supervisor,
+    figures: "SharedMetrics | None",
+    shared: SharedOrders | None,
+    memo: "Running | None",
 ) -> contextlib.AbstractAsyncContextManager[object]:
     if settings.http_listen is None or figures is None:
         return contextlib.nullcontext()
     from authz.server.operations import probes  # noqa: PLC0415 - late, as above
     from authz.server.operations.order_figures import OrderFigures  # noqa: PLC0415
 
-    more = None if shared is None else OrderFigures(shared)
+    more: list[Collector] = [] if shared is None else [OrderFigures(shared)]
+    if memo is not None:
+        from authz.server.operations.memo_figures import MemoFigures  # noqa: PLC0415 - late, as above
+
+        more.append(MemoFigures(memo))
 
     def text() -> bytes:
-        return figures.text(running=supervisor.running, restarts=supervisor.restarts, hangs=supervisor.hangs, more=more)
+        counts = {"running": supervisor.running, "restarts": supervisor.restarts, "hangs": supervisor.hangs}
+        return figures.text(**counts, more=more)
 
     return probes.answering(settings.http_listen, lambda: supervisor.unready, text, lambda: supervisor.is_stale)
 

@@ -179,7 +179,7 @@ class Mesh:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
-            upstreams = starting.enter_context(grpc_echo()), starting.enter_context(_http_echo())
+            upstreams = starting.enter_context(grpc_echo()), starting.enter_context(http_echo())
             self.backend = starting.enter_context(_believer(self._folder / "believer.sock"))
             starting.enter_context(serve_here(self.judge, f"unix:{self._folder}/told.sock"))
             removing = "--remove-authorization", "--jwt-authn-payload", PAYLOAD
@@ -381,7 +381,7 @@ def grpc_echo() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _http_echo() -> Iterator[str]:
+def http_echo() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _HttpEcho) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

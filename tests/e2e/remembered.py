@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +19,7 @@ from authz.envoy.config.authz_cluster import authz_cluster
 from authz.envoy.config.memo import NODE, clusters, filter_from
 from authz.server.serving.server import EngineName
 from tests.doubles import AUDIENCE, ISSUER, PATIENCE, jwks, m2m_claims
-from tests.e2e.mesh import _http_echo, grpc_echo
+from tests.e2e.mesh import grpc_echo, http_echo
 from tests.programs import Program
 
 SUSPENDED, TENANT, METERED = (f"org_01JY{name}0000000000000000" for name in ("SUSPENDED", "TENANT", "METERED"))
@@ -69,10 +71,11 @@ class Remembered:
         xds: str = "",
         workers: int = 1,
         remember: float = 30,
+        keys_url: str = "",
     ) -> None:
         self.folder, self._key, self._engine, self._flags = folder, key, engine, flags
         self._xds = xds or f"unix:{folder}/xds.sock"
-        self._workers, self._remember = workers, remember
+        self._workers, self._remember, self._keys_url = workers, remember, keys_url
         self.policy = folder / "policy.json"
         self.keys = folder / "jwks.json"
         self._running = contextlib.ExitStack()
@@ -82,7 +85,7 @@ class Remembered:
             self.change_policy()
             self.keys.write_text(json.dumps(jwks(self._key)), encoding="utf-8")
             (self.folder / "secret").write_text(ADMIN_SECRET, encoding="utf-8")
-            upstreams = starting.enter_context(grpc_echo()), starting.enter_context(_http_echo())
+            upstreams = starting.enter_context(grpc_echo()), starting.enter_context(http_echo())
             self.start_server()
             starting.callback(self._end_server)
             self.envoy = Envoy(self._config(*upstreams), self.folder)
@@ -98,7 +101,8 @@ class Remembered:
 
     def start_server(self) -> None:
         flags = ["--listen", f"unix:{self.folder}/authz.sock", "--engine", self._engine]
-        flags += ["--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--jwks", str(self.keys)]
+        flags += ["--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256"]
+        flags += ["--jwks-url", self._keys_url] if self._keys_url else ["--jwks", str(self.keys)]
         flags += ["--policy", str(self.policy), "--public-methods", PUBLIC, "--workers", str(self._workers)]
         flags += ["--remember", str(self._remember), "--xds", self._xds, "--admin", "127.0.0.1:0"]
         flags += ["--admin-secret-file", "secret", *self._flags]
@@ -111,6 +115,10 @@ class Remembered:
 
     def sign(self, **changes: Any) -> str:
         return self._key.sign(m2m_claims(time.time(), **changes))
+
+    @staticmethod
+    def sign_with(key: SigningKey, **changes: Any) -> str:
+        return key.sign(m2m_claims(time.time(), **changes))
 
     def change_policy(self, **changes: Any) -> None:
         beside = self.policy.with_suffix(".new")
@@ -171,6 +179,31 @@ def settled(look: Callable[[], bool], seconds: float = PATIENCE) -> bool:
             return False
         time.sleep(0.005)
     return True
+
+
+@contextlib.contextmanager
+def served_keys(published: Callable[[], Any]) -> Iterator[str]:
+    """Serve a key set, as it is at the time; yield its URL."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(published()).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/jwks"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextlib.contextmanager

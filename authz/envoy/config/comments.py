@@ -42,14 +42,15 @@ HTTP = {
     "refuses in its form; before it, every refusal would have the code that Envoy makes from an HTTP status.",
     "*/http_filters/envoy.filters.http.header_mutation.grpc_web_content_type": "Refusals of gRPC-Web have no body, so "
     "Envoy removes their content-type; without one, some clients do not read the status.",
-    "*/http_filters/authz.memo": "Repeats a yes of the server to calls with the same token and path, for as long as the "
-    "server has said (AUTHZ_REMEMBER); never a no. Off for a route that asks for more than a good token "
+    "*/http_filters/authz.memo": "Repeats a yes of the server to calls with the same token and path, for as long as "
+    "the server has said (AUTHZ_REMEMBER); never a no. Off for a route that asks for more than a good token "
     '(context_extensions of ext_authz): give it typed_per_filter_config {authz.memo: {"@type": type.googleapis.com/'
     "envoy.extensions.filters.http.lua.v3.LuaPerRoute, disabled: true}}. No other filter may write the metadata "
     "authz.memo.",
-    "*/config_discovery/config_source": "The script comes from `authz serve` (AUTHZ_XDS), which sends a new one as soon "
-    "as an answer may be over. Only the server may write there: the script runs in Envoy.",
-    "*/default_config": "Until there is a script, and whenever the server has been silent for 5 s, nothing is repeated.",
+    "*/config_discovery/config_source": "The script comes from `authz serve` (AUTHZ_XDS), which sends a new one as "
+    "soon as an answer may be over. Only the server may write there: the script runs in Envoy.",
+    "*/default_config": "Until there is a script, and whenever the server has been silent for 5 s, nothing is "
+    "repeated.",
     "*/access_log": "Tells `authz serve` (AUTHZ_ACCESS_LOG_LISTEN) of the calls whose answers were repeated, and of no "
     "other call, so that its decision log, audit and figures have them as well.",
     "*envoy.filters.http.ext_authz": "Asks `authz serve` about every request.",

@@ -54,6 +54,13 @@ local function own_deadline(name, text)
   return digits and #digits <= 10 and unit == "" and tonumber(digits) or math.huge
 end
 
+-- Returns a deadline as it is written there: in eight digits and a unit, or in ten digits.
+local function deadline(name, milliseconds)
+  if name == "connect-timeout-ms" then return string.format("%.0f", math.min(milliseconds, 9999999999)) end
+  if milliseconds <= 99999999 then return string.format("%.0fm", milliseconds) end
+  return string.format("%.0fS", math.ceil(milliseconds / 1000))
+end
+
 -- Has the call end after that many milliseconds, as the server's own answer would.
 local function end_call(headers, left)
   local tenths = math.min(math.max(1, math.ceil(left / 100)), LONGEST)
@@ -62,10 +69,8 @@ local function end_call(headers, left)
   headers:remove("x-envoy-retry-grpc-on")
   headers:replace(DURATION, string.format("%.0f", tenths * 100 + (name and COURTESY or 0)))
   if not name or own_deadline(name, headers:get(name)) <= tenths * 100 then return end
-  local whole = name == "grpc-timeout" and tenths * 100 > 99999999
-  local text = whole and string.format("%.0fS", math.ceil(tenths / 10)) or string.format("%.0f", tenths * 100)
   headers:remove(name)
-  headers:replace(name, name == "grpc-timeout" and not whole and text .. "m" or text)
+  headers:replace(name, deadline(name, tenths * 100))
 end
 
 function envoy_on_request(handle)
@@ -116,7 +121,7 @@ local function remember(question, memo, caller)
   -- It counts from before the server was asked, and by this clock alone.
   calls[question.call] = {
     over = question.at + 1000 * memo.seconds,
-    ends = memo.tenths > 0 and question.at + 100 * memo.tenths,
+    ends = (memo.tenths or 0) > 0 and question.at + 100 * memo.tenths,
     headers = caller.headers,
     about = caller.about,
     told = caller.told,

@@ -8,7 +8,7 @@ import contextlib
 import tempfile
 import threading
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, Self
@@ -106,6 +106,7 @@ class Metrics:
             "authz_shadow_differences", "Checks that the shadow would decide otherwise.", "change"
         )
         self._leases = counter("authz_quota_leases", "Leases of shared quotas, and calls counted without.", "result")
+        self._offered = counter("authz_memo_offered", "Answers that Envoy may repeat.")
         build = gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
         build.labels(version("grpc-org-authz"), engine).set(1)
         self.usage = UsageFigures(registry, organizations, usage)
@@ -128,6 +129,7 @@ class Metrics:
         *,
         is_ready: bool,
         pending: int,
+        offered: int = 0,
         reloader: Reloader | None = None,
         access_log: Mapping[str, int] | None = None,
     ) -> None:
@@ -137,6 +139,7 @@ class Metrics:
             authorizer: the judge.
             is_ready: whether checks can be decided.
             pending: how many checks wait.
+            offered: how many answers Envoy may repeat, so far.
             reloader: reloads the policies, if they come from files.
             access_log: counts what Envoy has told, by what came of it.
 
@@ -146,6 +149,7 @@ class Metrics:
             self.usage.refresh()
             self._ready.set(is_ready)
             self._pending.set(pending)
+            self._count_up(self._offered, offered, "memo")
             for issuer, health in authorizer.verifier.health().items():
                 self._tell_keys(issuer, health)
             for issuer, introspector in authorizer.introspectors.items():
@@ -281,7 +285,7 @@ class SharedMetrics:
         """Note that a worker has ended: its state is dropped, and what it has counted stays."""
         mark_process_dead(worker, self._folder.name)
 
-    def text(self, *, running: int, restarts: int, hangs: int, more: Collector | None = None) -> bytes:
+    def text(self, *, running: int, restarts: int, hangs: int, more: Sequence[Collector] = ()) -> bytes:
         """Return all figures, as Prometheus reads them.
 
         Args:
@@ -294,8 +298,8 @@ class SharedMetrics:
         registry = CollectorRegistry()
         registry.register(MultiProcessCollector(None, self._folder.name))
         registry.register(_Workers(running, restarts, hangs))
-        if more is not None:
-            registry.register(more)
+        for figures in more:
+            registry.register(figures)
         return generate_latest(registry)
 
     def __enter__(self) -> Self:
