@@ -13,10 +13,15 @@ from typing import Any, NamedTuple
 import grpc
 import pytest
 
+from authz.call.metadata import TrustedMetadata
+from authz.decisions.decision import Decision
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.processes import Envoy
 from authz.envoy.config.formats import Ingress, bootstrap
-from authz.envoy.config.parts import TYPE, cluster, grpc_route
+from authz.envoy.config.memo import LUA
+from authz.envoy.config.parts import TYPE, cluster, ext_authz, grpc_route
+from authz.envoy.memo.mark import Memo
+from authz.envoy.memo.script import NAME, script
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from tests.doubles import AUDIENCE, ISSUER, PATIENCE, jwks, m2m_claims
@@ -91,12 +96,14 @@ class Site(NamedTuple):
         target: ``HOST:PORT`` of Envoy.
         endless: the upstream for gRPC.
         sign: signs a token that expires after some seconds.
+        decisions: what the server has decided.
 
     """
 
     target: str
     endless: _Endless
     sign: Callable[[float], str]
+    decisions: list[Decision]
 
     def bearer(self, seconds: float) -> tuple[str, str]:
         return ("authorization", f"Bearer {self.sign(seconds)}")
@@ -123,20 +130,25 @@ def site(ec_key: SigningKey, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=keys, algorithms=["ES256"], leeway=LEEWAY)
     with contextlib.ExitStack() as running:
         sock = f"unix:{folder}/authz.sock"
-        running.enter_context(serve_here(Authorizer(verifier), sock, end_streams=True))
+        decisions: list[Decision] = []
+        authorizer = Authorizer(verifier, observers=[decisions.append])
+        memo = Memo(authorizer, 60.0)
+        memo.begin("one")
+        running.enter_context(serve_here(authorizer, sock, end_streams=True, memo=memo))
         endless, web = _Endless(), running.enter_context(_web())
         upstream = running.enter_context(_grpc(endless))
         config = bootstrap(
             Ingress(authz=[sock], listen="127.0.0.1:0", admin="127.0.0.1:0", upstream=upstream, http_upstream=web)
         ).data
         _add_deaf(config, upstream)
+        _repeat_answers(config)
         envoy = Envoy(config, folder)
         running.callback(envoy.stop)
 
         def sign(seconds: float) -> str:
             return ec_key.sign(m2m_claims(time.time(), exp=time.time() + seconds))
 
-        yield Site(envoy.addresses()["ingress"], endless, sign)
+        yield Site(envoy.addresses()["ingress"], endless, sign, decisions)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +179,14 @@ def _add_deaf(config: Config, upstream: str) -> None:
     manager(config)["upgrade_configs"] = [{"upgrade_type": "websocket"}]
 
 
+def _repeat_answers(config: Config) -> None:
+    """Have Envoy repeat the answers of one generation."""
+    filters = manager(config)["http_filters"]
+    filters[0] = ext_authz("authz", undecided_by=NAME)
+    source = {"inline_string": script("one", TrustedMetadata(), remove_authorization=False)}
+    filters.insert(0, {"name": NAME, "typed_config": {"@type": LUA, "default_source_code": source}})
+
+
 @contextlib.contextmanager
 def _grpc(endless: _Endless) -> Iterator[str]:
     with ThreadPoolExecutor(2 * STREAMS) as pool:
@@ -190,9 +210,14 @@ def _web() -> Iterator[str]:
 
 
 def stream(
-    channel: grpc.Channel, site: Site, method: str, expires: float, *more: tuple[str, str], timeout: float = PATIENCE
+    channel: grpc.Channel,
+    site: Site,
+    method: str,
+    expires: float | tuple[str, str],
+    *more: tuple[str, str],
+    timeout: float = PATIENCE,
 ) -> End:
-    """Call a method, and read until that ends."""
+    """Call a method with a token, or with a new one that expires after some seconds, and read until that ends."""
     over = threading.Event()
 
     def requests() -> Iterator[bytes]:
@@ -201,7 +226,7 @@ def stream(
         over.wait(PATIENCE)
 
     began = time.monotonic()
-    metadata = [site.bearer(expires), *more]
+    metadata = [expires if isinstance(expires, tuple) else site.bearer(expires), *more]
     if method == BOTH:
         call: Any = channel.stream_stream(method)(requests(), metadata=metadata, timeout=timeout)
     else:
@@ -297,6 +322,21 @@ def test_unary_call_is_not_harmed(site: Site, channel: grpc.Channel) -> None:
     metadata = [site.bearer(0.0)]
 
     assert channel.unary_unary(UNARY)(b"", metadata=metadata, timeout=PATIENCE) == b""
+
+
+@pytest.mark.parametrize("way", [(), (DEAF,)], ids=["upstream", "envoy"])
+def test_answer_that_envoy_repeats_ends_the_stream_as_well(
+    site: Site, channel: grpc.Channel, way: tuple[tuple[str, str], ...]
+) -> None:
+    began = time.monotonic()
+    token = site.bearer(2.0)
+    stream(channel, site, DOWN, token, *way, timeout=0.2)
+    asked = len(site.decisions)
+    stream(channel, site, DOWN, token, *way)
+    ended = time.monotonic()
+
+    assert len(site.decisions) == asked
+    End("", ended - began, ended - began).check(2.0 + LEEWAY)
 
 
 # ---- HTTP ----
