@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +24,21 @@ from authz.envoy.memo.script import NAME, script
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from tests.doubles import AUDIENCE, ISSUER, PATIENCE, jwks, m2m_claims
+from tests.e2e.endless import (
+    BOTH,
+    DOWN,
+    EVENTS,
+    QUIET,
+    SLOW,
+    SOCKET,
+    UNARY,
+    Endless,
+    endless_grpc,
+    endless_web,
+)
 from tests.e2e.mesh import serve_here
 from tests.e2e.printed import Config, manager
-from tests.interceptors.servers import channel_to, on_loopback
+from tests.interceptors.servers import channel_to
 
 LEEWAY = 1.0
 STREAMS = 100
@@ -35,58 +46,8 @@ LATE = 1.0
 """How many seconds after the leeway a stream may end."""
 # What a busy machine may take on top.
 _DELAY = 5.0
-DOWN, BOTH, QUIET, UNARY = "/tests.Ends/Down", "/tests.Ends/Both", "/tests.Ends/Quiet", "/tests.Ends/Unary"
-EVENTS, SLOW, SOCKET = "/events", "/slow", "/socket"
 DEAF = ("x-upstream", "deaf")
 """Of calls for an upstream that never learns of a deadline."""
-
-
-class _Endless(grpc.GenericRpcHandler):
-    """Serves calls for as long as they may go on, and remembers how long each may."""
-
-    def __init__(self) -> None:
-        self.remaining: list[float] = []
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        method = details.method
-
-        def wait(_request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
-            self.remaining.append(context.time_remaining())
-            over = threading.Event()
-            context.add_callback(over.set)
-            if method == DOWN:
-                yield b""
-            over.wait(PATIENCE)
-
-        if method == BOTH:
-            return grpc.stream_stream_rpc_method_handler(lambda requests, _context: requests)
-        if method == UNARY:
-            return grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
-        return grpc.unary_stream_rpc_method_handler(wait)
-
-
-class _Web(BaseHTTPRequestHandler):
-    """Sends events, says nothing, or takes up a WebSocket, until its peer has gone."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        if self.path == SOCKET:
-            self.send_response(101)
-            self.send_header("upgrade", "websocket")
-            self.send_header("connection", "upgrade")
-            self.end_headers()
-        elif self.path == EVENTS:
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.end_headers()
-            self.wfile.write(b"data: 1\n\n")
-        with contextlib.suppress(OSError):
-            self.connection.recv(1)
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
 
 class Site(NamedTuple):
@@ -101,7 +62,7 @@ class Site(NamedTuple):
     """
 
     target: str
-    endless: _Endless
+    endless: Endless
     sign: Callable[[float], str]
     decisions: list[Decision]
 
@@ -135,8 +96,8 @@ def site(ec_key: SigningKey, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         memo = Memo(authorizer, 60.0)
         memo.begin("one")
         running.enter_context(serve_here(authorizer, sock, end_streams=True, memo=memo))
-        endless, web = _Endless(), running.enter_context(_web())
-        upstream = running.enter_context(_grpc(endless))
+        endless, web = Endless(), running.enter_context(endless_web())
+        upstream = running.enter_context(endless_grpc(endless))
         config = bootstrap(
             Ingress(authz=[sock], listen="127.0.0.1:0", admin="127.0.0.1:0", upstream=upstream, http_upstream=web)
         ).data
@@ -185,28 +146,6 @@ def _repeat_answers(config: Config) -> None:
     filters[0] = ext_authz("authz", undecided_by=NAME)
     source = {"inline_string": script("one", TrustedMetadata(), remove_authorization=False)}
     filters.insert(0, {"name": NAME, "typed_config": {"@type": LUA, "default_source_code": source}})
-
-
-@contextlib.contextmanager
-def _grpc(endless: _Endless) -> Iterator[str]:
-    with ThreadPoolExecutor(2 * STREAMS) as pool:
-        server = grpc.server(pool, handlers=[endless])
-        address = on_loopback(server)
-        server.start()
-        yield address
-        server.stop(None).wait()
-
-
-@contextlib.contextmanager
-def _web() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Web) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def stream(
