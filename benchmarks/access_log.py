@@ -11,7 +11,7 @@ from statistics import median
 from authz import Authorizer
 from authz.decisions.decision import Decision
 from authz.envoy.access_log.service import AccessLog, serve_access_log
-from authz.envoy.config.access_logger import FLUSH_SECONDS
+from authz.envoy.config.memo import FLUSH_SECONDS
 from authz.envoy.v3.access_log_pb2 import HTTPAccessLogEntry, StreamAccessLogsMessage
 from benchmarks.material import CLIENT, ISSUER, KID, signing_key, verifier
 

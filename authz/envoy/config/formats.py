@@ -6,7 +6,6 @@ from typing import Any
 
 from authz.call.metadata import TrustedMetadata
 from authz.envoy.config import browsers, comments, edge, memo, parts, upstream
-from authz.envoy.config.access_logger import access_logger
 from authz.envoy.config.annotated import Document
 from authz.envoy.config.authz_cluster import Tls, authz_cluster
 
@@ -66,7 +65,7 @@ def bootstrap(ingress: Ingress) -> Document:
         cors_origins=ingress.cors_origins,
         grpc_web=ingress.grpc_web,
         memo=None if ingress.xds is None else memo.filter_from(ingress.xds),
-        access_log=access_logger("authz_access_log") if ingress.access_log else None,
+        access_log=memo.access_logger("authz_access_log") if ingress.access_log else None,
     )
     if ingress.xds is not None:
         clusters += memo.clusters(ingress.xds, ingress.tls)

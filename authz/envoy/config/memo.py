@@ -4,7 +4,7 @@ from typing import Any
 
 from authz.envoy.config.authz_cluster import Tls, upstream_tls
 from authz.envoy.config.parts import TYPE, cluster
-from authz.envoy.memo.script import NAME, NOTHING
+from authz.envoy.memo.script import DECIDED, NAME, NOTHING
 from authz.errors import ConfigError
 from authz.runtime.network.addresses import parse
 
@@ -14,6 +14,13 @@ _FILE = "file:"
 
 NODE = {"id": "authz", "cluster": "authz"}
 """What Envoy calls itself, for it must have a name; every Envoy is told the same."""
+
+
+FLUSH_SECONDS = 0.2
+"""How long Envoy waits for more to tell at once."""
+
+BUFFER_BYTES = 128 * 1024
+"""How much each thread of Envoy tells at once; a message costs the server as much as a hundred entries."""
 
 
 def check_xds(xds: str | None) -> str:
@@ -67,3 +74,27 @@ def clusters(xds: str, tls: Tls) -> list[dict[str, Any]]:
     if address.kind == "tls":
         made["transport_socket"] = upstream_tls(address.target.rpartition(":")[0].strip("[]"), tls)
     return [made]
+
+
+def access_logger(cluster_name: str) -> dict[str, Any]:
+    """Return the access logger of a connection manager: it tells the server of the answers that Envoy repeats.
+
+    Args:
+        cluster_name: the cluster of the server's ``access_log_listen``; see :func:`authz.envoy.config.parts.cluster`.
+
+    """
+    marked = {"filter": NAME, "path": [{"key": DECIDED}], "value": {"bool_match": True}}
+    return {
+        "name": "envoy.access_loggers.http_grpc",
+        "filter": {"metadata_filter": {"matcher": marked, "match_if_key_not_found": False}},
+        "typed_config": {
+            "@type": TYPE + "extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            "common_config": {
+                "log_name": "authz",
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": cluster_name}},
+                "buffer_flush_interval": f"{FLUSH_SECONDS}s",
+                "buffer_size_bytes": BUFFER_BYTES,
+            },
+        },
+    }

@@ -81,7 +81,7 @@ def listener(
         cors_origins: of the pages that may call from a browser; none by default.
         grpc_web: whether to turn gRPC-Web into gRPC; add a :func:`grpc_web_route`.
         memo: what repeats answers, see :mod:`authz.envoy.config.memo`; by default every request is asked about.
-        access_log: what tells the server of those, see :mod:`authz.envoy.config.access_logger`.
+        access_log: what tells the server of those, see :func:`authz.envoy.config.memo.access_logger`.
 
     """
     virtual_host: dict[str, Any] = {"name": "all", "domains": ["*"], "routes": [_dead_end(), *routes]}
