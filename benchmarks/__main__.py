@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from authz.demo import children
-from benchmarks import ext_authz, interceptors, isolation, onlookers, orders, policy, quotas, reload, tokens
+from benchmarks import ext_authz, interceptors, isolation, onlookers, orders, policy, quotas, reload, remembered, tokens
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "tokens": tokens.measure,
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "reload": reload.measure,
     "isolation": isolation.measure,
     "ext_authz": ext_authz.measure,
+    "remembered": remembered.measure,
     "onlookers": onlookers.measure,
     "orders": orders.measure,
     "quotas": quotas.measure,

@@ -76,7 +76,7 @@ def test_a_script_comes_only_from_a_server_that_is_known() -> None:
 
 @pytest.mark.parametrize("xds", [None, "127.0.0.1:1", "tls:127.0.0.1:0", "file:", "unix:"])
 def test_anything_else_is_refused(xds: str | None) -> None:
-    with pytest.raises(ConfigError, match="^xds: "):
+    with pytest.raises(ConfigError, match=r"^xds: "):
         check_xds(xds)
 
 

@@ -218,7 +218,8 @@ class World:
                 return lambda worker: worker.authorizer.resume(org)
             case "suspend":
                 self._suspended.add(org)
-                return lambda worker: worker.authorizer.suspend(org, until=self._until())
+                until = self._until()
+                return lambda worker: worker.authorizer.suspend(org, until=until)
             case "revoke":
                 until = self._until()
                 return lambda worker: worker.authorizer.revoke(client_id=client, until=until)
@@ -229,13 +230,14 @@ class World:
                 before = self.clock.now - chance.choice((0, 60))
                 return lambda worker: worker.authorizer.revoke(org_id=org, issued_before=before)
             case "key":
-                return self._withdraw
+                # The same for every worker: what they disagree about, one of them may say and the other not.
+                self.issuer.keys = [chance.choice(self.keys)]
+                return self._look_for_keys
             case _:
                 doubt = Doubt("store", refuses=chance.random() < 0.3)
                 return lambda worker: worker.authorizer.standing.be_in_doubt(doubt)
 
-    def _withdraw(self, worker: Worker) -> None:
-        self.issuer.keys = [self.keys[self.chance.randrange(len(self.keys))]]
+    def _look_for_keys(self, worker: Worker) -> None:
         # The server looks for new keys again and again, also while no call comes.
         self.clock.advance(300)
         self.envoy.advance(300)
