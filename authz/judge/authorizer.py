@@ -19,10 +19,9 @@ from authz.issuer.introspection import Introspector
 from authz.issuer.token_verifier import TokenVerifier, check_certificate
 from authz.issuer.verifier import Verifier
 from authz.issuer.verifiers import NoTokens, Verifiers
-from authz.judge.changes import Changes
 from authz.judge.endings import Endings
 from authz.judge.in_force import InForce, Isolation, Rules
-from authz.judge.lasting import Lasting
+from authz.judge.lasting import Changes, Lasting
 from authz.judge.mesh import MeshPeers
 from authz.judge.orders.operator import Operator, order_of
 from authz.judge.orders.standing import Standing

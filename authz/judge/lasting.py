@@ -1,12 +1,14 @@
-"""How long a yes holds, for a proxy that repeats it instead of asking again."""
+"""How long a yes holds, and when it may be over earlier, for a proxy that repeats it instead of asking again."""
 
 import math
+from collections.abc import Callable
 
 from authz.call.call import Call
 from authz.decisions.decision import Evidence
 from authz.issuer.token_verifier import TokenVerifier
 from authz.judge.in_force import Rules
 from authz.judge.organizations import Organizations
+from authz.runtime import telemetry
 
 
 class Lasting:
@@ -14,7 +16,7 @@ class Lasting:
 
     Like it is a call with the same bytes in ``authorization`` to the same method, whatever else it says, and whoever
     sends it. What the operator orders, another policy and the end of a key are no matter of time: whoever repeats a yes
-    has to be told of them (:class:`authz.judge.changes.Changes`).
+    has to be told of them (:class:`Changes`).
 
     Args:
         verifier: knows when tokens end, and how long keys are believed.
@@ -69,3 +71,33 @@ class Lasting:
         return policy is not None and not policy.decides_alike(
             call.method, principal, self._organizations.recall(principal.org_id, policy)
         )
+
+
+class Changes:
+    """Tell those who repeat what the judge has said.
+
+    Noted are another policy, another isolation, orders of the operator, doubt about them, and keys that an issuer has
+    withdrawn: all that a yes of :class:`Lasting` depends on, but for the time.
+
+    Attributes:
+        count: how many there were.
+
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._watching: tuple[Callable[[], object], ...] = ()
+
+    def watch(self, tell: Callable[[], object]) -> None:
+        """Have ``tell`` called after each change, on the thread that made it; it must not wait."""
+        self._watching = (*self._watching, tell)
+
+    def note(self, *_: object) -> None:
+        """Note a change; call this once it is in force for every call that begins from now on."""
+        # Two threads may count one change between them: each tells that there was one.
+        self.count += 1
+        for tell in self._watching:
+            try:
+                tell()
+            except Exception as error:  # noqa: BLE001 - what has changed is in force
+                telemetry.unforeseen("changes", error)

@@ -65,9 +65,10 @@ def upstream_headers(call: Call, response: CheckResponse) -> list[tuple[str, str
 class Machine:
     """One load of the script: a Lua machine with a memory of its own."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, boot_seconds: float | None) -> None:
         self._lua = LuaRuntime(unpack_returned_tuples=False, encoding="latin-1")
         self._lua.execute(_STUB)
+        self.set_clock(boot_seconds)
         self._lua.execute(source)
         names = self._lua.globals()
         self._handle, self._request, self._response = (
@@ -75,6 +76,10 @@ class Machine:
             names.envoy_on_request,
             names.envoy_on_response,
         )
+
+    def set_clock(self, boot_seconds: float | None) -> None:
+        """Set the clock of the machine, if it has one."""
+        self._lua.globals().boot_seconds = boot_seconds
 
     def table(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -146,18 +151,36 @@ class Stream:
 
 
 class FakeEnvoy:
-    """A listener; ``source`` makes the script, which a mutant may change."""
+    """A listener.
 
-    def __init__(self, source: Callable[[str], str] | None = None) -> None:
+    Args:
+        source: makes the script.
+        has_clock: whether the script finds the clock of the machine, which nobody sets.
+
+    """
+
+    def __init__(self, source: Callable[[str], str] | None = None, *, has_clock: bool = True) -> None:
+        self._boot_seconds = 1000.0 if has_clock else None
         self._source = source or (lambda generation: script(generation, TrustedMetadata(), remove_authorization=False))
         self.now = 1_000_000_000_000.0
         self.load("")
 
     def load(self, generation: str) -> None:
         """Take a new script; requests that have begun keep the one before."""
-        self.machine = Machine(self._source(generation))
+        self.machine = Machine(self._source(generation), self._boot_seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += 1000 * seconds
+        if self._boot_seconds is not None:
+            self._boot_seconds += seconds
+
+    def set_clock(self, seconds: float) -> None:
+        """Set Envoy's own clock forward, or back if ``seconds`` are negative."""
+        self.now += 1000 * seconds
 
     def begin(self, call: Call) -> Stream:
+        self.machine.set_clock(self._boot_seconds)
         return Stream(self.machine, call, self.now)
 
     def call(self, call: Call, check: Check) -> Stream:

@@ -82,7 +82,7 @@ class Both:
 
     def wait(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.envoy.now += 1000 * seconds
+        self.envoy.advance(seconds)
 
 
 def deadlines(headers: list[tuple[str, str]]) -> dict[str, list[str]]:

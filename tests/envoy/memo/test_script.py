@@ -165,23 +165,42 @@ def test_what_is_too_long_or_unclear_is_always_asked_about(make: Make, server: S
 def test_a_yes_lasts_from_the_question_for_as_long_as_the_server_says(envoy: FakeEnvoy, server: Server) -> None:
     stream = envoy.begin(call_of())
     stream.ask(server.check)
-    envoy.now += 10_000
+    envoy.advance(10)
     stream.end(envoy.now)
-    envoy.now += 19_999
+    envoy.advance(19.999)
     envoy.call(call_of(), server.check)
     assert server.asked == 1
-    envoy.now += 1
+    envoy.advance(0.002)
     envoy.call(call_of(), server.check)
 
     assert server.asked == 2
 
 
-def test_all_is_forgotten_when_the_clock_is_set_back(envoy: FakeEnvoy, make: Make, server: Server) -> None:
+@pytest.mark.parametrize("seconds", [-3600, -5, 5, 3600])
+def test_a_clock_that_is_set_changes_nothing_where_there_is_another(
+    envoy: FakeEnvoy, make: Make, server: Server, seconds: float
+) -> None:
     make(call_of())
-    envoy.now += 20_000
-    make(call_of("u"))
-    envoy.now -= 5_000
+    envoy.advance(20)
+    envoy.set_clock(seconds)
     make(call_of())
+    assert server.asked == 1
+    envoy.advance(11)
+    make(call_of())
+
+    assert server.asked == 2
+
+
+def test_all_is_forgotten_when_the_only_clock_is_set_back(server: Server) -> None:
+    envoy = FakeEnvoy(has_clock=False)
+    envoy.load("g")
+    envoy.call(call_of(), server.check)
+    envoy.advance(20)
+    envoy.call(call_of("u"), server.check)
+    envoy.call(call_of(), server.check)
+    assert server.asked == 2
+    envoy.set_clock(-5)
+    envoy.call(call_of(), server.check)
 
     assert server.asked == 3
 
@@ -261,7 +280,7 @@ def test_an_answer_is_noted_once(envoy: FakeEnvoy, server: Server) -> None:
     stream = envoy.begin(call_of())
     stream.ask(server.check)
     stream.end(envoy.now)
-    envoy.now += 31_000
+    envoy.advance(31)
     stream.end(envoy.now)
     envoy.call(call_of(), server.check)
 
@@ -274,7 +293,7 @@ def test_the_token_does_not_get_into_the_metadata(envoy: FakeEnvoy) -> None:
     assert "secret" not in str([dict(each) for each in stream._metadata.values()])  # noqa: SLF001 - all of it
 
 
-@pytest.mark.parametrize("broken", ["replace", "remove", "timestamp", "dynamicMetadata"])
+@pytest.mark.parametrize("broken", ["replace", "remove", "dynamicMetadata", "headers", "downstreamSslConnection"])
 def test_an_error_leaves_the_decision_to_the_server(server: Server, broken: str) -> None:
     """Whatever fails, and wherever: Envoy lets the request go on, to a filter that finds no mark."""
     envoy = FakeEnvoy()

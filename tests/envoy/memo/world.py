@@ -93,7 +93,8 @@ class World:
         self.issuer = FakeIssuer(*keys)
         policy = self._policy()
         self.workers = [Worker(self.issuer, self.clock, policy) for _ in range(2)]
-        self.envoy = FakeEnvoy(source)
+        self.has_clock = self.chance.random() < 0.5
+        self.envoy = FakeEnvoy(source, has_clock=self.has_clock)
         self._generation = 0
         self._suspended: set[str] = set()
         self._changes = 0
@@ -218,7 +219,8 @@ class World:
                 return lambda worker: worker.authorizer.resume(org)
             case "suspend":
                 self._suspended.add(org)
-                return lambda worker: worker.authorizer.suspend(org, until=self._until())
+                until = self._until()
+                return lambda worker: worker.authorizer.suspend(org, until=until)
             case "revoke":
                 until = self._until()
                 return lambda worker: worker.authorizer.revoke(client_id=client, until=until)
@@ -229,16 +231,17 @@ class World:
                 before = self.clock.now - chance.choice((0, 60))
                 return lambda worker: worker.authorizer.revoke(org_id=org, issued_before=before)
             case "key":
-                return self._withdraw
+                # The same for every worker: what they disagree about, one of them may say and the other not.
+                self.issuer.keys = [chance.choice(self.keys)]
+                return self._look_for_keys
             case _:
                 doubt = Doubt("store", refuses=chance.random() < 0.3)
                 return lambda worker: worker.authorizer.standing.be_in_doubt(doubt)
 
-    def _withdraw(self, worker: Worker) -> None:
-        self.issuer.keys = [self.keys[self.chance.randrange(len(self.keys))]]
+    def _look_for_keys(self, worker: Worker) -> None:
         # The server looks for new keys again and again, also while no call comes.
         self.clock.advance(300)
-        self.envoy.now += 300_000
+        self.envoy.advance(300)
         worker.authorizer.verifier.warm_up()
 
     def _until(self) -> float | None:
@@ -247,10 +250,12 @@ class World:
     def _pass_time(self) -> None:
         seconds = self.chance.choice((0.5, 2, 5, 15, 29, 31))
         self.clock.advance(seconds)
-        self.envoy.now += 1000 * seconds
+        self.envoy.advance(seconds)
         if self.chance.random() < 0.2:
-            # Somebody sets Envoy's clock.
-            self.envoy.now += 1000 * self.chance.choice((-3600, -31, 31, 3600))
+            if not self.has_clock:
+                # The script notices by the request before.
+                self.envoy.begin(Call([("authorization", "Bearer x")], "/"))
+            self.envoy.set_clock(self.chance.choice((-3600, -31, 31, 3600)))
 
     def _token(self) -> str:
         chance = self.chance

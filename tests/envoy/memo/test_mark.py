@@ -1,0 +1,115 @@
+"""The mark in an answer: what it says, and when there is none."""
+
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from authz.demo.issuer.signing import SigningKey
+from authz.envoy.check.servicer import AuthorizationServicer
+from authz.envoy.memo.mark import Memo
+from authz.envoy.v3.external_auth_pb2 import CheckResponse
+from authz.issuer.verifier import Verifier
+from authz.judge.authorizer import Authorizer
+from authz.policy import Policy
+from tests.doubles import CLIENT, ISSUER, NOW, ORG, FakeIssuer, m2m_claims
+from tests.envoy.check.messages import GRPC, bearer, in_header_map
+
+POLICY = Policy.from_document({"name": "p", "allow_rules": [{"name": "all"}], "public": ["/a.S/Public"]})
+
+
+@pytest.fixture
+def memo(verifier: Verifier) -> Memo:
+    memo = Memo(Authorizer(verifier, policy=POLICY), 30)
+    memo.begin("g-1")
+    return memo
+
+
+@pytest.fixture
+def servicer(memo: Memo, verifier: Verifier) -> AuthorizationServicer:
+    # The same judge: Memo keeps no other part of it.
+    authorizer = Authorizer(verifier, policy=POLICY)
+    memo._lasting = authorizer.lasting  # noqa: SLF001 - as above
+    return AuthorizationServicer(authorizer, memo=memo)
+
+
+def said(answer: object) -> dict[str, Any]:
+    assert isinstance(answer, bytes)
+    found: dict[str, Any] = MessageToDict(CheckResponse.FromString(answer).dynamic_metadata)
+    return found
+
+
+def ask(servicer: AuthorizationServicer, token: str, path: str = "/a.S/Get") -> dict[str, Any]:
+    begun = servicer.begin(in_header_map(GRPC, bearer(token), path=path).SerializeToString())
+    while not isinstance(begun, bytes):
+        flow, wait = begun
+        try:
+            begun = flow, flow.send(wait.future.result(timeout=0))
+        except StopIteration as done:
+            begun = done.value
+    return said(begun)
+
+
+def test_a_yes_says_how_long_it_holds_and_all_that_is_to_be_repeated(
+    servicer: AuthorizationServicer, ec_key: SigningKey, memo: Memo
+) -> None:
+    token = ec_key.sign(m2m_claims())
+    found = ask(servicer, token)
+
+    assert found["memo"] == {"seconds": 30, "generation": "g-1"}
+    headers = found["caller"]["headers"]
+    assert (
+        dict(zip(headers[::2], headers[1::2], strict=True)).items() >= {"x-org-id": ORG, "x-client-id": CLIENT}.items()
+    )
+    assert found["caller"]["about"] == {
+        "organization": ORG,
+        "client": CLIENT,
+        "subject": CLIENT,
+        "scopes": "ledger:read ledger:write",
+        "token_id": "01JYTOKEN00000000000000000",
+        "key_id": ec_key.kid,
+        "issuer": ISSUER,
+        "policy": "p",
+        "policy_digest": POLICY.digest,
+        "rule": "all",
+    }
+    assert (found["organization"], found["client"]) == (ORG, CLIENT)
+    assert token not in str(found)
+    assert memo.offered == 1
+
+
+def test_a_token_that_ends_sooner_is_remembered_for_less(servicer: AuthorizationServicer, ec_key: SigningKey) -> None:
+    # With the leeway of ten seconds.
+    assert ask(servicer, ec_key.sign(m2m_claims(exp=int(NOW) + 5)))["memo"]["seconds"] == 15
+    assert "memo" not in ask(servicer, ec_key.sign(m2m_claims(exp=int(NOW) - 9.5)))
+
+
+def test_a_public_method_is_remembered_for_anybody(servicer: AuthorizationServicer) -> None:
+    found = ask(servicer, "no-token", "/a.S/Public")
+
+    assert found["memo"]["seconds"] == 30
+    assert found["caller"] == {"headers": [], "about": {}}
+
+
+def test_nothing_is_remembered_before_envoy_can_be_told_to_forget(
+    servicer: AuthorizationServicer, ec_key: SigningKey, memo: Memo
+) -> None:
+    memo.begin("")
+
+    assert "memo" not in ask(servicer, ec_key.sign(m2m_claims()))
+
+
+def test_an_answer_belongs_to_the_generation_before_its_verdict(
+    servicer: AuthorizationServicer, ec_key: SigningKey, memo: Memo, issuer: FakeIssuer
+) -> None:
+    """What begins meanwhile stands for a change that the verdict may not know of."""
+    issuer.transport.hang()
+    begun = servicer.begin(in_header_map(GRPC, bearer(ec_key.sign(m2m_claims()))).SerializeToString())
+    assert not isinstance(begun, bytes)
+    flow, wait = begun
+    memo.begin("g-2")
+    issuer.transport.release()
+    with pytest.raises(StopIteration) as done:
+        flow.send(wait.future.result(timeout=0))
+
+    assert said(done.value.value)["memo"]["generation"] == "g-1"
