@@ -2855,8 +2855,8 @@ MISTAKES = (
     Mistake(
         "remembered answers: they last too long",
         "authz/envoy/memo/memo.lua",
-        "question.at + 1000 * seconds",
-        "question.at + 1001 * seconds",
+        "question.at + 1000 * memo.seconds",
+        "question.at + 1001 * memo.seconds",
         "tests/envoy/memo/test_script.py -k lasts_from",
     ),
     Mistake(
@@ -2967,8 +2967,8 @@ MISTAKES = (
     Mistake(
         "remembered answers: the generation after the verdict",
         "authz/envoy/check/servicer.py",
-        "memo.mark(hearing.call, evidence, generation)",
-        "memo.mark(hearing.call, evidence, memo.generation)",
+        "memo.mark(hearing.call, evidence, generation, ends)",
+        "memo.mark(hearing.call, evidence, memo.generation, ends)",
         "tests/envoy/memo/test_mark.py -k before_its_verdict",
     ),
     Mistake(
@@ -3121,7 +3121,7 @@ MISTAKES = (
     Mistake(
         "remembered answers: the decision log misses them",
         "authz/server/memo/checked.py",
-        'if settings.decision_log == "all":',
+        'if settings.decision_log == "all" and settings.access_log_listen is None:',
         "if False:",
         "tests/server/memo/test_checked.py",
     ),

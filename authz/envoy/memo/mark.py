@@ -70,7 +70,8 @@ class Memo:
 @functools.lru_cache(1024)
 def _holds(seconds: int, generation: str, tenths: int) -> bytes:
     response = CheckResponse()
-    response.dynamic_metadata.update({"memo": {"seconds": seconds, "generation": generation, "tenths": tenths}})
+    ends = {"tenths": tenths} if tenths else {}
+    response.dynamic_metadata.update({"memo": {"seconds": seconds, "generation": generation, **ends}})
     return response.SerializeToString()
 
 

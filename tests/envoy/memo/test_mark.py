@@ -1,5 +1,6 @@
 """The mark in an answer: what it says, and when there is none."""
 
+import json
 from typing import Any
 
 import pytest
@@ -73,6 +74,7 @@ def test_a_yes_says_how_long_it_holds_and_all_that_is_to_be_repeated(
         "policy_digest": POLICY.digest,
         "rule": "all",
     }
+    assert json.loads(found["caller"]["told"]) == found["caller"]["about"]
     assert (found["organization"], found["client"]) == (ORG, CLIENT)
     assert token not in str(found)
     assert memo.offered == 1
@@ -88,7 +90,7 @@ def test_a_public_method_is_remembered_for_anybody(servicer: AuthorizationServic
     found = ask(servicer, "no-token", "/a.S/Public")
 
     assert found["memo"]["seconds"] == 30
-    assert found["caller"] == {"headers": [], "about": {}}
+    assert found["caller"] == {"headers": [], "about": {}, "told": "{}"}
 
 
 def test_nothing_is_remembered_before_envoy_can_be_told_to_forget(
