@@ -2961,7 +2961,7 @@ MISTAKES = (
         "authz/server/memo/flushing.py",
         "            self._wanted.clear()\n            self.flushes += 1\n",
         "            self.flushes += 1\n",
-        "tests/server/memo/test_flushing.py -k 'few or another_thread'",
+        "tests/server/memo/test_flushing.py -k change",
     ),
     Mistake(
         "changes: what could not be told is forgotten",
