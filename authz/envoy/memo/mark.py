@@ -2,7 +2,7 @@
 
 It is dynamic metadata of the filter ext_authz, which the script (``memo.lua``) reads::
 
-    memo:   {seconds, generation}         how long, and under which generation only
+    memo:   {seconds, generation, public} how long, under which generation only, and whether for every caller
     caller: {headers: [k, v, …], about}   what to set on the request, and what to tell of it
 """
 
@@ -60,14 +60,15 @@ class Memo:
         self.offered += 1
         # Fields of serialized messages add up, so what was prepared for a caller stays as it is.
         caller = _caller(evidence.principal, self._trusted, evidence.policy, digest, evidence.rule)
-        return caller + _holds(seconds, generation)
+        return caller + _holds(seconds, generation, is_public=evidence.source == "public")
 
 
 # There are few: most answers hold for the same time, and a generation lasts.
 @functools.lru_cache(1024)
-def _holds(seconds: int, generation: str) -> bytes:
+def _holds(seconds: int, generation: str, *, is_public: bool) -> bytes:
     response = CheckResponse()
-    response.dynamic_metadata.update({"memo": {"seconds": seconds, "generation": generation}})
+    memo = {"seconds": seconds, "generation": generation, **({"public": True} if is_public else {})}
+    response.dynamic_metadata.update({"memo": memo})
     return response.SerializeToString()
 
 
