@@ -2953,16 +2953,30 @@ MISTAKES = (
     Mistake(
         "remembered answers: a caller with many paths takes all",
         "authz/envoy/memo/memo.lua",
-        "or calls.n >= MAX_CALLS then",
+        "or (calls.n >= MAX_CALLS and not calls[call]) then",
         "then",
         "tests/envoy/memo/test_script.py -k many_paths",
     ),
     Mistake(
-        "remembered answers: any number of callers",
+        "remembered answers: any number",
         "authz/envoy/memo/memo.lua",
-        "if size >= MAX_CREDENTIALS then",
+        "if size >= MAX_YES then",
         "if false then",
-        "tests/envoy/memo/test_script.py -k callers_are_bounded",
+        "tests/envoy/memo/test_script.py -k together_are_bounded",
+    ),
+    Mistake(
+        "remembered answers: anybody can fill the memory",
+        "authz/envoy/memo/memo.lua",
+        "memo.public and ANYBODY or question.credential",
+        "question.credential",
+        "tests/envoy/memo/test_script.py -k remembered_once",
+    ),
+    Mistake(
+        "remembered answers: every answer is for anybody",
+        "authz/envoy/memo/memo.lua",
+        "memo.public and ANYBODY or question.credential",
+        "ANYBODY",
+        "tests/envoy/memo/test_script.py -k another_call",
     ),
     Mistake(
         "remembered answers: the generation after the verdict",
@@ -3088,7 +3102,7 @@ MISTAKES = (
         "authz/server/memo/flushing.py",
         "            self._wanted.clear()\n            self.flushes += 1\n",
         "            self.flushes += 1\n",
-        "tests/server/memo/test_flushing.py -k 'few or another_thread'",
+        "tests/server/memo/test_flushing.py -k change",
     ),
     Mistake(
         "changes: what could not be told is forgotten",

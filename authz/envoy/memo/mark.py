@@ -2,8 +2,9 @@
 
 It is dynamic metadata of the filter ext_authz, which the script (``memo.lua``) reads::
 
-    memo:   {seconds, generation, tenths}   how long, and under which generation only; when such a call must end
-    caller: {headers: [k, v, …], about}     what to set on the request, and what to tell of it
+    memo:   {seconds, generation, public, tenths}   how long, under which generation only, whether for every caller,
+                                                    and when such a call must end, if it must
+    caller: {headers: [k, v, …], about, told}       what to set on the request, and what to tell of it
 """
 
 import functools
@@ -63,15 +64,16 @@ class Memo:
         self.offered += 1
         # Fields of serialized messages add up, so what was prepared for a caller stays as it is.
         caller = _caller(evidence.principal, self._trusted, evidence.policy, digest, evidence.rule)
-        return caller + _holds(seconds, generation, 0 if ends is None else tenths_of(ends))
+        is_public, tenths = evidence.source == "public", 0 if ends is None else tenths_of(ends)
+        return caller + _holds(seconds, generation, tenths, is_public=is_public)
 
 
 # There are few: most answers hold for the same time, and a generation lasts.
 @functools.lru_cache(1024)
-def _holds(seconds: int, generation: str, tenths: int) -> bytes:
+def _holds(seconds: int, generation: str, tenths: int, *, is_public: bool) -> bytes:
     response = CheckResponse()
-    ends = {"tenths": tenths} if tenths else {}
-    response.dynamic_metadata.update({"memo": {"seconds": seconds, "generation": generation, **ends}})
+    more = {**({"public": True} if is_public else {}), **({"tenths": tenths} if tenths else {})}
+    response.dynamic_metadata.update({"memo": {"seconds": seconds, "generation": generation, **more}})
     return response.SerializeToString()
 
 

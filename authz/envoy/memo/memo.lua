@@ -6,13 +6,14 @@
 -- headers that only the server may set. A new generation is a new script with a memory of its own, so it starts empty.
 
 local MAX_CREDENTIAL, MAX_TARGET, MAX_PATH, MAX_CERTIFICATE = 4096, 2048, 256, 16384 -- characters
-local MAX_CREDENTIALS, MAX_CALLS = 5000, 64 -- callers in each of the two halves of the memory, and calls of each
+local MAX_YES, MAX_CALLS = 10000, 64 -- answers in each of the two halves of the memory, and of one caller
 local MAX_ASKED = 1024 -- questions that wait for an answer
 local LONGEST = 999999990 -- tenths of a second
 local DURATION, COURTESY = "x-envoy-upstream-stream-duration-ms", 500
 local UNITS = { H = 3600000, M = 60000, S = 1000, m = 1, u = 1e-3, n = 1e-6 }
 local MEMO, ASKED, CHECK = "authz.memo", "authz.asked", "envoy.filters.http.ext_authz"
 
+local ANYBODY = "" -- the credential of answers that hold for every caller; one without a credential has the same
 local young, old, size = {}, {}, 0 -- by credential and call; the older half is dropped when the younger one is full
 local asked, number = {}, 0
 local latest = 0
@@ -87,6 +88,11 @@ local function end_call(headers, left)
   headers:replace(name, deadline(name, tenths * 100))
 end
 
+local function remembered(credential, call)
+  local calls = young[credential] or old[credential]
+  return calls and calls[call]
+end
+
 function envoy_on_request(handle)
   local credential, call = question(handle)
   if not credential then return end
@@ -95,8 +101,7 @@ function envoy_on_request(handle)
   if now < latest then young, old, size = {}, {}, 0 end
   latest = now
   local metadata = handle:streamInfo():dynamicMetadata()
-  local calls = young[credential] or old[credential]
-  local yes = calls and calls[call]
+  local yes = remembered(credential, call) or remembered(ANYBODY, call)
   if not yes or now >= yes.over then
     -- The credential itself does not go into the metadata, which may be logged.
     number = number + 1
@@ -120,26 +125,17 @@ function envoy_on_request(handle)
   metadata:set(MEMO, "decided", true)
 end
 
-local function remember(question, memo, caller)
-  local calls = young[question.credential]
-  if not calls then
-    if size >= MAX_CREDENTIALS then young, old, size = {}, young, 0 end
-    size = size + 1
-  end
+local function remember(credential, call, yes)
+  if size >= MAX_YES then young, old, size = {}, young, 0 end
+  local calls = young[credential]
   -- One caller with many paths takes no other caller's place.
-  if not calls or calls.n >= MAX_CALLS then
+  if not calls or (calls.n >= MAX_CALLS and not calls[call]) then
+    size = size - (calls and calls.n or 0)
     calls = { n = 0 }
-    young[question.credential] = calls
+    young[credential] = calls
   end
-  if not calls[question.call] then calls.n = calls.n + 1 end
-  -- It counts from before the server was asked, and by this clock alone.
-  calls[question.call] = {
-    over = question.at + 1000 * memo.seconds,
-    ends = (memo.tenths or 0) > 0 and question.at + 100 * memo.tenths,
-    headers = caller.headers,
-    about = caller.about,
-    told = caller.told,
-  }
+  if not calls[call] then calls.n, size = calls.n + 1, size + 1 end
+  calls[call] = yes
 end
 
 function envoy_on_response(handle)
@@ -152,5 +148,14 @@ function envoy_on_response(handle)
   local memo = said and said.memo
   -- An answer of another generation may be over already.
   if not memo or memo.generation ~= GENERATION then return end
-  remember(question, memo, said.caller)
+  local yes = {
+    -- It counts from before the server was asked, and by this clock alone.
+    over = question.at + 1000 * memo.seconds,
+    ends = memo.tenths and question.at + 100 * memo.tenths,
+    headers = said.caller.headers,
+    about = said.caller.about,
+    told = said.caller.told,
+  }
+  -- What anybody may call is remembered once: else anybody could fill the memory.
+  remember(memo.public and ANYBODY or question.credential, question.call, yes)
 end

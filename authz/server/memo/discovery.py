@@ -68,6 +68,8 @@ class Discovery:
                     telemetry.event(telemetry.ERROR, "memo_refused", version=request.version_info)
                 if telling is None and NAME in request.resource_names:
                     telling = asyncio.create_task(self._tell_on(context))
+                    # It fails where the Envoy has gone, which ends this call as well.
+                    telling.add_done_callback(lambda task: task.cancelled() or task.exception())
         finally:
             self.envoys -= 1
             if telling is not None:

@@ -89,7 +89,7 @@ def test_a_token_that_ends_sooner_is_remembered_for_less(servicer: Authorization
 def test_a_public_method_is_remembered_for_anybody(servicer: AuthorizationServicer) -> None:
     found = ask(servicer, "no-token", "/a.S/Public")
 
-    assert found["memo"]["seconds"] == 30
+    assert found["memo"] == {"seconds": 30, "generation": "g-1", "public": True}
     assert found["caller"] == {"headers": [], "about": {}, "told": "{}"}
 
 

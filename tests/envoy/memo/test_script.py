@@ -227,11 +227,11 @@ def test_a_new_generation_begins_empty_whatever_comes_late(envoy: FakeEnvoy, mak
 
 @pytest.fixture
 def small(server: Server) -> Make:
-    """Return what calls through an Envoy that remembers 50 callers in each half, with 8 calls each."""
-    bounds = "MAX_CREDENTIALS, MAX_CALLS = 5000, 64"
+    """Return what calls through an Envoy that remembers 50 answers in each half, 8 of one caller."""
+    bounds = "MAX_YES, MAX_CALLS = 10000, 64"
     source = script("g", TrustedMetadata(), remove_authorization=False)
     assert bounds in source
-    envoy = FakeEnvoy(lambda _: source.replace(bounds, "MAX_CREDENTIALS, MAX_CALLS = 50, 8"))
+    envoy = FakeEnvoy(lambda _: source.replace(bounds, "MAX_YES, MAX_CALLS = 50, 8"))
     return lambda call: envoy.call(call, server.check)
 
 
@@ -249,18 +249,41 @@ def test_one_caller_with_many_paths_takes_no_other_callers_place(small: Make, se
     assert server.asked >= 1000 - 8
 
 
-def test_the_callers_are_bounded(small: Make, server: Server) -> None:
-    for number in range(51):
-        small(call_of(f"t{number}"))
+@pytest.mark.parametrize("paths", [1, 5])
+def test_all_answers_together_are_bounded(small: Make, server: Server, paths: int) -> None:
+    def ask(callers: range) -> None:
+        for number in callers:
+            for path in range(paths):
+                small(call_of(f"t{number}", f"/a.S/M{path}"))
+
+    ask(range(50 // paths + 1))
     server.asked = 0
-    small(call_of("t0"))
+    small(call_of("t0", "/a.S/M0"))
     assert server.asked == 0
-    for number in range(51, 101):
-        small(call_of(f"t{number}"))
+    ask(range(50 // paths + 1, 100 // paths + 1))
     server.asked = 0
-    small(call_of("t0"))
+    small(call_of("t0", "/a.S/M0"))
 
     assert server.asked == 1
+
+
+def test_what_anybody_may_call_is_remembered_once(small: Make, server: Server) -> None:
+    """Else anybody could have Envoy forget the answers to callers that are known."""
+    small(call_of("known"))
+    server.answer = CheckResponse()
+    server.answer.CopyFrom(YES)
+    server.answer.dynamic_metadata.update({"memo": {"seconds": 30, "generation": "g", "public": True}})
+    server.asked = 0
+    for number in range(1000):
+        small(call_of(f"made-up-{number}", "/a.S/Public"))
+    small(Call([GRPC], "/a.S/Public"))
+    assert server.asked == 1
+    small(call_of("known"))
+    assert server.asked == 1
+    server.answer = NO
+    small(Call([GRPC], "/a.S/Get"))
+
+    assert server.asked == 2
 
 
 def test_an_answer_is_never_taken_for_that_to_another_question(envoy: FakeEnvoy, server: Server) -> None:

@@ -28,6 +28,12 @@ def test_a_socket_will_do(tmp_path: Path) -> None:
     assert found.address is not None
 
 
+def test_a_decision_log_of_all_will_do_if_envoy_tells_afterwards(tmp_path: Path) -> None:
+    found = Remembering.of(settings(tmp_path, decision_log="all", access_log_listen=f"unix:{tmp_path}/told.sock"))
+
+    assert found is not None
+
+
 @pytest.mark.parametrize(
     ("more", "named"),
     [
