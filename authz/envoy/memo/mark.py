@@ -50,7 +50,8 @@ class Memo:
             generation: the one before the verdict.
 
         """
-        if not generation:
+        if not generation or evidence.source == "signature":
+            # A token that is seen for the first time may never come again: it costs as much as without any memory.
             return b""
         seconds = math.floor(min(self._seconds, self._lasting.seconds(call, evidence)))
         if seconds < 1:
@@ -67,7 +68,9 @@ class Memo:
 @functools.lru_cache(1024)
 def _holds(seconds: int, generation: str, *, is_public: bool) -> bytes:
     response = CheckResponse()
-    memo = {"seconds": seconds, "generation": generation, **({"public": True} if is_public else {})}
+    memo: dict[str, float | str | bool] = {"seconds": seconds, "generation": generation}
+    if is_public:
+        memo["public"] = True
     response.dynamic_metadata.update({"memo": memo})
     return response.SerializeToString()
 
@@ -88,7 +91,16 @@ def _caller(principal: Principal, trusted: TrustedMetadata, policy: str, digest:
         "policy_digest": digest,
         "rule": rule,
     }
-    said = {name: text for name, text in about.items() if text}
     response = CheckResponse()
-    response.dynamic_metadata.update({"caller": {"headers": headers, "about": said}})
+    # Not update(), which takes twice as long.
+    caller = response.dynamic_metadata.fields["caller"].struct_value.fields
+    listed, said = caller["headers"].list_value, caller["about"].struct_value
+    # Also where they are empty, as for a public method.
+    listed.SetInParent()
+    said.SetInParent()
+    for header in headers:
+        listed.values.add().string_value = header
+    for name, text in about.items():
+        if text:
+            said.fields[name].string_value = text
     return response.SerializeToString()
