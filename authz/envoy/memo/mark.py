@@ -54,7 +54,8 @@ class Memo:
             ends: in how many seconds the call must end; ``None`` if it may go on.
 
         """
-        if not generation:
+        if not generation or evidence.source == "signature":
+            # A token that is seen for the first time may never come again: it costs as much as without any memory.
             return b""
         seconds = math.floor(min(self._seconds, self._lasting.seconds(call, evidence)))
         if seconds < 1:
@@ -72,8 +73,12 @@ class Memo:
 @functools.lru_cache(1024)
 def _holds(seconds: int, generation: str, tenths: int, *, is_public: bool) -> bytes:
     response = CheckResponse()
-    more = {**({"public": True} if is_public else {}), **({"tenths": tenths} if tenths else {})}
-    response.dynamic_metadata.update({"memo": {"seconds": seconds, "generation": generation, **more}})
+    memo: dict[str, float | str | bool] = {"seconds": seconds, "generation": generation}
+    if is_public:
+        memo["public"] = True
+    if tenths:
+        memo["tenths"] = tenths
+    response.dynamic_metadata.update({"memo": memo})
     return response.SerializeToString()
 
 
@@ -93,8 +98,18 @@ def _caller(principal: Principal, trusted: TrustedMetadata, policy: str, digest:
         "policy_digest": digest,
         "rule": rule,
     }
-    said = {name: text for name, text in about.items() if text}
     response = CheckResponse()
+    # Not update(), which takes twice as long.
+    caller = response.dynamic_metadata.fields["caller"].struct_value.fields
+    listed, said = caller["headers"].list_value, caller["about"].struct_value
+    # Also where they are empty, as for a public method.
+    listed.SetInParent()
+    said.SetInParent()
+    for header in headers:
+        listed.values.add().string_value = header
+    about = {name: text for name, text in about.items() if text}
+    for name, text in about.items():
+        said.fields[name].string_value = text
     # As one text, which Envoy need not take apart to tell it.
-    response.dynamic_metadata.update({"caller": {"headers": headers, "about": said, "told": json.dumps(said)}})
+    caller["told"].string_value = json.dumps(about)
     return response.SerializeToString()

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from authz.call.call import Call
+from authz.call.principal import Principal
+from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.memo.mark import Memo
@@ -13,7 +16,8 @@ from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.policy import Policy
-from tests.doubles import CLIENT, ISSUER, NOW, ORG, FakeIssuer, m2m_claims
+from authz.runtime.flow import Flow
+from tests.doubles import CLIENT, ISSUER, NOW, ORG, m2m_claims
 from tests.envoy.check.messages import GRPC, bearer, in_header_map
 
 POLICY = Policy.from_document({"name": "p", "allow_rules": [{"name": "all"}], "public": ["/a.S/Public"]})
@@ -41,6 +45,12 @@ def said(answer: object) -> dict[str, Any]:
 
 
 def ask(servicer: AuthorizationServicer, token: str, path: str = "/a.S/Get") -> dict[str, Any]:
+    """Ask about a call whose token has been seen before."""
+    ask_once(servicer, token, path)
+    return ask_once(servicer, token, path)
+
+
+def ask_once(servicer: AuthorizationServicer, token: str, path: str = "/a.S/Get") -> dict[str, Any]:
     begun = servicer.begin(in_header_map(GRPC, bearer(token), path=path).SerializeToString())
     while not isinstance(begun, bytes):
         flow, wait = begun
@@ -93,6 +103,16 @@ def test_a_public_method_is_remembered_for_anybody(servicer: AuthorizationServic
     assert found["caller"] == {"headers": [], "about": {}, "told": "{}"}
 
 
+def test_a_token_that_is_seen_for_the_first_time_is_not_remembered(
+    servicer: AuthorizationServicer, ec_key: SigningKey, memo: Memo
+) -> None:
+    token = ec_key.sign(m2m_claims())
+
+    assert "memo" not in ask_once(servicer, token)
+    assert "memo" in ask_once(servicer, token)
+    assert memo.offered == 1
+
+
 def test_nothing_is_remembered_before_envoy_can_be_told_to_forget(
     servicer: AuthorizationServicer, ec_key: SigningKey, memo: Memo
 ) -> None:
@@ -101,17 +121,20 @@ def test_nothing_is_remembered_before_envoy_can_be_told_to_forget(
     assert "memo" not in ask(servicer, ec_key.sign(m2m_claims()))
 
 
-def test_an_answer_belongs_to_the_generation_before_its_verdict(
-    servicer: AuthorizationServicer, ec_key: SigningKey, memo: Memo, issuer: FakeIssuer
-) -> None:
+def test_an_answer_belongs_to_the_generation_before_its_verdict(verifier: Verifier, ec_key: SigningKey) -> None:
     """What begins meanwhile stands for a change that the verdict may not know of."""
-    issuer.transport.hang()
-    begun = servicer.begin(in_header_map(GRPC, bearer(ec_key.sign(m2m_claims()))).SerializeToString())
-    assert not isinstance(begun, bytes)
-    flow, wait = begun
-    memo.begin("g-2")
-    issuer.transport.release()
-    with pytest.raises(StopIteration) as done:
-        flow.send(wait.future.result(timeout=0))
 
-    assert said(done.value.value)["memo"]["generation"] == "g-1"
+    class Slow(Authorizer):
+        def authorize(self, call: Call, evidence: Evidence | None = None) -> Flow[Principal]:
+            principal = yield from super().authorize(call, evidence)
+            memo.begin("g-2")
+            return principal
+
+    slow = Slow(verifier, policy=POLICY)
+    memo = Memo(slow, 30)
+    servicer = AuthorizationServicer(slow, memo=memo)
+    token = ec_key.sign(m2m_claims())
+    ask_once(servicer, token)
+    memo.begin("g-1")
+
+    assert ask_once(servicer, token)["memo"]["generation"] == "g-1"
