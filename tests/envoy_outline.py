@@ -19,6 +19,7 @@ DISCOVERY = {
     "DiscoveryResource": "envoy.service.discovery.v3.discovery_pb2.Resource",
     "TypedExtensionConfig": "envoy.config.core.v3.extension_pb2.TypedExtensionConfig",
     "Lua": "envoy.extensions.filters.http.lua.v3.lua_pb2.Lua",
+    "StreamAccessLogsMessage": "envoy.service.accesslog.v3.als_pb2.StreamAccessLogsMessage",
 }
 """Our messages, and which of Envoy's each is a part of."""
 
