@@ -2971,11 +2971,18 @@ MISTAKES = (
         "tests/judge/test_lasting.py -k withdrawn",
     ),
     Mistake(
-        "changes: one that comes with another is lost",
+        "changes: one has Envoy forget again and again",
         "authz/server/memo/flushing.py",
         "            self._wanted.clear()\n            self.flushes += 1\n",
         "            self.flushes += 1\n",
-        "tests/server/memo/test_flushing.py -k change",
+        "tests/server/memo/test_flushing.py -k another_thread",
+    ),
+    Mistake(
+        "changes: one that comes soon after another is lost",
+        "authz/server/memo/flushing.py",
+        "            await asyncio.sleep(PAUSE)\n",
+        "            await asyncio.sleep(PAUSE)\n            self._wanted.clear()\n",
+        "tests/server/memo/test_flushing.py -k many_changes",
     ),
     Mistake(
         "changes: what could not be told is forgotten",
