@@ -2930,13 +2930,6 @@ MISTAKES = (
         "tests/envoy/memo/test_script.py -k leaves_the_decision",
     ),
     Mistake(
-        "remembered answers: an answer is noted again and again",
-        "authz/envoy/memo/memo.lua",
-        "  asked[noted.number] = nil\n",
-        "",
-        "tests/envoy/memo/test_script.py -k noted_once",
-    ),
-    Mistake(
         "remembered answers: questions pile up",
         "authz/envoy/memo/memo.lua",
         "    asked[number - MAX_ASKED] = nil\n",
@@ -2948,7 +2941,7 @@ MISTAKES = (
         "authz/envoy/memo/memo.lua",
         "    asked[number] = {",
         "    number = number % 8\n    asked[number] = {",
-        "tests/envoy/memo/test_promise.py",
+        "tests/envoy/memo/test_script.py -k another_question",
     ),
     Mistake(
         "remembered answers: a caller with many paths takes all",
@@ -2986,10 +2979,17 @@ MISTAKES = (
         "tests/envoy/memo/test_mark.py -k before_its_verdict",
     ),
     Mistake(
+        "remembered answers: a token that is seen for the first time costs more",
+        "authz/envoy/memo/mark.py",
+        'if not generation or evidence.source == "signature":',
+        "if not generation:",
+        "tests/envoy/memo/test_mark.py -k first_time",
+    ),
+    Mistake(
         "remembered answers: before Envoy can forget",
         "authz/envoy/memo/mark.py",
-        '        if not generation:\n            return b""\n',
-        "",
+        'if not generation or evidence.source == "signature":',
+        'if evidence.source == "signature":',
         "tests/envoy/memo/test_mark.py -k can_be_told",
     ),
     Mistake(
@@ -3098,11 +3098,18 @@ MISTAKES = (
         "tests/judge/test_lasting.py -k withdrawn",
     ),
     Mistake(
-        "changes: one that comes with another is lost",
+        "changes: one has Envoy forget again and again",
         "authz/server/memo/flushing.py",
         "            self._wanted.clear()\n            self.flushes += 1\n",
         "            self.flushes += 1\n",
-        "tests/server/memo/test_flushing.py -k change",
+        "tests/server/memo/test_flushing.py -k another_thread",
+    ),
+    Mistake(
+        "changes: one that comes soon after another is lost",
+        "authz/server/memo/flushing.py",
+        "            await asyncio.sleep(PAUSE)\n",
+        "            await asyncio.sleep(PAUSE)\n            self._wanted.clear()\n",
+        "tests/server/memo/test_flushing.py -k many_changes",
     ),
     Mistake(
         "changes: what could not be told is forgotten",

@@ -10,6 +10,7 @@ from authz.demo.scenes import Expected, Row, Scenes, denied, seen
 from authz.demo.stack import ADMIN_SECRET, Stack
 
 _CALLS = 1000
+_HOPS = "cluster.memo.upstream_rq_completed"
 _PATIENCE_SECONDS = 60.0
 
 
@@ -23,9 +24,9 @@ def remembered(stack: Stack, scenes: Scenes) -> Iterator[Row]:
     """
     acme = stack.directory.applications[0]
     metadata = authorized(scenes.token(acme))
-    before = stack.hops()
+    before = stack.proxy.count(_HOPS)
     answers = _many(stack, metadata)
-    hops = stack.hops() - before
+    hops = stack.proxy.count(_HOPS) - before
     asked = f"asked about {hops} of them" if hops else "asked about none"
     yield Row(sent=f"{_CALLS:,} times the same call: Envoy {asked}", expected=seen(acme), through_envoy=answers)
     _order(stack, "suspend", acme.org_id)

@@ -42,6 +42,7 @@ class Stack:
         backend: addresses of the backend: ``grpc`` and ``http``.
         target: ``HOST:PORT`` of Envoy.
         cold_target: ``HOST:PORT`` of the second listener; :meth:`start_cold` starts its server.
+        proxy: the Envoy.
         memo_target: ``HOST:PORT`` of a third listener, which repeats answers of the first server.
         admin_url: the admin page of the first authorization server.
         policy: the policy file of the backend and of both authorization servers.
@@ -89,10 +90,6 @@ class Stack:
         """Add ``more`` to the original policy file; nothing is restarted."""
         write_policy(self.policy, more)
 
-    def hops(self) -> int:
-        """Return how often Envoy has asked about calls to the listener that repeats answers."""
-        return self._proxy.count("cluster.memo.upstream_rq_completed")
-
     def stop(self) -> None:
         """End every process, the last one first."""
         while self._processes:
@@ -109,7 +106,7 @@ class Stack:
         server = self._start_authz("authz", *page, "--remember", "30", "--xds", self._xds)
         self.admin_url = next(f"http://{line['address']}/" for line in server.lines() if line.get("event") == "admin")
         self.backend: dict[str, str] = backend.wait_for(backend.lines)[0]
-        self._proxy = proxy = Envoy(self._envoy_config(), self._path)
+        self.proxy = proxy = Envoy(self._envoy_config(), self._path)
         self._processes.append(proxy)
         addresses = proxy.addresses()
         self.target, self.cold_target, self.memo_target = addresses["main"], addresses["cold"], addresses["memo"]

@@ -46,6 +46,20 @@ POLICY: dict[str, Any] = {
 }
 
 
+_TYPE = "type.googleapis.com/envoy.extensions.filters.http."
+_ASKS_FOR_MORE = {
+    "match": {"prefix": "/", "headers": [{"name": "x-extra", "present_match": True}]},
+    "typed_per_filter_config": {
+        "envoy.filters.http.ext_authz": {
+            "@type": f"{_TYPE}ext_authz.v3.ExtAuthzPerRoute",
+            "check_settings": {"context_extensions": {"scopes": "ledger:extra"}},
+        },
+        # As docs/envoy.md has it.
+        "authz.memo": {"@type": f"{_TYPE}lua.v3.LuaPerRoute", "disabled": True},
+    },
+}
+
+
 class Remembered:
     """The stack; a context manager.
 
@@ -149,7 +163,8 @@ class Remembered:
         return httpx2.get(f"http://{address}{path}", trust_env=False, timeout=PATIENCE).text
 
     def _config(self, grpc_upstream: str, http_upstream: str) -> Mapping[str, Any]:
-        routes = [grpc_route("grpc"), grpc_web_route("grpc"), http_route("http")]
+        extra = {**http_route("http"), **_ASKS_FOR_MORE}
+        routes = [extra, grpc_route("grpc"), grpc_web_route("grpc"), http_route("http")]
         options: dict[str, Any] = {"trusted": TrustedMetadata(), "underscores": "ALLOW", "grpc_web": True}
         sockets = [
             f"unix:{self.folder}/authz.sock{'' if self._workers == 1 else f'.{n}'}" for n in range(self._workers)

@@ -183,3 +183,16 @@ def test_nothing_differs_but_the_hop(
 
 def test_the_table_is_large() -> None:
     assert len(CASES) * len(MORE) * len(WAYS) >= 300
+
+
+def test_a_route_that_asks_for_more_is_asked_about(stack: Remembered, http: httpx2.Client) -> None:
+    """Though the same token and path are remembered from another route."""
+    token = [("authorization", f"Bearer {stack.sign(jti='more')}")]
+    for _ in range(3):
+        assert of_http(http, stack.memo, "/accounts", token).verdict == 200
+    before = stack.hops()
+    assert of_http(http, stack.memo, "/accounts", token).verdict == 200
+    assert stack.hops() == before
+    assert of_http(http, stack.memo, "/accounts", [*token, ("x-extra", "1")]).verdict == 403
+    assert of_http(http, stack.memo, "/accounts", token).verdict == 200
+    assert stack.hops() == before + 1

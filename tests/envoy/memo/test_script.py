@@ -299,17 +299,6 @@ def test_an_answer_is_never_taken_for_that_to_another_question(envoy: FakeEnvoy,
     assert not envoy.begin(call_of("first")).is_repeated
 
 
-def test_an_answer_is_noted_once(envoy: FakeEnvoy, server: Server) -> None:
-    stream = envoy.begin(call_of())
-    stream.ask(server.check)
-    stream.end(envoy.now)
-    envoy.advance(31)
-    stream.end(envoy.now)
-    envoy.call(call_of(), server.check)
-
-    assert server.asked == 2
-
-
 def test_the_token_does_not_get_into_the_metadata(envoy: FakeEnvoy) -> None:
     stream = envoy.begin(call_of("secret"))
 

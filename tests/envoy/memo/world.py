@@ -142,6 +142,8 @@ class World:
 
     def _checked(self, call: Call) -> None:
         worker = self.chance.choice(self.workers)
+        if self._open and self.chance.random() < 0.1:
+            self._open.pop(self.chance.randrange(len(self._open))).end(self.envoy.now)
         stream = self.envoy.begin(call)
         self.calls += 1
         self.check(stream)

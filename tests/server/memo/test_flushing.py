@@ -44,6 +44,9 @@ def test_a_change_on_another_thread_begins_one() -> None:
         thread.join()
         assert flushing.flushes == 1
         assert flushing.age < PATIENCE
+        # And no more of them.
+        await asyncio.sleep(3 * PAUSE)
+        assert flushing.flushes == 1
 
     told = play(change)
 
