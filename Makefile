@@ -92,9 +92,9 @@ settings: .venv/.ready ## Write docs/settings.md anew from the settings
 	.venv/bin/python -m tests.settings.reference docs/settings.md
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
-	@set -e; for target in token jwks check; do \
+	@set -e; for target in token jwks check memo; do \
 		mkdir -p .cache/fuzz/$$target; \
-		.venv-fuzz/bin/python -m fuzz $$target -max_total_time=$$(( ($(FUZZ_SECONDS) + 2) / 3 )) -max_len=9000 \
+		.venv-fuzz/bin/python -m fuzz $$target -max_total_time=$$(( ($(FUZZ_SECONDS) + 3) / 4 )) -max_len=9000 \
 			-timeout=10 -print_final_stats=1 -artifact_prefix=.cache/fuzz/$$target- $(ARGS) \
 			.cache/fuzz/$$target fuzz/corpus/$$target; \
 	done

@@ -16,7 +16,19 @@ from rich.console import Console
 from rich.tree import Tree
 
 from authz.demo import children
-from benchmarks import ext_authz, interceptors, isolation, onlookers, orders, policy, quotas, reload, tokens
+from benchmarks import (
+    access_log,
+    ext_authz,
+    interceptors,
+    isolation,
+    onlookers,
+    orders,
+    policy,
+    quotas,
+    reload,
+    remembered,
+    tokens,
+)
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "tokens": tokens.measure,
@@ -25,6 +37,8 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "reload": reload.measure,
     "isolation": isolation.measure,
     "ext_authz": ext_authz.measure,
+    "access_log": access_log.measure,
+    "remembered": remembered.measure,
     "onlookers": onlookers.measure,
     "orders": orders.measure,
     "quotas": quotas.measure,

@@ -33,9 +33,16 @@ class Outcome:
 
 
 def load(
-    url: str, requests: int, *, streams: int = 1, connections: int = 1, body: bytes = b"", headers: Sequence[str] = ()
+    url: str,
+    requests: int,
+    *,
+    streams: int = 1,
+    connections: int = 1,
+    body: bytes = b"",
+    headers: Sequence[str] = (),
+    http1: bool = False,
 ) -> Outcome:
-    """Make requests over HTTP/2 without TLS; all must be answered with 200.
+    """Make requests over HTTP/2 without TLS, or over HTTP/1.1; all must be answered with 200.
 
     Args:
         url: the URL of all requests.
@@ -44,12 +51,14 @@ def load(
         connections: how many.
         body: the body of each; without one, they are ``GET``.
         headers: as ``name: value``.
+        http1: whether to speak HTTP/1.1.
 
     """
     with tempfile.TemporaryDirectory() as folder:
         log, data = Path(folder) / "log", Path(folder) / "body"
         data.write_bytes(body)
         command = [_h2load(), f"-n{requests}", f"-c{connections}", f"-m{streams}", f"--log-file={log}"]
+        command += ["--h1"] if http1 else []
         command += [part for header in headers for part in ("-H", header)]
         if body:
             command += ["-d", str(data)]

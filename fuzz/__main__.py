@@ -6,7 +6,7 @@ import sys
 
 import atheris
 
-TARGETS = ("token", "jwks", "check")
+TARGETS = ("token", "jwks", "check", "memo")
 
 
 def main() -> None:

@@ -1,14 +1,15 @@
 """``authz envoy-config``."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
 from authz.cli.app import ALLOWED, write
-from authz.envoy.config import browsers, edge, formats, kubernetes, mesh
+from authz.envoy.access_log.address import check_access_log_address
+from authz.envoy.config import browsers, edge, formats, kubernetes, memo, mesh
 from authz.envoy.config.addresses import check_listening
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.authz_cluster import Tls, check_authz_address, endpoints
@@ -42,6 +43,12 @@ class Around:
     """Origin of the pages that may call from a browser, such as https://app.example; may be given several times."""
     grpc_web: Annotated[bool, Parameter(negative=())] = False
     """Let callers speak gRPC-Web to the gRPC backend."""
+    remember: Annotated[bool, Parameter(negative=())] = False
+    """Have Envoy repeat answers for as long as the server says (AUTHZ_REMEMBER), instead of asking every time."""
+    xds: str | None = None
+    """Where Envoy hears that it must ask again: as the server's xds, and by default the setting in force."""
+    access_log: str | None = None
+    """Where Envoy tells of the answers that it repeats: as access_log_listen, and by default the setting in force."""
 
     def ingress(self, authz: list[str], tls: Tls) -> formats.Ingress:
         """Return it with its check, or raise ConfigError."""
@@ -63,7 +70,15 @@ class Around:
             max_heap_bytes=self.max_heap_bytes,
             cors_origins=self.origins(),
             grpc_web=self.grpc_web,
+            xds=memo.check_xds(self.xds) if self.remember else None,
         )
+
+    def told(self, workers: int) -> list[str]:
+        """Return the endpoints where Envoy tells of the answers that it repeats, or raise ConfigError."""
+        if self.access_log is None or not self.remember:
+            return []
+        check_access_log_address(self.access_log, "access_log")
+        return endpoints([self.access_log], workers=workers)
 
     def origins(self) -> list[str]:
         """Return the origins, or raise ConfigError."""
@@ -109,7 +124,7 @@ def envoy_config(
 
     """
     settings = Settings.load() if env_file is None else Settings.load(env_file=env_file)
-    around = around or Around()
+    around = _remembering(around or Around(), settings, format)
     tls = Tls(ca_file=_text(authz_ca_file), cert_file=_text(authz_cert_file), key_file=_text(authz_key_file))
     if format in _IN_CLUSTER:
         documents = _in_cluster(format, around, authz, settings, tls)
@@ -118,13 +133,37 @@ def envoy_config(
         setting, addresses = ("authz", authz) if authz else ("listen", settings.listen[:1])
         for address in addresses:
             check_authz_address(setting, address)
-        where = endpoints(addresses, workers=settings.workers if workers is None else workers)
+        workers = settings.workers if workers is None else workers
+        where = endpoints(addresses, workers=workers)
         if format == "bootstrap":
-            documents = [formats.bootstrap(around.ingress(where, tls))]
+            ingress = replace(around.ingress(where, tls), access_log=around.told(workers))
+            documents = [formats.bootstrap(ingress)]
         else:
             documents = [formats.fragment(where, tls, cors_origins=around.origins(), grpc_web=around.grpc_web)]
     write(_as_json(documents) if as_json else render(documents))
     return ALLOWED
+
+
+def _remembering(around: Around, settings: Settings, format: Format) -> Around:  # noqa: A002 - as above
+    """Return it with what the settings say of remembered answers, or raise ConfigError if they cannot be."""
+    for name in ("xds", "access_log"):
+        if getattr(around, name) is not None and not around.remember:
+            raise ConfigError(f"{name}: only together with --remember")
+    if around.remember and format in ("filter", "istio", "envoy-gateway"):
+        raise ConfigError(
+            f"remember: not for --format {format}: an answer holds for a path, whatever its route asks for "
+            "(context_extensions), and the routes are not seen here; --format bootstrap has none that ask for more"
+        )
+    if around.remember and format == "kubernetes":
+        raise ConfigError(
+            "remember: not for --format kubernetes: Envoy asks several pods there, and each takes back only what it "
+            "said itself; use --format bootstrap for an Envoy in the server's pod"
+        )
+    return replace(
+        around,
+        xds=settings.xds if around.xds is None else around.xds,
+        access_log=settings.access_log_listen if around.access_log is None else around.access_log,
+    )
 
 
 def _in_cluster(

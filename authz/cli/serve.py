@@ -54,14 +54,14 @@ def _serve(settings: Settings, worker: Worker | None) -> None:
     always = {} if worker is None else {"worker": worker.number}
     allow_background()
     write_the_rest = logs.configure(settings.log_level, settings.log_format, **always)
+    # gRPC's core would log, in a format of its own, what comes back as an error anyway.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         if worker is None and settings.workers > 1:
             from authz.server import supervisor_process  # noqa: PLC0415 - late: other commands do without it
 
             _run(supervisor_process.run(settings))
         else:
-            # gRPC's core would log, in a format of its own, what comes back as an error anyway.
-            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
             from authz.server import server_process  # noqa: PLC0415 - late: it loads grpc
 
             _run(server_process.run(settings, worker))

@@ -11,9 +11,10 @@ from authz.errors import Code
 from authz.organizations.quota import Quota
 from authz.runtime.text.printable import bounded
 
-Source = Literal["none", "public", "proxy", "cache", "signature", "introspection"]
+Source = Literal["none", "public", "proxy", "cache", "signature", "introspection", "envoy"]
 """What a verdict rests on: no valid credentials, a public method, the word of a trusted proxy, a remembered token, a
-signature checked just now, or in addition to these the issuer's answer about the token."""
+signature checked just now, or in addition to these the issuer's answer about the token; or an answer of the server that
+Envoy has repeated."""
 
 Verdict = Literal["allowed", "denied", "undecided", "failed"]
 

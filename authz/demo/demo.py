@@ -13,6 +13,7 @@ from rich.table import Table
 
 from authz.demo.fleet import Fleet, one_plan, one_word
 from authz.demo.partner import Answer
+from authz.demo.remembered import remembered
 from authz.demo.scenes import Row, Scenes
 from authz.demo.stack import ADMIN_SECRET, Stack
 from authz.demo.store import store_path
@@ -65,6 +66,7 @@ def run(*, keep: bool = False, console: Console | None = None) -> int:
             ("Tokens that must not get in", scenes.bad_tokens()),
             ("Forged metadata", scenes.forged_metadata()),
             ("What each organization may do", scenes.policy()),
+            ("Envoy repeats a yes, and takes it back at once", remembered(stack, scenes)),
             ("The issuer rotates its keys", scenes.rotation()),
             ("The issuer is down: never a 401 for our own trouble", scenes.outage()),
         ]

@@ -145,6 +145,12 @@ class Envoy(Process):
         found: dict[str, str] = self.wait_for(self._listeners)
         return found
 
+    def count(self, name: str) -> int:
+        """Return one of its counters."""
+        url = f"http://{self._admin.read_text(encoding='utf-8')}/stats"
+        found = httpx2.get(url, params={"filter": f"^{name}$"}, timeout=_START_SECONDS, trust_env=False).text
+        return int(found.rpartition(": ")[2])
+
     def _listeners(self) -> dict[str, str]:
         try:
             url = f"http://{self._admin.read_text(encoding='utf-8')}"

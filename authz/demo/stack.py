@@ -16,8 +16,8 @@ from authz.call.metadata import TrustedMetadata
 from authz.demo.issuer.directory import load_directory
 from authz.demo.policy import ledger_descriptors, write_policy
 from authz.demo.processes import Envoy, Process
-from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, unary_route
-from authz.envoy.config.authz_cluster import authz_cluster
+from authz.envoy.config import bootstrap, cluster, grpc_route, http_route, listener, memo, unary_route
+from authz.envoy.config.authz_cluster import Tls, authz_cluster
 from authz.server.serving.server import EngineName
 
 ADMIN_SECRET = "demo-admin-secret"  # noqa: S105 - of a page on loopback, for as long as the demonstration runs
@@ -42,6 +42,8 @@ class Stack:
         backend: addresses of the backend: ``grpc`` and ``http``.
         target: ``HOST:PORT`` of Envoy.
         cold_target: ``HOST:PORT`` of the second listener; :meth:`start_cold` starts its server.
+        proxy: the Envoy.
+        memo_target: ``HOST:PORT`` of a third listener, which repeats answers of the first server.
         admin_url: the admin page of the first authorization server.
         policy: the policy file of the backend and of both authorization servers.
 
@@ -55,6 +57,7 @@ class Stack:
         self._path = Path(self._folder.name)
         self.policy = self._path / "policy.json"
         self._descriptors = self._path / "api.binpb"
+        self._xds = f"unix:{self._path}/xds.sock"
 
     def __enter__(self) -> Self:
         try:
@@ -99,13 +102,14 @@ class Stack:
         self._start_issuer("127.0.0.1:0")
         backend = self._start_module("backend", "authz.demo.backend", *self._judge_flags())
         (self._path / "admin-secret").write_text(ADMIN_SECRET, encoding="utf-8")
-        server = self._start_authz("authz", "--admin", "127.0.0.1:0", "--admin-secret-file", "admin-secret")
+        page = ("--admin", "127.0.0.1:0", "--admin-secret-file", "admin-secret")
+        server = self._start_authz("authz", *page, "--remember", "30", "--xds", self._xds)
         self.admin_url = next(f"http://{line['address']}/" for line in server.lines() if line.get("event") == "admin")
         self.backend: dict[str, str] = backend.wait_for(backend.lines)[0]
-        proxy = Envoy(self._envoy_config(), self._path)
+        self.proxy = proxy = Envoy(self._envoy_config(), self._path)
         self._processes.append(proxy)
         addresses = proxy.addresses()
-        self.target, self.cold_target = addresses["main"], addresses["cold"]
+        self.target, self.cold_target, self.memo_target = addresses["main"], addresses["cold"], addresses["memo"]
         self._wait_for_health("authz")
 
     def _start_issuer(self, listen: str) -> None:
@@ -143,14 +147,18 @@ class Stack:
             [
                 listener("main", "127.0.0.1:0", routes, authz="authz", **options),
                 listener("cold", "127.0.0.1:0", routes, authz="cold", **options),
+                listener("memo", "127.0.0.1:0", routes, authz="memo", memo=memo.filter_from(self._xds), **options),
             ],
             [
                 authz_cluster("authz", [f"unix:{self._path}/authz.sock"]),
                 authz_cluster("cold", [f"unix:{self._path}/cold.sock"]),
+                authz_cluster("memo", [f"unix:{self._path}/authz.sock"]),
+                *memo.clusters(self._xds, Tls()),
                 cluster("ledger", [self.backend["grpc"]], http2=True),
                 cluster("web", [self.backend["http"]], http2=False),
             ],
             admin="127.0.0.1:0",
+            node=memo.NODE,
         )
 
     def _wait_for_health(self, name: str) -> None:

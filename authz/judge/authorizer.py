@@ -21,6 +21,7 @@ from authz.issuer.verifier import Verifier
 from authz.issuer.verifiers import NoTokens, Verifiers
 from authz.judge.endings import Endings
 from authz.judge.in_force import InForce, Isolation, Rules
+from authz.judge.lasting import Changes, Lasting
 from authz.judge.mesh import MeshPeers
 from authz.judge.orders.operator import Operator, order_of
 from authz.judge.orders.standing import Standing
@@ -88,6 +89,8 @@ class Authorizer:
         streams: those that are open.
         endings: what ends them.
         telling: makes refusals, and tells the observers.
+        changes: tell when a yes may have become a no.
+        lasting: says how long a yes holds.
 
     Raises:
         ConfigError: an argument that cannot work; the message names it.
@@ -119,13 +122,15 @@ class Authorizer:
         clock, issuers = self.verifier.clock, self.verifier.health().keys()
         # A proxy may speak for any issuer, unless organizations belong to some.
         is_any = trust is not None and self.verifier.ownership is None
-        self.standing = Standing(clock=clock)
+        self.changes = Changes()
+        self.standing = Standing(clock=clock, doubted=self.changes.note)
         self.quotas: Counting = Quotas(clock=clock)
         self.assurances = Assurances(introspector, assurance, issuers, (policy, shadow))
         self.introspectors = self.assurances.introspectors
         self.organizations = Organizations(directory, unknown_organizations, self.verifier.ownership)
         self.directories = self.organizations.directories
-        self.in_force = InForce(policy, public_methods, self._check)
+        self.in_force = InForce(policy, public_methods, self._check, self.changes.note)
+        self.lasting = Lasting(self.verifier, self.organizations, is_proxied=trust is not None)
         self.shadow = Shadow(self.organizations, self.in_force.public_methods)
         self.replace_shadow(shadow)
         challenge = Challenge(realm=realm, resource_metadata=resource_metadata)
@@ -133,6 +138,8 @@ class Authorizer:
         self.streams = OpenStreams(clock=clock)
         self.operator = Operator(self.standing, self.streams, clock=clock, issuers=None if is_any else issuers)
         self.endings = Endings(self.streams, self.verifier, self.standing, self.organizations, self.in_force)
+        self.operator.watch(self.changes.note)
+        self.verifier.watch_keys(self.changes.note)
 
     @property
     def policy(self) -> Policy | None:

@@ -16,6 +16,9 @@ class Isolation(Protocol):
     def is_idle(self) -> bool:
         """Whether there is nothing to check in any request."""
 
+    def looks_at(self, method: str, /) -> bool:
+        """Say whether a verdict on a call to ``method`` depends on its request, or on more of its path."""
+
     def check_request(self, request: Any, principal: Principal, /) -> None:
         """Check that a request of ``principal`` names no other organization.
 
@@ -54,6 +57,7 @@ class InForce:
         policy: the policy, if there is one.
         public_methods: methods that are public whatever the policy says.
         check: checks that a policy can work here, or raises a :class:`authz.errors.ConfigError`.
+        changed: is called when something else is in force.
 
     Attributes:
         now: what is in force; another object once it has been replaced.
@@ -65,9 +69,13 @@ class InForce:
     """
 
     def __init__(
-        self, policy: Policy | None, public_methods: Collection[str], check: Callable[[Policy | None], object]
+        self,
+        policy: Policy | None,
+        public_methods: Collection[str],
+        check: Callable[[Policy | None], object],
+        changed: Callable[[], object],
     ) -> None:
-        self._check = check
+        self._check, self._changed = check, changed
         self.public_methods = check_methods(public_methods, "public_methods")
         self.now = Rules(None, None, self.public_methods)
         self.replace(policy)
@@ -82,3 +90,4 @@ class InForce:
         self._check(policy)
         public = self.public_methods if policy is None else self.public_methods | policy.public
         self.now = Rules(policy, self.now.isolation if isolation is None else isolation, public)
+        self._changed()

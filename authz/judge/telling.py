@@ -68,7 +68,10 @@ class Telling:
         if not self._observers:
             return
         time, key_age = self._verifier.clock.time(), self._verifier.key_age(evidence.principal)
-        decision = Decision(call, evidence, refusal, seconds, door, event, time, key_age)
+        self.repeated(Decision(call, evidence, refusal, seconds, door, event, time, key_age))
+
+    def repeated(self, decision: Decision) -> None:
+        """Tell the observers of a decision that was repeated, so that the judge knows nothing of it."""
         for observe in self._observers:
             try:
                 observe(decision)

@@ -163,18 +163,28 @@ class Policy:
             return admitted[2]
         if organization.is_suspended:
             raise suspended()
-        rule = self._find(call, principal, organization.groups)
+        candidates = self._candidates(call.method, principal, organization.groups)
+        rule = _deciding(candidates, call)
         if rule is None:
             raise PermissionDeniedError("no rule of the policy allows it", reason="policy_denied")
         if rule.is_deny:
             raise rule.refusal()
-        if (
-            len(call.method) <= _LONGEST_REMEMBERED
-            and not self._candidates(call.method, principal, organization.groups)[0].is_conditional
-        ):
+        if len(call.method) <= _LONGEST_REMEMBERED and not candidates[0].is_conditional:
             # Every call to this method by this principal has the same verdict.
             self._admitted.remember(key, (principal, organization, rule.name))
         return rule.name
+
+    def decides_alike(self, method: str, principal: Principal, organization: Organization) -> bool:
+        """Say whether it is sure to allow every call of ``principal`` to ``method``, whatever its headers and peer.
+
+        Args:
+            method: that of a call that :meth:`admit` has allowed; of a very long one it is not known.
+            principal: who made it, the same object.
+            organization: what is known about the principal's.
+
+        """
+        admitted = self._admitted.get((id(principal), method))
+        return admitted is not None and admitted[0] is principal and admitted[1] is organization
 
     def candidates(self, method: str, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide about a call to ``method``, in order."""
@@ -219,17 +229,6 @@ class Policy:
                     "issuers may give to clients of its own; name their organizations or groups too"
                 )
 
-    def _find(self, call: Call, principal: Principal, groups: Words) -> Rule | None:
-        headers: Mapping[str, str] | None = None
-        for rule in self._candidates(call.method, principal, groups):
-            if not rule.is_conditional:
-                return rule
-            if headers is None:
-                headers = headers_of(call)
-            if rule.matches_rest(call, headers):
-                return rule
-        return None
-
     def _candidates(self, method: str, principal: Principal, groups: Words) -> tuple[Rule, ...]:
         """Return the rules that may decide, in order; none after one that is sure to match."""
         key = (method, principal.org_id, principal.client_id, principal.scopes, groups)
@@ -245,6 +244,18 @@ class Policy:
 
 def _document(file: str | os.PathLike[str] | None) -> Document:
     return Document({"name": "proto"}, "proto") if file is None else read(file)
+
+
+def _deciding(candidates: Iterable[Rule], call: Call) -> Rule | None:
+    headers: Mapping[str, str] | None = None
+    for rule in candidates:
+        if not rule.is_conditional:
+            return rule
+        if headers is None:
+            headers = headers_of(call)
+        if rule.matches_rest(call, headers):
+            return rule
+    return None
 
 
 def _up_to_certainty(rules: Iterable[Rule]) -> Iterator[Rule]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from authz.envoy.access_log.address import check_access_log_address
 from authz.errors import ConfigError
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import Permissions, check_not_in_use
@@ -19,6 +20,7 @@ class Listening(NamedTuple):
     Attributes:
         listen: the addresses for Envoy.
         audit: the address for watchers of decisions, if there is to be one.
+        access_log: the address where Envoy tells of calls, if there is to be one.
         certificates: of the addresses with TLS.
         permissions: of the Unix sockets.
 
@@ -26,6 +28,7 @@ class Listening(NamedTuple):
 
     listen: Sequence[str]
     audit: str | None
+    access_log: str | None
     certificates: Certificates | None
     permissions: Permissions
 
@@ -52,7 +55,11 @@ class Listening(NamedTuple):
         if audit is not None:
             _check_audit(audit, settings.listen)
             audit = audit if worker is None else f"{audit}.{worker.number}"
-        return cls(listen, audit, certificates, permissions)
+        access_log = settings.access_log_listen
+        if access_log is not None:
+            _check_access_log(access_log, settings)
+            access_log = access_log if worker is None else f"{access_log}.{worker.number}"
+        return cls(listen, audit, access_log, certificates, permissions)
 
     def check_sockets_are_free(self) -> None:
         """Check that no other server listens on the Unix sockets for Envoy.
@@ -68,6 +75,17 @@ def _check_audit(address: str, listen: Sequence[str]) -> None:
     from authz.decisions.audit import check_audit_address  # noqa: PLC0415 - not needed without watchers
 
     check_audit_address(address)
-    sockets = {Path(path).absolute() for path in socket_paths(parse_all(listen))}
+    _check_is_free("audit_listen", address, "listen", listen)
+
+
+def _check_access_log(address: str, settings: Settings) -> None:
+    check_access_log_address(address)
+    _check_is_free("access_log_listen", address, "listen", settings.listen)
+    if settings.audit_listen is not None and settings.audit_listen.startswith("unix:"):
+        _check_is_free("access_log_listen", address, "audit_listen", [settings.audit_listen])
+
+
+def _check_is_free(setting: str, address: str, other: str, taken: Sequence[str]) -> None:
+    sockets = {Path(path).absolute() for path in socket_paths(parse_all(taken))}
     if Path(address.removeprefix("unix:")).absolute() in sockets:
-        raise ConfigError(f"audit_listen: {address!a} stands in listen, too; choose another path")
+        raise ConfigError(f"{setting}: {address!a} stands in {other}, too; choose another path")

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from authz.envoy.check.servicer import AuthorizationServicer
+from authz.envoy.memo.mark import Memo
 from authz.judge.authorizer import Authorizer
 from authz.judge.configured import authorizer_of
 from authz.judge.policies import descriptors_of, policy_in_force
@@ -15,6 +16,7 @@ from authz.runtime.background import collect_as_usual
 from authz.runtime.network.unix_sockets import Permissions
 from authz.server import policy_files
 from authz.server.listening import Listening
+from authz.server.memo.checked import Remembering
 from authz.server.operations import admin_page, banner
 from authz.server.operations.observers import Observers
 from authz.server.serving import server
@@ -26,7 +28,9 @@ from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
     from authz.decisions.audit import Audit
+    from authz.envoy.access_log.service import AccessLog
     from authz.server.admin.activity import Activity
+    from authz.server.memo.running import Running
     from authz.server.operations.metrics import Metrics
     from authz.store.shared_state import Sharing
 
@@ -39,6 +43,7 @@ def check_settings(settings: Settings) -> str:
 
     """
     Listening.of(settings)
+    Remembering.of(settings)
     descriptors = descriptors_of(settings)
     policy_files.isolation(settings, descriptors)
     admin_page.check_admin_settings(settings)
@@ -67,17 +72,21 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
         observers = ending.enter_context(Observers.of(settings, None if worker is None else worker.number))
         deciding = _Deciding.of(settings, observers, worker)
         listening = Listening.of(settings, worker)
-        shared = None
+        shared = running = None
         if worker is None:
             listening.check_sockets_are_free()
+            running = await ending.enter_async_context(_remembering(settings, deciding))
             shared = await ending.enter_async_context(_shared_orders(settings, deciding.authorizer))
             await ending.enter_async_context(_admin_page(settings, deciding.authorizer, observers.activity, shared))
         else:
+            _follow(worker, deciding)
             await ending.enter_async_context(_turn(worker, deciding.authorizer, observers))
             # Orders come from the supervisor; calls are counted where they are decided.
             ending.enter_context(_shared_limits(settings, deciding.authorizer))
         if observers.audit is not None and listening.audit is not None:
             await ending.enter_async_context(_audit(observers.audit, listening.audit, listening.permissions, worker))
+        if deciding.access_log is not None:
+            await ending.enter_async_context(_hearing(deciding.access_log, listening, worker))
         if deciding.reloader is not None:
             ending.enter_context(deciding.reloader)
         await server.serve(
@@ -90,7 +99,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             reuse_port=worker is not None,
             drain=settings.drain,
             grace=settings.grace,
-            beside=_companions(settings, deciding, observers, worker, shared),
+            beside=_companions(settings, deciding, observers, worker, shared, running=running),
             started=partial(_started, settings, deciding, worker),
             hung_up=observers.reopen_log,
         )
@@ -102,15 +111,19 @@ class _Deciding(NamedTuple):
     Attributes:
         authorizer: the judge.
         servicer: asks it what Envoy asks.
+        access_log: is told by Envoy what it was not asked, if Envoy tells it.
         reloader: puts its policies in force again whenever their files change.
         policy: in words, the policy in force at the start.
+        memo: has Envoy remember answers, if it may.
 
     """
 
     authorizer: Authorizer
     servicer: AuthorizationServicer
+    access_log: "AccessLog | None"
     reloader: Reloader | None
     policy: str
+    memo: Memo | None
 
     @classmethod
     def of(cls, settings: Settings, observers: Observers, worker: Worker | None) -> Self:
@@ -119,14 +132,43 @@ class _Deciding(NamedTuple):
         descriptors = descriptors_of(settings)
         policy = policy_in_force(settings, descriptors)
         authorizer = authorizer_of(settings, list(observers), descriptors)
+        wanted = Remembering.of(settings)
+        memo = None if wanted is None else Memo(authorizer, wanted.seconds)
         servicer = AuthorizationServicer(
             authorizer,
             remove_authorization=settings.remove_authorization,
             jwt_authn_payload=settings.jwt_authn_payload,
+            end_streams=settings.end_streams,
             isolation=policy_files.isolation(settings, descriptors),
             max_pending=settings.max_pending,
+            memo=memo,
         )
-        return cls(authorizer, servicer, policy_files.reloader(settings, files, authorizer, worker), policy)
+        access_log = _access_log(settings, authorizer)
+        reloader = policy_files.reloader(settings, files, authorizer, worker)
+        return cls(authorizer, servicer, access_log, reloader, policy, memo)
+
+
+@contextlib.asynccontextmanager
+async def _remembering(settings: Settings, deciding: _Deciding) -> "AsyncIterator[Running | None]":
+    """Have Envoy remember what this process answers, and forget it as soon as something changes."""
+    memo = deciding.memo
+    if memo is None:
+        yield None
+        return
+    from authz.server.memo.running import remembering  # noqa: PLC0415 - not needed where nothing is remembered
+
+    async with remembering(settings, memo.begin) as running:
+        if running is not None:
+            deciding.authorizer.changes.watch(running.flushing.flush)
+        yield running
+
+
+def _follow(worker: Worker, deciding: _Deciding) -> None:
+    """Have the supervisor tell Envoy of every change in this worker, and this worker the generation."""
+    memo, changes = deciding.memo, deciding.authorizer.changes
+    if memo is not None:
+        worker.hear_generations(memo.begin)
+        changes.watch(lambda: worker.say(changes=changes.count))
 
 
 def _shared_orders(settings: Settings, authorizer: Authorizer) -> contextlib.AbstractAsyncContextManager[SharedOrders]:
@@ -189,12 +231,32 @@ async def _audit(audit: "Audit", address: str, permissions: Permissions, worker:
         yield
 
 
+def _access_log(settings: Settings, authorizer: Authorizer) -> "AccessLog | None":
+    if settings.access_log_listen is None:
+        return None
+    from authz.envoy.access_log.service import AccessLog  # noqa: PLC0415 - not needed where Envoy tells nothing
+
+    return AccessLog(authorizer.telling, authorizer.verifier.clock)
+
+
+@contextlib.asynccontextmanager
+async def _hearing(access_log: "AccessLog", listening: Listening, worker: Worker | None) -> AsyncIterator[None]:
+    from authz.envoy.access_log.service import serve_access_log  # noqa: PLC0415 - as above
+
+    address, takes_over = str(listening.access_log), worker is not None
+    async with serve_access_log(access_log, address, permissions=listening.permissions, takes_over=takes_over) as bound:
+        telemetry.event(telemetry.INFO, "access_log_listening", address=bound)
+        yield
+
+
 def _companions(
     settings: Settings,
     deciding: _Deciding,
     observers: Observers,
     worker: Worker | None,
     shared: SharedOrders | None,
+    *,
+    running: "Running | None",
 ) -> Sequence[Companion]:
     companions: list[Companion] = [] if worker is None else [worker.reporting]
     if observers.metrics is not None:
@@ -202,6 +264,10 @@ def _companions(
             from authz.server.operations.order_figures import OrderFigures  # noqa: PLC0415 - late, as in Observers
 
             observers.metrics.add(OrderFigures(shared))
+        if running is not None:
+            from authz.server.operations.memo_figures import MemoFigures  # noqa: PLC0415 - late, as in Observers
+
+            observers.metrics.add(MemoFigures(running))
         companions.append(partial(_metrics, settings, deciding, observers.metrics, worker))
     return companions
 
@@ -215,8 +281,15 @@ def _metrics(
     reloader = deciding.reloader
 
     def refresh() -> None:
-        pending = deciding.servicer.pending
-        figures.refresh(deciding.authorizer, is_ready=not health.reason, pending=pending, reloader=reloader)
+        offered = 0 if deciding.memo is None else deciding.memo.offered
+        figures.refresh(
+            deciding.authorizer,
+            is_ready=not health.reason,
+            pending=deciding.servicer.pending,
+            offered=offered,
+            reloader=reloader,
+            access_log=None if deciding.access_log is None else deciding.access_log.counts,
+        )
 
     def text() -> bytes:
         refresh()

@@ -13,12 +13,16 @@ from authz.judge.policies import policy_in_force
 from authz.runtime import fork
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_not_in_use
+from authz.server.memo.checked import Remembering
 from authz.server.operations import banner
 from authz.server.workers.shared_addresses import SharedAddresses
 from authz.server.workers.supervisor import Supervisor
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from authz.server.memo.running import Running
     from authz.server.operations.metrics import SharedMetrics
     from authz.server.shared_orders import SharedOrders
     from authz.server.workers.links import Links
@@ -43,6 +47,7 @@ async def run(settings: Settings) -> None:
         _check_sockets_are_free(settings, addresses)
         links, shared = await ending.enter_async_context(_orders(settings))
         figures = ending.enter_context(_figures(settings))
+        flush = _Flush()
         supervisor = Supervisor(
             settings.workers,
             addresses,
@@ -53,9 +58,37 @@ async def run(settings: Settings) -> None:
             variables={} if figures is None else figures.variables,
             timeout=settings.worker_timeout,
             links=links,
+            changed=flush,
         )
-        await ending.enter_async_context(_probes(settings, supervisor, figures, shared))
+        flush.running = await ending.enter_async_context(_remembering(settings, supervisor))
+        await ending.enter_async_context(_probes(settings, supervisor, figures, shared, flush.running))
         await supervisor.run()
+
+
+class _Flush:
+    """Has Envoy forget what it remembers, if it remembers anything.
+
+    Attributes:
+        running: what tells it.
+
+    """
+
+    def __init__(self) -> None:
+        self.running: Running | None = None
+
+    def __call__(self) -> None:
+        if self.running is not None:
+            self.running.flushing.flush()
+
+
+def _remembering(
+    settings: Settings, supervisor: Supervisor
+) -> "contextlib.AbstractAsyncContextManager[Running | None]":
+    if Remembering.of(settings) is None:
+        return contextlib.nullcontext()
+    from authz.server.memo.running import remembering  # noqa: PLC0415 - it loads grpc, for which most have no need
+
+    return remembering(settings, supervisor.begin)
 
 
 def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> None:
@@ -63,6 +96,9 @@ def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> N
     if settings.audit_listen is not None:
         path = settings.audit_listen.removeprefix("unix:")
         check_not_in_use((f"{path}.{number}" for number in range(settings.workers)), "audit_listen")
+    if settings.access_log_listen is not None:
+        path = settings.access_log_listen.removeprefix("unix:")
+        check_not_in_use((f"{path}.{number}" for number in range(settings.workers)), "access_log_listen")
 
 
 @contextlib.asynccontextmanager
@@ -102,17 +138,26 @@ def _figures(settings: Settings) -> "contextlib.AbstractContextManager[SharedMet
 
 
 def _probes(
-    settings: Settings, supervisor: Supervisor, figures: "SharedMetrics | None", shared: "SharedOrders | None"
+    settings: Settings,
+    supervisor: Supervisor,
+    figures: "SharedMetrics | None",
+    shared: "SharedOrders | None",
+    memo: "Running | None",
 ) -> contextlib.AbstractAsyncContextManager[object]:
     if settings.http_listen is None or figures is None:
         return contextlib.nullcontext()
     from authz.server.operations import probes  # noqa: PLC0415 - late, as above
     from authz.server.operations.order_figures import OrderFigures  # noqa: PLC0415
 
-    more = None if shared is None else OrderFigures(shared)
+    more: list[Collector] = [] if shared is None else [OrderFigures(shared)]
+    if memo is not None:
+        from authz.server.operations.memo_figures import MemoFigures  # noqa: PLC0415 - late, as above
+
+        more.append(MemoFigures(memo))
 
     def text() -> bytes:
-        return figures.text(running=supervisor.running, restarts=supervisor.restarts, hangs=supervisor.hangs, more=more)
+        counts = {"running": supervisor.running, "restarts": supervisor.restarts, "hangs": supervisor.hangs}
+        return figures.text(**counts, more=more)
 
     return probes.answering(settings.http_listen, lambda: supervisor.unready, text, lambda: supervisor.is_stale)
 

@@ -79,6 +79,11 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     remove_authorization: bool = Field(
         default=False, description="Have Envoy keep the token from the upstream, which must then believe Envoy."
     )
+    end_streams: bool = Field(
+        default=False,
+        description="Have Envoy end streams, and all else that goes on, with their token: at its exp and the leeway. "
+        "Unary methods of descriptors are left alone.",
+    )
     jwt_authn_payload: str = Field(
         "",
         description="payload_in_metadata of Envoy's jwt_authn, to believe what it has verified where a request has no "
@@ -117,8 +122,25 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
         "off", description="Write each decision, or each that is not to allow, as a JSON line."
     )
     decision_log_file: str | None = Field(None, description="Where to, if not to standard output.")
+    remember: float | None = Field(
+        None,
+        ge=1,
+        le=300,
+        description="For how many seconds Envoy may repeat a yes instead of asking again, as `authz envoy-config "
+        "--remember` has it do; what may change earlier is taken back by xds. By default Envoy asks every time.",
+    )
+    xds: str | None = Field(
+        None,
+        description="Where Envoy hears that it must ask again (ECDS): unix:PATH, tls:HOST:PORT with "
+        "tls_client_ca_file, or file:PATH in a folder of mode 0700.",
+    )
     audit_listen: str | None = Field(
         None, description="Where decisions can be watched (authz.v1.Audit): HOST:PORT of loopback, or unix:PATH."
+    )
+    access_log_listen: str | None = Field(
+        None,
+        description="unix:PATH where Envoy tells of the calls whose answers it has repeated, for the decision log, "
+        "audit, metrics and the admin page.",
     )
     descriptors: str | None = Field(
         None,

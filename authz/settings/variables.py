@@ -20,6 +20,7 @@ AuthMethod = Literal["client_secret_post", "client_secret_basic"]
 
 SETTINGS = frozenset(
     {
+        "access_log_listen",
         "admin",
         "admin_allow_remote",
         "admin_secret",
@@ -37,6 +38,7 @@ SETTINGS = frozenset(
         "discover",
         "discover_hosts",
         "drain",
+        "end_streams",
         "engine",
         "env_file",
         "grace",
@@ -71,6 +73,7 @@ SETTINGS = frozenset(
         "quota_store",
         "realm",
         "reflection",
+        "remember",
         "remove_authorization",
         "require_at_jwt",
         "resource_metadata",
@@ -100,6 +103,7 @@ SETTINGS = frozenset(
         "workos_api_key_file",
         "workos_base_url",
         "workos_groups_key",
+        "xds",
     }
 )
 """The fields of :class:`authz.settings.settings.Settings`, for those who read variables without its extra."""

@@ -127,6 +127,8 @@ class Decision(_message.Message):
         """A signature that was checked for this call."""
         SOURCE_INTROSPECTION: Decision._Source.ValueType  # 6
         """The issuer's answer about the token (RFC 7662), in addition to these."""
+        SOURCE_ENVOY: Decision._Source.ValueType  # 7
+        """An earlier decision, which Envoy has repeated; known when the call is over."""
 
     class Source(_Source, metaclass=_SourceEnumTypeWrapper):
         """What the verdict rests on."""
@@ -144,6 +146,8 @@ class Decision(_message.Message):
     """A signature that was checked for this call."""
     SOURCE_INTROSPECTION: Decision.Source.ValueType  # 6
     """The issuer's answer about the token (RFC 7662), in addition to these."""
+    SOURCE_ENVOY: Decision.Source.ValueType  # 7
+    """An earlier decision, which Envoy has repeated; known when the call is over."""
 
     TIME_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int

@@ -179,7 +179,7 @@ class Mesh:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
-            upstreams = starting.enter_context(grpc_echo()), starting.enter_context(_http_echo())
+            upstreams = starting.enter_context(grpc_echo()), starting.enter_context(http_echo())
             self.backend = starting.enter_context(_believer(self._folder / "believer.sock"))
             starting.enter_context(serve_here(self.judge, f"unix:{self._folder}/told.sock"))
             removing = "--remove-authorization", "--jwt-authn-payload", PAYLOAD
@@ -335,12 +335,12 @@ def _mutual_tls(authority: Authority) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def serve_here(judge: Authorizer, address: str) -> Iterator[None]:
-    """Serve Envoy's checks in this process."""
+def serve_here(judge: Authorizer, address: str, **options: Any) -> Iterator[None]:
+    """Serve Envoy's checks in this process; the options are those of the servicer."""
     loop = Loop()
 
     async def start() -> GrpcioEngine:
-        engine = GrpcioEngine(AuthorizationServicer(judge))
+        engine = GrpcioEngine(AuthorizationServicer(judge, **options))
         engine.bind(address)
         await engine.start()
         return engine
@@ -381,7 +381,7 @@ def grpc_echo() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _http_echo() -> Iterator[str]:
+def http_echo() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _HttpEcho) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -6,7 +6,7 @@ import pytest
 
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from authz.errors import AuthzError
-from fuzz import fuzz_check, fuzz_jwks, fuzz_token
+from fuzz import fuzz_check, fuzz_jwks, fuzz_memo, fuzz_token
 from fuzz.subjects import TOKEN, new_verifier
 from tests.doubles import NOW, ORG, m2m_claims
 
@@ -39,6 +39,12 @@ def test_changed_inputs_break_no_promise(name):
     path = CORPUS / name / "good"
     for seed in range(200):
         TARGETS[name].check(TARGETS[name].mutate(path.read_bytes(), seed, lambda data: data[::-1]))
+
+
+def test_a_world_breaks_no_promise():
+    """One: each has a hundred calls, and tests/envoy/memo plays many."""
+    data = (CORPUS / "memo" / "good").read_bytes()
+    fuzz_memo.check(fuzz_memo.mutate(data, 1, lambda data: data[::-1]))
 
 
 def test_the_good_token_is_good_and_its_oracle_knows():

@@ -36,6 +36,7 @@ METRICS = {
     "authz_introspection_requests_total": {"result"},
     "authz_directory_requests_total": {"result"},
     "authz_decision_log_dropped_total": set(),
+    "authz_access_log_total": {"result"},
     "authz_policy_reloads_total": {"result"},
     "authz_policy_failing": set(),
     "authz_policy_loaded_seconds": set(),
@@ -45,6 +46,11 @@ METRICS = {
     "authz_usage_failing": set(),
     "authz_usage_coarser_total": set(),
     "authz_organization_checks_total": {"organization", "verdict"},
+    "authz_memo_offered_total": set(),
+    "authz_memo_flushes_total": set(),
+    "authz_memo_age_seconds": set(),
+    "authz_memo_envoys": set(),
+    "authz_memo_refused_total": set(),
     "authz_workers": set(),
     "authz_worker_restarts_total": set(),
     "authz_worker_hangs_total": set(),
@@ -101,7 +107,7 @@ def test_the_figures_are_those_of_the_program(tmp_path: Path, ec_key: SigningKey
     issuer = ("--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--jwks", "jwks.json")
     with Program(
         *("serve", *issuer, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
-        *("--store", f"unix:{tmp_path}/nowhere"),
+        *("--store", f"unix:{tmp_path}/nowhere", "--remember", "30", "--xds", f"unix:{tmp_path}/xds"),
         folder=tmp_path,
     ) as program:
         address = program.await_event("probes")["address"]

@@ -52,7 +52,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("store_plaintext", "store_namespace", "store_region", "store_stale", "quota_store", "quota_if_unavailable"),
         *("usage_days",),
     ),
-    "Answers": ("realm", "resource_metadata", "remove_authorization", "jwt_authn_payload"),
+    "Answers": (
+        *("realm", "resource_metadata", "remove_authorization", "end_streams", "jwt_authn_payload"),
+        *("remember", "xds"),
+    ),
     "Addresses": (
         *("listen", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "socket_mode", "socket_owner"),
         *("engine", "reflection"),
@@ -60,7 +63,15 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Orders of the operator": ("orders",),
     "Processes": ("workers", "worker_timeout", "max_pending", "drain", "grace"),
     "Logs, metrics and the admin page": (
-        *("log_level", "log_format", "decision_log", "decision_log_file", "audit_listen", "http_listen"),
+        *(
+            "log_level",
+            "log_format",
+            "decision_log",
+            "decision_log_file",
+            "audit_listen",
+            "access_log_listen",
+            "http_listen",
+        ),
         *("usage_metrics_by_organization", "admin", "admin_allow_remote", "admin_secret", "admin_secret_file"),
     ),
     "Where settings come from": ("env_file",),

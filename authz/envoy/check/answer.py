@@ -81,11 +81,14 @@ def allow(
 # There are few sets of names; copying a response is cheaper than building one, and every token is new once.
 @functools.lru_cache(64)
 def _frame(trusted: TrustedMetadata, names: tuple[str, ...], remove_authorization: bool) -> CheckResponse:  # noqa: FBT001 - of a cache
-    removed = [*(name for name in trusted.removed if name not in names), *trusted.prefixed]
-    if remove_authorization:
-        removed.append("authorization")
+    removed = [name for name in removals(trusted, remove_authorization=remove_authorization) if name not in names]
     headers = [HeaderValueOption(header=HeaderValue(key=name), append_action=_OVERWRITE) for name in names]
     return CheckResponse(status=Status(code=0), ok_response=OkHttpResponse(headers=headers, headers_to_remove=removed))
+
+
+def removals(trusted: TrustedMetadata, *, remove_authorization: bool) -> list[str]:
+    """Return the headers that a request may not take to its upstream, unless they are set anew."""
+    return [*trusted.removed, *trusted.prefixed, *(["authorization"] if remove_authorization else [])]
 
 
 # As many as a verifier remembers tokens: most callers that are allowed call again.
@@ -160,12 +163,15 @@ def _headers(entries: Sequence[Entry]) -> list[HeaderValueOption]:
 
 
 def _fill(header: HeaderValue, value: str | bytes) -> None:
-    if isinstance(value, str):
-        header.value = value
-    else:
-        # Envoy writes `value` to the wire as it is, and gRPC expects base64 without padding; A92 reads `raw_value`.
-        header.value = binascii.b2a_base64(value, newline=False).decode("ascii").rstrip("=")
+    # Envoy writes `value` to the wire as it is; A92 reads `raw_value`.
+    header.value = text_of(value)
+    if isinstance(value, bytes):
         header.raw_value = value
+
+
+def text_of(value: str | bytes) -> str:
+    """Return the value of a header as it is written to the wire: gRPC expects base64 without padding."""
+    return value if isinstance(value, str) else binascii.b2a_base64(value, newline=False).decode("ascii").rstrip("=")
 
 
 def facts_of(quota: Quota) -> dict[str, Any]:

@@ -58,6 +58,9 @@ class RequestIsolation:
         strictness: what happens if Envoy shows no body of such a request. ``when_body``: the call is left to the
             upstream; ``enforce``: it is refused, which stops every stream of requests.
 
+    Attributes:
+        unary: the full names of all methods with one request and one response.
+
     Raises:
         ConfigError: the file cannot be read, or marks a field that is not a string.
 
@@ -80,11 +83,18 @@ class RequestIsolation:
         self._others = methods.keys() - types.keys()
         self._spellings = {spelling for name in self._marked for spelling in methods_in(name)}
         self._is_strict = strictness == "enforce"
+        self.unary = frozenset(
+            name for name, one in methods.items() if not (one.client_streaming or one.server_streaming)
+        )
 
     @property
     def is_idle(self) -> bool:
         """Whether no request of any method has a marked field."""
         return not self._marked
+
+    def looks_at(self, method: str) -> bool:
+        """Say whether a call to ``method`` is allowed or not by what else its request says."""
+        return method in self._marked
 
     def check_request(self, http: AttributeContext.HttpRequest, principal: Principal) -> None:
         """Check the request that Envoy asks about.

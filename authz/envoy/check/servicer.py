@@ -1,10 +1,15 @@
 """Envoy's ``Check``, whatever serves it: bytes in, bytes out."""
 
+from authz.call.call import Call
+from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Challenge, refusal_of
+from authz.decisions.decision import Evidence
 from authz.envoy.check.answer import allowed, denied
+from authz.envoy.check.deadline import ending
 from authz.envoy.check.forms import Form
 from authz.envoy.check.isolation import RequestIsolation
 from authz.envoy.check.question import UNREADABLE, check_path, read
+from authz.envoy.memo.mark import Memo
 from authz.errors import InternalError, OverloadedError
 from authz.judge.authorizer import Authorizer
 from authz.judge.hearing import Hearing
@@ -28,11 +33,14 @@ class AuthorizationServicer:
             checked the signature of a token that the request no longer carries. Every rule about claims still applies.
             Only Envoy may reach the server then, since any other client could write what it likes there, though all
             that it gets is a verdict. Empty to believe no payload.
+        end_streams: whether Envoy ends each call with its token: at its ``exp`` and the leeway. Unary methods that
+            ``isolation`` knows are not ended.
         isolation: checks what requests name, where Envoy shows them; ``authorizer.replace_policy`` replaces it.
         max_pending: how many checks may wait at a time, for the issuer's keys, the issuer's answer or the directory's.
             At most half of them are of one organization, or of callers whose token has not been verified yet, so that
             no organization keeps out another. One more is answered UNAVAILABLE at once: Envoy waits briefly, and each
             check that waits costs memory.
+        memo: has Envoy remember what is allowed; ``None`` for nothing.
 
     """
 
@@ -42,12 +50,16 @@ class AuthorizationServicer:
         *,
         remove_authorization: bool = False,
         jwt_authn_payload: str = "",
+        end_streams: bool = False,
         isolation: RequestIsolation | None = None,
         max_pending: int = MAX_PENDING,
+        memo: Memo | None = None,
     ) -> None:
         self.authorizer = authorizer
+        self._memo = memo
         self._remove_authorization = remove_authorization
         self._jwt_authn_payload = jwt_authn_payload
+        self._ends_streams = end_streams
         if isolation is not None:
             authorizer.in_force.replace(authorizer.policy, isolation)
         self._waiting = Shares(max_pending)
@@ -95,7 +107,9 @@ class AuthorizationServicer:
 
     def _check_flow(self, body: bytes) -> Flow[bytes]:
         hearing, form = Hearing(self.authorizer, UNREADABLE, "envoy"), Form.HTTP
-        evidence = hearing.evidence
+        evidence, memo = hearing.evidence, self._memo
+        # Before the verdict: if something changes meanwhile, Envoy must forget it.
+        generation = "" if memo is None else memo.generation
         try:
             hearing.call, form, http = read(body, jwt_authn_payload=self._jwt_authn_payload)
             principal = yield from self.authorizer.authorize(hearing.call, evidence)
@@ -108,12 +122,24 @@ class AuthorizationServicer:
                 remove_authorization=self._remove_authorization,
                 quota=evidence.quota,
             )
+            ends = self._seconds_left(hearing.call, principal, evidence) if self._ends_streams else None
+            if ends is not None:
+                answer += ending(http, form, ends)
+            if memo is not None:
+                answer += memo.mark(hearing.call, evidence, generation, ends)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
             return denied(hearing.refused(error), form)
         hearing.allowed(hearing.seconds)
         return answer
+
+    def _seconds_left(self, call: Call, principal: Principal, evidence: Evidence) -> float | None:
+        """Return in how many seconds a call must end; ``None`` if it may go on."""
+        if principal is ANONYMOUS or (evidence.isolation is not None and call.method in evidence.isolation.unary):
+            return None
+        verifier = self.authorizer.verifier
+        return verifier.ends_at(principal) - verifier.clock.time()
 
     def unforeseen(self, error: BaseException) -> bytes:
         """Return the answer to a request that failed with ``error`` before or after its check."""

@@ -109,11 +109,12 @@ def authz_cluster(name: str, addresses: Sequence[str], *, tls: Tls | None = None
     ]
     [host] = hosts
     if host:
-        made["transport_socket"] = _upstream_tls(host.strip("[]"), tls or Tls())
+        made["transport_socket"] = upstream_tls(host.strip("[]"), tls or Tls())
     return made
 
 
-def _upstream_tls(host: str, tls: Tls) -> dict[str, Any]:
+def upstream_tls(host: str, tls: Tls) -> dict[str, Any]:
+    """Return how Envoy connects to a server of ours by TLS, whose certificate must name ``host``."""
     is_name = ip_address(host) is None
     common: dict[str, Any] = {
         "alpn_protocols": ["h2"],

@@ -47,11 +47,26 @@ def check_origin(setting: str, origin: str) -> str:
     return origin
 
 
-def around(check: Mapping[str, Any], *, cors_origins: Sequence[str], grpc_web: bool) -> list[Mapping[str, Any]]:
-    """Return the HTTP filter that asks the authorization server, with the filters around it, in order."""
+def around(
+    check: Mapping[str, Any],
+    *,
+    before: Mapping[str, Any] | None = None,
+    cors_origins: Sequence[str],
+    grpc_web: bool,
+) -> list[Mapping[str, Any]]:
+    """Return the HTTP filter that asks the authorization server, with the filters around it, in order.
+
+    Args:
+        check: that filter.
+        before: the one that decides which requests it asks about, if not about all.
+        cors_origins: of the pages that may call from a browser.
+        grpc_web: whether callers may speak gRPC-Web.
+
+    """
     return [
         *([cors_filter()] if cors_origins else []),
         *([content_type_filter()] if grpc_web else []),
+        *([] if before is None else [before]),
         check,
         *([grpc_web_filter()] if grpc_web else []),
     ]

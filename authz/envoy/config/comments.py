@@ -42,7 +42,20 @@ HTTP = {
     "refuses in its form; before it, every refusal would have the code that Envoy makes from an HTTP status.",
     "*/http_filters/envoy.filters.http.header_mutation.grpc_web_content_type": "Refusals of gRPC-Web have no body, so "
     "Envoy removes their content-type; without one, some clients do not read the status.",
+    "*/http_filters/authz.memo": "Repeats a yes of the server to calls with the same token and path, for as long as "
+    "the server has said (AUTHZ_REMEMBER); never a no. Off for a route that asks for more than a good token "
+    '(context_extensions of ext_authz): give it typed_per_filter_config {authz.memo: {"@type": type.googleapis.com/'
+    "envoy.extensions.filters.http.lua.v3.LuaPerRoute, disabled: true}}. No other filter may write the metadata "
+    "authz.memo.",
+    "*/config_discovery/config_source": "The script comes from `authz serve` (AUTHZ_XDS), which sends a new one as "
+    "soon as an answer may be over. Only the server may write there: the script runs in Envoy.",
+    "*/default_config": "Until there is a script, and whenever the server has been silent for 5 s, nothing is "
+    "repeated.",
+    "*/access_log": "Tells `authz serve` (AUTHZ_ACCESS_LOG_LISTEN) of the calls whose answers were repeated, and of no "
+    "other call, so that its decision log, audit and figures have them as well.",
     "*envoy.filters.http.ext_authz": "Asks `authz serve` about every request.",
+    "*/filter_enabled_metadata": "But not where an answer was repeated. An error in the script leaves no mark, so the "
+    "server is asked.",
     "*/grpc_service/timeout": "For all tries together. The default, 0.2 s, is short for a server that fetches keys.",
     "*/retry_policy": "A check has no effect, except that quotas may count it, so one without an answer is repeated. "
     "This is the policy of grpc_service; that of envoy_grpc is not used for checks.",
@@ -69,6 +82,7 @@ CLUSTERS = {
     "*/authz/health_checks": "A server is healthy when it can decide, which needs the issuer's keys.",
     "*/authz/health_checks/0/no_traffic_interval": "A minute by default, for which an idle Envoy would not notice a "
     "new server.",
+    "*/clusters/authz_xds": "Where the server tells Envoy what to forget.",
     "*/authz/transport_socket": "The server at this address decides who gets in: its certificate must name the host.",
 }
 
@@ -90,6 +104,7 @@ BOOTSTRAP = {
     **HTTP,
     **CLUSTERS,
     **UPSTREAMS,
+    "/node": "Envoy must have a name to ask for a script.",
     "/grpc_route": "Else calls end after 15 s, and streams on which nothing is sent after 5 minutes.",
     "/http_route": "Else answers, such as events that a server sends, are cut off after 15 s.",
     "/upstream_cluster/dns_lookup_family": "By default Envoy uses only the IPv6 address of a name that has one.",

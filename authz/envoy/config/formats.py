@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from authz.call.metadata import TrustedMetadata
-from authz.envoy.config import browsers, comments, edge, parts, upstream
+from authz.envoy.config import browsers, comments, edge, memo, parts, upstream
 from authz.envoy.config.annotated import Document
 from authz.envoy.config.authz_cluster import Tls, authz_cluster
 
@@ -26,6 +26,8 @@ class Ingress:
         max_heap_bytes: the memory that it may have allocated.
         cors_origins: of the pages that may call from a browser.
         grpc_web: whether callers may speak gRPC-Web to the gRPC backend.
+        xds: where Envoy hears which answers it may repeat, as the setting has it; ``None`` to ask every time.
+        access_log: endpoints of the servers that are told of those; with none they are not told.
 
     """
 
@@ -38,6 +40,8 @@ class Ingress:
     max_heap_bytes: int = edge.HEAP_BYTES
     cors_origins: list[str] = field(default_factory=list)
     grpc_web: bool = False
+    xds: str | None = None
+    access_log: list[str] = field(default_factory=list)
 
 
 def bootstrap(ingress: Ingress) -> Document:
@@ -60,9 +64,21 @@ def bootstrap(ingress: Ingress) -> Document:
         trusted=TrustedMetadata(),
         cors_origins=ingress.cors_origins,
         grpc_web=ingress.grpc_web,
+        memo=None if ingress.xds is None else memo.filter_from(ingress.xds),
+        access_log=memo.access_logger("authz_access_log") if ingress.access_log else None,
     )
+    if ingress.xds is not None:
+        clusters += memo.clusters(ingress.xds, ingress.tls)
+    if ingress.access_log:
+        clusters.append(parts.cluster("authz_access_log", ingress.access_log, http2=True))
     return Document(
-        data=parts.bootstrap([listener], clusters, admin=ingress.admin, max_heap_bytes=ingress.max_heap_bytes),
+        data=parts.bootstrap(
+            [listener],
+            clusters,
+            admin=ingress.admin,
+            max_heap_bytes=ingress.max_heap_bytes,
+            node=None if ingress.xds is None else memo.NODE,
+        ),
         title=f"For {VERSIONS}: envoy -c FILE. Made by `authz envoy-config`.",
         comments=comments.BOOTSTRAP,
     )

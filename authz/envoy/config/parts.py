@@ -9,6 +9,7 @@ from typing import Any
 
 from authz.call.metadata import TrustedMetadata
 from authz.envoy.config import addresses, browsers, edge, upstream
+from authz.envoy.memo.script import DECIDED
 from authz.judge.mesh import UNDECIDED
 
 TYPE = "type.googleapis.com/envoy."
@@ -28,6 +29,7 @@ def bootstrap(
     *,
     admin: str | None = None,
     max_heap_bytes: int = edge.HEAP_BYTES,
+    node: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return a complete Envoy bootstrap.
 
@@ -36,9 +38,11 @@ def bootstrap(
         clusters: made by :func:`cluster`.
         admin: ``HOST:PORT`` of the administration interface, or ``None`` for none.
         max_heap_bytes: the memory that Envoy may have allocated; close to it, Envoy refuses requests.
+        node: what Envoy calls itself where it asks for configuration.
 
     """
     config: dict[str, Any] = {
+        **({} if node is None else {"node": dict(node)}),
         "static_resources": {"listeners": list(listeners), "clusters": list(clusters)},
         **edge.process(max_heap_bytes),
     }
@@ -58,6 +62,8 @@ def listener(
     underscores: edge.Underscores = "REJECT_REQUEST",
     cors_origins: Sequence[str] = (),
     grpc_web: bool = False,
+    memo: Mapping[str, Any] | None = None,
+    access_log: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return a listener that asks the external authorization server about every request.
 
@@ -74,11 +80,13 @@ def listener(
             Trusted names are removed in every spelling in any case.
         cors_origins: of the pages that may call from a browser; none by default.
         grpc_web: whether to turn gRPC-Web into gRPC; add a :func:`grpc_web_route`.
+        memo: what repeats answers, see :mod:`authz.envoy.config.memo`; by default every request is asked about.
+        access_log: what tells the server of those, see :func:`authz.envoy.config.memo.access_logger`.
 
     """
     virtual_host: dict[str, Any] = {"name": "all", "domains": ["*"], "routes": [_dead_end(), *routes]}
     virtual_host |= browsers.virtual_host(cors_origins)
-    asking = ext_authz(authz)
+    asking = ext_authz(authz, undecided_by=None if memo is None else memo["name"])
     if max_request_bytes is not None:
         # Only here: Envoy 1.40 shows the body as text whatever a route says about pack_as_bytes.
         asking["typed_config"]["with_request_body"] = {"max_request_bytes": max_request_bytes, "pack_as_bytes": True}
@@ -94,9 +102,10 @@ def listener(
         **edge.connection_manager(underscores),
         **one_spelling(),
         "early_header_mutation_extensions": [early_removal(trusted)],
+        **({} if access_log is None else {"access_log": [access_log]}),
         "route_config": {"name": name, "virtual_hosts": [virtual_host]},
         "http_filters": [
-            *browsers.around(asking, cors_origins=cors_origins, grpc_web=grpc_web),
+            *browsers.around(asking, before=memo, cors_origins=cors_origins, grpc_web=grpc_web),
             trailers_removal(trusted),
             _router(),
         ],
@@ -147,15 +156,18 @@ def _removals(trusted: TrustedMetadata) -> list[dict[str, str]]:
     return [{"remove": name} for name in (*trusted.forgeable, UNDECIDED)]
 
 
-def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
+def ext_authz(cluster_name: str, *, timeout: float = 1.0, undecided_by: str | None = None) -> dict[str, Any]:
     """Return the HTTP filter that asks the authorization server.
 
     Args:
         cluster_name: the server's cluster.
         timeout: seconds for an answer, retries included; Envoy's default of 0.2 s is short for a server that
             fetches its keys.
+        undecided_by: the filter before it, if it asks only about requests that are not marked as decided in the
+            metadata of that filter.
 
     """
+    marked = {"filter": undecided_by, "path": [{"key": DECIDED}], "value": {"bool_match": True}, "invert": True}
     return {
         "name": "envoy.filters.http.ext_authz",
         "typed_config": {
@@ -172,6 +184,7 @@ def ext_authz(cluster_name: str, *, timeout: float = 1.0) -> dict[str, Any]:
             "encode_raw_headers": True,
             "include_peer_certificate": True,
             "include_tls_session": True,
+            **({} if undecided_by is None else {"filter_enabled_metadata": marked}),
         },
     }
 

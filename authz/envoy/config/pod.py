@@ -219,6 +219,7 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "discover",
             "discover_hosts",
             "drain",
+            "end_streams",
             "grace",
             "introspect_if_unavailable",
             "introspect_max_age",
@@ -289,7 +290,12 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
     "audit_listen": partial(
         _left_out, why="decisions are watched on the same machine, and a pod has no program for that"
     ),
+    "access_log_listen": partial(_left_out, why="Envoy repeats no answers of servers in other pods"),
     "decision_log_file": partial(_left_out, why="a pod keeps no files; decisions go to standard output"),
+    **dict.fromkeys(
+        ("remember", "xds"),
+        partial(_left_out, why="Envoy asks several pods here, and would forget what all others than one have said"),
+    ),
     "orders": partial(_left_out, why="a pod keeps no files; what is to outlive it, and reach every pod, needs a store"),
     "env_file": partial(_left_out, why="its settings are printed here"),
     "socket_mode": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),

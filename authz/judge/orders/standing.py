@@ -1,6 +1,6 @@
 """What the orders of the operator say of one caller: whether it is revoked or suspended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from authz.call.principal import Principal
@@ -32,6 +32,7 @@ class Standing:
 
     Args:
         clock: only its ``time`` is read, by which orders lapse.
+        doubted: is called when it has changed whether the orders may not all be known.
 
     Attributes:
         book: the orders.
@@ -39,8 +40,8 @@ class Standing:
 
     """
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._time = clock.time
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, doubted: Callable[[], object] = bool) -> None:
+        self._time, self._doubted = clock.time, doubted
         self.book = OrderBook()
         self.doubt = Doubt()
         # By what they name: every call looks it up.
@@ -85,6 +86,7 @@ class Standing:
             vars(self)["check"] = _refuse
         else:
             vars(self).pop("check", None)
+        self._doubted()
 
     def check(self, principal: Principal) -> None:
         """Check that the operator has neither revoked nor suspended anything of ``principal``.

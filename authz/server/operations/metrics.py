@@ -8,7 +8,7 @@ import contextlib
 import tempfile
 import threading
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, Self
@@ -98,6 +98,7 @@ class Metrics:
             "authz_directory_requests", "Questions to the directory about an organization.", "result"
         )
         self._lost = counter("authz_decision_log_dropped", "Decisions that were not logged.")
+        self._access_log = counter("authz_access_log", "What Envoy has told of calls that it decided.", "result")
         self._reloads = counter("authz_policy_reloads", "Reloads of policies.", "result")
         self._stale = gauge("authz_policy_failing", "Whether the last reload failed.", "livemax")
         self._loaded = gauge("authz_policy_loaded_seconds", "When the policy was loaded.", "livemin")
@@ -105,6 +106,7 @@ class Metrics:
             "authz_shadow_differences", "Checks that the shadow would decide otherwise.", "change"
         )
         self._leases = counter("authz_quota_leases", "Leases of shared quotas, and calls counted without.", "result")
+        self._offered = counter("authz_memo_offered", "Answers that Envoy may repeat.")
         build = gauge("authz_build_info", "What is running.", "livemax", "version", "engine")
         build.labels(version("grpc-org-authz"), engine).set(1)
         self.usage = UsageFigures(registry, organizations, usage)
@@ -118,7 +120,8 @@ class Metrics:
         # One number now costs a third of two counters; the counters are brought up to date when Prometheus asks.
         with self._lock:
             self._tally[what] += 1
-        self._seconds.observe(decision.seconds)
+        if decision.evidence.source != "envoy":
+            self._seconds.observe(decision.seconds)
 
     def refresh(
         self,
@@ -126,7 +129,9 @@ class Metrics:
         *,
         is_ready: bool,
         pending: int,
+        offered: int = 0,
         reloader: Reloader | None = None,
+        access_log: Mapping[str, int] | None = None,
     ) -> None:
         """Bring all figures up to date.
 
@@ -134,7 +139,9 @@ class Metrics:
             authorizer: the judge.
             is_ready: whether checks can be decided.
             pending: how many checks wait.
+            offered: how many answers Envoy may repeat, so far.
             reloader: reloads the policies, if they come from files.
+            access_log: counts what Envoy has told, by what came of it.
 
         """
         with self._refreshing:
@@ -142,6 +149,7 @@ class Metrics:
             self.usage.refresh()
             self._ready.set(is_ready)
             self._pending.set(pending)
+            self._count_up(self._offered, offered, "memo")
             for issuer, health in authorizer.verifier.health().items():
                 self._tell_keys(issuer, health)
             for issuer, introspector in authorizer.introspectors.items():
@@ -158,6 +166,8 @@ class Metrics:
                 self._count_up(self._leases.labels(result), total, "quotas", result)
             for change, total in authorizer.shadow.differences.copy().items():
                 self._count_up(self._differences.labels(change), total, "shadow", change)
+            for result, total in (access_log or {}).items():
+                self._count_up(self._access_log.labels(result), total, "access log", result)
             if reloader is not None:
                 self._tell_reloads(reloader)
             if self._dropped is not None:
@@ -275,7 +285,7 @@ class SharedMetrics:
         """Note that a worker has ended: its state is dropped, and what it has counted stays."""
         mark_process_dead(worker, self._folder.name)
 
-    def text(self, *, running: int, restarts: int, hangs: int, more: Collector | None = None) -> bytes:
+    def text(self, *, running: int, restarts: int, hangs: int, more: Sequence[Collector] = ()) -> bytes:
         """Return all figures, as Prometheus reads them.
 
         Args:
@@ -288,8 +298,8 @@ class SharedMetrics:
         registry = CollectorRegistry()
         registry.register(MultiProcessCollector(None, self._folder.name))
         registry.register(_Workers(running, restarts, hangs))
-        if more is not None:
-            registry.register(more)
+        for figures in more:
+            registry.register(figures)
         return generate_latest(registry)
 
     def __enter__(self) -> Self:

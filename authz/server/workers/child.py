@@ -13,7 +13,7 @@ from authz.runtime import telemetry
 from authz.server.serving.health import STARTING
 from authz.server.workers.silence import Silence
 from authz.server.workers.words import words
-from authz.server.workers.worker import VARIABLE
+from authz.server.workers.worker import TURN, VARIABLE
 
 if TYPE_CHECKING:
     from authz.server.workers.link import WorkerLink
@@ -41,6 +41,7 @@ class Child:
         unready: why it cannot decide checks now; empty if it can.
         is_stale: whether its last reload of a policy failed.
         error: what is wrong with its configuration, if that ended it.
+        changes: how often something has changed in it that may turn a yes into a no.
         is_hung: whether it was killed because it gave no sign of life, or could hear no orders any more.
 
     """
@@ -62,6 +63,7 @@ class Child:
         self.unready = STARTING
         self.is_stale = False
         self.error = ""
+        self.changes = 0
         self.is_hung = False
         self._orders = orders
         self._silence, self._has_turn = Silence(hung_after), False
@@ -121,7 +123,11 @@ class Child:
         """Tell it that it is its turn to listen."""
         self._has_turn = True
         self._silence.broken(0.0)
-        self._writer.write(b"!")
+        self._writer.write(TURN + b"\n")
+
+    def begin(self, generation: str) -> None:
+        """Tell it to which generation its answers belong."""
+        self._writer.write(generation.encode() + b"\n")
 
     async def until(self, condition: Callable[[], object]) -> bool:
         """Wait until ``condition`` holds or the worker has ended; return whether it holds."""
@@ -186,6 +192,7 @@ class Child:
         self.unready = said.get("unready", self.unready)
         self.is_stale = said.get("stale", self.is_stale)
         self.error = said.get("error", self.error)
+        self.changes = said.get("changes", self.changes)
         # A worker that was told to listen and does not counts as silent, whatever signs of life it gives.
         if "silent" in said and (self.is_listening or not self._has_turn):
             self._silence.broken(said["silent"])

@@ -1,6 +1,6 @@
 """Several server processes as one: started, kept alive, replaced one by one, and ended together.
 
-The supervisor itself speaks no gRPC and reads no token: whatever a caller sends can harm a worker only.
+The supervisor itself answers no checks and reads no token: whatever a caller sends can harm a worker only.
 """
 
 import asyncio
@@ -35,6 +35,8 @@ class Supervisor:
         timeout: seconds without a sign of life after which a worker is killed, and another started.
         command: what they run; by default the command of this process.
         links: by which the workers are told the orders of the operator, if any may come.
+        changed: is called whenever something has changed in a worker that may turn a yes into a no, and whenever a
+            worker begins or ends.
 
     """
 
@@ -51,7 +53,11 @@ class Supervisor:
         timeout: float = 30.0,
         command: Sequence[str] = (),
         links: "Links | None" = None,
+        changed: Callable[[], object] = lambda: None,
     ) -> None:
+        self._changed, self._generation = changed, ""
+        # Every process, also one that is starting or ending, with the number of its changes.
+        self._changes: dict[Child, int] = {}
         self._addresses = addresses
         self._started, self._has_started = started, False
         self._drain, self._timeout = drain, timeout
@@ -89,6 +95,12 @@ class Supervisor:
     def hangs(self) -> int:
         """How many workers were killed because they gave no sign of life."""
         return sum(slot.hangs for slot in self._slots)
+
+    def begin(self, generation: str) -> None:
+        """Tell all workers, and those that start later, to which generation their answers belong."""
+        self._generation = generation
+        for child in self._changes:
+            child.begin(generation)
 
     async def run(self) -> None:
         """Keep the workers running until SIGTERM or SIGINT, which is passed on; at SIGHUP replace them one by one.
@@ -142,7 +154,7 @@ class Supervisor:
 
     async def _start(self, number: int) -> Child:
         listen = self._addresses.of(number)
-        return await Child.start(
+        child = await Child.start(
             self._command,
             number,
             listen,
@@ -151,11 +163,19 @@ class Supervisor:
             hung_after=self._timeout,
             links=self._links,
         )
+        self._changes[child] = child.changes
+        child.begin(self._generation)
+        return child
 
     def _children(self) -> list[Child]:
         return [slot.child for slot in self._slots if slot.child is not None]
 
     def _note(self) -> None:
+        running = {child: child.changes for child in self._changes if not child.ended.done()}
+        if running != self._changes:
+            # One that has ended may not have said all that had changed in it.
+            self._changes = running
+            self._changed()
         if not self._has_started and self.running == len(self._slots):
             self._has_started = True
             self._started()

@@ -92,8 +92,13 @@ def _seconds(value: object) -> float | None:
     return float(min(value, _LONGEST))
 
 
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LONGEST else None
+
+
 _READERS: dict[str, Callable[[object], object]] = {
     "able": _flag,
+    "changes": _count,
     "listening": _flag,
     "stale": _flag,
     "unready": _text,

@@ -2,7 +2,8 @@
 
 The worker sends lines of JSON to :class:`authz.server.workers.child.Child`: its whole
 state with every sign of life, so that a lost message does no harm.
-The supervisor says one thing: that it is the worker's turn to listen.
+The supervisor sends lines as well: that it is the worker's turn to listen, and under which generation Envoy remembers
+its answers.
 When the socket closes the supervisor has ended, and a thread ends the worker as well, even one that is still loading.
 """
 
@@ -33,8 +34,10 @@ VARIABLE = "_AUTHZ_WORKER"
 _WARM_UP_SECONDS = 5.0
 # After the end of the supervisor, which would have killed a worker that hangs; and the exit code of such a worker.
 _END_SECONDS, _ORPHANED = 10.0, 1
-# Bytes; more than there ever is to read.
-_MOST = 64
+# Bytes; more than there ever is to read at once.
+_MOST = 4096
+TURN = b"!"
+"""Tells a worker that it may listen. Any other line is a generation; see :class:`authz.envoy.memo.mark.Memo`."""
 
 
 class Worker:
@@ -60,6 +63,8 @@ class Worker:
         self._said: dict[str, object] = {}
         self._still: Callable[[], float] = lambda: 0.0
         self._is_over = False
+        self._heard = b""
+        self._begin: Callable[[str], object] = bool
 
     @classmethod
     def of_environment(cls) -> Self | None:
@@ -75,6 +80,10 @@ class Worker:
         """Tell the supervisor what has changed; it is repeated with every sign of life."""
         self._said |= what
         self._send(self._said)
+
+    def hear_generations(self, begin: Callable[[str], object]) -> None:
+        """Have ``begin`` called with every generation that the supervisor names; call it before :meth:`turn`."""
+        self._begin = begin
 
     @contextlib.asynccontextmanager
     async def beating(self) -> AsyncIterator[None]:
@@ -147,10 +156,14 @@ class Worker:
         except ConnectionError:
             # The supervisor ended before it had read our last message.
             told = b""
-        if told:
-            self._turn.set()
-        else:
+        if not told:
             asyncio.get_running_loop().remove_reader(self._link)
+        *lines, self._heard = (self._heard + told).split(b"\n")
+        for line_heard in lines:
+            if line_heard == TURN:
+                self._turn.set()
+            else:
+                self._begin(line_heard.decode("ascii", "replace"))
 
     def _end_with_supervisor(self) -> None:
         link = select.poll()

@@ -157,6 +157,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "allow_missing_kid": True,
         "allow_user_tokens": True,
         "audience": ["client_1", "client_2"],
+        "access_log_listen": "unix:/run/authz/access-log.sock",
         "audit_listen": "127.0.0.1:9903",
         "ca_file": path["ca.pem"],
         "client_id_claim": "azp",
@@ -200,7 +201,9 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "reflection": True,
         "quota_if_unavailable": "deny",
         "quota_store": "rediss://quotas.internal:6379",
+        "remember": 30.0,
         "remove_authorization": True,
+        "end_streams": True,
         "require_at_jwt": True,
         "resource_metadata": "https://api.example/.well-known/oauth-protected-resource",
         "shadow": path["shadow.json"],
@@ -229,6 +232,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "workos_api_key_file": path["secret"],
         "workos_base_url": "https://workos.example",
         "workos_groups_key": "groups",
+        "xds": "unix:/run/authz/xds.sock",
     }
 
 
@@ -245,7 +249,8 @@ MOUNTED = {
 }
 SECRETS = {"admin_secret", "introspection_client_secret", "workos_api_key"}
 LEFT_OUT = {
-    *("admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "orders", "socket_mode", "socket_owner"),
+    *("access_log_listen", "admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "orders"),
+    *("remember", "socket_mode", "socket_owner", "xds"),
 }
 THE_PODS_OWN = {
     "admin": "127.0.0.1:9902",

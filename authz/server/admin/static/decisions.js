@@ -13,6 +13,7 @@ const EVIDENCE = {
   cache: "token seen before",
   signature: "signature checked",
   introspection: "issuer asked",
+  envoy: "repeated by Envoy",
 };
 
 const kept = new Map();

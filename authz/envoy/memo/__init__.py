@@ -1,0 +1,1 @@
+"""Remembered answers: what has Envoy repeat a yes of ours, and forget it in time."""

@@ -1,0 +1,1 @@
+"""How Envoy is told to forget what it remembers of our answers."""
