@@ -3104,13 +3104,6 @@ MISTAKES = (
         "tests/judge/test_lasting.py",
     ),
     Mistake(
-        "remembered answers: claims of a proxy",
-        "authz/judge/lasting.py",
-        " or call.verified_claims is not None",
-        "",
-        "tests/judge/test_lasting.py",
-    ),
-    Mistake(
         "remembered answers: headers of a proxy",
         "authz/judge/lasting.py",
         "if self._is_proxied or call",

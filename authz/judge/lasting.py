@@ -52,7 +52,7 @@ class Lasting:
         """
         rules: Rules = evidence.in_force
         isolation = rules.isolation
-        if self._is_proxied or call.verified_claims is not None or call.requirements is not None:
+        if self._is_proxied or call.requirements is not None:
             # Headers decide who calls; or the route does, which another call may not take.
             return True
         if isolation is not None and isolation.looks_at(call.method):
@@ -60,7 +60,7 @@ class Lasting:
         if evidence.source == "public":
             return False
         if evidence.source not in ("cache", "signature") or evidence.quota is not None:
-            # The issuer is asked about every call, or each is counted.
+            # The issuer is asked about every call, a proxy says who calls, or each call is counted.
             return True
         principal = evidence.principal
         if principal.certificate or self._organizations.directory_of(principal.org_id) is not None:

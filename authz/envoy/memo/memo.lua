@@ -18,6 +18,9 @@ local young, old, size = {}, {}, 0 -- by credential and call; the older half is 
 local asked, number = {}, 0
 local latest = 0
 
+-- Twice what is remembered lies in memory by default before garbage is collected.
+collectgarbage("setpause", 125)
+
 -- Milliseconds by a clock that nobody sets, and that goes on while the machine is suspended; Envoy's own may be set back.
 local function boot_clock()
   local ffi = require("ffi")
