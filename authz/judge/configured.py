@@ -11,9 +11,9 @@ from authz.errors import ConfigError
 from authz.issuer.introspection import Introspector
 from authz.issuer.verifiers import verifier_of
 from authz.judge.authorizer import Authorizer
-from authz.judge.policies import descriptors_of, policy_of, shadow_of
 from authz.organizations.directory import Directory
 from authz.organizations.workos import WorkOSDirectory
+from authz.policy.configured import descriptors_of, policy_of, shadow_of
 from authz.policy.protos.descriptors import Descriptors
 from authz.settings.issuer import needed_secret
 from authz.settings.issuers import Issuers, ListedIssuer

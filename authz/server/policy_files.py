@@ -7,9 +7,9 @@ from typing import NamedTuple
 from authz.envoy.check.isolation import RequestIsolation
 from authz.errors import ConfigError
 from authz.judge.authorizer import Authorizer
-from authz.judge.policies import descriptors_of, policy_of, shadow_of
 from authz.judge.reload import Reloader, Source
 from authz.policy import Policy
+from authz.policy.configured import descriptors_of, policy_of, shadow_of
 from authz.policy.protos.access import access_of_file
 from authz.policy.protos.descriptors import Descriptors
 from authz.runtime.watch import Files

@@ -9,8 +9,8 @@ from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.memo.mark import Memo
 from authz.judge.authorizer import Authorizer
 from authz.judge.configured import authorizer_of
-from authz.judge.policies import descriptors_of, policy_in_force
 from authz.judge.reload import Reloader
+from authz.policy.configured import descriptors_of, policy_in_force
 from authz.runtime import telemetry
 from authz.runtime.background import collect_as_usual
 from authz.runtime.network.unix_sockets import Permissions

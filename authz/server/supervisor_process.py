@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from authz.errors import ConfigError
-from authz.judge.policies import policy_in_force
+from authz.policy.configured import policy_in_force
 from authz.runtime import fork
 from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_not_in_use

@@ -18,7 +18,7 @@ from authz.issuer.verifier import Verifier
 from authz.issuer.verifiers import verifier_of
 from authz.judge.authorizer import Authorizer
 from authz.judge.configured import authorizer_of
-from authz.judge.policies import policy_in_force, policy_of
+from authz.policy.configured import policy_in_force, policy_of
 from authz.runtime.flow import run
 from authz.settings import variables
 from authz.settings.settings import Settings, VerifierSettings

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from authz.envoy.config.annotated import Document, render
 from authz.envoy.config.mesh import Service
 from authz.envoy.config.pod import FILES_FOLDER, SECRETS_FOLDER, TLS_FOLDER, Pod, pod_of
-from authz.judge.policies import policy_in_force
+from authz.policy.configured import policy_in_force
 from authz.settings.settings import Settings
 from authz.settings.variables import PREFIX
 from authz.store.address import place_of

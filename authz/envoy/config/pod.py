@@ -13,7 +13,7 @@ from typing import Any
 
 from authz.errors import ConfigError
 from authz.issuer.keys import public_jwks
-from authz.judge.policies import policy_of, shadow_of
+from authz.policy.configured import policy_of, shadow_of
 from authz.runtime.network.urls import check_url
 from authz.runtime.text.document import read
 from authz.settings.environment import may_hold_secret

@@ -19,7 +19,7 @@ def announce(settings: Settings, policy: str, addresses: Sequence[str], keys: "M
 
     Args:
         settings: the settings.
-        policy: the result of :func:`authz.judge.policies.policy_in_force`; if it is empty, that is a warning.
+        policy: the result of :func:`authz.policy.configured.policy_in_force`; if it is empty, that is a warning.
         addresses: where the server listens.
         keys: the state of each issuer's keys.
 

@@ -22,7 +22,7 @@ from authz.envoy.config.pod import GROUPS, MAX_FILES_BYTES
 from authz.errors import AuthzError, ConfigError
 from authz.judge.authorizer import Authorizer
 from authz.judge.configured import authorizer_of
-from authz.judge.policies import policy_in_force
+from authz.policy.configured import policy_in_force
 from authz.policy.protos.access import access_of_file
 from authz.runtime import flow
 from authz.settings.issuers import PROPER
