@@ -49,6 +49,9 @@ class Listening(NamedTuple):
         )
         permissions = Permissions.parse(settings.socket_mode, settings.socket_owner)
         listen = settings.listen if worker is None else worker.listen
+        if not any(address.kind == "tls" for address in parse_all(listen)) and (settings.xds or "").startswith("tls:"):
+            # They are those of the other server, which tells Envoy what to forget.
+            certificates = None
         engine, reflection = settings.engine, settings.reflection
         server.checked_addresses(listen, engine=engine, certificates=certificates, reflection=reflection)
         audit = settings.audit_listen

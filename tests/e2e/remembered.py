@@ -15,7 +15,7 @@ from authz.call.metadata import TrustedMetadata
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.processes import Envoy
 from authz.envoy.config import bootstrap, cluster, grpc_route, grpc_web_route, http_route, listener
-from authz.envoy.config.authz_cluster import authz_cluster
+from authz.envoy.config.authz_cluster import Tls, authz_cluster
 from authz.envoy.config.memo import NODE, clusters, filter_from
 from authz.server.serving.server import EngineName
 from tests.doubles import AUDIENCE, ISSUER, PATIENCE, jwks, m2m_claims
@@ -68,6 +68,7 @@ class Remembered:
         key: signs good tokens.
         engine: of the authorization server.
         flags: more of them for it.
+        tls: by which Envoy hears what it may repeat, where that is no Unix socket.
 
     Attributes:
         asked: ``HOST:PORT`` of the listener that asks every time.
@@ -86,7 +87,9 @@ class Remembered:
         workers: int = 1,
         remember: float = 30,
         keys_url: str = "",
+        tls: Tls | None = None,
     ) -> None:
+        self._tls = tls or Tls()
         self.folder, self._key, self._engine, self._flags = folder, key, engine, flags
         self._xds = xds or f"unix:{folder}/xds.sock"
         self._workers, self._remember, self._keys_url = workers, remember, keys_url
@@ -177,7 +180,7 @@ class Remembered:
             [
                 authz_cluster("authz", sockets),
                 authz_cluster("authz_memo", sockets),
-                *clusters(self._xds, None),  # type: ignore[arg-type]  # a Unix socket or a file needs no TLS
+                *clusters(self._xds, self._tls),
                 cluster("grpc", [grpc_upstream], http2=True),
                 cluster("http", [http_upstream], http2=False),
             ],

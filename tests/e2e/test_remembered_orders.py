@@ -10,13 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import grpc
 import httpx2
 import pytest
+from grpc import StatusCode
 
 from authz.demo.issuer.signing import SigningKey
+from authz.envoy.config.authz_cluster import Tls
+from authz.envoy.memo.script import NAME
+from authz.envoy.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+from authz.server.memo.discovery import SERVICE
 from authz.server.memo.resource import LASTING, file_content
+from tests.certificates import Authority, Certificate
 from tests.doubles import ORG, PATIENCE, jwks
 from tests.e2e.remembered import SUSPENDED, Remembered, client, served_keys, settled
+from tests.store.engines import free_port
 
 OTHER = "org_01JYOTHER00000000000000000"
 CALLERS = 3
@@ -224,3 +232,46 @@ def test_whatever_the_script_does_the_server_decides(tmp_path: Path, ec_key: Sig
         good = http.get(f"http://{stack.memo}/accounts", headers={"authorization": f"Bearer {token}"})
 
     assert good.status_code == 503
+
+
+def test_envoy_on_another_machine_proves_who_it_is_and_forgets_as_fast(tmp_path: Path, ec_key: SigningKey) -> None:
+    authority, address = Authority(), f"127.0.0.1:{free_port()}"
+    (tmp_path / "ca.pem").write_bytes(authority.root)
+    for name in ("server", "envoy"):
+        certificate = authority.issue_for_loopback()
+        (tmp_path / f"{name}.pem").write_bytes(certificate.chain)
+        (tmp_path / f"{name}.key").write_bytes(certificate.key)
+    ca_file, own, envoys = (str(tmp_path / name) for name in ("ca.pem", "server", "envoy"))
+    flags = ("--tls-cert-file", f"{own}.pem", "--tls-key-file", f"{own}.key", "--tls-client-ca-file", ca_file)
+    tls = Tls(ca_file=ca_file, cert_file=f"{envoys}.pem", key_file=f"{envoys}.key")
+    with Remembered(tmp_path, ec_key, *flags, xds=f"tls:{address}", tls=tls) as stack, client() as http:
+        token = stack.sign()
+        url, headers = f"http://{stack.memo}/accounts", {"authorization": f"Bearer {token}"}
+        repeated = is_repeated(stack, http, token)
+        stack.order("suspend", ORG)
+        refused = settled(lambda: http.get(url, headers=headers).status_code == 403, AT_MOST)
+        heard = [
+            what_is_heard(address, authority, pair)
+            for pair in (None, Authority().issue_for_loopback(), authority.issue_for_loopback())
+        ]
+
+    assert (repeated, refused) == (True, True)
+    assert heard == [StatusCode.UNAVAILABLE, StatusCode.UNAVAILABLE, StatusCode.OK]
+
+
+def what_is_heard(address: str, authority: Authority, certificate: Certificate | None) -> StatusCode:
+    """Return ``OK`` if a client with a certificate, or without one, is sent a script, and otherwise why not."""
+    pair = (None, None) if certificate is None else (certificate.key, certificate.chain)
+    credentials = grpc.ssl_channel_credentials(authority.root, *pair)
+    with grpc.secure_channel(address, credentials, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        call = channel.stream_stream(
+            f"/{SERVICE}/StreamExtensionConfigs",
+            request_serializer=DiscoveryRequest.SerializeToString,
+            response_deserializer=DiscoveryResponse.FromString,
+        )(iter([DiscoveryRequest(resource_names=[NAME])]), timeout=PATIENCE)
+        try:
+            next(call)
+        except grpc.RpcError as error:
+            return error.code()
+        call.cancel()
+        return StatusCode.OK
