@@ -47,13 +47,13 @@ demo: .venv/.ready ## Show the whole thing at work behind a real Envoy (ARGS=--k
 ROOMS = $(foreach room,$(ROOM),$(or $(wildcard tests/$(room)/.),$(error There is no room "$(room)" below tests. \
 	There are: $(sort $(patsubst tests/%/,%,$(filter-out %/__pycache__/,$(wildcard tests/*/)))))))
 
-# Where nearly every test needs a server or a process; to look at them takes a while.
-NOT_QUICK := $(addprefix tests/,browser chaos e2e web) \
+# Where nearly every test needs a server or a process, or waits: even to collect the former takes a while.
+NOT_QUICK := $(addprefix tests/,browser chaos e2e web judge/test_reload.py server/workers/test_supervisor.py) \
 	$(filter-out %/test_construction.py %/test_context.py %/test_handlers.py,$(wildcard tests/interceptors/test_*.py))
 quick: .venv/.ready ## Lint, and run the tests that need no server and no process, within a minute (ROOM=issuer for a part)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m unit --hypothesis-profile quick \
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m unit --hypothesis-profile quick \
 		$(addprefix --ignore ,$(NOT_QUICK)) $(ROOMS) $(ARGS)
 
 test: .venv/.ready .venv-xds/.ready web-clients ## Run the tests (ROOM=issuer or ARGS="-k jws" for a part)

@@ -69,12 +69,7 @@ def _entry(number: int) -> HTTPAccessLogEntry:
     entry.MergeFromString(b"\x22\xff\x01" + bytes(255))
     entry.common_properties.start_time.GetCurrentTime()
     entry.common_properties.metadata.filter_metadata["authz.memo"].update(
-        {
-            "decided": True,
-            "generation": "1",
-            "path": "/authz.demo.v1.LedgerService/PostEntry",
-            "about": json.dumps(about),
-        }
+        {"decided": True, "told": f"{json.dumps(about)} /authz.demo.v1.LedgerService/PostEntry"}
     )
     return entry
 

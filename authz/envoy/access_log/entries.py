@@ -3,8 +3,7 @@
 The script that repeats answers marks each request (metadata ``authz.memo``)::
 
     decided: true
-    path:    what was asked about, as the server was asked
-    about:   what the server has said of the caller, as one text: a JSON object of strings
+    told:    what the server has said of the caller, as a JSON object of strings; a blank; and the path of the call
 
 One text, because Envoy writes the members of an object in another order each time, and most texts are known already.
 """
@@ -20,12 +19,13 @@ from authz.decisions.decision import Decision, Evidence
 from authz.envoy.memo.script import DECIDED, NAME
 from authz.envoy.v3.access_log_pb2 import HTTPAccessLogEntry
 
-MAX_ABOUT = 16_384
-"""Characters of what is said of a caller; a token has at most 6 KiB of claims."""
+MAX_TOLD = 16_384 + MAX_METHOD
+"""Characters of what is told of a call; a token has at most 6 KiB of claims."""
 
 _MOST_REMEMBERED = 2048
 # Decisions are counted by the time: one that is told later than this counts when it is told.
 _OLDEST = 86_400.0
+_JSON = json.JSONDecoder()
 _NAMES = ("organization", "client", "subject", "scopes", "issuer", "token_id", "key_id", "policy", "rule")
 
 
@@ -65,19 +65,25 @@ def repeated_decision(entry: HTTPAccessLogEntry, now: float) -> Decision | None:
     fields = mark.fields
     if not fields[DECIDED].bool_value:
         return None
-    path, about = fields["path"].string_value, fields["about"].string_value
-    if not path.startswith("/") or len(path) > MAX_METHOD or len(about) > MAX_ABOUT:
-        raise UnreadableError
-    evidence = _evidence(about) if len(about) <= _MOST_REMEMBERED else _evidence.__wrapped__(about)
+    told = fields["told"].string_value
+    call, evidence = _read(told) if len(told) <= _MOST_REMEMBERED else _read.__wrapped__(told)
     began = common.start_time
     time = began.seconds + began.nanos / 1e9
-    return Decision(Call(path, ()), evidence, None, 0.0, time=time if now - _OLDEST <= time <= now else now)
+    return Decision(call, evidence, None, 0.0, time=time if now - _OLDEST <= time <= now else now)
 
 
-# Evidence is not changed once a verdict has been told.
+# Neither is changed once a verdict has been told.
 @functools.lru_cache(4096)
-def _evidence(text: str) -> Evidence:
-    about = _parsed(text)
+def _read(told: str) -> tuple[Call, Evidence]:
+    if len(told) > MAX_TOLD:
+        raise UnreadableError
+    about, path = _parsed(told)
+    if not path.startswith("/") or len(path) > MAX_METHOD:
+        raise UnreadableError
+    return Call(path, ()), _evidence(about)
+
+
+def _evidence(about: _About) -> Evidence:
     evidence = Evidence()
     evidence.source = "envoy"
     evidence.policy, evidence.rule = about.policy, about.rule
@@ -85,17 +91,17 @@ def _evidence(text: str) -> Evidence:
     return evidence
 
 
-def _parsed(text: str) -> _About:
+def _parsed(told: str) -> tuple[_About, str]:
     try:
-        members = json.loads(text)
+        members, end = _JSON.raw_decode(told)
     except (ValueError, RecursionError):
         raise UnreadableError from None
-    if not isinstance(members, dict):
+    if not isinstance(members, dict) or told[end : end + 1] != " ":
         raise UnreadableError
     values = [members.get(name, "") for name in _NAMES]
     if not all(isinstance(value, str) for value in values):
         raise UnreadableError
-    return _About(*values)
+    return _About(*values), told[end + 1 :]
 
 
 def _principal(about: _About) -> Principal:

@@ -22,15 +22,15 @@ SERVICE, METHOD = "envoy.service.accesslog.v3.AccessLogService", "StreamAccessLo
 MAX_STREAMS = 256
 """How many streams there may be; each thread of an Envoy has one."""
 
-MAX_MESSAGE_BYTES = 512 * 1024
-"""Of one message: 128 KiB that Envoy tells at once, one entry more with the headers of a caller, and in the first
+MAX_MESSAGE_BYTES = 768 * 1024
+"""Of one message: 256 KiB that Envoy tells at once, one entry more with the headers of a caller, and in the first
 message Envoy itself, which are 64 KiB each; twice that."""
 
 _SLICE = 50
 """How many entries are told before checks of the same event loop have a turn."""
 
 # Longer than Envoy waits for more entries.
-_LAST_SECONDS = 0.5
+_LAST_SECONDS = 0.8
 
 
 class AccessLog:

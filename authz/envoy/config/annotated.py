@@ -43,15 +43,26 @@ def render(documents: Iterable[Document]) -> str:
 def _render(document: Document) -> str:
     text = yaml.dump(document.data, Dumper=_Dumper, sort_keys=False, width=1000)
     lines = text.split("\n")
-    remaining = dict(document.comments)
-    said: dict[int, list[str]] = {}
+    remaining: dict[str, list[str]] = {}
+    for pattern in document.comments:
+        remaining.setdefault(_end(pattern), []).append(pattern)
+    said: dict[int, set[str]] = {}
     for path, number in _parts("", yaml.compose(text, Loader=SafeLoader)):
-        for pattern in [pattern for pattern in remaining if fnmatch.fnmatchcase(path, pattern)]:
-            said.setdefault(number, []).append(remaining.pop(pattern))
-    for number, comments in said.items():
+        for patterns in (remaining.get(_end(path), []), remaining.get("", [])):
+            for pattern in [pattern for pattern in patterns if fnmatch.fnmatchcase(path, pattern)]:
+                patterns.remove(pattern)
+                said.setdefault(number, set()).add(pattern)
+    for number, found in said.items():
         indent = lines[number][: len(lines[number]) - len(lines[number].lstrip(" "))]
-        lines[number] = "".join(_comment(comment, indent) for comment in comments) + lines[number]
+        comments = (_comment(comment, indent) for pattern, comment in document.comments.items() if pattern in found)
+        lines[number] = "".join(comments) + lines[number]
     return _comment(document.title, "") + "\n".join(lines)
+
+
+def _end(path: str) -> str:
+    """Return the last part of a path or pattern, which both have if they match; empty if it has wildcards."""
+    end = path.rpartition("/")[2]
+    return "" if any(sign in end for sign in "*?[") else end
 
 
 def _comment(text: str, indent: str) -> str:

@@ -16,10 +16,10 @@ NODE = {"id": "authz", "cluster": "authz"}
 """What Envoy calls itself, for it must have a name; every Envoy is told the same."""
 
 
-FLUSH_SECONDS = 0.2
+FLUSH_SECONDS = 0.5
 """How long Envoy waits for more to tell at once."""
 
-BUFFER_BYTES = 128 * 1024
+BUFFER_BYTES = 256 * 1024
 """How much each thread of Envoy tells at once; a message costs the server as much as a hundred entries."""
 
 

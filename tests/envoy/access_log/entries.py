@@ -21,6 +21,11 @@ ABOUT = {
 }
 
 
+def told(path: str = METHOD, **about: Any) -> str:
+    """Return what the script tells of a call to ``path``, with changes to what is said of the caller."""
+    return f"{json.dumps({**ABOUT, **about})} {path}"
+
+
 def entry(mark: dict[str, Any] | None = None, *, began: float = NOW, **about: Any) -> HTTPAccessLogEntry:
     """Return an entry about a call that Envoy has decided, with other metadata than the script's if ``mark`` is given.
 
@@ -32,7 +37,7 @@ def entry(mark: dict[str, Any] | None = None, *, began: float = NOW, **about: An
     """
     made = HTTPAccessLogEntry()
     made.common_properties.start_time.FromMicroseconds(round(began * 1e6))
-    good = {"decided": True, "generation": "1", "path": METHOD, "about": json.dumps({**ABOUT, **about})}
+    good = {"decided": True, "told": told(**about)}
     made.common_properties.metadata.filter_metadata["authz.memo"].update(good if mark is None else mark)
     return made
 

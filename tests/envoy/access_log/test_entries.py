@@ -1,16 +1,13 @@
 """What Envoy tells of a call that it decided is read as the judge would have told it, or not at all."""
 
-import json
 from typing import Any
 
 import pytest
 
 from authz.call.principal import ANONYMOUS
-from authz.envoy.access_log.entries import MAX_ABOUT, UnreadableError, repeated_decision
+from authz.envoy.access_log.entries import MAX_TOLD, UnreadableError, repeated_decision
 from tests.doubles import CLIENT, NOW, ORG
-from tests.envoy.access_log.entries import ABOUT, METHOD, entry
-
-GOOD = json.dumps(ABOUT)
+from tests.envoy.access_log.entries import ABOUT, METHOD, entry, told
 
 
 def test_repeated_answer_is_a_decision_about_its_caller() -> None:
@@ -18,8 +15,8 @@ def test_repeated_answer_is_a_decision_about_its_caller() -> None:
 
     assert decision is not None
     fields = decision.fields()
-    told = {name: fields[name] for name in ("door", "event", "method", "verdict", "code", "source", "milliseconds")}
-    assert told == {
+    names = ("door", "event", "method", "verdict", "code", "source", "milliseconds")
+    assert {name: fields[name] for name in names} == {
         "door": "envoy",
         "event": "decision",
         "method": METHOD,
@@ -37,7 +34,7 @@ def test_repeated_answer_is_a_decision_about_its_caller() -> None:
 
 
 def test_public_method_has_no_caller() -> None:
-    decision = repeated_decision(entry({"decided": True, "path": "/public", "about": "{}"}), NOW)
+    decision = repeated_decision(entry({"decided": True, "told": "{} /public"}), NOW)
 
     assert decision is not None
     assert decision.evidence.principal is ANONYMOUS
@@ -45,7 +42,7 @@ def test_public_method_has_no_caller() -> None:
 
 @pytest.mark.parametrize(
     "mark",
-    [{}, {"decided": False, "path": METHOD, "about": GOOD}, {"path": METHOD, "about": GOOD}, {"decided": "true"}],
+    [{}, {"decided": False, "told": told()}, {"told": told()}, {"decided": "true"}],
     ids=["empty", "false", "absent", "text"],
 )
 def test_call_that_the_judge_decided_is_not_told_again(mark: dict[str, Any]) -> None:
@@ -68,20 +65,21 @@ def test_time_that_cannot_be_is_now(began: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "mark",
+    "said",
     [
-        *({"path": path} for path in ("", "no-slash", "/" + "x" * 8192, 7, {"a": "b"})),
-        *({"about": about} for about in ("", "x", "[]", "null", "7", '{"organization": 7}', "[" * 5000, {}, None)),
-        *({"about": json.dumps({**ABOUT, "organization": name})} for name in ("a b", "a\n", "a,b", "é", "x" * 500)),
-        {"about": json.dumps({**ABOUT, "client": "a\r\nb"})},
-        {"about": json.dumps({**ABOUT, "subject": "a b"})},
-        {"about": json.dumps({**ABOUT, "scopes": ["a"]})},
-        {"about": json.dumps({**ABOUT, "rule": "x" * MAX_ABOUT})},
+        *(told(path) for path in ("", "no-slash", "/" + "x" * 8192)),
+        *(f"{about} /a" for about in ("", "x", "[]", "null", "7", '{"organization": 7}', "[" * 5000)),
+        *(told(organization=name) for name in ("a b", "a\n", "a,b", "é", "x" * 500)),
+        *("{}", "{}/a", "{}\n/a", '{} "/a"', " {} /a", 7, {}, {"a": "b"}, None),
+        told(client="a\r\nb"),
+        told(subject="a b"),
+        told(scopes=["a"]),
+        told(rule="x" * MAX_TOLD),
     ],
 )
-def test_mark_that_the_script_does_not_write_is_not_told(mark: dict[str, Any]) -> None:
+def test_mark_that_the_script_does_not_write_is_not_told(said: object) -> None:
     with pytest.raises(UnreadableError):
-        repeated_decision(entry({"decided": True, "path": METHOD, "about": GOOD, **mark}), NOW)
+        repeated_decision(entry({"decided": True, "told": said}), NOW)
 
 
 def test_long_texts_are_read_and_not_remembered() -> None:

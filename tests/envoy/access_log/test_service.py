@@ -73,7 +73,7 @@ def test_each_call_is_told_once_and_in_order(site: Site) -> None:
 
 
 def test_what_cannot_be_read_is_counted_and_the_rest_is_told(site: Site) -> None:
-    bad = entry({"decided": True, "path": "/a", "about": "nonsense"})
+    bad = entry({"decided": True, "told": "nonsense /a"})
 
     send(site, b"\xff\xff", message([bad, entry(), bad]), b"\x12\x02\x0a", b"", message([entry({})]))
 

@@ -180,7 +180,7 @@ class World:
             assert said.status.code == 0, f"Envoy repeats a yes for {stream.call}, and a worker says {said}"
             assert passed.headers == upstream_headers(stream.call, said)
             fields = said.dynamic_metadata.fields
-            told = json.loads(passed.metadata["about"])
+            told = json.loads(passed.metadata["told"].rpartition(" ")[0])
             assert told.get("organization", "") == fields["organization"].string_value
             assert told.get("client", "") == fields["client"].string_value
 
