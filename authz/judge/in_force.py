@@ -1,7 +1,7 @@
 """The policy in force, and the check of which organization requests are about: replaced together, in one step."""
 
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from authz.call.call import check_methods
 from authz.call.principal import ANONYMOUS, Principal
@@ -10,7 +10,7 @@ from authz.policy import Policy
 
 
 class Isolation(Protocol):
-    """Checks which organization a request is about, for a door that sees it: :mod:`authz.envoy.check.isolation`."""
+    """Checks which organization a request is about, for a door that sees it: :mod:`authz.http.isolation`."""
 
     @property
     def is_idle(self) -> bool:
@@ -19,7 +19,7 @@ class Isolation(Protocol):
     def looks_at(self, method: str, /) -> bool:
         """Say whether a verdict on a call to ``method`` depends on its request, or on more of its path."""
 
-    def check_request(self, request: Any, principal: Principal, /) -> None:
+    def check_request(self, path: str, verb: str, principal: Principal, body: Callable[[], bytes], /) -> None:
         """Check that a request of ``principal`` names no other organization.
 
         Raises:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from authz.envoy.check.isolation import RequestIsolation
 from authz.errors import ConfigError
+from authz.http.isolation import RequestIsolation
 from authz.judge.authorizer import Authorizer
 from authz.judge.reload import Reloader, Source
 from authz.policy import Policy

@@ -129,7 +129,7 @@ class Marked:
     def looks_at(self, method: str) -> bool:
         return method == WRITE
 
-    def check_request(self, _request: Any, _principal: Principal) -> None:
+    def check_request(self, _path: str, _verb: str, _principal: Principal, _body: Any) -> None:
         """Find nothing wrong."""
 
 

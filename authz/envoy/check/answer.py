@@ -17,7 +17,6 @@ from authz.call.call import Entry
 from authz.call.metadata import TrustedMetadata
 from authz.call.principal import Principal
 from authz.call.refusal import Refusal
-from authz.envoy.check.forms import Form, answer
 from authz.envoy.v3.external_auth_pb2 import (
     CheckResponse,
     DeniedHttpResponse,
@@ -28,6 +27,7 @@ from authz.envoy.v3.external_auth_pb2 import (
     Status,
 )
 from authz.errors import InternalError
+from authz.http.forms import Form, answer
 from authz.organizations.quota import Quota
 
 # Envoy 1.36 and older know no append_action and overwrite when `append` is absent;

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from authz.envoy.check.forms import Form
 from authz.envoy.v3.external_auth_pb2 import (
     AttributeContext,
     CheckResponse,
@@ -20,6 +19,7 @@ from authz.envoy.v3.external_auth_pb2 import (
     HeaderValueOption,
     OkHttpResponse,
 )
+from authz.http.forms import Form
 
 DURATION = "x-envoy-upstream-stream-duration-ms"
 

@@ -11,10 +11,10 @@ from google.protobuf.json_format import MessageToDict
 
 from authz.call.call import MAX_ENTRIES, Call, malformed
 from authz.call.peer import Peer
-from authz.envoy.check.forms import Form, form_of
 from authz.envoy.check.outline import size_without_body
 from authz.envoy.check.route import requirements_from
 from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest, HeaderValue
+from authz.http.forms import Form, form_of
 
 _GRPC_PATH = re.compile(r"/[^/?#\s]+/[^/?#\s]+")
 _HTTP_PATH = re.compile(r"/[^?#\s]*")

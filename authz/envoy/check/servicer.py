@@ -1,16 +1,19 @@
 """Envoy's ``Check``, whatever serves it: bytes in, bytes out."""
 
+from functools import partial
+
 from authz.call.call import Call
 from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Challenge, refusal_of
 from authz.decisions.decision import Evidence
 from authz.envoy.check.answer import allowed, denied
+from authz.envoy.check.bodies import body_of
 from authz.envoy.check.deadline import ending
-from authz.envoy.check.forms import Form
-from authz.envoy.check.isolation import RequestIsolation
 from authz.envoy.check.question import UNREADABLE, check_path, read
 from authz.envoy.memo.mark import Memo
 from authz.errors import InternalError, OverloadedError
+from authz.http.forms import Form
+from authz.http.isolation import RequestIsolation
 from authz.judge.authorizer import Authorizer
 from authz.judge.hearing import Hearing
 from authz.runtime.flow import Flow, Wait, arun
@@ -115,7 +118,7 @@ class AuthorizationServicer:
             principal = yield from self.authorizer.authorize(hearing.call, evidence)
             check_path(hearing.call.method, grpc=form is Form.GRPC)
             if evidence.isolation is not None:
-                evidence.isolation.check_request(http, principal)
+                evidence.isolation.check_request(http.path, http.method, principal, partial(body_of, http))
             answer = allowed(
                 principal,
                 self.authorizer.trusted,

@@ -18,8 +18,6 @@ from authz.call.peer import Peer
 from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Challenge, Refusal, refusal_of
 from authz.envoy.check.answer import allow, allowed, denied, deny, facts_of, is_fit
-from authz.envoy.check.forms import Form as Protocol
-from authz.envoy.check.forms import form_of
 from authz.envoy.check.question import check_path, read
 from authz.envoy.v3.external_auth_pb2 import (
     AttributeContext,
@@ -57,6 +55,8 @@ from authz.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from authz.http.forms import Form as Protocol
+from authz.http.forms import form_of
 from authz.organizations.quota import Quota
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 from tests.envoy.check.messages import (

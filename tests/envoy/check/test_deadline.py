@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.v1 import ledger_pb2
 from authz.envoy.check.deadline import COURTESY, DURATION, RETRIES
-from authz.envoy.check.isolation import RequestIsolation
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
+from authz.http.isolation import RequestIsolation
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.policy.protos.descriptors import Descriptors

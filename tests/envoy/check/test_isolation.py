@@ -11,10 +11,10 @@ import pytest
 from authz.decisions.decision import Decision
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.v1 import ledger_pb2 as pb
-from authz.envoy.check.isolation import RequestIsolation
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.errors import ConfigError
+from authz.http.isolation import RequestIsolation
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.policy import Policy

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.call.call import MAX_ENTRIES, MAX_METADATA_BYTES, check_size
-from authz.envoy.check.forms import Form as Protocol
 from authz.envoy.check.outline import MAX_FIELDS, MAX_QUESTION_BYTES, size_without_body
 from authz.envoy.check.question import MAX_CERTIFICATE, MAX_CLAIMS_BYTES, read
 from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest, HeaderMap, HeaderValue
 from authz.errors import PermissionDeniedError
+from authz.http.forms import Form as Protocol
 from tests.envoy.check.messages import FORMS, GRPC, GRPC_PATH, Form, bearer, in_header_map, in_headers
 
 each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)

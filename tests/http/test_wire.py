@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.call.principal import Principal
-from authz.envoy.check.wire import MAX_FIELDS, Layout, layouts_of
 from authz.errors import PermissionDeniedError
+from authz.http.wire import MAX_FIELDS, Layout, layouts_of
 from authz.policy.protos.descriptors import is_repeated
 from authz.policy.protos.isolation import check_message, marked_fields
 from tests.marked import TYPES

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from authz.call.refusal import Challenge, refusal_of
 from authz.envoy.check.answer import deny
-from authz.envoy.check.forms import Form, answer, form_of
 from authz.errors import AuthzError, InternalError, ResourceExhaustedError, TokenExpiredError
+from authz.http.forms import Form, answer, form_of
 
 STREAMS = {"application/connect+proto": Form.CONNECT_PROTO, "application/connect+json": Form.CONNECT_JSON}
 

@@ -1,18 +1,17 @@
-"""The check of the messages that Envoy shows: a request may name no organization but the caller's."""
+"""The check of the messages in bodies of requests: a request may name no organization but the caller's."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Literal, NamedTuple
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from authz.call.principal import Principal
-from authz.envoy.check.bodies import body_of, message_in
-from authz.envoy.check.paths import MAX_PATH, methods_in
-from authz.envoy.check.wire import Layout, layouts_of
-from authz.envoy.v3.external_auth_pb2 import AttributeContext
 from authz.errors import ConfigError
+from authz.http.messages import message_in
+from authz.http.paths import MAX_PATH, methods_in
+from authz.http.wire import Layout, layouts_of
 from authz.policy.protos.descriptors import Descriptors, methods_of
 from authz.policy.protos.isolation import places_of, unverified
 
@@ -55,7 +54,7 @@ class RequestIsolation:
 
     Args:
         file: the descriptor set; ``buf build -o api.binpb`` writes one.
-        strictness: what happens if Envoy shows no body of such a request. ``when_body``: the call is left to the
+        strictness: what happens if the door sees no body of such a request. ``when_body``: the call is left to the
             upstream; ``enforce``: it is refused, which stops every stream of requests.
 
     Attributes:
@@ -96,34 +95,36 @@ class RequestIsolation:
         """Say whether a call to ``method`` is allowed or not by what else its request says."""
         return method in self._marked
 
-    def check_request(self, http: AttributeContext.HttpRequest, principal: Principal) -> None:
-        """Check the request that Envoy asks about.
+    def check_request(self, path: str, verb: str, principal: Principal, body: Callable[[], bytes]) -> None:
+        """Check a request.
 
         Args:
-            http: the request.
+            path: its path with the query, as the server behind the door gets it.
+            verb: its HTTP method.
             principal: who makes it.
+            body: returns its body; empty if the door does not see it. Raises if it is not whole, or no gRPC message.
 
         Raises:
             PermissionDeniedError: it names another organization (``organization_mismatch``), or may name one
                 (``organization_unverified``).
 
         """
-        method = self._marked.get(http.path)
+        method = self._marked.get(path)
         if method is None:
-            self._check_path(http.path)
+            self._check_path(path)
             return
-        if http.method != "POST":
+        if verb != "POST":
             # The message may be in the path or in a header; Connect puts that of a GET into the query.
             raise unverified("the request is not a POST")
-        body = body_of(http)
-        if not body and not self._is_strict:
+        shown = body()
+        if not shown and not self._is_strict:
             return
-        if not body:
-            raise unverified("Envoy shows no body; set with_request_body for this method")
+        if not shown:
+            raise unverified("no body is shown; for Envoy set with_request_body for this method")
         if method.is_stream:
             # A body as long as max_request_bytes may be the beginning of a longer one, and Envoy does not say so.
             raise unverified("the body of a stream of requests is never known to be whole")
-        method.check_body(body, {name.encode() for name in ("", principal.org_id, principal.tenant)})
+        method.check_body(shown, {name.encode() for name in ("", principal.org_id, principal.tenant)})
 
     def _check_path(self, path: str) -> None:
         if path in self._others or not self._marked:
