@@ -54,6 +54,7 @@ class Call(NamedTuple):
         verified_claims: the payload of a token whose signature a trusted proxy has checked; it counts only if the
             caller has sent no ``authorization``.
         size: at most how many bytes ``metadata`` has, if the door knows it already.
+        verb: the HTTP method as it was sent, such as ``GET`` (RFC 9110 section 9.1); that of gRPC is always ``POST``.
 
     """
 
@@ -64,6 +65,7 @@ class Call(NamedTuple):
     requirements: Requirements | None = None
     verified_claims: Mapping[str, Any] | None = None
     size: int | None = None
+    verb: str = "POST"
 
 
 def check_size(call: Call) -> None:

@@ -84,6 +84,7 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> Question:
         requirements=requirements_from(extensions) if extensions else None,
         verified_claims=claims,
         size=size,
+        verb=http.method,
     )
     return Question(call, form_of(kinds), http)
 
