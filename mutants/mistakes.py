@@ -45,7 +45,7 @@ MISTAKES = (
     Mistake(
         "forged metadata is not stripped",
         "authz/call/metadata.py",
-        "kept = [entry for entry in metadata if not _is_forged(entry[0].lower(), reserved)]",
+        "kept = [entry for entry in metadata if not is_forged(entry[0].lower(), reserved)]",
         "kept = list(metadata)",
         f"{_DOORS}test_server.py -k forged",
     ),

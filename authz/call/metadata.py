@@ -103,7 +103,7 @@ class TrustedMetadata:
         """Return what the caller sent without any reserved key, and then the trusted entries for ``principal``."""
         reserved = self.reserved
         # Compared in lower case: gRPC refuses names with capitals, but grpc.aio only once it serves the RPC already.
-        kept = [entry for entry in metadata if not _is_forged(entry[0].lower(), reserved)]
+        kept = [entry for entry in metadata if not is_forged(entry[0].lower(), reserved)]
         return (*kept, *self.entries(principal))
 
     def entries(self, principal: Principal) -> tuple[Entry, ...]:
@@ -164,7 +164,7 @@ def _timestamp(seconds: float) -> Timestamp:
     return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
 
 
-def _is_forged(key: str, reserved: frozenset[str]) -> bool:
+def is_forged(key: str, reserved: frozenset[str]) -> bool:
     """Say whether ``key`` is reserved, or becomes so once any number of grpc-gateway's prefixes is stripped."""
     while key not in reserved:
         prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)

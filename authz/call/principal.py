@@ -1,7 +1,7 @@
 """Who makes a call, and how the code that serves it learns that."""
 
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -67,12 +67,24 @@ def current_principal() -> Principal:
     except LookupError:
         raise LookupError(
             "no principal here: this code does not run inside an RPC that AuthzInterceptor admitted"
+            " (a test that calls it directly: with authz.testing.acting_as(…))"
         ) from None
 
 
-def set_current_principal(principal: Principal) -> None:
+def set_current_principal(principal: Principal) -> Token[Principal]:
     """Make ``principal`` what :func:`current_principal` returns for the rest of this context.
 
     Doors call it on every RPC, public ones too, so that a context that RPCs share never holds an earlier caller.
+    What it returns takes that back, by :func:`reset_current_principal`.
     """
-    _current.set(principal)
+    return _current.set(principal)
+
+
+def reset_current_principal(token: Token[Principal]) -> None:
+    """Have :func:`current_principal` return again what it did before, or raise where there was no caller.
+
+    Args:
+        token: what :func:`set_current_principal` returned in this context.
+
+    """
+    _current.reset(token)

@@ -8,6 +8,7 @@ from authz.call.call import Call
 from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Refusal
 from authz.errors import Code
+from authz.organizations.organization import Organization
 from authz.organizations.quota import Quota
 from authz.runtime.text.printable import bounded
 
@@ -18,11 +19,14 @@ Envoy has repeated."""
 
 Verdict = Literal["allowed", "denied", "undecided", "failed"]
 
-Event = Literal["decision", "stream_ended"]
-"""What was decided: whether a call may begin, or that a stream that was allowed must end."""
+Event = Literal["decision", "stream_ended", "route_refused"]
+"""What was decided: whether a call may begin; that a stream that was allowed must end; or that a call that was allowed
+is refused by its route, which asks for more."""
 
-Door = Literal["grpc", "grpc_aio", "envoy"]
-"""Where the call came in: ``interceptors``, ``interceptors.aio`` or ``authz serve``."""
+Door = Literal["grpc", "grpc_aio", "envoy", "asgi", "wsgi", "fastapi", "connect", "forward_auth", "other"]
+"""Where the call came in: ``interceptors``, ``interceptors.aio``, ``authz serve`` as Envoy asks it, ``authz.asgi``,
+``authz.wsgi``, ``authz.fastapi``, ``authz.connect``, ``authz serve`` as other proxies ask it; or a door that is not of
+this package."""
 
 _VERDICTS: dict[Code, Verdict] = {
     Code.UNAUTHENTICATED: "denied",
@@ -52,6 +56,7 @@ class Evidence:
         shadow_rule: its rule that says so, if one does.
         isolation: how the door checks whose data the request is about, as in force together with the policy.
         quota: the plan by which the call was counted; ``None`` if it was not.
+        organization: what is known about the caller's organization; ``None`` until that has been asked.
         in_force: what was in force when the call was judged; another object once that has been replaced.
 
     """
@@ -59,6 +64,7 @@ class Evidence:
     __slots__ = (
         "in_force",
         "isolation",
+        "organization",
         "policy",
         "principal",
         "quota",
@@ -76,6 +82,7 @@ class Evidence:
         self.shadow_verdict: Verdict | Literal[""] = ""
         self.shadow_rule = ""
         self.isolation: Any = None
+        self.organization: Organization | None = None
         self.in_force: Any = None
         self.quota: Quota | None = None
 

@@ -89,6 +89,15 @@ def answer(refusal: Refusal, form: Form) -> Answer:
             return Answer(refusal.http_status, (*refusal.headers, kind), json.dumps(body))
 
 
+def whole_answer(refusal: Refusal, form: Form) -> Answer:
+    """Return ``refusal`` as its client gets it: what Envoy makes of :func:`answer`, where there is no Envoy."""
+    if form is not Form.GRPC:
+        return answer(refusal, form)
+    # Trailers only: "gRPC over HTTP2", Responses.
+    message, kind = Entry("grpc-message", refusal.message), Entry("content-type", "application/grpc")
+    return Answer(200, (kind, *_grpc_status(refusal), message, *refusal.trailers), "")
+
+
 def _grpc_status(refusal: Refusal) -> tuple[Entry, ...]:
     return (Entry("grpc-status", str(refusal.code.value)),)
 

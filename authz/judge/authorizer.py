@@ -215,6 +215,7 @@ class Authorizer:
             if self.directories
             else organizations.recall(org_id, policy)
         )
+        evidence.organization = organization
         if organization.tenant:
             evidence.principal = principal = organizations.identify(principal, organization)
         if policy is not None:

@@ -6,6 +6,7 @@ from authz.call.call import Call
 from authz.call.principal import Principal
 from authz.call.refusal import Refusal
 from authz.decisions.decision import Door, Evidence
+from authz.errors import AuthzError
 from authz.judge.authorizer import Authorizer
 
 
@@ -54,6 +55,17 @@ class Hearing:
         """Tell the observers that the call is refused, and return what its caller sees."""
         refusal = self._telling.refusal(self.call, error)
         self._telling.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
+        return refusal
+
+    def refused_by_route(self, error: AuthzError) -> Refusal:
+        """Tell the observers that the call, which was allowed, lacks what its route asks for.
+
+        Returns:
+            What its caller sees.
+
+        """
+        refusal = self._telling.refusal(self.call, error)
+        self._telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="route_refused")
         return refusal
 
     def ended(self, error: Exception) -> Refusal:

@@ -71,6 +71,10 @@ class Decision(_message.Message):
         """That a stream that was allowed must end, because its token has expired or
         was withdrawn, for example. `reason` says which.
         """
+        EVENT_ROUTE_REFUSED: Decision._Event.ValueType  # 3
+        """That a call that was allowed is refused after all, because it lacks what
+        its route asks for: scopes, in a framework that declares them by route.
+        """
 
     class Event(_Event, metaclass=_EventEnumTypeWrapper):
         """What was decided."""
@@ -81,6 +85,10 @@ class Decision(_message.Message):
     EVENT_STREAM_ENDED: Decision.Event.ValueType  # 2
     """That a stream that was allowed must end, because its token has expired or
     was withdrawn, for example. `reason` says which.
+    """
+    EVENT_ROUTE_REFUSED: Decision.Event.ValueType  # 3
+    """That a call that was allowed is refused after all, because it lacks what
+    its route asks for: scopes, in a framework that declares them by route.
     """
 
     class _Door:
@@ -96,6 +104,18 @@ class Decision(_message.Message):
         """The interceptor of a Python grpc.aio.server."""
         DOOR_ENVOY: Decision._Door.ValueType  # 3
         """The ext_authz server, asked by Envoy."""
+        DOOR_ASGI: Decision._Door.ValueType  # 4
+        """The middleware of a Python application for ASGI."""
+        DOOR_WSGI: Decision._Door.ValueType  # 5
+        """The middleware of a Python application for WSGI."""
+        DOOR_FASTAPI: Decision._Door.ValueType  # 6
+        """The dependency of a route of FastAPI."""
+        DOOR_CONNECT: Decision._Door.ValueType  # 7
+        """The interceptor of a Python server for Connect."""
+        DOOR_FORWARD_AUTH: Decision._Door.ValueType  # 8
+        """The server for forward-auth, asked by nginx, Caddy or Traefik."""
+        DOOR_OTHER: Decision._Door.ValueType  # 9
+        """A door that is not of this package."""
 
     class Door(_Door, metaclass=_DoorEnumTypeWrapper):
         """Where the call came in."""
@@ -107,6 +127,18 @@ class Decision(_message.Message):
     """The interceptor of a Python grpc.aio.server."""
     DOOR_ENVOY: Decision.Door.ValueType  # 3
     """The ext_authz server, asked by Envoy."""
+    DOOR_ASGI: Decision.Door.ValueType  # 4
+    """The middleware of a Python application for ASGI."""
+    DOOR_WSGI: Decision.Door.ValueType  # 5
+    """The middleware of a Python application for WSGI."""
+    DOOR_FASTAPI: Decision.Door.ValueType  # 6
+    """The dependency of a route of FastAPI."""
+    DOOR_CONNECT: Decision.Door.ValueType  # 7
+    """The interceptor of a Python server for Connect."""
+    DOOR_FORWARD_AUTH: Decision.Door.ValueType  # 8
+    """The server for forward-auth, asked by nginx, Caddy or Traefik."""
+    DOOR_OTHER: Decision.Door.ValueType  # 9
+    """A door that is not of this package."""
 
     class _Source:
         ValueType = _typing.NewType("ValueType", _builtins.int)

@@ -6,7 +6,6 @@ the only way to a 0, and :func:`deny` takes a :class:`~authz.call.refusal.Refusa
 which has none.
 """
 
-import binascii
 import functools
 import math
 import re
@@ -28,6 +27,7 @@ from authz.envoy.v3.external_auth_pb2 import (
 )
 from authz.errors import InternalError
 from authz.http.forms import Form, answer
+from authz.http.headers import text_of
 from authz.organizations.quota import Quota
 
 # Envoy 1.36 and older know no append_action and overwrite when `append` is absent;
@@ -167,11 +167,6 @@ def _fill(header: HeaderValue, value: str | bytes) -> None:
     header.value = text_of(value)
     if isinstance(value, bytes):
         header.raw_value = value
-
-
-def text_of(value: str | bytes) -> str:
-    """Return the value of a header as it is written to the wire: gRPC expects base64 without padding."""
-    return value if isinstance(value, str) else binascii.b2a_base64(value, newline=False).decode("ascii").rstrip("=")
 
 
 def facts_of(quota: Quota) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from authz.call.call import Call
 from authz.call.metadata import TrustedMetadata
 from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
-from authz.envoy.check.answer import text_of
 from authz.envoy.check.deadline import tenths_of
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
+from authz.http.headers import text_of
 from authz.judge.authorizer import Authorizer
 
 

@@ -35,7 +35,17 @@ REMEMBERED_SECONDS = 7 * DAY
 # In one key space of a cluster, because one step adds to many of them.
 _PREFIX = "u:{u}:"
 _VERDICTS = {"allowed": "a", "denied": "d", "undecided": "u", "failed": "f"}
-_DOORS = {"envoy": "e", "grpc": "g", "grpc_aio": "a"}
+_DOORS = {
+    "envoy": "e",
+    "grpc": "g",
+    "grpc_aio": "a",
+    "asgi": "h",
+    "wsgi": "w",
+    "fastapi": "f",
+    "connect": "c",
+    "forward_auth": "p",
+    "other": "o",
+}
 _UNNUMBERED = "x"
 _CODES = {v + d: (verdict, door) for verdict, v in _VERDICTS.items() for door, d in _DOORS.items()}
 # How many fields or hashes are read at a time: the store answers no other client meanwhile.

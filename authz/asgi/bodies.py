@@ -1,0 +1,57 @@
+"""The body of a request whose message is checked before its handler gets it."""
+
+import functools
+from typing import Any
+
+from authz.asgi.protocol import Message, Receive, Scope
+from authz.call.principal import Principal
+from authz.http.headers import Sorted
+from authz.http.messages import MAX_BODY_BYTES, check_kind
+from authz.judge.in_force import Isolation
+from authz.policy.protos.isolation import unverified
+
+
+async def checked(
+    isolation: Isolation, scope: Scope, headers: Sorted, receive: Receive, principal: Principal
+) -> Receive:
+    """Check which organization a request names; return what its handler receives it by.
+
+    Raises:
+        PermissionDeniedError: it names another organization than that of ``principal``, or may name one.
+
+    """
+    path = routed(scope)
+    if not isolation.looks_at(path):
+        isolation.check_request(path, scope["method"], principal, bytes)
+        return receive
+    encodings = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"content-encoding"]
+    check_kind(headers.kinds, encodings)
+    body = await _read(receive)
+    isolation.check_request(path, scope["method"], principal, lambda: body)
+    return functools.partial(_again, [{"type": "http.request", "body": body, "more_body": False}], receive)
+
+
+def routed(scope: Scope) -> str:
+    """Return the path with the query, in which a message may stand as well."""
+    query = scope.get("query_string", b"")
+    return f"{scope['path']}?{query.decode('latin-1')}" if query else str(scope["path"])
+
+
+async def _read(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise unverified("the body is not complete")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise unverified(f"the body is longer than {MAX_BODY_BYTES} bytes")
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _again(read: list[Any], receive: Receive) -> Message:
+    return read.pop() if read else await receive()

@@ -1,0 +1,156 @@
+"""The middleware of an ASGI application."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+from authz.asgi.answers import refuse, refuse_websocket
+from authz.asgi.bodies import checked, routed
+from authz.asgi.protocol import App, Receive, Scope, Send
+from authz.asgi.requests import Admission, admit, read
+from authz.asgi.responses import Response
+from authz.asgi.websockets import WebSocket
+from authz.call.call import Call
+from authz.call.principal import Principal
+from authz.errors import ConfigError
+from authz.http.door import HttpDoor, Judge
+from authz.http.forms import Form, form_of
+from authz.http.headers import Sorted
+from authz.http.isolation import RequestIsolation
+from authz.judge.hearing import Hearing
+from authz.judge.streams import StreamExpiry
+from authz.runtime.flow import arun, is_given_up
+
+UNREADABLE = Call(method="", metadata=())
+"""Stands for a request that cannot be read."""
+
+
+class AuthzMiddleware:
+    """Admit only requests that may be made, and tell their handlers who makes them.
+
+    Handlers find the caller in ``request.state.principal``, in
+    :func:`authz.current_principal`, and in the request headers (``x-org-id``
+    and the other names of :class:`authz.TrustedMetadata`), which no caller can
+    forge; what is known about its organization is in
+    ``request.state.organization``. Streamed responses and WebSockets end with
+    the token that admitted them, and when it is withdrawn.
+
+    Rules see the whole path, the root path of a mounted application included,
+    decoded and written in one spelling; see ``docs/http.md``.
+
+    Args:
+        app: the application.
+        judge: a :class:`authz.Verifier`, or an :class:`authz.Authorizer` for more than defaults.
+        public_paths: paths that need no token, such as ``/healthz``; compared exactly.
+        preflights: whether ``OPTIONS`` requests by which browsers ask for permission (CORS) pass without a token.
+        isolation: checks which organization the gRPC messages in bodies name.
+        stream_expiry: ``token`` ends streamed responses and WebSockets when their token expires, ``never`` does not;
+            or one of them by path, where ``*`` stands for all other paths.
+        grace: seconds that they may go on after their token has expired.
+
+    Raises:
+        ConfigError: an argument that cannot work; the message names it.
+
+    """
+
+    def __init__(
+        self,
+        app: App,
+        judge: Judge,
+        *,
+        public_paths: Collection[str] = (),
+        preflights: bool = False,
+        isolation: RequestIsolation | None = None,
+        stream_expiry: StreamExpiry | Mapping[str, StreamExpiry] = "token",
+        grace: float = 0.0,
+    ) -> None:
+        if not callable(app):
+            raise ConfigError(f"app: an ASGI application is needed, not {type(app).__name__}")
+        self._app = app
+        self._door = HttpDoor(
+            judge,
+            public_paths=public_paths,
+            preflights=preflights,
+            isolation=isolation,
+            stream_expiry=stream_expiry,
+            grace=grace,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of the ASGI protocol.
+
+        Raises:
+            ValueError: it is neither HTTP nor a WebSocket, so nothing is known about who may make it.
+
+        """
+        kind = scope["type"]
+        if kind == "http":
+            await self._serve_http(scope, receive, send)
+        elif kind == "websocket":
+            await self._serve_websocket(scope, receive, send)
+        elif kind == "lifespan":
+            await self._app(scope, receive, send)
+        else:
+            raise ValueError(f"AuthzMiddleware does not know the ASGI protocol {kind!a}")
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = self._door.sorting.sort(scope["headers"])
+        form = form_of(headers.kinds)
+        hearing = Hearing(self._door.authorizer, UNREADABLE, "asgi")
+        try:
+            principal = await self._verdict(hearing, scope, headers)
+            isolation = hearing.evidence.isolation
+            if isolation is not None and not isolation.is_idle:
+                receive = await checked(isolation, scope, headers, receive, principal)
+        except BaseException as error:
+            if _is_given_up(error):
+                raise
+            refusal = hearing.refused(error)
+        else:
+            response = Response(self._door, self._admit(scope, headers, hearing, principal, form), send)
+            await response.run(self._app, scope, receive)
+            return
+        await refuse(send, refusal, form)
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = self._door.sorting.sort(scope["headers"])
+        hearing = Hearing(self._door.authorizer, UNREADABLE, "asgi")
+        try:
+            principal = await self._verdict(hearing, scope, headers)
+            isolation = hearing.evidence.isolation
+            if isolation is not None:
+                # It has no body, and no method with marked fields is reached by one.
+                isolation.check_request(routed(scope), "GET", principal, bytes)
+        except BaseException as error:
+            if _is_given_up(error):
+                raise
+            refusal = hearing.refused(error)
+        else:
+            websocket = WebSocket(self._door, self._admit(scope, headers, hearing, principal, Form.HTTP), send)
+            await websocket.run(self._app, scope, receive)
+            return
+        await refuse_websocket(scope, send, refusal)
+
+    async def _verdict(self, hearing: Hearing, scope: Scope, headers: Sorted) -> Principal:
+        hearing.call, fault = read(scope, headers)
+        flow = self._door.verdict(hearing)
+        try:
+            wait = next(flow)
+        except StopIteration as done:
+            principal: Principal = done.value
+        else:
+            principal = await arun(flow, waiting=wait)
+        if fault is not None:
+            raise fault
+        return principal
+
+    def _admit(self, scope: Scope, headers: Sorted, hearing: Hearing, principal: Principal, form: Form) -> Admission:
+        admission = Admission(hearing, principal, form, hearing.seconds)
+        admit(scope, headers, self._door.authorizer.trusted, admission)
+        return admission
+
+
+def _is_given_up(error: BaseException) -> bool:
+    """Say whether the request is not to be answered at all: the server ends, or the client has gone."""
+    if isinstance(error, asyncio.CancelledError):
+        return is_given_up()
+    return isinstance(error, KeyboardInterrupt | SystemExit)

@@ -1,0 +1,57 @@
+"""The response to one request, which is ended with its token if it is streamed."""
+
+from authz.asgi.answers import refuse
+from authz.asgi.protocol import Message
+from authz.asgi.serving import OverError, Serving
+from authz.call.refusal import Refusal
+
+# RFC 9110 section 6.4.1: they have no body.
+_EMPTY = (204, 304)
+
+
+class Response(Serving):
+    """The response to one request.
+
+    It is a stream if its length is not told, or if its body comes in several parts. Only then the judge hears of it.
+    """
+
+    _has_begun = False
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the application.
+
+        Raises:
+            OverError: the response must end.
+
+        """
+        if self._refusal is not None:
+            raise OverError
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self._may_last(message):
+                await self._open()
+            self.tell()
+            self._has_begun = True
+        elif kind == "http.response.body" and message.get("more_body", False):
+            await self.open()
+        await self._send(message)
+
+    async def finish(self, refusal: Refusal) -> None:
+        """Answer with the refusal; a response that has begun breaks off, so that no client takes it for complete."""
+        if not self._has_begun:
+            self._has_begun = True
+            await refuse(self._send, refusal, self._admission.form)
+
+    async def _open(self) -> None:
+        try:
+            await self.open()
+        except OverError:
+            # At once: the application may be in no hurry to return.
+            if self._refusal is not None:
+                await self.finish(self._refusal)
+            raise
+
+    def _may_last(self, message: Message) -> bool:
+        if message["status"] in _EMPTY or self._admission.hearing.call.verb == "HEAD":
+            return False
+        return not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))

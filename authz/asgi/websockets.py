@@ -1,0 +1,55 @@
+"""One WebSocket, which is ended with its token."""
+
+import contextlib
+
+from authz.asgi.answers import close_websocket, refuse_websocket
+from authz.asgi.protocol import App, Message, Receive, Scope
+from authz.asgi.serving import OverError, Serving
+from authz.call.refusal import Refusal
+
+
+class WebSocket(Serving):
+    """One WebSocket: a stream from its handshake on."""
+
+    _scope: Scope
+    _is_accepted = _is_closed = False
+
+    async def run(self, app: App, scope: Scope, receive: Receive) -> None:
+        """Have ``app`` serve it, if its organization may have one more stream open."""
+        self._scope = scope
+        try:
+            await self.open()
+        except OverError:
+            if self._refusal is not None:
+                await self.finish(self._refusal)
+            return
+        await super().run(app, scope, receive)
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the application.
+
+        Raises:
+            OverError: the WebSocket must end.
+
+        """
+        if self._refusal is not None:
+            raise OverError
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self._is_accepted = True
+            self.tell()
+        elif kind in ("websocket.close", "websocket.http.response.start"):
+            self._is_closed = True
+        await self._send(message)
+
+    async def finish(self, refusal: Refusal) -> None:
+        """Close it, or refuse the handshake if the application has not accepted it."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        # The client may have gone.
+        with contextlib.suppress(OSError):
+            if self._is_accepted:
+                await close_websocket(self._send, refusal)
+            else:
+                await refuse_websocket(self._scope, self._send, refusal)
