@@ -1,15 +1,14 @@
 """The middleware of an ASGI application."""
 
-import asyncio
 from collections.abc import Collection, Mapping
 
 from authz.asgi.answers import refuse, refuse_websocket
 from authz.asgi.bodies import checked, routed
 from authz.asgi.protocol import App, Receive, Scope, Send
-from authz.asgi.requests import Admission, admit, read
+from authz.asgi.requests import Admission, read, tell_handlers
 from authz.asgi.responses import Response
 from authz.asgi.websockets import WebSocket
-from authz.call.call import Call
+from authz.call.call import UNREADABLE
 from authz.call.principal import Principal
 from authz.errors import ConfigError
 from authz.http.door import HttpDoor, Judge
@@ -18,10 +17,7 @@ from authz.http.headers import Sorted
 from authz.http.isolation import RequestIsolation
 from authz.judge.hearing import Hearing
 from authz.judge.streams import StreamExpiry
-from authz.runtime.flow import arun, is_given_up
-
-UNREADABLE = Call(method="", metadata=())
-"""Stands for a request that cannot be read."""
+from authz.runtime.flow import arun, ends_request
 
 
 class AuthzMiddleware:
@@ -102,7 +98,7 @@ class AuthzMiddleware:
             if isolation is not None and not isolation.is_idle:
                 receive = await checked(isolation, scope, headers, receive, principal)
         except BaseException as error:
-            if _is_given_up(error):
+            if ends_request(error):
                 raise
             refusal = hearing.refused(error)
         else:
@@ -121,7 +117,7 @@ class AuthzMiddleware:
                 # It has no body, and no method with marked fields is reached by one.
                 isolation.check_request(routed(scope), "GET", principal, bytes)
         except BaseException as error:
-            if _is_given_up(error):
+            if ends_request(error):
                 raise
             refusal = hearing.refused(error)
         else:
@@ -131,7 +127,8 @@ class AuthzMiddleware:
         await refuse_websocket(scope, send, refusal)
 
     async def _verdict(self, hearing: Hearing, scope: Scope, headers: Sorted) -> Principal:
-        hearing.call, fault = read(scope, headers)
+        reading = read(scope, headers)
+        hearing.call = reading.call
         flow = self._door.verdict(hearing)
         try:
             wait = next(flow)
@@ -139,18 +136,10 @@ class AuthzMiddleware:
             principal: Principal = done.value
         else:
             principal = await arun(flow, waiting=wait)
-        if fault is not None:
-            raise fault
+        reading.check()
         return principal
 
     def _admit(self, scope: Scope, headers: Sorted, hearing: Hearing, principal: Principal, form: Form) -> Admission:
         admission = Admission(hearing, principal, form, hearing.seconds)
-        admit(scope, headers, self._door.authorizer.trusted, admission)
+        tell_handlers(scope, headers, self._door.authorizer.trusted, admission)
         return admission
-
-
-def _is_given_up(error: BaseException) -> bool:
-    """Say whether the request is not to be answered at all: the server ends, or the client has gone."""
-    if isinstance(error, asyncio.CancelledError):
-        return is_given_up()
-    return isinstance(error, KeyboardInterrupt | SystemExit)

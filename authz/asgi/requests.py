@@ -13,9 +13,6 @@ from authz.http.headers import RawHeaders, Sorted, trusted_headers
 from authz.http.paths import path_of
 from authz.judge.hearing import Hearing
 
-ADMISSION = "authz.admission"
-"""The key of a scope under which the middleware leaves what it has found out: an :class:`Admission`."""
-
 _PLAIN, _OVER_TLS = Peer(), Peer(principals=("",))
 
 
@@ -47,6 +44,16 @@ class Reading(NamedTuple):
 
     call: Call
     fault: PermissionDeniedError | None
+
+    def check(self) -> None:
+        """Check that the request may be allowed to the caller who is known now.
+
+        Raises:
+            PermissionDeniedError: it may be allowed to none.
+
+        """
+        if self.fault is not None:
+            raise self.fault
 
 
 def read(scope: Scope, headers: Sorted) -> Reading:
@@ -87,7 +94,7 @@ def _peer_of(scope: Scope) -> Peer | None:
     return Peer.of("", {"x509_pem_cert": (chain[0].encode("ascii"),)})
 
 
-def admit(scope: Scope, headers: Sorted, trusted: TrustedMetadata, admission: Admission) -> None:
+def tell_handlers(scope: Scope, headers: Sorted, trusted: TrustedMetadata, admission: Admission) -> None:
     """Tell the handlers of a request who makes it: in the scope itself, which outer middleware may keep and read.
 
     Args:
@@ -105,4 +112,3 @@ def admit(scope: Scope, headers: Sorted, trusted: TrustedMetadata, admission: Ad
         "principal": principal,
         "organization": hearing.evidence.organization,
     }
-    scope[ADMISSION] = admission

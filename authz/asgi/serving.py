@@ -9,8 +9,12 @@ from authz.asgi.protocol import App, Message, Receive, Scope, Send
 from authz.asgi.requests import Admission
 from authz.call.principal import ANONYMOUS, reset_current_principal, set_current_principal
 from authz.call.refusal import Refusal
+from authz.errors import AuthzError
 from authz.http.door import HttpDoor, are_limited
 from authz.runtime.flow import arun
+
+SERVING = "authz.serving"
+"""The key of a scope under which its :class:`Serving` is found by what the application declares for single routes."""
 
 
 class OverError(OSError):
@@ -27,10 +31,14 @@ class Serving(ABC):
         admission: what has been found out.
         send: sends to the client.
 
+    Attributes:
+        principal: who makes the request.
+
     """
 
     def __init__(self, door: HttpDoor, admission: Admission, send: Send) -> None:
         self._door, self._admission = door, admission
+        self.principal = admission.principal
         self._send = send
         self._loop = asyncio.get_running_loop()
         # There is one: the middleware is a coroutine.
@@ -50,10 +58,10 @@ class Serving(ABC):
 
     async def run(self, app: App, scope: Scope, receive: Receive) -> None:
         """Have ``app`` serve the request."""
-        principal = self._admission.principal
         if not are_limited(self._admission.hearing):
             self.tell()
-        token = set_current_principal(principal)
+        scope[SERVING] = self
+        token = set_current_principal(self.principal)
         try:
             await app(scope, receive, self.send)
         except asyncio.CancelledError:
@@ -87,12 +95,12 @@ class Serving(ABC):
             OverError: it must end now.
 
         """
-        if self._is_open or self._admission.principal is ANONYMOUS:
+        if self._is_open or self.principal is ANONYMOUS:
             return
         self._is_open = True
         hearing = self._admission.hearing
         try:
-            opening = self._door.open(self, hearing, self._admission.principal)
+            opening = self._door.open(self, hearing, self.principal)
             if opening is not None:
                 await arun(opening)
         except Exception as error:  # noqa: BLE001 - whatever happened, the judge could not end it
@@ -102,6 +110,18 @@ class Serving(ABC):
             self._is_told = True
         if self._refusal is not None:
             raise OverError
+
+    def refuse(self, error: AuthzError) -> Refusal:
+        """Refuse the request after all, whatever the application answers from now on; return what its caller sees.
+
+        Args:
+            error: what its route asks for and it lacks.
+
+        """
+        self.tell()
+        with self._ending:
+            self._refusal = refusal = self._admission.hearing.refused_by_route(error)
+        return refusal
 
     def close(self) -> None:
         """Tell the judge that the request is over."""

@@ -68,6 +68,10 @@ class Call(NamedTuple):
     verb: str = "POST"
 
 
+UNREADABLE = Call(method="", metadata=())
+"""Stands for a request that cannot be read."""
+
+
 def check_size(call: Call) -> None:
     """Check that ``call`` is small enough for every rule to read all of it.
 

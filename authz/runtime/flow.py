@@ -211,3 +211,10 @@ def is_given_up() -> bool:
     """Say whether this task itself was cancelled, as when the client gave up, and not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def ends_request(error: BaseException) -> bool:
+    """Say whether ``error`` is no reason to refuse a request, but the end of it: the client or the process gives up."""
+    if isinstance(error, asyncio.CancelledError):
+        return is_given_up()
+    return isinstance(error, KeyboardInterrupt | SystemExit)

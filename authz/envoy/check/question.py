@@ -28,9 +28,6 @@ MAX_CERTIFICATE = 32 * 1024
 MAX_CLAIMS_BYTES = 16 * 1024
 """Of the claims that jwt_authn has verified; a token that is verified here has at most 6 KiB of them, as JSON."""
 
-UNREADABLE = Call(method="", metadata=())
-"""Stands for a request that cannot be parsed."""
-
 
 class Question(NamedTuple):
     """What Envoy asks about.

@@ -2,14 +2,14 @@
 
 from functools import partial
 
-from authz.call.call import Call
+from authz.call.call import UNREADABLE, Call
 from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Challenge, refusal_of
 from authz.decisions.decision import Evidence
 from authz.envoy.check.answer import allowed, denied
 from authz.envoy.check.bodies import body_of
 from authz.envoy.check.deadline import ending
-from authz.envoy.check.question import UNREADABLE, check_path, read
+from authz.envoy.check.question import check_path, read
 from authz.envoy.memo.mark import Memo
 from authz.errors import InternalError, OverloadedError
 from authz.http.forms import Form
