@@ -19,6 +19,7 @@ from authz.demo import children
 from benchmarks import (
     access_log,
     ext_authz,
+    http,
     interceptors,
     isolation,
     onlookers,
@@ -33,6 +34,7 @@ from benchmarks import (
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "tokens": tokens.measure,
     "interceptors": interceptors.measure,
+    "http": http.measure,
     "policy": policy.measure,
     "reload": reload.measure,
     "isolation": isolation.measure,
@@ -43,7 +45,18 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "orders": orders.measure,
     "quotas": quotas.measure,
 }
-PACKAGES = ("grpcio", "protobuf", "jwcrypto", "cryptography", "cachetools", "pyjwt", "joserfc", "authlib")
+PACKAGES = (
+    "grpcio",
+    "protobuf",
+    "jwcrypto",
+    "cryptography",
+    "cachetools",
+    "fastapi",
+    "starlette",
+    "pyjwt",
+    "joserfc",
+    "authlib",
+)
 
 
 def main(arguments: list[str]) -> None:

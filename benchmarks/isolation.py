@@ -11,7 +11,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.message import Message
 
 from authz.call.principal import Principal
-from authz.envoy.check.bodies import MAX_BODY_BYTES
+from authz.http.messages import MAX_BODY_BYTES
 from authz.http.wire import MAX_FIELDS, layouts_of
 from authz.policy.protos.isolation import MAX_LOOKS, check_message
 from authz.v1 import policy_pb2
