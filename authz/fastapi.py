@@ -19,7 +19,7 @@ from authz.call.requirements import Requirements
 from authz.errors import AuthzError, ConfigError, TokenMissingError
 from authz.http.door import HttpDoor, Judge
 from authz.http.forms import Form
-from authz.http.headers import refusal_answer, trusted_headers
+from authz.http.headers import refusal_answer
 from authz.judge.hearing import Hearing
 from authz.judge.requirements import check_requirements
 from authz.runtime.flow import arun, ends_request
@@ -127,10 +127,11 @@ async def _judged(connection: HTTPConnection, door: HttpDoor, requirements: Requ
     headers = door.sorting.sort(scope["headers"])
     hearing = Hearing(door.authorizer, UNREADABLE, "fastapi")
     try:
-        reading = read(scope, headers)
-        hearing.call = reading.call._replace(requirements=requirements)
+        call, fault = read(scope, headers)
+        hearing.call = call._replace(requirements=requirements)
         principal = await arun(door.verdict(hearing))
-        reading.check()
+        if fault is not None:
+            raise fault  # noqa: TRY301 - refused as any other
     except BaseException as error:
         if ends_request(error):
             raise
@@ -138,7 +139,7 @@ async def _judged(connection: HTTPConnection, door: HttpDoor, requirements: Requ
     else:
         hearing.allowed(hearing.seconds)
         # In place: the request may have been looked at before.
-        scope["headers"][:] = [*headers.kept, *trusted_headers(door.authorizer.trusted, principal)]
+        scope["headers"][:] = [*headers.kept, *door.telling.headers(principal)]
         set_current_principal(principal)
         return principal
     raise _error(connection, refusal)

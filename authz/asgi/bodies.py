@@ -20,18 +20,19 @@ async def checked(
         PermissionDeniedError: it names another organization than that of ``principal``, or may name one.
 
     """
-    path = routed(scope)
-    if not isolation.looks_at(path):
-        isolation.check_request(path, scope["method"], principal, bytes)
+    path, verb = _routed(scope), scope.get("method", "GET")
+    if verb != "POST" or not isolation.looks_at(path):
+        # A WebSocket has no body either.
+        isolation.check_request(path, verb, principal, bytes)
         return receive
     encodings = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"content-encoding"]
     check_kind(headers.kinds, encodings)
     body = await _read(receive)
-    isolation.check_request(path, scope["method"], principal, lambda: body)
+    isolation.check_request(path, verb, principal, lambda: body)
     return functools.partial(_again, [{"type": "http.request", "body": body, "more_body": False}], receive)
 
 
-def routed(scope: Scope) -> str:
+def _routed(scope: Scope) -> str:
     """Return the path with the query, in which a message may stand as well."""
     query = scope.get("query_string", b"")
     return f"{scope['path']}?{query.decode('latin-1')}" if query else str(scope["path"])

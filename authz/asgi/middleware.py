@@ -2,22 +2,23 @@
 
 from collections.abc import Collection, Mapping
 
-from authz.asgi.answers import refuse, refuse_websocket
-from authz.asgi.bodies import checked, routed
+from authz.asgi.bodies import checked
 from authz.asgi.protocol import App, Receive, Scope, Send
-from authz.asgi.requests import Admission, read, tell_handlers
+from authz.asgi.requests import read
 from authz.asgi.responses import Response
+from authz.asgi.serving import Serving
 from authz.asgi.websockets import WebSocket
 from authz.call.call import UNREADABLE
 from authz.call.principal import Principal
 from authz.errors import ConfigError
 from authz.http.door import HttpDoor, Judge
-from authz.http.forms import Form, form_of
-from authz.http.headers import Sorted
+from authz.http.forms import form_of
 from authz.http.isolation import RequestIsolation
 from authz.judge.hearing import Hearing
 from authz.judge.streams import StreamExpiry
 from authz.runtime.flow import arun, ends_request
+
+_SERVINGS: Mapping[str, type[Serving]] = {"http": Response, "websocket": WebSocket}
 
 
 class AuthzMiddleware:
@@ -78,22 +79,24 @@ class AuthzMiddleware:
             ValueError: it is neither HTTP nor a WebSocket, so nothing is known about who may make it.
 
         """
-        kind = scope["type"]
-        if kind == "http":
-            await self._serve_http(scope, receive, send)
-        elif kind == "websocket":
-            await self._serve_websocket(scope, receive, send)
-        elif kind == "lifespan":
-            await self._app(scope, receive, send)
-        else:
-            raise ValueError(f"AuthzMiddleware does not know the ASGI protocol {kind!a}")
-
-    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = self._door.sorting.sort(scope["headers"])
-        form = form_of(headers.kinds)
-        hearing = Hearing(self._door.authorizer, UNREADABLE, "asgi")
+        kind, door = scope["type"], self._door
+        if kind not in _SERVINGS:
+            await self._pass(scope, receive, send)
+            return
+        headers = door.sorting.sort(scope["headers"])
+        hearing = Hearing(door.authorizer, UNREADABLE, "asgi")
+        serving = _SERVINGS[kind](door, hearing, form_of(headers.kinds), scope, send)
         try:
-            principal = await self._verdict(hearing, scope, headers)
+            hearing.call, fault = read(scope, headers)
+            flow = door.verdict(hearing)
+            try:
+                wait = next(flow)
+            except StopIteration as done:
+                principal: Principal = done.value
+            else:
+                principal = await arun(flow, waiting=wait)
+            if fault is not None:
+                raise fault  # noqa: TRY301 - refused as any other
             isolation = hearing.evidence.isolation
             if isolation is not None and not isolation.is_idle:
                 receive = await checked(isolation, scope, headers, receive, principal)
@@ -102,44 +105,11 @@ class AuthzMiddleware:
                 raise
             refusal = hearing.refused(error)
         else:
-            response = Response(self._door, self._admit(scope, headers, hearing, principal, form), send)
-            await response.run(self._app, scope, receive)
+            await serving.run(self._app, receive, headers, principal)
             return
-        await refuse(send, refusal, form)
+        await serving.finish(refusal)
 
-    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = self._door.sorting.sort(scope["headers"])
-        hearing = Hearing(self._door.authorizer, UNREADABLE, "asgi")
-        try:
-            principal = await self._verdict(hearing, scope, headers)
-            isolation = hearing.evidence.isolation
-            if isolation is not None:
-                # It has no body, and no method with marked fields is reached by one.
-                isolation.check_request(routed(scope), "GET", principal, bytes)
-        except BaseException as error:
-            if ends_request(error):
-                raise
-            refusal = hearing.refused(error)
-        else:
-            websocket = WebSocket(self._door, self._admit(scope, headers, hearing, principal, Form.HTTP), send)
-            await websocket.run(self._app, scope, receive)
-            return
-        await refuse_websocket(scope, send, refusal)
-
-    async def _verdict(self, hearing: Hearing, scope: Scope, headers: Sorted) -> Principal:
-        reading = read(scope, headers)
-        hearing.call = reading.call
-        flow = self._door.verdict(hearing)
-        try:
-            wait = next(flow)
-        except StopIteration as done:
-            principal: Principal = done.value
-        else:
-            principal = await arun(flow, waiting=wait)
-        reading.check()
-        return principal
-
-    def _admit(self, scope: Scope, headers: Sorted, hearing: Hearing, principal: Principal, form: Form) -> Admission:
-        admission = Admission(hearing, principal, form, hearing.seconds)
-        tell_handlers(scope, headers, self._door.authorizer.trusted, admission)
-        return admission
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            raise ValueError(f"AuthzMiddleware does not know the ASGI protocol {scope['type']!a}")
+        await self._app(scope, receive, send)

@@ -1,5 +1,7 @@
 """The response to one request, which is ended with its token if it is streamed."""
 
+from collections.abc import Awaitable
+
 from authz.asgi.answers import refuse
 from authz.asgi.protocol import Message
 from authz.asgi.serving import OverError, Serving
@@ -7,6 +9,7 @@ from authz.call.refusal import Refusal
 
 # RFC 9110 section 6.4.1: they have no body.
 _EMPTY = (204, 304)
+_LENGTH = b"content-length"
 
 
 class Response(Serving):
@@ -17,7 +20,7 @@ class Response(Serving):
 
     _has_begun = False
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application.
 
         Raises:
@@ -29,20 +32,21 @@ class Response(Serving):
         kind = message["type"]
         if kind == "http.response.start":
             if self._may_last(message):
-                await self._open()
+                return self._begin(message)
             self.tell()
             self._has_begun = True
-        elif kind == "http.response.body" and message.get("more_body", False):
-            await self.open()
-        await self._send(message)
+        elif kind == "http.response.body" and not self._is_open and message.get("more_body", False):
+            return self._go_on(message)
+        # No coroutine of ours: most responses are whole.
+        return self._send(message)
 
     async def finish(self, refusal: Refusal) -> None:
         """Answer with the refusal; a response that has begun breaks off, so that no client takes it for complete."""
         if not self._has_begun:
             self._has_begun = True
-            await refuse(self._send, refusal, self._admission.form)
+            await refuse(self._send, refusal, self._form)
 
-    async def _open(self) -> None:
+    async def _begin(self, message: Message) -> None:
         try:
             await self.open()
         except OverError:
@@ -50,8 +54,16 @@ class Response(Serving):
             if self._refusal is not None:
                 await self.finish(self._refusal)
             raise
+        self.tell()
+        self._has_begun = True
+        await self._send(message)
+
+    async def _go_on(self, message: Message) -> None:
+        await self.open()
+        await self._send(message)
 
     def _may_last(self, message: Message) -> bool:
-        if message["status"] in _EMPTY or self._admission.hearing.call.verb == "HEAD":
+        if message["status"] in _EMPTY or self._hearing.call.verb == "HEAD":
             return False
-        return not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+        # A header has capitals where the application forgets that it may not.
+        return _LENGTH not in [name.lower() for name, _ in message.get("headers", ())]

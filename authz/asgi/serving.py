@@ -1,20 +1,26 @@
 """How an application serves one request that was admitted, and how that ends before the application ends it."""
 
 import asyncio
-import threading
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import Any, cast
 
 from authz.asgi.protocol import App, Message, Receive, Scope, Send
-from authz.asgi.requests import Admission
-from authz.call.principal import ANONYMOUS, reset_current_principal, set_current_principal
+from authz.call.principal import ANONYMOUS, Principal, reset_current_principal, set_current_principal
 from authz.call.refusal import Refusal
 from authz.errors import AuthzError
 from authz.http.door import HttpDoor, are_limited
+from authz.http.forms import Form
+from authz.http.headers import Sorted
+from authz.judge.hearing import Hearing
+from authz.runtime import fork
 from authz.runtime.flow import arun
 
 SERVING = "authz.serving"
 """The key of a scope under which its :class:`Serving` is found by what the application declares for single routes."""
+
+# For flags of any request that the loop and a thread of the judge may set at the same time: rarely, and briefly.
+_lock = fork.Lock()
 
 
 class OverError(OSError):
@@ -22,13 +28,15 @@ class OverError(OSError):
 
 
 class Serving(ABC):
-    """One request that was admitted; built in the task that serves it.
+    """One request from its verdict on.
 
     As a :class:`authz.judge.streams.Stream` it ends like the block of ``asyncio.timeout``: the task is cancelled.
 
     Args:
-        door: who is asked.
-        admission: what has been found out.
+        door: who was asked.
+        hearing: its hearing.
+        form: how a refusal is written.
+        scope: the request.
         send: sends to the client.
 
     Attributes:
@@ -36,34 +44,47 @@ class Serving(ABC):
 
     """
 
-    def __init__(self, door: HttpDoor, admission: Admission, send: Send) -> None:
-        self._door, self._admission = door, admission
-        self.principal = admission.principal
-        self._send = send
-        self._loop = asyncio.get_running_loop()
-        # There is one: the middleware is a coroutine.
-        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._cancelling = self._task.cancelling()
-        self._ending, self._telling = threading.Lock(), threading.Lock()
-        self._is_open = self._is_over = self._is_told = self._is_interrupted = False
-        self._refusal: Refusal | None = None
+    principal = ANONYMOUS
+
+    _is_open = _is_over = _is_told = _is_ending = _is_interrupted = False
+    _refusal: Refusal | None = None
+    _seconds = 0.0
+
+    def __init__(self, door: HttpDoor, hearing: Hearing, form: Form, scope: Scope, send: Send) -> None:
+        self._door, self._hearing, self._form, self._scope, self._send = door, hearing, form, scope, send
 
     @abstractmethod
-    async def send(self, message: Message) -> None:
-        """Send a message of the application."""
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a message of the application.
+
+        Raises:
+            OverError: the request is over.
+
+        """
 
     @abstractmethod
     async def finish(self, refusal: Refusal) -> None:
-        """Tell the client why its request is over, as far as that can still be told."""
+        """Tell the client why its request is refused or over, as far as that can still be told."""
 
-    async def run(self, app: App, scope: Scope, receive: Receive) -> None:
-        """Have ``app`` serve the request."""
-        if not are_limited(self._admission.hearing):
-            self.tell()
-        scope[SERVING] = self
-        token = set_current_principal(self.principal)
+    async def run(self, app: App, receive: Receive, headers: Sorted, principal: Principal) -> None:
+        """Have ``app`` serve the request.
+
+        Args:
+            app: the application.
+            receive: receives what the client sends.
+            headers: those that the client has sent.
+            principal: who makes the request.
+
+        """
+        self.principal = principal
+        self._seconds = self._hearing.seconds
+        if not self._is_told and not are_limited(self._hearing):
+            self._is_told = True
+            self._hearing.allowed(self._seconds)
+        self._tell_handlers(headers)
+        token = set_current_principal(principal)
         try:
-            await app(scope, receive, self.send)
+            await app(self._scope, receive, self.send)
         except asyncio.CancelledError:
             if not self._is_interrupted or self._task.cancelling() > self._cancelling + 1:
                 # Another cancellation than ours: the server ends, or the client has gone.
@@ -73,6 +94,8 @@ class Serving(ABC):
                 raise
         finally:
             reset_current_principal(token)
+            # Each holds the other, which the garbage collector would have to find out.
+            del self._scope[SERVING]
             self._is_over = True
             if self._is_interrupted:
                 self._task.uncancel()
@@ -81,12 +104,24 @@ class Serving(ABC):
         if self._refusal is not None:
             await self.finish(self._refusal)
 
+    def _tell_handlers(self, headers: Sorted) -> None:
+        # In the scope itself, which outer middleware may keep and read.
+        scope, principal = self._scope, self.principal
+        scope["headers"] = [*headers.kept, *self._door.telling.headers(principal)]
+        # Copied: a server may give every request the same one.
+        state = {**scope.get("state", {})}
+        state["principal"], state["organization"] = principal, self._hearing.evidence.organization
+        scope["state"] = state
+        scope[SERVING] = self
+
     def tell(self) -> None:
         """Tell the observers that the request is allowed, unless they know what became of it."""
-        with self._telling:
+        if self._is_told:
+            return
+        with _lock:
             is_told, self._is_told = self._is_told, True
         if not is_told:
-            self._admission.hearing.allowed(self._admission.seconds)
+            self._hearing.allowed(self._seconds)
 
     async def open(self) -> None:
         """Have the judge end the request from now on when it must end.
@@ -98,15 +133,17 @@ class Serving(ABC):
         if self._is_open or self.principal is ANONYMOUS:
             return
         self._is_open = True
-        hearing = self._admission.hearing
+        self._loop = asyncio.get_running_loop()
+        # There is one: the middleware is a coroutine.
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._cancelling = self._task.cancelling()
         try:
-            opening = self._door.open(self, hearing, self.principal)
+            opening = self._door.open(self, self._hearing, self.principal)
             if opening is not None:
                 await arun(opening)
         except Exception as error:  # noqa: BLE001 - whatever happened, the judge could not end it
             self._is_open = False
-            with self._ending:
-                self._refusal = hearing.ended(error) if self._is_told else hearing.refused(error)
+            self._refusal = self._hearing.ended(error) if self._is_told else self._hearing.refused(error)
             self._is_told = True
         if self._refusal is not None:
             raise OverError
@@ -119,8 +156,7 @@ class Serving(ABC):
 
         """
         self.tell()
-        with self._ending:
-            self._refusal = refusal = self._admission.hearing.refused_by_route(error)
+        self._refusal = refusal = self._hearing.refused_by_route(error)
         return refusal
 
     def close(self) -> None:
@@ -131,11 +167,12 @@ class Serving(ABC):
 
     def end(self, error: Exception) -> float | None:
         """See :class:`authz.judge.streams.Stream`."""
-        with self._ending:
-            if self._refusal is not None:
-                return None
-            self.tell()
-            self._refusal = self._admission.hearing.ended(error)
+        with _lock:
+            is_ending, self._is_ending = self._is_ending, True
+        if is_ending:
+            return None
+        self.tell()
+        self._refusal = self._hearing.ended(error)
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._interrupt)
         return None

@@ -1,31 +1,33 @@
 """One WebSocket, which is ended with its token."""
 
 import contextlib
+from collections.abc import Awaitable
 
 from authz.asgi.answers import close_websocket, refuse_websocket
-from authz.asgi.protocol import App, Message, Receive, Scope
+from authz.asgi.protocol import App, Message, Receive
 from authz.asgi.serving import OverError, Serving
+from authz.call.principal import Principal
 from authz.call.refusal import Refusal
+from authz.http.headers import Sorted
 
 
 class WebSocket(Serving):
     """One WebSocket: a stream from its handshake on."""
 
-    _scope: Scope
     _is_accepted = _is_closed = False
 
-    async def run(self, app: App, scope: Scope, receive: Receive) -> None:
+    async def run(self, app: App, receive: Receive, headers: Sorted, principal: Principal) -> None:
         """Have ``app`` serve it, if its organization may have one more stream open."""
-        self._scope = scope
+        self.principal, self._seconds = principal, self._hearing.seconds
         try:
             await self.open()
         except OverError:
             if self._refusal is not None:
                 await self.finish(self._refusal)
             return
-        await super().run(app, scope, receive)
+        await super().run(app, receive, headers, principal)
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application.
 
         Raises:
@@ -40,7 +42,7 @@ class WebSocket(Serving):
             self.tell()
         elif kind in ("websocket.close", "websocket.http.response.start"):
             self._is_closed = True
-        await self._send(message)
+        return self._send(message)
 
     async def finish(self, refusal: Refusal) -> None:
         """Close it, or refuse the handshake if the application has not accepted it."""

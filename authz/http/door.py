@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping
 
 from authz.call.call import Call, check_size
 from authz.call.principal import ANONYMOUS, Principal
-from authz.http.headers import Sorting
+from authz.decisions.decision import Evidence
+from authz.http.headers import Sorting, Telling
 from authz.http.isolation import RequestIsolation
 from authz.http.paths import check_paths
 from authz.issuer.verifier import Verifier
@@ -35,6 +36,7 @@ class HttpDoor:
     Attributes:
         authorizer: the judge.
         sorting: looks through the headers of requests.
+        telling: makes the headers that tell handlers who calls.
 
     Raises:
         ConfigError: an argument that cannot work; the message names it.
@@ -52,7 +54,7 @@ class HttpDoor:
         grace: float = 0.0,
     ) -> None:
         self.authorizer = as_authorizer(judge)
-        self.sorting = Sorting(self.authorizer.trusted)
+        self.sorting, self.telling = Sorting(self.authorizer.trusted), Telling(self.authorizer.trusted)
         self._public = check_paths(public_paths, "public_paths")
         self._preflights = preflights
         self._rules = StreamRules(stream_expiry, grace)
@@ -60,19 +62,21 @@ class HttpDoor:
             self.authorizer.in_force.replace(self.authorizer.policy, isolation)
 
     def verdict(self, hearing: Hearing) -> Flow[Principal]:
-        """Return who makes the request of ``hearing``, as a flow.
+        """Return the flow that returns who makes the request of ``hearing``.
 
-        Raises:
-            AuthzError: it may not be made, or there can be no verdict now.
-
+        It raises an :class:`authz.errors.AuthzError` if the request may not be made, or there can be no verdict now.
         """
-        call, evidence = hearing.call, hearing.evidence
+        call = hearing.call
         if call.requirements is None and (call.method in self._public or self._is_preflight(call)):
-            check_size(call)
-            _, evidence.isolation, _ = evidence.in_force = self.authorizer.in_force.now
-            evidence.source = "public"
-            return ANONYMOUS
-        return (yield from self.authorizer.authorize(call, evidence))
+            return self._public_verdict(call, hearing.evidence)
+        return self.authorizer.authorize(call, hearing.evidence)
+
+    def _public_verdict(self, call: Call, evidence: Evidence) -> Flow[Principal]:
+        yield from ()
+        check_size(call)
+        _, evidence.isolation, _ = evidence.in_force = self.authorizer.in_force.now
+        evidence.source = "public"
+        return ANONYMOUS
 
     def _is_preflight(self, call: Call) -> bool:
         if not self._preflights or call.verb != "OPTIONS":

@@ -5,6 +5,7 @@ Pure. The content type decides about the form alone: a refusal is a refusal in e
 
 import binascii
 import enum
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -58,9 +59,12 @@ def form_of(kinds: Sequence[str]) -> Form:
 
     It is gRPC if and only if Envoy takes the request for gRPC: Envoy then turns the refusal into a gRPC status.
     """
-    if len(kinds) != 1:
-        return Form.HTTP
-    [kind] = kinds
+    return _form_of(kinds[0]) if len(kinds) == 1 else Form.HTTP
+
+
+# There are few; a caller may make up others.
+@functools.lru_cache(256)
+def _form_of(kind: str) -> Form:
     if kind == "application/grpc" or kind.startswith("application/grpc+"):
         return Form.GRPC
     media_type = kind.partition(";")[0].rstrip().lower()

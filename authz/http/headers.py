@@ -2,18 +2,23 @@
 
 import binascii
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from authz.call.metadata import TrustedMetadata, is_forged
 from authz.call.principal import Principal
 from authz.call.refusal import Refusal
 from authz.http.forms import Form, whole_answer
+from authz.policy.memory import Memory
 
 Header = tuple[bytes, bytes]
 
 # More than clients and proxies of one service use; the caller chooses the names.
 _KNOWN = 1024
+# As many as a verifier remembers tokens: most callers that are allowed call again.
+_REMEMBERED = 10_000
+_AUTHORIZATION, _CONTENT_TYPE = b"authorization", b"content-type"
 
 
 class RawHeaders:
@@ -45,7 +50,7 @@ class Sorted(NamedTuple):
 
     """
 
-    kept: list[Header]
+    kept: Sequence[Header]
     credentials: list[str]
     kinds: list[str]
     size: int
@@ -61,48 +66,68 @@ class Sorting:
 
     def __init__(self, trusted: TrustedMetadata) -> None:
         self._reserved = trusted.reserved
-        self._names: dict[bytes, str] = {}
+        # Names that have been seen, and are not reserved.
+        self._harmless: set[bytes] = set()
 
-    def sort(self, raw: Iterable[Header]) -> Sorted:
+    def sort(self, raw: Sequence[Header]) -> Sorted:
         """Return what the headers of one request say."""
+        size = sum(map(len, chain.from_iterable(raw)))
+        by_name = dict(raw)
+        if len(by_name) < len(raw) or not by_name.keys() <= self._harmless:
+            return self._sort(raw, size)
+        credential, kind = by_name.get(_AUTHORIZATION), by_name.get(_CONTENT_TYPE)
+        return Sorted(
+            raw,
+            [] if credential is None else [credential.decode("latin-1")],
+            [] if kind is None else [kind.decode("latin-1")],
+            size,
+        )
+
+    def _sort(self, raw: Sequence[Header], size: int) -> Sorted:
         kept: list[Header] = []
         credentials: list[str] = []
         kinds: list[str] = []
-        size = 0
-        names = self._names
         for header in raw:
-            name, value = header
-            size += len(name) + len(value)
-            what = names.get(name)
-            if what is None:
-                what = self._learn(name)
-            if not what:
-                kept.append(header)
-            elif what == "authorization":
-                credentials.append(value.decode("latin-1"))
-                kept.append(header)
-            elif what == "content-type":
-                kinds.append(value.decode("latin-1"))
-                kept.append(header)
+            # Servers make names lower case; that none forgets to is not left to them.
+            name = header[0].lower()
+            if name not in self._harmless and self._is_forged(name):
+                continue
+            kept.append(header)
+            if name == _AUTHORIZATION:
+                credentials.append(header[1].decode("latin-1"))
+            elif name == _CONTENT_TYPE:
+                kinds.append(header[1].decode("latin-1"))
         return Sorted(kept, credentials, kinds, size)
 
-    def _learn(self, name: bytes) -> str:
-        # Servers make names lower case; that none forgets to is not left to them.
-        lower = name.decode("latin-1").lower()
-        what = "forged" if is_forged(lower, self._reserved) else lower
-        what = what if what in ("forged", "authorization", "content-type") else ""
-        if len(self._names) < _KNOWN:
-            self._names[name] = what
-        return what
+    def _is_forged(self, name: bytes) -> bool:
+        if is_forged(name.decode("latin-1"), self._reserved):
+            return True
+        if len(self._harmless) < _KNOWN:
+            self._harmless.add(name)
+        return False
 
 
-# As many as a verifier remembers tokens: most callers that are allowed call again.
-@functools.lru_cache(10_000)
-def trusted_headers(trusted: TrustedMetadata, principal: Principal) -> tuple[Header, ...]:
-    """Return the headers that tell a handler who calls."""
-    return tuple(
-        (entry.key.encode("ascii"), text_of(entry.value).encode("ascii")) for entry in trusted.entries(principal)
-    )
+class Telling:
+    """Tell handlers who calls, in headers.
+
+    Args:
+        trusted: under which names they find it.
+
+    """
+
+    def __init__(self, trusted: TrustedMetadata) -> None:
+        self._trusted = trusted
+        self._told = Memory[int, tuple[Principal, Sequence[Header]]](_REMEMBERED)
+
+    def headers(self, principal: Principal) -> Sequence[Header]:
+        """Return the headers that tell a handler who calls; none for ``ANONYMOUS``."""
+        # By identity, which is quicker than the hash of so many fields. The entry keeps the object, and so its id.
+        told = self._told.get(id(principal))
+        if told is None:
+            entries = self._trusted.entries(principal)
+            told = principal, [(entry.key.encode("ascii"), text_of(entry.value).encode("ascii")) for entry in entries]
+            self._told.remember(id(principal), told)
+        return told[1]
 
 
 # There are few reasons and forms, and a caller that is refused may ask often.

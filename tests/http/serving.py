@@ -15,6 +15,8 @@ from tests.doubles import PATIENCE, eventually
 def served(app: Any, **options: Any) -> Iterator[int]:
     """Serve an ASGI application by uvicorn until the end of the block; yield the port."""
     listener = socket.create_server(("127.0.0.1", 0))
+    # Byte by byte what was sent, where a test does not ask for another parser.
+    options.setdefault("http", "h11")
     config = uvicorn.Config(app, log_config=None, log_level="critical", timeout_graceful_shutdown=1, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))
