@@ -12,7 +12,6 @@ from authz.call.call import UNREADABLE
 from authz.call.principal import Principal
 from authz.errors import ConfigError
 from authz.http.door import HttpDoor, Judge
-from authz.http.forms import form_of
 from authz.http.isolation import RequestIsolation
 from authz.judge.hearing import Hearing
 from authz.judge.streams import StreamExpiry
@@ -85,7 +84,7 @@ class AuthzMiddleware:
             return
         headers = door.sorting.sort(scope["headers"])
         hearing = Hearing(door.authorizer, UNREADABLE, "asgi")
-        serving = _SERVINGS[kind](door, hearing, form_of(headers.kinds), scope, send)
+        serving = _SERVINGS[kind](door, hearing, headers, scope, send)
         try:
             hearing.call, fault = read(scope, headers)
             flow = door.verdict(hearing)
@@ -105,7 +104,7 @@ class AuthzMiddleware:
                 raise
             refusal = hearing.refused(error)
         else:
-            await serving.run(self._app, receive, headers, principal)
+            await serving.run(self._app, receive, principal)
             return
         await serving.finish(refusal)
 

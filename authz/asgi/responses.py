@@ -6,6 +6,7 @@ from authz.asgi.answers import refuse
 from authz.asgi.protocol import Message
 from authz.asgi.serving import OverError, Serving
 from authz.call.refusal import Refusal
+from authz.http.forms import form_of
 
 # RFC 9110 section 6.4.1: they have no body.
 _EMPTY = (204, 304)
@@ -44,7 +45,7 @@ class Response(Serving):
         """Answer with the refusal; a response that has begun breaks off, so that no client takes it for complete."""
         if not self._has_begun:
             self._has_begun = True
-            await refuse(self._send, refusal, self._form)
+            await refuse(self._send, refusal, form_of(self._headers.kinds))
 
     async def _begin(self, message: Message) -> None:
         try:
@@ -65,5 +66,4 @@ class Response(Serving):
     def _may_last(self, message: Message) -> bool:
         if message["status"] in _EMPTY or self._hearing.call.verb == "HEAD":
             return False
-        # A header has capitals where the application forgets that it may not.
-        return _LENGTH not in [name.lower() for name, _ in message.get("headers", ())]
+        return _LENGTH not in dict(message.get("headers", ()))

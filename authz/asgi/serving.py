@@ -10,7 +10,6 @@ from authz.call.principal import ANONYMOUS, Principal, reset_current_principal, 
 from authz.call.refusal import Refusal
 from authz.errors import AuthzError
 from authz.http.door import HttpDoor, are_limited
-from authz.http.forms import Form
 from authz.http.headers import Sorted
 from authz.judge.hearing import Hearing
 from authz.runtime import fork
@@ -35,7 +34,7 @@ class Serving(ABC):
     Args:
         door: who was asked.
         hearing: its hearing.
-        form: how a refusal is written.
+        headers: those that the client has sent.
         scope: the request.
         send: sends to the client.
 
@@ -50,8 +49,8 @@ class Serving(ABC):
     _refusal: Refusal | None = None
     _seconds = 0.0
 
-    def __init__(self, door: HttpDoor, hearing: Hearing, form: Form, scope: Scope, send: Send) -> None:
-        self._door, self._hearing, self._form, self._scope, self._send = door, hearing, form, scope, send
+    def __init__(self, door: HttpDoor, hearing: Hearing, headers: Sorted, scope: Scope, send: Send) -> None:
+        self._door, self._hearing, self._headers, self._scope, self._send = door, hearing, headers, scope, send
 
     @abstractmethod
     def send(self, message: Message) -> Awaitable[None]:
@@ -66,13 +65,12 @@ class Serving(ABC):
     async def finish(self, refusal: Refusal) -> None:
         """Tell the client why its request is refused or over, as far as that can still be told."""
 
-    async def run(self, app: App, receive: Receive, headers: Sorted, principal: Principal) -> None:
+    async def run(self, app: App, receive: Receive, principal: Principal) -> None:
         """Have ``app`` serve the request.
 
         Args:
             app: the application.
             receive: receives what the client sends.
-            headers: those that the client has sent.
             principal: who makes the request.
 
         """
@@ -81,7 +79,7 @@ class Serving(ABC):
         if not self._is_told and not are_limited(self._hearing):
             self._is_told = True
             self._hearing.allowed(self._seconds)
-        self._tell_handlers(headers)
+        self._tell_handlers()
         token = set_current_principal(principal)
         try:
             await app(self._scope, receive, self.send)
@@ -99,19 +97,20 @@ class Serving(ABC):
             self._is_over = True
             if self._is_interrupted:
                 self._task.uncancel()
-            self.close()
-            self.tell()
+            if self._is_open:
+                self._door.close(self)
+            if not self._is_told:
+                self.tell()
         if self._refusal is not None:
             await self.finish(self._refusal)
 
-    def _tell_handlers(self, headers: Sorted) -> None:
+    def _tell_handlers(self) -> None:
         # In the scope itself, which outer middleware may keep and read.
         scope, principal = self._scope, self.principal
-        scope["headers"] = [*headers.kept, *self._door.telling.headers(principal)]
+        scope["headers"] = [*self._headers.kept, *self._door.telling.headers(principal)]
         # Copied: a server may give every request the same one.
-        state = {**scope.get("state", {})}
-        state["principal"], state["organization"] = principal, self._hearing.evidence.organization
-        scope["state"] = state
+        told = {"principal": principal, "organization": self._hearing.evidence.organization}
+        scope["state"] = {**scope.get("state", {}), **told}
         scope[SERVING] = self
 
     def tell(self) -> None:
@@ -158,12 +157,6 @@ class Serving(ABC):
         self.tell()
         self._refusal = refusal = self._hearing.refused_by_route(error)
         return refusal
-
-    def close(self) -> None:
-        """Tell the judge that the request is over."""
-        if self._is_open:
-            self._is_open = False
-            self._door.close(self)
 
     def end(self, error: Exception) -> float | None:
         """See :class:`authz.judge.streams.Stream`."""

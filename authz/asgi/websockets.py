@@ -8,7 +8,6 @@ from authz.asgi.protocol import App, Message, Receive
 from authz.asgi.serving import OverError, Serving
 from authz.call.principal import Principal
 from authz.call.refusal import Refusal
-from authz.http.headers import Sorted
 
 
 class WebSocket(Serving):
@@ -16,7 +15,7 @@ class WebSocket(Serving):
 
     _is_accepted = _is_closed = False
 
-    async def run(self, app: App, receive: Receive, headers: Sorted, principal: Principal) -> None:
+    async def run(self, app: App, receive: Receive, principal: Principal) -> None:
         """Have ``app`` serve it, if its organization may have one more stream open."""
         self.principal, self._seconds = principal, self._hearing.seconds
         try:
@@ -25,7 +24,7 @@ class WebSocket(Serving):
             if self._refusal is not None:
                 await self.finish(self._refusal)
             return
-        await super().run(app, receive, headers, principal)
+        await super().run(app, receive, principal)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application.

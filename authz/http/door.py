@@ -17,8 +17,7 @@ from authz.runtime.flow import Flow
 
 Judge = Authorizer | Verifier | Verifiers
 
-PREFLIGHT = (b"origin", b"access-control-request-method")
-"""The headers that make a preflight of an ``OPTIONS`` (Fetch, "CORS-preflight request")."""
+_PREFLIGHT = {"origin", "access-control-request-method"}
 
 
 class HttpDoor:
@@ -67,7 +66,8 @@ class HttpDoor:
         It raises an :class:`authz.errors.AuthzError` if the request may not be made, or there can be no verdict now.
         """
         call = hearing.call
-        if call.requirements is None and (call.method in self._public or self._is_preflight(call)):
+        is_public = call.method in self._public or (self._preflights and is_preflight(call))
+        if is_public and call.requirements is None:
             return self._public_verdict(call, hearing.evidence)
         return self.authorizer.authorize(call, hearing.evidence)
 
@@ -77,12 +77,6 @@ class HttpDoor:
         _, evidence.isolation, _ = evidence.in_force = self.authorizer.in_force.now
         evidence.source = "public"
         return ANONYMOUS
-
-    def _is_preflight(self, call: Call) -> bool:
-        if not self._preflights or call.verb != "OPTIONS":
-            return False
-        names = {name for name, _ in call.metadata}
-        return all(name.decode("ascii") in names for name in PREFLIGHT)
 
     def open(self, stream: Stream, hearing: Hearing, principal: Principal) -> Flow[None] | None:
         """Take in a response that is being streamed, or a WebSocket, and end it when it must end.
@@ -102,6 +96,13 @@ class HttpDoor:
     def close(self, stream: Stream) -> None:
         """Forget a stream that is over."""
         self.authorizer.streams.close(stream)
+
+
+def is_preflight(call: Call) -> bool:
+    """Say whether a browser asks with a request whether it may make another (Fetch, "CORS-preflight request")."""
+    if call.verb != "OPTIONS":
+        return False
+    return {name for name, _ in call.metadata} >= _PREFLIGHT
 
 
 def are_limited(hearing: Hearing) -> bool:
