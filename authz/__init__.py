@@ -2,6 +2,8 @@
 
 Every name is imported when it is first used (PEP 562), so that a program which only fetches tokens does not load
 what decides calls.
+
+PYTEST_DONT_REWRITE, because a program may import this before pytest finds the plugin (:mod:`authz.testing.plugin`).
 """
 
 import importlib

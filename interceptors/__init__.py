@@ -1,6 +1,8 @@
 """Interceptors for ``grpc`` servers and channels; those for ``grpc.aio`` are in :mod:`interceptors.aio`.
 
 Every name is imported when it is first used (PEP 562), so that a client does not load what decides calls.
+
+PYTEST_DONT_REWRITE, because a program may import this before pytest finds the plugin (:mod:`authz.testing.plugin`).
 """
 
 import importlib

@@ -22,6 +22,7 @@ LEADS_TO: Mapping[str, frozenset[str]] = {
             "authz.demo.issuer.server.IssuerServer",
             "authz.server.operations.web.serving",
             "authz.server.serving.server.serve",
+            "authz.testing.running.running_issuer",
             "grpc.aio._server.server",
             "grpc.server",
             "http.server.HTTPServer",

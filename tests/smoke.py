@@ -11,13 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+import warnings
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
 import authz
+import authz.testing
 import interceptors
 import interceptors.aio
 
@@ -77,6 +79,7 @@ def main() -> None:
     run(*verify, "--jwks", str(here / "missing.json"), stdin=token, status=MISCONFIGURED)
     # Port 9 (discard) has no HTTP server: the keys cannot be had.
     run(*verify, "--jwks-url", "http://127.0.0.1:9/jwks", stdin=token, status=UNDECIDED)
+    check_testing()
 
 
 def check(what: str, holds: object) -> None:
@@ -108,6 +111,22 @@ def sign(key: JWK) -> str:
     jws = JWS(json.dumps(claims))
     jws.add_signature(key, protected=json.dumps({"alg": "RS256", "kid": "smoke", "typ": "JWT"}))
     return jws.serialize(compact=True)
+
+
+def check_testing() -> None:
+    points = entry_points(group="pytest11", name="authz")
+    check("pytest finds its plugin", [point.value for point in points] == ["authz.testing.plugin"])
+    try:
+        refused = not authz.testing.Issuer().verifier()
+    except RuntimeError:
+        refused = True
+    check("a program that is no test has no test credentials", refused)
+    authz.testing.allow()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        issuer = authz.testing.Issuer()
+        principal = issuer.verifier().verify(issuer.token("org_acme"))
+    check("unless it allows them", principal.org_id == "org_acme")
 
 
 def check_protos(folder: Path, out: Path) -> None:

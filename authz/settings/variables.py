@@ -113,6 +113,9 @@ CLIENT = frozenset(
 )
 """What :class:`authz.ClientCredentials` reads besides."""
 
+TESTING = f"{PREFIX}TESTING"
+"""No setting: it permits :mod:`authz.testing` where no test is running. What serves others does not start with it."""
+
 # As the settings of a server take them.
 _BOOLEANS = {
     **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
@@ -221,6 +224,10 @@ def _settings(variables: Iterable[tuple[str, str]]) -> dict[str, str]:
     for name, value in variables:
         if not is_ours(name) or _SERVICE_LINK.fullmatch(f"{name}={value}"):
             continue
+        if name == TESTING:
+            raise ConfigError(
+                f"{name}: permits test credentials, so neither servers nor commands start with it; unset it"
+            )
         setting = name[len(PREFIX) :].lower()
         if setting not in SETTINGS | CLIENT:
             shown = ascii(name)[1:-1]

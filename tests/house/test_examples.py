@@ -19,6 +19,7 @@ from authz.demo.issuer.program import IssuerServer
 from authz.demo.v1 import ledger_pb2, ledger_pb2_grpc
 from interceptors import bearer_interceptors
 from tests.certificates import Authority, uris
+from tests.testing.suites import run_pytest
 
 FOLDER = Path(__file__).parents[2] / "examples"
 MAX_LINES = 60
@@ -63,6 +64,15 @@ def source(issuer: IssuerServer, number: int = 0, scope: str | None = None) -> C
     application = issuer.issuer.directory.applications[number]
     credentials = {"client_id": application.client_id, "client_secret": application.client_secret}
     return ClientCredentials(issuer.url, **credentials, scope=scope)
+
+
+def test_the_tests_of_the_ledger_pass(tmp_path: Path) -> None:
+    for name in ("sync_server.py", "test_ledger.py"):
+        (tmp_path / name).write_text((FOLDER / name).read_text(encoding="utf-8"), encoding="utf-8")
+
+    report = run_pytest(tmp_path)
+
+    assert (report.status, report.count, report.failed) == (0, 5, set()), report.text
 
 
 def post(channel: grpc.Channel, **options: object) -> str:

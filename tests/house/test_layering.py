@@ -28,6 +28,7 @@ ROOMS = (
         "demo",
         "cli",
         "__main__",
+        "testing",
     ),
 )
 MAY_IMPORT_GRPC = (

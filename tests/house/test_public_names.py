@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 import authz
+import authz.testing
 import interceptors
 import interceptors.aio
 
-PACKAGES = pytest.mark.parametrize("package", [authz, interceptors, interceptors.aio], ids=lambda it: it.__name__)
+PACKAGES = pytest.mark.parametrize(
+    "package", [authz, authz.testing, interceptors, interceptors.aio], ids=lambda it: it.__name__
+)
 
 
 @PACKAGES

@@ -1,7 +1,7 @@
 """Table tests of a policy, written in a file beside it."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,10 +106,15 @@ class Cases:
         """
         return cls(read(path), policy)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tests, in order."""
+        return tuple(case.name for case in self._cases)
+
     def run(self) -> Results:
         """Ask the policy about every call."""
-        explanations = [explain(self._policy, case.call, case.principal) for case in self._cases]
-        failures = tuple(self._failures(explanations))
+        explanations = [self._explained(case) for case in self._cases]
+        failures = tuple(filter(None, map(self._failure, range(len(explanations)), explanations)))
         reached = {(each.ruling.list, each.ruling.rule) for each in explanations}
         rules = self._policy.rules
         return Results(
@@ -118,15 +123,27 @@ class Cases:
             unreached=tuple(rule for rule in rules if (list_of_rule(rule), rule.name) not in reached),
         )
 
-    def _failures(self, explanations: Sequence[Explanation]) -> Iterator[str]:
-        for index, (case, explanation) in enumerate(zip(self._cases, explanations, strict=True)):
-            verdict, rule, _ = explanation.ruling
-            if verdict == case.expect and case.rule in (None, rule):
-                continue
-            expected = case.expect + _by(case.rule)
-            actual = verdict + _by(rule if case.rule is not None else None)
-            said = f"{shown(case.name)}: expected {expected}, is {actual}: {explanation.decisive}"
-            yield str(self._document.error(Fault(said, index)))
+    def failure(self, index: int) -> str | None:
+        """Ask the policy about one call, and return what is wrong, in one line, or ``None``.
+
+        Args:
+            index: that of the test in :attr:`names`.
+
+        """
+        return self._failure(index, self._explained(self._cases[index]))
+
+    def _explained(self, case: Case) -> Explanation:
+        return explain(self._policy, case.call, case.principal)
+
+    def _failure(self, index: int, explanation: Explanation) -> str | None:
+        case = self._cases[index]
+        verdict, rule, _ = explanation.ruling
+        if verdict == case.expect and case.rule in (None, rule):
+            return None
+        expected = case.expect + _by(case.rule)
+        actual = verdict + _by(rule if case.rule is not None else None)
+        said = f"{shown(case.name)}: expected {expected}, is {actual}: {explanation.decisive}"
+        return str(self._document.error(Fault(said, index)))
 
 
 def file_beside(policy: Path) -> Path:
