@@ -210,12 +210,11 @@ class Authorizer:
             check_requirements(call.requirements, principal, "" if policy is None else policy.name)
         organizations, org_id = self.organizations, principal.org_id
         # Where there is no directory to ask, that takes no flow.
-        organization = (
+        organization = evidence.organization = (
             (yield from organizations.find(org_id, policy))
             if self.directories
             else organizations.recall(org_id, policy)
         )
-        evidence.organization = organization
         if organization.tenant:
             evidence.principal = principal = organizations.identify(principal, organization)
         if policy is not None:
