@@ -14,6 +14,7 @@ if typing.TYPE_CHECKING:
     from authz.call.metadata import TrustedMetadata
     from authz.call.peer import Peer
     from authz.call.principal import ANONYMOUS, Principal, current_principal
+    from authz.call.refusal import Refusal
     from authz.call.requirements import Assurance, Requirements
     from authz.decisions.decision import Decision
     from authz.decisions.log import DecisionLog
@@ -51,6 +52,7 @@ if typing.TYPE_CHECKING:
     from authz.issuer.verifier import Verifier
     from authz.issuer.verifiers import Verifiers
     from authz.judge.authorizer import Authorizer
+    from authz.judge.hearing import Hearing
     from authz.judge.mesh import MeshPeers
     from authz.judge.orders.file import OrdersFile
     from authz.judge.reload import PolicyReloader
@@ -77,6 +79,7 @@ __all__ = [
     "DecisionLog",
     "Directory",
     "DirectoryUnavailableError",
+    "Hearing",
     "InsufficientScopeError",
     "InternalError",
     "IntrospectionUnavailableError",
@@ -94,6 +97,7 @@ __all__ = [
     "Policy",
     "PolicyReloader",
     "Principal",
+    "Refusal",
     "Requirements",
     "ResourceExhaustedError",
     "SharedState",
@@ -161,6 +165,8 @@ _NAMES = {
         "UnavailableError",
     ),
     "authz.issuer.introspection": ("Introspector",),
+    "authz.judge.hearing": ("Hearing",),
+    "authz.call.refusal": ("Refusal",),
     "authz.judge.mesh": ("MeshPeers",),
     "authz.judge.orders.file": ("OrdersFile",),
     "authz.call.metadata": ("TrustedMetadata",),

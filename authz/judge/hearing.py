@@ -8,6 +8,7 @@ from authz.call.refusal import Refusal
 from authz.decisions.decision import Door, Evidence
 from authz.errors import AuthzError
 from authz.judge.authorizer import Authorizer
+from authz.runtime.flow import arun, run
 
 
 class Hearing:
@@ -37,6 +38,22 @@ class Hearing:
     def seconds(self) -> float:
         """How long it has taken so far."""
         return perf_counter() - self._began
+
+    def decide(self, timeout: float | None = None) -> Principal:
+        """Return who makes the call, if it may be made; block this thread while the judge waits for others.
+
+        Args:
+            timeout: seconds that each wait may last at the most, or ``None`` for what the judge allows.
+
+        Raises:
+            AuthzError: it may not be made, or there can be no verdict now.
+
+        """
+        return run(self._authorizer.authorize(self.call, self.evidence), timeout)
+
+    async def adecide(self) -> Principal:
+        """Return who makes the call as :meth:`decide` does, in this task, without blocking the loop."""
+        return await arun(self._authorizer.authorize(self.call, self.evidence))
 
     def confirm(self, principal: Principal) -> None:
         """Check that the call may still be made, now that its request has come.
