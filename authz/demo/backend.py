@@ -1,4 +1,4 @@
-"""The demonstration's backend: a ledger over gRPC behind our interceptor, and a plain HTTP endpoint.
+"""The demonstration's backend: a ledger over gRPC behind our interceptor, and plain HTTP with and without a door.
 
 Each organization has a ledger of its own. No request needs to name the organization:
 the backend takes it from the trusted metadata, and shows it in its answers.
@@ -24,9 +24,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from authz import Authorizer, Policy, PolicyReloader, SharedState, Verifier, current_principal
+from authz.asgi import AuthzMiddleware
 from authz.demo.v1 import ledger_pb2 as pb
 from authz.demo.v1 import ledger_pb2_grpc
 from interceptors.aio import AuthzInterceptor
@@ -100,7 +101,7 @@ def _caller(context: Context) -> str:
 
 
 async def whoami(request: Request) -> JSONResponse:
-    """Return the ``x-`` headers that arrived: what Envoy says about the caller, and nothing that the caller forged."""
+    """Return the ``x-`` headers that arrived: what is said about the caller, and nothing that the caller forged."""
     names = sorted({name for name in request.headers if name.startswith(("x-", "x_"))})
     return JSONResponse({name: ", ".join(request.headers.getlist(name)) for name in names})
 
@@ -110,7 +111,10 @@ async def serve(authorizer: Authorizer, grpc_address: str, http_address: str) ->
     server = grpc.aio.server(interceptors=[AuthzInterceptor(authorizer)], options=[("grpc.so_reuseport", 0)])
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(Ledger(), server)
     grpc_port = server.add_insecure_port(grpc_address)
-    web = Starlette(routes=[Route("/{path:path}", whoami)])
+    behind_envoy = Route("/{path:path}", whoami)
+    web = Starlette(
+        routes=[Mount("/guarded", AuthzMiddleware(Starlette(routes=[behind_envoy]), authorizer)), behind_envoy]
+    )
     host, _, port = http_address.rpartition(":")
     # uvicorn stops on these signals, and then raises them again for the handlers before its own.
     for number in (signal.SIGTERM, signal.SIGINT):

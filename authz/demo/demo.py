@@ -19,14 +19,15 @@ from authz.demo.stack import ADMIN_SECRET, Stack
 from authz.demo.store import store_path
 from authz.runtime.text.printable import printable
 
-_COLUMNS = {"sent": 41, "gRPC through Envoy": 42, "HTTP": 4, "gRPC direct": 11, "organization seen": 17, "": 5}
+_COLUMNS = {"sent": 41, "gRPC through Envoy": 42, "HTTP": 4, "in process": 11, "organization seen": 17, "": 5}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WIDTH = sum(_COLUMNS.values()) + 2 * len(_COLUMNS)
 _INTRODUCTION = """\
 Two companies, Acme Freight and Globex Retail, call one API with tokens of WorkOS Connect M2M applications.
 Each row is sent in every way: the four RPC kinds and a plain HTTP request through [b]Envoy[/b],
-which asks [b]authz serve[/b] about each, and the four RPC kinds once more straight to the backend,
-whose [b]AuthzInterceptor[/b] decides. Both keep to the ledger's .proto and to one policy file.
+which asks [b]authz serve[/b] about each, and all five once more straight to the backend, where
+[b]AuthzInterceptor[/b] (gRPC) and [b]AuthzMiddleware[/b] (HTTP) decide in its own process. All of them
+keep to the ledger's .proto and to one policy file.
 "Organization seen" is what the backend read from its trusted metadata. Every row is checked.
 """
 
@@ -98,7 +99,7 @@ def _show(console: Console, title: str, scene: Iterable[Row], names: Mapping[str
                 row.sent,
                 envoy,
                 _plain(row.http.status if row.http else "-"),
-                "same" if _kinds(row.direct) == _kinds(row.through_envoy) else direct,
+                "same" if _kinds(row.direct) == _kinds((*row.through_envoy, *filter(None, [row.http]))) else direct,
                 _plain(", ".join(sorted(seen)) or "-"),
                 "[red]WRONG[/red]" if row.wrong else "[green]ok[/green]",
             )
@@ -125,8 +126,8 @@ def _summary(answers: Iterable[Answer]) -> str:
     return "\n".join(_counted(count, *kind) for kind, count in counts.items()) or "-"
 
 
-def _kinds(answers: Iterable[Answer]) -> set[tuple[str, str]]:
-    return {(answer.status, answer.reason) for answer in answers}
+def _kinds(answers: Iterable[Answer]) -> set[tuple[bool, str, str]]:
+    return {(answer.kind == "HTTP", answer.status, answer.reason) for answer in answers}
 
 
 def _counted(count: int, status: str, reason: str) -> str:

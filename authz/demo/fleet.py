@@ -10,7 +10,7 @@ import grpc
 from authz.demo.issuer.directory import Application
 from authz.demo.partner import Answer, Metadata, Stream, authorized, request_http
 from authz.demo.processes import run
-from authz.demo.scenes import Expected, Row, Scenes, denied, seen, through
+from authz.demo.scenes import Expected, Row, Scenes, denied, in_process, seen, through
 from authz.demo.stack import Stack
 from authz.demo.store import Store
 from authz.judge.orders.order import Order
@@ -99,7 +99,7 @@ def _everywhere(stack: Fleet, sent: str, metadata: Metadata, expected: Expected)
         expected=expected,
         through_envoy=(*through(stack.target, metadata), *through(stack.cold_target, metadata)),
         http=request_http(f"http://{stack.target}", metadata),
-        direct=through(stack.backend["grpc"], metadata),
+        direct=in_process(stack, metadata),
     )
 
 

@@ -60,7 +60,7 @@ class Row:
         expected: the expected answer.
         through_envoy: the answers of the four RPC kinds.
         http: the answer to plain HTTP through Envoy.
-        direct: the answers of the four RPC kinds without Envoy, or none if that is not shown.
+        direct: the answers without Envoy: of the four RPC kinds, and of plain HTTP; or none if that is not shown.
 
     """
 
@@ -231,7 +231,7 @@ class Scenes:
             expected=expected,
             through_envoy=through(self._stack.target, metadata),
             http=request_http(f"http://{self._stack.target}", metadata),
-            direct=through(self._stack.backend["grpc"], metadata),
+            direct=in_process(self._stack, metadata),
         )
 
     def _calls_during_rotation(self) -> Row:
@@ -269,6 +269,12 @@ def through(target: str, metadata: Metadata, org_id: str = "") -> tuple[Answer, 
     """Return the answers to a call of each kind, whose requests name an organization, if any."""
     with grpc.insecure_channel(target) as channel:
         return tuple(call_every_kind(channel, metadata, org_id))
+
+
+def in_process(stack: Stack, metadata: Metadata) -> tuple[Answer, ...]:
+    """Return the answers of the backend itself: of its interceptor to each kind of call, of its middleware to HTTP."""
+    grpc_target, http = stack.backend["grpc"], f"http://{stack.backend['http']}/guarded"
+    return (*through(grpc_target, metadata), request_http(http, metadata))
 
 
 def _mint(issuer_url: str, application: Application, **order: Any) -> str:
