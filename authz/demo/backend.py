@@ -111,10 +111,9 @@ async def serve(authorizer: Authorizer, grpc_address: str, http_address: str) ->
     server = grpc.aio.server(interceptors=[AuthzInterceptor(authorizer)], options=[("grpc.so_reuseport", 0)])
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(Ledger(), server)
     grpc_port = server.add_insecure_port(grpc_address)
-    behind_envoy = Route("/{path:path}", whoami)
-    web = Starlette(
-        routes=[Mount("/guarded", AuthzMiddleware(Starlette(routes=[behind_envoy]), authorizer)), behind_envoy]
-    )
+    routes = [Route("/{path:path}", whoami)]
+    guarded = AuthzMiddleware(Starlette(routes=routes), authorizer)
+    web = Starlette(routes=[Mount("/guarded", guarded), *routes])
     host, _, port = http_address.rpartition(":")
     # uvicorn stops on these signals, and then raises them again for the handlers before its own.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -52,7 +52,7 @@ UNSERVED = "/tests.Guarded/Unserved"
 """A method that the upstream does not have."""
 DENIED = "/tests.Guarded/Denied"
 """A method that the policy denies."""
-METERED = tuple(f"org_01JYMETERED000000000000000{number}" for number in range(4))
+METERED = tuple(f"org_01JYMETERED000000000000000{number}" for number in range(5))
 """Organizations that may make three calls in a while, one for each test."""
 SUSPENDED, TENANT = "org_01JYSUSPENDED00000000000000", "org_01JYTENANT000000000000000"
 POLICY: dict[str, Any] = {
