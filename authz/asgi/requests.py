@@ -27,14 +27,8 @@ def read(scope: Scope, headers: Sorted) -> tuple[Call, PermissionDeniedError | N
     except PermissionDeniedError as error:
         # The caller learns it only once it is known: an anonymous one is told that a token is needed.
         fault = error
-    return Call(
-        path,
-        RawHeaders(scope["headers"]),
-        _peer_of(scope),
-        headers.credentials,
-        size=headers.size,
-        verb=scope.get("method", "GET"),
-    ), fault
+    raw, verb = RawHeaders(scope["headers"]), scope.get("method", "GET")
+    return Call(path, raw, _peer_of(scope), headers.credentials, None, None, headers.size, verb), fault
 
 
 def _peer_of(scope: Scope) -> Peer | None:

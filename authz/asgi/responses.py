@@ -34,7 +34,8 @@ class Response(Serving):
         if kind == "http.response.start":
             if self._may_last(message):
                 return self._begin(message)
-            self.tell()
+            if not self._is_told:
+                self.tell()
             self._has_begun = True
         elif kind == "http.response.body" and not self._is_open and message.get("more_body", False):
             return self._go_on(message)

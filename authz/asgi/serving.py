@@ -9,7 +9,7 @@ from authz.asgi.protocol import App, Message, Receive, Scope, Send
 from authz.call.principal import ANONYMOUS, Principal, reset_current_principal, set_current_principal
 from authz.call.refusal import Refusal
 from authz.errors import AuthzError
-from authz.http.door import HttpDoor, are_limited
+from authz.http.door import HttpDoor
 from authz.http.headers import Sorted
 from authz.judge.hearing import Hearing
 from authz.runtime import fork
@@ -76,7 +76,8 @@ class Serving(ABC):
         """
         self.principal = principal
         self._seconds = self._hearing.seconds
-        if not self._is_told and not are_limited(self._hearing):
+        quota = self._hearing.evidence.quota
+        if not self._is_told and (quota is None or quota.concurrent_streams is None):
             self._is_told = True
             self._hearing.allowed(self._seconds)
         self._tell_handlers()

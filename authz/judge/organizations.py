@@ -98,8 +98,19 @@ class Organizations:
             PermissionDeniedError: it is unknown or not remembered, and unknown organizations are denied.
 
         """
-        listed, directory = _listed(org_id, policy), self.directory_of(org_id)
+        listed = None if policy is None else policy.organizations.get(org_id)
+        if self._directory is None and not self._by_issuer:
+            # As usual, and quicker than below.
+            return self._alone(listed)
+        directory = self.directory_of(org_id)
         return self._overlay(listed, listed if directory is None else directory.recall(org_id))
+
+    def _alone(self, listed: Organization | None) -> Organization:
+        if listed is not None:
+            return listed
+        if self._are_unknown_denied:
+            raise PermissionDeniedError("there is no such organization", reason="organization_unknown")
+        return STRANGER
 
     def identify(self, principal: Principal, organization: Organization) -> Principal:
         """Return ``principal`` with the tenant of its organization; for the same caller the same object."""

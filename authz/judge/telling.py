@@ -63,7 +63,7 @@ class Telling:
             event: what was decided.
 
         """
-        if event == "decision":
+        if event == "decision" and self._shadow.policy is not None:
             self._shadow.compare(call, evidence, refusal)
         if not self._observers:
             return
