@@ -6,6 +6,7 @@ mistake that they do not catch, or that no longer fits the code, is an error.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def _run(tree: Path, tests: str) -> int:
         # The working directory comes first in the path, before the installed package; and the copy also comes first
         # for programs that tests start in other folders.
         return subprocess.run(  # noqa: S603 - ours
-            [*command, *tests.split()],
+            [*command, *shlex.split(tests)],
             cwd=tree,
             env={**os.environ, "PYTHONPATH": str(tree)},
             capture_output=True,

@@ -3342,4 +3342,214 @@ MISTAKES = (
         "import pytest\n\nimport authz.judge.authorizer\n",
         "tests/testing/test_suites.py -k loads_nothing",
     ),
+    Mistake(
+        "asgi: a forged name is kept",
+        "authz/http/headers.py",
+        """        if is_forged(name.decode("latin-1"), self._reserved):""",
+        """        if is_forged("", self._reserved):""",
+        "tests/http/test_headers.py",
+    ),
+    Mistake(
+        "asgi: names that were not looked at are kept",
+        "authz/http/headers.py",
+        "        if len(by_name) < len(raw) or not by_name.keys() <= self._harmless:",
+        "        if len(by_name) < len(raw):",
+        "tests/http/test_headers.py",
+    ),
+    Mistake(
+        "asgi: the second of two tokens is not seen",
+        "authz/http/headers.py",
+        "        if len(by_name) < len(raw) or not",
+        "        if not",
+        "tests/http/test_headers.py",
+    ),
+    Mistake(
+        "http: a path with dot segments has a reading",
+        "authz/http/paths.py",
+        "    if _AMBIGUOUS.search(decoded):",
+        """    if "\\\\" in decoded:""",
+        "tests/http/test_paths.py",
+    ),
+    Mistake(
+        "http: a path is compared as it was sent",
+        "authz/http/paths.py",
+        """        return quote(decoded, safe=f"/{_KEPT}")""",
+        "        return decoded.encode().decode()",
+        "tests/http/test_paths.py",
+    ),
+    Mistake(
+        "asgi: an ambiguous path is allowed",
+        "authz/asgi/middleware.py",
+        "            if fault is not None:",
+        "            if False:",
+        "tests/asgi/test_middleware.py -k malformed",
+    ),
+    Mistake(
+        "asgi: what is unforeseen ends the request without an answer",
+        "authz/asgi/middleware.py",
+        "            if ends_request(error):",
+        "            if not isinstance(error, Exception) or True:",
+        "tests/asgi/test_middleware.py -k unforeseen",
+    ),
+    Mistake(
+        "asgi: an unknown protocol passes",
+        "authz/asgi/middleware.py",
+        """        if scope["type"] != "lifespan":""",
+        """        if scope["type"] == "smtp":""",
+        "tests/asgi/test_middleware.py -k lifespan",
+    ),
+    Mistake(
+        "asgi: requests share a state",
+        "authz/asgi/serving.py",
+        """        scope["state"] = {**scope.get("state", {}), **told}""",
+        """        scope.setdefault("state", {}).update(told)""",
+        "tests/asgi/test_middleware.py -k share_a_state",
+    ),
+    Mistake(
+        "asgi: the caller stays after its request",
+        "authz/asgi/serving.py",
+        """            reset_current_principal(token)
+""",
+        """            str(token)
+""",
+        "tests/asgi/test_middleware.py -k of_the_next",
+    ),
+    Mistake(
+        "asgi: a streamed response is not opened",
+        "authz/asgi/responses.py",
+        "            if self._may_last(message):",
+        "            if False:",
+        'tests/asgi/test_streams.py -k "too_many or silent"',
+    ),
+    Mistake(
+        "asgi: a response of known length is no stream however long it takes",
+        "authz/asgi/responses.py",
+        """message.get("more_body", False):""",
+        "False:",
+        "tests/asgi/test_streams.py -k download",
+    ),
+    Mistake(
+        "asgi: what ends is not interrupted",
+        "authz/asgi/serving.py",
+        "            self._task.cancel()",
+        "            self._task.done()",
+        'tests/asgi/test_streams.py -k "silent and revoked"',
+    ),
+    Mistake(
+        "asgi: what a handler sends after its end is sent",
+        "authz/asgi/responses.py",
+        """        if self._refusal is not None:
+            raise OverError
+        kind""",
+        "        kind",
+        "tests/asgi/test_streams.py -k stubborn",
+    ),
+    Mistake(
+        "asgi: a task stays cancelled",
+        "authz/asgi/serving.py",
+        "                self._task.uncancel()",
+        "                self._task.done()",
+        "tests/asgi/test_streams.py -k left_cancelled",
+    ),
+    Mistake(
+        "asgi: the cancellation of a server is lost",
+        "authz/asgi/serving.py",
+        "            if not self._is_interrupted or self._task.cancelling() > self._cancelling + 1:",
+        "            if not self._is_interrupted:",
+        "tests/asgi/test_streams.py -k by_the_server",
+    ),
+    Mistake(
+        "asgi: a stream keeps its place",
+        "authz/asgi/serving.py",
+        """            if self._is_open:
+                self._door.close(self)""",
+        """            if False:
+                self._door.close(self)""",
+        'tests/asgi/test_streams.py -k "leaves or too_many"',
+    ),
+    Mistake(
+        "asgi: a stream that was refused is told as allowed",
+        "authz/asgi/serving.py",
+        "        if not self._is_told and (quota is None or quota.concurrent_streams is None):",
+        "        if not self._is_told:",
+        "tests/asgi/test_streams.py -k too_many",
+    ),
+    Mistake(
+        "asgi: half a response is taken for the whole",
+        "authz/asgi/responses.py",
+        """        if not self._has_begun:
+            self._has_begun = True
+            await refuse(self._send, refusal, form_of(self._headers.kinds))""",
+        """        if not self._has_begun:
+            self._has_begun = True
+            await refuse(self._send, refusal, form_of(self._headers.kinds))
+        else:
+            await self._send({"type": "http.response.body", "body": b""})""",
+        'tests/asgi/test_streams.py -k "silent and revoked"',
+    ),
+    Mistake(
+        "asgi: a WebSocket is not opened",
+        "authz/asgi/websockets.py",
+        """            await self.open()
+""",
+        """            self.tell()
+""",
+        "tests/asgi/test_websockets.py",
+    ),
+    Mistake(
+        "asgi: a WebSocket is left open",
+        "authz/asgi/websockets.py",
+        "                await close_websocket(self._send, refusal)",
+        "                str(refusal)",
+        "tests/asgi/test_websockets.py -k closed_with",
+    ),
+    Mistake(
+        "asgi: every OPTIONS is a preflight",
+        "authz/http/door.py",
+        "    return {name for name, _ in call.metadata} >= _PREFLIGHT",
+        "    return True",
+        "tests/asgi/test_middleware.py -k preflight",
+    ),
+    Mistake(
+        "asgi: a preflight may have any method",
+        "authz/http/door.py",
+        """    if call.verb != "OPTIONS":""",
+        """    if call.verb == "POST":""",
+        "tests/asgi/test_middleware.py -k preflight",
+    ),
+    Mistake(
+        "fastapi: an anonymous caller is one",
+        "authz/fastapi.py",
+        "        if serving.principal is ANONYMOUS:",
+        "        if False:",
+        "tests/asgi/test_fastapi.py -k never_public",
+    ),
+    Mistake(
+        "fastapi: scopes of a route are not asked for",
+        "authz/fastapi.py",
+        "        check_requirements(requirements, serving.principal)",
+        "        str(requirements)",
+        "tests/asgi/test_fastapi.py -k scopes",
+    ),
+    Mistake(
+        "fastapi: scopes of a route are not asked for without the middleware",
+        "authz/fastapi.py",
+        "        hearing.call = call._replace(requirements=requirements)",
+        "        hearing.call = call",
+        "tests/asgi/test_fastapi.py -k scopes",
+    ),
+    Mistake(
+        "fastapi: an application answers in place of a refusal",
+        "authz/asgi/serving.py",
+        "        self._refusal = refusal = self._hearing.refused_by_route(error)",
+        "        refusal = self._hearing.refused_by_route(error)",
+        "tests/asgi/test_fastapi.py -k does_not_replace",
+    ),
+    Mistake(
+        "fastapi: a route sees what its caller has forged",
+        "authz/fastapi.py",
+        """        scope["headers"][:] = [*headers.kept,""",
+        """        scope["headers"][:] = [*scope["headers"],""",
+        "tests/asgi/test_fastapi.py -k forged",
+    ),
 )

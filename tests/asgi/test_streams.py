@@ -28,7 +28,7 @@ class Events:
     def __init__(self, *, length: int | None = None) -> None:
         self._headers = {} if length is None else {"content-length": str(length)}
         self.outcomes: list[str] = []
-        self.released = threading.Event()
+        self.blocked, self.released = threading.Event(), threading.Event()
         middleware = [Middleware(BaseHTTPMiddleware, dispatch=_pass)]
         routes = [
             Route("/events", self._events),
@@ -67,6 +67,7 @@ class Events:
     def _blocked(self, _request: Request) -> Response:
         def events() -> Iterator[str]:
             yield "tick\n"
+            self.blocked.set()
             self.released.wait(PATIENCE)
             self.outcomes.append("went on")
             yield "late\n"
@@ -155,6 +156,7 @@ def test_blocked_handler_is_not_waited_for_by_the_judge_and_sends_nothing_more(
         connection.ask("/blocked", bearer(token()))
         connection.head()
         assert connection.part() == b"tick\n"
+        assert events.blocked.wait(PATIENCE)
 
         judge.revoke(org_id=ORG)
         events.released.set()
