@@ -52,7 +52,7 @@ MISTAKES = (
     Mistake(
         "-bin twins and underscores are not stripped",
         "authz/call/metadata.py",
-        "frozenset(itertools.chain.from_iterable(map(_spellings, self.removed)))",
+        "frozenset(itertools.chain.from_iterable(map(spellings, self.removed)))",
         "frozenset(self.names)",
         f"{_DOORS}test_server.py -k forged",
     ),
