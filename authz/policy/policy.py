@@ -69,8 +69,8 @@ class Policy:
         self.verbs: frozenset[str] = frozenset().union(*(rule.verbs or () for rule in self.rules))
         self._index = Index(self.rules)
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
-        self._admitted = Memory[tuple[int, str, str], tuple[Principal, Organization, str]](_REMEMBERED)
-        self._remembered = Memory[tuple[str, str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
+        self._admitted = Memory[tuple[int, str], tuple[Principal, Organization, str]](_REMEMBERED)
+        self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Policy":
@@ -160,25 +160,25 @@ class Policy:
         """
         if organization is None:
             organization = self.organization(principal.org_id)
-        verb = OTHER
+        called = call.method
         if self.verbs:
             check_verb(call)
-            verb = self._verb_of(call)
-        key = (id(principal), call.method, verb)
+            called = self._called(call)
+        key = (id(principal), called)
         admitted = self._admitted.get(key)
         # By identity, which is quicker than comparing. The entry holds both objects, so their ids are not reused.
         if admitted is not None and admitted[1] is organization:
             return admitted[2]
         if organization.is_suspended:
             raise suspended()
-        candidates = self._candidates(call.method, verb, principal, organization.groups)
+        candidates = self._candidates(called, call, principal, organization.groups)
         rule = _deciding(candidates, call)
         if rule is None:
             raise PermissionDeniedError("no rule of the policy allows it", reason="policy_denied")
         if rule.is_deny:
             raise rule.refusal()
-        if len(call.method) <= _LONGEST_REMEMBERED and not candidates[0].is_conditional:
-            # Every such call to this method by this principal has the same verdict.
+        if len(called) <= _LONGEST_REMEMBERED and not candidates[0].is_conditional:
+            # Every call to this method by this principal has the same verdict.
             self._admitted.remember(key, (principal, organization, rule.name))
         return rule.name
 
@@ -194,13 +194,12 @@ class Policy:
             organization: what is known about the principal's.
 
         """
-        admitted = self._admitted.get((id(principal), call.method, self._verb_of(call)))
+        admitted = self._admitted.get((id(principal), self._called(call)))
         return admitted is not None and admitted[0] is principal and admitted[1] is organization
 
     def candidates(self, call: Call, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide about ``call``, in order."""
-        groups = self.organization(principal.org_id).groups
-        return self._candidates(call.method, self._verb_of(call), principal, groups)
+        return self._candidates(self._called(call), call, principal, self.organization(principal.org_id).groups)
 
     @property
     def has_assurances(self) -> bool:
@@ -241,19 +240,23 @@ class Policy:
                     "issuers may give to clients of its own; name their organizations or groups too"
                 )
 
+    def _called(self, call: Call) -> str:
+        """Return what is called, by which verdicts are remembered: the method, with the HTTP method if that matters."""
+        return f"{self._verb_of(call)} {call.method}" if self.verbs else call.method
+
     def _verb_of(self, call: Call) -> str:
-        """Return the HTTP method as far as rules tell it from others, so that a caller cannot fill memories with it."""
+        # No rule tells the others apart, and a caller must not fill the memory with them.
         return call.verb if call.verb in self.verbs else OTHER
 
-    def _candidates(self, method: str, verb: str, principal: Principal, groups: Words) -> tuple[Rule, ...]:
+    def _candidates(self, called: str, call: Call, principal: Principal, groups: Words) -> tuple[Rule, ...]:
         """Return the rules that may decide, in order; none after one that is sure to match."""
-        key = (method, verb, principal.org_id, principal.client_id, principal.scopes, groups)
+        key = (called, principal.org_id, principal.client_id, principal.scopes, groups)
         candidates = self._remembered.get(key)
         if candidates is None:
-            found = self._index.find(method, verb, principal, groups)
-            candidates = tuple(_up_to_certainty(self._declared.combined(found, method, principal, groups)))
+            found = self._index.find(call.method, self._verb_of(call), principal, groups)
+            candidates = tuple(_up_to_certainty(self._declared.combined(found, call.method, principal, groups)))
             # The caller chooses the method, and must not fill the memory with long ones.
-            if len(method) <= _LONGEST_REMEMBERED:
+            if len(called) <= _LONGEST_REMEMBERED:
                 self._remembered.remember(key, candidates)
         return candidates
 
