@@ -715,8 +715,8 @@ MISTAKES = (
     Mistake(
         "a verdict outlives the groups that it rests on",
         "authz/policy/policy.py",
-        "key = (method, principal.org_id, principal.client_id, principal.scopes, groups)",
-        "key = (method, principal.org_id, principal.client_id, principal.scopes, frozenset())",
+        "key = (called, principal.org_id, principal.client_id, principal.scopes, groups)",
+        "key = (called, principal.org_id, principal.client_id, principal.scopes, frozenset())",
         "tests/judge/test_organizations.py -k changes",
     ),
     Mistake(
@@ -729,8 +729,8 @@ MISTAKES = (
     Mistake(
         "one verdict is remembered for every set of scopes",
         "authz/policy/policy.py",
-        "key = (method, principal.org_id, principal.client_id, principal.scopes, groups)",
-        "key = (method, principal.org_id, principal.client_id, frozenset(), groups)",
+        "key = (called, principal.org_id, principal.client_id, principal.scopes, groups)",
+        "key = (called, principal.org_id, principal.client_id, frozenset(), groups)",
         "tests/policy/test_properties.py",
     ),
     Mistake(
@@ -2952,8 +2952,8 @@ MISTAKES = (
     Mistake(
         "remembered answers: they never end",
         "authz/envoy/memo/memo.lua",
-        "if not yes or now >= yes.over then",
-        "if not yes then",
+        "if not yes or now >= yes.over or (",
+        "if not yes or (",
         "tests/envoy/memo/test_script.py -k lasts_from",
     ),
     Mistake(
@@ -3008,15 +3008,15 @@ MISTAKES = (
     Mistake(
         "remembered answers: gRPC and HTTP are one",
         "authz/envoy/memo/memo.lua",
-        '(is_grpc and "g" or "h") .. path',
-        "path",
+        '(is_grpc and "g" or "h") .. verb',
+        "verb",
         "tests/envoy/memo/test_script.py -k another_call",
     ),
     Mistake(
         "remembered answers: paths are one",
         "authz/envoy/memo/memo.lua",
-        '(is_grpc and "g" or "h") .. path',
-        '"g"',
+        '.. verb .. " " .. path',
+        ".. verb",
         "tests/envoy/memo/test_script.py -k another_call",
     ),
     Mistake(

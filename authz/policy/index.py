@@ -44,7 +44,7 @@ class Index:
 
         Args:
             method: what is called.
-            verb: the HTTP method, or ``OTHER`` for one that no rule names.
+            verb: the HTTP method.
             principal: who calls.
             groups: of the principal's organization.
 

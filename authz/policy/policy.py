@@ -242,18 +242,17 @@ class Policy:
 
     def _called(self, call: Call) -> str:
         """Return what is called, by which verdicts are remembered: the method, with the HTTP method if that matters."""
-        return f"{self._verb_of(call)} {call.method}" if self.verbs else call.method
-
-    def _verb_of(self, call: Call) -> str:
+        if not self.verbs:
+            return call.method
         # No rule tells the others apart, and a caller must not fill the memory with them.
-        return call.verb if call.verb in self.verbs else OTHER
+        return f"{call.verb if call.verb in self.verbs else OTHER} {call.method}"
 
     def _candidates(self, called: str, call: Call, principal: Principal, groups: Words) -> tuple[Rule, ...]:
         """Return the rules that may decide, in order; none after one that is sure to match."""
         key = (called, principal.org_id, principal.client_id, principal.scopes, groups)
         candidates = self._remembered.get(key)
         if candidates is None:
-            found = self._index.find(call.method, self._verb_of(call), principal, groups)
+            found = self._index.find(call.method, call.verb, principal, groups)
             candidates = tuple(_up_to_certainty(self._declared.combined(found, call.method, principal, groups)))
             # The caller chooses the method, and must not fill the memory with long ones.
             if len(called) <= _LONGEST_REMEMBERED:

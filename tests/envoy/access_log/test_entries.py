@@ -34,7 +34,7 @@ def test_repeated_answer_is_a_decision_about_its_caller() -> None:
 
 
 def test_public_method_has_no_caller() -> None:
-    decision = repeated_decision(entry({"decided": True, "told": "{} /public"}), NOW)
+    decision = repeated_decision(entry({"decided": True, "told": "{} GET /public"}), NOW)
 
     assert decision is not None
     assert decision.evidence.principal is ANONYMOUS

@@ -76,7 +76,7 @@ def test_a_yes_is_repeated_with_all_that_it_set_and_removed(make: Make, server: 
     assert second.passed.headers == [
         *(GRPC, ("authorization", "Bearer t"), ("x-trace", "1"), ("x-org-id", "org_A")),
     ]
-    assert second.passed.metadata == {"decided": True, "told": f"{json.dumps(ABOUT)} /a.S/Get"}
+    assert second.passed.metadata == {"decided": True, "told": f"{json.dumps(ABOUT)} POST /a.S/Get"}
 
 
 def test_the_token_goes_to_the_upstream_only_if_it_may(server: Server) -> None:
