@@ -87,7 +87,10 @@ def test_every_registered_http_method_may_be_named() -> None:
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        (["get"], r"policy: allow_rules\[0\]\.request\.methods\[0\]: 'get' is not an HTTP method in capitals, such as GET$"),
+        (
+            ["get"],
+            r"policy: allow_rules\[0\]\.request\.methods\[0\]: 'get' is not an HTTP method in capitals, such as GET$",
+        ),
         (["Get"], "'Get' is not"),
         (["GET "], "'GET ' is not"),
         (["GET\n"], "is not"),
