@@ -75,6 +75,8 @@ def check(
     address = addresses.parse("server", server)
     if not method.startswith("/") or not method.isprintable():
         raise ConfigError("method: give /package.Service/Method, or with --http a path that begins with /")
+    if not verb.isprintable():
+        raise ConfigError("verb: give an HTTP method, such as DELETE")
     if verb and not http:
         raise ConfigError("verb: give --http, too; gRPC is always POST")
     if token is not None and address.kind == "tcp" and not (address.is_local or insecure_channel):
