@@ -856,14 +856,14 @@ MISTAKES = (
     Mistake(
         "HTTP methods: a yes to one is sure for all",
         "authz/policy/policy.py",
-        "            called = self._called(call)\n        key",
+        "            called = _called(call, self.verbs)\n        key",
         "            pass\n        key",
         "tests/policy/test_verbs.py -k verdict_on_one",
     ),
     Mistake(
         "HTTP methods: a caller fills the memory with made-up ones",
         "authz/policy/policy.py",
-        "{call.verb if call.verb in self.verbs else OTHER} ",
+        "{call.verb if call.verb in verbs else OTHER} ",
         "{call.verb} ",
         "tests/policy/test_verbs.py -k made_up",
     ),
@@ -949,7 +949,7 @@ MISTAKES = (
         "authz/envoy/memo/mark.py",
         '    elif has_verbs:\n        memo["verbs"] = True\n',
         "",
-        "tests/envoy/memo -k http_methods_matter",
+        "tests/envoy/memo/test_mark.py -k http_methods_matter",
     ),
     Mistake(
         "HTTP methods: what Envoy has repeated is logged as a POST",

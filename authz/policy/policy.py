@@ -163,7 +163,7 @@ class Policy:
         called = call.method
         if self.verbs:
             check_verb(call)
-            called = self._called(call)
+            called = _called(call, self.verbs)
         key = (id(principal), called)
         admitted = self._admitted.get(key)
         # By identity, which is quicker than comparing. The entry holds both objects, so their ids are not reused.
@@ -194,12 +194,13 @@ class Policy:
             organization: what is known about the principal's.
 
         """
-        admitted = self._admitted.get((id(principal), self._called(call)))
+        admitted = self._admitted.get((id(principal), _called(call, self.verbs)))
         return admitted is not None and admitted[0] is principal and admitted[1] is organization
 
     def candidates(self, call: Call, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide about ``call``, in order."""
-        return self._candidates(self._called(call), call, principal, self.organization(principal.org_id).groups)
+        groups = self.organization(principal.org_id).groups
+        return self._candidates(_called(call, self.verbs), call, principal, groups)
 
     @property
     def has_assurances(self) -> bool:
@@ -240,13 +241,6 @@ class Policy:
                     "issuers may give to clients of its own; name their organizations or groups too"
                 )
 
-    def _called(self, call: Call) -> str:
-        """Return what is called, by which verdicts are remembered: the method, with the HTTP method if that matters."""
-        if not self.verbs:
-            return call.method
-        # No rule tells the others apart, and a caller must not fill the memory with them.
-        return f"{call.verb if call.verb in self.verbs else OTHER} {call.method}"
-
     def _candidates(self, called: str, call: Call, principal: Principal, groups: Words) -> tuple[Rule, ...]:
         """Return the rules that may decide, in order; none after one that is sure to match."""
         key = (called, principal.org_id, principal.client_id, principal.scopes, groups)
@@ -262,6 +256,14 @@ class Policy:
 
 def _document(file: str | os.PathLike[str] | None) -> Document:
     return Document({"name": "proto"}, "proto") if file is None else read(file)
+
+
+def _called(call: Call, verbs: Collection[str]) -> str:
+    """Return what is called, by which verdicts are remembered: the method, with the HTTP method if rules name any."""
+    if not verbs:
+        return call.method
+    # No rule tells the others apart, and a caller must not fill the memory with them.
+    return f"{call.verb if call.verb in verbs else OTHER} {call.method}"
 
 
 def _deciding(candidates: Iterable[Rule], call: Call) -> Rule | None:
