@@ -1,5 +1,6 @@
 """Rules that name HTTP methods, behind a real Envoy: also where it repeats answers, and whatever callers send."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,10 +8,15 @@ from typing import Any
 import httpx2
 import pytest
 
+from authz import Authorizer, Policy
+from authz.asgi import AuthzMiddleware
 from authz.demo.issuer.signing import SigningKey
-from tests.doubles import PATIENCE
+from authz.issuer.verifier import Verifier
+from tests.doubles import AUDIENCE, ISSUER, PATIENCE, jwks
 from tests.e2e import http1
 from tests.e2e.remembered import PUBLIC, Remembered
+from tests.e2e.test_same_verdict_http import echo
+from tests.http.serving import served
 from tests.interceptors.wire import Wire
 
 ORDERS: dict[str, Any] = {
@@ -82,6 +88,19 @@ def test_same_token_and_path_are_decided_by_the_http_method_each_time(stack: Ord
     # Envoy repeats only the yes, and none to an HTTP method that a caller could make up.
     assert stack.hops() - before == len(VERBS) - 1
     assert set(stack.verbs(path)) == {(verb, "allowed" if expected[verb] == 200 else "denied") for verb in VERBS}
+
+
+def test_door_in_process_has_the_same_verdicts(stack: Orders, ec_key: SigningKey) -> None:
+    verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(ec_key), algorithms=["ES256"])
+    judge = Authorizer(verifier, policy=Policy.from_file(stack.policy), public_methods=[PUBLIC])
+    tokens = [[], *([http1.bearer(stack.sign(scope=scope))] for scope in ("orders:delete", ""))]
+    overrides: list[list[tuple[str, str]]] = [[], [("x-http-method-override", "DELETE")]]
+    with served(AuthzMiddleware(echo, judge)) as port:
+        targets = stack.asked, stack.memo, stack.memo, f"127.0.0.1:{port}"
+        for path, verb, token, override in itertools.product(("/orders/1", PUBLIC), VERBS, tokens, overrides):
+            sent = [*token, *override]
+            answers = [http1.get(target, path, sent, verb=verb) for target in targets]
+            assert len({(each.status, each.headers.get("www-authenticate")) for each in answers}) == 1
 
 
 def test_two_http_methods_of_one_path_are_remembered_each_for_itself(stack: Orders) -> None:
