@@ -1,6 +1,8 @@
 """The HTTP method of a call, for rules that tell HTTP methods apart."""
 
 import re
+from collections.abc import Collection
+from operator import itemgetter
 
 from authz.call.call import Call, malformed
 from authz.call.words import spellings
@@ -44,12 +46,21 @@ def is_verb(text: str) -> bool:
     return _VERB.fullmatch(text) is not None
 
 
-def check_verb(call: Call) -> None:
+def check_verb(call: Call, named: Collection[str] = ()) -> None:
     """Check that every server takes the same HTTP method for that of ``call``.
+
+    Args:
+        call: the call.
+        named: HTTP methods that rules name.
 
     Raises:
         PermissionDeniedError: it is none that a rule may name, or a header may replace it.
 
     """
-    if not is_verb(call.verb) or any(name.lower() in _OVERRIDES for name, _ in call.metadata):
+    if call.verb not in named and not is_verb(call.verb):
+        raise malformed()
+    # Some metadata has the names without looking at what is beside them.
+    names = getattr(call.metadata, "names", None)
+    found = map(itemgetter(0), call.metadata) if names is None else names()
+    if not _OVERRIDES.isdisjoint(map(str.lower, found)):
         raise malformed()

@@ -162,7 +162,7 @@ class Policy:
             organization = self.organization(principal.org_id)
         called = call.method
         if self.verbs:
-            check_verb(call)
+            check_verb(call, self.verbs)
             called = _called(call, self.verbs)
         key = (id(principal), called)
         admitted = self._admitted.get(key)
