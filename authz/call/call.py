@@ -68,7 +68,7 @@ class Call(NamedTuple):
     verb: str = "POST"
 
 
-UNREADABLE = Call(method="", metadata=())
+UNREADABLE = Call(method="", metadata=(), verb="")
 """Stands for a request that cannot be read."""
 
 
@@ -87,7 +87,7 @@ def check_size(call: Call) -> None:
 
 
 def malformed() -> PermissionDeniedError:
-    """Return the refusal of a request whose path is ambiguous, or that is too large to be checked."""
+    """Return the refusal of a request that servers may read in different ways, or that is too large to be checked."""
     return PermissionDeniedError("not a request that can be authorized", reason="request_malformed")
 
 

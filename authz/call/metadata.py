@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz.call.call import Entry
 from authz.call.principal import Principal
+from authz.call.words import spellings
 from authz.errors import ConfigError
 from authz.runtime import telemetry
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
@@ -82,7 +83,7 @@ class TrustedMetadata:
 
         Servers that follow CGI read ``x_org_id`` and ``x-org-id`` as the same variable.
         """
-        return frozenset(itertools.chain.from_iterable(map(_spellings, self.removed)))
+        return frozenset(itertools.chain.from_iterable(map(spellings, self.removed)))
 
     @functools.cached_property
     def removed(self) -> tuple[str, ...]:
@@ -172,9 +173,3 @@ def is_forged(key: str, reserved: frozenset[str]) -> bool:
             return False
         key = key.removeprefix(prefix)
     return True
-
-
-def _spellings(name: str) -> Iterator[str]:
-    for joints in itertools.product("-_", repeat=name.count("-")):
-        words = name.split("-")
-        yield words[0] + "".join(joint + word for joint, word in zip(joints, words[1:], strict=True))

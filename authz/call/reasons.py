@@ -38,7 +38,9 @@ MEANINGS = {
     "docs/isolation.md says what Envoy must show, how large a request may be, and how it may be sent; "
     "gRPC clients must not compress.",
     "request_malformed": "Servers may read the path in different ways, or the path or the headers are too large to be "
-    "checked (docs/security-rules.md, Limits). Give /package.Service/Method, or with --http an absolute path.",
+    "checked (docs/security-rules.md, Limits). Give /package.Service/Method, or with --http an absolute path. "
+    "If the policy names HTTP methods, give one in capitals, and no header that may replace it "
+    "(docs/policy.md, HTTP methods).",
     "unavailable": "No verdict is possible now. Try again, and look into the server's log.",
     "orders_unknown": "The server has just started, and does not know yet whom the operator keeps out, because the "
     "store does not answer. Look at the store, and at --store; with --orders a server starts without it.",

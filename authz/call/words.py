@@ -1,6 +1,8 @@
 """What ids, scopes and names may look like, wherever they come from: most become headers and fields of logs."""
 
+import itertools
 import re
+from collections.abc import Iterator
 
 # WorkOS writes org_ and a ULID. Whatever the pattern, the value becomes a header.
 ORG_ID_PATTERN = r"org_[A-Za-z0-9]{1,64}"
@@ -28,3 +30,10 @@ def is_identifier(value: str) -> bool:
 def is_scope(value: str) -> bool:
     """Say whether ``value`` is one scope (RFC 6749 section 3.3) and fits into a header."""
     return value != "" and " " not in value and SCOPES.fullmatch(value) is not None
+
+
+def spellings(name: str) -> Iterator[str]:
+    """Yield ``name`` with every mixture of hyphens and underscores."""
+    for joints in itertools.product("-_", repeat=name.count("-")):
+        words = name.split("-")
+        yield words[0] + "".join(joint + word for joint, word in zip(joints, words[1:], strict=True))

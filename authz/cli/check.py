@@ -28,6 +28,7 @@ def check(
     header: list[str] | None = None,
     context: list[str] | None = None,
     http: bool = False,
+    verb: str = "",
     insecure_channel: bool = False,
     timeout: float = 5.0,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
@@ -54,6 +55,8 @@ def check(
         KEY=VALUE of the route's context_extensions; may be repeated.
     http
         The request is plain HTTP, not gRPC.
+    verb
+        Its HTTP method, such as DELETE; with --http, and by default GET.
     insecure_channel
         Send the token to another machine without TLS.
     timeout
@@ -72,12 +75,16 @@ def check(
     address = addresses.parse("server", server)
     if not method.startswith("/") or not method.isprintable():
         raise ConfigError("method: give /package.Service/Method, or with --http a path that begins with /")
+    if not verb.isprintable():
+        raise ConfigError("verb: give an HTTP method, such as DELETE")
+    if verb and not http:
+        raise ConfigError("verb: give --http, too; gRPC is always POST")
     if token is not None and address.kind == "tcp" and not (address.is_local or insecure_channel):
         raise ConfigError("server: the token would be sent in plain text; use tls:HOST:PORT, or --insecure-channel")
     headers, secret = _headers(header or ()), _token(token)
     if token is not None:
         headers.append(("authorization", f"Bearer {secret}"))
-    request = client.question(method, headers, _context(context or ()), is_http=http)
+    request = client.question(method, headers, _context(context or ()), is_http=http, verb=verb)
     files = client.ClientFiles(ca_file=ca_file, cert_file=cert_file, key_file=key_file)
     try:
         report = verdict.report_of(client.ask(address, files, request, timeout))

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 from authz.call.call import Call
 from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Refusal
+from authz.call.verb import MAX_VERB
 from authz.errors import Code
 from authz.organizations.organization import Organization
 from authz.organizations.quota import Quota
@@ -39,6 +40,9 @@ _VERDICTS: dict[Code, Verdict] = {
 # The caller chooses it, and may make it as long as headers may be.
 MAX_METHOD = 512
 """How many characters of a method name are recorded."""
+
+RECORDED_VERB = MAX_VERB + 1
+"""How many characters of an HTTP method: one more than a rule may name, so that a replay refuses it as well."""
 
 # A record without its texts, each scope, and each character, which takes up to four bytes.
 _OWN_BYTES, _SCOPE_BYTES, _CHARACTER_BYTES = 1000, 200, 4
@@ -119,16 +123,17 @@ class Decision(NamedTuple):
     def record(self) -> "Record":
         """Return all that may be recorded of it, without the call itself; cheap enough for any thread."""
         call, evidence, refusal, seconds, door, event, time, key_age = self
-        principal, method = evidence.principal, call.method[:MAX_METHOD]
+        principal, method, verb = evidence.principal, call.method[:MAX_METHOD], call.verb[:RECORDED_VERB]
         scopes = principal.scopes
         organization, client, subject = principal.org_id, principal.client_id, principal.subject
         token_id, key_id = principal.token_id, principal.key_id
-        texts = len(method) + len(organization) + len(client) + len(subject) + len(token_id) + len(key_id)
+        texts = len(method) + len(verb) + len(organization) + len(client) + len(subject) + len(token_id) + len(key_id)
         return Record(
             time,
             event,
             door,
             method,
+            verb,
             "allowed" if refusal is None else _VERDICTS[refusal.code],
             None if refusal is None else refusal.code,
             "" if refusal is None else refusal.reason,
@@ -164,6 +169,7 @@ class Record(NamedTuple):
     event: Event
     door: Door
     method: str
+    verb: str
     verdict: Verdict
     code: Code | None
     reason: str
@@ -190,6 +196,7 @@ class Record(NamedTuple):
             "event": self.event,
             "door": self.door,
             "method": _text(self.method),
+            "verb": _text(self.verb),
             "verdict": self.verdict,
             "code": "OK" if self.code is None else self.code.name,
             "reason": self.reason,

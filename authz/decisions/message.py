@@ -15,6 +15,7 @@ def decision_message(record: Record) -> Decision:
         event=Decision.Event.Value(_name("EVENT", fields["event"])),
         door=Decision.Door.Value(_name("DOOR", fields["door"])),
         rpc_method=fields["method"],
+        verb=fields["verb"],
         principal=fields["subject"],
         policy_name=fields["policy"],
         matched_rule=fields["rule"],

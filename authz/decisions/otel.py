@@ -4,6 +4,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from authz.call.call import MAX_ENTRIES
+from authz.call.verb import KNOWN
 from authz.decisions.decision import Decision, Verdict
 from authz.runtime.configuration import extra
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 _SCOPE = "authz"
 # Fields for which OpenTelemetry has names; the others are authz.organization and so on.
-_NAMES = {"method": "rpc.method", "code": "rpc.response.status_code"}
+_NAMES = {"method": "rpc.method", "verb": "http.request.method", "code": "rpc.response.status_code"}
 # The log record has fields of its own for these.
 _OWN = {"time", "event"}
 _SEVERITIES: dict[Verdict, str] = {"allowed": "INFO", "denied": "WARN", "undecided": "ERROR", "failed": "ERROR"}
@@ -65,8 +66,11 @@ class OpenTelemetryLog:
 
 def _attributes(decision: Decision) -> dict[str, Any]:
     fields = decision.fields()
+    if fields["verb"] and fields["verb"] not in KNOWN:
+        # As its semantic conventions for HTTP want, so that a caller cannot make up any number of them.
+        fields = {**fields, "verb": "_OTHER", "http.request.method_original": fields["verb"]}
     return {
-        _NAMES.get(name, f"authz.{name}"): value
+        _NAMES.get(name, name if "." in name else f"authz.{name}"): value
         for name, value in fields.items()
         if name not in _OWN and value not in (None, "", [])
     }

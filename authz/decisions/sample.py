@@ -12,7 +12,10 @@ SAMPLED = 10
 ON_SECONDS = 5.0
 """How long decisions are kept after a look; then this costs a decision one comparison."""
 
-SHOWN = ("event", "method", "verdict", "reason", "organization", "client", "policy", "rule", "source", "milliseconds")
+SHOWN = (
+    *("event", "method", "verb", "verdict", "reason", "organization", "client", "policy", "rule", "source"),
+    "milliseconds",
+)
 """What is told of a decision besides its time: what a page shows, out of what a decision log has."""
 
 

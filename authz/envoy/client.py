@@ -57,7 +57,12 @@ class ClientFiles:
 
 
 def question(
-    path: str, headers: Iterable[tuple[str, str]], context: Mapping[str, str], *, is_http: bool = False
+    path: str,
+    headers: Iterable[tuple[str, str]],
+    context: Mapping[str, str],
+    *,
+    is_http: bool = False,
+    verb: str = "",
 ) -> CheckRequest:
     """Return what Envoy asks about one request of a caller.
 
@@ -66,9 +71,10 @@ def question(
         headers: the headers that the caller sends.
         context: ``context_extensions`` of the route.
         is_http: whether it is a plain HTTP request.
+        verb: its HTTP method; by default GET, or POST for gRPC.
 
     """
-    method = "GET" if is_http else "POST"
+    method = verb or ("GET" if is_http else "POST")
     kind = [] if is_http else [("content-type", "application/grpc"), ("te", "trailers")]
     sent = [(":authority", _HOST), (":path", path), (":method", method), (":scheme", "https"), *kind, *headers]
     http = AttributeContext.HttpRequest(

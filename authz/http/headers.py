@@ -38,6 +38,10 @@ class RawHeaders:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._raw)
 
+    def names(self) -> Iterator[str]:
+        """Return the names of all of them, copies included."""
+        return (name.decode("latin-1") for name, _ in self._raw)
+
 
 class Sorted(NamedTuple):
     """The headers of one request, looked through once.

@@ -14,9 +14,10 @@ from authz.runtime import telemetry
 class Lasting:
     """Say how long a yes holds for every call like the one that it was said to.
 
-    Like it is a call with the same bytes in ``authorization`` to the same method, whatever else it says, and whoever
-    sends it. What the operator orders, another policy and the end of a key are no matter of time: whoever repeats a yes
-    has to be told of them (:class:`Changes`).
+    Like it is a call with the same bytes in ``authorization`` to the same method by the same HTTP method, whatever else
+    it says, and whoever sends it; but if the policy names HTTP methods, without a header that may replace its own
+    (:data:`authz.call.verb.OVERRIDES`). What the operator orders, another policy and the end of a key are no matter of
+    time: whoever repeats a yes has to be told of them (:class:`Changes`).
 
     Args:
         verifier: knows when tokens end, and how long keys are believed.
@@ -69,7 +70,7 @@ class Lasting:
         policy = rules.policy
         # Without a policy every good token may call everything.
         return policy is not None and not policy.decides_alike(
-            call.method, principal, self._organizations.recall(principal.org_id, policy)
+            call, principal, self._organizations.recall(principal.org_id, policy)
         )
 
 

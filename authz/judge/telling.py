@@ -39,6 +39,8 @@ class Telling:
             error = InternalError()
         rule = error.rule if isinstance(error, PermissionDeniedError) else ""
         told = {"rule": rule} if rule else {}
+        if call.verb not in ("POST", ""):
+            told["verb"] = call.verb
         telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason, **told)
         return refusal_of(error, self._challenge)
 

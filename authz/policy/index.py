@@ -12,7 +12,8 @@ from authz.call.principal import Principal
 from authz.policy.patterns import Patterns
 from authz.policy.rules import Rule, Words
 
-_NO_WORDS: Words = frozenset()
+OTHER = ""
+"""An HTTP method that no rule names."""
 
 
 class Index:
@@ -24,7 +25,7 @@ class Index:
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self._rules: list[Rule] = []
         self._paths = _Paths()
-        self._organizations, self._groups, self._clients = _Words(), _Words(), _Words()
+        self._verbs, self._organizations, self._groups, self._clients = _Words(), _Words(), _Words(), _Words()
         for rule in rules:
             self.add(rule)
 
@@ -33,15 +34,24 @@ class Index:
         bit = 1 << len(self._rules)
         self._rules.append(rule)
         self._paths.add(bit, rule.paths)
+        self._verbs.add(bit, rule.verbs)
         self._organizations.add(bit, rule.organizations)
         self._groups.add(bit, rule.groups)
         self._clients.add(bit, rule.clients)
 
-    def find(self, method: str, principal: Principal, groups: Words = _NO_WORDS) -> Iterator[Rule]:
-        """Yield, in order, the rules that match, apart from their conditions on headers and peer."""
+    def find(self, method: str, verb: str, principal: Principal, groups: Words) -> Iterator[Rule]:
+        """Yield, in order, the rules that match, apart from their conditions on headers and peer.
+
+        Args:
+            method: what is called.
+            verb: the HTTP method.
+            principal: who calls.
+            groups: of the principal's organization.
+
+        """
         mask = self._paths.of(method) & self._organizations.of(principal.org_id) & self._clients.of(principal.client_id)
         if mask:
-            mask &= self._groups.of_any(groups)
+            mask &= self._groups.of_any(groups) & self._verbs.of(verb)
         return (rule for rule in self._of(mask) if rule.has_scopes(principal.scopes))
 
     def covering(self, rule: Rule) -> Rule | None:
@@ -49,6 +59,7 @@ class Index:
         mask = self._paths.covering(rule.paths) & self._organizations.covering(rule.organizations)
         if mask:
             mask &= self._groups.covering(rule.groups) & self._clients.covering(rule.clients)
+            mask &= self._verbs.covering(rule.verbs)
         return next((other for other in self._of(mask) if other.covers_rest(rule)), None)
 
     def _of(self, mask: int) -> Iterator[Rule]:
@@ -59,7 +70,7 @@ class Index:
 
 
 class _Words:
-    """Rules by the words that they name; a caller must have one of them."""
+    """Rules by the words that they name; a call must have one of them."""
 
     def __init__(self) -> None:
         self._asking: defaultdict[str, int] = defaultdict(int)

@@ -10,9 +10,10 @@ from typing import Any
 from authz.call.call import Call
 from authz.call.principal import Principal
 from authz.call.requirements import Assurance
+from authz.call.verb import check_verb
 from authz.errors import ConfigError, PermissionDeniedError, suspended
 from authz.organizations.organization import Organization, organizations_from
-from authz.policy.index import Index
+from authz.policy.index import OTHER, Index
 from authz.policy.memory import Memory
 from authz.policy.protos.access import access_of_file, access_of_services
 from authz.policy.protos.declared import NO_PROTOS, Declared, Protos
@@ -36,6 +37,7 @@ class Policy:
         digest: the same for the same file, and for hardly any other.
         rules: every rule of the file, in the order in which they apply.
         requirements: what ``.proto`` files ask of the callers of a method, by the method.
+        verbs: the HTTP methods that rules name; without any, no decision depends on the HTTP method.
         organizations: what is known about organizations, by id.
         public: methods that anybody may call.
         has_quotas: whether any organization has a quota.
@@ -64,6 +66,7 @@ class Policy:
         self.requirements = self._declared.requirements
         self.has_quotas = bool(quotas)
         self.has_protos = protos is not None
+        self.verbs: frozenset[str] = frozenset().union(*(rule.verbs or () for rule in self.rules))
         self._index = Index(self.rules)
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
         self._admitted = Memory[tuple[int, str], tuple[Principal, Organization, str]](_REMEMBERED)
@@ -150,45 +153,54 @@ class Policy:
 
         Raises:
             PermissionDeniedError: no rule does; its ``rule`` is the name of the one that denies it, if one does.
+                Or rules name HTTP methods, and servers may take different ones for that of ``call``.
             InsufficientScopeError: it lacks only scopes that the ``.proto`` asks for.
             PeerUnknownError: the decision depends on ``call.peer``, which is ``None``.
 
         """
         if organization is None:
             organization = self.organization(principal.org_id)
-        key = (id(principal), call.method)
+        called = call.method
+        if self.verbs:
+            check_verb(call, self.verbs)
+            called = _called(call, self.verbs)
+        key = (id(principal), called)
         admitted = self._admitted.get(key)
         # By identity, which is quicker than comparing. The entry holds both objects, so their ids are not reused.
         if admitted is not None and admitted[1] is organization:
             return admitted[2]
         if organization.is_suspended:
             raise suspended()
-        candidates = self._candidates(call.method, principal, organization.groups)
+        candidates = self._candidates(called, call, principal, organization.groups)
         rule = _deciding(candidates, call)
         if rule is None:
             raise PermissionDeniedError("no rule of the policy allows it", reason="policy_denied")
         if rule.is_deny:
             raise rule.refusal()
-        if len(call.method) <= _LONGEST_REMEMBERED and not candidates[0].is_conditional:
+        if len(called) <= _LONGEST_REMEMBERED and not candidates[0].is_conditional:
             # Every call to this method by this principal has the same verdict.
             self._admitted.remember(key, (principal, organization, rule.name))
         return rule.name
 
-    def decides_alike(self, method: str, principal: Principal, organization: Organization) -> bool:
-        """Say whether it is sure to allow every call of ``principal`` to ``method``, whatever its headers and peer.
+    def decides_alike(self, call: Call, principal: Principal, organization: Organization) -> bool:
+        """Say whether it is sure to allow every call of ``principal`` to the same method by the same HTTP method.
+
+        That is, whatever the peer and the headers; but where :attr:`verbs` has any, only without a header that may
+        replace the HTTP method.
 
         Args:
-            method: that of a call that :meth:`admit` has allowed; of a very long one it is not known.
+            call: a call that :meth:`admit` has allowed; of a very long method it is not known.
             principal: who made it, the same object.
             organization: what is known about the principal's.
 
         """
-        admitted = self._admitted.get((id(principal), method))
+        admitted = self._admitted.get((id(principal), _called(call, self.verbs)))
         return admitted is not None and admitted[0] is principal and admitted[1] is organization
 
-    def candidates(self, method: str, principal: Principal) -> tuple[Rule, ...]:
-        """Return the rules that may decide about a call to ``method``, in order."""
-        return self._candidates(method, principal, self.organization(principal.org_id).groups)
+    def candidates(self, call: Call, principal: Principal) -> tuple[Rule, ...]:
+        """Return the rules that may decide about ``call``, in order."""
+        groups = self.organization(principal.org_id).groups
+        return self._candidates(_called(call, self.verbs), call, principal, groups)
 
     @property
     def has_assurances(self) -> bool:
@@ -229,21 +241,29 @@ class Policy:
                     "issuers may give to clients of its own; name their organizations or groups too"
                 )
 
-    def _candidates(self, method: str, principal: Principal, groups: Words) -> tuple[Rule, ...]:
+    def _candidates(self, called: str, call: Call, principal: Principal, groups: Words) -> tuple[Rule, ...]:
         """Return the rules that may decide, in order; none after one that is sure to match."""
-        key = (method, principal.org_id, principal.client_id, principal.scopes, groups)
+        key = (called, principal.org_id, principal.client_id, principal.scopes, groups)
         candidates = self._remembered.get(key)
         if candidates is None:
-            found = self._declared.combined(self._index.find(method, principal, groups), method, principal, groups)
-            candidates = tuple(_up_to_certainty(found))
+            found = self._index.find(call.method, call.verb, principal, groups)
+            candidates = tuple(_up_to_certainty(self._declared.combined(found, call.method, principal, groups)))
             # The caller chooses the method, and must not fill the memory with long ones.
-            if len(method) <= _LONGEST_REMEMBERED:
+            if len(called) <= _LONGEST_REMEMBERED:
                 self._remembered.remember(key, candidates)
         return candidates
 
 
 def _document(file: str | os.PathLike[str] | None) -> Document:
     return Document({"name": "proto"}, "proto") if file is None else read(file)
+
+
+def _called(call: Call, verbs: Collection[str]) -> str:
+    """Return what is called, by which verdicts are remembered: the method, with the HTTP method if rules name any."""
+    if not verbs:
+        return call.method
+    # No rule tells the others apart, and a caller must not fill the memory with them.
+    return f"{call.verb if call.verb in verbs else OTHER} {call.method}"
 
 
 def _deciding(candidates: Iterable[Rule], call: Call) -> Rule | None:

@@ -33,6 +33,7 @@ class Rule:
         name: its name in logs.
         is_deny: whether it denies what it matches; else it allows it.
         paths: full method names.
+        verbs: HTTP methods.
         headers: names in lower case, each with what the header's value must match.
         principals: identities of the peer's certificate.
         organizations: by id.
@@ -45,6 +46,7 @@ class Rule:
     name: str
     is_deny: bool
     paths: Patterns | None = None
+    verbs: Words | None = None
     headers: tuple[tuple[str, Patterns], ...] = ()
     principals: Patterns | None = None
     organizations: Words | None = None
@@ -119,6 +121,7 @@ def rule_from(data: Mapping[str, Any], *, is_deny: bool) -> Rule:
         name=data["name"],
         is_deny=is_deny,
         paths=_patterns(request.get("paths")),
+        verbs=_words(request.get("methods")),
         headers=tuple(
             (_header_name(header["key"], index), Patterns.of(header["values"]))
             for index, header in enumerate(request.get("headers", ()))

@@ -203,6 +203,8 @@ def _understood(entry: bytes) -> tuple[str, int, list[dict[str, Any]]]:
 
 
 def _decision(told: dict[str, Any]) -> dict[str, Any]:
+    # An older version says nothing of the HTTP method.
+    told = {"verb": "POST", **told}
     decision = {name: told[name] for name in ("time", *SHOWN)}
     for name, value in decision.items():
         is_sound = (

@@ -16,6 +16,7 @@ from authz import cli, errors
 from authz.call.reasons import MEANINGS
 from authz.cli import verdict
 from authz.demo.issuer.signing import SigningKey
+from authz.envoy import client
 from authz.envoy.v3.external_auth_pb2 import CheckResponse, HeaderValue, HeaderValueOption, OkHttpResponse, Status
 from authz.errors import AuthzError
 from tests import programs
@@ -169,6 +170,25 @@ def test_content_type_decides_what_it_is(check: Check, token: str) -> None:
 
     assert report(check(token, *no_rpc, "--json"))["reason"] == "request_malformed"
     assert report(check(token, *no_rpc, "--http", "--json"))["verdict"] == "allowed"
+
+
+def test_http_method_reaches_the_server(check: Check, token: str) -> None:
+    http = ("--method", "/whoami", "--http")
+
+    assert report(check(token, *http, "--verb", "DELETE", "--json"))["verdict"] == "allowed"
+    for verb, sent in (("DELETE", "DELETE"), ("get", "get"), ("", "GET")):
+        asked = client.question("/whoami", (), {}, is_http=True, verb=verb).attributes.request.http
+        assert asked.method == sent
+        assert (":method", sent.encode()) in [(each.key, each.raw_value) for each in asked.header_map.headers]
+
+
+def test_http_method_needs_http(check: Check, token: str) -> None:
+    assert check(token, "--verb", "GET") == (2, "", "authz: verb: give --http, too; gRPC is always POST\n")
+    assert check(token, "--method", "/a", "--http", "--verb", "G\n") == (
+        2,
+        "",
+        "authz: verb: give an HTTP method, such as DELETE\n",
+    )
 
 
 # ---- Which server ----

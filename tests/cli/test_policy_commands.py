@@ -196,6 +196,74 @@ def test_tests_that_are_not_there_are_said_to_be_missing(run: Run) -> None:
     )
 
 
+ORDERS = f"""\
+name: orders
+allow_rules:
+- name: reads
+  request: {{paths: [/orders], methods: [GET, GETT, PROPFIND, PURGE]}}
+organizations:
+  {ORG}: {{}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "status", "said"),
+    [
+        ("GET", 0, ["allowed: rule reads of allow_rules matches", "method /orders", "verb GET"]),
+        (
+            "HEAD",
+            1,
+            [
+                (
+                    "denied: no rule allows it; the nearest, reads: request.methods: HEAD is not one of GET, GETT, "
+                    "PROPFIND, PURGE; GET does not include it"
+                ),
+                "method /orders",
+                "verb HEAD",
+            ],
+        ),
+        (
+            "\x1b",
+            1,
+            [
+                "denied: servers may not agree about the HTTP method: '\\x1b' is not one in capitals; no rule is asked",
+                "method /orders",
+                "verb '\\x1b'",
+            ],
+        ),
+    ],
+)
+def test_http_method_is_part_of_the_question(run: Run, tmp_path: Path, verb: str, status: int, said: list[str]) -> None:
+    (tmp_path / "orders.yaml").write_text(ORDERS, encoding="utf-8")
+
+    done = run("explain", "orders.yaml", "--method", "/orders", "--verb", verb, "--organization", ORG)
+
+    assert (done[0], done[1].splitlines()[:3]) == (status, said)
+
+
+def test_http_method_that_may_be_misspelt_is_hinted_at(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "orders.yaml").write_text(ORDERS, encoding="utf-8")
+
+    assert run("check", "orders.yaml")[1].splitlines()[1:] == [
+        "hint: rule reads: GETT is no registered HTTP method; did you mean 'GET'?",
+        "hint: rule reads: PURGE is no registered HTTP method",
+    ]
+
+
+def test_changes_are_told_by_http_method(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "orders.yaml").write_text(ORDERS, encoding="utf-8")
+    (tmp_path / "old.yaml").write_text(ORDERS.replace("[GET,", "[GET, DELETE, POST,"), encoding="utf-8")
+    lines = [{**LOGGED, "method": "/orders", "organization": ORG, "rule": "reads"}]
+    lines += [{**lines[0], "verb": verb} for verb in ("GET", "DELETE", "DELETE", "PROPFIND")]
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+    assert run("diff", "old.yaml", "orders.yaml", "--decisions", "log.jsonl")[1].splitlines() == [
+        f"2 DELETE /orders {ORG}: allowed by reads -> denied",
+        f"1 /orders {ORG}: allowed by reads -> denied",
+        "3 of 5 decisions would change",
+    ]
+
+
 LOGGED = {"event": "decision", "verdict": "allowed", "reason": "", "client": "c1", "scopes": [], "rule": "ledger"}
 LOG = [
     *[{**LOGGED, "method": "/ledger/List", "organization": ORG}] * 2,

@@ -19,12 +19,16 @@ ACME = Principal(
 
 
 def decision(
-    error: AuthzError | None = None, principal: Principal = ACME, method: str = "/a.B/C", credentials: str = "Bearer a"
+    error: AuthzError | None = None,
+    principal: Principal = ACME,
+    method: str = "/a.B/C",
+    credentials: str = "Bearer a",
+    verb: str = "POST",
 ) -> Decision:
     evidence = Evidence()
     evidence.principal, evidence.source, evidence.policy, evidence.rule = principal, "cache", "ledger", "readers"
     evidence.shadow_verdict, evidence.shadow_rule = "denied", "next"
-    call = Call(method=method, metadata=[("authorization", credentials)], credentials=[credentials])
+    call = Call(method=method, metadata=[("authorization", credentials)], credentials=[credentials], verb=verb)
     refusal = None if error is None else refusal_of(error, Challenge())
     return Decision(call, evidence, refusal, 0.0012345, time=NOW + 0.25, key_age=12.5)
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self, cast
 import pytest
 
 from authz.call.principal import ANONYMOUS
+from authz.call.verb import is_verb
 from authz.decisions.decision import Decision
 from authz.decisions.log import DecisionLog
 from authz.errors import ConfigError, KeySetUnavailableError, PermissionDeniedError, TokenMissingError
@@ -56,6 +57,7 @@ def test_line_tells_who_called_what_and_why_it_was_decided_so(tmp_path: Path) ->
         "event": "decision",
         "door": "envoy",
         "method": "/a.B/C",
+        "verb": "POST",
         "verdict": "allowed",
         "code": "OK",
         "reason": "",
@@ -120,6 +122,19 @@ def test_line_is_ascii_whatever_a_caller_and_a_token_say_and_of_what_is_long_it_
     assert len(line) < 4000
     assert told["method"].startswith("/a\x1b[2J")
     assert told["subject"].endswith(" more characters]")
+
+
+def test_http_method_is_recorded_and_of_a_long_one_no_more_than_a_replay_needs(tmp_path: Path) -> None:
+    """With one character more than a rule may name, a replay refuses it as the judge has."""
+    path = tmp_path / "decisions.jsonl"
+    log = DecisionLog("all", str(path))
+    for verb in ("DELETE", "get", "A" * 1_000_000, ""):
+        log(decision(verb=verb))
+    log.close()
+    verbs = [line["verb"] for line in lines(path)]
+
+    assert verbs == ["DELETE", "get", "A" * 33, ""]
+    assert [is_verb(verb) for verb in verbs] == [True, False, False, False]
 
 
 def test_log_without_a_reader_delays_no_decision_and_counts_drops(tmp_path: Path) -> None:

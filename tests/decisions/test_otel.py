@@ -50,6 +50,7 @@ def test_record_tells_who_called_what_and_why_it_was_decided_so(
     assert record.timestamp == int(NOW) * 10**9 + 250_000_000
     assert dict(record.attributes or {}) == {
         "rpc.method": "/a.B/C",
+        "http.request.method": "POST",
         "rpc.response.status_code": "UNAUTHENTICATED",
         "authz.door": "envoy",
         "authz.verdict": "denied",
@@ -92,6 +93,27 @@ def test_what_is_not_known_is_left_out(log: OpenTelemetryLog, exporter: InMemory
 
     assert not {"authz.organization", "authz.scopes", "authz.reason", "authz.key_age"} & attributes.keys()
     assert attributes["authz.milliseconds"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("verb", "told"),
+    [
+        ("DELETE", {"http.request.method": "DELETE"}),
+        ("PROPFIND", {"http.request.method": "_OTHER", "http.request.method_original": "PROPFIND"}),
+        ("get", {"http.request.method": "_OTHER", "http.request.method_original": "get"}),
+        ("", {}),
+    ],
+)
+def test_http_method_has_the_name_of_the_semantic_conventions(
+    log: OpenTelemetryLog, exporter: InMemoryLogRecordExporter, verb: str, told: dict[str, str]
+) -> None:
+    """A caller may make up any number of them, so a backend groups only by those that are known."""
+    log(decision(verb=verb))
+    [record] = [one.log_record for one in exporter.get_finished_logs()]
+
+    found = dict(record.attributes or {})
+    assert {name: value for name, value in found.items() if name.startswith("http.")} == told
+    assert "authz.verb" not in found
 
 
 def test_record_belongs_to_the_span_that_the_caller_sent(

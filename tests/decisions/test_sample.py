@@ -60,6 +60,7 @@ def test_decisions_are_told_in_order_without_token_claims_or_headers() -> None:
         "time": NOW + 2,
         "event": "decision",
         "method": "/a.B/C",
+        "verb": "POST",
         "verdict": "allowed",
         "reason": "",
         "organization": "org_01JYACME",

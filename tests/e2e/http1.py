@@ -21,13 +21,13 @@ class Answer:
         return json.loads(self.body)
 
 
-def get(target: str, path: str = "/whoami", headers: Iterable[tuple[str, str]] = ()) -> Answer:
-    """Send ``path`` and ``headers`` exactly as they are."""
+def get(target: str, path: str = "/whoami", headers: Iterable[tuple[str, str]] = (), *, verb: str = "GET") -> Answer:
+    """Send ``path``, ``headers`` and the HTTP method ``verb`` exactly as they are."""
     host, _, port = target.rpartition(":")
-    lines = [f"GET {path} HTTP/1.1", f"host: {target}", "connection: close", *[f"{k}: {v}" for k, v in headers]]
+    lines = [f"{verb} {path} HTTP/1.1", f"host: {target}", "connection: close", *[f"{k}: {v}" for k, v in headers]]
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        with HTTPResponse(connection) as response:
+        with HTTPResponse(connection, method=verb) as response:
             response.begin()
             names = {key.lower(): value for key, value in response.getheaders()}
             return Answer(response.status, names, response.read().decode())

@@ -93,15 +93,22 @@ class Echo(grpc.GenericRpcHandler):
 
 
 class _HttpEcho(BaseHTTPRequestHandler):
-    """Answers every GET with the path and the headers that it saw."""
+    """Answers every request with the path and the headers that it saw."""
 
     def do_GET(self) -> None:
         headers = [(key.lower(), value) for key, value in self.headers.items()]
-        body = json.dumps({"path": self.path, "headers": headers}).encode()
+        body = json.dumps({"verb": self.command, "path": self.path, "headers": headers}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        """Answer every other HTTP method as a GET."""
+        if not name.startswith("do_"):
+            raise AttributeError(name)
+        return self.do_GET
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

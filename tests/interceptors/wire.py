@@ -78,3 +78,22 @@ class Wire:
                 if isinstance(event, h2.events.StreamReset | h2.events.StreamEnded):
                     return answer
         return answer
+
+    def status_of(self, verb: str, path: str, headers: Sequence[tuple[str, str]]) -> int:
+        """Make a plain HTTP request by any HTTP method, without a body; return its status."""
+        # The extended CONNECT needs the server's word that it takes one (RFC 8441 section 3).
+        self._socket.sendall(self._http.data_to_send())
+        self._http.receive_data(self._socket.recv(65536))
+        stream = self._http.get_next_available_stream_id()
+        named = [(":method", verb), *[each for each in headers if each[0][0] == ":"]]
+        named += [(":scheme", "http"), (":path", path), (":authority", "localhost")]
+        plain = [(name.lower(), value) for name, value in headers if name[0] != ":"]
+        request = [(name.encode(), value.encode()) for name, value in (*named, *plain)]
+        self._http.send_headers(stream, request, end_stream=verb != "CONNECT")
+        self._socket.sendall(self._http.data_to_send())
+        while True:
+            data = self._socket.recv(65536)
+            assert data, "the server has closed the connection"
+            for event in self._http.receive_data(data):
+                if isinstance(event, h2.events.ResponseReceived):
+                    return int(dict(event.headers)[b":status"])

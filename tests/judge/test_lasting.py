@@ -81,6 +81,17 @@ def test_a_method_whose_rules_look_at_headers_does_not(seconds: Seconds) -> None
     assert seconds(WRITE) == 0
 
 
+def test_a_yes_to_one_http_method_says_nothing_of_another(verifier: Verifier, ec_key: SigningKey) -> None:
+    rules = [{"name": "reads", "request": {"methods": ["GET"]}}, {"name": "puts", "request": {"methods": ["PUT"]}}]
+    judge = Authorizer(verifier, policy=Policy.from_document({**DOCUMENT, "allow_rules": rules}))
+    call, evidence = Call(READ, [("authorization", f"Bearer {ec_key.sign(m2m_claims())}")], verb="GET"), Evidence()
+    run(judge.authorize(call, evidence))
+    found = {verb: judge.lasting.seconds(call._replace(verb=verb), evidence) for verb in ("GET", "PUT", "DELETE", "")}
+
+    assert found.pop("GET") > 0
+    assert found == {"PUT": 0, "DELETE": 0, "": 0}
+
+
 @pytest.mark.parametrize("requirements", [Requirements(), Requirements(scopes=frozenset({"ledger:read"}))])
 def test_a_route_may_ask_for_more_than_another_one(seconds: Seconds, requirements: Requirements) -> None:
     assert seconds(call={"requirements": requirements}) == 0

@@ -112,6 +112,25 @@ def test_what_a_policy_on_trial_would_change_is_counted(
     assert judged.differences == ({change: 1} if change else {})
 
 
+READS: dict[str, Any] = {"name": "reads", "allow_rules": [{"name": "reads", "request": {"methods": ["GET"]}}]}
+
+
+@pytest.mark.parametrize(
+    ("verb", "told"),
+    [
+        ("GET", ("allowed", "allowed", "reads")),
+        ("DELETE", ("allowed", "denied", "")),
+        ("get", ("allowed", "denied", "")),
+    ],
+)
+def test_policy_on_trial_sees_the_http_method(
+    verifier: Verifier, call: Callable[..., Call], verb: str, told: tuple[str, str, str]
+) -> None:
+    judged = Judged(verifier, ALL, READS)
+
+    assert [judged.decide(call(verb=each)) for each in ("GET", verb, verb)][1:] == [told, told]
+
+
 @pytest.mark.parametrize(
     ("policy", "shadow", "options", "told"),
     [

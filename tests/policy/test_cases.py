@@ -17,6 +17,7 @@ POLICY = Policy.from_document(
             {"name": "gold", "request": {"paths": ["/gold"], "headers": [{"key": "x-tier", "values": ["gold"]}]}},
             {"name": "scoped", "source": {"clients": ["c1"], "scopes": ["a b"]}, "request": {"paths": ["/scoped"]}},
             {"name": "ledger", "source": {"groups": ["trial"]}, "request": {"paths": ["/ledger/*"]}},
+            {"name": "orders", "request": {"paths": ["/orders"], "methods": ["GET"]}},
         ],
         "public": ["/health"],
         "organizations": {"org_a": {"groups": ["trial"]}, "org_s": {"status": "suspended"}},
@@ -28,6 +29,9 @@ GOOD = """\
 - {name: other, method: /other, organization: org_a, expect: denied, rule: ""}
 - {name: suspended, method: /ledger/Read, organization: org_s, expect: suspended}
 - {name: health, method: /health, expect: public}
+- {name: order, method: /orders, verb: GET, organization: org_a, expect: allowed, rule: orders}
+- {name: delete, method: /orders, verb: DELETE, organization: org_a, expect: denied}
+- {name: post, method: /orders, organization: org_a, expect: denied}
 - {name: mesh, method: /mesh, organization: org_a, principal: "spiffe://a/b", expect: allowed}
 - {name: gold, method: /gold, organization: org_a, headers: {X-Tier: gold}, expect: allowed}
 - name: scoped
@@ -45,7 +49,7 @@ def results_of(folder: Path, text: str) -> Results:
 
 
 def test_tests_that_hold_pass(tmp_path: Path) -> None:
-    assert results_of(tmp_path, GOOD) == Results(passed=8, failures=(), unreached=())
+    assert results_of(tmp_path, GOOD) == Results(passed=11, failures=(), unreached=())
 
 
 @pytest.mark.parametrize(
@@ -69,21 +73,26 @@ def test_tests_that_hold_pass(tmp_path: Path) -> None:
         ("expect: suspended", "expect: allowed", ":4: suspended: expected allowed, is suspended: the organization is"),
         ("public", "denied, organization: org_a", ":5: health: expected denied, is public: the method is public"),
         (
+            "verb: DELETE, organization: org_a, expect: denied",
+            "verb: DELETE, organization: org_a, expect: allowed",
+            ":7: delete: expected allowed, is denied: no rule allows it; the nearest, orders: request.methods: DELETE",
+        ),
+        (
             ', principal: "spiffe://a/b"',
             "",
-            ":6: mesh: expected allowed, is undecided: rule mesh of allow_rules: source",
+            ":9: mesh: expected allowed, is undecided: rule mesh of allow_rules: source",
         ),
         (
             "scopes: [a, b]",
             "scopes: [a]",
-            ":8: scoped: expected allowed, is denied: no rule allows it; the nearest, scoped",
+            ":11: scoped: expected allowed, is denied: no rule allows it; the nearest, scoped",
         ),
     ],
 )
 def test_a_test_that_fails_says_where_and_why(tmp_path: Path, old: str, new: str, failure: str) -> None:
     results = results_of(tmp_path, GOOD.replace(old, new, 1))
 
-    assert results.passed == 7
+    assert results.passed == 10
     assert results.failures[0].removeprefix(str(tmp_path / "p.test.yaml")).startswith(failure)
 
 
@@ -96,7 +105,7 @@ def test_rules_that_decide_in_no_test_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "error"),
     [
-        ("client:", "klient:", ":11: unknown key 'klient'; did you mean 'client'?"),
+        ("client:", "klient:", ":14: unknown key 'klient'; did you mean 'client'?"),
         (
             "expect: public",
             "expect: allow",
@@ -106,10 +115,11 @@ def test_rules_that_decide_in_no_test_are_named(tmp_path: Path) -> None:
         (
             "  organization: org_a\n",
             "",
-            ":8: 'organization' is missing; only a test of a public method may leave it out",
+            ":11: 'organization' is missing; only a test of a public method may leave it out",
         ),
         ("- {name: health, ", "- {", ":5: 'name' is missing"),
-        ("scopes: [a, b]", 'scopes: ["a b"]', ":12: 'a b' is not one scope"),
+        ("scopes: [a, b]", 'scopes: ["a b"]', ":15: 'a b' is not one scope"),
+        ("verb: GET", "verb: get", ":6: 'get' is not an HTTP method in capitals, such as GET"),
         (GOOD, "", ": must be a list, not nothing"),
     ],
 )

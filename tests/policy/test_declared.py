@@ -30,6 +30,7 @@ from tests.policy.test_properties import (
     built,
     documents,
     first_match,
+    is_clear,
     several_calls,
     several_principals,
 )
@@ -237,7 +238,9 @@ def test_both_decide_as_a_reading_of_them_says(
         access = protos.access.get(call.method)
         section, name = first_match({"allow_rules": [], **document}, call, caller) or ("", "")
         expected = "allowed" if section == "allow_rules" else "denied", name
-        if section != "deny_rules" and access is not None and not (document["override"] and has_allow_rules):
+        if policy.verbs and not is_clear(call):
+            expected = "denied", ""
+        elif section != "deny_rules" and access is not None and not (document["override"] and has_allow_rules):
             if not is_met(access, caller, groups):
                 expected = "denied", f"proto:{call.method}"
             elif not has_allow_rules:

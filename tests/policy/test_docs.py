@@ -50,6 +50,37 @@ def test_the_commands_print_what_it_shows(
     assert capsys.readouterr().out == shown[2]
 
 
+def test_http_methods_are_explained_as_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example(tmp_path, "orders.yaml")
+    monkeypatch.chdir(tmp_path)
+    shown = re.search(r"```console\n\$ authz (policy explain orders.yaml.*)\n((?:.*\n)*?)```", TEXT)
+    assert shown is not None
+
+    cli.run(shown[1].split())
+
+    assert capsys.readouterr().out == shown[2]
+
+
+def test_http_methods_are_decided_as_its_table_says(tmp_path: Path) -> None:
+    orders = Policy.from_file(example(tmp_path, "orders.yaml"))
+    rows = re.findall(r"(?m)^\| `(\w+) (/orders\S*)` \|([^|]*)\|([^|]*)\|([^|]*)\|$", TEXT)
+    assert len(rows) == 7
+    for verb, path, scopes, verdict, rule in rows:
+        caller = Principal(
+            org_id="org_01JYACME0000000000000000",
+            client_id="c",
+            subject="c",
+            scopes=frozenset(scopes.replace("`", "").split()),
+        )
+        try:
+            found = "allowed", f"`{orders.admit(Call(method=path, metadata=(), verb=verb), caller)}`"
+        except PermissionDeniedError as error:
+            found = f"`{error.reason.upper()}`", error.rule
+        assert found == (verdict.strip(), rule.strip())
+
+
 @pytest.mark.parametrize(
     "command", ["check --descriptors", "explain --descriptors", "check narrower.yaml --descriptors"]
 )

@@ -278,6 +278,17 @@ def test_streams_that_another_policy_would_admit_go_on(asked: Asked, changes: An
     assert stream.error is None
 
 
+def test_streams_are_judged_anew_by_their_http_method(asked: Asked) -> None:
+    """A handshake of a WebSocket is a GET."""
+    handshake, posted = opened(asked, verb="GET"), opened(asked)
+
+    asked.authorizer.replace_policy(policy(allow_rules=[{"name": "reads", "request": {"methods": ["GET"]}}]))
+
+    assert handshake.error is None
+    assert posted.error is not None
+    assert posted.error.reason == "policy_denied"
+
+
 def test_a_stream_that_opens_after_its_rule_was_removed_ends(asked: Asked) -> None:
     principal, stream = asked.ask(READ), OpenStream()
     asked.authorizer.replace_policy(policy(allow_rules=[{"name": "others", "request": {"paths": [OTHER]}}]))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from authz.call.call import Call
 from authz.call.peer import Peer
-from authz.call.principal import Principal
+from authz.call.principal import ANONYMOUS, Principal
 from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.policy import Policy
 from authz.policy.explain.explanation import Explanation, explain
@@ -17,6 +17,7 @@ from tests.policy.test_properties import (
     built,
     calls,
     documents,
+    is_clear,
     matches,
     several_calls,
     several_principals,
@@ -128,6 +129,49 @@ def test_a_certificate_that_is_not_known_decides_nothing() -> None:
     assert ask("/ledger.Ledger/List", "org_a", *headers).ruling.rule == "ledger"
 
 
+VERBS = Policy.from_document(
+    {
+        "name": "orders",
+        "deny_rules": [{"name": "no-deletes", "request": {"methods": ["DELETE"]}}],
+        "allow_rules": [{"name": "reads", "request": {"paths": ["/orders"], "methods": ["GET", "QUERY"]}}],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("verb", "failed"),
+    [
+        ("GET", []),
+        ("POST", ["request.methods: POST is not one of GET, QUERY"]),
+        ("HEAD", ["request.methods: HEAD is not one of GET, QUERY; GET does not include it"]),
+        ("OPTIONS", ["request.methods: OPTIONS is not one of GET, QUERY"]),
+    ],
+)
+def test_http_method_that_fails_is_said(verb: str, failed: list[str]) -> None:
+    explanation = explain(VERBS, Call(method="/orders", metadata=(), verb=verb), ANONYMOUS)
+
+    assert failures(explanation)["reads"] == failed
+    assert (explanation.verb, explanation.ruling.rule) == (verb, "" if failed else "reads")
+    nearest = "; ".join(["no rule allows it", f"the nearest, reads: {failed[0]}"]) if failed else ""
+    assert explanation.decisive == (nearest or "rule reads of allow_rules matches")
+
+
+@pytest.mark.parametrize(
+    ("verb", "header", "why"),
+    [
+        ("get", "accept", "get is not one in capitals"),
+        ("", "accept", "'' is not one in capitals"),
+        ("GET", "X-HTTP-Method", "a header may replace it"),
+    ],
+)
+def test_http_method_about_which_servers_may_not_agree_is_said(verb: str, header: str, why: str) -> None:
+    explanation = explain(VERBS, Call(method="/orders", metadata=((header, "x"),), verb=verb), ANONYMOUS)
+
+    assert explanation.ruling == ("denied", "", "request_malformed")
+    assert not explanation.ruling.is_by_rules
+    assert explanation.decisive == f"servers may not agree about the HTTP method: {why}; no rule is asked"
+
+
 def test_values_of_headers_are_not_repeated() -> None:
     assert "secret" not in repr(ask("/ledger.Ledger/List", "org_a", ("x-tier", "secret")))
 
@@ -142,7 +186,7 @@ def test_it_says_what_the_policy_decides(
 ) -> None:
     """It also says about each rule what the document says."""
     policy = built(document)
-    known = [data.draw(st.sampled_from([call, Call(method=call.method, metadata=call.metadata)])) for call in asked]
+    known = [data.draw(st.sampled_from([call, call._replace(peer=None)])) for call in asked]
 
     for call, who in itertools.product(known, callers):
         explanation = explain(policy, call, who)
@@ -154,7 +198,10 @@ def test_it_says_what_the_policy_decides(
             verdict, decisive = "denied", error.rule
         assert (explanation.ruling.verdict, explanation.ruling.rule) == (verdict, decisive)
         first = next((rule for rule in explanation.rules if rule.matches is not False), None)
-        if first is None:
+        if explanation.ruling.reason == "request_malformed":
+            assert not is_clear(call)
+            assert (verdict, decisive) == ("denied", "")
+        elif first is None:
             assert (verdict, decisive) == ("denied", "")
         elif first.matches is None:
             assert verdict == "undecided"

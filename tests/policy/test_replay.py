@@ -77,6 +77,43 @@ def test_what_depends_on_headers_is_not_guessed() -> None:
     assert replayed(line("/gold")).replayed == 1
 
 
+ORDERS = [LEDGER, {"name": "orders", "request": {"paths": ["/orders"]}}]
+READS = [LEDGER, {"name": "orders", "request": {"paths": ["/orders"], "methods": ["GET"]}}]
+
+
+def test_http_method_of_a_decision_counts() -> None:
+    """Also where the same caller used the same path by another one before."""
+    lines = [line("/orders", verb=verb, rule="orders") for verb in ("GET", "DELETE", "GET", "DELETE", "HEAD")]
+
+    replay = Replay(*(Policy.from_document({**OLD, "allow_rules": rules}) for rules in (ORDERS, READS)))
+    replay.feed(lines)
+
+    changed = ("/orders", "org_a", ("allowed", "orders"), ("denied", ""))
+    assert replay.changes == {Change(*changed, "DELETE"): 2, Change(*changed, "HEAD"): 1}
+    assert (replay.replayed, replay.surprising) == (5, 0)
+
+
+def test_log_without_http_methods_is_one_of_posts() -> None:
+    replay = Replay(*(Policy.from_document({**OLD, "allow_rules": rules}) for rules in (ORDERS, READS)))
+    replay.feed([line("/orders", rule="orders"), line("/orders", rule="orders", verb=7)])
+
+    assert replay.changes == {Change("/orders", "org_a", ("allowed", "orders"), ("denied", "")): 1}
+    assert (next(iter(replay.changes)).verb, replay.unreadable) == ("POST", 1)
+
+
+def test_http_method_that_no_rule_may_name_would_be_refused() -> None:
+    """Whatever else the rules depend on."""
+    sometimes = {**GOLD, "request": {**GOLD["request"], "paths": ["/orders"]}}
+    replay = Replay(
+        *(Policy.from_document({**OLD, "allow_rules": rules}) for rules in (ORDERS, [sometimes, *READS])),
+    )
+    replay.feed([line("/orders", verb=verb, rule="orders") for verb in ("get", "", "A" * 33)])
+
+    assert {(change.verb, change.new) for change in replay.changes} == {
+        (verb, ("denied", "")) for verb in ("get", "", "A" * 33)
+    }
+
+
 def test_who_was_refused_for_something_else_still_is() -> None:
     revoked = line("/ledger/Read", verdict="denied", reason="token_inactive")
 

@@ -20,7 +20,7 @@ SOURCE = {
     "clients": ["client_a"],
     "scopes": ["a b", "c"],
 }
-REQUEST = {"paths": ["/s/*"], "headers": [{"key": "x", "values": ["1"]}]}
+REQUEST = {"paths": ["/s/*"], "methods": ["GET", "M-SEARCH"], "headers": [{"key": "x", "values": ["1"]}]}
 ORGANIZATION = {"tenant": "t", "groups": ["g"], "status": "active", "labels": {"plan": "pro"}, "quota": "gold"}
 QUOTA = {"requests_per_second": 10, "burst": 20, "concurrent_streams": 5}
 FULL = {
@@ -76,6 +76,22 @@ REJECTED = {
     "null-as-list": with_rule(source={"organizations": None}),
     "text-as-list": with_rule(source={"organizations": "org_a"}),
     **{f"empty-{key}": with_rule(source={key: []}) for key in ("organizations", "groups", "clients", "scopes")},
+    **{
+        f"methods-{name}": with_rule(request={"methods": methods})
+        for name, methods in {
+            "empty": [],
+            "small": ["get"],
+            "twice": ["GET", "GET"],
+            "pattern": ["GE*"],
+            "any": ["*"],
+            "nothing": [""],
+            "long": ["A" * 33],
+            "text": "GET",
+            "blank": ["GET POST"],
+            "comma": ["GET,POST"],
+        }.items()
+    },
+    "unknown-key-like-methods": with_rule(request={"method": ["GET"]}),
     "item-twice": with_rule(request={"paths": ["/a", "/a"]}),
     "header-without-values": with_rule(request={"headers": [{"key": "a", "values": []}]}),
     "header-without-a-key": with_rule(request={"headers": [{"values": ["a"]}]}),

@@ -20,6 +20,7 @@ TOLD: dict[str, Any] = {
     "time": 1.5,
     "event": "decision",
     "method": "/a.B/C",
+    "verb": "POST",
     "verdict": "allowed",
     "reason": "",
     "organization": "o",
@@ -124,14 +125,26 @@ def test_decisions_are_told_once_each_with_its_own_place(engine: Engine, store: 
     assert {name: first[name] for name in TOLD} == TOLD
 
 
+def test_decision_that_an_older_version_tells_is_understood(valkey: Engine) -> None:
+    """It says nothing of the HTTP method."""
+    store = valkey.store()
+    here = Deciding(store)
+    here.seen()
+    add(valkey, entry({name: value for name, value in TOLD.items() if name != "verb"}))
+    here.work()
+
+    assert [each["verb"] for each in here.shared.others().decisions] == ["POST"]
+    store.close()
+
+
 @pytest.mark.parametrize(
     "text",
     [
         *("", "{}", "[]", "null", "[" * 20_000, "1" * 10_000, b"\xff\xfe", '"replica"'),
         *(entry(replica=name) for name in ("", "<img src=x>", "a" * 64, None, 7, [THERE], "00000000000b-22\n")),
         *(entry(left_out=number) for number in (-1, "1", None, 10**400, float("nan"), float("inf"))),
-        *(entry(each) for each in (None, [], "text", {}, {**TOLD, "method": None})),
-        *(entry({**TOLD, name: "x" * 1025}) for name in ("method", "organization", "client", "rule")),
+        *(entry(each) for each in (None, [], "text", {}, {**TOLD, "method": None}, {**TOLD, "verb": 7})),
+        *(entry({**TOLD, name: "x" * 1025}) for name in ("method", "verb", "organization", "client", "rule")),
         *(entry({**TOLD, name: "<b>"}) for name in ("verdict", "event", "source", "time", "milliseconds")),
         *(entry({**TOLD, "time": number}) for number in (float("nan"), float("inf"), -1.0, 10**400, 1e12, [])),
         json.dumps({"replica": THERE, "left_out": 0, "decisions": {"a": "b"}}),

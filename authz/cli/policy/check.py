@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from authz.call.verb import KNOWN, REGISTERED
 from authz.cli.app import ALLOWED, say, write
 from authz.cli.policy.source import policy_of
 from authz.policy.explain.explanation import impossible_paths, shown
 from authz.policy.protos.access import access_of_file
-from authz.policy.text.schema import as_json
+from authz.policy.text.schema import as_json, did_you_mean
 
 
 def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> int:
@@ -33,6 +34,9 @@ def check(file: Path | None = None, /, *, descriptors: Path | None = None) -> in
         for rule in found.rules:
             for path in impossible_paths(rule):
                 say(f"hint: rule {shown(rule.name)}: no method matches {shown(path)}; methods begin with /")
+            for verb in sorted((rule.verbs or frozenset()) - REGISTERED):
+                like = did_you_mean(verb, sorted(KNOWN))
+                say(f"hint: rule {shown(rule.name)}: {verb} is no registered HTTP method{like}")
     if descriptors is not None:
         access = access_of_file(descriptors)
         silent = sorted(method for method, declared in access.items() if declared is None)

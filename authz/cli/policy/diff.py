@@ -59,7 +59,8 @@ def diff(
 
 def _line(change: Change) -> str:
     who = shown(change.organization) if change.organization else "no organization"
-    return f"{shown(change.method)} {who}: {_ruling(*change.old)} -> {_ruling(*change.new)}"
+    what = shown(change.method) if change.verb == "POST" else f"{shown(change.verb)} {shown(change.method)}"
+    return f"{what} {who}: {_ruling(*change.old)} -> {_ruling(*change.new)}"
 
 
 def _ruling(verdict: str, rule: str) -> str:

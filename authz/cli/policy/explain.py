@@ -41,6 +41,7 @@ def explain(
     /,
     *,
     method: str,
+    verb: str = "POST",
     descriptors: Path | None = None,
     token: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     organization: str | None = None,
@@ -60,7 +61,9 @@ def explain(
     file
         The policy file.
     method
-        The full method name, such as /ledger.v1.Ledger/List.
+        The full method name, such as /ledger.v1.Ledger/List, or a path of HTTP.
+    verb
+        The HTTP method, such as GET.
     descriptors
         A descriptor set whose methods declare who may call them, instead of the file or in addition to it.
     token
@@ -88,7 +91,7 @@ def explain(
         caller = _hypothetical(given) if token is None else _verified(token, flags)
     if isinstance(caller, _Refused):
         return _say_refused(caller, as_json=as_json)
-    call = Call(method=method, metadata=(*caller.metadata, *headers), peer=peer)
+    call = Call(method=method, metadata=(*caller.metadata, *headers), peer=peer, verb=verb)
     explanation = explain_call(policy, call, caller.principal)
     if as_json:
         write(json.dumps(as_data(explanation)))
@@ -140,6 +143,8 @@ def _verified(file: Path, flags: VerifierSettings | None) -> _Caller | _Refused:
 def _lines(explanation: Explanation) -> Iterator[str]:
     yield f"{explanation.ruling.verdict}: {explanation.decisive}"
     yield f"method {shown(explanation.method)}"
+    if explanation.verb != "POST":
+        yield f"verb {shown(explanation.verb)}"
     if explanation.ruling.verdict == "public":
         return
     known = [] if explanation.is_listed else ["not in organizations"]

@@ -3,7 +3,8 @@
 The script that repeats answers marks each request (metadata ``authz.memo``)::
 
     decided: true
-    told:    what the server has said of the caller, as a JSON object of strings; a blank; and the path of the call
+    told:    what the server has said of the caller, as a JSON object of strings; a blank; the HTTP method of the call;
+             a blank; and its path
 
 One text, because Envoy writes the members of an object in another order each time, and most texts are known already.
 """
@@ -14,12 +15,13 @@ from typing import NamedTuple
 
 from authz.call.call import MAX_METHOD, Call
 from authz.call.principal import ANONYMOUS, Principal
+from authz.call.verb import MAX_VERB, is_verb
 from authz.call.words import is_identifier
 from authz.decisions.decision import Decision, Evidence
 from authz.envoy.memo.script import DECIDED, NAME
 from authz.envoy.v3.access_log_pb2 import HTTPAccessLogEntry
 
-MAX_TOLD = 16_384 + MAX_METHOD
+MAX_TOLD = 16_384 + MAX_VERB + MAX_METHOD
 """Characters of what is told of a call; a token has at most 6 KiB of claims."""
 
 _MOST_REMEMBERED = 2048
@@ -77,10 +79,11 @@ def repeated_decision(entry: HTTPAccessLogEntry, now: float) -> Decision | None:
 def _read(told: str) -> tuple[Call, Evidence]:
     if len(told) > MAX_TOLD:
         raise UnreadableError
-    about, path = _parsed(told)
-    if not path.startswith("/") or len(path) > MAX_METHOD:
+    about, rest = _parsed(told)
+    verb, _, path = rest.partition(" ")
+    if not is_verb(verb) or not path.startswith("/") or len(path) > MAX_METHOD:
         raise UnreadableError
-    return Call(path, ()), _evidence(about)
+    return Call(path, (), verb=verb), _evidence(about)
 
 
 def _evidence(about: _About) -> Evidence:

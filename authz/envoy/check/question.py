@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -106,6 +106,10 @@ class _Headers:
         if self._raw is not None:
             return ((header.key.lower(), _value(header)) for header in self._raw)
         return ((key.lower(), value) for key, value in self._joined.items())
+
+    def names(self) -> Iterable[str]:
+        """Return the names of all of them, copies included, as Envoy writes them."""
+        return self._joined if self._raw is None else (header.key for header in self._raw)
 
     def credentials_and_kinds(self) -> tuple[list[str], list[str]]:
         """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""

@@ -2,9 +2,10 @@
 
 It is dynamic metadata of the filter ext_authz, which the script (``memo.lua``) reads::
 
-    memo:   {seconds, generation, public, tenths}   how long, under which generation only, whether for every caller,
-                                                    and when such a call must end, if it must
-    caller: {headers: [k, v, …], about, told}       what to set on the request, and what to tell of it
+    memo:   {seconds, generation, public, verbs, tenths}   how long, under which generation only, whether for every
+                                                           caller, whether a header that may replace the HTTP method
+                                                           matters, and when such a call must end, if it must
+    caller: {headers: [k, v, …], about, told}              what to set on the request, and what to tell of it
 """
 
 import functools
@@ -66,16 +67,19 @@ class Memo:
         # Fields of serialized messages add up, so what was prepared for a caller stays as it is.
         caller = _caller(evidence.principal, self._trusted, evidence.policy, digest, evidence.rule)
         is_public, tenths = evidence.source == "public", 0 if ends is None else tenths_of(ends)
-        return caller + _holds(seconds, generation, tenths, is_public=is_public)
+        has_verbs = policy is not None and bool(policy.verbs)
+        return caller + _holds(seconds, generation, tenths, is_public=is_public, has_verbs=has_verbs)
 
 
 # There are few: most answers hold for the same time, and a generation lasts.
 @functools.lru_cache(1024)
-def _holds(seconds: int, generation: str, tenths: int, *, is_public: bool) -> bytes:
+def _holds(seconds: int, generation: str, tenths: int, *, is_public: bool, has_verbs: bool) -> bytes:
     response = CheckResponse()
     memo: dict[str, float | str | bool] = {"seconds": seconds, "generation": generation}
     if is_public:
         memo["public"] = True
+    elif has_verbs:
+        memo["verbs"] = True
     if tenths:
         memo["tenths"] = tenths
     response.dynamic_metadata.update({"memo": memo})

@@ -2,8 +2,8 @@
 -- that this script does not know, or is not sure of, goes on to ext_authz, which asks. An error in it has the same
 -- effect, because the mark that ext_authz looks for (authz.memo: decided) is set last.
 --
--- Two names stand before this text: GENERATION, which is another one as soon as any answer may be over, and REMOVED, the
--- headers that only the server may set. A new generation is a new script with a memory of its own, so it starts empty.
+-- Three names stand before this text: GENERATION, which is another one as soon as any answer may be over; REMOVED, the
+-- headers that only the server may set; and OVERRIDES, those that some servers take for the HTTP method. A new generation is a new script with a memory of its own, so it starts empty.
 
 local MAX_CREDENTIAL, MAX_TARGET, MAX_PATH, MAX_CERTIFICATE = 4096, 2048, 256, 16384 -- characters
 local MAX_YES, MAX_CALLS = 10000, 64 -- answers in each of the two halves of the memory, and of one caller
@@ -12,6 +12,9 @@ local LONGEST = 999999990 -- tenths of a second
 local DURATION, COURTESY = "x-envoy-upstream-stream-duration-ms", 500
 local UNITS = { H = 3600000, M = 60000, S = 1000, m = 1, u = 1e-3, n = 1e-6 }
 local MEMO, ASKED, CHECK = "authz.memo", "authz.asked", "envoy.filters.http.ext_authz"
+
+-- No others: a caller could make up any number of them.
+local VERBS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true, OPTIONS = true }
 
 local ANYBODY = "" -- the credential of answers that hold for every caller; one without a credential has the same
 local young, old, size = {}, {}, 0 -- by credential and call; the older half is dropped when the younger one is full
@@ -35,12 +38,13 @@ local function boot_clock()
 end
 local has_clock, clock = pcall(boot_clock)
 
--- Returns what the server's answer depends on: the credential, and the path with the kind of call. Nothing if it may
--- depend on more, or if that is too long to be remembered.
+-- Returns what the server's answer depends on: the credential, and the HTTP method and the path with the kind of call.
+-- Nothing if it may depend on more, or if that is too long to be remembered.
 local function question(handle)
   local headers = handle:headers()
   local credential, target = headers:get("authorization") or "", headers:get(":path") or ""
-  local kind = headers:get("content-type") or ""
+  local kind, verb = headers:get("content-type") or "", headers:get(":method")
+  if not VERBS[verb] then return end
   if #credential > MAX_CREDENTIAL or #target > MAX_TARGET then return end
   -- Envoy joins several headers of one name; the server sees them apart.
   if credential:find(",", 1, true) or kind:find(",", 1, true) then return end
@@ -51,7 +55,14 @@ local function question(handle)
   if tls and #tls:urlEncodedPemEncodedPeerCertificate() > MAX_CERTIFICATE then return end
   -- The server wants more of the path of a gRPC call.
   local is_grpc = kind == "application/grpc" or kind:sub(1, 17) == "application/grpc+"
-  return credential, (is_grpc and "g" or "h") .. path
+  return credential, (is_grpc and "g" or "h") .. verb .. " " .. path
+end
+
+-- Says whether a server may take the HTTP method of a call for another one.
+local function is_overridden(headers)
+  for i = 1, #OVERRIDES do
+    if headers:get(OVERRIDES[i]) then return true end
+  end
 end
 
 -- Returns the header in which the protocol of a call has its deadline, as the server knows it. HTTP has none.
@@ -105,7 +116,7 @@ function envoy_on_request(handle)
   latest = now
   local metadata = handle:streamInfo():dynamicMetadata()
   local yes = remembered(credential, call) or remembered(ANYBODY, call)
-  if not yes or now >= yes.over then
+  if not yes or now >= yes.over or (yes.verbs and is_overridden(handle:headers())) then
     -- The credential itself does not go into the metadata, which may be logged.
     number = number + 1
     asked[number] = { credential = credential, call = call, at = now }
@@ -152,6 +163,7 @@ function envoy_on_response(handle)
   local yes = {
     -- It counts from before the server was asked, and by this clock alone.
     over = question.at + 1000 * memo.seconds,
+    verbs = memo.verbs,
     ends = memo.tenths and question.at + 100 * memo.tenths,
     headers = said.caller.headers,
     about = said.caller.about,

@@ -2,9 +2,11 @@
 
 import functools
 import json
+from collections.abc import Iterable
 from importlib.resources import files
 
 from authz.call.metadata import TrustedMetadata
+from authz.call.verb import OVERRIDES
 from authz.envoy.check.answer import removals
 
 NAME = "authz.memo"
@@ -33,7 +35,11 @@ def script(generation: str, trusted: TrustedMetadata, *, remove_authorization: b
     """
     if not generation:
         return NOTHING
-    removed = removals(trusted, remove_authorization=remove_authorization)
+    removed = _table(removals(trusted, remove_authorization=remove_authorization))
+    known = f"{json.dumps(generation)}, {removed}, {_table(OVERRIDES)}"
+    return f"local GENERATION, REMOVED, OVERRIDES = {known}\n{_constant()}"
+
+
+def _table(names: Iterable[str]) -> str:
     # Names and generations have no characters that Lua and JSON write in different ways.
-    names = ", ".join(map(json.dumps, removed))
-    return f"local GENERATION, REMOVED = {json.dumps(generation)}, {{{names}}}\n{_constant()}"
+    return "{" + ", ".join(map(json.dumps, names)) + "}"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from authz.call.call import Call
 from authz.call.peer import Peer
 from authz.call.principal import Principal
+from authz.call.verb import VERB
 from authz.policy.explain.explanation import Explanation, explain, list_of_rule, shown
 from authz.policy.policy import Policy
 from authz.policy.rules import Rule
@@ -24,6 +25,7 @@ _CASES = {
         "properties": {
             "name": _NAME,
             "method": _NAME,
+            "verb": {"type": "string", "pattern": f"^{VERB}$", "title": "an HTTP method in capitals, such as GET"},
             "organization": _NAME,
             "client": _NAME,
             "scopes": {"type": "array", "items": {"type": "string", "pattern": r"^\S+$", "title": "one scope"}},
@@ -169,6 +171,7 @@ def _case(data: dict[str, Any]) -> Case:
         name=data["name"],
         call=Call(
             method=data["method"],
+            verb=data.get("verb", "POST"),
             metadata=tuple(data.get("headers", {}).items()),
             peer=Peer(principals=(data["principal"],)) if "principal" in data else None,
         ),

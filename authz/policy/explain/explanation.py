@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from authz.call.call import Call
 from authz.call.principal import Principal
+from authz.call.verb import is_verb
 from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.organizations.organization import Organization
 from authz.policy.index import Index
@@ -21,6 +22,8 @@ Verdict = Literal["public", "allowed", "denied", "suspended", "undecided"]
 """``undecided``: it depends on the caller's certificate, which is not known."""
 
 _UNASKED: Mapping[Verdict, str] = {"public": "the method is public", "suspended": "the organization is suspended"}
+# Only where rules name HTTP methods.
+_MALFORMED = "request_malformed"
 _MOST_LISTED = 8
 _DENY, _PROTO, _ALLOW = "deny_rules", "proto", "allow_rules"
 _PATHS = "request.paths"
@@ -39,6 +42,11 @@ class Ruling(NamedTuple):
     verdict: Verdict
     rule: str = ""
     reason: str = ""
+
+    @property
+    def is_by_rules(self) -> bool:
+        """Whether the rules were asked."""
+        return self.verdict not in _UNASKED and self.reason != _MALFORMED
 
     @property
     def list(self) -> str:
@@ -70,6 +78,7 @@ class Explanation:
 
     Args:
         method: what is called.
+        verb: the HTTP method.
         organization: who calls; empty if that does not matter.
         is_listed: whether the policy's ``organizations`` has it.
         tenant: the owner's own id for it, or ``""``.
@@ -83,6 +92,7 @@ class Explanation:
     """
 
     method: str
+    verb: str
     organization: str
     is_listed: bool
     tenant: str
@@ -107,6 +117,9 @@ class Explanation:
             return f"rule {shown(rule)} of {self.ruling.list} matches"
         if verdict in _UNASKED:
             return f"{_UNASKED[verdict]}; no rule is asked"
+        if self.ruling.reason == _MALFORMED:
+            why = "a header may replace it" if is_verb(self.verb) else f"{shown(self.verb)} is not one in capitals"
+            return f"servers may not agree about the HTTP method: {why}; no rule is asked"
         if verdict == "undecided":
             unknown = next(rule for rule in self.rules if rule.matches is None)
             return f"rule {shown(unknown.name)} of {unknown.list}: {'; '.join(unknown.failed)}"
@@ -148,6 +161,7 @@ def explain(policy: Policy, call: Call, principal: Principal, organization: Orga
     question = _Question(call, principal, organization.groups)
     return Explanation(
         method=call.method,
+        verb=call.verb,
         organization=principal.org_id,
         is_listed=principal.org_id in policy.organizations,
         tenant=organization.tenant,
@@ -176,6 +190,7 @@ def conditions_of(rule: Rule) -> list[tuple[str, str]]:
         ("scopes", [" and ".join(map(shown, sorted(words))) for words in rule.scopes] or None),
         ("certificate like", None if rule.principals is None else _texts(rule.principals)),
         ("method", None if rule.paths is None else _texts(rule.paths)),
+        ("HTTP method", rule.verbs),
         *((f"header {shown(name)} like", _texts(values)) for name, values in rule.headers),
     ]
     return [(kind, _alternatives(texts)) for kind, texts in asked if texts is not None]
@@ -208,7 +223,7 @@ class _Question:
         return RuleExplanation(list=of_list, name=rule.name, matches=matches, failed=texts)
 
     def _matches(self, rule: Rule) -> bool:
-        found = Index([rule]).find(self._call.method, self._principal, self._groups)
+        found = Index([rule]).find(self._call.method, self._call.verb, self._principal, self._groups)
         return any(each.matches_rest(self._call, self._headers) for each in found)
 
     def _conditions(self, rule: Rule) -> Iterator[tuple[str, Rule, str]]:
@@ -239,6 +254,12 @@ class _Question:
             kind = _PATHS
             failure = f"{kind}: {_name(call.method)} does not match {_listed(_texts(rule.paths))}"
             yield kind, replace(alone, paths=rule.paths), failure
+        if rule.verbs is not None:
+            kind = "request.methods"
+            # Many servers answer a HEAD where they answer a GET.
+            more = "; GET does not include it" if call.verb == "HEAD" and "GET" in rule.verbs else ""
+            failure = f"{kind}: {_name(call.verb)} is not one of {_listed(rule.verbs)}{more}"
+            yield kind, replace(alone, verbs=rule.verbs), failure
         for header, values in rule.headers:
             kind = "request.headers"
             # The header's value may be a secret, so it is not shown.

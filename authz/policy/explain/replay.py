@@ -28,6 +28,7 @@ class Change(NamedTuple):
         organization: who called; empty without a token.
         old: the verdict and the rule of the old policy.
         new: those of the new one.
+        verb: by which HTTP method.
 
     """
 
@@ -35,6 +36,7 @@ class Change(NamedTuple):
     organization: str
     old: tuple[str, str]
     new: tuple[str, str]
+    verb: str = "POST"
 
 
 class Replay:
@@ -85,14 +87,15 @@ class Replay:
         if not old.depends_on and decision.logged != (old.is_allowed, old.rule):
             self.surprising += 1
         if old != new:
-            change = Change(decision.method, decision.organization, (old.verdict, old.rule), (new.verdict, new.rule))
-            self.changes[change] += 1
+            outcomes = (old.verdict, old.rule), (new.verdict, new.rule)
+            self.changes[Change(decision.method, decision.organization, *outcomes, decision.verb)] += 1
 
 
 class _Decision(NamedTuple):
     """One line of the log."""
 
     method: str
+    verb: str
     organization: str
     client: str
     scopes: frozenset[str]
@@ -103,15 +106,17 @@ class _Decision(NamedTuple):
     @classmethod
     def of(cls, data: Any) -> "_Decision":
         texts = [data[key] for key in ("method", "organization", "client", "verdict", "reason", "rule")]
+        # Older logs do not have it.
+        verb = data.get("verb", "POST")
         scopes = data["scopes"]
-        if not (isinstance(scopes, list) and all(isinstance(text, str) for text in (*texts, *scopes))):
+        if not (isinstance(scopes, list) and all(isinstance(text, str) for text in (*texts, verb, *scopes))):
             raise TypeError
         method, organization, client, verdict, reason, rule = texts
         is_allowed = verdict == "allowed"
         # Routes ask for scopes, too, but name no rule.
         is_of_policy = reason in _OF_POLICIES or (reason == _OF_SCOPES and bool(rule))
         is_settled = bool(organization) and not is_allowed and not is_of_policy
-        return cls(method, organization, client, frozenset(scopes), (is_allowed, rule), is_settled)
+        return cls(method, verb, organization, client, frozenset(scopes), (is_allowed, rule), is_settled)
 
 
 class _Outcome(NamedTuple):
@@ -129,10 +134,10 @@ class _Replayed:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._remembered = Memory[tuple[str, str, str, frozenset[str]], _Outcome](_REMEMBERED)
+        self._remembered = Memory[tuple[str, str, str, str, frozenset[str]], _Outcome](_REMEMBERED)
 
     def decide(self, decision: _Decision) -> _Outcome:
-        key = (decision.method, decision.organization, decision.client, decision.scopes)
+        key = (decision.method, decision.verb, decision.organization, decision.client, decision.scopes)
         outcome = self._remembered.get(key)
         if outcome is None:
             outcome = self._decide(decision)
@@ -140,19 +145,18 @@ class _Replayed:
         return outcome
 
     def _decide(self, decision: _Decision) -> _Outcome:
-        call = Call(method=decision.method, metadata=())
+        call = Call(method=decision.method, metadata=(), verb=decision.verb)
         if not decision.organization:
             return _Outcome("public" if call.method in self._policy.public else NO_TOKEN)
         principal = Principal(
             org_id=decision.organization, client_id=decision.client, subject=decision.client, scopes=decision.scopes
         )
-        verdict, rule, _ = decide(self._policy, call, principal)
-        # For these two verdicts no rule is asked.
-        if verdict not in ("public", "suspended") and (candidates := self._conditional(call.method, principal)):
+        ruling = decide(self._policy, call, principal)
+        if ruling.is_by_rules and (candidates := self._conditional(call, principal)):
             return _Outcome("conditional", depends_on=candidates)
-        return _Outcome(verdict, rule)
+        return _Outcome(ruling.verdict, ruling.rule)
 
-    def _conditional(self, method: str, principal: Principal) -> tuple[Rule, ...]:
+    def _conditional(self, call: Call, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide, if some of their conditions are about what the log lacks; else none."""
-        candidates = self._policy.candidates(method, principal)
+        candidates = self._policy.candidates(call, principal)
         return candidates if candidates and candidates[0].is_conditional else ()

@@ -12,7 +12,7 @@ from authz.call.principal import Principal
 from authz.call.requirements import Assurance
 from authz.errors import ConfigError, InsufficientScopeError, PermissionDeniedError
 from authz.organizations.organization import Organization
-from authz.policy.index import Index
+from authz.policy.index import OTHER, Index
 from authz.policy.patterns import Patterns
 from authz.policy.protos.access import Access
 from authz.policy.rules import PROTO, Rule, Words
@@ -126,7 +126,8 @@ class Declared:
         return rules
 
     def _answer(self, requirement: Rule, method: str, principal: Principal, groups: Words) -> Rule:
-        if not any(self._callers.find(method, principal, groups)):
+        # Whatever the HTTP method: a GET of Connect calls the same method.
+        if not any(self._callers.find(method, OTHER, principal, groups)):
             return Unmet(name=requirement.name, is_deny=True)
         if not requirement.has_scopes(principal.scopes):
             return Unmet(name=requirement.name, is_deny=True, lacking=requirement.scopes[0])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from authz.call.requirements import ACTIVE_SECONDS
+from authz.call.verb import VERB
 from authz.call.words import IDENTIFIER, SCOPE, WORD
 from authz.runtime.text.document import Fault
 
@@ -42,6 +43,7 @@ def _mapping(keys: Schema, values: Schema, description: str) -> Schema:
 _IDENTIFIER = _text(pattern=f"^{IDENTIFIER}$", title="an identifier: visible ASCII without quotes, commas, backslashes")
 _WORD = _text(pattern=f"^{WORD}$", title="a word of letters, digits, dots, hyphens")
 _SCOPES = _text(pattern=f"^{SCOPE}( {SCOPE})*$", title="scopes with one space between them")
+_VERB = _text(pattern=f"^{VERB}$", title="an HTTP method in capitals, such as GET")
 _METHOD = _text(pattern=r"^/[^\s?#,*]+$", title="a full method name such as /grpc.health.v1.Health/Check")
 _PATH_PATTERN = _text(pattern=r"^(/[^\s?#]*|\*[^\s?#]*)$", title="a method, /prefix*, *suffix or *")
 _MATCHES = "each `abc`, `abc*`, `*abc`, or `*` for any text that is not empty"
@@ -68,6 +70,9 @@ _HEADER = _record(
 _REQUEST = _record(
     {
         "paths": _list(_text(), f"Full method names, {_MATCHES}; empty for any."),
+        "methods": _list(
+            _VERB, "HTTP methods, such as GET, each exactly: HEAD is not GET. All gRPC calls are POST.", minItems=1
+        ),
         "headers": {"type": "array", "description": "Headers that must all match (A43).", "items": _HEADER},
     },
     "What is called: every condition given must match; without any, every call matches.",

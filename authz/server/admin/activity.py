@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from authz.decisions.decision import MAX_METHOD, Decision
+from authz.decisions.decision import MAX_METHOD, RECORDED_VERB, Decision
 from authz.policy import Policy
 from authz.policy.explain.explanation import list_of
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
@@ -31,7 +31,7 @@ _ALLOWED, _FAILED, _LAST, _CLIENTS = 0, 3, 4, 5
 _COLUMN = {"allowed": _ALLOWED, "denied": 1, "undecided": 2, "failed": _FAILED}
 
 _FIELDS = (
-    *("sequence", "time", "event", "method", "verdict", "reason", "organization", "client"),
+    *("sequence", "time", "event", "method", "verb", "verdict", "reason", "organization", "client"),
     *("policy", "rule", "source", "seconds"),
 )
 
@@ -94,8 +94,8 @@ class Activity:
             self._sequence += 1
             kept.append(
                 (
-                    *(self._sequence, time, event, call.method[:MAX_METHOD], verdict, reason, organization, client),
-                    *(evidence.policy, rule, evidence.source, seconds),
+                    *(self._sequence, time, event, call.method[:MAX_METHOD], call.verb[:RECORDED_VERB]),
+                    *(verdict, reason, organization, client, evidence.policy, rule, evidence.source, seconds),
                 )
             )
             self._totals[column] += 1

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from authz.call.reasons import MEANINGS
+from authz.call.verb import is_verb
 from authz.call.words import is_scope
 from authz.errors import ConfigError, UnavailableError
 from authz.judge.orders.operator import NotKeptError
@@ -171,12 +172,15 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _question(data: dict[str, Any]) -> Question:
-    texts = {name: data.pop(name, "") for name in ("method", "token", "organization", "client", "scopes")}
+    texts = {name: data.pop(name, "") for name in ("method", "verb", "token", "organization", "client", "scopes")}
     if data or not all(isinstance(text, str) for text in texts.values()):
-        raise _MisusedError(400, "Give method, and token or organization, client and scopes, each as text.")
+        raise _MisusedError(400, "Give method, verb, and token or organization, client and scopes, each as text.")
     texts = {name: text.strip() for name, text in texts.items()}
     if not _METHOD.fullmatch(texts["method"]):
         raise _MisusedError(400, "method: give a full name, such as /ledger.v1.Ledger/List.")
+    verb = texts["verb"] or "POST"
+    if not is_verb(verb):
+        raise _MisusedError(400, "verb: give an HTTP method in capitals, such as GET.")
     # With what stands before it in a header: operators copy it from there.
     token = re.sub(r"(?i)^(authorization: *)?bearer +", "", texts["token"])
     if token and (texts["organization"] or texts["client"] or texts["scopes"]):
@@ -185,7 +189,8 @@ def _question(data: dict[str, Any]) -> Question:
         raise _MisusedError(400, "organization, client: give the id that a token would have.")
     if len(texts["scopes"]) > _MAX_SCOPES or not all(map(is_scope, texts["scopes"].split())):
         raise _MisusedError(400, f"scopes: give scopes, in at most {_MAX_SCOPES} characters.")
-    return Question(texts["method"], token, texts["organization"], texts["client"], tuple(texts["scopes"].split()))
+    scopes = tuple(texts["scopes"].split())
+    return Question(texts["method"], token, texts["organization"], texts["client"], scopes, verb)
 
 
 def _order(data: dict[str, Any]) -> Order:

@@ -16,6 +16,7 @@ class Question(NamedTuple):
         organization: that of the caller, if there is no token.
         client: that of the caller, if there is no token.
         scopes: what its token would grant.
+        verb: the HTTP method.
 
     """
 
@@ -24,6 +25,7 @@ class Question(NamedTuple):
     organization: str = ""
     client: str = ""
     scopes: tuple[str, ...] = ()
+    verb: str = "POST"
 
 
 class Source(Protocol):

@@ -131,7 +131,7 @@ class _Explaining:
             return None
         # A rule may ask for this header too.
         metadata = (("authorization", f"Bearer {self._question.token}"),) if self._question.token else ()
-        call = Call(method=self._question.method, metadata=metadata)
+        call = Call(method=self._question.method, metadata=metadata, verb=self._question.verb)
         # Ten thousand rules take half a second, in which no call would be decided.
         told = await asyncio.to_thread(_explained, policy, call, self._principal, self._known)
         verdict, words = told["verdict"], told["decisive"]

@@ -94,8 +94,8 @@ class OwnProcess:
             case "suspends":
                 told = {"by_policy": self._is_suspended_by_policy(*arguments)}
             case _:
-                method, token, organization, client, scopes = arguments[0]
-                told = await self.explain(Question(method, token, organization, client, tuple(scopes)))
+                method, token, organization, client, scopes, verb = arguments[0]
+                told = await self.explain(Question(method, token, organization, client, tuple(scopes), verb))
         # On another thread: the answer may be long.
         return await asyncio.to_thread(encoded, told)
 

@@ -21,9 +21,9 @@ ABOUT = {
 }
 
 
-def told(path: str = METHOD, **about: Any) -> str:
+def told(path: str = METHOD, verb: str = "POST", **about: Any) -> str:
     """Return what the script tells of a call to ``path``, with changes to what is said of the caller."""
-    return f"{json.dumps({**ABOUT, **about})} {path}"
+    return f"{json.dumps({**ABOUT, **about})} {verb} {path}"
 
 
 def entry(mark: dict[str, Any] | None = None, *, began: float = NOW, **about: Any) -> HTTPAccessLogEntry:

@@ -33,8 +33,16 @@ def test_repeated_answer_is_a_decision_about_its_caller() -> None:
     assert decision.evidence.principal.issuer == ABOUT["issuer"]
 
 
+@pytest.mark.parametrize("verb", ["POST", "GET", "DELETE"])
+def test_http_method_is_that_of_the_call(verb: str) -> None:
+    decision = repeated_decision(entry({"decided": True, "told": told("/a b", verb)}), NOW)
+
+    assert decision is not None
+    assert (decision.fields()["verb"], decision.fields()["method"]) == (verb, "/a b")
+
+
 def test_public_method_has_no_caller() -> None:
-    decision = repeated_decision(entry({"decided": True, "told": "{} /public"}), NOW)
+    decision = repeated_decision(entry({"decided": True, "told": "{} GET /public"}), NOW)
 
     assert decision is not None
     assert decision.evidence.principal is ANONYMOUS
@@ -67,6 +75,8 @@ def test_time_that_cannot_be_is_now(began: float) -> None:
 @pytest.mark.parametrize(
     "said",
     [
+        *(told(verb=verb) for verb in ("", "get", "GET,HEAD", "G\0", "G" * 33, "GET ", "/")),
+        *(f"{{}}{rest}" for rest in (" /a", " GET", " GET ", "GET /a", "  GET /a", " GET/a")),
         *(told(path) for path in ("", "no-slash", "/" + "x" * 8192)),
         *(f"{about} /a" for about in ("", "x", "[]", "null", "7", '{"organization": 7}', "[" * 5000)),
         *(told(organization=name) for name in ("a b", "a\n", "a,b", "é", "x" * 500)),

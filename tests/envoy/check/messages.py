@@ -17,18 +17,18 @@ Form = Callable[..., CheckRequest]
 """One of the two ways in which Envoy writes a request."""
 
 
-def in_headers(*headers: tuple[str, str], path: str = GRPC_PATH) -> CheckRequest:
+def in_headers(*headers: tuple[str, str], path: str = GRPC_PATH, verb: str = "POST") -> CheckRequest:
     """Return a request as Envoy writes it by default, with copies of a header joined."""
     joined: dict[str, str] = {}
     for key, value in headers:
         joined[key] = f"{joined[key]},{value}" if key in joined else value
-    return _request(AttributeContext.HttpRequest(method="POST", path=path, headers=joined))
+    return _request(AttributeContext.HttpRequest(method=verb, path=path, headers=joined))
 
 
-def in_header_map(*headers: tuple[str, str], path: str = GRPC_PATH) -> CheckRequest:
+def in_header_map(*headers: tuple[str, str], path: str = GRPC_PATH, verb: str = "POST") -> CheckRequest:
     """Return a request as Envoy writes it with ``encode_raw_headers``."""
     values = [HeaderValue(key=key, raw_value=value.encode("latin-1")) for key, value in headers]
-    return _request(AttributeContext.HttpRequest(method="POST", path=path, header_map=HeaderMap(headers=values)))
+    return _request(AttributeContext.HttpRequest(method=verb, path=path, header_map=HeaderMap(headers=values)))
 
 
 FORMS: tuple[Form, ...] = (in_headers, in_header_map)

@@ -230,6 +230,24 @@ def test_odd_path_without_a_token_says_only_that_the_token_is_missing(ask: Ask, 
 
 
 @each_form
+def test_rules_see_the_http_method_as_it_was_sent(known_keys: Verifier, token: str, form: Form) -> None:
+    """What Envoy shows of one that it does not know, or of a header that may replace it, opens nothing."""
+    document = {"name": "orders", "allow_rules": [{"name": "reads", "request": {"methods": ["GET", "HEAD"]}}]}
+    ask = asker(Authorizer(known_keys, policy=Policy.from_document(document), public_methods=["/health"]))
+
+    def reason(verb: str, *headers: tuple[str, str]) -> str:
+        response = ask(form(GRPC, bearer(token), *headers, path="/orders/1?x=1", verb=verb))
+        return "" if response.status.code == 0 else Denial(response).reason
+
+    for _ in range(2):
+        assert [reason(verb) for verb in ("GET", "HEAD")] == ["", ""]
+        assert {reason(verb) for verb in ("DELETE", "POST", "OPTIONS", "PROPFIND")} == {"POLICY_DENIED"}
+        assert {reason(verb) for verb in ("get", "", "GET\0", " GET", "G" * 10_000)} == {"REQUEST_MALFORMED"}
+        assert reason("GET", ("x-http-method-override", "DELETE")) == "REQUEST_MALFORMED"
+    assert ask(form(path="/health", verb="get")).status.code == 0
+
+
+@each_form
 def test_query_does_not_hide_the_method(ask: Ask, token: str, form: Form) -> None:
     assert ask(form(GRPC, bearer(token), path=f"{GRPC_PATH}?x=1")).status.code == 0
     assert ask(form(GRPC, path=f"{PUBLIC}?x=1")).status.code == 0

@@ -31,12 +31,13 @@ class Call(NamedTuple):
     headers: Headers
     path: str
     certificate: str | None = None
+    verb: str = "POST"
 
     @property
     def question(self) -> bytes:
         """What ext_authz asks about it."""
         values = [HeaderValue(key=name, raw_value=value.encode("latin-1")) for name, value in self.headers]
-        http = AttributeContext.HttpRequest(method="POST", path=self.path, header_map=HeaderMap(headers=values))
+        http = AttributeContext.HttpRequest(method=self.verb, path=self.path, header_map=HeaderMap(headers=values))
         asked = CheckRequest(attributes=AttributeContext(request=AttributeContext.Request(http=http)))
         if self.certificate is not None:
             asked.attributes.tls_session.SetInParent()
@@ -114,8 +115,8 @@ class Stream:
 
     def __init__(self, machine: Machine, call: Call, now: float) -> None:
         self._machine, self.call, self.has_failed = machine, call, False
-        path = [(":path", call.path)]
-        self._headers = machine.table([list(each) for each in (*path, *call.headers)])
+        named = [(":method", call.verb), (":path", call.path)]
+        self._headers = machine.table([list(each) for each in (*named, *call.headers)])
         self._metadata = machine.table({})
         self.has_failed = machine.on_request(self._headers, self._metadata, now, call.certificate)
         self.response: CheckResponse | None = None
@@ -142,7 +143,7 @@ class Stream:
     def passed(self) -> Passed | None:
         """Return what goes to the upstream, if anything does."""
         if self.is_repeated:
-            pairs = [(each[1], each[2]) for each in self._headers.values() if each[1] != ":path"]
+            pairs = [(each[1], each[2]) for each in self._headers.values() if each[1] not in (":method", ":path")]
             memo = {name: _plain(value) for name, value in self._metadata["authz.memo"].items()}
             return Passed(pairs, is_repeated=True, metadata=memo)
         if self.response is None or self.response.status.code:

@@ -103,6 +103,19 @@ def test_a_public_method_is_remembered_for_anybody(servicer: AuthorizationServic
     assert found["caller"] == {"headers": [], "about": {}, "told": "{}"}
 
 
+def test_it_says_whether_http_methods_matter(verifier: Verifier, ec_key: SigningKey) -> None:
+    rules = [{"name": "reads", "request": {"methods": ["POST"]}}]
+    policy = Policy.from_document({"name": "p", "allow_rules": rules, "public": ["/a.S/Public"]})
+    authorizer, token = Authorizer(verifier, policy=policy), ec_key.sign(m2m_claims())
+    memo = Memo(authorizer, 30)
+    memo.begin("g-1")
+    servicer = AuthorizationServicer(authorizer, memo=memo)
+
+    assert ask(servicer, token)["memo"] == {"seconds": 30, "generation": "g-1", "verbs": True}
+    # Of a public method they do not.
+    assert ask(servicer, token, "/a.S/Public")["memo"] == {"seconds": 30, "generation": "g-1", "public": True}
+
+
 def test_a_token_that_is_seen_for_the_first_time_is_not_remembered(
     servicer: AuthorizationServicer, ec_key: SigningKey, memo: Memo
 ) -> None:

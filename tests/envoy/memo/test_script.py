@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from authz.call.metadata import TrustedMetadata
+from authz.call.verb import OVERRIDES
 from authz.envoy.memo.script import NOTHING, script
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from tests.envoy.memo.fake_envoy import Call, FakeEnvoy, Stream
@@ -28,8 +29,14 @@ NO = CheckResponse()
 NO.status.code = 7
 
 
-def call_of(name: str = "t", path: str = "/a.S/Get", *more: tuple[str, str], certificate: str | None = None) -> Call:
-    return Call([GRPC, ("authorization", f"Bearer {name}"), *more], path, certificate)
+def call_of(
+    name: str = "t",
+    path: str = "/a.S/Get",
+    *more: tuple[str, str],
+    certificate: str | None = None,
+    verb: str = "POST",
+) -> Call:
+    return Call([GRPC, ("authorization", f"Bearer {name}"), *more], path, certificate, verb)
 
 
 class Server:
@@ -76,7 +83,7 @@ def test_a_yes_is_repeated_with_all_that_it_set_and_removed(make: Make, server: 
     assert second.passed.headers == [
         *(GRPC, ("authorization", "Bearer t"), ("x-trace", "1"), ("x-org-id", "org_A")),
     ]
-    assert second.passed.metadata == {"decided": True, "told": f"{json.dumps(ABOUT)} /a.S/Get"}
+    assert second.passed.metadata == {"decided": True, "told": f"{json.dumps(ABOUT)} POST /a.S/Get"}
 
 
 def test_the_token_goes_to_the_upstream_only_if_it_may(server: Server) -> None:
@@ -119,8 +126,12 @@ def test_a_yes_without_a_mark_is_not_repeated(make: Make, server: Server) -> Non
         call_of("t", "/a.S/Get?" + "x" * 2048),
         call_of("t", "/a.S/Get#"),
         call_of(certificate="c" * 16_385),
+        *(call_of(verb=verb) for verb in ("GET", "HEAD", "DELETE", "post", "PROPFIND", "")),
     ],
-    ids=["token", "path", "kind", "scheme", "none", "two-tokens", "two-kinds", "query", "fragment", "certificate"],
+    ids=[
+        *("token", "path", "kind", "scheme", "none", "two-tokens", "two-kinds", "query", "fragment", "certificate"),
+        *("get", "head", "delete", "small", "unknown", "nothing"),
+    ],
 )
 def test_another_call_is_asked_about(make: Make, server: Server, other: Call) -> None:
     make(call_of())
@@ -151,14 +162,51 @@ def test_a_call_like_it_is_not(make: Make, server: Server, other: Call) -> None:
         (call_of("t", ""), 2),
         (call_of("t,u"), 2),
         (Call([("content-type", "a,b"), ("authorization", "Bearer t")], "/a"), 2),
+        *((call_of(verb=verb), 1) for verb in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")),
+        *((call_of(verb=verb), 2) for verb in ("PROPFIND", "CONNECT", "get", "", "A" * 10_000)),
     ],
-    ids=["token", "token-too-long", "path", "path-too-long", "no-path", "comma", "two-kinds"],
 )
 def test_what_is_too_long_or_unclear_is_always_asked_about(make: Make, server: Server, call: Call, asked: int) -> None:
     make(call)
     make(call)
 
     assert server.asked == asked
+
+
+def test_a_yes_to_one_http_method_is_never_repeated_for_another(make: Make, server: Server) -> None:
+    """Not the second time either, and the log is told of the right one."""
+    told = []
+    for _ in range(3):
+        server.answer = YES
+        get = make(call_of(verb="GET"))
+        server.answer = NO
+        assert make(call_of(verb="DELETE")).passed is None
+        assert make(call_of(verb="POST")).passed is None
+        assert get.passed is not None
+        told.append(get.passed.metadata.get("told"))
+
+    assert server.asked == 1 + 3 + 3
+    assert told == [None, *[f"{json.dumps(ABOUT)} GET /a.S/Get"] * 2]
+
+
+@pytest.mark.parametrize("header", OVERRIDES)
+@pytest.mark.parametrize("verbs", [True, False], ids=["matter", "do-not"])
+def test_header_that_may_replace_the_http_method_is_left_to_the_server_where_they_matter(
+    make: Make, server: Server, header: str, *, verbs: bool
+) -> None:
+    server.answer = CheckResponse()
+    server.answer.CopyFrom(YES)
+    server.answer.dynamic_metadata.update(
+        {"memo": {"seconds": 30, "generation": "g", **({"verbs": True} if verbs else {})}}
+    )
+    make(call_of(verb="POST"))
+    assert server.asked == 1
+    server.answer = NO
+    overridden = make(call_of("t", "/a.S/Get", (header, "DELETE")))
+
+    assert (overridden.passed is None, server.asked) == ((True, 2) if verbs else (False, 1))
+    # The no is not remembered, and the yes still is.
+    assert make(call_of(verb="POST")).is_repeated
 
 
 def test_a_yes_lasts_from_the_question_for_as_long_as_the_server_says(envoy: FakeEnvoy, server: Server) -> None:

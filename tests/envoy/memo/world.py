@@ -30,7 +30,11 @@ KINDS = [
     (("content-type", "application/grpc+proto"), ("content-type", "application/grpc+proto")),
     (("content-type", "application/grpc"), ("content-type", "text/plain")),
 ]
-MORE = [(), (), (("x-mode", "slow"),), (("x-mode", "fast"),), (("x-org-id", "org_FORGED"), ("x-scopes", "admin"))]
+MORE = [
+    *((), (), (("x-mode", "slow"),), (("x-mode", "fast"),), (("x-org-id", "org_FORGED"), ("x-scopes", "admin"))),
+    *((("x-http-method-override", "DELETE"),), (("x_method-override", ""),)),
+]
+VERBS = ["POST", "POST", "POST", "GET", "GET", "HEAD", "DELETE", "PROPFIND", "get", "", "G" * 33]
 CERTIFICATES = [None, None, None, "cert", "c" * 40_000]
 REMEMBER = 30.0
 
@@ -166,7 +170,8 @@ class World:
         if chance.random() < 0.2:
             path = path.partition("?")[0] + chance.choice(("", "?", "?y=2", "?" + "y" * 3000, "??", "#"))
         certificate = chance.choice(CERTIFICATES) if chance.random() < 0.3 else call.certificate
-        return Call([*kind, *chance.choice(MORE), *credentials], path, certificate)
+        verb = chance.choice(VERBS) if chance.random() < 0.3 else call.verb
+        return Call([*kind, *chance.choice(MORE), *credentials], path, certificate, verb)
 
     def check(self, stream: Stream) -> None:
         """Check the promise: what Envoy repeats, every worker says now, with the same headers."""
@@ -180,7 +185,9 @@ class World:
             assert said.status.code == 0, f"Envoy repeats a yes for {stream.call}, and a worker says {said}"
             assert passed.headers == upstream_headers(stream.call, said)
             fields = said.dynamic_metadata.fields
-            told = json.loads(passed.metadata["told"].rpartition(" ")[0])
+            about, verb, path = passed.metadata["told"].rsplit(" ", 2)
+            assert (verb, path) == (stream.call.verb, stream.call.path.partition("?")[0])
+            told = json.loads(about)
             assert told.get("organization", "") == fields["organization"].string_value
             assert told.get("client", "") == fields["client"].string_value
 
@@ -289,7 +296,7 @@ class World:
             credentials = [("authorization", chance.choice(("", "Bearer a,b", "Basic YTpi", "Bearer " + "x" * 9000)))]
         headers = [*chance.choice(KINDS if roll < 0.5 else KINDS[:3]), *chance.choice(MORE), *credentials]
         path = chance.choice(PATHS if roll < 0.5 else PATHS[:5])
-        return Call(headers, path, chance.choice(CERTIFICATES))
+        return Call(headers, path, chance.choice(CERTIFICATES), chance.choice(VERBS))
 
     def _policy(self) -> Policy:
         while True:
@@ -330,6 +337,8 @@ class World:
         source: dict[str, Any] = {}
         if chance.random() < 0.7:
             request["paths"] = chance.sample(["/a.S/*", "/a.S/Get", "/b.S/*", "/one*", "*", "/a.S//Get"], 2)
+        if chance.random() < 0.2:
+            request["methods"] = chance.sample(["GET", "HEAD", "POST", "DELETE", "PROPFIND"], 2)
         if chance.random() < 0.2:
             request["headers"] = [{"key": "x-mode", "values": ["slow"]}]
         if chance.random() < 0.4:

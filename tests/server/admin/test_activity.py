@@ -106,6 +106,13 @@ def test_method_that_a_caller_made_long_is_kept_short(activity: Activity) -> Non
     assert len(activity.recent().decisions[0]["method"]) == 512
 
 
+def test_http_method_is_told_and_kept_short(activity: Activity) -> None:
+    activity(decision(verb="DELETE"))
+    activity(decision(verb="A" * 10_000))
+
+    assert [one["verb"] for one in activity.recent().decisions] == ["DELETE", "A" * 33]
+
+
 def test_totals_and_reasons_are_those_of_the_verdicts(activity: Activity) -> None:
     for error in (None, None, TokenExpiredError(), KeySetUnavailableError()):
         activity(decision(error))

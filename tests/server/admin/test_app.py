@@ -466,6 +466,17 @@ def test_caller_may_be_named_instead(page: Page) -> None:
     assert page.explain(method="/a.B/C", organization=ORG)["verdict"] == "denied"
 
 
+def test_http_method_is_explained(verifier: Verifier, activity: Activity, token: str) -> None:
+    rules = [{"name": "reads", "request": {"methods": ["GET"]}}]
+    page = Page(Authorizer(verifier, policy=Policy.from_document({"name": "p", "allow_rules": rules})), activity)
+    found = {verb: page.explain(method="/orders", verb=verb, token=token) for verb in ("GET", " DELETE ", "")}
+
+    assert [told["verdict"] for told in found.values()] == ["allowed", "denied", "denied"]
+    assert found[" DELETE "]["policy"]["rules"][0]["failed"] == ["request.methods: DELETE is not one of GET"]
+    # Without one it is a call of gRPC.
+    assert found[""]["policy"]["rules"][0]["failed"] == ["request.methods: POST is not one of GET"]
+
+
 def test_others_are_served_while_many_rules_are_explained(verifier: Verifier) -> None:
     rules = [{"name": f"{number}", "request": {"paths": [f"/{number}"]}} for number in range(2000)]
     authorizer = Authorizer(verifier, policy=Policy.from_document({"name": "long", "allow_rules": rules}))
@@ -510,6 +521,9 @@ def test_issuer_is_not_asked_for_an_explanation(verifier: Verifier, activity: Ac
         ({"method": ""}, 400),
         ({"method": "no-slash"}, 400),
         ({"method": "/a.B/C", "more": "x"}, 400),
+        ({"method": "/a.B/C", "verb": 1}, 400),
+        ({"method": "/a.B/C", "verb": "get"}, 400),
+        ({"method": "/a.B/C", "verb": "G" * 33}, 400),
         ({"method": "/a.B/C", "token": "t", "organization": "org_x"}, 400),
         ({"method": "/a.B/C", "organization": "o" * 257}, 400),
         ({"method": "/a.B/C", "client": "\u00ad"}, 400),

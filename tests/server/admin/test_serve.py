@@ -18,6 +18,12 @@ from tests.doubles import ORG, jwks, m2m_claims
 from tests.programs import Program, run
 from tests.server.admin.site import SECRET, SERVE, Site
 
+POLICY = {
+    "name": "ledger",
+    "deny_rules": [{"name": "no-deletes", "request": {"methods": ["DELETE"]}}],
+    "allow_rules": [{"name": "everybody"}],
+}
+
 
 @pytest.fixture(scope="module")
 def token(ec_key: SigningKey) -> str:
@@ -28,7 +34,7 @@ def token(ec_key: SigningKey) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory, ec_key: SigningKey) -> Path:
     folder: Path = tmp_path_factory.mktemp("admin")
     (folder / "jwks.json").write_text(json.dumps(jwks(ec_key)))
-    (folder / "policy.json").write_text(json.dumps({"name": "ledger", "allow_rules": [{"name": "everybody"}]}))
+    (folder / "policy.json").write_text(json.dumps(POLICY))
     return folder
 
 
@@ -78,13 +84,16 @@ def test_workers_are_added_up(workers: Site, token: str) -> None:
     assert overview["totals"]["allowed"] == before + 2
     assert [worker["number"] for worker in overview["workers"]] == [0, 1]
     assert overview["organizations"][0]["allowed"] == before + 2
-    assert (policy["policy"], policy["rules"][0]["hits"]) == ("ledger", before + 2)
+    assert (policy["policy"], policy["rules"][1]["hits"]) == ("ledger", before + 2)
 
 
 def test_any_worker_explains(workers: Site, token: str) -> None:
-    answer = workers.page.post("/api/explain", json={"method": "/a.B/C", "token": token})
+    question = {"method": "/a.B/C", "token": token}
+    answer = workers.page.post("/api/explain", json=question)
+    of_delete = workers.page.post("/api/explain", json={**question, "verb": "DELETE"})
 
     assert (answer.status_code, answer.json()["verdict"]) == (200, "allowed")
+    assert (of_delete.status_code, of_delete.json()["policy"]["rule"]) == (200, "no-deletes")
 
 
 def test_worker_that_is_started_again_keeps_out_whom_the_others_keep_out(workers: Site, token: str) -> None:

@@ -68,6 +68,9 @@ export function add(answer, overview) {
   describe();
 }
 
+// All calls of gRPC are POST.
+const called = ({ method, verb }) => (verb === "POST" || verb === "" ? method : `${verb} ${method}`);
+
 export const methods = () => [...new Set([...kept.values()].map((decision) => decision.method))].sort().slice(0, 100);
 
 export function render() {
@@ -95,7 +98,7 @@ function filter() {
   const organization = $("filter-organization").value.trim();
   return (decision) =>
     (wanted === "" || decision.verdict === wanted || (wanted === "refused" && decision.verdict !== "allowed")) &&
-    decision.method.toLowerCase().includes(method) &&
+    called(decision).toLowerCase().includes(method) &&
     decision.organization.includes(organization);
 }
 
@@ -106,8 +109,8 @@ function why({ reason, rule }) {
 }
 
 function row(decision, isNew) {
-  const { method, organization, client, reason } = decision;
-  const call = make("td", { className: decision.verdict }, make("span", { className: "method" }, method || "–"));
+  const { organization, client, reason } = decision;
+  const call = make("td", { className: decision.verdict }, make("span", { className: "method" }, called(decision) || "–"));
   if (reason) {
     call.append(make("span", { className: "second why", title: meanings[reason] ?? "" }, why(decision)));
   }

@@ -24,7 +24,7 @@ export function suggest(methods) {
 
 async function explain() {
   const question = {};
-  for (const name of ["method", "token", "organization", "client", "scopes"]) {
+  for (const name of ["method", "verb", "token", "organization", "client", "scopes"]) {
     const value = $(`ask-${name}`).value.trim();
     if (value) question[name] = value;
   }
