@@ -10,7 +10,7 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
 from authz.asgi.answers import CLOSE_CODES
-from authz.asgi.requests import read
+from authz.asgi.requests import headers_of, read
 from authz.asgi.serving import SERVING, Serving
 from authz.call.call import UNREADABLE
 from authz.call.principal import ANONYMOUS, Principal, set_current_principal
@@ -124,7 +124,8 @@ def _narrowed(connection: HTTPConnection, serving: Serving, requirements: Requir
 
 async def _judged(connection: HTTPConnection, door: HttpDoor, requirements: Requirements) -> Principal:
     scope = connection.scope
-    headers = door.sorting.sort(scope["headers"])
+    raw = headers_of(scope)
+    headers = door.sorting.sort(raw)
     hearing = Hearing(door.authorizer, UNREADABLE, "fastapi")
     try:
         call, fault = read(scope, headers)
@@ -139,7 +140,7 @@ async def _judged(connection: HTTPConnection, door: HttpDoor, requirements: Requ
     else:
         hearing.allowed(hearing.seconds)
         # In place: the request may have been looked at before.
-        scope["headers"][:] = [*headers.kept, *door.telling.headers(principal)]
+        raw[:] = [*headers.kept, *door.telling.headers(principal)]
         set_current_principal(principal)
         return principal
     raise _error(connection, refusal)

@@ -3598,7 +3598,7 @@ MISTAKES = (
     Mistake(
         "asgi: requests share a state",
         "authz/asgi/serving.py",
-        """        scope["state"] = {**scope.get("state", {}), **told}""",
+        """        scope["state"] = {**(scope.get("state") or {}), **told}""",
         """        scope.setdefault("state", {}).update(told)""",
         "tests/asgi/test_middleware.py -k share_a_state",
     ),
@@ -3621,7 +3621,7 @@ MISTAKES = (
     Mistake(
         "asgi: a response of known length is no stream however long it takes",
         "authz/asgi/responses.py",
-        """message.get("more_body", False):""",
+        """bool(message.get("more_body")) is not self._is_open:""",
         "False:",
         "tests/asgi/test_streams.py -k download",
     ),
@@ -3658,10 +3658,10 @@ MISTAKES = (
     Mistake(
         "asgi: a stream keeps its place",
         "authz/asgi/serving.py",
-        """            if self._is_open:
-                self._door.close(self)""",
-        """            if False:
-                self._door.close(self)""",
+        """        self._is_over = True
+        if self._is_open:""",
+        """        self._is_over = True
+        if False:""",
         'tests/asgi/test_streams.py -k "leaves or too_many"',
     ),
     Mistake(
@@ -3745,8 +3745,8 @@ MISTAKES = (
     Mistake(
         "fastapi: a route sees what its caller has forged",
         "authz/fastapi.py",
-        """        scope["headers"][:] = [*headers.kept,""",
-        """        scope["headers"][:] = [*scope["headers"],""",
+        "        raw[:] = [*headers.kept,",
+        "        raw[:] = [*raw,",
         "tests/asgi/test_fastapi.py -k forged",
     ),
 )

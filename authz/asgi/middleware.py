@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from authz.asgi.bodies import checked
 from authz.asgi.protocol import App, Receive, Scope, Send
-from authz.asgi.requests import read
+from authz.asgi.requests import headers_of, read
 from authz.asgi.responses import Response
 from authz.asgi.serving import Serving
 from authz.asgi.websockets import WebSocket
@@ -82,7 +82,7 @@ class AuthzMiddleware:
         if kind not in _SERVINGS:
             await self._pass(scope, receive, send)
             return
-        headers = door.sorting.sort(scope["headers"])
+        headers = door.sorting.sort(headers_of(scope))
         hearing = Hearing(door.authorizer, UNREADABLE, "asgi")
         serving = _SERVINGS[kind](door, hearing, headers, scope, send)
         try:

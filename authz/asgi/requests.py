@@ -4,10 +4,19 @@ from authz.asgi.protocol import Scope
 from authz.call.call import Call
 from authz.call.peer import Peer
 from authz.errors import PermissionDeniedError
-from authz.http.headers import RawHeaders, Sorted
+from authz.http.headers import Header, RawHeaders, Sorted
 from authz.http.paths import path_of
 
 _PLAIN, _OVER_TLS = Peer(), Peer(principals=("",))
+
+
+def headers_of(scope: Scope) -> list[Header]:
+    """Return the headers of a request, as a list that stays in its scope."""
+    headers: list[Header] = scope["headers"]
+    if not isinstance(headers, list):
+        # Any iterable, as ASGI has it, perhaps for once only.
+        headers = scope["headers"] = list(headers)
+    return headers
 
 
 def read(scope: Scope, headers: Sorted) -> tuple[Call, PermissionDeniedError | None]:

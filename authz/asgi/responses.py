@@ -37,8 +37,8 @@ class Response(Serving):
             if not self._is_told:
                 self.tell()
             self._has_begun = True
-        elif kind == "http.response.body" and not self._is_open and message.get("more_body", False):
-            return self._go_on(message)
+        elif kind == "http.response.body" and bool(message.get("more_body")) is not self._is_open:
+            return self._complete(message) if self._is_open else self._go_on(message)
         # No coroutine of ours: most responses are whole.
         return self._send(message)
 
@@ -63,6 +63,11 @@ class Response(Serving):
     async def _go_on(self, message: Message) -> None:
         await self.open()
         await self._send(message)
+
+    async def _complete(self, message: Message) -> None:
+        await self._send(message)
+        # What the application does afterwards is no part of the response, and goes on.
+        self.close()
 
     def _may_last(self, message: Message) -> bool:
         if message["status"] in _EMPTY or self._hearing.call.verb == "HEAD":

@@ -94,12 +94,10 @@ class Serving(ABC):
         finally:
             reset_current_principal(token)
             # Each holds the other, which the garbage collector would have to find out.
-            del self._scope[SERVING]
-            self._is_over = True
+            self._scope.pop(SERVING, None)
             if self._is_interrupted:
                 self._task.uncancel()
-            if self._is_open:
-                self._door.close(self)
+            self.close()
             if not self._is_told:
                 self.tell()
         if self._refusal is not None:
@@ -111,7 +109,7 @@ class Serving(ABC):
         scope["headers"] = [*self._headers.kept, *self._door.telling.headers(principal)]
         # Copied: a server may give every request the same one.
         told = {"principal": principal, "organization": self._hearing.evidence.organization}
-        scope["state"] = {**scope.get("state", {}), **told}
+        scope["state"] = {**(scope.get("state") or {}), **told}
         scope[SERVING] = self
 
     def tell(self) -> None:
@@ -158,6 +156,13 @@ class Serving(ABC):
         self.tell()
         self._refusal = refusal = self._hearing.refused_by_route(error)
         return refusal
+
+    def close(self) -> None:
+        """End nothing any more: the client has all that it will get."""
+        self._is_over = True
+        if self._is_open:
+            self._is_open = False
+            self._door.close(self)
 
     def end(self, error: Exception) -> float | None:
         """See :class:`authz.judge.streams.Stream`."""

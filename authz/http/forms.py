@@ -59,11 +59,13 @@ def form_of(kinds: Sequence[str]) -> Form:
 
     It is gRPC if and only if Envoy takes the request for gRPC: Envoy then turns the refusal into a gRPC status.
     """
-    return _form_of(kinds[0]) if len(kinds) == 1 else Form.HTTP
+    if len(kinds) != 1:
+        return Form.HTTP
+    [kind] = kinds
+    # A caller may make up others, and must not fill the memory with long ones.
+    return _remembered(kind) if len(kind) <= _LONGEST_REMEMBERED else _form_of(kind)
 
 
-# There are few; a caller may make up others.
-@functools.lru_cache(256)
 def _form_of(kind: str) -> Form:
     if kind == "application/grpc" or kind.startswith("application/grpc+"):
         return Form.GRPC
@@ -71,6 +73,10 @@ def _form_of(kind: str) -> Form:
     if media_type == _GRPC_WEB or media_type.startswith((f"{_GRPC_WEB}+", f"{_GRPC_WEB}-text")):
         return Form.GRPC_WEB
     return _STREAMS.get(media_type, Form.HTTP)
+
+
+_remembered = functools.lru_cache(256)(_form_of)
+_LONGEST_REMEMBERED = 128
 
 
 def answer(refusal: Refusal, form: Form) -> Answer:

@@ -15,7 +15,7 @@ from authz.policy.memory import Memory
 Header = tuple[bytes, bytes]
 
 # More than clients and proxies of one service use; the caller chooses the names.
-_KNOWN = 1024
+_KNOWN, _LONGEST_KNOWN = 1024, 64
 # As many as a verifier remembers tokens: most callers that are allowed call again.
 _REMEMBERED = 10_000
 _AUTHORIZATION, _CONTENT_TYPE = b"authorization", b"content-type"
@@ -106,7 +106,7 @@ class Sorting:
     def _is_forged(self, name: bytes) -> bool:
         if is_forged(name.decode("latin-1"), self._reserved):
             return True
-        if len(self._harmless) < _KNOWN:
+        if len(self._harmless) < _KNOWN and len(name) <= _LONGEST_KNOWN:
             self._harmless.add(name)
         return False
 

@@ -239,6 +239,28 @@ def test_lifespan_passes_and_what_is_unknown_does_not(judge: Authorizer) -> None
         asyncio.run(app({"type": "webtransport"}, _nothing, _nothing))  # type: ignore[arg-type]
 
 
+def test_one_door_may_stand_behind_another(serve: Serve, judge: Authorizer, token: Token, told: list[Decision]) -> None:
+    port = serve(AuthzMiddleware(AuthzMiddleware(ECHO, judge), judge))
+
+    seen = ask(port, "/orders", bearer(token())).json
+
+    assert [value for name, value in seen["headers"] if name == "x-org-id"] == [ORG]
+    assert (seen["current"], len(told)) == (ORG, 2)
+
+
+def test_headers_may_be_any_iterable(judge: Authorizer, token: Token) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.append((scope["state"]["principal"].org_id, scope["headers"][1:2]))
+
+    headers = ([name, value] for name, value in [(b"authorization", f"Bearer {token()}".encode()), (b"x-a", b"1")])
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "state": None}
+    asyncio.run(AuthzMiddleware(app, judge)(scope, _nothing, _nothing))  # type: ignore[arg-type]
+
+    assert seen == [(ORG, [[b"x-a", b"1"]])]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

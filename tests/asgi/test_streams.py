@@ -253,6 +253,33 @@ def test_stream_too_many_is_refused_before_it_begins(
     assert [each.verdict for each in told] == ["allowed", "denied", "allowed", "allowed"]
 
 
+def test_what_an_application_does_after_its_response_goes_on(
+    serve: Serve, judge: Authorizer, token: Token, told: list[Decision]
+) -> None:
+    begun, released, done = threading.Event(), asyncio.Event(), threading.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"part", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        loops.append(asyncio.get_running_loop())
+        begun.set()
+        await released.wait()
+        done.set()
+
+    with Connection(serve(AuthzMiddleware(app, judge))) as connection:
+        connection.ask("/", bearer(token()))
+        assert connection.reply().body == b"part"
+        assert begun.wait(PATIENCE)
+
+        judge.revoke(org_id=ORG)
+        loops[0].call_soon_threadsafe(released.set)
+
+        assert done.wait(PATIENCE)
+    assert [each.event for each in told] == ["decision"]
+
+
 def test_client_that_leaves_closes_the_stream(serve: Serve, judge: Authorizer, events: Events, token: Token) -> None:
     with Connection(serve(AuthzMiddleware(events.app, judge))) as connection:
         connection.ask("/events", bearer(token()))
