@@ -39,6 +39,7 @@ ROWS = {
     "Y": 13,
     "Z": 11,
     "O": 10,
+    "AA": 10,
 }
 
 
@@ -46,7 +47,7 @@ def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-RULES = {row: rest for row, *rest in map(cells, re.findall(r"^\| [A-Z]\d+ \|.*\|$", TEXT, re.MULTILINE))}
+RULES = {row: rest for row, *rest in map(cells, re.findall(r"^\| [A-Z]+\d+ \|.*\|$", TEXT, re.MULTILINE))}
 LIMITS = [cells(line) for line in TEXT.partition("## Limits")[2].partition("\n## ")[0].splitlines() if "`authz" in line]
 
 
