@@ -66,9 +66,10 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) -m 'not envoy' --cov \
 		$(addprefix --ignore tests/,browser chaos house) $(ARGS)
 
-# Without what no requirement's release decides: processes, Envoy, browsers, the demo, documents, and what simulates
+# Without what no requirement's release decides: processes, proxies, browsers, the demo, documents, and what simulates
 # or tries many inputs. All that runs with the newest.
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
+	$(addprefix server/forward_auth/,test_outages.py test_proxies.py test_serve.py) \
 	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_image.py house/test_lanes.py house/test_orphans.py \
 	house/test_readme.py issuer/test_properties.py \
 	judge/test_simulation.py)
@@ -144,7 +145,7 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-redis ci-wheel
+.PHONY: ci-browser ci-generated ci-proxies ci-redis ci-wheel
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu
@@ -155,6 +156,11 @@ ci-browser: ## Install Chromium, on Debian and Ubuntu
 ci-redis: ## Install redis-server, on Debian and Ubuntu
 	@command -v redis-server >/dev/null || { apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --yes --no-install-recommends redis-server >/dev/null; }
+
+# The proxies of docs/forward-auth.md that Debian has. Their services are of no use here.
+ci-proxies: ## Install nginx and Caddy, on Debian and Ubuntu
+	@{ command -v nginx && command -v caddy; } >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --yes --no-install-recommends nginx caddy >/dev/null; }
 
 # Deleted first, so that what no .proto file makes any more is missed as well.
 ci-generated: ## Generate the code of protos/ anew in both ways, and see that nothing changes

@@ -19,6 +19,7 @@ from authz.demo import children
 from benchmarks import (
     access_log,
     ext_authz,
+    forward_auth,
     http,
     interceptors,
     isolation,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "reload": reload.measure,
     "isolation": isolation.measure,
     "ext_authz": ext_authz.measure,
+    "forward_auth": forward_auth.measure,
     "access_log": access_log.measure,
     "remembered": remembered.measure,
     "onlookers": onlookers.measure,

@@ -7,6 +7,10 @@ ROOT = Path(__file__).parent.parent
 
 _SERVER, _AIO = "interceptors/server.py", "interceptors/aio/server.py"
 _DOORS = "tests/interceptors/"
+_FORWARD = "tests/server/forward_auth/"
+_QUESTION = "authz/server/forward_auth/question.py"
+_CHECK = "authz/server/forward_auth/check.py"
+_CONNECTION = "authz/server/forward_auth/connection.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,9 +435,9 @@ MISTAKES = (
     ),
     Mistake(
         "envoy: any number of checks may wait",
-        "authz/envoy/check/servicer.py",
-        "if self._waiting.take(wait.whose):",
-        "if self._waiting.take(wait.whose) or wait:",
+        "authz/runtime/waiting.py",
+        "if self._places.take(wait.whose):",
+        "if self._places.take(wait.whose) or wait:",
         "tests/envoy/check/test_servicer.py -k beyond_what_may_wait",
     ),
     Mistake(
@@ -1657,8 +1661,8 @@ MISTAKES = (
     Mistake(
         "workers take the sockets for watchers from a server that runs",
         "authz/server/supervisor_process.py",
-        "if settings.audit_listen is not None:\n        path",
-        "if False:\n        path",
+        'if address is not None and address.startswith("unix:"):',
+        "if False:",
         "tests/cli/test_serve.py -k watchers_of_a_server",
     ),
     Mistake(
@@ -3748,5 +3752,111 @@ MISTAKES = (
         "        raw[:] = [*headers.kept,",
         "        raw[:] = [*raw,",
         "tests/asgi/test_fastapi.py -k forged",
+    ),
+    # ---- Proxies that ask over HTTP ----
+    Mistake(
+        "forward auth: a caller may name its path in the words of another proxy",
+        _QUESTION,
+        "if not self._foreign.isdisjoint(said):",
+        "if False:",
+        f"{_FORWARD}test_question.py -k words_of_another",
+    ),
+    Mistake(
+        "forward auth: of two headers that name the path the last counts",
+        _QUESTION,
+        "if len(found) != len(self._names) or len(said) != len(self._names):",
+        "if len(said) != len(self._names):",
+        f"{_FORWARD}test_question.py -k all_of_it_once",
+    ),
+    Mistake(
+        "forward auth: a question is asked at any path",
+        _QUESTION,
+        'if target.partition("?")[0] != ASKED_AT:',
+        "if not target:",
+        f"{_FORWARD}test_question.py -k at_one_path",
+    ),
+    Mistake(
+        "forward auth: forged headers are left to the proxy",
+        _QUESTION,
+        "forged = len(headers.kept) < len(raw) or any(self._is_reserved(name) for name, _ in raw)",
+        "forged = False",
+        f"{_FORWARD}test_question.py -k no_trusted_header",
+    ),
+    Mistake(
+        "forward auth: dots in names are not underscores",
+        _QUESTION,
+        "len(headers.kept) < len(raw) or any(self._is_reserved(name) for name, _ in raw)",
+        "len(headers.kept) < len(raw)",
+        f"{_FORWARD}test_question.py -k no_trusted_header",
+    ),
+    Mistake(
+        "forward auth: an odd path is excused by a good token",
+        _CHECK,
+        "if fault is not None:",
+        "if False:",
+        f"{_FORWARD}test_check.py -k odd_path",
+    ),
+    Mistake(
+        "forward auth: refusals are written for the protocol of the caller",
+        _CHECK,
+        "refusal_answer(refusal, Form.HTTP)",
+        "refusal_answer(refusal, Form.GRPC_WEB)",
+        f"{_FORWARD}test_check.py -k lets_a_request_pass",
+    ),
+    Mistake(
+        "forward auth: what has no value is left out",
+        _CHECK,
+        'said = [(name, known.get(name, "")) for name in trusted.names]',
+        "said = list(known.items())",
+        f"{_FORWARD}test_check.py -k public_path",
+    ),
+    Mistake(
+        "forward auth: the peer counts as known",
+        _QUESTION,
+        "metadata=RawHeaders(raw),",
+        'metadata=RawHeaders(raw),\n            peer=__import__("authz.call.peer").call.peer.Peer(),',
+        f"{_FORWARD}test_check.py -k rule_about_certificates",
+    ),
+    Mistake(
+        "forward auth: a connection goes on after a question with a body",
+        _CONNECTION,
+        "return event, not isinstance(http.next_event(), h11.EndOfMessage) or",
+        "return event, not http.next_event() or",
+        f"{_FORWARD}test_connection.py -k no_body_is_waited",
+    ),
+    Mistake(
+        "forward auth: headers are counted after they are parsed",
+        _CONNECTION,
+        "if self._lines > MAX_LINES:",
+        "if False:",
+        f"{_FORWARD}test_connection.py -k before_they_are_parsed",
+    ),
+    Mistake(
+        "forward auth: every byte of a question gives it more time",
+        _CONNECTION,
+        "if not self._has_begun and http",
+        "if http",
+        f"{_FORWARD}test_connection.py -k drops_of_a_question",
+    ),
+    Mistake(
+        "forward auth: running checks are cut off at the end",
+        "authz/server/forward_auth/listener.py",
+        "if waiting:",
+        "if False:",
+        f"{_FORWARD}test_connection.py -k running_checks",
+    ),
+    Mistake(
+        "forward auth: a path may be encoded twice",
+        "authz/http/targets.py",
+        "_STEP_IN_DISGUISE.search(decoded) or _STILL_ENCODED.search(decoded)",
+        "_STEP_IN_DISGUISE.search(decoded)",
+        "tests/http/test_targets.py -k several_ways",
+    ),
+    Mistake(
+        "forward auth: an encoded slash is one",
+        "authz/http/targets.py",
+        "%(?:2[Ff]|5[Cc]|",
+        "%(?:5[Cc]|",
+        "tests/http/test_targets.py -k several_ways",
     ),
 )

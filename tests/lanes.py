@@ -20,6 +20,7 @@ LEADS_TO: Mapping[str, frozenset[str]] = {
             "asyncio.streams.start_unix_server",
             "authz.decisions.audit.serve_audit",
             "authz.demo.issuer.server.IssuerServer",
+            "authz.server.forward_auth.listener.HttpListener",
             "authz.server.operations.web.serving",
             "authz.server.serving.server.serve",
             "authz.testing.running.running_issuer",
@@ -35,6 +36,7 @@ LEADS_TO: Mapping[str, frozenset[str]] = {
     "process": frozenset(
         {
             "asyncio.subprocess.create_subprocess_exec",
+            "authz.demo.processes.Process",
             "authz.demo.store.Store",
             "authz.server.workers.child.Child",
             "authz.server.workers.supervisor.Supervisor",

@@ -21,7 +21,7 @@ from authz.server.operations import admin_page, banner
 from authz.server.operations.observers import Observers
 from authz.server.serving import server
 from authz.server.serving.health import Health
-from authz.server.serving.server import Companion
+from authz.server.serving.server import Companion, Listener
 from authz.server.shared_orders import SharedOrders, shared_orders
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from authz.decisions.audit import Audit
     from authz.envoy.access_log.service import AccessLog
     from authz.server.admin.activity import Activity
+    from authz.server.forward_auth.check import ForwardAuth
     from authz.server.memo.running import Running
     from authz.server.operations.metrics import Metrics
     from authz.store.shared_state import Sharing
@@ -99,6 +100,7 @@ async def run(settings: Settings, worker: Worker | None = None) -> None:
             reuse_port=worker is not None,
             drain=settings.drain,
             grace=settings.grace,
+            also=[] if deciding.forward_auth is None else [_asked(deciding.forward_auth, listening, worker, ending)],
             beside=_companions(settings, deciding, observers, worker, shared, running=running),
             started=partial(_started, settings, deciding, worker),
             hung_up=observers.reopen_log,
@@ -112,6 +114,7 @@ class _Deciding(NamedTuple):
         authorizer: the judge.
         servicer: asks it what Envoy asks.
         access_log: is told by Envoy what it was not asked, if Envoy tells it.
+        forward_auth: asks it what other proxies ask, if any may ask.
         reloader: puts its policies in force again whenever their files change.
         policy: in words, the policy in force at the start.
         memo: has Envoy remember answers, if it may.
@@ -121,6 +124,7 @@ class _Deciding(NamedTuple):
     authorizer: Authorizer
     servicer: AuthorizationServicer
     access_log: "AccessLog | None"
+    forward_auth: "ForwardAuth | None"
     reloader: Reloader | None
     policy: str
     memo: Memo | None
@@ -145,7 +149,12 @@ class _Deciding(NamedTuple):
         )
         access_log = _access_log(settings, authorizer)
         reloader = policy_files.reloader(settings, files, authorizer, worker)
-        return cls(authorizer, servicer, access_log, reloader, policy, memo)
+        return cls(authorizer, servicer, access_log, _forward_auth(settings, authorizer), reloader, policy, memo)
+
+    @property
+    def pending(self) -> int:
+        """How many checks wait now, at every door."""
+        return self.servicer.pending + (0 if self.forward_auth is None else self.forward_auth.waiting.count)
 
 
 @contextlib.asynccontextmanager
@@ -249,6 +258,30 @@ async def _hearing(access_log: "AccessLog", listening: Listening, worker: Worker
         yield
 
 
+def _forward_auth(settings: Settings, authorizer: Authorizer) -> "ForwardAuth | None":
+    if settings.forward_auth is None or settings.forward_auth_headers is None:
+        return None
+    from authz.server.forward_auth.check import ForwardAuth  # noqa: PLC0415 - not needed where only Envoy asks
+
+    return ForwardAuth(authorizer, settings.forward_auth_headers, max_pending=settings.max_pending)
+
+
+def _asked(
+    check: "ForwardAuth", listening: Listening, worker: Worker | None, ending: contextlib.AsyncExitStack
+) -> Listener:
+    from authz.server.forward_auth.listener import HttpListener  # noqa: PLC0415 - as above
+
+    listener = HttpListener(
+        check,
+        str(listening.forward_auth),
+        certificates=listening.forward_auth_certificates,
+        permissions=listening.permissions,
+        is_shared=worker is not None,
+    )
+    ending.push_async_callback(listener.stop, 0.0)
+    return listener
+
+
 def _companions(
     settings: Settings,
     deciding: _Deciding,
@@ -285,7 +318,7 @@ def _metrics(
         figures.refresh(
             deciding.authorizer,
             is_ready=not health.reason,
-            pending=deciding.servicer.pending,
+            pending=deciding.pending,
             offered=offered,
             reloader=reloader,
             access_log=None if deciding.access_log is None else deciding.access_log.counts,

@@ -44,6 +44,8 @@ async def run(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as ending:
         ending.enter_context(fork.running_programs())
         addresses = ending.enter_context(SharedAddresses(settings.listen))
+        if settings.forward_auth is not None:
+            ending.enter_context(SharedAddresses([settings.forward_auth], "forward_auth"))
         _check_sockets_are_free(settings, addresses)
         links, shared = await ending.enter_async_context(_orders(settings))
         figures = ending.enter_context(_figures(settings))
@@ -93,12 +95,11 @@ def _remembering(
 
 def _check_sockets_are_free(settings: Settings, addresses: SharedAddresses) -> None:
     check_not_in_use(socket_paths(parse_all(addresses.all(settings.workers))))
-    if settings.audit_listen is not None:
-        path = settings.audit_listen.removeprefix("unix:")
-        check_not_in_use((f"{path}.{number}" for number in range(settings.workers)), "audit_listen")
-    if settings.access_log_listen is not None:
-        path = settings.access_log_listen.removeprefix("unix:")
-        check_not_in_use((f"{path}.{number}" for number in range(settings.workers)), "access_log_listen")
+    for setting in ("audit_listen", "access_log_listen", "forward_auth"):
+        address: str | None = getattr(settings, setting)
+        if address is not None and address.startswith("unix:"):
+            path = address.removeprefix("unix:")
+            check_not_in_use((f"{path}.{number}" for number in range(settings.workers)), setting)
 
 
 @contextlib.asynccontextmanager

@@ -142,6 +142,17 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
         description="unix:PATH where Envoy tells of the calls whose answers it has repeated, for the decision log, "
         "audit, metrics and the admin page.",
     )
+    forward_auth: str | None = Field(
+        None,
+        description="HOST:PORT, tls:HOST:PORT or unix:PATH where other proxies than Envoy ask over HTTP: nginx "
+        "(auth_request), Traefik (ForwardAuth), Caddy (forward_auth). Only they may reach it.",
+    )
+    forward_auth_headers: Literal["original", "forwarded", "none"] | None = Field(
+        None,
+        description="What names the request there, which the proxy must set: original for X-Original-Method and "
+        "X-Original-URI (nginx), forwarded for X-Forwarded-Method and X-Forwarded-Uri (Traefik, Caddy), none for the "
+        "method and path of the question itself (Envoy with an HTTP service).",
+    )
     descriptors: str | None = Field(
         None,
         description="A descriptor set of the API (buf build -o api.binpb): callers must have what its methods declare "

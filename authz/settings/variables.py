@@ -41,6 +41,8 @@ SETTINGS = frozenset(
         "end_streams",
         "engine",
         "env_file",
+        "forward_auth",
+        "forward_auth_headers",
         "grace",
         "http_listen",
         "introspect_if_unavailable",

@@ -22,6 +22,7 @@ from tests import programs
 from tests.doubles import AUDIENCE, ISSUER, jwks, m2m_claims
 from tests.envoy.check.messages import GRPC, bearer, in_headers
 from tests.programs import PATIENCE, Program
+from tests.server.forward_auth import http1
 from tests.server.serving.serving import LOOPBACK, ask
 
 # What takes long to load, and what only a few settings and commands need.
@@ -228,6 +229,26 @@ def test_a_server_loads_nothing_that_it_does_without_and_nothing_for_a_call(
         server.end()
 
     assert codes == {0, 7, 16}
+    assert late(server.log) == []
+    [names] = [line.split() for line in server.log if line.startswith("loaded ")]
+    assert set(names) & SERVER == set()
+
+
+def test_a_server_loads_nothing_for_what_other_proxies_ask(folder: Path, tokens: list[str]) -> None:
+    flags = ("--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--log-format", "json")
+    more = ("--jwks", "jwks.json", "--policy", "policy.json", "--decision-log", "all", "--listen", LOOPBACK)
+    asked = ("--forward-auth", LOOPBACK, "--forward-auth-headers", "none")
+    command = (sys.executable, "-c", SERVED)
+    with Program("serve", *flags, *more, *asked, folder=folder, command=command) as server:
+        address = server.await_event("forward_auth_listening")["address"]
+        server.await_event("health", status="SERVING")
+        statuses = {http1.ask(address, "/a.B/C", f"authorization: Bearer {token}").status for token in tokens}
+        targets = ("/a.B/Never", "/a/../b", "/a%20b")
+        statuses |= {http1.ask(address, target, f"authorization: Bearer {tokens[0]}").status for target in targets}
+        statuses |= {http1.ask(address, "/a", *headers).status for headers in ([], ["x-org-id: a"], ["x : a"])}
+        server.end()
+
+    assert statuses == {200, 401, 403}
     assert late(server.log) == []
     [names] = [line.split() for line in server.log if line.startswith("loaded ")]
     assert set(names) & SERVER == set()

@@ -356,6 +356,7 @@ NEVER_SHARED = {
     "authz.demo.scenes.Scenes": DEMO,
     "authz.demo.processes.Process": DEMO,
     "authz.demo.stack.Stack": DEMO,
+    "authz.server.forward_auth.listener.HttpListener": SERVER,
     "authz.server.memo.discovery.Discovery": SERVER,
     "authz.server.memo.file.ScriptFile": SERVER,
     "authz.server.memo.flushing.Flushing": SERVER,

@@ -58,7 +58,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Addresses": (
         *("listen", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "socket_mode", "socket_owner"),
-        *("engine", "reflection"),
+        *("engine", "reflection", "forward_auth", "forward_auth_headers"),
     ),
     "Orders of the operator": ("orders",),
     "Processes": ("workers", "worker_timeout", "max_pending", "drain", "grace"),

@@ -11,19 +11,17 @@ from authz.envoy.check.bodies import body_of
 from authz.envoy.check.deadline import ending
 from authz.envoy.check.question import check_path, read
 from authz.envoy.memo.mark import Memo
-from authz.errors import InternalError, OverloadedError
+from authz.errors import InternalError
 from authz.http.forms import Form
 from authz.http.isolation import RequestIsolation
 from authz.judge.authorizer import Authorizer
 from authz.judge.hearing import Hearing
-from authz.runtime.flow import Flow, Wait, arun
-from authz.runtime.shares import Shares
+from authz.runtime.flow import Flow, Wait
+from authz.runtime.waiting import MAX_PENDING, Waiting
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 
 _LAST_WORD = denied(refusal_of(InternalError(), Challenge()), Form.GRPC)
-
-MAX_PENDING = 1024
 
 
 class AuthorizationServicer:
@@ -39,10 +37,7 @@ class AuthorizationServicer:
         end_streams: whether Envoy ends each call with its token: at its ``exp`` and the leeway. Unary methods that
             ``isolation`` knows are not ended.
         isolation: checks what requests name, where Envoy shows them; ``authorizer.replace_policy`` replaces it.
-        max_pending: how many checks may wait at a time, for the issuer's keys, the issuer's answer or the directory's.
-            At most half of them are of one organization, or of callers whose token has not been verified yet, so that
-            no organization keeps out another. One more is answered UNAVAILABLE at once: Envoy waits briefly, and each
-            check that waits costs memory.
+        max_pending: how many checks may wait at a time; see :class:`authz.runtime.waiting.Waiting`.
         memo: has Envoy remember what is allowed; ``None`` for nothing.
 
     """
@@ -65,12 +60,12 @@ class AuthorizationServicer:
         self._ends_streams = end_streams
         if isolation is not None:
             authorizer.in_force.replace(authorizer.policy, isolation)
-        self._waiting = Shares(max_pending)
+        self._waiting = Waiting(max_pending)
 
     @property
     def pending(self) -> int:
         """How many checks wait now."""
-        return self._waiting.taken
+        return self._waiting.count
 
     async def check(self, body: bytes, _context: object) -> bytes:
         """Return the answer, as a handler of ``grpc.aio``; see :meth:`begin`."""
@@ -78,11 +73,7 @@ class AuthorizationServicer:
             begun = self.begin(body)
             if isinstance(begun, bytes):
                 return begun
-            flow, wait = begun
-            try:
-                return await arun(flow, waiting=wait)
-            finally:
-                self.end(wait)
+            return await self._waiting.finish(*begun)
         except (Exception, GeneratorExit) as error:  # noqa: BLE001 - see _check_flow
             # Logging failed, or a rule raised GeneratorExit, which the closed generator hides.
             return self.unforeseen(error)
@@ -93,20 +84,11 @@ class AuthorizationServicer:
         Most checks need not wait. For one that does, return the flow that will return the response, and the wait that
         the flow has yielded; the engine drives the flow to its end, and then calls :meth:`end` with that wait.
         """
-        flow = self._check_flow(body)
-        try:
-            wait = next(flow)
-            if self._waiting.take(wait.whose):
-                return flow, wait
-            flow.throw(OverloadedError())
-        except StopIteration as done:
-            answer: bytes = done.value
-            return answer
-        raise RuntimeError("a flow must not go on after it has been told to end")
+        return self._waiting.begin(self._check_flow(body))
 
     def end(self, wait: Wait) -> None:
         """Give back the place of a check that had to wait, for ``wait`` first, and is over."""
-        self._waiting.give_back(wait.whose)
+        self._waiting.end(wait)
 
     def _check_flow(self, body: bytes) -> Flow[bytes]:
         hearing, form = Hearing(self.authorizer, UNREADABLE, "envoy"), Form.HTTP

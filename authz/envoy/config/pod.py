@@ -291,6 +291,10 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
         _left_out, why="decisions are watched on the same machine, and a pod has no program for that"
     ),
     "access_log_listen": partial(_left_out, why="Envoy repeats no answers of servers in other pods"),
+    **dict.fromkeys(
+        ("forward_auth", "forward_auth_headers"),
+        partial(_left_out, why="the manifests are for Envoy; other proxies ask a server next to them"),
+    ),
     "decision_log_file": partial(_left_out, why="a pod keeps no files; decisions go to standard output"),
     **dict.fromkeys(
         ("remember", "xds"),

@@ -58,18 +58,18 @@ def parse(setting: str, text: str) -> Address:
     raise ConfigError(f"{setting}: {text!a} is neither HOST:PORT, tls:HOST:PORT nor unix:PATH")
 
 
-def parse_all(listen: Iterable[str]) -> list[Address]:
-    """Return the addresses of the setting ``listen``.
+def parse_all(listen: Iterable[str], setting: str = "listen") -> list[Address]:
+    """Return the addresses of a setting.
 
     Raises:
         ConfigError: one is not an address, or is given twice.
 
     """
-    addresses = [parse("listen", text) for text in listen]
+    addresses = [parse(setting, text) for text in listen]
     targets = [address.target for address in addresses if not address.target.endswith(":0")]
     for target in targets:
         if targets.count(target) > 1:
-            raise ConfigError(f"listen: {target!a} is given twice; leave one out")
+            raise ConfigError(f"{setting}: {target!a} is given twice; leave one out")
     return addresses
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, cast
@@ -11,16 +10,14 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from authz.errors import ConfigError
 from authz.runtime import telemetry
-from authz.runtime.network.addresses import check_address
+from authz.runtime.network.listening import address_of, bind
 from authz.server.operations.connections import Room, Turns
 
 _MAX_HEAD_BYTES = 8192
 _IDLE_SECONDS = 15
 _CONNECTION_SECONDS = 30.0
 _END_SECONDS = 1
-_BACKLOG = 1024
 
 
 @contextlib.asynccontextmanager
@@ -40,11 +37,10 @@ async def serving(
         ConfigError: the address cannot be bound.
 
     """
-    listener = _bind(address, setting)
+    listener = bind(address, setting)
     server = _Server(app, connection_seconds)
     running = asyncio.create_task(server.serve([listener]))
-    host, port = listener.getsockname()[:2]
-    bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    bound = address_of(listener)
     telemetry.event(telemetry.INFO, event, address=bound)
     try:
         yield bound
@@ -129,22 +125,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
         # The process handles signals as a whole.
         return contextlib.nullcontext()
-
-
-def _bind(address: str, setting: str) -> socket.socket:
-    check_address(setting, address)
-    host, _, port = address.rpartition(":")
-    try:
-        family, _, _, _, bound = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        # With the protocol named: only then does asyncio turn Nagle's algorithm off.
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    except (OSError, UnicodeError, ValueError):
-        raise ConfigError(f"{setting}: {address!a} is not HOST:PORT of this machine, such as 127.0.0.1:9192") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(bound)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"{setting}: {address!a} cannot be bound ({error.strerror}); choose another") from None
-    return listener

@@ -1,5 +1,7 @@
 """The server's own certificate, which may change while it serves."""
 
+import contextlib
+import ssl
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +78,24 @@ class Certificates:
             require_client_authentication=self._files.client_ca_file is not None,
         )
 
+    def context(self) -> ssl.SSLContext:
+        """Return a context for HTTP/1.1, whose handshakes show the certificate that is in force by then."""
+        context = self._files.context()
+        now, version = context, self._version
+
+        def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            nonlocal now, version
+            with self._lock:
+                self._look()
+                if version != self._version:
+                    # Between the look and this the files may have changed once more.
+                    with contextlib.suppress(OSError):
+                        now, version = self._files.context(), self._version
+            connection.context = now
+
+        context.sni_callback = choose
+        return context
+
     def _look(self) -> None:
         # Before the files are read: a change meanwhile is then noticed the next time.
         marks = self._files.marks()
@@ -96,6 +116,22 @@ class _Files:
     cert_file: str
     key_file: str
     client_ca_file: str | None
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context of a server that has them now.
+
+        Raises:
+            OSError: they cannot be used.
+
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(self.cert_file, self.key_file)
+        if self.client_ca_file is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.client_ca_file)
+        return context
 
     def marks(self) -> _Marks:
         """Return marks that differ between versions of the files, in whatever way they are replaced."""

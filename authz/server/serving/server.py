@@ -65,6 +65,19 @@ class Engine(Protocol):
         """Tell watchers, give running calls ``grace`` seconds, and stop."""
 
 
+class Listener(Protocol):
+    """Another door of the same judge, with an address of its own that is bound already."""
+
+    async def start(self) -> None:
+        """Begin to answer."""
+
+    async def tell_health(self, reason: str) -> None:
+        """Note why checks cannot be decided, as :attr:`authz.server.serving.health.Health.reason` has it."""
+
+    async def stop(self, grace: float) -> None:
+        """Give running checks ``grace`` seconds, and stop; more than once has no effect."""
+
+
 async def serve(
     servicer: AuthorizationServicer,
     listen: Sequence[str],
@@ -76,6 +89,7 @@ async def serve(
     reflection: bool = False,
     drain: float = 0.0,
     grace: float = 5.0,
+    also: Sequence[Listener] = (),
     beside: Sequence[Companion] = (),
     started: Callable[[Sequence[str]], None] = lambda _: None,
     hung_up: Callable[[], None] = lambda: None,
@@ -95,6 +109,7 @@ async def serve(
         drain: seconds between saying NOT_SERVING and the end, in which every call is still answered, so that load
             balancers can turn to other servers. SIGINT cuts them short.
         grace: seconds that running checks get at the end.
+        also: what else answers questions, from when the server does to when it stops.
         beside: what runs beside the server.
         started: is called with the addresses in force.
         hung_up: is called at SIGHUP.
@@ -120,12 +135,16 @@ async def serve(
         pulse = Pulse(serving.progress)
         health = Health(servicer.authorizer, pulse)
         health.watch(partial(_tell_health, serving))
+        for listener in also:
+            health.watch(listener.tell_health)
         for companion in beside:
             await ending.enter_async_context(companion(health))
         stop = _Stop()
         handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.hurry, signal.SIGHUP: hung_up}
         ending.enter_context(on_signals(handlers))
         await serving.start()
+        for listener in also:
+            await listener.start()
         keeping, looking = asyncio.create_task(health.keep()), asyncio.create_task(pulse.keep())
         started(bound)
         try:
@@ -137,7 +156,7 @@ async def serve(
             sockets.close()
             # The threads of the engine end now, and stand still.
             looking.cancel()
-            await serving.stop(grace)
+            await asyncio.gather(serving.stop(grace), *(listener.stop(grace) for listener in also))
             servicer.authorizer.close()
             telemetry.event(telemetry.INFO, "stopped")
 

@@ -17,16 +17,18 @@ class SharedAddresses:
 
     Args:
         listen: ``HOST:PORT``, ``tls:HOST:PORT`` or ``unix:PATH``; port 0 is any free one.
+        setting: what to call them in an error.
 
     Raises:
         ConfigError: an address cannot be bound.
 
     """
 
-    def __init__(self, listen: Sequence[str]) -> None:
+    def __init__(self, listen: Sequence[str], setting: str = "listen") -> None:
         with contextlib.ExitStack() as binding:
             self._addresses = [
-                address if address.kind == "unix" else _hold(address, binding) for address in parse_all(listen)
+                address if address.kind == "unix" else _hold(address, setting, binding)
+                for address in parse_all(listen, setting)
             ]
             self._held = binding.pop_all()
 
@@ -46,7 +48,7 @@ class SharedAddresses:
         self._held.close()
 
 
-def _hold(address: Address, held: contextlib.ExitStack) -> Address:
+def _hold(address: Address, setting: str, held: contextlib.ExitStack) -> Address:
     """Return ``address`` with the port in force, which stays ours as long as the sockets in ``held`` are open."""
     host, _, text = address.target.rpartition(":")
     port, is_held, failure = int(text), False, OSError(0, "no such host")
@@ -59,17 +61,17 @@ def _hold(address: Address, held: contextlib.ExitStack) -> Address:
         except OSError as error:
             # localhost has an IPv6 address even on a machine without IPv6.
             if error.errno not in _NOT_HERE:
-                raise _refused(address, error) from None
+                raise _refused(setting, address, error) from None
             failure = error
         else:
             is_held = True
     if not is_held:
-        raise _refused(address, failure)
-    return parse("listen", address.at(port))
+        raise _refused(setting, address, failure)
+    return parse(setting, address.at(port))
 
 
-def _refused(address: Address, error: OSError) -> ConfigError:
-    return ConfigError(f"listen: {address.text!a} cannot be bound ({error.strerror}); choose another")
+def _refused(setting: str, address: Address, error: OSError) -> ConfigError:
+    return ConfigError(f"{setting}: {address.text!a} cannot be bound ({error.strerror}); choose another")
 
 
 def _resolved(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:

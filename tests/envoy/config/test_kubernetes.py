@@ -158,6 +158,8 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "allow_user_tokens": True,
         "audience": ["client_1", "client_2"],
         "access_log_listen": "unix:/run/authz/access-log.sock",
+        "forward_auth": "127.0.0.1:9193",
+        "forward_auth_headers": "original",
         "audit_listen": "127.0.0.1:9903",
         "ca_file": path["ca.pem"],
         "client_id_claim": "azp",
@@ -250,6 +252,7 @@ MOUNTED = {
 SECRETS = {"admin_secret", "introspection_client_secret", "workos_api_key"}
 LEFT_OUT = {
     *("access_log_listen", "admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "orders"),
+    *("forward_auth", "forward_auth_headers"),
     *("remember", "socket_mode", "socket_owner", "xds"),
 }
 THE_PODS_OWN = {
