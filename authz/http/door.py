@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from authz.call.call import Call, check_size
 from authz.call.principal import ANONYMOUS, Principal
 from authz.decisions.decision import Evidence
-from authz.http.headers import Sorting, Telling
+from authz.http.headers import Sorting, Telling, as_bytes
 from authz.http.isolation import RequestIsolation
 from authz.http.paths import check_paths
 from authz.issuer.verifier import Verifier
@@ -53,7 +53,7 @@ class HttpDoor:
         grace: float = 0.0,
     ) -> None:
         self.authorizer = as_authorizer(judge)
-        self.sorting, self.telling = Sorting(self.authorizer.trusted), Telling(self.authorizer.trusted)
+        self.sorting, self.telling = Sorting(self.authorizer.trusted), Telling(self.authorizer.trusted, as_bytes)
         self._public = check_paths(public_paths, "public_paths")
         self._preflights = preflights
         self._rules = StreamRules(stream_expiry, grace)

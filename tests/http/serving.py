@@ -1,12 +1,21 @@
 """Real servers for applications, on loopback, and what is sent to them byte by byte."""
 
 import contextlib
+import functools
+import logging
+import os
 import socket
+import socketserver
 import threading
-from collections.abc import Iterator
+import wsgiref.simple_server
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import gunicorn.config
+import gunicorn.glogging
 import uvicorn
+import waitress
+import werkzeug.serving
 
 from tests.doubles import PATIENCE, eventually
 
@@ -28,3 +37,103 @@ def served(app: Any, **options: Any) -> Iterator[int]:
         server.should_exit = True
         thread.join(PATIENCE)
         listener.close()
+
+
+WSGI_SERVERS = ("gunicorn", "gunicorn-threads", "waitress", "werkzeug", "wsgiref")
+
+
+@contextlib.contextmanager
+def served_wsgi(app: Any, server: str = "waitress", **options: Any) -> Iterator[int]:
+    """Serve a WSGI application by one of ``WSGI_SERVERS`` until the end of the block; yield the port.
+
+    Args:
+        app: the application.
+        server: which server.
+        options: its settings.
+
+    """
+    port, run, stop = _BY_NAME[server](app, **options)
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield port
+    finally:
+        stop()
+        thread.join(PATIENCE)
+
+
+_Program = tuple[int, Callable[[], object], Callable[[], object]]
+"""A port, and what starts and stops the server at it."""
+
+
+def _gunicorn(app: Any, **options: Any) -> _Program:
+    """Have a worker of gunicorn, with all but its process and its signals."""
+    config = gunicorn.config.Config()
+    for name, value in {"errorlog": "/dev/null", "graceful_timeout": 1, **options}.items():
+        config.set(name, value)
+
+    class Worker(config.worker_class):  # type: ignore[misc, name-defined]
+        def init_signals(self) -> None:
+            """Leave those of the tests."""
+
+        def load_wsgi(self) -> None:
+            self.wsgi = app
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    worker = Worker(0, os.getppid(), [listener], None, PATIENCE, config, gunicorn.glogging.Logger(config))
+
+    def run() -> None:
+        with listener:
+            worker.init_process()
+
+    def stop() -> None:
+        worker.handle_exit(None, None)
+        os.write(worker.PIPE[1], b".")
+
+    return listener.getsockname()[1], run, stop
+
+
+def _waitress(app: Any, **options: Any) -> _Program:
+    connections: dict[int, Any] = {}
+    server = waitress.create_server(app, map=connections, listen="127.0.0.1:0", **options)
+
+    def stop() -> None:
+        server.task_dispatcher.shutdown()
+        server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(connections))
+
+    return server.effective_port, server.run, stop
+
+
+def _werkzeug(app: Any, **options: Any) -> _Program:
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+    return _looping(werkzeug.serving.make_server("127.0.0.1", 0, app, threaded=True, **options))
+
+
+class _Threads(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Write nothing."""
+
+
+def _wsgiref(app: Any) -> _Program:
+    return _looping(wsgiref.simple_server.make_server("127.0.0.1", 0, app, _Threads, _Quiet))
+
+
+def _looping(server: socketserver.BaseServer) -> _Program:
+    def run() -> None:
+        server.serve_forever(0.01)
+        server.server_close()
+
+    return server.server_address[1], run, server.shutdown
+
+
+_BY_NAME: Mapping[str, Callable[..., _Program]] = {
+    "gunicorn": _gunicorn,
+    "gunicorn-threads": functools.partial(_gunicorn, threads=8),
+    "waitress": _waitress,
+    "werkzeug": _werkzeug,
+    "wsgiref": _wsgiref,
+}
