@@ -89,6 +89,10 @@ class Connection:
         self._file.readline()
         return part
 
+    def rest(self) -> bytes:
+        """Read all that comes until the server closes the connection."""
+        return self._file.read()
+
     def reply(self, *, verb: str = "GET") -> Reply:
         """Read a whole answer."""
         status, headers = self.head()

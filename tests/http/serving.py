@@ -52,24 +52,26 @@ def served_wsgi(app: Any, server: str = "waitress", **options: Any) -> Iterator[
         options: its settings.
 
     """
-    port, run, stop = _BY_NAME[server](app, **options)
+    with _BY_NAME[server](app, **options) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def _running(run: Callable[[], object], stop: Callable[[], object]) -> Iterator[None]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield port
+        yield
     finally:
         stop()
         thread.join(PATIENCE)
 
 
-_Program = tuple[int, Callable[[], object], Callable[[], object]]
-"""A port, and what starts and stops the server at it."""
-
-
-def _gunicorn(app: Any, **options: Any) -> _Program:
-    """Have a worker of gunicorn, with all but its process and its signals."""
+@contextlib.contextmanager
+def _gunicorn(app: Any, **options: Any) -> Iterator[int]:
+    """Run a worker of gunicorn, with all but its process and its signals."""
     config = gunicorn.config.Config()
-    for name, value in {"errorlog": "/dev/null", "graceful_timeout": 1, **options}.items():
+    for name, value in {"loglevel": "critical", "graceful_timeout": 1, **options}.items():
         config.set(name, value)
 
     class Worker(config.worker_class):  # type: ignore[misc, name-defined]
@@ -79,21 +81,21 @@ def _gunicorn(app: Any, **options: Any) -> _Program:
         def load_wsgi(self) -> None:
             self.wsgi = app
 
-    listener = socket.create_server(("127.0.0.1", 0))
-    worker = Worker(0, os.getppid(), [listener], None, PATIENCE, config, gunicorn.glogging.Logger(config))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        worker = Worker(0, os.getppid(), [listener], None, PATIENCE, config, gunicorn.glogging.Logger(config))
 
-    def run() -> None:
-        with listener:
-            worker.init_process()
+        def stop() -> None:
+            worker.handle_exit(None, None)
+            os.write(worker.PIPE[1], b".")
 
-    def stop() -> None:
-        worker.handle_exit(None, None)
-        os.write(worker.PIPE[1], b".")
+        with contextlib.closing(worker.tmp), _running(worker.init_process, stop):
+            yield listener.getsockname()[1]
+    for pipe in worker.PIPE:
+        os.close(pipe)
 
-    return listener.getsockname()[1], run, stop
 
-
-def _waitress(app: Any, **options: Any) -> _Program:
+@contextlib.contextmanager
+def _waitress(app: Any, **options: Any) -> Iterator[int]:
     connections: dict[int, Any] = {}
     server = waitress.create_server(app, map=connections, listen="127.0.0.1:0", **options)
 
@@ -101,10 +103,11 @@ def _waitress(app: Any, **options: Any) -> _Program:
         server.task_dispatcher.shutdown()
         server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(connections))
 
-    return server.effective_port, server.run, stop
+    with _running(server.run, stop):
+        yield server.effective_port
 
 
-def _werkzeug(app: Any, **options: Any) -> _Program:
+def _werkzeug(app: Any, **options: Any) -> contextlib.AbstractContextManager[int]:
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     return _looping(werkzeug.serving.make_server("127.0.0.1", 0, app, threaded=True, **options))
 
@@ -118,19 +121,17 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
         """Write nothing."""
 
 
-def _wsgiref(app: Any) -> _Program:
+def _wsgiref(app: Any) -> contextlib.AbstractContextManager[int]:
     return _looping(wsgiref.simple_server.make_server("127.0.0.1", 0, app, _Threads, _Quiet))
 
 
-def _looping(server: socketserver.BaseServer) -> _Program:
-    def run() -> None:
-        server.serve_forever(0.01)
-        server.server_close()
-
-    return server.server_address[1], run, server.shutdown
+@contextlib.contextmanager
+def _looping(server: socketserver.BaseServer) -> Iterator[int]:
+    with server, _running(lambda: server.serve_forever(0.01), server.shutdown):
+        yield server.server_address[1]
 
 
-_BY_NAME: Mapping[str, Callable[..., _Program]] = {
+_BY_NAME: Mapping[str, Callable[..., contextlib.AbstractContextManager[int]]] = {
     "gunicorn": _gunicorn,
     "gunicorn-threads": functools.partial(_gunicorn, threads=8),
     "waitress": _waitress,
