@@ -158,13 +158,14 @@ class Response(HttpRequest):
         return send
 
     def _has_body(self) -> bool:
-        status: str = self._start[0]
-        return self._hearing.call.verb != "HEAD" and not status.startswith(_EMPTY)
+        return bool(self._start) and self._hearing.call.verb != "HEAD" and not self._start[0].startswith(_EMPTY)
 
     def _may_go_on(self, size: int) -> bool:
         """Say whether parts may follow a first one of ``size`` bytes."""
+        if not self._has_body():
+            return False
         length = self._length()
-        return self._has_body() and (length is None or size < length)
+        return length is None or size < length
 
     def _length(self) -> int | None:
         told = [value for name, value in self._start[1] if name.lower() == "content-length"]

@@ -89,9 +89,9 @@ class Connection:
         self._file.readline()
         return part
 
-    def rest(self) -> bytes:
-        """Read all that comes until the server closes the connection."""
-        return self._file.read()
+    def rest(self, size: int = -1) -> bytes:
+        """Read so many bytes, or all that come until the server closes the connection."""
+        return self._file.read(size)
 
     def reply(self, *, verb: str = "GET") -> Reply:
         """Read a whole answer."""
