@@ -28,7 +28,7 @@ class Events:
     def __init__(self, *, length: int | None = None) -> None:
         self._headers = {} if length is None else {"content-length": str(length)}
         self.outcomes: list[str] = []
-        self.released = threading.Event()
+        self.waiting, self.released = threading.Event(), threading.Event()
         middleware = [Middleware(BaseHTTPMiddleware, dispatch=_pass)]
         routes = [
             Route("/events", self._events),
@@ -67,6 +67,7 @@ class Events:
     def _blocked(self, _request: Request) -> Response:
         def events() -> Iterator[str]:
             yield "tick\n"
+            self.waiting.set()
             self.released.wait(PATIENCE)
             self.outcomes.append("went on")
             yield "late\n"
@@ -156,6 +157,8 @@ def test_blocked_handler_is_not_waited_for_by_the_judge_and_sends_nothing_more(
         connection.head()
         assert connection.part() == b"tick\n"
 
+        # Before that no thread has the generator, and none would go on with it.
+        assert events.waiting.wait(PATIENCE)
         judge.revoke(org_id=ORG)
         events.released.set()
 
