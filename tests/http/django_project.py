@@ -36,19 +36,15 @@ def caller(request: HttpRequest) -> JsonResponse:
         {
             "variables": {name: value for name, value in request.META.items() if name.startswith("HTTP_")},
             "current": current_principal().org_id,
-            "is_main_thread": threading.current_thread() is threading.main_thread(),
             "thread": threading.get_ident(),
         }
     )
 
 
 async def caller_of_coroutine(request: Any) -> JsonResponse:
+    told = request.scope["state"]["principal"] if hasattr(request, "scope") else request.META["authz.principal"]
     return JsonResponse(
-        {
-            "current": current_principal().org_id,
-            "state": request.scope["state"]["principal"].org_id,
-            "thread": threading.get_ident(),
-        }
+        {"told": told.org_id, "current": current_principal().org_id, "thread": threading.get_ident()},
     )
 
 
