@@ -2185,8 +2185,8 @@ MISTAKES = (
     Mistake(
         "envoy: a body of any length is read",
         "authz/http/messages.py",
-        "    if len(body) > MAX_BODY_BYTES:",
-        "    if len(body) < 0:",
+        "    if length > MAX_BODY_BYTES:",
+        "    if length < 0:",
         "tests/envoy/check/test_isolation.py -k long_body",
     ),
     Mistake(
@@ -3661,18 +3661,19 @@ MISTAKES = (
     ),
     Mistake(
         "asgi: a stream keeps its place",
-        "authz/asgi/serving.py",
-        """        self._is_over = True
-        if self._is_open:""",
-        """        self._is_over = True
-        if False:""",
+        "authz/http/serving.py",
+        """        if self._is_open:
+            self._is_open = False
+            self._door.close(self)""",
+        """        if self._is_open:
+            self._is_open = False""",
         'tests/asgi/test_streams.py -k "leaves or too_many"',
     ),
     Mistake(
         "asgi: a stream that was refused is told as allowed",
-        "authz/asgi/serving.py",
-        "        if not self._is_told and (quota is None or quota.concurrent_streams is None):",
-        "        if not self._is_told:",
+        "authz/http/serving.py",
+        """        if not self._is_told and (quota is None or quota.concurrent_streams is None):""",
+        """        if not self._is_told:""",
         "tests/asgi/test_streams.py -k too_many",
     ),
     Mistake(
@@ -3741,9 +3742,9 @@ MISTAKES = (
     ),
     Mistake(
         "fastapi: an application answers in place of a refusal",
-        "authz/asgi/serving.py",
-        "        self._refusal = refusal = self._hearing.refused_by_route(error)",
-        "        refusal = self._hearing.refused_by_route(error)",
+        "authz/http/serving.py",
+        """        self._refusal = refusal = self._hearing.refused_by_route(error)""",
+        """        refusal = self._hearing.refused_by_route(error)""",
         "tests/asgi/test_fastapi.py -k does_not_replace",
     ),
     Mistake(

@@ -31,6 +31,9 @@ LEADS_TO: Mapping[str, frozenset[str]] = {
             "socket.create_server",
             "socket.socket",
             "uvicorn.server.Server",
+            "waitress.server.create_server",
+            "werkzeug.serving.make_server",
+            "wsgiref.simple_server.make_server",
         }
     ),
     "process": frozenset(

@@ -6,7 +6,8 @@ from typing import Any
 from authz.asgi.protocol import Message, Receive, Scope
 from authz.call.principal import Principal
 from authz.http.headers import Sorted
-from authz.http.messages import MAX_BODY_BYTES, check_kind
+from authz.http.messages import check_kind, check_length
+from authz.http.paths import with_query
 from authz.judge.in_force import Isolation
 from authz.policy.protos.isolation import unverified
 
@@ -20,7 +21,8 @@ async def checked(
         PermissionDeniedError: it names another organization than that of ``principal``, or may name one.
 
     """
-    path, verb = _routed(scope), scope.get("method", "GET")
+    path = with_query(scope["path"], scope.get("query_string", b"").decode("latin-1"))
+    verb = scope.get("method", "GET")
     if verb != "POST" or not isolation.looks_at(path):
         # A WebSocket has no body either.
         isolation.check_request(path, verb, principal, bytes)
@@ -32,12 +34,6 @@ async def checked(
     return functools.partial(_again, [{"type": "http.request", "body": body, "more_body": False}], receive)
 
 
-def _routed(scope: Scope) -> str:
-    """Return the path with the query, in which a message may stand as well."""
-    query = scope.get("query_string", b"")
-    return f"{scope['path']}?{query.decode('latin-1')}" if query else str(scope["path"])
-
-
 async def _read(receive: Receive) -> bytes:
     parts: list[bytes] = []
     size = 0
@@ -47,8 +43,7 @@ async def _read(receive: Receive) -> bytes:
             raise unverified("the body is not complete")
         part = message.get("body", b"")
         size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise unverified(f"the body is longer than {MAX_BODY_BYTES} bytes")
+        check_length(size)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

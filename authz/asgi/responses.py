@@ -4,9 +4,10 @@ from collections.abc import Awaitable
 
 from authz.asgi.answers import refuse
 from authz.asgi.protocol import Message
-from authz.asgi.serving import OverError, Serving
+from authz.asgi.serving import Serving
 from authz.call.refusal import Refusal
 from authz.http.forms import form_of
+from authz.http.serving import OverError
 
 # RFC 9110 section 6.4.1: they have no body.
 _EMPTY = (204, 304)
@@ -67,7 +68,7 @@ class Response(Serving):
     async def _complete(self, message: Message) -> None:
         await self._send(message)
         # What the application does afterwards is no part of the response, and goes on.
-        self.close()
+        self.leave()
 
     def _may_last(self, message: Message) -> bool:
         if message["status"] in _EMPTY or self._hearing.call.verb == "HEAD":

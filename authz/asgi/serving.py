@@ -1,32 +1,24 @@
 """How an application serves one request that was admitted, and how that ends before the application ends it."""
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable
 from typing import Any, cast
 
 from authz.asgi.protocol import App, Message, Receive, Scope, Send
 from authz.call.principal import ANONYMOUS, Principal, reset_current_principal, set_current_principal
 from authz.call.refusal import Refusal
-from authz.errors import AuthzError
 from authz.http.door import HttpDoor
 from authz.http.headers import Sorted
+from authz.http.serving import HttpRequest
 from authz.judge.hearing import Hearing
-from authz.runtime import fork
 from authz.runtime.flow import arun
 
 SERVING = "authz.serving"
 """The key of a scope under which its :class:`Serving` is found by what the application declares for single routes."""
 
-# For flags of any request that the loop and a thread of the judge may set at the same time: rarely, and briefly.
-_lock = fork.Lock()
 
-
-class OverError(OSError):
-    """The application sends although its request is over; what servers raise when the client has gone."""
-
-
-class Serving(ABC):
+class Serving(HttpRequest):
     """One request from its verdict on.
 
     As a :class:`authz.judge.streams.Stream` it ends like the block of ``asyncio.timeout``: the task is cancelled.
@@ -43,14 +35,11 @@ class Serving(ABC):
 
     """
 
-    principal = ANONYMOUS
-
-    _is_open = _is_over = _is_told = _is_ending = _is_interrupted = False
-    _refusal: Refusal | None = None
-    _seconds = 0.0
+    _is_over = _is_interrupted = False
 
     def __init__(self, door: HttpDoor, hearing: Hearing, headers: Sorted, scope: Scope, send: Send) -> None:
-        self._door, self._hearing, self._headers, self._scope, self._send = door, hearing, headers, scope, send
+        super().__init__(door, hearing)
+        self._headers, self._scope, self._send = headers, scope, send
 
     @abstractmethod
     def send(self, message: Message) -> Awaitable[None]:
@@ -74,12 +63,7 @@ class Serving(ABC):
             principal: who makes the request.
 
         """
-        self.principal = principal
-        self._seconds = self._hearing.seconds
-        quota = self._hearing.evidence.quota
-        if not self._is_told and (quota is None or quota.concurrent_streams is None):
-            self._is_told = True
-            self._hearing.allowed(self._seconds)
+        self.admit(principal)
         self._tell_handlers()
         token = set_current_principal(principal)
         try:
@@ -97,9 +81,7 @@ class Serving(ABC):
             self._scope.pop(SERVING, None)
             if self._is_interrupted:
                 self._task.uncancel()
-            self.close()
-            if not self._is_told:
-                self.tell()
+            self.leave()
         if self._refusal is not None:
             await self.finish(self._refusal)
 
@@ -112,15 +94,6 @@ class Serving(ABC):
         scope["state"] = {**(scope.get("state") or {}), **told}
         scope[SERVING] = self
 
-    def tell(self) -> None:
-        """Tell the observers that the request is allowed, unless they know what became of it."""
-        if self._is_told:
-            return
-        with _lock:
-            is_told, self._is_told = self._is_told, True
-        if not is_told:
-            self._hearing.allowed(self._seconds)
-
     async def open(self) -> None:
         """Have the judge end the request from now on when it must end.
 
@@ -130,51 +103,21 @@ class Serving(ABC):
         """
         if self._is_open or self.principal is ANONYMOUS:
             return
-        self._is_open = True
         self._loop = asyncio.get_running_loop()
         # There is one: the middleware is a coroutine.
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._cancelling = self._task.cancelling()
-        try:
-            opening = self._door.open(self, self._hearing, self.principal)
-            if opening is not None:
-                await arun(opening)
-        except Exception as error:  # noqa: BLE001 - whatever happened, the judge could not end it
-            self._is_open = False
-            self._refusal = self._hearing.ended(error) if self._is_told else self._hearing.refused(error)
-            self._is_told = True
-        if self._refusal is not None:
-            raise OverError
+        await arun(self.opening())
 
-    def refuse(self, error: AuthzError) -> Refusal:
-        """Refuse the request after all, whatever the application answers from now on; return what its caller sees.
-
-        Args:
-            error: what its route asks for and it lacks.
-
-        """
-        self.tell()
-        self._refusal = refusal = self._hearing.refused_by_route(error)
-        return refusal
-
-    def close(self) -> None:
-        """End nothing any more: the client has all that it will get."""
+    def leave(self) -> None:
+        """Tell the judge and the observers that the request is over; what the application still does goes on."""
         self._is_over = True
-        if self._is_open:
-            self._is_open = False
-            self._door.close(self)
+        super().leave()
 
-    def end(self, error: Exception) -> float | None:
-        """See :class:`authz.judge.streams.Stream`."""
-        with _lock:
-            is_ending, self._is_ending = self._is_ending, True
-        if is_ending:
-            return None
-        self.tell()
-        self._refusal = self._hearing.ended(error)
+    def interrupt(self) -> None:
+        """Cancel the task."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._interrupt)
-        return None
 
     def _interrupt(self) -> None:
         if not self._is_over and not self._is_interrupted:

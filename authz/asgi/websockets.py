@@ -5,9 +5,10 @@ from collections.abc import Awaitable
 
 from authz.asgi.answers import close_websocket, refuse_websocket
 from authz.asgi.protocol import App, Message, Receive
-from authz.asgi.serving import OverError, Serving
+from authz.asgi.serving import Serving
 from authz.call.principal import Principal
 from authz.call.refusal import Refusal
+from authz.http.serving import OverError
 
 
 class WebSocket(Serving):

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from authz.call.call import Call, check_size
 from authz.call.principal import ANONYMOUS, Principal
 from authz.decisions.decision import Evidence
-from authz.http.headers import Sorting, Telling
+from authz.http.headers import Sorting, Telling, as_bytes
 from authz.http.isolation import RequestIsolation
 from authz.http.paths import check_paths
 from authz.issuer.verifier import Verifier
@@ -53,7 +53,7 @@ class HttpDoor:
         grace: float = 0.0,
     ) -> None:
         self.authorizer = as_authorizer(judge)
-        self.sorting, self.telling = Sorting(self.authorizer.trusted), Telling(self.authorizer.trusted)
+        self.sorting, self.telling = Sorting(self.authorizer.trusted), Telling(self.authorizer.trusted, as_bytes)
         self._public = check_paths(public_paths, "public_paths")
         self._preflights = preflights
         self._rules = StreamRules(stream_expiry, grace)
@@ -103,9 +103,3 @@ def is_preflight(call: Call) -> bool:
     if call.verb != "OPTIONS":
         return False
     return {name for name, _ in call.metadata} >= _PREFLIGHT
-
-
-def are_limited(hearing: Hearing) -> bool:
-    """Say whether the plan of the organization limits its open streams, so that one may be refused when it begins."""
-    quota = hearing.evidence.quota
-    return quota is not None and quota.concurrent_streams is not None

@@ -2,9 +2,9 @@
 
 import binascii
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from authz.call.metadata import TrustedMetadata, is_forged
 from authz.call.principal import Principal
@@ -13,6 +13,7 @@ from authz.http.forms import Form, whole_answer
 from authz.policy.memory import Memory
 
 Header = tuple[bytes, bytes]
+Written = TypeVar("Written")
 
 # More than clients and proxies of one service use; the caller chooses the names.
 _KNOWN, _LONGEST_KNOWN = 1024, 64
@@ -111,27 +112,33 @@ class Sorting:
         return False
 
 
-class Telling:
+class Telling(Generic[Written]):
     """Tell handlers who calls, in headers.
 
     Args:
         trusted: under which names they find it.
+        write: writes a name and a value as their server would.
 
     """
 
-    def __init__(self, trusted: TrustedMetadata) -> None:
-        self._trusted = trusted
-        self._told = Memory[int, tuple[Principal, Sequence[Header]]](_REMEMBERED)
+    def __init__(self, trusted: TrustedMetadata, write: Callable[[str, str], Written]) -> None:
+        self._trusted, self._write = trusted, write
+        self._told = Memory[int, tuple[Principal, Sequence[Written]]](_REMEMBERED)
 
-    def headers(self, principal: Principal) -> Sequence[Header]:
+    def headers(self, principal: Principal) -> Sequence[Written]:
         """Return the headers that tell a handler who calls; none for ``ANONYMOUS``."""
         # By identity, which is quicker than the hash of so many fields. The entry keeps the object, and so its id.
         told = self._told.get(id(principal))
         if told is None:
             entries = self._trusted.entries(principal)
-            told = principal, [(entry.key.encode("ascii"), text_of(entry.value).encode("ascii")) for entry in entries]
+            told = principal, [self._write(entry.key, text_of(entry.value)) for entry in entries]
             self._told.remember(id(principal), told)
         return told[1]
+
+
+def as_bytes(name: str, value: str) -> Header:
+    """Return a header as ASGI has it."""
+    return name.encode("ascii"), value.encode("ascii")
 
 
 # There are few reasons and forms, and a caller that is refused may ask often.

@@ -31,6 +31,17 @@ def check_kind(kinds: Sequence[str], encodings: Sequence[str]) -> None:
         raise unverified("the body has a content-encoding")
 
 
+def check_length(length: int) -> None:
+    """Check that a body of so many bytes, or more, is short enough to be checked.
+
+    Raises:
+        PermissionDeniedError: it is not; the reason is ``organization_unverified``.
+
+    """
+    if length > MAX_BODY_BYTES:
+        raise unverified(f"the body is longer than {MAX_BODY_BYTES} bytes")
+
+
 def message_in(body: bytes) -> bytes:
     """Return the one gRPC message in a body.
 
@@ -39,8 +50,7 @@ def message_in(body: bytes) -> bytes:
             ``organization_unverified``.
 
     """
-    if len(body) > MAX_BODY_BYTES:
-        raise unverified(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    check_length(len(body))
     if body[0] != 0:
         raise unverified("the message is compressed")
     end = _PREFIX + int.from_bytes(body[1:_PREFIX])

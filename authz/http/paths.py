@@ -74,6 +74,11 @@ def check_paths(paths: Collection[str], setting: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def with_query(path: str, query: str) -> str:
+    """Return a path with its query, in which a message may stand as well."""
+    return f"{path}?{query}" if query else path
+
+
 def methods_in(path: str) -> set[str]:
     """Return the methods, ``service/method``, that the most lenient server may read in a path."""
     path = _QUERY.split(path, maxsplit=1)[0]

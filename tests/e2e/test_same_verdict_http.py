@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import FastAPI, Request, Security
 
-from authz import Authorizer, Principal
+from authz import Authorizer, Principal, wsgi
 from authz.asgi import AuthzMiddleware
 from authz.asgi.protocol import App
 from authz.demo.issuer.signing import SigningKey
@@ -26,7 +26,7 @@ from tests.doubles import ABSENT, AUDIENCE, ISSUER, ORG, jwks, m2m_claims
 from tests.e2e.mesh import DENIED, METERED, PUBLIC_CALL, SUSPENDED, TENANT, Mesh, Seen
 from tests.e2e.test_same_verdict import FORGED, GLOBEX, GUARDED, TRUSTED
 from tests.http.client import Headers, Reply, ask, bearer
-from tests.http.serving import served
+from tests.http.serving import served, served_wsgi
 
 
 async def echo(scope: Any, _receive: Any, send: Any) -> None:
@@ -56,9 +56,24 @@ def routes(judge: Authorizer) -> App:
     return app
 
 
-IN_PROCESS: dict[str, Callable[[Authorizer], App]] = {
-    "asgi": lambda judge: AuthzMiddleware(echo, judge),
-    "fastapi": routes,
+def wsgi_echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Answer as the mesh's upstream does."""
+    headers = [
+        (name.removeprefix("HTTP_").lower().replace("_", "-"), value)
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    ]
+    body = json.dumps({"path": environ["PATH_INFO"], "headers": headers}).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+Running = contextlib.AbstractContextManager[int]
+
+IN_PROCESS: dict[str, Callable[[Authorizer], Running]] = {
+    "asgi": lambda judge: served(AuthzMiddleware(echo, judge)),
+    "fastapi": lambda judge: served(routes(judge)),
+    "wsgi": lambda judge: served_wsgi(wsgi.AuthzMiddleware(wsgi_echo, judge), "gunicorn"),
 }
 
 
@@ -76,7 +91,7 @@ def doors(mesh: Mesh, ec_key: SigningKey) -> Iterator[dict[str, int]]:
     """Return the port of each door."""
     with contextlib.ExitStack() as running:
         yield {"envoy": port_of(mesh.target)} | {
-            name: running.enter_context(served(build(judge(mesh, ec_key)))) for name, build in IN_PROCESS.items()
+            name: running.enter_context(build(judge(mesh, ec_key))) for name, build in IN_PROCESS.items()
         }
 
 
@@ -192,7 +207,7 @@ def told_doors(mesh: Mesh) -> Iterator[dict[str, int]]:
     """Return the doors in front of one judge, which says what a test wants."""
     with contextlib.ExitStack() as running:
         yield {"envoy": port_of(mesh.told), "envoy-lenient": port_of(mesh.told_lenient)} | {
-            name: running.enter_context(served(build(mesh.judge))) for name, build in IN_PROCESS.items()
+            name: running.enter_context(build(mesh.judge)) for name, build in IN_PROCESS.items()
         }
 
 

@@ -44,15 +44,16 @@ def is_listening(port: int) -> bool:
 
 
 @contextmanager
-def running(program: str, issuer: IssuerServer, folder: Path) -> Iterator[int]:
-    """Run a program, with the addresses of this run in place of its own; yield its port."""
+def running(program: str, issuer: IssuerServer, folder: Path, *command: str) -> Iterator[int]:
+    """Run a program, with the addresses of this run in place of its own, or a server of it; yield its port."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
     program = program.replace("http://127.0.0.1:9190", issuer.url).replace("port=8000", f"port={port}")
     (folder / "program.py").write_text(program, encoding="utf-8")
-    environment = {**os.environ, "AUTHZ_ISSUER": issuer.url, "LISTEN": f"127.0.0.1:{port}"}
-    with subprocess.Popen([sys.executable, "program.py"], cwd=folder, env=environment) as process:
+    listen = f"127.0.0.1:{port}"
+    environment = {**os.environ, "AUTHZ_ISSUER": issuer.url, "LISTEN": listen, "GUNICORN_CMD_ARGS": f"--bind={listen}"}
+    with subprocess.Popen([sys.executable, *(command or ["program.py"])], cwd=folder, env=environment) as process:
         try:
             assert eventually(lambda: is_listening(port) or process.poll() is not None)
             assert process.poll() is None
@@ -66,7 +67,7 @@ def example(name: str) -> str:
 
 
 def test_every_program_of_the_document_is_tested() -> None:
-    assert set(PROGRAMS) == {"asgi_app.py", "fastapi_app.py"}
+    assert set(PROGRAMS) == {"asgi_app.py", "fastapi_app.py", "flask_app.py"}
 
 
 def test_application_of_the_document_for_asgi(issuer: IssuerServer, tmp_path: Path) -> None:
@@ -102,6 +103,34 @@ def test_example_for_fastapi(issuer: IssuerServer, tmp_path: Path) -> None:
     assert (listed.json["org_id"], placed.json) == (ACME, {"org_id": GLOBEX})
     assert (narrow.status, narrow.reason) == (403, "INSUFFICIENT_SCOPE")
     assert first == f"data: {ACME}\n\n".encode()
+
+
+def test_application_of_the_document_for_flask(issuer: IssuerServer, tmp_path: Path) -> None:
+    with running(PROGRAMS["flask_app.py"], issuer, tmp_path) as port:
+        assert ask(port, "/orders").json["error"] == "No token provided"
+        assert ask(port, "/orders", [*FORGED, *token(issuer)]).json == {"org_id": ACME}
+        assert ask(port, "/orders/7", [*FORGED, *token(issuer, 1)]).json == {"org_id": GLOBEX, "order": "7"}
+        assert ask(port, "/healthz").json == {"healthy": True}
+
+
+GUNICORN = ("-m", "gunicorn", "--no-control-socket", "--log-level", "warning")
+
+
+@pytest.mark.parametrize("command", [(), GUNICORN, (*GUNICORN, "--threads", "4", "--preload")], ids=len)
+@pytest.mark.parametrize("name", ["flask_app.py", "django_app.py"])
+def test_example_for_wsgi(issuer: IssuerServer, tmp_path: Path, name: str, command: tuple[str, ...]) -> None:
+    served = "program:app" if name == "flask_app.py" else "program:application"
+    with running(example(name), issuer, tmp_path, *command, *([served] if command else [])) as port:
+        refused, listed = ask(port, "/orders"), ask(port, "/orders", [*FORGED, *token(issuer)])
+        healthy = ask(port, "/healthz", FORGED)
+        with Connection(port) as events:
+            events.ask("/orders/events", token(issuer, 1))
+            events.head()
+            first = events.part()
+
+    assert (refused.status, refused.json["error"]) == (401, "No token provided")
+    assert (listed.json["org_id"], healthy.json) == (ACME, {"healthy": True})
+    assert first == f"data: {GLOBEX}\n\n".encode()
 
 
 def test_example_of_a_door_of_ones_own(issuer: IssuerServer, tmp_path: Path) -> None:

@@ -89,6 +89,10 @@ class Connection:
         self._file.readline()
         return part
 
+    def rest(self, size: int = -1) -> bytes:
+        """Read so many bytes, or all that come until the server closes the connection."""
+        return self._file.read(size)
+
     def reply(self, *, verb: str = "GET") -> Reply:
         """Read a whole answer."""
         status, headers = self.head()

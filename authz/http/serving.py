@@ -1,0 +1,122 @@
+"""A request from its verdict on until its response is over; the same for every kind of application."""
+
+import errno
+from abc import ABC, abstractmethod
+
+from authz.call.principal import ANONYMOUS, Principal
+from authz.call.refusal import Refusal
+from authz.errors import AuthzError
+from authz.http.door import HttpDoor
+from authz.judge.hearing import Hearing
+from authz.runtime import fork
+from authz.runtime.flow import Flow
+
+# For flags of any request that its server and a thread of the judge may set at the same time: rarely, and briefly.
+_lock = fork.Lock()
+
+
+class OverError(BrokenPipeError):
+    """The application sends although its request is over; what servers raise when the client has gone."""
+
+    def __init__(self) -> None:
+        # By the number some servers tell that there is nothing to complain of.
+        super().__init__(errno.EPIPE, "the request is over")
+
+
+class HttpRequest(ABC):
+    """One request from its verdict on; to the judge a :class:`authz.judge.streams.Stream`.
+
+    Args:
+        door: who was asked.
+        hearing: its hearing.
+
+    Attributes:
+        principal: who makes the request.
+
+    """
+
+    principal = ANONYMOUS
+
+    _is_open = _is_told = _is_ending = False
+    _refusal: Refusal | None = None
+    _seconds = 0.0
+
+    def __init__(self, door: HttpDoor, hearing: Hearing) -> None:
+        self._door, self._hearing = door, hearing
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Have the application end its work on the request; from any thread, and without waiting."""
+
+    def admit(self, principal: Principal) -> None:
+        """Note who makes the request, now that it may be made.
+
+        The observers are told of it; later, if the organization may have so many streams open that one more is refused
+        when it begins.
+        """
+        self.principal = principal
+        self._seconds = self._hearing.seconds
+        quota = self._hearing.evidence.quota
+        if not self._is_told and (quota is None or quota.concurrent_streams is None):
+            self._is_told = True
+            self._hearing.allowed(self._seconds)
+
+    def tell(self) -> None:
+        """Tell the observers that the request is allowed, unless they know what became of it."""
+        if self._is_told:
+            return
+        with _lock:
+            is_told, self._is_told = self._is_told, True
+        if not is_told:
+            self._hearing.allowed(self._seconds)
+
+    def opening(self) -> Flow[None]:
+        """Have the judge end the request from now on when it must end, as a flow.
+
+        Raises:
+            OverError: it must end now.
+
+        """
+        if self._is_open or self.principal is ANONYMOUS:
+            return
+        self._is_open = True
+        try:
+            opening = self._door.open(self, self._hearing, self.principal)
+            if opening is not None:
+                yield from opening
+        except Exception as error:  # noqa: BLE001 - whatever happened, the judge could not end it
+            self._is_open = False
+            self._refusal = self._hearing.ended(error) if self._is_told else self._hearing.refused(error)
+            self._is_told = True
+        if self._refusal is not None:
+            raise OverError
+
+    def refuse(self, error: AuthzError) -> Refusal:
+        """Refuse the request after all, whatever the application answers from now on; return what its caller sees.
+
+        Args:
+            error: what its route asks for and it lacks.
+
+        """
+        self.tell()
+        self._refusal = refusal = self._hearing.refused_by_route(error)
+        return refusal
+
+    def leave(self) -> None:
+        """Tell the judge and the observers that the request is over."""
+        if self._is_open:
+            self._is_open = False
+            self._door.close(self)
+        if not self._is_told:
+            self.tell()
+
+    def end(self, error: Exception) -> float | None:
+        """See :class:`authz.judge.streams.Stream`."""
+        with _lock:
+            is_ending, self._is_ending = self._is_ending, True
+        if is_ending:
+            return None
+        self.tell()
+        self._refusal = self._hearing.ended(error)
+        self.interrupt()
+        return None
