@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from authz.call.metadata import TrustedMetadata, is_forged
 from authz.call.principal import ANONYMOUS, Principal
-from authz.http.headers import RawHeaders, Sorting, Telling
+from authz.http.headers import RawHeaders, Sorting, Telling, as_bytes
 
 TRUSTED = TrustedMetadata()
 
@@ -50,7 +50,7 @@ def test_names_that_callers_make_up_take_bounded_memory():
 
 
 def test_handler_is_told_its_caller_and_no_other_that_has_the_same_address():
-    telling = Telling(TRUSTED)
+    telling = Telling(TRUSTED, as_bytes)
     for number in range(100):
         # Each may get the memory of the one before.
         principal = Principal(org_id=f"org_{number}", client_id="c", subject="c")
