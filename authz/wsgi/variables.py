@@ -64,26 +64,36 @@ class Sorting:
 
     def __init__(self, trusted: TrustedMetadata) -> None:
         self._reserved = trusted.reserved
-        # Names that have been seen, and are not reserved.
-        self._harmless: set[str] = set()
+        # Names that have been seen, and are not reserved; and those of them that are headers.
+        self._known: set[str] = set()
+        self._headers: set[str] = set()
 
     def sort(self, environ: WSGIEnvironment) -> Sorted:
         """Return what the headers of one request say."""
-        forged = [name for name in environ.keys() - self._harmless if self._is_forged(name)]
-        headers = [(name, value) for name, value in environ.items() if name.startswith("HTTP_")]
-        # Servers may have them without values.
-        headers += [(name, environ[name]) for name in _WITHOUT_PREFIX if environ.get(name)]
-        kinds = [environ[name] for name in _KINDS if environ.get(name)]
+        # In this order: another thread may learn a name meanwhile, and it learns first that it is a header.
+        unknown = environ.keys() - self._known
+        names = environ.keys() & self._headers
+        forged = []
+        for name in unknown:
+            is_header = name.startswith("HTTP_") or name in _WITHOUT_PREFIX
+            if is_header:
+                names.add(name)
+            if is_header and is_forged(_header_of(name), self._reserved):
+                forged.append(name)
+            else:
+                self._learn(name, is_header=is_header)
+        # Copied: the environment is changed before the application gets it. Some servers have the two without values.
+        headers = [(name, value) for name in names if (value := environ[name]) or name not in _WITHOUT_PREFIX]
         credential = environ.get("HTTP_AUTHORIZATION")
+        kinds = [environ[name] for name in _KINDS if environ.get(name)]
         size = sum(map(len, chain.from_iterable(headers)))
         return Sorted(Variables(headers), forged, [] if credential is None else [credential], kinds, size)
 
-    def _is_forged(self, name: str) -> bool:
-        if name.startswith("HTTP_") and is_forged(_header_of(name), self._reserved):
-            return True
-        if len(self._harmless) < _KNOWN:
-            self._harmless.add(name)
-        return False
+    def _learn(self, name: str, *, is_header: bool) -> None:
+        if len(self._known) < _KNOWN:
+            if is_header:
+                self._headers.add(name)
+            self._known.add(name)
 
 
 def as_variable(name: str, value: str) -> Variable:
