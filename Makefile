@@ -178,7 +178,9 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	"$$outside/venv/bin/python" -m pip install --quiet "$$(echo dist/*.whl)[server]" --constraint constraints.txt; \
 	cp tests/smoke.py "$$outside"; \
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
-	cd "$$outside"; PROTOC=$$protoc venv/bin/python -I smoke.py
+	cp tests/smoke_doors.py examples/*_app.py examples/own_door.py "$$outside"; \
+	"$$outside/venv/bin/python" -m pip install --quiet django fastapi flask waitress --constraint constraints.txt; \
+	cd "$$outside"; PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py
 
 # ---- What the targets need ----
 
