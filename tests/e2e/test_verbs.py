@@ -1,5 +1,6 @@
 """Rules that name HTTP methods, behind a real Envoy: also where it repeats answers, and whatever callers send."""
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -9,14 +10,12 @@ import httpx2
 import pytest
 
 from authz import Authorizer, Policy
-from authz.asgi import AuthzMiddleware
 from authz.demo.issuer.signing import SigningKey
 from authz.issuer.verifier import Verifier
 from tests.doubles import AUDIENCE, ISSUER, PATIENCE, jwks
 from tests.e2e import http1
 from tests.e2e.remembered import PUBLIC, Remembered
-from tests.e2e.test_same_verdict_http import echo
-from tests.http.serving import served
+from tests.e2e.test_same_verdict_http import IN_PROCESS
 from tests.interceptors.wire import Wire
 
 ORDERS: dict[str, Any] = {
@@ -90,13 +89,14 @@ def test_same_token_and_path_are_decided_by_the_http_method_each_time(stack: Ord
     assert set(stack.verbs(path)) == {(verb, "allowed" if expected[verb] == 200 else "denied") for verb in VERBS}
 
 
-def test_door_in_process_has_the_same_verdicts(stack: Orders, ec_key: SigningKey) -> None:
+def test_doors_in_process_have_the_same_verdicts(stack: Orders, ec_key: SigningKey) -> None:
     verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, jwks=jwks(ec_key), algorithms=["ES256"])
     judge = Authorizer(verifier, policy=Policy.from_file(stack.policy), public_methods=[PUBLIC])
     tokens = [[], *([http1.bearer(stack.sign(scope=scope))] for scope in ("orders:delete", ""))]
     overrides: list[list[tuple[str, str]]] = [[], [("x-http-method-override", "DELETE")]]
-    with served(AuthzMiddleware(echo, judge)) as port:
-        targets = stack.asked, stack.memo, stack.memo, f"127.0.0.1:{port}"
+    with contextlib.ExitStack() as running:
+        ports = [running.enter_context(IN_PROCESS[name](judge)) for name in ("asgi", "wsgi")]
+        targets = [stack.asked, stack.memo, stack.memo, *(f"127.0.0.1:{port}" for port in ports)]
         for path, verb, token, override in itertools.product(("/orders/1", PUBLIC), VERBS, tokens, overrides):
             sent = [*token, *override]
             answers = [http1.get(target, path, sent, verb=verb) for target in targets]
