@@ -3860,4 +3860,214 @@ MISTAKES = (
         "%(?:5[Cc]|",
         "tests/http/test_targets.py -k several_ways",
     ),
+    Mistake(
+        "wsgi: a forged name is kept",
+        "authz/wsgi/variables.py",
+        "            if is_header and is_forged(_header_of(name), self._reserved):",
+        "            if is_header and is_forged(name, self._reserved):",
+        "tests/wsgi/test_variables.py",
+    ),
+    Mistake(
+        "wsgi: a forged name is found and not removed",
+        "authz/wsgi/middleware.py",
+        "            del environ[name]",
+        "            str(name)",
+        'tests/wsgi/test_middleware.py -k "forged_name and waitress"',
+    ),
+    Mistake(
+        "wsgi: headers that were seen before are not seen again",
+        "authz/wsgi/variables.py",
+        "        names = environ.keys() & self._headers",
+        "        names = environ.keys() & {*()}",
+        "tests/wsgi/test_variables.py",
+    ),
+    Mistake(
+        "wsgi: an ambiguous path is allowed",
+        "authz/wsgi/middleware.py",
+        "            if fault is not None:",
+        "            if False:",
+        "tests/wsgi/test_middleware.py -k malformed",
+    ),
+    Mistake(
+        "wsgi: a caller says where the application is",
+        "authz/wsgi/requests.py",
+        """    if "HTTP_SCRIPT_NAME" in environ:""",
+        """    if "SCRIPT_NAME" not in environ:""",
+        "tests/wsgi/test_routing.py -k cannot_say",
+    ),
+    Mistake(
+        "wsgi: a path is divided within a segment",
+        "authz/wsgi/requests.py",
+        """    if inner and not inner.startswith("/") and""",
+        "    if not inner and",
+        "tests/wsgi/test_routing.py -k only_begins",
+    ),
+    Mistake(
+        "wsgi: the path is the inner part alone",
+        "authz/wsgi/requests.py",
+        "{environ.get('SCRIPT_NAME', '')}",
+        "",
+        "tests/wsgi/test_routing.py -k whole_server",
+    ),
+    Mistake(
+        "wsgi: an empty path is not that of the root",
+        "authz/wsgi/requests.py",
+        "{environ.get('PATH_INFO') or '/'}",
+        "{environ.get('PATH_INFO')}",
+        "tests/wsgi/test_routing.py -k judged_together",
+    ),
+    Mistake(
+        "wsgi: bytes that are no text are replaced",
+        "authz/wsgi/requests.py",
+        'errors="surrogateescape"',
+        'errors="replace"',
+        "tests/wsgi/test_routing.py -k several_ways",
+    ),
+    Mistake(
+        "wsgi: a certificate that was not verified counts",
+        "authz/wsgi/requests.py",
+        """    if verified == "SUCCESS" and environ""",
+        "    if environ",
+        "tests/wsgi/test_peers.py",
+    ),
+    Mistake(
+        "wsgi: a rule about certificates has a verdict without them",
+        "authz/wsgi/requests.py",
+        """    # Over TLS without a word about certificates: a rule that depends on one has no verdict.
+    return None""",
+        "    return _PLAIN",
+        "tests/wsgi/test_peers.py",
+    ),
+    Mistake(
+        "wsgi: what is unforeseen is left to the server",
+        "authz/wsgi/middleware.py",
+        "        except (Exception, GeneratorExit) as error:",
+        "        except ValueError as error:",
+        "tests/wsgi/test_middleware.py -k unforeseen",
+    ),
+    Mistake(
+        "wsgi: the end of a process is a refusal",
+        "authz/wsgi/middleware.py",
+        "        except (Exception, GeneratorExit) as error:",
+        "        except BaseException as error:",
+        "tests/wsgi/test_middleware.py -k end_of_the_process",
+    ),
+    Mistake(
+        "wsgi: a streamed response is not opened",
+        "authz/wsgi/responses.py",
+        "            run(self.opening())",
+        "            str(self.opening())",
+        'tests/wsgi/test_streams.py -k "too_many and waitress"',
+    ),
+    Mistake(
+        "wsgi: a response of known length is no stream however long it takes",
+        "authz/wsgi/responses.py",
+        "        return length is None or size < length",
+        "        return length is None",
+        'tests/wsgi/test_streams.py -k "may_not_begin and waitress"',
+    ),
+    Mistake(
+        "wsgi: what an application yields after its end is sent",
+        "authz/wsgi/responses.py",
+        """                self._check()
+                yield part""",
+        "                yield part",
+        'tests/wsgi/test_streams.py -k "response_ends and waitress"',
+    ),
+    Mistake(
+        "wsgi: what an application writes after its end is sent",
+        "authz/wsgi/responses.py",
+        """        self._check()
+        send = """,
+        "        send = ",
+        'tests/wsgi/test_streams.py -k "response_ends and waitress"',
+    ),
+    Mistake(
+        "wsgi: half a response is taken for the whole",
+        "authz/wsgi/responses.py",
+        """            if self._refusal is None or self._send is not None:
+                raise
+""",
+        """            if self._refusal is None or self._send is not None:
+                return
+""",
+        'tests/wsgi/test_streams.py -k "response_ends and gunicorn"',
+    ),
+    Mistake(
+        "wsgi: the caller stays after its request",
+        "authz/wsgi/responses.py",
+        "            reset_current_principal(token)",
+        "            str(token)",
+        "tests/wsgi/test_responses.py -k another_thread",
+    ),
+    Mistake(
+        "wsgi: the parts of a body have no caller",
+        "authz/wsgi/responses.py",
+        "self._as_caller(next, parts, _END)",
+        "next(parts, _END)",
+        "tests/wsgi/test_responses.py -k another_thread",
+    ),
+    Mistake(
+        "wsgi: what an application returns is not closed",
+        "authz/wsgi/responses.py",
+        "                self._as_caller(close)",
+        "                str(close)",
+        "tests/wsgi/test_responses.py -k never_sent",
+    ),
+    Mistake(
+        "wsgi: a stream stays open that its application has ended",
+        "authz/wsgi/responses.py",
+        """        except BaseException as error:
+            self.leave()
+""",
+        """        except BaseException as error:
+""",
+        "tests/wsgi/test_responses.py -k then_fails",
+    ),
+    Mistake(
+        "wsgi: a server that forgets to close leaves a stream open",
+        "authz/wsgi/responses.py",
+        """            yield from refuse(self._start_response, self._refusal, form, verb)
+        finally:
+            self.leave()
+""",
+        """            yield from refuse(self._start_response, self._refusal, form, verb)
+""",
+        "tests/wsgi/test_responses.py -k forgets",
+    ),
+    Mistake(
+        "wsgi: servers do not see that a body is a file",
+        "authz/wsgi/responses.py",
+        "        return isinstance(wrapper, type) and",
+        "        return False and",
+        "tests/wsgi/test_responses.py -k itself",
+    ),
+    Mistake(
+        "wsgi: an error cannot replace a response that is not sent",
+        "authz/wsgi/responses.py",
+        "        elif self._start and exc_info is None:",
+        "        elif self._start:",
+        "tests/wsgi/test_responses.py -k may_replace",
+    ),
+    Mistake(
+        "wsgi: servers complain of a stream that ends",
+        "authz/http/serving.py",
+        "        super().__init__(errno.EPIPE,",
+        "        super().__init__(errno.EINVAL,",
+        'tests/wsgi/test_streams.py -k "complain and gunicorn"',
+    ),
+    Mistake(
+        "wsgi: a handler cannot read the message that was checked",
+        "authz/wsgi/bodies.py",
+        "io.BytesIO(body)",
+        "io.BytesIO()",
+        'tests/wsgi/test_bodies.py -k "handler_reads and waitress"',
+    ),
+    Mistake(
+        "wsgi: half a message is checked",
+        "authz/wsgi/bodies.py",
+        "    if len(body) < int(length):",
+        "    if False:",
+        "tests/wsgi/test_bodies.py -k cannot_be_checked",
+    ),
 )

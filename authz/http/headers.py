@@ -16,7 +16,7 @@ Header = tuple[bytes, bytes]
 Written = TypeVar("Written")
 
 # More than clients and proxies of one service use; the caller chooses the names.
-_KNOWN, _LONGEST_KNOWN = 1024, 64
+KNOWN_NAMES, LONGEST_KNOWN_NAME = 1024, 64
 # As many as a verifier remembers tokens: most callers that are allowed call again.
 _REMEMBERED = 10_000
 _AUTHORIZATION, _CONTENT_TYPE = b"authorization", b"content-type"
@@ -107,7 +107,7 @@ class Sorting:
     def _is_forged(self, name: bytes) -> bool:
         if is_forged(name.decode("latin-1"), self._reserved):
             return True
-        if len(self._harmless) < _KNOWN and len(name) <= _LONGEST_KNOWN:
+        if len(self._harmless) < KNOWN_NAMES and len(name) <= LONGEST_KNOWN_NAME:
             self._harmless.add(name)
         return False
 

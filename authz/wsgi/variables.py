@@ -9,11 +9,10 @@ from typing import NamedTuple
 from wsgiref.types import WSGIEnvironment
 
 from authz.call.metadata import TrustedMetadata, is_forged
+from authz.http.headers import KNOWN_NAMES, LONGEST_KNOWN_NAME
 
 Variable = tuple[str, str]
 
-# More than a server, an application and the clients of one service use; the caller chooses some.
-_KNOWN = 1024
 # The two without the prefix of all others (RFC 3875 section 4.1).
 _WITHOUT_PREFIX = ("CONTENT_TYPE", "CONTENT_LENGTH")
 # The second one if a server lets underscores pass in names of headers.
@@ -33,6 +32,10 @@ class Variables:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return ((_header_of(name), value) for name, value in self._all)
+
+    def names(self) -> Iterator[str]:
+        """Return the names of all of them."""
+        return (_header_of(name) for name, _ in self._all)
 
 
 class Sorted(NamedTuple):
@@ -90,7 +93,7 @@ class Sorting:
         return Sorted(Variables(headers), forged, [] if credential is None else [credential], kinds, size)
 
     def _learn(self, name: str, *, is_header: bool) -> None:
-        if len(self._known) < _KNOWN:
+        if len(self._known) < KNOWN_NAMES and len(name) <= LONGEST_KNOWN_NAME:
             if is_header:
                 self._headers.add(name)
             self._known.add(name)

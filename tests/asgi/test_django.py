@@ -1,14 +1,15 @@
 """Django for ASGI: its routing, its synchronous views on threads, and how it reads the names of headers."""
 
 import pytest
+from django.core.signals import request_finished
 
 from authz import Authorizer, Decision
 from authz.asgi import AuthzMiddleware
 from authz.http.paths import path_of
 from tests.asgi.conftest import NewJudge, Serve, Token
 from tests.asgi.test_routing import POLICY, SPELLINGS
-from tests.doubles import ORG
-from tests.http.client import ask, bearer
+from tests.doubles import ORG, eventually
+from tests.http.client import Connection, ask, bearer
 from tests.http.django_project import ASGI
 
 FORGED = "org_01JYFORGED0000000000000000"
@@ -81,3 +82,23 @@ def test_synchronous_views_run_on_another_thread(serve: Serve, judge: Authorizer
     threads = {ask(port, path, bearer(token())).json["thread"] for path in ("/caller", "/coroutine")}
 
     assert len(threads) == 2
+
+
+def test_stream_ends_and_is_closed(serve: Serve, judge: Authorizer, token: Token) -> None:
+    finished: list[object] = []
+
+    def note(**said: object) -> None:
+        finished.append(said)
+
+    request_finished.connect(note)
+    with Connection(serve(AuthzMiddleware(ASGI, judge))) as connection:
+        connection.ask("/silent", bearer(token()))
+        assert connection.head()[0] == 200
+        assert connection.part() == f"{ORG}\n".encode()
+        assert finished == []
+
+        judge.revoke(org_id=ORG)
+
+        assert connection.part() is None
+    assert eventually(lambda: finished)
+    assert eventually(lambda: len(judge.streams) == 0)

@@ -41,6 +41,7 @@ PROGRAMS = {
     "import authz": ALL | {"asyncio", "google.protobuf"},
     "from authz import ClientCredentials": ALL | {"google.protobuf"},
     "from authz import Verifier": ALL - VERIFYING | {"authz.judge.authorizer"},
+    "from authz.wsgi import AuthzMiddleware": ALL - VERIFYING - {"authz.policy"} | {"authz.asgi", "flask", "django"},
     "import interceptors, interceptors.aio": ALL,
     "from interceptors import bearer_interceptors": ALL - OF_GRPC,
     "from interceptors.aio import bearer_interceptors": ALL - OF_GRPC,

@@ -1,7 +1,8 @@
 """A Django project, for WSGI and for ASGI; it is configured by importing it, once in a process."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import django
@@ -57,6 +58,14 @@ def parts(_request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(parts())
 
 
+async def silent(_request: HttpRequest) -> StreamingHttpResponse:
+    async def parts() -> AsyncIterator[str]:
+        yield f"{current_principal().org_id}\n"
+        await asyncio.get_running_loop().create_future()
+
+    return StreamingHttpResponse(parts())
+
+
 _routes = [
     re_path(r"^private$", private),
     re_path(r"^private/(?P<path>.*)$", private),
@@ -66,6 +75,7 @@ urlpatterns = [
     re_path(r"^caller$", caller),
     re_path(r"^coroutine$", caller_of_coroutine),
     re_path(r"^parts$", parts),
+    re_path(r"^silent$", silent),
     re_path(r"^v1/", include(_routes)),
     *_routes,
 ]

@@ -8,6 +8,7 @@ from wsgiref.validate import validator
 import pytest
 
 from authz import Authorizer, Call, Decision, Directory, Policy, Principal, Verifier
+from authz.call.call import MAX_ENTRIES, MAX_METADATA_BYTES, MAX_METHOD
 from authz.call.metadata import TrustedMetadata
 from authz.decisions.decision import Evidence
 from authz.demo.issuer.signing import SigningKey
@@ -263,6 +264,36 @@ def test_refusal_of_head_has_no_body(guard: Guard, server: str) -> None:
         assert reply.status == 401
         assert int(reply.values("content-length")[0]) > 0
         assert connection.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {f"HTTP_X_{number}": "" for number in range(MAX_ENTRIES)},
+        {"HTTP_X": "a" * MAX_METADATA_BYTES},
+        {"PATH_INFO": f"/{'a' * MAX_METHOD}"},
+    ],
+    ids=["many", "long", "path"],
+)
+def test_request_that_is_too_large_to_be_checked_is_refused(
+    judge: Authorizer, token: Token, headers: dict[str, str]
+) -> None:
+    seen: list[str] = []
+    middleware = AuthzMiddleware(echo, judge)
+    for environ in (headers, dict(list(headers.items())[2:])):
+        middleware(
+            {**environ_of("/", token(), SCRIPT_NAME=""), **environ},
+            lambda status, _headers: seen.append(status),  # type: ignore[arg-type,return-value]
+        )
+
+    assert seen == ["403 Forbidden", "200 OK"]
+
+
+def test_request_of_the_oldest_http_gets_nothing(guard: Guard, server: str) -> None:
+    with Connection(guard(echo, server)) as connection:
+        connection.socket.sendall(b"GET /orders\r\n\r\n")
+
+        assert b"principal" not in connection.rest()
 
 
 def test_both_sides_keep_to_the_protocol(serve: Serve, judge: Authorizer, token: Token) -> None:

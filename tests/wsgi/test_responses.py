@@ -189,6 +189,20 @@ def test_exception_of_the_application_is_the_servers_to_answer(
     assert len(judge.streams) == 0
 
 
+def test_stream_of_an_application_that_writes_and_then_fails_is_over(
+    guard: Guard, judge: Authorizer, server: str, token: Token
+) -> None:
+    def app(_environ: Any, start_response: Start) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", "10")])(b"first")
+        assert len(judge.streams) == 1
+        raise ValueError
+
+    reply = ask(guard(app, server), "/", bearer(token()))
+
+    assert (reply.status, reply.is_whole) == (200, False)
+    assert len(judge.streams) == 0
+
+
 class Body:
     """A body that notes in which threads it is used, and for whom."""
 

@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from authz import Decision
+from authz import Decision, Policy
 from authz.http.paths import path_of
 from authz.wsgi import AuthzMiddleware
 from tests.asgi.conftest import NewJudge, Token
@@ -210,3 +210,29 @@ def test_parts_of_a_path_that_may_be_read_in_several_ways_are_refused(
 
     assert statuses == ["403 Forbidden"]
     assert [each.refusal and each.refusal.reason for each in told] == ["request_malformed"]
+
+
+ONLY_GET = Policy.from_document(
+    {"name": "verbs", "allow_rules": [{"name": "read", "request": {"paths": ["/*"], "methods": ["GET"]}}]}
+)
+OVERRIDES = [
+    (name, "DELETE")
+    for name in ("X-HTTP-Method-Override", "x_http_method_override", "X-HTTP-Method", "X-Method_Override")
+]
+
+
+@pytest.mark.parametrize("verb", ["DELETE", "delete", "Delete", "GET"])
+def test_no_spelling_of_an_http_method_passes_for_another(
+    serve: Serve, server: str, new_judge: NewJudge, token: Token, verb: str
+) -> None:
+    app = Flask(__name__)
+    app.add_url_rule("/orders", endpoint="delete", view_func=lambda: "deleted", methods=["DELETE"])
+    app.add_url_rule("/orders", endpoint="get", view_func=lambda: "read")
+    port = serve(AuthzMiddleware(app, new_judge(policy=ONLY_GET)), server)
+
+    plain = ask(port, "/orders", bearer(token()), verb=verb)
+    overridden = [ask(port, "/orders", [*bearer(token()), header], verb=verb) for header in OVERRIDES]
+
+    assert (plain.body == b"read") is (verb == "GET")
+    assert not any(reply.body == b"deleted" for reply in (plain, *overridden))
+    assert overridden[0].status in (400, 403)

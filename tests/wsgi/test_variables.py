@@ -30,6 +30,7 @@ def test_headers_have_the_names_that_rules_know() -> None:
         "content-length": "5",
     }
     assert (len(headers.headers), headers.forged) == (4, [])
+    assert set(headers.headers.names()) == dict(headers.headers).keys()
     assert (headers.credentials, headers.kinds) == (["Bearer a"], ["application/grpc"])
 
 
@@ -49,13 +50,14 @@ def test_two_types_of_content_are_two() -> None:
     assert headers.kinds == ["application/grpc", "text/plain"]
 
 
-def test_forged_name_is_found_after_any_number_of_others() -> None:
+def test_names_that_callers_make_up_take_bounded_memory() -> None:
     sorting = Sorting(TrustedMetadata())
     for number in range(3000):
-        sorting.sort({f"HTTP_X_{number}": ""})
+        sorting.sort({f"HTTP_X_{number}": "", f"HTTP_X_{number * 100}": ""} | {f"HTTP_{number}_" + "X" * 100: ""})
 
+    known = sorting._known  # noqa: SLF001 - the memory itself
+    assert (len(known), max(map(len, known)) <= 64, known == sorting._headers) == (1024, True, True)  # noqa: SLF001
     headers = sorting.sort({"HTTP_X_ORG_ID": "a", "HTTP_X_2999": "b", "HTTP_X_1": "c", "HTTP_X_NEW": "d"})
-
     assert headers.forged == ["HTTP_X_ORG_ID"]
     assert dict(headers.headers) == {"x-org-id": "a", "x-2999": "b", "x-1": "c", "x-new": "d"}
 
