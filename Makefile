@@ -127,6 +127,8 @@ protos: .venv-protos/.ready ## Generate the Python code of protos/
 		--python_out=. --mypy_out=quiet:. $$(cd protos && find authz -name '*.proto' | sort)
 	$(PROTOC) --descriptor_set_in=.venv-protos/protos.binpb --plugin=.venv-protos/bin/protoc-gen-mypy_grpc \
 		--grpc_python_out=. --mypy_grpc_out=quiet:. authz/demo/v1/ledger.proto authz/v1/audit.proto
+	$(PROTOC) --descriptor_set_in=.venv-protos/protos.binpb --plugin=.venv-protos/bin/protoc-gen-connectrpc \
+		--connectrpc_out=protobuf=google:. authz/demo/v1/ledger.proto
 
 build: .venv/.ready ## Build the sdist, and the wheel from it, into dist/
 	rm -rf dist
@@ -164,12 +166,12 @@ ci-proxies: ## Install nginx and Caddy, on Debian and Ubuntu
 
 # Deleted first, so that what no .proto file makes any more is missed as well.
 ci-generated: ## Generate the code of protos/ anew in both ways, and see that nothing changes
-	find authz -name '*_pb2*.py' -delete -o -name '*_pb2*.pyi' -delete
+	find authz -name '*_pb2*.py' -delete -o -name '*_pb2*.pyi' -delete -o -name '*_connect.py' -delete
 	$(MAKE) protos
 	$(MAKE) protos-with-buf
-	@changed=$$(git status --porcelain -- '*_pb2*'); [ -z "$$changed" ] || { \
+	@changed=$$(git status --porcelain -- '*_pb2*' '*_connect.py'); [ -z "$$changed" ] || { \
 		printf 'Run "make protos" and commit what it writes:\n%s\n' "$$changed" >&2; \
-		git --no-pager diff -- '*_pb2*' | head -n 100 >&2; exit 1; }
+		git --no-pager diff -- '*_pb2*' '*_connect.py' | head -n 100 >&2; exit 1; }
 
 ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no checkout, and try it
 	@set -e; outside=$$(mktemp -d); trap 'rm -rf "$$outside"' EXIT; set -x; \

@@ -2164,15 +2164,15 @@ MISTAKES = (
     Mistake(
         "isolation: elements are counted only while they are checked",
         "authz/policy/protos/isolation.py",
-        "looks = _less(looks, len(values))",
-        "looks = _less(looks, 1)",
+        "looks = looks_left(looks, len(values))",
+        "looks = looks_left(looks, 1)",
         "tests/policy/test_isolation.py -k too_many",
     ),
     Mistake(
         "isolation: long keys of a map cost nothing",
         "authz/policy/protos/isolation.py",
-        "looks = _less(looks, len(value) // _KEY_CHARACTERS)",
-        "looks = _less(looks, 0)",
+        "looks = looks_left(looks, len(value) // _KEY_CHARACTERS)",
+        "looks = looks_left(looks, 0)",
         "tests/policy/test_isolation.py -k too_much",
     ),
     Mistake(

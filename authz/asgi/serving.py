@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from typing import Any, cast
 
 from authz.asgi.protocol import App, Message, Receive, Scope, Send
-from authz.call.principal import ANONYMOUS, Principal, reset_current_principal, set_current_principal
+from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Refusal
 from authz.http.door import HttpDoor
 from authz.http.headers import Sorted
@@ -65,7 +65,7 @@ class Serving(HttpRequest):
         """
         self.admit(principal)
         self._tell_handlers()
-        token = set_current_principal(principal)
+        entered = self.enter()
         try:
             await app(self._scope, receive, self.send)
         except asyncio.CancelledError:
@@ -76,7 +76,7 @@ class Serving(HttpRequest):
             if self._refusal is None:
                 raise
         finally:
-            reset_current_principal(token)
+            self.exit(entered)
             # Each holds the other, which the garbage collector would have to find out.
             self._scope.pop(SERVING, None)
             if self._is_interrupted:
@@ -101,7 +101,7 @@ class Serving(HttpRequest):
             OverError: it must end now.
 
         """
-        if self._is_open or self.principal is ANONYMOUS:
+        if self._is_open or self._is_handed_over or self.principal is ANONYMOUS:
             return
         self._loop = asyncio.get_running_loop()
         # There is one: the middleware is a coroutine.

@@ -2,14 +2,21 @@
 
 import errno
 from abc import ABC, abstractmethod
+from contextvars import ContextVar, Token
+from typing import NamedTuple
 
-from authz.call.principal import ANONYMOUS, Principal
+from authz.call.call import Call
+from authz.call.principal import ANONYMOUS, Principal, reset_current_principal, set_current_principal
 from authz.call.refusal import Refusal
 from authz.errors import AuthzError
 from authz.http.door import HttpDoor
+from authz.judge.authorizer import Authorizer
 from authz.judge.hearing import Hearing
 from authz.runtime import fork
 from authz.runtime.flow import Flow
+from authz.token.bearer import credentials_of
+
+_current: ContextVar["HttpRequest | None"] = ContextVar("authz_request", default=None)
 
 # For flags of any request that its server and a thread of the judge may set at the same time: rarely, and briefly.
 _lock = fork.Lock()
@@ -21,6 +28,23 @@ class OverError(BrokenPipeError):
     def __init__(self) -> None:
         # By the number some servers tell that there is nothing to complain of.
         super().__init__(errno.EPIPE, "the request is over")
+
+
+class HandedOver(NamedTuple):
+    """A request that a door inside the application ends, and tells what becomes of it.
+
+    Attributes:
+        hearing: its hearing.
+        principal: who makes it.
+        seconds: how long the decision took.
+        is_told: whether the observers know already that it is allowed.
+
+    """
+
+    hearing: Hearing
+    principal: Principal
+    seconds: float
+    is_told: bool
 
 
 class HttpRequest(ABC):
@@ -37,7 +61,7 @@ class HttpRequest(ABC):
 
     principal = ANONYMOUS
 
-    _is_open = _is_told = _is_ending = False
+    _is_open = _is_told = _is_ending = _is_handed_over = False
     _refusal: Refusal | None = None
     _seconds = 0.0
 
@@ -61,6 +85,16 @@ class HttpRequest(ABC):
             self._is_told = True
             self._hearing.allowed(self._seconds)
 
+    def enter(self) -> tuple[Token[Principal], Token["HttpRequest | None"]]:
+        """Have code in this context find the caller and the request, until :meth:`exit` takes that back."""
+        return set_current_principal(self.principal), _current.set(self)
+
+    def exit(self, entered: tuple[Token[Principal], Token["HttpRequest | None"]]) -> None:
+        """Take back what :meth:`enter` has done, which returned ``entered``."""
+        principal, request = entered
+        reset_current_principal(principal)
+        _current.reset(request)
+
     def tell(self) -> None:
         """Tell the observers that the request is allowed, unless they know what became of it."""
         if self._is_told:
@@ -77,7 +111,7 @@ class HttpRequest(ABC):
             OverError: it must end now.
 
         """
-        if self._is_open or self.principal is ANONYMOUS:
+        if self._is_open or self._is_handed_over or self.principal is ANONYMOUS:
             return
         self._is_open = True
         try:
@@ -102,6 +136,30 @@ class HttpRequest(ABC):
         self._refusal = refusal = self._hearing.refused_by_route(error)
         return refusal
 
+    def hand_over(self, judge: Authorizer, call: Call) -> HandedOver | None:
+        """Leave the request to a door inside that would ask the same judge about the same call: the verdict stands.
+
+        Once: what calls itself makes another call.
+
+        Args:
+            judge: whom that door asks.
+            call: about what.
+
+        Returns:
+            ``None`` where it is another judge or another call, or where the judge itself would want a token that this
+            door has not wanted. Then that door must ask.
+
+        """
+        own = self._hearing.call
+        is_same = (own.method, own.verb) == (call.method, call.verb) and credentials_of(own) == credentials_of(call)
+        is_known = self.principal is not ANONYMOUS or own.method in judge.in_force.now.public
+        if judge is not self._door.authorizer or not is_same or not is_known:
+            return None
+        with _lock:
+            is_handed_over, self._is_handed_over = self._is_handed_over, True
+            is_told, self._is_told = self._is_told, self._is_told or not is_handed_over
+        return None if is_handed_over else HandedOver(self._hearing, self.principal, self._seconds, is_told)
+
     def leave(self) -> None:
         """Tell the judge and the observers that the request is over."""
         if self._is_open:
@@ -120,3 +178,8 @@ class HttpRequest(ABC):
         self._refusal = self._hearing.ended(error)
         self.interrupt()
         return None
+
+
+def current_request() -> HttpRequest | None:
+    """Return the request that this code serves, or ``None`` where it serves none."""
+    return _current.get()

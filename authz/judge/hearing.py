@@ -6,7 +6,6 @@ from authz.call.call import Call
 from authz.call.principal import Principal
 from authz.call.refusal import Refusal
 from authz.decisions.decision import Door, Evidence
-from authz.errors import AuthzError
 from authz.judge.authorizer import Authorizer
 from authz.runtime.flow import arun, run
 
@@ -74,8 +73,8 @@ class Hearing:
         self._telling.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
         return refusal
 
-    def refused_by_route(self, error: AuthzError) -> Refusal:
-        """Tell the observers that the call, which was allowed, lacks what its route asks for.
+    def refused_by_route(self, error: BaseException) -> Refusal:
+        """Tell the observers that the call, which was allowed, is refused by its route, which asks for more.
 
         Returns:
             What its caller sees.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from authz.call.principal import Principal, reset_current_principal, set_current_principal
+from authz.call.principal import Principal
 from authz.http.door import HttpDoor
 from authz.http.forms import form_of
 from authz.http.serving import HttpRequest, OverError
@@ -136,11 +136,11 @@ class Response(HttpRequest):
 
     def _as_caller(self, do: Callable[..., T], *arguments: Any) -> T:
         # Around each step alone: servers may take the next one in another thread, or never.
-        token = set_current_principal(self.principal)
+        entered = self.enter()
         try:
             return do(*arguments)
         finally:
-            reset_current_principal(token)
+            self.exit(entered)
 
     def _check(self) -> None:
         if self._refusal is not None:

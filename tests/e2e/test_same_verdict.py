@@ -1,4 +1,4 @@
-"""One table of calls at every door: both interceptors, and a real Envoy that asks ``authz serve``."""
+"""One table of calls at every door: interceptors of three servers, and a real Envoy that asks ``authz serve``."""
 
 import contextlib
 import time
@@ -26,6 +26,7 @@ from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from tests.certificates import Certificate
 from tests.doubles import ABSENT, AUDIENCE, ISSUER, ORG, jwks, m2m_claims
+from tests.e2e.connected import connect_server
 from tests.e2e.mesh import (
     DENIED,
     METERED,
@@ -47,6 +48,7 @@ GUARDED = "/tests.Guarded/Call"
 HANDLERS = {name: echo(name) for name in (GUARDED, DENIED, PUBLIC_CALL)} | {
     SHOWN: echo(SHOWN, PostEntryRequest.FromString)
 }
+CONNECTED = dict.fromkeys((GUARDED, DENIED, PUBLIC_CALL), bytes) | {SHOWN: PostEntryRequest}
 
 GLOBEX = "org_01JYGLOBEX0000000000000000"
 FORGED = "org_01JYFORGED0000000000000000"
@@ -103,7 +105,7 @@ def expected(case: str, method: str) -> Verdict:
     return ("OK", ADMITTED[case]) if method == GUARDED else ("UNIMPLEMENTED", "")
 
 
-# ---- Three doors, each of which a client reaches by TLS, with or without its certificate ----
+# ---- Four doors; but for that of Connect a client reaches each by TLS, with or without its certificate ----
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ def judge(mesh: Mesh, key: SigningKey) -> Authorizer:
 def doors(
     mesh: Mesh, certificates: dict[str, Certificate], ec_key: SigningKey, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Door]]:
-    def in_process(name: str) -> Reachable:
+    def reachable(name: str) -> Reachable:
         folder: Path = tmp_path_factory.mktemp(name)
         return Reachable(mesh.authority, folder / "s")
 
@@ -136,7 +138,7 @@ def doors(
     with contextlib.ExitStack() as running:
         loop = Loop()
         running.callback(loop.close)
-        sync, aio = in_process("sync"), in_process("aio")
+        sync, aio = reachable("sync"), reachable("aio")
         behind_sync, behind_aio = (
             [interceptors.AuthzInterceptor(judge(mesh, ec_key))],
             [interceptors.aio.AuthzInterceptor(judge(mesh, ec_key))],
@@ -146,7 +148,10 @@ def doors(
         through_envoy = {
             name: running.enter_context(tls_channel(mesh, certificates.get(name))) for name in ("", *certificates)
         }
-        yield {"grpc": reach(sync), "aio": reach(aio), "envoy": through_envoy.__getitem__}
+        connected = running.enter_context(connect_server(judge(mesh, ec_key), CONNECTED))
+        connect = running.enter_context(channel_to(connected))
+        in_process = {"grpc": reach(sync), "aio": reach(aio), "connect": lambda _name: connect}
+        yield {**in_process, "envoy": through_envoy.__getitem__}
         for server in (sync, aio):
             server.close()
 
@@ -214,6 +219,9 @@ def test_every_door_has_the_same_verdict(
     doors: dict[str, Door], credentials: dict[str, tuple[list[str], str]], *, case: str, method: str, metadata: str
 ) -> None:
     tokens, client = credentials[case]
+    if client or method == UNSERVED:
+        # connectrpc shows interceptors no certificate, and answers for unknown methods before it asks them.
+        doors = {name: door for name, door in doors.items() if name != "connect"}
     extra = METADATA[metadata]
     entries = [*extra, *[entry for token in tokens for entry in bearer(token)], *extra[:AFTERWARDS]]
 
@@ -223,7 +231,7 @@ def test_every_door_has_the_same_verdict(
         doors, expected(case, method)
     )
     first, *others = map(what_the_caller_gets, outcomes.values())
-    assert others == [first, first]
+    assert others == [first] * len(others)
     assert not any(outcome.leaks(FORGED) for outcome in outcomes.values())
 
 
@@ -256,7 +264,7 @@ def test_every_door_lets_a_request_name_the_same_organizations(
     wanted = ("OK", ADMITTED[case]) if named in own else ("PERMISSION_DENIED", "ORGANIZATION_MISMATCH")
     assert {name: verdict(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(doors, wanted)
     first, *others = map(what_the_caller_gets, outcomes.values())
-    assert others == [first, first]
+    assert others == [first] * len(others)
 
 
 def test_every_door_wants_the_scopes_that_the_proto_asks_for(
@@ -269,7 +277,7 @@ def test_every_door_wants_the_scopes_that_the_proto_asks_for(
     wanted = ("PERMISSION_DENIED", "INSUFFICIENT_SCOPE")
     assert {name: verdict(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(doors, wanted)
     first, *others = map(what_the_caller_gets, outcomes.values())
-    assert others == [first, first]
+    assert others == [first] * len(others)
 
 
 def test_every_door_counts_alike(doors: dict[str, Door], ec_key: SigningKey) -> None:
@@ -282,7 +290,7 @@ def test_every_door_counts_alike(doors: dict[str, Door], ec_key: SigningKey) -> 
     wanted = [*[("OK", METERED[-1])] * 3, ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")]
     assert {name: [*map(verdict, calls)] for name, calls in outcomes.items()} == dict.fromkeys(doors, wanted)
     first, *others = (what_the_caller_gets(calls[-1]) for calls in outcomes.values())
-    assert others == [first, first]
+    assert others == [first] * len(others)
 
 
 # ---- What no token brings about ----
@@ -299,6 +307,7 @@ def told_doors(mesh: Mesh) -> Iterator[dict[str, grpc.Channel]]:
         addresses = {
             "grpc": running.enter_context(sync),
             "aio": running.enter_context(aio),
+            "connect": running.enter_context(connect_server(mesh.judge, CONNECTED)),
             "envoy": mesh.told,
             "envoy-lenient": mesh.told_lenient,
         }
@@ -324,5 +333,5 @@ def test_every_door_refuses_alike_whatever_the_reason(
 
     assert {name: verdict(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(told_doors, (code, reason))
     first, *others = map(what_the_caller_gets, outcomes.values())
-    assert others == [first] * 3
+    assert others == [first] * len(others)
     assert not any(outcome.leaks("a secret detail") for outcome in outcomes.values())

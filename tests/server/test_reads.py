@@ -28,13 +28,13 @@ def api(*scopes: str) -> bytes:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that grows with each reading of a descriptor set."""
     reads: list[str] = []
-    link = room._linked  # noqa: SLF001 - what takes long
+    link = room.linked
 
     def linked(files: Any, source: str) -> Any:
         reads.append(source)
         return link(files, source)
 
-    monkeypatch.setattr(room, "_linked", linked)
+    monkeypatch.setattr(room, "linked", linked)
     return reads
 
 

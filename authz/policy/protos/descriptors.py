@@ -82,7 +82,7 @@ class Descriptors:
             files = FileDescriptorSet.FromString(data).file
         except DecodeError:
             raise ConfigError(f"{source} is not a descriptor set; make one with: buf build -o api.binpb") from None
-        services = [service for each in _linked(files, source) for service in each.services_by_name.values()]
+        services = [service for each in linked(files, source) for service in each.services_by_name.values()]
         if not services:
             raise ConfigError(f"{source} declares no service; make it with: buf build -o api.binpb")
         return cls(services, source)
@@ -103,7 +103,17 @@ def is_repeated(field: FieldDescriptor) -> bool:
     return bool(field.label == FieldDescriptor.LABEL_REPEATED)  # type: ignore[attr-defined]
 
 
-def _linked(files: Iterable[Any], source: str) -> list[FileDescriptor]:
+def linked(files: Iterable[Any], source: str) -> list[FileDescriptor]:
+    """Return files in a pool of their own.
+
+    Args:
+        files: each a ``FileDescriptorProto``, in any order.
+        source: how errors name where they come from.
+
+    Raises:
+        ConfigError: they do not fit together, or one is missing.
+
+    """
     database = DescriptorDatabase()
     names = []
     try:

@@ -91,7 +91,7 @@ class Places:
             PermissionDeniedError: it names another organization, or has more to look at.
 
         """
-        looks = _less(looks, self._looks)
+        looks = looks_left(looks, self._looks)
         for name in self._names:
             if getattr(message, name) not in ids:
                 raise mismatch()
@@ -102,11 +102,11 @@ class Places:
         for name, is_map, places in self._many:
             values = getattr(message, name)
             # Counted before the first is looked at, so that too many of them cost nothing.
-            looks = _less(looks, len(values))
+            looks = looks_left(looks, len(values))
             for value in values:
                 # Iterating over a map yields its keys, which may be long.
                 if is_map and isinstance(value, str):
-                    looks = _less(looks, len(value) // _KEY_CHARACTERS)
+                    looks = looks_left(looks, len(value) // _KEY_CHARACTERS)
                 one = values[value] if is_map else value
                 if places is not None:
                     looks = places.check_fields(one, ids, looks)
@@ -115,7 +115,13 @@ class Places:
         return looks
 
 
-def _less(looks: int, taken: int) -> int:
+def looks_left(looks: int, taken: int) -> int:
+    """Return how many of ``looks`` are left when some are taken.
+
+    Raises:
+        PermissionDeniedError: there are not so many (``organization_unverified``).
+
+    """
     if taken > looks:
         raise unverified("the message has more fields that could name an organization than are checked")
     return looks - taken
