@@ -3609,9 +3609,9 @@ MISTAKES = (
     Mistake(
         "asgi: the caller stays after its request",
         "authz/asgi/serving.py",
-        """            reset_current_principal(token)
+        """            self.exit(entered)
 """,
-        """            str(token)
+        """            str(entered)
 """,
         "tests/asgi/test_middleware.py -k of_the_next",
     ),
@@ -3996,8 +3996,8 @@ MISTAKES = (
     Mistake(
         "wsgi: the caller stays after its request",
         "authz/wsgi/responses.py",
-        "            reset_current_principal(token)",
-        "            str(token)",
+        "            self.exit(entered)",
+        "            str(entered)",
         "tests/wsgi/test_responses.py -k another_thread",
     ),
     Mistake(
@@ -4069,5 +4069,75 @@ MISTAKES = (
         "    if len(body) < int(length):",
         "    if False:",
         "tests/wsgi/test_bodies.py -k cannot_be_checked",
+    ),
+    Mistake(
+        "connect: a call is made although it is refused",
+        "authz/connect/server.py",
+        """        raise refused(ctx, refusal)
+
+    async def on_end""",
+        """        self._door.admit(ctx, rpc)
+        return rpc
+
+    async def on_end""",
+        "tests/connect/test_calls.py",
+    ),
+    Mistake(
+        "connect: a request that names another organization is seen",
+        "authz/connect/rpcs.py",
+        """            check_request(request, self.principal)
+        except Exception as error:  # noqa""",
+        """            str(request)
+        except Exception as error:  # noqa""",
+        "tests/connect/test_isolation.py",
+    ),
+    Mistake(
+        "connect: a message of a stream that names another organization is seen",
+        "authz/connect/rpcs.py",
+        """            check_request(request, self.principal)
+        except Exception as error:
+""",
+        """            str(request)
+        except Exception as error:
+""",
+        "tests/connect/test_isolation.py",
+    ),
+    Mistake(
+        "connect: a verdict is not confirmed when the request has come",
+        "authz/connect/rpcs.py",
+        "                self._hearing.confirm(self.principal)",
+        "                str(self.principal)",
+        "tests/connect/test_order.py -k before_the_request",
+    ),
+    Mistake(
+        "connect: what was not judged is served",
+        "authz/connect/rpcs.py",
+        """        if rpc is None:
+            hearing""",
+        """        if False:
+            hearing""",
+        "tests/connect/test_order.py",
+    ),
+    Mistake(
+        "connect: a stream does not end",
+        "authz/connect/streams.py",
+        """            self._interrupts += 1
+            self._task.cancel()""",
+        "            self._interrupts += 0",
+        "tests/connect/test_streams.py",
+    ),
+    Mistake(
+        "connect: another judge is believed",
+        "authz/http/serving.py",
+        "        if judge is not self._door.authorizer or not is_same or not is_known:",
+        "        if not is_same or not is_known:",
+        "tests/connect/test_middleware.py",
+    ),
+    Mistake(
+        "connect: the verdict on another call is believed",
+        "authz/http/serving.py",
+        "        if judge is not self._door.authorizer or not is_same or not is_known:",
+        "        if judge is not self._door.authorizer or not is_known:",
+        "tests/connect/test_middleware.py",
     ),
 )
