@@ -80,7 +80,8 @@ from authz.server.operations import banner
 announce = banner.announce
 
 def announced(*arguments):
-    print("loaded", *sys.modules, flush=True)
+    # At once: another thread may write what is logged.
+    os.write(1, f"loaded {' '.join(sys.modules)}\\n".encode())
     tell_imports()
     announce(*arguments)
 
