@@ -7,6 +7,8 @@ ROOT = Path(__file__).parent.parent
 
 _SERVER, _AIO = "interceptors/server.py", "interceptors/aio/server.py"
 _DOORS = "tests/interceptors/"
+_CONNECT = "tests/connect/"
+_RPCS, _STREAMS = "authz/connect/rpcs.py", "authz/connect/streams.py"
 _FORWARD = "tests/server/forward_auth/"
 _QUESTION = "authz/server/forward_auth/question.py"
 _CHECK = "authz/server/forward_auth/check.py"
@@ -3609,9 +3611,9 @@ MISTAKES = (
     Mistake(
         "asgi: the caller stays after its request",
         "authz/asgi/serving.py",
-        """            reset_current_principal(token)
+        """            self.exit(entered)
 """,
-        """            str(token)
+        """            str(entered)
 """,
         "tests/asgi/test_middleware.py -k of_the_next",
     ),
@@ -3859,5 +3861,211 @@ MISTAKES = (
         "%(?:2[Ff]|5[Cc]|",
         "%(?:5[Cc]|",
         "tests/http/test_targets.py -k several_ways",
+    ),
+    # ---- Services of connectrpc ----
+    Mistake(
+        "connect: a handler sees what a caller has forged",
+        "authz/connect/requests.py",
+        "        del headers[forged]",
+        "        str(forged)",
+        f"{_CONNECT}test_calls.py -k forged",
+    ),
+    Mistake(
+        "connect: the second of two tokens is not seen",
+        "authz/connect/requests.py",
+        'credentials=list(headers.getall("authorization"))',
+        'credentials=list(headers.getall("authorization"))[:1]',
+        f"{_CONNECT}test_calls.py -k two_tokens",
+    ),
+    Mistake(
+        "connect: every call is a POST",
+        "authz/connect/requests.py",
+        "verb=ctx.http_method",
+        'verb="POST"',
+        f"{_CONNECT}test_calls.py -k with_a_token_is_served",
+    ),
+    Mistake(
+        "connect: what is unforeseen escapes",
+        "authz/connect/server.py",
+        "        except BaseException as error:",
+        "        except AuthzError as error:",
+        f"{_CONNECT}test_calls.py -k nobody_foresaw",
+    ),
+    Mistake(
+        "connect: what is unforeseen escapes on a thread",
+        "authz/connect/server_sync.py",
+        "        except (Exception, GeneratorExit) as error:  # noqa: BLE001",
+        "        except KeyError as error:",
+        f"{_CONNECT}test_calls.py -k nobody_foresaw",
+    ),
+    Mistake(
+        "connect: a call without a verdict is served",
+        _RPCS,
+        "            raise refused(ctx, hearing.refused(NoVerdictError()))",
+        "            return Rpc(self, hearing, ctx)  # type: ignore[return-value]",
+        f"{_CONNECT}test_order.py -k without_a_verdict",
+    ),
+    Mistake(
+        "connect: what has changed until the request comes does not count",
+        _RPCS,
+        "                self._hearing.confirm(self.principal)",
+        "                str(self.principal)",
+        f"{_CONNECT}test_order.py -k before_the_request_comes",
+    ),
+    Mistake(
+        "connect: the only request is not checked",
+        _RPCS,
+        """            check_request(request, self.principal)
+        except Exception as error:  # noqa""",
+        """            str(request)
+        except Exception as error:  # noqa""",
+        f"{_CONNECT}test_isolation.py -k is_not_seen",
+    ),
+    Mistake(
+        "connect: requests of a stream are not checked",
+        _RPCS,
+        """            check_request(request, self.principal)
+        except Exception as error:
+""",
+        """            str(request)
+        except Exception as error:
+""",
+        f"{_CONNECT}test_isolation.py -k second_message",
+    ),
+    Mistake(
+        "connect: messages of protobuf-py are not checked",
+        "authz/connect/isolation.py",
+        "    if places is not None:\n        places",
+        "    if places is message:\n        places",
+        f"{_CONNECT}test_isolation.py -k protobuf_py_names",
+    ),
+    Mistake(
+        "connect: members of a oneof are not checked in messages of protobuf-py",
+        "authz/connect/isolation.py",
+        "            if field.name in marked:",
+        "            if field.name in marked and not getattr(field.value, 'oneof', None):",
+        f"{_CONNECT}test_isolation.py -k protobuf_py_names",
+    ),
+    Mistake(
+        "connect: messages of protobuf-py are looked at without end",
+        "authz/connect/isolation.py",
+        "            looks = looks_left(looks, len(values))",
+        "            looks = looks_left(looks, 0)",
+        f"{_CONNECT}test_isolation.py -k within_a_bound",
+    ),
+    Mistake(
+        "connect: the tenant is another organization",
+        "authz/connect/isolation.py",
+        '("", principal.org_id, principal.tenant)',
+        '("", principal.org_id)',
+        f"{_CONNECT}test_isolation.py -k own_organization",
+    ),
+    Mistake(
+        "connect: a stream whose handler waits does not end",
+        _STREAMS,
+        """            self._interrupts += 1
+            self._task.cancel()
+""",
+        """            self._interrupts += 1
+""",
+        f"{_CONNECT}test_streams.py -k hypercorn-connect-h2-server_stream-revoked",
+    ),
+    Mistake(
+        "connect: a handler decides how its stream ends",
+        _STREAMS,
+        "            if self._refusal is None:\n                raise",
+        "            raise",
+        f"{_CONNECT}test_streams.py -k makes_of_its_end",
+    ),
+    Mistake(
+        "connect: a client that goes is taken for a refusal",
+        _STREAMS,
+        "            if not self._interrupts or self._task.cancelling() > cancelling + self._interrupts:",
+        "            if self._interrupts > 1:",
+        f"{_CONNECT}test_streams.py -k not_taken_for_a_refusal",
+    ),
+    Mistake(
+        "connect: a client that does not read keeps its stream open",
+        _STREAMS,
+        "            self.is_cut_off = True\n            self._task.cancel()",
+        "            self.is_cut_off = True",
+        f"{_CONNECT}test_streams.py -k does_not_read",
+    ),
+    Mistake(
+        "connect: after the end of a stream on a thread one more message is sent",
+        "authz/connect/server_sync.py",
+        "            if self._refusal is None:\n                raise\n        self.check_on()",
+        "            if self._refusal is None:\n                raise",
+        f"{_CONNECT}test_streams.py -k of_a_thread_ends",
+    ),
+    Mistake(
+        "connect: a stream that is over keeps its place",
+        _RPCS,
+        "        rpc.leave()",
+        "        str(rpc)",
+        f"{_CONNECT}test_streams.py -k gives_its_place_back",
+    ),
+    Mistake(
+        "connect: a response that no server reads keeps its place",
+        "authz/connect/server_sync.py",
+        "of its end.\n            self._door.dismiss(ctx, rpc)",
+        "of its end.\n            str(rpc)",
+        f"{_CONNECT}test_cold.py -k no_server_reads",
+    ),
+    Mistake(
+        "connect: an allowed call is told before its request is checked",
+        _RPCS,
+        "            refusal = self._hearing.refused_by_route(error)",
+        "            self.tell()\n            refusal = self._hearing.refused_by_route(error)",
+        f"{_CONNECT}test_isolation.py -k one_decision",
+    ),
+    Mistake(
+        "connect: the verdict of another judge stands",
+        "authz/http/serving.py",
+        "        if judge is not self._door.authorizer or not is_same or not is_known:",
+        "        if not is_same or not is_known:",
+        f"{_CONNECT}test_middleware.py -k another_judge",
+    ),
+    Mistake(
+        "connect: a path that the middleware has made public is public in the service",
+        "authz/http/serving.py",
+        "        is_known = self.principal is not ANONYMOUS or own.method in judge.in_force.now.public",
+        "        is_known = True",
+        f"{_CONNECT}test_middleware.py -k made_public",
+    ),
+    Mistake(
+        "connect: one verdict stands for any number of calls",
+        "authz/http/serving.py",
+        "        return None if is_handed_over else HandedOver",
+        "        return HandedOver",
+        f"{_CONNECT}test_middleware.py -k makes_itself",
+    ),
+    Mistake(
+        "connect: a stream behind the middleware is counted twice",
+        "authz/http/serving.py",
+        "        if self._is_open or self._is_handed_over or self.principal is ANONYMOUS:",
+        "        if self._is_open or self.principal is ANONYMOUS:",
+        f"{_CONNECT}test_middleware.py -k of_a_thread_ends",
+    ),
+    Mistake(
+        "connect: the details of a refusal are left out",
+        "authz/connect/refusals.py",
+        "refusal.message, _details(refusal.details))",
+        "refusal.message)",
+        f"{_CONNECT}test_calls.py -k without_a_token_is_refused",
+    ),
+    Mistake(
+        "connect: a client sends its token over plain http",
+        "authz/connect/client.py",
+        "        if host != address and not self._insecure",
+        "        if host == address and not self._insecure",
+        f"{_CONNECT}test_client.py -k port_80",
+    ),
+    Mistake(
+        "connect: a client keeps a token that was refused",
+        "authz/connect/client.py",
+        "            tokens.drop(token)",
+        "            str(token)",
+        f"{_CONNECT}test_client.py -k streams_are_never",
     ),
 )
