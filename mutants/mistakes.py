@@ -7,6 +7,8 @@ ROOT = Path(__file__).parent.parent
 
 _SERVER, _AIO = "interceptors/server.py", "interceptors/aio/server.py"
 _DOORS = "tests/interceptors/"
+_CONNECT = "tests/connect/"
+_RPCS, _STREAMS = "authz/connect/rpcs.py", "authz/connect/streams.py"
 _FORWARD = "tests/server/forward_auth/"
 _QUESTION = "authz/server/forward_auth/question.py"
 _CHECK = "authz/server/forward_auth/check.py"
@@ -3860,284 +3862,210 @@ MISTAKES = (
         "%(?:5[Cc]|",
         "tests/http/test_targets.py -k several_ways",
     ),
+    # ---- Services of connectrpc ----
     Mistake(
-        "wsgi: a forged name is kept",
-        "authz/wsgi/variables.py",
-        "            if is_header and is_forged(_header_of(name), self._reserved):",
-        "            if is_header and is_forged(name, self._reserved):",
-        "tests/wsgi/test_variables.py",
+        "connect: a handler sees what a caller has forged",
+        "authz/connect/requests.py",
+        "        del headers[forged]",
+        "        str(forged)",
+        f"{_CONNECT}test_calls.py -k forged",
     ),
     Mistake(
-        "wsgi: a forged name is found and not removed",
-        "authz/wsgi/middleware.py",
-        "            del environ[name]",
-        "            str(name)",
-        'tests/wsgi/test_middleware.py -k "forged_name and waitress"',
+        "connect: the second of two tokens is not seen",
+        "authz/connect/requests.py",
+        'credentials=list(headers.getall("authorization"))',
+        'credentials=list(headers.getall("authorization"))[:1]',
+        f"{_CONNECT}test_calls.py -k two_tokens",
     ),
     Mistake(
-        "wsgi: headers that were seen before are not seen again",
-        "authz/wsgi/variables.py",
-        "        names = environ.keys() & self._headers",
-        "        names = environ.keys() & {*()}",
-        "tests/wsgi/test_variables.py",
+        "connect: every call is a POST",
+        "authz/connect/requests.py",
+        "verb=ctx.http_method",
+        'verb="POST"',
+        f"{_CONNECT}test_calls.py -k with_a_token_is_served",
     ),
     Mistake(
-        "wsgi: an ambiguous path is allowed",
-        "authz/wsgi/middleware.py",
-        "            if fault is not None:",
-        "            if False:",
-        "tests/wsgi/test_middleware.py -k malformed",
-    ),
-    Mistake(
-        "wsgi: a caller says where the application is",
-        "authz/wsgi/requests.py",
-        """    if "HTTP_SCRIPT_NAME" in environ:""",
-        """    if "SCRIPT_NAME" not in environ:""",
-        "tests/wsgi/test_routing.py -k cannot_say",
-    ),
-    Mistake(
-        "wsgi: a path is divided within a segment",
-        "authz/wsgi/requests.py",
-        """    if inner and not inner.startswith("/") and""",
-        "    if not inner and",
-        "tests/wsgi/test_routing.py -k only_begins",
-    ),
-    Mistake(
-        "wsgi: the path is the inner part alone",
-        "authz/wsgi/requests.py",
-        "{environ.get('SCRIPT_NAME', '')}",
-        "",
-        "tests/wsgi/test_routing.py -k whole_server",
-    ),
-    Mistake(
-        "wsgi: an empty path is not that of the root",
-        "authz/wsgi/requests.py",
-        "{environ.get('PATH_INFO') or '/'}",
-        "{environ.get('PATH_INFO')}",
-        "tests/wsgi/test_routing.py -k judged_together",
-    ),
-    Mistake(
-        "wsgi: bytes that are no text are replaced",
-        "authz/wsgi/requests.py",
-        'errors="surrogateescape"',
-        'errors="replace"',
-        "tests/wsgi/test_routing.py -k several_ways",
-    ),
-    Mistake(
-        "wsgi: a certificate that was not verified counts",
-        "authz/wsgi/requests.py",
-        """    if verified == "SUCCESS" and environ""",
-        "    if environ",
-        "tests/wsgi/test_peers.py",
-    ),
-    Mistake(
-        "wsgi: a rule about certificates has a verdict without them",
-        "authz/wsgi/requests.py",
-        """    # Over TLS without a word about certificates: a rule that depends on one has no verdict.
-    return None""",
-        "    return _PLAIN",
-        "tests/wsgi/test_peers.py",
-    ),
-    Mistake(
-        "wsgi: what is unforeseen is left to the server",
-        "authz/wsgi/middleware.py",
-        "        except (Exception, GeneratorExit) as error:",
-        "        except ValueError as error:",
-        "tests/wsgi/test_middleware.py -k unforeseen",
-    ),
-    Mistake(
-        "wsgi: the end of a process is a refusal",
-        "authz/wsgi/middleware.py",
-        "        except (Exception, GeneratorExit) as error:",
-        "        except BaseException as error:",
-        "tests/wsgi/test_middleware.py -k end_of_the_process",
-    ),
-    Mistake(
-        "wsgi: a streamed response is not opened",
-        "authz/wsgi/responses.py",
-        "            run(self.opening())",
-        "            str(self.opening())",
-        'tests/wsgi/test_streams.py -k "too_many and waitress"',
-    ),
-    Mistake(
-        "wsgi: a response of known length is no stream however long it takes",
-        "authz/wsgi/responses.py",
-        "        return length is None or size < length",
-        "        return length is None",
-        'tests/wsgi/test_streams.py -k "may_not_begin and waitress"',
-    ),
-    Mistake(
-        "wsgi: what an application yields after its end is sent",
-        "authz/wsgi/responses.py",
-        """                self._check()
-                yield part""",
-        "                yield part",
-        'tests/wsgi/test_streams.py -k "response_ends and waitress"',
-    ),
-    Mistake(
-        "wsgi: what an application writes after its end is sent",
-        "authz/wsgi/responses.py",
-        """        self._check()
-        send = """,
-        "        send = ",
-        'tests/wsgi/test_streams.py -k "response_ends and waitress"',
-    ),
-    Mistake(
-        "wsgi: half a response is taken for the whole",
-        "authz/wsgi/responses.py",
-        """            if self._refusal is None or self._send is not None:
-                raise
-""",
-        """            if self._refusal is None or self._send is not None:
-                return
-""",
-        'tests/wsgi/test_streams.py -k "response_ends and gunicorn"',
-    ),
-    Mistake(
-        "wsgi: the caller stays after its request",
-        "authz/wsgi/responses.py",
-        "            self.exit(entered)",
-        "            str(entered)",
-        "tests/wsgi/test_responses.py -k another_thread",
-    ),
-    Mistake(
-        "wsgi: the parts of a body have no caller",
-        "authz/wsgi/responses.py",
-        "self._as_caller(next, parts, _END)",
-        "next(parts, _END)",
-        "tests/wsgi/test_responses.py -k another_thread",
-    ),
-    Mistake(
-        "wsgi: what an application returns is not closed",
-        "authz/wsgi/responses.py",
-        "                self._as_caller(close)",
-        "                str(close)",
-        "tests/wsgi/test_responses.py -k never_sent",
-    ),
-    Mistake(
-        "wsgi: a stream stays open that its application has ended",
-        "authz/wsgi/responses.py",
-        """        except BaseException as error:
-            self.leave()
-""",
-        """        except BaseException as error:
-""",
-        "tests/wsgi/test_responses.py -k then_fails",
-    ),
-    Mistake(
-        "wsgi: a server that forgets to close leaves a stream open",
-        "authz/wsgi/responses.py",
-        """            yield from refuse(self._start_response, self._refusal, form, verb)
-        finally:
-            self.leave()
-""",
-        """            yield from refuse(self._start_response, self._refusal, form, verb)
-""",
-        "tests/wsgi/test_responses.py -k forgets",
-    ),
-    Mistake(
-        "wsgi: servers do not see that a body is a file",
-        "authz/wsgi/responses.py",
-        "        return isinstance(wrapper, type) and",
-        "        return False and",
-        "tests/wsgi/test_responses.py -k itself",
-    ),
-    Mistake(
-        "wsgi: an error cannot replace a response that is not sent",
-        "authz/wsgi/responses.py",
-        "        elif self._start and exc_info is None:",
-        "        elif self._start:",
-        "tests/wsgi/test_responses.py -k may_replace",
-    ),
-    Mistake(
-        "wsgi: servers complain of a stream that ends",
-        "authz/http/serving.py",
-        "        super().__init__(errno.EPIPE,",
-        "        super().__init__(errno.EINVAL,",
-        'tests/wsgi/test_streams.py -k "complain and gunicorn"',
-    ),
-    Mistake(
-        "wsgi: a handler cannot read the message that was checked",
-        "authz/wsgi/bodies.py",
-        "io.BytesIO(body)",
-        "io.BytesIO()",
-        'tests/wsgi/test_bodies.py -k "handler_reads and waitress"',
-    ),
-    Mistake(
-        "wsgi: half a message is checked",
-        "authz/wsgi/bodies.py",
-        "    if len(body) < int(length):",
-        "    if False:",
-        "tests/wsgi/test_bodies.py -k cannot_be_checked",
-    ),
-    Mistake(
-        "connect: a call is made although it is refused",
+        "connect: what is unforeseen escapes",
         "authz/connect/server.py",
-        """        raise refused(ctx, refusal)
-
-    async def on_end""",
-        """        self._door.admit(ctx, rpc)
-        return rpc
-
-    async def on_end""",
-        "tests/connect/test_calls.py",
+        "        except BaseException as error:",
+        "        except AuthzError as error:",
+        f"{_CONNECT}test_calls.py -k nobody_foresaw",
     ),
     Mistake(
-        "connect: a request that names another organization is seen",
-        "authz/connect/rpcs.py",
-        """            check_request(request, self.principal)
-        except Exception as error:  # noqa""",
-        """            str(request)
-        except Exception as error:  # noqa""",
-        "tests/connect/test_isolation.py",
+        "connect: what is unforeseen escapes on a thread",
+        "authz/connect/server_sync.py",
+        "        except (Exception, GeneratorExit) as error:  # noqa: BLE001",
+        "        except KeyError as error:",
+        f"{_CONNECT}test_calls.py -k nobody_foresaw",
     ),
     Mistake(
-        "connect: a message of a stream that names another organization is seen",
-        "authz/connect/rpcs.py",
-        """            check_request(request, self.principal)
-        except Exception as error:
-""",
-        """            str(request)
-        except Exception as error:
-""",
-        "tests/connect/test_isolation.py",
+        "connect: a call without a verdict is served",
+        _RPCS,
+        "            raise refused(ctx, hearing.refused(NoVerdictError()))",
+        "            return Rpc(self, hearing, ctx)  # type: ignore[return-value]",
+        f"{_CONNECT}test_order.py -k without_a_verdict",
     ),
     Mistake(
-        "connect: a verdict is not confirmed when the request has come",
-        "authz/connect/rpcs.py",
+        "connect: what has changed until the request comes does not count",
+        _RPCS,
         "                self._hearing.confirm(self.principal)",
         "                str(self.principal)",
-        "tests/connect/test_order.py -k before_the_request",
+        f"{_CONNECT}test_order.py -k before_the_request_comes",
     ),
     Mistake(
-        "connect: what was not judged is served",
-        "authz/connect/rpcs.py",
-        """        if rpc is None:
-            hearing""",
-        """        if False:
-            hearing""",
-        "tests/connect/test_order.py",
+        "connect: the only request is not checked",
+        _RPCS,
+        """            check_request(request, self.principal)
+        except Exception as error:  # noqa""",
+        """            str(request)
+        except Exception as error:  # noqa""",
+        f"{_CONNECT}test_isolation.py -k is_not_seen",
     ),
     Mistake(
-        "connect: a stream does not end",
-        "authz/connect/streams.py",
+        "connect: requests of a stream are not checked",
+        _RPCS,
+        """            check_request(request, self.principal)
+        except Exception as error:
+""",
+        """            str(request)
+        except Exception as error:
+""",
+        f"{_CONNECT}test_isolation.py -k second_message",
+    ),
+    Mistake(
+        "connect: messages of protobuf-py are not checked",
+        "authz/connect/isolation.py",
+        "    if places is not None:\n        places",
+        "    if places is message:\n        places",
+        f"{_CONNECT}test_isolation.py -k protobuf_py_names",
+    ),
+    Mistake(
+        "connect: members of a oneof are not checked in messages of protobuf-py",
+        "authz/connect/isolation.py",
+        "            if field.name in marked:",
+        "            if field.name in marked and not getattr(field.value, 'oneof', None):",
+        f"{_CONNECT}test_isolation.py -k protobuf_py_names",
+    ),
+    Mistake(
+        "connect: messages of protobuf-py are looked at without end",
+        "authz/connect/isolation.py",
+        "            looks = looks_left(looks, len(values))",
+        "            looks = looks_left(looks, 0)",
+        f"{_CONNECT}test_isolation.py -k within_a_bound",
+    ),
+    Mistake(
+        "connect: the tenant is another organization",
+        "authz/connect/isolation.py",
+        '("", principal.org_id, principal.tenant)',
+        '("", principal.org_id)',
+        f"{_CONNECT}test_isolation.py -k own_organization",
+    ),
+    Mistake(
+        "connect: a stream whose handler waits does not end",
+        _STREAMS,
         """            self._interrupts += 1
-            self._task.cancel()""",
-        "            self._interrupts += 0",
-        "tests/connect/test_streams.py",
+            self._task.cancel()
+""",
+        """            self._interrupts += 1
+""",
+        f"{_CONNECT}test_streams.py -k hypercorn-connect-h2-server_stream-revoked",
     ),
     Mistake(
-        "connect: another judge is believed",
+        "connect: a handler decides how its stream ends",
+        _STREAMS,
+        "            if self._refusal is None:\n                raise",
+        "            raise",
+        f"{_CONNECT}test_streams.py -k makes_of_its_end",
+    ),
+    Mistake(
+        "connect: a client that goes is taken for a refusal",
+        _STREAMS,
+        "            if not self._interrupts or self._task.cancelling() > cancelling + self._interrupts:",
+        "            if self._interrupts > 1:",
+        f"{_CONNECT}test_streams.py -k not_taken_for_a_refusal",
+    ),
+    Mistake(
+        "connect: a client that does not read keeps its stream open",
+        _STREAMS,
+        "            self.is_cut_off = True\n            self._task.cancel()",
+        "            self.is_cut_off = True",
+        f"{_CONNECT}test_streams.py -k does_not_read",
+    ),
+    Mistake(
+        "connect: after the end of a stream on a thread one more message is sent",
+        "authz/connect/server_sync.py",
+        "            if self._refusal is None:\n                raise\n        self.check_on()",
+        "            if self._refusal is None:\n                raise",
+        f"{_CONNECT}test_streams.py -k of_a_thread_ends",
+    ),
+    Mistake(
+        "connect: a stream that is over keeps its place",
+        _RPCS,
+        "        rpc.leave()",
+        "        str(rpc)",
+        f"{_CONNECT}test_streams.py -k gives_its_place_back",
+    ),
+    Mistake(
+        "connect: a response that no server reads keeps its place",
+        "authz/connect/server_sync.py",
+        "of its end.\n            self._door.dismiss(ctx, rpc)",
+        "of its end.\n            str(rpc)",
+        f"{_CONNECT}test_cold.py -k no_server_reads",
+    ),
+    Mistake(
+        "connect: an allowed call is told before its request is checked",
+        _RPCS,
+        "            refusal = self._hearing.refused_by_route(error)",
+        "            self.tell()\n            refusal = self._hearing.refused_by_route(error)",
+        f"{_CONNECT}test_isolation.py -k one_decision",
+    ),
+    Mistake(
+        "connect: the verdict of another judge stands",
         "authz/http/serving.py",
         "        if judge is not self._door.authorizer or not is_same or not is_known:",
         "        if not is_same or not is_known:",
-        "tests/connect/test_middleware.py",
+        f"{_CONNECT}test_middleware.py -k another_judge",
     ),
     Mistake(
-        "connect: the verdict on another call is believed",
+        "connect: a path that the middleware has made public is public in the service",
         "authz/http/serving.py",
-        "        if judge is not self._door.authorizer or not is_same or not is_known:",
-        "        if judge is not self._door.authorizer or not is_known:",
-        "tests/connect/test_middleware.py",
+        "        is_known = self.principal is not ANONYMOUS or own.method in judge.in_force.now.public",
+        "        is_known = True",
+        f"{_CONNECT}test_middleware.py -k made_public",
+    ),
+    Mistake(
+        "connect: one verdict stands for any number of calls",
+        "authz/http/serving.py",
+        "        return None if is_handed_over else HandedOver",
+        "        return HandedOver",
+        f"{_CONNECT}test_middleware.py -k makes_itself",
+    ),
+    Mistake(
+        "connect: a stream behind the middleware is counted twice",
+        "authz/http/serving.py",
+        "        if self._is_open or self._is_handed_over or self.principal is ANONYMOUS:",
+        "        if self._is_open or self.principal is ANONYMOUS:",
+        f"{_CONNECT}test_middleware.py -k of_a_thread_ends",
+    ),
+    Mistake(
+        "connect: the details of a refusal are left out",
+        "authz/connect/refusals.py",
+        "refusal.message, _details(refusal.details))",
+        "refusal.message)",
+        f"{_CONNECT}test_calls.py -k without_a_token_is_refused",
+    ),
+    Mistake(
+        "connect: a client sends its token over plain http",
+        "authz/connect/client.py",
+        "        if host != address and not self._insecure",
+        "        if host == address and not self._insecure",
+        f"{_CONNECT}test_client.py -k port_80",
+    ),
+    Mistake(
+        "connect: a client keeps a token that was refused",
+        "authz/connect/client.py",
+        "            tokens.drop(token)",
+        "            str(token)",
+        f"{_CONNECT}test_client.py -k streams_are_never",
     ),
 )

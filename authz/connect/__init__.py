@@ -6,9 +6,9 @@ Every name is imported when it is first used (PEP 562), so that a client does no
 import importlib
 import typing
 
-from authz.runtime.configuration import extra
+from authz.runtime.configuration import extra as _extra
 
-with extra("connect", "authz.connect needs the extra 'connect'", package="connectrpc", error=ImportError):
+with _extra("connect", "authz.connect needs the extra 'connect'", package="connectrpc", error=ImportError):
     import connectrpc as _connectrpc  # noqa: F401 - so that a missing package is told of here
 
 if typing.TYPE_CHECKING:

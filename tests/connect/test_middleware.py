@@ -1,19 +1,22 @@
-"""Behind the middleware of ASGI, which asks the same judge, a call is judged, counted and told once."""
+"""Behind the middleware of ASGI or WSGI, which asks the same judge, a call is judged, counted and told once."""
 
 import asyncio
 import functools
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from authz import Authorizer, Policy, Verifier
 from authz.asgi import AuthzMiddleware
-from tests.connect.client import CONNECT, CONNECT_HTTP2, CONNECT_JSON, GRPC, GRPC_WEB, OK, Way, bearer
+from authz.wsgi import AuthzMiddleware as WsgiMiddleware
+from tests.connect.client import CONNECT, CONNECT_HTTP2, CONNECT_JSON, GRPC, GRPC_WEB, OK, OVER_HTTP1, Way, bearer
 from tests.connect.conftest import OTHER, POLICY, Serve
 from tests.connect.servers import Server
 from tests.connect.service import KINDS, PUBLIC, SERVICE
 from tests.connect.test_calls import replies
-from tests.connect.test_streams import EACH, ORDERS, Live, Waiting, each_order
+from tests.connect.test_streams import EACH, ORDERS, Live, SyncWaiting, Waiting, each_order
 from tests.connect.wire import post
 from tests.doubles import ORG, ManualClock, eventually
 
@@ -124,6 +127,56 @@ def test_what_is_withdrawn_before_the_request_comes_refuses_it(serve: Serve, tok
 
     assert site.ask("unary", headers=bearer(token)).reason == "TOKEN_EXPIRED"
     assert [event for event, _, _ in site.told] == ["decision", "route_refused"]
+
+
+def test_a_service_may_be_mounted_where_its_clients_look_for_it(serve: Serve, token: str) -> None:
+    def mounted(app: Any, judge: Authorizer) -> Any:
+        return AuthzMiddleware(Starlette(routes=[Mount(app.path, app)]), judge)
+
+    site = serve(wrap=mounted)
+
+    assert site.ask("unary", headers=bearer(token)).notes == [ORG]
+    assert site.told == [("decision", "", ORG)]
+
+
+# ---- WSGI ----
+
+
+@pytest.mark.parametrize("way", OVER_HTTP1, ids=lambda it: it.name)
+def test_a_call_on_a_thread_is_told_once_and_its_handler_knows_the_caller(serve: Serve, way: Way, token: str) -> None:
+    site = serve(Server.WAITRESS, wrap=WsgiMiddleware)
+    for kind in way.kinds:
+        outcome = site.ask(kind, way, headers=bearer(token, x_org_id=OTHER))
+        assert (outcome.code, outcome.notes) == (OK, replies(kind, ORG))
+        assert site.ask(kind, way).reason == "TOKEN_MISSING"
+        assert site.ask(kind, way, service=PUBLIC).notes[0] == "anonymous"
+    assert site.told == [("decision", "", ORG), ("decision", "token_missing", ""), ("decision", "", "")] * len(
+        way.kinds
+    )
+    assert {one.door for one in site.decisions} == {"wsgi"}
+    assert {value for sight in site.witness.sights for value in sight.values("x-org-id")} == {ORG}
+
+
+@each_order
+def test_a_stream_of_a_thread_ends_with_the_status_that_says_why(serve: Serve, order: str, token: str) -> None:
+    site = serve(Server.WERKZEUG, handlers=SyncWaiting, wrap=WsgiMiddleware)
+    live = Live(site, CONNECT, "server_stream", token)
+    assert len(site.authorizer.streams) == 1
+    act, code, reason = ORDERS[order]
+    act(site.authorizer)
+    site.witness.may_go_on.set()
+    outcome = live.finish()
+
+    assert (outcome.code, outcome.reason) == (code, reason)
+    assert site.told == [("decision", "", ORG), ("stream_ended", reason.lower(), ORG)]
+
+
+def test_a_request_of_another_organization_is_not_seen_on_a_thread(serve: Serve, token: str) -> None:
+    site = serve(Server.WAITRESS, wrap=WsgiMiddleware)
+    for kind in KINDS:
+        outcome = site.ask(kind, CONNECT, [site.order(org=OTHER)], headers=bearer(token))
+        assert outcome.reason == "ORGANIZATION_MISMATCH"
+    assert site.witness.notes == []
 
 
 # ---- What is another call, or another judge's ----

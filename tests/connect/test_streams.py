@@ -91,7 +91,7 @@ class Live:
         self._over = threading.Event()
         self._client = client(site.port, site.library, way)
         requests = [site.order(note="hello")] if kind == "server_stream" else self._requests()
-        self._replies = begin(self._client, site.library, kind, requests, headers=bearer(token), **options)
+        self._replies: Any = begin(self._client, site.library, kind, requests, headers=bearer(token), **options)
         self._pool = ThreadPoolExecutor(1)
         self._answer = self._pool.submit(finish, self._replies) if kind == "client_stream" else None
         if self._answer is None:
@@ -111,9 +111,13 @@ class Live:
             self.stop()
 
     def stop(self) -> None:
-        """Have the client send nothing more."""
+        """Have the client send and read nothing more."""
         self._over.set()
-        self._pool.shutdown(wait=False)
+        if self._answer is None:
+            self._replies.close()
+        self._pool.shutdown()
+        # hypercorn does not end as long as connectrpc has something to send to a client that is there.
+        assert eventually(lambda: len(self._site.authorizer.streams) == 0)
 
 
 # Over HTTP/1.1 the client sends all requests before it reads.
@@ -237,8 +241,7 @@ def test_a_client_that_goes_ends_its_stream_and_nothing_is_told_of_it(
 ) -> None:
     site = serve(server, handlers=Waiting)
     live = Live(site, way, "server_stream", token)
-    live._replies.close()  # type: ignore[attr-defined]  # noqa: SLF001 - a generator
-    del live
+    live.stop()
     wait(site.witness.is_over)
 
     assert eventually(lambda: len(site.authorizer.streams) == 0)
@@ -261,6 +264,7 @@ class Busy(Waiting):
     async def server_stream(self, _request: Any, ctx: Any) -> AsyncIterator[Any]:
         self._witness.look(ctx)
         yield self.reply()
+        self._witness.may_go_on.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         self._witness.entered.release()
@@ -274,6 +278,7 @@ def test_a_handler_that_holds_on_is_cancelled_again(
 ) -> None:
     site = serve(server, handlers=Busy)
     live = Live(site, way, "server_stream", token)
+    wait(site.witness.may_go_on)
     site.authorizer.revoke(client_id=CLIENT)
     assert site.witness.entered.acquire(timeout=PATIENCE)
     assert not site.witness.is_over.is_set()

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 import authz
+import authz.connect
 import authz.testing
 import interceptors
 import interceptors.aio
 
 PACKAGES = pytest.mark.parametrize(
-    "package", [authz, authz.testing, interceptors, interceptors.aio], ids=lambda it: it.__name__
+    "package", [authz, authz.connect, authz.testing, interceptors, interceptors.aio], ids=lambda it: it.__name__
 )
 
 

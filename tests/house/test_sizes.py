@@ -13,7 +13,10 @@ FOLDERS = sorted(
     | {ROOT / "authz/server/admin/static"}
 )
 MODULES = sorted(
-    path for package in ("authz", "interceptors") for path in (ROOT / package).rglob("*.py") if "_pb2" not in path.name
+    path
+    for package in ("authz", "interceptors")
+    for path in (ROOT / package).rglob("*.py")
+    if path.parent.name not in {"v1", "v3"}
 )
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 
