@@ -66,13 +66,15 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) -m 'not envoy' --cov \
 		$(addprefix --ignore tests/,browser chaos house) $(ARGS)
 
-# Without what no requirement's release decides: processes, proxies, browsers, the demo, documents, and what simulates
+# Without what no requirement's release decides: applications for HTTP, processes, proxies, browsers, the demo, documents, and what simulates
 # or tries many inputs. All that runs with the newest.
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
 	$(addprefix server/forward_auth/,test_outages.py test_proxies.py test_serve.py) \
 	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_image.py house/test_lanes.py house/test_orphans.py \
-	house/test_readme.py issuer/test_properties.py \
-	judge/test_simulation.py)
+	house/test_readme.py house/test_http_examples.py house/test_connect_examples.py issuer/test_properties.py \
+	judge/test_simulation.py asgi wsgi testing/test_suites.py \
+	$(addprefix connect/,test_client.py test_cold.py test_gunicorn.py test_middleware.py test_order.py test_streams.py \
+		test_wire.py))
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
 	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) $(addprefix --ignore ,$(NOT_WITH_LOWEST)) \
 		--ignore-glob 'tests/e2e/test_[!s]*' $(ARGS)
