@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
 
 from authz import Authorizer, Policy
 from authz.connect.streams import COURTESY
@@ -235,6 +237,19 @@ def test_every_stream_gives_its_place_back(serve: Serve, token: str) -> None:
 # ---- Other ends than ours ----
 
 
+class Noting:
+    """Another's interceptor that notes how calls end."""
+
+    def __init__(self) -> None:
+        self.ends: list[Any] = []
+
+    async def on_start(self, ctx: Any) -> None:
+        """Do nothing."""
+
+    async def on_end(self, _token: None, _ctx: Any, error: Exception | None, /) -> None:
+        self.ends.append(error.code if isinstance(error, ConnectError) else error)
+
+
 @each_async
 def test_a_client_that_goes_ends_its_stream_and_nothing_is_told_of_it(
     serve: Serve, server: Server, way: Way, token: str
@@ -250,10 +265,14 @@ def test_a_client_that_goes_ends_its_stream_and_nothing_is_told_of_it(
 
 @each_async
 def test_a_deadline_is_not_taken_for_a_refusal(serve: Serve, server: Server, way: Way, token: str) -> None:
-    site = serve(server, handlers=Waiting)
+    noting = Noting()
+    site = serve(server, handlers=Waiting, chain=lambda ours: (noting, *ours))
     outcome = site.ask("server_stream", way, headers=bearer(token), timeout_ms=100)
 
     assert outcome.code == "deadline_exceeded"
+    assert eventually(lambda: noting.ends)
+    # The client gives up at the same time.
+    assert set(noting.ends) <= {Code.DEADLINE_EXCEEDED, Code.CANCELED}
     assert eventually(lambda: len(site.authorizer.streams) == 0)
     assert site.told == [("decision", "", ORG)]
 
