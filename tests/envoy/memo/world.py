@@ -34,7 +34,7 @@ MORE = [
     *((), (), (("x-mode", "slow"),), (("x-mode", "fast"),), (("x-org-id", "org_FORGED"), ("x-scopes", "admin"))),
     *((("x-http-method-override", "DELETE"),), (("x_method-override", ""),)),
 ]
-VERBS = ["POST", "POST", "POST", "GET", "GET", "HEAD", "DELETE", "PROPFIND", "get", "", "G" * 33]
+VERBS = [*["POST"] * 9, *["GET"] * 6, *["HEAD"] * 2, "DELETE", "PROPFIND", "get", "", "G" * 33]
 CERTIFICATES = [None, None, None, "cert", "c" * 40_000]
 REMEMBER = 30.0
 
