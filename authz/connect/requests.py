@@ -7,7 +7,6 @@ from connectrpc.request import Headers, RequestContext
 
 from authz.call.call import Call
 from authz.call.metadata import is_forged
-from authz.http.headers import Header
 
 Context = RequestContext[Any, Any]
 
@@ -26,7 +25,12 @@ def call_of(ctx: Context) -> Call:
     )
 
 
-def tell_handler(headers: Headers, reserved: frozenset[str], told: Sequence[Header]) -> None:
+def as_text(name: str, value: str) -> tuple[str, str]:
+    """Return a header as connectrpc has it."""
+    return name, value
+
+
+def tell_handler(headers: Headers, reserved: frozenset[str], told: Sequence[tuple[str, str]]) -> None:
     """Tell the handler of a request who makes it: in the headers themselves, which later interceptors see as well.
 
     Args:
@@ -38,4 +42,4 @@ def tell_handler(headers: Headers, reserved: frozenset[str], told: Sequence[Head
     for forged in [name for name in headers if is_forged(name, reserved)]:
         del headers[forged]
     for name, value in told:
-        headers[name.decode("ascii")] = value.decode("ascii")
+        headers[name] = value

@@ -9,8 +9,9 @@ from authz.call.call import Call
 from authz.call.principal import ANONYMOUS, Principal
 from authz.connect.isolation import check_request
 from authz.connect.refusals import refused
-from authz.connect.requests import Context, call_of, tell_handler
+from authz.connect.requests import Context, as_text, call_of, tell_handler
 from authz.http.door import HttpDoor, Judge
+from authz.http.headers import Telling
 from authz.http.serving import HttpRequest, OverError, current_request
 from authz.judge.authorizer import Authorizer, as_authorizer
 from authz.judge.hearing import Hearing
@@ -150,11 +151,12 @@ class ConnectDoor(HttpDoor, Generic[R]):
         grace: float,
     ) -> None:
         super().__init__(as_authorizer(judge, public_methods), stream_expiry=stream_expiry, grace=grace)
+        self._told = Telling(self.authorizer.trusted, as_text)
         self._admitted: WeakKeyDictionary[Context, R] = WeakKeyDictionary()
 
     def admit(self, ctx: Context, rpc: R) -> None:
         """Note that an RPC may be made, and tell its handler who makes it."""
-        tell_handler(ctx.request_headers, self.authorizer.trusted.reserved, self.telling.headers(rpc.principal))
+        tell_handler(ctx.request_headers, self.authorizer.trusted.reserved, self._told.headers(rpc.principal))
         self._admitted[ctx] = rpc
 
     def admitted(self, ctx: Context) -> R:
