@@ -1,7 +1,7 @@
 """A ledger for clients of Connect, gRPC-Web and curl, on an ASGI server; its streams end with their tokens.
 
 Run ``authz issuer`` beside it, or set AUTHZ_ISSUER and AUTHZ_AUDIENCE for WorkOS. Behind a server with HTTP/2 and
-trailers, such as hypercorn or pyvoy, the same application serves clients of gRPC.
+trailers, such as hypercorn, the same application serves clients of gRPC.
 """
 
 import os
