@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from authz.call.call import Call
 from authz.call.principal import ANONYMOUS, Principal, reset_current_principal, set_current_principal
-from authz.call.refusal import Refusal
-from authz.errors import AuthzError
+from authz.call.refusal import Challenge, Refusal, refusal_of
+from authz.errors import AuthzError, InternalError
 from authz.http.door import HttpDoor
 from authz.judge.authorizer import Authorizer
 from authz.judge.hearing import Hearing
@@ -17,6 +17,8 @@ from authz.runtime.flow import Flow
 from authz.token.bearer import credentials_of
 
 _current: ContextVar["HttpRequest | None"] = ContextVar("authz_request", default=None)
+
+_LAST_WORD = refusal_of(InternalError(), Challenge())
 
 # For flags of any request that its server and a thread of the judge may set at the same time: rarely, and briefly.
 _lock = fork.Lock()
@@ -174,9 +176,14 @@ class HttpRequest(ABC):
             is_ending, self._is_ending = self._is_ending, True
         if is_ending:
             return None
-        self.tell()
-        self._refusal = self._hearing.ended(error)
-        self.interrupt()
+        # Should telling fail, the request ends all the same.
+        refusal = _LAST_WORD
+        try:
+            self.tell()
+            refusal = self._hearing.ended(error)
+        finally:
+            self._refusal = refusal
+            self.interrupt()
         return None
 
 

@@ -280,6 +280,23 @@ def test_what_an_application_does_after_its_response_goes_on(
     assert [each.event for each in told] == ["decision"]
 
 
+def test_stream_ends_also_where_that_cannot_be_told(
+    serve: Serve, judge: Authorizer, events: Events, token: Token, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    with Connection(serve(AuthzMiddleware(events.app, judge))) as connection:
+        connection.ask("/silent", bearer(token()))
+        connection.head()
+        assert connection.part() == b"tick\n"
+        monkeypatch.setattr(judge.telling, "refusal", fail)
+
+        judge.revoke(org_id=ORG)
+
+        assert connection.part() is None
+
+
 def test_client_that_leaves_closes_the_stream(serve: Serve, judge: Authorizer, events: Events, token: Token) -> None:
     with Connection(serve(AuthzMiddleware(events.app, judge))) as connection:
         connection.ask("/events", bearer(token()))
