@@ -160,7 +160,8 @@ def test_end_of_a_stream_is_no_error_to_complain_of(
         assert connection.rest() == b""
     logging.getLogger("gunicorn.error").removeHandler(caplog.handler)
 
-    complaints = [record for record in caplog.records if not record.name.startswith("authz")]
+    # Where a machine is busy, waitress says that requests wait for its threads.
+    complaints = [each for each in caplog.records if not each.name.startswith(("authz", "waitress.queue"))]
     # It tells of every exception but its own.
     assert [record.name for record in complaints] == (["waitress"] if server == "waitress" else [])
     assert all(record.exc_info and str(record.exc_info[1]).endswith("the request is over") for record in complaints)
