@@ -67,6 +67,7 @@ class Child:
         self.is_hung = False
         self._orders = orders
         self._silence, self._has_turn = Silence(hung_after), False
+        self._is_told_to_end = False
         self.ended = asyncio.create_task(self._run())
 
     @classmethod
@@ -136,7 +137,13 @@ class Child:
         return bool(holds)
 
     def stop(self, number: int, patience: float) -> None:
-        """Send it a signal to end, and kill it if it has not ended after ``patience`` seconds."""
+        """Send it a signal to end, once, and kill it if it has not ended after ``patience`` seconds.
+
+        A second signal could come after it has taken its handlers away, and end it before it has written its figures.
+        """
+        if self._is_told_to_end:
+            return
+        self._is_told_to_end = True
         self._send(number)
         asyncio.get_running_loop().call_later(patience, self.kill)
 
