@@ -2,12 +2,10 @@
 
 from authz.asgi.protocol import Scope
 from authz.call.call import Call
-from authz.call.peer import Peer
+from authz.call.peer import OVER_TLS, PLAIN, Peer
 from authz.errors import PermissionDeniedError
 from authz.http.headers import Header, RawHeaders, Sorted
 from authz.http.paths import path_of
-
-_PLAIN, _OVER_TLS = Peer(), Peer(principals=("",))
 
 
 def headers_of(scope: Scope) -> list[Header]:
@@ -45,9 +43,9 @@ def _peer_of(scope: Scope) -> Peer | None:
     tls = extensions.get("tls") if extensions else None
     if tls is None:
         # Over TLS without a word about certificates: a rule that depends on one has no verdict.
-        return _PLAIN if scope.get("scheme", "http") in ("http", "ws") else None
+        return PLAIN if scope.get("scheme", "http") in ("http", "ws") else None
     # ASGI TLS extension: an error says that the server could not verify what it hands on.
     chain = tls.get("client_cert_chain")
     if not chain or tls.get("client_cert_error") is not None:
-        return _OVER_TLS
+        return OVER_TLS
     return Peer.of("", {"x509_pem_cert": (chain[0].encode("ascii"),)})

@@ -52,8 +52,8 @@ class Peer:
         if certificates:
             return _certified(next(iter(certificates)), is_unix_socket)
         if _TLS.isdisjoint(auth_context.get("transport_security_type", ())):
-            return _UNIX_SOCKET if is_unix_socket else _UNKNOWN
-        return cls(principals=("",), is_unix_socket=is_unix_socket)
+            return _UNIX_SOCKET if is_unix_socket else PLAIN
+        return cls(principals=("",), is_unix_socket=True) if is_unix_socket else OVER_TLS
 
     @classmethod
     def known_by_certificate(cls, pem: bytes) -> "Peer":
@@ -68,7 +68,12 @@ class Peer:
         return cls(certificate=_certified(pem, False).certificate)  # noqa: FBT003 - by position, as the cache wants it
 
 
-_UNKNOWN = Peer()
+PLAIN = Peer()
+"""A peer without TLS, of which nothing is known."""
+
+OVER_TLS = Peer(principals=("",))
+"""A peer that has shown no certificate."""
+
 _UNIX_SOCKET = Peer(is_unix_socket=True)
 
 

@@ -3,12 +3,10 @@
 from wsgiref.types import WSGIEnvironment
 
 from authz.call.call import Call, malformed
-from authz.call.peer import Peer
+from authz.call.peer import OVER_TLS, PLAIN, Peer
 from authz.errors import PermissionDeniedError
 from authz.http.paths import path_of
 from authz.wsgi.variables import Sorted
-
-_PLAIN, _OVER_TLS = Peer(), Peer(principals=("",))
 
 
 def read(environ: WSGIEnvironment, headers: Sorted) -> tuple[Call, PermissionDeniedError | None]:
@@ -81,11 +79,11 @@ def _check_division(environ: WSGIEnvironment) -> None:
 
 def _peer_of(environ: WSGIEnvironment) -> Peer | None:
     if environ["wsgi.url_scheme"] == "http":
-        return _PLAIN
+        return PLAIN
     # Named as Apache's mod_ssl has them; a header that a caller sends would begin with HTTP_.
     verified = environ.get("SSL_CLIENT_VERIFY")
     if verified == "NONE":
-        return _OVER_TLS
+        return OVER_TLS
     if verified == "SUCCESS" and environ.get("SSL_CLIENT_CERT"):
         try:
             return Peer.of("", {"x509_pem_cert": (environ["SSL_CLIENT_CERT"].encode(),)})

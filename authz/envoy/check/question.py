@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from google.protobuf.json_format import MessageToDict
 
 from authz.call.call import MAX_ENTRIES, Call, malformed
-from authz.call.peer import Peer
+from authz.call.peer import OVER_TLS, PLAIN, Peer
 from authz.envoy.check.outline import size_without_body
 from authz.envoy.check.route import requirements_from
 from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest, HeaderValue
@@ -20,7 +20,6 @@ _GRPC_PATH = re.compile(r"/[^/?#\s]+/[^/?#\s]+")
 _HTTP_PATH = re.compile(r"/[^?#\s]*")
 
 _JWT_AUTHN = "envoy.filters.http.jwt_authn"
-_UNKNOWN, _OVER_TLS = Peer(), Peer(principals=("",))
 
 MAX_CERTIFICATE = 32 * 1024
 """Characters of a client's certificate and its names, as Envoy tells them; a thousand of these are remembered."""
@@ -152,7 +151,7 @@ def _peer_of(attributes: AttributeContext) -> Peer:
         raise malformed()
     if certificate or principal:
         return _peer(certificate, principal)
-    return _OVER_TLS if attributes.HasField("tls_session") else _UNKNOWN
+    return OVER_TLS if attributes.HasField("tls_session") else PLAIN
 
 
 # Few clients, many calls.
