@@ -10,6 +10,7 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
 from authz.asgi.answers import CLOSE_CODES
+from authz.asgi.bodies import check_unread
 from authz.asgi.requests import headers_of, read
 from authz.asgi.serving import SERVING, Serving
 from authz.call.call import UNREADABLE
@@ -133,6 +134,9 @@ async def _judged(connection: HTTPConnection, door: HttpDoor, requirements: Requ
         principal = await arun(door.verdict(hearing))
         if fault is not None:
             raise fault  # noqa: TRY301 - refused as any other
+        isolation = hearing.evidence.isolation
+        if isolation is not None and not isolation.is_idle:
+            check_unread(isolation, scope, principal)
     except BaseException as error:
         if ends_request(error):
             raise

@@ -4068,4 +4068,11 @@ MISTAKES = (
         "            str(token)",
         f"{_CONNECT}test_client.py -k streams_are_never",
     ),
+    Mistake(
+        "fastapi: a request that may name another organization is served",
+        "authz/fastapi.py",
+        "            check_unread(isolation, scope, principal)",
+        "            str(scope)",
+        "tests/asgi/test_fastapi.py -k isolation",
+    ),
 )

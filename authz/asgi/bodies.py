@@ -21,17 +21,31 @@ async def checked(
         PermissionDeniedError: it names another organization than that of ``principal``, or may name one.
 
     """
-    path = with_query(scope["path"], scope.get("query_string", b"").decode("latin-1"))
-    verb = scope.get("method", "GET")
+    path, verb = _routed(scope)
     if verb != "POST" or not isolation.looks_at(path):
         # A WebSocket has no body either.
-        isolation.check_request(path, verb, principal, bytes)
+        check_unread(isolation, scope, principal)
         return receive
     encodings = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"content-encoding"]
     check_kind(headers.kinds, encodings)
     body = await _read(receive)
     isolation.check_request(path, verb, principal, lambda: body)
     return functools.partial(_again, [{"type": "http.request", "body": body, "more_body": False}], receive)
+
+
+def check_unread(isolation: Isolation, scope: Scope, principal: Principal) -> None:
+    """Check which organization a request names, as far as that is known without its body.
+
+    Raises:
+        PermissionDeniedError: it names another organization than that of ``principal``, or may name one.
+
+    """
+    isolation.check_request(*_routed(scope), principal, bytes)
+
+
+def _routed(scope: Scope) -> tuple[str, str]:
+    """Return the path of a request with its query, and its HTTP method."""
+    return with_query(scope["path"], scope.get("query_string", b"").decode("latin-1")), scope.get("method", "GET")
 
 
 async def _read(receive: Receive) -> bytes:

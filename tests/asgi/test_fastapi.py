@@ -1,6 +1,7 @@
 """Routes of FastAPI: the caller as a dependency, which is an OpenAPI security scheme."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -11,11 +12,14 @@ from websockets.exceptions import InvalidStatus
 from authz import Authorizer, Decision, Principal, current_principal
 from authz.asgi import AuthzMiddleware
 from authz.asgi.protocol import App
+from authz.demo.v1 import ledger_pb2
 from authz.errors import ConfigError
 from authz.fastapi import Caller, RefusedError, refused
+from authz.http.isolation import RequestIsolation
 from tests.asgi.conftest import NewJudge, Serve, Token
 from tests.doubles import ORG
 from tests.http.client import ask, bearer
+from tests.marked import descriptor_set
 
 FORGED = "org_01JYFORGED0000000000000000"
 
@@ -150,6 +154,28 @@ def test_route_that_asks_for_its_caller_is_never_public(serve: Serve, new_judge:
     for app in (standalone(judge), AuthzMiddleware(application(Caller()), judge)):
         reply = ask(serve(app), "/orders")
         assert (reply.status, reply.reason) == (401, "TOKEN_MISSING")
+
+
+def test_isolation_in_force_is_asked_by_single_routes_as_well(
+    serve: Serve, judge: Authorizer, token: Token, tmp_path: Path
+) -> None:
+    (tmp_path / "api.binpb").write_bytes(descriptor_set(ledger_pb2.DESCRIPTOR))
+    isolation = RequestIsolation(tmp_path / "api.binpb", "enforce")
+    judge.replace_policy(None, isolation=isolation)
+    caller, app = Caller(judge), FastAPI()
+
+    @app.api_route("/{path:path}", methods=["GET", "POST"])
+    def route(path: str, _: Annotated[Principal, Security(caller)]) -> str:
+        return path
+
+    port = serve(app)
+    marked = "/authz.demo.v1.LedgerService/PostEntry"
+    statuses = [
+        ask(port, target, bearer(token()), verb=verb).status
+        for target, verb in ((marked, "POST"), (marked, "GET"), (f"/api{marked}", "POST"), ("/orders", "GET"))
+    ]
+
+    assert statuses == [403, 403, 403, 200]
 
 
 def test_fastapi_answers_with_the_status_where_the_handler_of_errors_is_missing(
