@@ -18,7 +18,7 @@ def headers_of(scope: Scope) -> list[Header]:
 
 
 def read(scope: Scope, headers: Sorted) -> tuple[Call, PermissionDeniedError | None]:
-    """Return the call that a request is, and why it cannot be allowed, whoever makes it.
+    """Return the call that a request is, and why it cannot be allowed to any caller, if so.
 
     The method of the call is the path that is routed, in the one spelling that rules compare.
 

@@ -15,9 +15,9 @@ class Lasting:
     """Say how long a yes holds for every call like the one that it was said to.
 
     Like it is a call with the same bytes in ``authorization`` to the same method by the same HTTP method, whatever else
-    it says, and whoever sends it; but if the policy names HTTP methods, without a header that may replace its own
+    it says, and from any sender; but if the policy names HTTP methods, without a header that may replace its own
     (:data:`authz.call.verb.OVERRIDES`). What the operator orders, another policy and the end of a key are no matter of
-    time: whoever repeats a yes has to be told of them (:class:`Changes`).
+    time: a proxy that repeats a yes has to be told of them (:class:`Changes`).
 
     Args:
         verifier: knows when tokens end, and how long keys are believed.

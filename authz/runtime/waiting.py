@@ -34,8 +34,8 @@ class Waiting:
     def begin(self, flow: Flow[T]) -> T | tuple[Flow[T], Wait]:
         """Return what ``flow`` returns, if it need not wait, as most need not.
 
-        For one that does, return the flow and the wait that it has yielded; whoever drives it to its end then calls
-        :meth:`end` with that wait.
+        For one that does, return the flow and the wait that it has yielded; the engine that drives it to its end calls
+        :meth:`end` with that wait afterwards.
         """
         try:
             wait = next(flow)

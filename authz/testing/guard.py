@@ -27,7 +27,7 @@ def allow() -> None:
     """Permit test credentials in this process, although neither pytest nor unittest runs it.
 
     For test runners of another kind, and for programs that a test starts. A program that serves others must never
-    call it: whoever can run code there could act as any organization. It is logged when they are first used.
+    call it: all code there could act as any organization. It is logged when they are first used.
     """
     _told.add(_ALLOW)
 

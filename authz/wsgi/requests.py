@@ -10,7 +10,7 @@ from authz.wsgi.variables import Sorted
 
 
 def read(environ: WSGIEnvironment, headers: Sorted) -> tuple[Call, PermissionDeniedError | None]:
-    """Return the call that a request is, and why it cannot be allowed, whoever makes it.
+    """Return the call that a request is, and why it cannot be allowed to any caller, if so.
 
     The method of the call is the path that is routed, in the one spelling that rules compare.
 

@@ -14,5 +14,7 @@ def check_access_log_address(address: str, setting: str = SETTING) -> None:
 
     """
     if not address.startswith(SOCKET) or address == SOCKET:
-        raise ConfigError(f"{setting}: {address!a} is not unix:PATH; whoever connects there writes into the audit")
+        raise ConfigError(
+            f"{setting}: {address!a} is not unix:PATH; a client that connects there writes into the audit"
+        )
     check_path(address.removeprefix(SOCKET), setting)

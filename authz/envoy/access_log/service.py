@@ -89,7 +89,7 @@ class AccessLog:
     def _cannot_read(self) -> None:
         self.counts["unreadable"] += 1
         if self.counts["unreadable"] == 1:
-            # Once: whoever sends such entries sends many.
+            # Once: a client that sends such entries sends many.
             telemetry.event(telemetry.WARNING, "access_log_unreadable")
 
 

@@ -41,7 +41,7 @@ class Question(NamedTuple):
     Attributes:
         call: the call.
         target: its path and query as they were sent.
-        fault: why it cannot be allowed, whoever makes it; the caller learns it only once it is known.
+        fault: why it cannot be allowed to any caller, if so; the caller learns it only once it is known.
 
     """
 
