@@ -40,7 +40,39 @@ def orders(judge: Authorizer, name: str | None) -> None:
     judge.resume(org_id=7)  # mistake
 """
 
-PROGRAMS = {"orders": ORDERS}
+DIRECTORIES = """
+from authz import Directory
+from authz.policy import Organization
+
+def plain(org_id: str) -> Organization | None:
+    return None
+
+async def later(org_id: str) -> Organization:
+    return Organization(tenant=org_id)
+
+class Source:
+    async def __call__(self, org_id: str) -> Organization | None:
+        return None
+
+def no_organization(org_id: str) -> str:
+    return org_id
+
+async def no_organization_later(org_id: str) -> str:
+    return org_id
+
+async def of_a_number(number: int) -> Organization:
+    return Organization()
+
+Directory(plain)
+Directory(later, size=7)
+Directory(Source())
+Directory(lambda org_id: Organization(tenant=org_id))
+Directory(no_organization)  # mistake
+Directory(no_organization_later)  # mistake
+Directory(of_a_number)  # mistake
+"""
+
+PROGRAMS = {"orders": ORDERS, "directories": DIRECTORIES}
 
 
 @pytest.fixture(scope="module")

@@ -374,6 +374,8 @@ NEVER_SHARED = {
     "authz.server.workers.worker.Worker": COMMAND,
     "authz.cli.logs.Sampling": COMMAND,
     "authz.cli.logs._Handler": COMMAND,
+    "authz.organizations.look_ups._Tasks": PART,
+    "authz.organizations.look_ups._Threads": PART,
     "authz.runtime.text.lines.Lines": PART,
     "authz.cli.logs._Writer": COMMAND,
     "authz.server.coalescing.Coalesced": SERVER,
