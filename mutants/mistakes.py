@@ -2867,8 +2867,8 @@ MISTAKES = (
     Mistake(
         "an entry of the file is completed from variables",
         "authz/settings/issuers.py",
-        "return {}",
-        "return super()._outside(values)",
+        "return NOTHING",
+        "return super()._read(values)",
         "tests/settings/test_issuers.py -k reach_into",
     ),
     Mistake(

@@ -23,7 +23,7 @@ NOBODY = "http://127.0.0.1:9"
 def folder(tmp_path: Path, ec_key: SigningKey) -> Path:
     (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
     authority = Authority()
-    own = authority.issue()
+    own = authority.issue_for_loopback()
     (tmp_path / "ca.pem").write_bytes(authority.root)
     (tmp_path / "tls.crt").write_bytes(own.chain)
     (tmp_path / "tls.key").write_bytes(own.key)
@@ -40,7 +40,7 @@ def said(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
 def test_a_server_that_can_decide_is_healthy(folder: Path, engine: str) -> None:
     flags = ("--jwks", "jwks.json", "--listen", LOOPBACK, "--engine", engine, "--http-listen", LOOPBACK)
     with Program(*SERVE, *flags, folder=folder) as server:
-        probes = server.await_event("probes_listening")["address"]
+        probes = server.await_event("probes")["address"]
         [address] = server.await_event("listening")["addresses"]
         server.await_event("health", status="SERVING")
         port = address.rpartition(":")[2]
@@ -56,7 +56,7 @@ def test_a_server_that_can_decide_is_healthy(folder: Path, engine: str) -> None:
 def test_a_server_without_keys_is_not(folder: Path) -> None:
     flags = ("--jwks-url", f"{NOBODY}/jwks", "--listen", LOOPBACK, "--http-listen", LOOPBACK)
     with Program(*SERVE, *flags, folder=folder) as server:
-        probes = server.await_event("probes_listening")["address"]
+        probes = server.await_event("probes")["address"]
         [address] = server.await_event("listening")["addresses"]
         server.await_event("health", status="NOT_SERVING")
 
@@ -67,9 +67,8 @@ def test_a_server_without_keys_is_not(folder: Path) -> None:
 def test_every_worker_is_asked_on_its_socket(folder: Path) -> None:
     flags = ("--jwks", "jwks.json", "--listen", "unix:a.sock", "--workers", "2")
     with Program(*SERVE, *flags, folder=folder) as server:
+        # The supervisor says so once every worker serves.
         server.await_event("listening")
-        for _ in range(2):
-            server.await_event("health", status="SERVING")
         known = {"AUTHZ_LISTEN": "127.0.0.1:9,unix:a.sock"}
 
         assert said(folder, AUTHZ_WORKERS="2", **known) == (0, "SERVING\n")
