@@ -185,7 +185,10 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
 	cp tests/smoke_doors.py examples/*_app.py examples/own_door.py "$$outside"; \
 	"$$outside/venv/bin/python" -m pip install --quiet django fastapi flask waitress --constraint constraints.txt; \
-	cd "$$outside"; PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py
+	$(PYTHON) -m venv "$$outside/bare"; cp tests/smoke_bare.py "$$outside"; \
+	"$$outside/bare/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
+	cd "$$outside"; bare/bin/python -I smoke_bare.py; \
+	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py
 
 # ---- What the targets need ----
 
