@@ -27,14 +27,17 @@ def flush() -> None:
         ReaderGoneError: no reader is left; a command that waits for more to write asks now and then.
 
     """
+    stream: TextIO | None = sys.stdout
+    if stream is None:
+        return
     try:
-        sys.stdout.flush()
+        stream.flush()
     except BrokenPipeError:
         raise ReaderGoneError from None
     # An object in place of standard output, as in tests, has no descriptor; and only POSIX has poll.
     with contextlib.suppress(AttributeError, OSError, ValueError):
         end = select.poll()
-        end.register(sys.stdout.fileno(), 0)
+        end.register(stream.fileno(), 0)
         if any(state & select.POLLERR for _, state in end.poll(0)):
             raise ReaderGoneError
 
@@ -56,9 +59,11 @@ def write(document: str) -> None:
     _print(document if document.endswith("\n") else f"{document}\n", sys.stdout)
 
 
-def _print(text: str, stream: TextIO) -> None:
+def _print(text: str, stream: TextIO | None) -> None:
     try:
-        stream.write(text)
+        # There is none where it is closed already as the command starts.
+        if stream is not None:
+            stream.write(text)
     except BrokenPipeError:
         raise ReaderGoneError from None
 

@@ -49,7 +49,7 @@ def offered(folder: Path, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("ser",), {"serve"}),
+        (("serv",), {"serve"}),
         (("re",), {"reinstate", "replicas", "resume", "revoke"}),
         (("policy", "ex"), {"explain"}),
         (("serve", "--introspection-u"), {"--introspection-url"}),

@@ -236,3 +236,14 @@ def unread(folder: Path, arguments: Sequence[str], stream: str = "stdout") -> "s
         )
     finally:
         os.close(writer)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_needs_no_output(folder: Path, closed: str) -> None:
+    for arguments in ("--version", "--help", "protos"):
+        command = f"{shlex.join(AUTHZ)} {arguments} {closed}"
+        done = subprocess.run(
+            ["/bin/bash", "-c", command], cwd=folder, env=environment({}), check=False, timeout=PATIENCE
+        )
+
+        assert done.returncode == 0

@@ -147,9 +147,14 @@ def _name_of(chain: bytes) -> str:
     try:
         certificate = x509.load_pem_x509_certificate(chain)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return str(next(iter(names)).value)
-    except (ValueError, StopIteration, x509.ExtensionNotFound):
-        raise ConfigError("tls_cert_file: holds no certificate with a name (subjectAltName)") from None
+    except (ValueError, x509.ExtensionNotFound):
+        names = x509.SubjectAlternativeName([])
+    # Any name does for which the certificate holds.
+    hosts = [name.replace("*", "any", 1) for name in names.get_values_for_type(x509.DNSName)]
+    hosts += map(str, names.get_values_for_type(x509.IPAddress))
+    if not hosts:
+        raise ConfigError("tls_cert_file: holds no certificate with the name of a host; give --http, which needs none")
+    return hosts[0]
 
 
 def _read(setting: str, path: str | None) -> bytes | None:

@@ -85,7 +85,7 @@ def _complain(error: object, status: int) -> int:
 def _end_writing() -> None:
     """Have what is still to be written go nowhere: it has no reader either, and the interpreter would say so."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except BrokenPipeError:
