@@ -10,6 +10,7 @@ from authz.cli.app import ALLOWED, MISUSED, say
 from authz.cli.program.flags import flags_of
 from authz.errors import ConfigError
 from authz.runtime.background import allow_background
+from authz.runtime.configuration import check_posix
 from authz.server.operations import banner
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
@@ -29,6 +30,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
         Only check the configuration, and print it with where each value is from; nothing is bound or fetched.
 
     """
+    check_posix("serve")
     worker = Worker.of_environment()
     if worker is None:
         settings = Settings.load(flags)

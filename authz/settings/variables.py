@@ -3,7 +3,6 @@
 What is misspelt, empty or in quotes is an error and never a default, which may open what a setting was to close.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -148,6 +147,9 @@ def boolean(name: str, value: str) -> bool:
 
 def nearest(name: str) -> str:
     """Return the setting whose name is most like ``name``."""
+    # Only for a mistake.
+    import difflib  # noqa: PLC0415
+
     [found] = difflib.get_close_matches(name.lower(), sorted(SETTINGS | CLIENT), n=1, cutoff=0)
     return found
 

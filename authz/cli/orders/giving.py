@@ -179,4 +179,4 @@ def _user() -> str:
         return getpass.getuser()[:MAX_TEXT]
     except (ImportError, KeyError, OSError):
         # In a container the number of a user often has no name.
-        return f"uid {os.getuid()}"
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
