@@ -91,8 +91,9 @@ chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it co
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png
 
-settings: .venv/.ready ## Write docs/settings.md anew from the settings
+settings: .venv/.ready ## Write docs/settings.md and the schema of a file of settings anew from the settings
 	.venv/bin/python -m tests.settings.reference docs/settings.md
+	.venv/bin/python -m tests.settings.schema authz/settings/config.schema.json
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check memo; do \
@@ -184,7 +185,10 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
 	cp tests/smoke_doors.py examples/*_app.py examples/own_door.py "$$outside"; \
 	"$$outside/venv/bin/python" -m pip install --quiet django fastapi flask waitress --constraint constraints.txt; \
-	cd "$$outside"; PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py
+	$(PYTHON) -m venv "$$outside/bare"; cp tests/smoke_bare.py "$$outside"; \
+	"$$outside/bare/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
+	cd "$$outside"; bare/bin/python -I smoke_bare.py; \
+	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py
 
 # ---- What the targets need ----
 

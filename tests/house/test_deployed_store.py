@@ -1,5 +1,6 @@
 """The store that is deployed: it starts as its files say, on each engine, and lets its two users do what they must."""
 
+import json
 import os
 import re
 import subprocess
@@ -24,6 +25,8 @@ from authz.store.usage import UsageStore
 from tests.certificates import Authority
 from tests.doubles import eventually
 from tests.house.test_deploy import COMPOSE, ROOT, SHARED, STORE, environment, kustomization, pod, resource
+from tests.house.test_image import instruction
+from tests.programs import run
 from tests.store.engines import KINDS, binary, free_port
 
 SERVER, OPERATOR = "authz-server", "authz-operator"
@@ -199,6 +202,16 @@ def test_containers_of_compose_are_hardened_and_refer_to_what_exists() -> None:
     assert found["networks"]["store"] == {"internal": True}
     assert (COMPOSE / found["services"]["store"]["volumes"][0].partition(":")[0]).resolve() == STORE
     assert "ports" not in found["services"]["store"]
+
+
+def test_servers_of_compose_are_asked_where_they_answer(tmp_path: Path) -> None:
+    services = compose()["services"]
+    _, program, *arguments = services["authz"]["healthcheck"]["test"]
+
+    assert program == json.loads(instruction("ENTRYPOINT"))[0]
+    assert run(*arguments, "--help", folder=tmp_path).returncode == 0
+    assert "AUTHZ_HTTP_LISTEN" in environment(COMPOSE / "settings.env")
+    assert services["operator"]["healthcheck"] == {"disable": True}
 
 
 def test_passwords_of_compose_are_never_committed() -> None:

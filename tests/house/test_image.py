@@ -66,3 +66,11 @@ def test_the_image_exposes_the_ports_of_the_settings() -> None:
     ports = [settings[name].rpartition(":")[2] for name in ("AUTHZ_LISTEN", "AUTHZ_HTTP_LISTEN")]
     assert instruction("EXPOSE").split() == ports
     assert {str(port["containerPort"]) for port in containers(SHARED)["authz"]["ports"]} == set(ports)
+
+
+def test_the_image_asks_itself_with_a_command_that_there_is(tmp_path: Path) -> None:
+    """Of its entry point, so that it is found without a shell and a PATH."""
+    _, _, asked = instruction("HEALTHCHECK").partition(" CMD ")
+    program, *arguments = json.loads(asked)
+    assert program == json.loads(instruction("ENTRYPOINT"))[0]
+    assert run(*arguments, "--help", folder=tmp_path).returncode == 0

@@ -1,7 +1,6 @@
 """``authz orders``: what was ordered, as a list, as it happens, and as a file."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, say, standard_input, write
+from authz.cli.app import ALLOWED, flush, say, standard_input, write
 from authz.cli.orders.fleet import StoreFlags, store_of
 from authz.cli.times import shown
 from authz.errors import ConfigError
@@ -58,7 +57,7 @@ def show(
             if every or not (order.is_lifting or _has_ended(order, now)):
                 tell(order)
         while follow:
-            sys.stdout.flush()
+            flush()
             position, news = _next(kept, position, book)
             for order in news:
                 tell(order)
