@@ -23,6 +23,7 @@ for _command in (
     "tokens:token",
     "verify:verify",
     "policy:policy",
+    "doctor.command:doctor",
     "serve:serve",
     "usage:usage",
 ):
