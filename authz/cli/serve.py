@@ -26,7 +26,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     Parameters
     ----------
     check_config
-        Only check the configuration, and print it; nothing is bound or fetched.
+        Only check the configuration, and print it; nothing is bound or fetched. `authz doctor` also asks the issuer.
 
     """
     worker = Worker.of_environment()

@@ -4,7 +4,9 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections import Counter
 from typing import Annotated, get_args
@@ -21,6 +23,8 @@ ServeFlags = Annotated[Settings | None, Parameter(name="*")]
 
 _COLOURS = {"ok": "32", "warning": "33", "error": "31", "skipped": "2"}
 _INDENT = 10
+# A file, and a program that reads, get each text in one line.
+_WHOLE = 10_000
 
 
 def doctor(
@@ -73,25 +77,36 @@ def _report(findings: list[Finding], took: float) -> dict[str, object]:
 
 
 def _say(finding: Finding) -> None:
+    is_terminal = sys.stdout.isatty()
     head = f"{finding.level:<{_INDENT}}{finding.check}: {finding.code or finding.found}"
-    if _has_colours():
+    if is_terminal and "NO_COLOR" not in os.environ:
         write(_coloured(head, finding.level))
     else:
         say(head)
-    rows = (
-        [("found", finding.found), ("expected", finding.expected), ("remedy", finding.remedy)] if finding.code else []
-    )
-    say(*(f"{'':<{_INDENT}}  {name:<10}{text}" for name, text in rows if text))
+    if finding.code:
+        rows = (("found", finding.found), ("expected", finding.expected), ("remedy", finding.remedy))
+        width = shutil.get_terminal_size().columns if is_terminal else _WHOLE
+        for name, text in rows:
+            say(*_wrapped(name, text, width))
     sys.stdout.flush()
+
+
+def _wrapped(name: str, text: str, width: int) -> list[str]:
+    first = f"{'':<{_INDENT}}  {name:<{_INDENT}}"
+    # A word that is longer stays whole, so that it can be copied.
+    return textwrap.wrap(
+        text,
+        max(width, 2 * len(first)),
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _coloured(head: str, level: str) -> str:
     # Everything after the word has been made printable already.
     return f"\x1b[{_COLOURS[level]}m{level}\x1b[0m{head.removeprefix(level)}"
-
-
-def _has_colours() -> bool:
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
 def _summary(findings: list[Finding]) -> str:

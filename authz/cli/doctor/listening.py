@@ -17,18 +17,25 @@ from authz.envoy.config.authz_cluster import endpoints
 from authz.errors import ConfigError
 from authz.runtime.network.addresses import Address, parse
 from authz.runtime.network.unix_sockets import check_not_in_use, check_path
+from authz.settings.settings import Settings
 
 _SOON = timedelta(days=14)
 _IN_USE = "in use"
 
 
+def addresses_of(settings: Settings) -> list[str]:
+    """Return where a server with these settings listens: each worker has a Unix socket of its own, they share ports."""
+    found: list[str] = []
+    for given in settings.listen:
+        found += endpoints([given], workers=settings.workers) if given.startswith("unix:") else [given]
+    return found
+
+
 def check_listen(subject: Subject) -> Iterator[Finding]:
     """See whether each address can be bound, which is not left bound."""
     settings = subject.settings
-    for given in settings.listen:
-        # Each worker has a Unix socket of its own; they share ports.
-        for text in endpoints([given], workers=settings.workers) if given.startswith("unix:") else [given]:
-            yield from _of_address(subject, "listen", text, is_main=True)
+    for text in addresses_of(settings):
+        yield from _of_address(subject, "listen", text, is_main=True)
     for name in ("forward_auth", "http_listen", "admin", "audit_listen", "access_log_listen"):
         text = getattr(settings, name)
         if text is not None:

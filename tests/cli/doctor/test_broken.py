@@ -14,7 +14,7 @@ from tests.certificates import Authority, dns
 from tests.cli.doctor.conftest import Diagnose
 from tests.cli.doctor.web_issuer import KEYS, METADATA, Answer, context_of, web_issuer
 from tests.doubles import AUDIENCE, jwks
-from tests.loopback import Connection
+from tests.loopback import Connection, Loopback
 
 pytestmark = pytest.mark.server
 
@@ -440,3 +440,29 @@ def test_static_keys_need_no_issuer(diagnose: Diagnose, rsa_key: SigningKey) -> 
     )
 
     assert (found.status, found.of("issuer")["level"], found.of("keys")["level"]) == (0, "skipped", "ok")
+
+
+def test_certificate_behind_a_proxy_is_told_as_well(
+    diagnose: Diagnose, rsa_key: SigningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    context = context_of(Authority().issue(*dns("acme.authkit.example")), tmp_path)
+    with web_issuer(rsa_key, tls=context) as url, Loopback(lambda connection: _tunnel(connection, url)) as proxy:
+        by_proxy = proxy.url.replace("http://", "http://user:a-password@")
+        found = diagnose(
+            "--proxy-from-env",
+            AUTHZ_ISSUER="https://acme.authkit.example",
+            AUTHZ_AUDIENCE=AUDIENCE,
+            HTTPS_PROXY=by_proxy,
+        )
+
+    assert "a certificate for acme.authkit.example" in found.with_code("issuer-untrusted-certificate")["found"]
+    assert all(request.startswith(b"CONNECT acme.authkit.example:443 ") for request in proxy.requests)
+    assert "a-password" not in found.text
+
+
+def _tunnel(connection: Connection, url: str) -> None:
+    connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    connection.join("127.0.0.1", int(url.rpartition(":")[2]))

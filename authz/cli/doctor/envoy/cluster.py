@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from authz.cli.doctor.envoy.documents import EnvoyConfig, Node, at, entries
 from authz.cli.doctor.findings import Finding, fault
-from authz.envoy.config.authz_cluster import endpoints
+from authz.cli.doctor.listening import addresses_of
 from authz.runtime.network.urls import is_loopback
 from authz.settings.settings import Settings
 
@@ -27,9 +27,9 @@ def check_server(settings: Settings, config: EnvoyConfig, asking: Node) -> Itera
     if over_http is None:
         target = at(asking, "grpc_service", "google_grpc", "target_uri")
         if target is not None:
-            yield from _of_addresses([str(target)], _listening(settings), "google_grpc")
+            yield from _of_addresses([str(target)], addresses_of(settings), "google_grpc")
             return
-        name, listening = at(asking, "grpc_service", "envoy_grpc", "cluster_name"), _listening(settings)
+        name, listening = at(asking, "grpc_service", "envoy_grpc", "cluster_name"), addresses_of(settings)
     elif settings.forward_auth is None:
         yield fault("envoy-http-service", "http_service", "grpc_service, because forward_auth is not set")
         return
@@ -41,10 +41,6 @@ def check_server(settings: Settings, config: EnvoyConfig, asking: Node) -> Itera
         yield fault("envoy-asks-elsewhere", found, f"a cluster with the endpoint {' or '.join(listening)}")
         return
     yield from _of_cluster(settings, cluster, listening, is_grpc=over_http is None)
-
-
-def _listening(settings: Settings) -> list[str]:
-    return endpoints(settings.listen, workers=settings.workers)
 
 
 def _of_cluster(settings: Settings, cluster: Node, listening: Sequence[str], *, is_grpc: bool) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ _MOST_DEEP = 200
 _MANAGER = ".http_connection_manager.v3.HttpConnectionManager"
 # What was in force, or never came to be.
 _NOT_IN_FORCE = frozenset({"draining_state", "warming_state", "error_state", "dynamic_warming_clusters"})
-_CAMEL = re.compile(r"[a-z]+(?:[A-Z][a-z0-9]*)+")
+_CAMEL = re.compile(r"[a-z][a-z0-9]*(?:[A-Z][a-z0-9]*)+")
 
 
 @dataclass(frozen=True, slots=True)
