@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from authz.cli.app import secret_in
 from authz.cli.doctor.findings import Finding, fault, ok, skipped
 from authz.cli.doctor.issuer import NO_ISSUER
+from authz.cli.doctor.reaching import in_words
 from authz.cli.doctor.subject import GENERAL, Issuer, Subject
 from authz.errors import (
     AuthzError,
@@ -177,9 +178,9 @@ def _introspected(subject: Subject, issuer: Issuer) -> Finding:
     try:
         answer = endpoint.fetch("POST", form=form, headers=headers).result(4 * subject.evidence.timeout)
     except TimeoutError:
-        return fault("introspection-unavailable", f"{endpoint.url}: timeout. {causes.meaning('timeout')}")
+        return fault("introspection-unavailable", f"{endpoint.url}: {in_words('timeout')}")
     except TransportError as error:
-        return fault("introspection-unavailable", f"{endpoint.url}: {error.reason}. {causes.meaning(error.reason)}")
+        return fault("introspection-unavailable", f"{endpoint.url}: {in_words(error.reason)}")
     return _of_word(answer, endpoint.url, is_own=is_own)
 
 

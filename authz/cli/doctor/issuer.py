@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from authz.cli.doctor.findings import Finding, Level, fault, ok, skipped
-from authz.cli.doctor.reaching import unreachable
+from authz.cli.doctor.reaching import in_words, unreachable
 from authz.cli.doctor.subject import GENERAL, Answer, Issuer, Subject, quoted
 from authz.errors import ConfigError
 from authz.issuer.discovery import metadata_urls
@@ -111,7 +111,8 @@ def check_clock(subject: Subject) -> Iterator[Finding]:
     for each in subject.issuers:
         told = [answer for answer in each.answers if isinstance(answer, Answer) and answer.response.date is not None]
         if not told:
-            yield skipped(f"no answer of {each.name} says what time it is")
+            why = "was not reached" if each.failure else "has told no time"
+            yield skipped(f"{each.name} {why}")
             continue
         [answer, *_] = told
         apart = answer.response.received_at - (answer.response.date or 0.0) - _age(answer.response)
@@ -173,7 +174,7 @@ def _of_keys(subject: Subject, issuer: Issuer) -> Finding:
     except TransportError as error:
         if error.reason == "certificate" and settings.jwks_url is not None:
             return unreachable(url, error.reason, subject.settings, subject.evidence.timeout)
-        return fault("keys-unavailable", f"{url}: {error.reason}. {causes.meaning(error.reason)}")
+        return fault("keys-unavailable", f"{url}: {in_words(error.reason)}", "a JWK Set")
     try:
         ring = _ring(response)
     except ValueError as error:
@@ -189,12 +190,12 @@ def _ring(response: HttpResponse) -> KeyRing:
 
     """
     if response.status != _OK:
-        raise ValueError(f"{causes.status(response.status)}. {causes.meaning('status')}")
+        raise ValueError(causes.status(response.status))
     try:
         return parse_jwks(json_object(response.body, max_containers=_MAX_CONTAINERS))
     except EncodingError:
         kind = response.headers.get("content-type", "no content-type")
-        raise ValueError(f"not JSON ({kind}). {causes.meaning('not JSON')}") from None
+        raise ValueError(f"{kind}, {in_words('not JSON')}") from None
 
 
 def _jwks_url(issuer: Issuer) -> str | None:

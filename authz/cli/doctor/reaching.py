@@ -52,7 +52,13 @@ def unreachable(url: str, cause: str, settings: Settings, timeout: float) -> Fin
     host = urlsplit(url).netloc
     if cause == "certificate":
         return _of_certificate(url, settings, timeout)
-    return fault(_CODES.get(cause, "issuer-unreachable"), f"{host}: {cause}. {causes.meaning(cause)}")
+    return fault(_CODES.get(cause, "issuer-unreachable"), f"{host}: {in_words(cause)}")
+
+
+def in_words(cause: str) -> str:
+    """Return a word of :mod:`authz.runtime.network.causes` and what it means; what to do is the remedy's."""
+    meaning, stop, _ = causes.meaning(cause).partition(". ")
+    return f"{cause} ({meaning[:1].lower()}{meaning[1:]})" if stop else cause
 
 
 def _of_certificate(url: str, settings: Settings, timeout: float) -> Finding:
@@ -115,7 +121,9 @@ def _certificate(url: str, settings: Settings, timeout: float) -> Certificate | 
     # Nothing is sent on this connection, and nothing is believed but for showing it to the operator.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+    # Another's certificate may be malformed in any way.
+    malformed = ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType
+    with contextlib.suppress(OSError, http.client.HTTPException, *malformed):
         connection = _connection(url, settings, context, timeout)
         with contextlib.closing(connection):
             secured: Any = connection.sock

@@ -189,7 +189,8 @@ REMEDIES: Mapping[str, Remedy] = {
     ),
     "envoy-asks-nothing": Remedy(
         "error",
-        "a connection manager has no ext_authz filter in force, so its requests go unchecked",
+        "a connection manager has no ext_authz filter in force, so its requests go unchecked; a warning where another "
+        "one has it",
         f"Put the filter first among http_filters; {_FILTER}.",
     ),
     "envoy-asks-elsewhere": Remedy(
@@ -303,7 +304,7 @@ REMEDIES: Mapping[str, Remedy] = {
     "store-unavailable": Remedy(
         "error",
         "the store cannot be used",
-        "Do what is said there; until then replicas share no orders, and start with none.",
+        "Put right what was found. Until then replicas share no orders, and a new one has none.",
     ),
     "store-denied": Remedy(
         "error",

@@ -159,7 +159,7 @@ def _missing(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("answer", "code", "told"),
     [
-        (_html, "keys-unavailable", "not JSON (text/html)"),
+        (_html, "keys-unavailable", "text/html, not JSON"),
         (_redirect, "keys-unavailable", "redirect"),
         (_missing, "keys-unavailable", "status 404"),
         (_empty, "keys-none-usable", "no key at all"),

@@ -1,9 +1,10 @@
 """Configurations of Envoy: what is printed for it is good, and each change that opens or breaks it is named."""
 
 import copy
+import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import yaml
 
 from authz.call.metadata import TrustedMetadata
 from authz.cli import run
+from authz.cli.doctor.envoy.filters import check_envoy
+from authz.cli.doctor.subject import Evidence, Subject
 from authz.demo.issuer.signing import SigningKey
 from authz.demo.processes import Envoy
+from authz.settings.settings import Settings
 from tests.cli.doctor.conftest import Diagnose, Diagnosis
 from tests.doubles import AUDIENCE, ISSUER, jwks
 
@@ -235,7 +239,8 @@ def test_one_unprotected_listener_beside_a_protected_one_is_named(
     open_manager["stat_prefix"] = "side_door"
     open_manager["http_filters"] = open_manager["http_filters"][-1:]
 
-    assert examined(config).with_code("envoy-asks-nothing")["found"].startswith("side_door: ")
+    fault = examined(config).with_code("envoy-asks-nothing")
+    assert (fault["level"], fault["found"]) == ("warning", "side_door: no ext_authz filter in force")
 
 
 @pytest.mark.parametrize("missing", [None, "x-org-id"])
@@ -271,6 +276,31 @@ def test_what_cannot_be_read_is_a_gap_and_no_fault(examined: Callable[..., Diagn
 
     assert (found.status, found.with_code("envoy-unreadable")["level"]) == (3, "skipped")
     assert told in found.with_code("envoy-unreadable")["found"]
+
+
+def _places(value: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, inner in steps:
+        yield (*path, step)
+        yield from _places(inner, *path, step)
+
+
+def test_nonsense_at_any_place_of_a_configuration_ends_no_check(printed: Callable[..., str], tmp_path: Path) -> None:
+    config, file = json.loads(printed(*UPSTREAM, "--json")), tmp_path / "envoy.json"
+    asking(config).update(allowed_headers={"patterns": [{"exact": "authorization"}]}, with_request_body={})
+    # There are hundreds of these, all alike.
+    del manager(config)["early_header_mutation_extensions"][0]["typed_config"]["mutations"][3:]
+    manager(config)["http_filters"][-2]["typed_config"]["mutations"] = {}
+    subject = Subject(settings=Settings.load(listen=[LISTEN]), evidence=Evidence(envoy_config=file))
+    for (*outer, last), nonsense in zip(_places(config), itertools.cycle((None, 0, "x", [0])), strict=False):
+        changed = copy.deepcopy(config)
+        place = changed
+        for step in outer:
+            place = place[step]
+        place[last] = nonsense
+        file.write_text(json.dumps(changed), encoding="utf-8")
+
+        assert list(check_envoy(subject)), (*outer, last)
 
 
 def test_a_running_envoy_tells_what_is_in_force(

@@ -1,8 +1,9 @@
 """Where an ext_authz filter asks: whether its cluster leads to the addresses where this server listens."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from authz.cli.doctor.envoy.documents import EnvoyConfig, Node, at, entries
+from authz.cli.doctor.envoy.documents import EnvoyConfig, Node, at, entries, mapping
 from authz.cli.doctor.findings import Finding, fault
 from authz.cli.doctor.listening import addresses_of
 from authz.runtime.network.urls import is_loopback
@@ -81,7 +82,7 @@ def _addresses(cluster: Node) -> Iterator[str]:
 
 def _is_same(ours: str, theirs: str) -> bool:
     if ours.startswith("unix:") or theirs.startswith("unix:"):
-        return ours == theirs
+        return _absolute(ours) == _absolute(theirs)
     host, _, port = ours.removeprefix(_TLS).rpartition(":")
     other, _, other_port = theirs.rpartition(":")
     if port != other_port:
@@ -91,20 +92,20 @@ def _is_same(ours: str, theirs: str) -> bool:
     return host == other or host in _ANY_HOST or (is_loopback(host) and is_loopback(other))
 
 
+def _absolute(address: str) -> Path:
+    return Path(address.removeprefix("unix:")).absolute()
+
+
 def _shows_certificate(cluster: Node) -> bool:
-    common = at(cluster, "transport_socket", "typed_config", "common_tls_context")
-    return any(str(name).startswith("tls_certificate") for name in common or ())
+    common = mapping(cluster, "transport_socket", "typed_config", "common_tls_context")
+    return any(name.startswith("tls_certificate") for name in common)
 
 
 def _speaks_http2(cluster: Node) -> bool:
-    options = at(cluster, "typed_extension_protocol_options", _HTTP_OPTIONS)
-    explicit = at(options, "explicit_http_config")
-    return (
-        "http2_protocol_options" in cluster
-        or "http2_protocol_options" in (explicit or {})
-        or "auto_config" in (options or {})
-        or "use_downstream_protocol_config" in (options or {})
-    )
+    options = mapping(cluster, "typed_extension_protocol_options", _HTTP_OPTIONS)
+    explicit = mapping(options, "explicit_http_config")
+    chosen = {*cluster, *explicit, *options}
+    return not chosen.isdisjoint(("http2_protocol_options", "auto_config", "use_downstream_protocol_config"))
 
 
 def passes_to_upstream(asking: Node, names: Sequence[str]) -> list[str]:

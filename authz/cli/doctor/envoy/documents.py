@@ -13,7 +13,7 @@ from authz.runtime.configuration import extra
 Node = Mapping[str, Any]
 
 MAX_BYTES = 64 << 20
-_MOST_NODES = 2_000_000
+_MOST_NODES = 1_000_000
 _MOST_DEEP = 200
 _MANAGER = ".http_connection_manager.v3.HttpConnectionManager"
 # What was in force, or never came to be.
@@ -163,10 +163,16 @@ def _nodes(key: str, value: Any) -> Iterator[tuple[str, Node]]:
             yield from _nodes(key, each)
 
 
-def entries(node: Any, *path: str) -> list[Any]:
-    """Return the list at a path of keys; empty if there is none."""
+def entries(node: Any, *path: str) -> list[dict[str, Any]]:
+    """Return the mappings in the list at a path of keys; none if there is no list."""
     found = at(node, *path)
-    return found if isinstance(found, list) else []
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def mapping(node: Any, *path: str) -> dict[str, Any]:
+    """Return the mapping at a path of keys; an empty one if there is none."""
+    found = at(node, *path)
+    return found if isinstance(found, dict) else {}
 
 
 def at(node: Any, *path: str) -> Any:

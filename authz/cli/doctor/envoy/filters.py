@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from authz.cli.doctor.envoy import cluster, requests
 from authz.cli.doctor.envoy.documents import MAX_BYTES, EnvoyConfig, Node, at, entries, parse, read_file
-from authz.cli.doctor.findings import Finding, fault, ok, skipped
+from authz.cli.doctor.findings import Finding, Level, fault, ok, skipped
+from authz.cli.doctor.reaching import in_words
 from authz.cli.doctor.subject import Subject
 from authz.errors import ConfigError
 from authz.runtime.network import causes
@@ -15,6 +16,7 @@ from authz.runtime.network.transport import Transport, TransportError
 _EXT_AUTHZ = ".ext_authz.v3.ExtAuthz"
 _LEAST_SECONDS, _MOST_SECONDS = 0.5, 10.0
 _OK = 200
+_MOST_TOLD = 5
 
 
 class Asking(NamedTuple):
@@ -60,9 +62,9 @@ def _dump(address: str, timeout: float) -> EnvoyConfig:
     try:
         answer = transport.fetch("GET", f"http://{address}/config_dump?include_eds").result(2 * timeout)
     except TransportError as error:
-        raise ConfigError(f"envoy_admin: {address}: {error.reason}. {causes.meaning(error.reason)}") from None
+        raise ConfigError(f"envoy_admin: {address}: {in_words(error.reason)}") from None
     except TimeoutError:
-        raise ConfigError(f"envoy_admin: {address}: timeout. {causes.meaning('timeout')}") from None
+        raise ConfigError(f"envoy_admin: {address}: {in_words('timeout')}") from None
     finally:
         transport.close()
     if answer.status != _OK:
@@ -72,15 +74,19 @@ def _dump(address: str, timeout: float) -> EnvoyConfig:
 
 def _of_config(subject: Subject, config: EnvoyConfig) -> Iterator[Finding]:
     found: list[Asking] = []
+    silent: list[str] = []
     for manager in config.managers:
-        name = manager.get("stat_prefix", "a connection manager")
         filters = [each for each in _filters(manager) if _is_in_force(manager, each.name)]
-        if not filters:
-            yield fault("envoy-asks-nothing", f"{name}: no ext_authz filter in force", "the filter before the router")
         found += filters
-    if not config.managers:
-        yield fault("envoy-asks-nothing", "no HTTP connection manager", "one with an ext_authz filter")
-    faults = [each for asking in found for each in _of_filter(subject, config, asking)]
+        silent += [] if filters else [str(manager.get("stat_prefix", "a connection manager"))]
+    if silent or not found:
+        names = ", ".join(silent[:_MOST_TOLD]) + (f" and {len(silent) - _MOST_TOLD} more" * (len(silent) > _MOST_TOLD))
+        # One beside others may be for callers inside, such as a sidecar's for what its own program calls.
+        level: Level = "warning" if found else "error"
+        why = f"{names or 'no connection manager'}: no ext_authz filter in force"
+        yield fault("envoy-asks-nothing", why, "the filter before the router", level=level)
+    # Listeners often have the same faults.
+    faults = list(dict.fromkeys(each for asking in found for each in _of_filter(subject, config, asking)))
     yield from faults
     if found and not any(each.level == "error" for each in faults):
         yield ok(f"{len(found)} {'filter asks' if len(found) == 1 else 'filters ask'} this server")

@@ -5,7 +5,7 @@ from typing import Any
 
 from authz.call.metadata import TrustedMetadata
 from authz.cli.doctor.envoy.cluster import matches, passes_to_upstream
-from authz.cli.doctor.envoy.documents import EnvoyConfig, Node, at, entries
+from authz.cli.doctor.envoy.documents import EnvoyConfig, Node, at, entries, mapping
 from authz.cli.doctor.findings import Finding, Level, fault
 
 _HEADER_MUTATION = ".header_mutation.v3.HeaderMutation"
@@ -64,7 +64,7 @@ def _removed_early(manager: Node) -> set[str]:
         if kind.endswith(_HEADER_MUTATION):
             mutations += entries(each, "typed_config", "mutations", "request_mutations")
     removed = {str(at(each, "remove")).lower() for each in mutations if at(each, "remove")}
-    patterns = [match for each in mutations if (match := at(each, "remove_on_match", "key_matcher")) is not None]
+    patterns = [mapping(each, "remove_on_match", "key_matcher") for each in mutations]
     # An expression counts as if it matched: whether it does, Envoy decides.
     return removed | {name for name in TrustedMetadata().forgeable if any(matches(each, name) for each in patterns)}
 
@@ -73,8 +73,8 @@ def _removed_late(config: EnvoyConfig) -> Iterator[str]:
     for routes in config.routes:
         hosts = entries(routes, "virtual_hosts")
         for node in (routes, *hosts, *(route for host in hosts for route in entries(host, "routes"))):
-            for name in entries(node, "request_headers_to_remove"):
-                yield str(name).lower()
+            names = at(node, "request_headers_to_remove")
+            yield from (str(name).lower() for name in (names if isinstance(names, list) else ()))
 
 
 def unchecked_routes(config: EnvoyConfig, name: str) -> Iterator[str]:
@@ -104,7 +104,7 @@ def _is_off(node: Node, name: str) -> bool:
 
 
 def _match(route: Node) -> str:
-    match = at(route, "match") or {}
+    match = mapping(route, "match")
     return next((f"{kind} {match[kind]}" for kind in ("path", "prefix", "path_separated_prefix") if kind in match), "")
 
 
