@@ -17,9 +17,8 @@ from authz.cli.app import say, write
 from authz.cli.doctor.examination import examine, status_of
 from authz.cli.doctor.findings import Finding, Level
 from authz.cli.doctor.subject import Evidence, Subject
+from authz.cli.serve import ServeFlags
 from authz.settings.settings import Settings
-
-ServeFlags = Annotated[Settings | None, Parameter(name="*")]
 
 _COLOURS = {"ok": "32", "warning": "33", "error": "31", "skipped": "2"}
 _INDENT = 10
@@ -88,7 +87,6 @@ def _say(finding: Finding) -> None:
         width = shutil.get_terminal_size().columns if is_terminal else _WHOLE
         for name, text in rows:
             say(*_wrapped(name, text, width))
-    sys.stdout.flush()
 
 
 def _wrapped(name: str, text: str, width: int) -> list[str]:

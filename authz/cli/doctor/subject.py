@@ -138,10 +138,18 @@ class Subject:
 
     def wrong(self, code: str, error: ConfigError) -> Finding:
         """Return an error in the settings as a fault of that code; one that says no more than was told is skipped."""
-        text = str(error)
+        text = self._in_full(error)
         is_known = text in self.told
         self.told.add(text)
         return skipped("of what is said of the settings above") if is_known and code == GENERAL else fault(code, text)
+
+    def _in_full(self, error: ConfigError) -> str:
+        """Return the text of an error, with the file of settings where the value is from."""
+        try:
+            with self.settings.naming_origins():
+                raise error
+        except ConfigError as named:
+            return str(named)
 
     def close(self) -> None:
         """End what was begun."""

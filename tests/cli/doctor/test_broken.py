@@ -466,3 +466,12 @@ def test_certificate_behind_a_proxy_is_told_as_well(
 def _tunnel(connection: Connection, url: str) -> None:
     connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
     connection.join("127.0.0.1", int(url.rpartition(":")[2]))
+
+
+def test_a_file_of_settings_is_named_where_its_value_is_wrong(diagnose: Diagnose, tmp_path: Path) -> None:
+    file = tmp_path / "authz.yaml"
+    file.write_text("issuer: https://acme.authkit.app\naudience: client_a\njwks: missing.json\n")
+    found = diagnose("--config", str(file))
+
+    assert "authz.yaml" in found.with_code("settings-invalid")["found"]
+    assert "missing.json" in found.with_code("keys-none-usable")["found"]
