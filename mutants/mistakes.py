@@ -13,6 +13,7 @@ _FORWARD = "tests/server/forward_auth/"
 _QUESTION = "authz/server/forward_auth/question.py"
 _CHECK = "authz/server/forward_auth/check.py"
 _CONNECTION = "authz/server/forward_auth/connection.py"
+_DOCTOR = "tests/cli/doctor/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -4074,5 +4075,27 @@ MISTAKES = (
         "            check_unread(isolation, scope, principal)",
         "            str(scope)",
         "tests/asgi/test_fastapi.py -k isolation",
+    ),
+    # ---- The doctor ----
+    Mistake(
+        "doctor: an Envoy that lets calls pass undecided is called good",
+        "authz/cli/doctor/envoy/filters.py",
+        'if config.get("failure_mode_allow"):',
+        'if config.get("failure_mode"):',
+        f"{_DOCTOR}test_envoy.py -k opens_or_breaks",
+    ),
+    Mistake(
+        "doctor: the metadata of another issuer is called good",
+        "authz/cli/doctor/issuer.py",
+        'each.get("issuer") == issuer.name',
+        '"issuer" in each',
+        f"{_DOCTOR}test_broken.py -k wrong_issuer",
+    ),
+    Mistake(
+        "doctor: a cluster on another port is called ours",
+        "authz/cli/doctor/envoy/cluster.py",
+        "    if port != other_port:\n        return False\n",
+        "",
+        f"{_DOCTOR}test_envoy.py -k does_not_match",
     ),
 )
