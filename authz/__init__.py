@@ -18,7 +18,10 @@ if typing.TYPE_CHECKING:
     from authz.call.requirements import Assurance, Requirements
     from authz.decisions.decision import Decision
     from authz.decisions.log import DecisionLog
-    from authz.decisions.otel import OpenTelemetryLog
+    from authz.decisions.otel.log import OpenTelemetryLog
+    from authz.decisions.otel.metrics import OpenTelemetryMetrics
+    from authz.decisions.otel.spans import OpenTelemetrySpans
+    from authz.decisions.prometheus import PrometheusMetrics
     from authz.errors import (
         AlgorithmNotAllowedError,
         AuthzError,
@@ -90,6 +93,8 @@ __all__ = [
     "MeshPeers",
     "MeshUndecidedError",
     "OpenTelemetryLog",
+    "OpenTelemetryMetrics",
+    "OpenTelemetrySpans",
     "OrdersFile",
     "Peer",
     "PeerUnknownError",
@@ -97,6 +102,7 @@ __all__ = [
     "Policy",
     "PolicyReloader",
     "Principal",
+    "PrometheusMetrics",
     "Refusal",
     "Requirements",
     "ResourceExhaustedError",
@@ -135,7 +141,10 @@ _NAMES = {
     "authz.issuer.credentials": ("call_credentials",),
     "authz.decisions.decision": ("Decision",),
     "authz.decisions.log": ("DecisionLog",),
-    "authz.decisions.otel": ("OpenTelemetryLog",),
+    "authz.decisions.otel.log": ("OpenTelemetryLog",),
+    "authz.decisions.otel.metrics": ("OpenTelemetryMetrics",),
+    "authz.decisions.otel.spans": ("OpenTelemetrySpans",),
+    "authz.decisions.prometheus": ("PrometheusMetrics",),
     "authz.organizations.directory": ("Directory",),
     "authz.errors": (
         "AlgorithmNotAllowedError",

@@ -37,6 +37,10 @@ _VERDICTS: dict[Code, Verdict] = {
     Code.INTERNAL: "failed",
 }
 
+# From a remembered token (50 µs) to one that waits for keys for the longest time allowed (5 s).
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""The upper bounds, in seconds, by which observers count how long decisions took."""
+
 # The caller chooses it, and may make it as long as headers may be.
 MAX_METHOD = 512
 """How many characters of a method name are recorded."""

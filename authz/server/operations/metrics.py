@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from authz.decisions.decision import Decision, Source, Verdict
+from authz.decisions.decision import BUCKETS, Decision, Source, Verdict
 from authz.errors import ConfigError
 from authz.issuer.introspection import IntrospectionCounters
 from authz.issuer.keys import KeySetHealth
@@ -38,9 +38,6 @@ GaugeMode = Literal["livemax", "livemin", "livesum"]
 
 # How old the figures of a worker are at most; those of a single process are read when Prometheus asks.
 _REFRESH_SECONDS = 1.0
-
-# From a remembered token (50 µs) to one that waits for keys for the longest time allowed (5 s).
-_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class Metrics:
@@ -81,7 +78,7 @@ class Metrics:
         self._checks = counter("authz_checks", "Checks by outcome.", "verdict", "reason")
         self._evidence = counter("authz_evidence", "Checks by what the verdict rests on.", "source")
         self._seconds = Histogram(
-            "authz_check_seconds", "Duration of a check, waiting included.", registry=registry, buckets=_BUCKETS
+            "authz_check_seconds", "Duration of a check, waiting included.", registry=registry, buckets=BUCKETS
         )
         self._pending = gauge("authz_pending_checks", "Checks that wait for keys or the issuer.", "livesum")
         ready = gauge("authz_ready", "Whether checks can be decided.", "livemax", "worker")
