@@ -63,6 +63,7 @@ if typing.TYPE_CHECKING:
     from authz.organizations.workos import WorkOSDirectory
     from authz.policy import Policy
     from authz.runtime.network.transport import Transport
+    from authz.runtime.sampling import LogSampling
     from authz.store.shared_state import SharedState
     from authz.token.profiles import TokenProfile
 
@@ -89,6 +90,7 @@ __all__ = [
     "Introspector",
     "KeyNotFoundError",
     "KeySetUnavailableError",
+    "LogSampling",
     "MeshMetadataError",
     "MeshPeers",
     "MeshUndecidedError",
@@ -188,6 +190,7 @@ _NAMES = {
         "TokenSource",
     ),
     "authz.runtime.network.transport": ("Transport",),
+    "authz.runtime.sampling": ("LogSampling",),
     "authz.store.shared_state": ("SharedState",),
     "authz.issuer.verifier": ("Verifier",),
     "authz.issuer.verifiers": ("Verifiers",),

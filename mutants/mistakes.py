@@ -967,7 +967,7 @@ MISTAKES = (
     Mistake(
         "HTTP methods: they are not recorded",
         "authz/decisions/decision.py",
-        '            "verb": _text(self.verb),\n',
+        '            "verb": text(self.verb),\n',
         '            "verb": "POST",\n',
         "tests/decisions/test_log.py -k http_method",
     ),

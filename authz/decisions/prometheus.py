@@ -54,6 +54,7 @@ class PrometheusMetrics:
             raise ConfigError(
                 "registry: it has the figures of another PrometheusMetrics; give one observer to all authorizers"
             ) from None
+        self._counters: dict[tuple[str, ...], tuple[Counter, Counter]] = {}
         self._free, self._named = organizations, set[str]()
 
     def __call__(self, decision: Decision) -> None:
@@ -64,11 +65,20 @@ class PrometheusMetrics:
         elif decision.event == "route_refused":
             self._routes.labels(reason).inc()
         else:
-            self._checks.labels(decision.verdict, reason).inc()
-            self._evidence.labels(decision.evidence.source).inc()
+            self._count(decision.verdict, reason, decision.evidence.source)
             self._seconds.observe(decision.seconds)
             if self._by_organization is not None:
                 self._by_organization.labels(self._organization(decision), decision.verdict).inc()
+
+    def _count(self, *what: str) -> None:
+        counters = self._counters.get(what)
+        if counters is None:
+            verdict, reason, source = what
+            # Looking them up takes longer than counting.
+            counters = self._checks.labels(verdict, reason), self._evidence.labels(source)
+            self._counters[what] = counters
+        for each in counters:
+            each.inc()
 
     def _organization(self, decision: Decision) -> str:
         organization = decision.evidence.principal.org_id

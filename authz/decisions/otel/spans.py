@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from authz.decisions.decision import Decision
+from authz.decisions.decision import Decision, text
 from authz.decisions.otel.trace import sent_by
 from authz.errors import ConfigError
 from authz.runtime.configuration import extra
@@ -16,6 +16,8 @@ _SCOPE = "authz"
 FIELDS = ("verdict", "reason", "organization", "client", "policy", "rule", "source")
 """What a span tells by default."""
 
+# A record has seconds.
+_MEMBERS = {"milliseconds": "seconds"}
 _KNOWN = frozenset({*FIELDS, "door", "subject", "shadow_verdict", "shadow_rule", "milliseconds"})
 
 
@@ -70,5 +72,10 @@ class OpenTelemetrySpans:
         span.end(end)
 
     def _attributes(self, decision: Decision) -> dict[str, Any]:
-        told = decision.fields()
-        return {f"authz.{name}": told[name] for name in self._fields if told[name] != ""}
+        record = decision.record()
+        told = {name: getattr(record, _MEMBERS.get(name, name)) for name in self._fields}
+        return {
+            f"authz.{name}": text(value) if isinstance(value, str) else round(value * 1e3, 3)
+            for name, value in told.items()
+            if value != ""
+        }
