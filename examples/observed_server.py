@@ -1,8 +1,7 @@
 """A ledger on ``grpc.server`` whose decisions are figures for Prometheus, spans of OpenTelemetry and lines of a log.
 
-Run ``authz issuer`` beside it, or set AUTHZ_ISSUER and AUTHZ_AUDIENCE for WorkOS. Prometheus reads METRICS. Figures and
-traces of OpenTelemetry go where its variables say (``opentelemetry-instrument python observed_server.py``); without
-them this costs next to nothing.
+Run ``authz issuer`` beside it, or set AUTHZ_ISSUER and AUTHZ_AUDIENCE for WorkOS. Prometheus reads METRICS.
+OpenTelemetry sends nothing unless its SDK is set up, as ``opentelemetry-instrument python observed_server.py`` does.
 """
 
 import logging
