@@ -63,7 +63,7 @@ if typing.TYPE_CHECKING:
     from authz.organizations.workos import WorkOSDirectory
     from authz.policy import Policy
     from authz.runtime.network.transport import Transport
-    from authz.runtime.sampling import LogSampling
+    from authz.runtime.telemetry import LogSampling
     from authz.store.shared_state import SharedState
     from authz.token.profiles import TokenProfile
 
@@ -190,7 +190,7 @@ _NAMES = {
         "TokenSource",
     ),
     "authz.runtime.network.transport": ("Transport",),
-    "authz.runtime.sampling": ("LogSampling",),
+    "authz.runtime.telemetry": ("LogSampling",),
     "authz.store.shared_state": ("SharedState",),
     "authz.issuer.verifier": ("Verifier",),
     "authz.issuer.verifiers": ("Verifiers",),

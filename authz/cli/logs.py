@@ -21,7 +21,7 @@ from typing import Any, Literal, TextIO
 
 from authz.runtime import telemetry
 from authz.runtime.configuration import extra
-from authz.runtime.sampling import LogSampling
+from authz.runtime.telemetry import LogSampling
 from authz.runtime.text.lines import Lines
 from authz.runtime.text.printable import bounded, printable
 from authz.runtime.threads import restarting
