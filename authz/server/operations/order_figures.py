@@ -29,7 +29,7 @@ class OrderFigures(Collector):
         book, now = self._shared.operator.book, time.time()
         in_force = Counter(order.kind for order in book if not order.is_lifting and order.concerns(None, now))
         in_force["token"] += len(book.tokens)
-        orders = GaugeMetricFamily("authz_orders", "Orders of the operator in force.", labels=["kind"])
+        orders = GaugeMetricFamily("authz_orders_in_force", "Orders of the operator in force.", labels=["kind"])
         for kind in get_args(Kind):
             orders.add_metric([kind], in_force[kind])
         yield orders
