@@ -8,22 +8,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-WORKFLOW = ROOT / ".github/workflows/ci.yml"
-
-
-def versions_run() -> list[str]:
-    """Return the versions of Python for which the workflow runs the tests; without one, that of .ci/run."""
-    if not WORKFLOW.exists():
-        return ["{}.{}".format(*sys.version_info)]
-    return sorted(set(re.findall(r'"(3\.\d+)"', WORKFLOW.read_text(encoding="utf-8"))))
-
-
-def test_the_classifiers_name_the_versions_of_python_that_are_tested() -> None:
-    prefix = "Programming Language :: Python :: "
-    named = [each.removeprefix(prefix) for each in PROJECT["classifiers"] if each.startswith(prefix)]
-
-    assert [version for version in named if version[-1].isdecimal()] == versions_run()
-    assert f"Python {versions_run()[0]} " in README.rpartition("Tested on")[2]
 
 
 def test_every_system_with_a_classifier_is_one_that_is_tested() -> None:
