@@ -188,6 +188,9 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	@set -e; outside=$$(mktemp -d); trap 'rm -rf "$$outside"' EXIT; set -x; \
 	$(PYTHON) -m venv "$$outside/venv"; \
 	"$$outside/venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'; \
+	"$$outside/venv/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
+	cp tests/smoke_client.py "$$outside"; mkdir "$$outside/empty"; \
+	(cd "$$outside/empty" && ../venv/bin/python -I ../smoke_client.py); \
 	"$$outside/venv/bin/python" -m pip install --quiet "$$(echo dist/*.whl)[server]" --constraint constraints.txt; \
 	.venv/bin/twine check --strict dist/*; \
 	cp tests/smoke.py "$$outside"; \

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ def names_of(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]
         package: ``interceptors`` or ``interceptors.aio``.
 
     """
-    ours = import_module(package if is_ours("interceptors") else f"grpc_org_authz._{package}")
+    if not is_ours("interceptors"):
+        _load_interceptors()
+        package = f"grpc_org_authz._{package}"
+    ours = import_module(package)
     return lambda name: getattr(ours, name), lambda: dir(ours)
 
 
@@ -29,15 +32,18 @@ def is_ours(name: str) -> bool:
     return file is not None and Path(file).resolve() == _FOLDER / name / "__init__.py"
 
 
-def explained(name: str) -> ImportError:
+def explained(name: str, overwritten: str | None = None) -> ImportError:
     """Return an error that says which file stands in place of ours, and the remedy.
 
     Args:
         name: ``authz`` or ``interceptors``.
+        overwritten: the file of ours that another has overwritten, if it is known; by default that of the package.
 
     """
     file = _file_of(name) or "a folder without __init__.py"
-    if not is_ours(name):
+    if is_ours(name):
+        file = overwritten or file
+    else:
         return ImportError(
             f"{file} is imported as {name!r} in place of that of grpc-org-authz; rename it, "
             "or begin the program in another folder",
@@ -55,6 +61,16 @@ def explained(name: str) -> ImportError:
         name=name,
         path=file,
     )
+
+
+def _load_interceptors() -> None:
+    name, folder = "grpc_org_authz._interceptors", _FOLDER / "interceptors"
+    if name not in sys.modules:
+        spec = spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{folder} cannot be imported; install grpc-org-authz again", name=name)
+        sys.modules[name] = module = module_from_spec(spec)
+        spec.loader.exec_module(module)
 
 
 def _file_of(name: str) -> str | None:

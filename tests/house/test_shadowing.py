@@ -1,5 +1,6 @@
 """Where another ``authz`` or ``interceptors`` stands in place of ours, its file is named, and a second way is open."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import grpc_org_authz.interceptors.aio
 import interceptors
 import interceptors.aio
 
+ROOT = Path(__file__).parents[2]
 FACES = [(grpc_org_authz.interceptors, interceptors), (grpc_org_authz.interceptors.aio, interceptors.aio)]
 
 # A handler sees its caller, whichever way its interceptor was imported.
@@ -75,7 +77,7 @@ print(*(name for name in sys.modules if name.startswith("grpc_org_authz")))
 def test_interceptors_work_beside_a_programs_own(name, tmp_path):
     written(tmp_path / name, "MINE = 'mine'\n")
 
-    done = run(f"import sys; sys.path.append({str(Path(__file__).parents[2])!r})\n{SERVED}", tmp_path)
+    done = run(f"import sys; sys.path.append({str(ROOT)!r})\n{SERVED}", tmp_path)
 
     assert done.stderr == ""
     assert done.stdout.split()[0] == "mine"
@@ -107,32 +109,30 @@ def test_another_authz_is_named_with_the_remedy(name, program, tmp_path):
     )
 
 
-def test_a_distribution_that_has_overwritten_our_files_is_named(tmp_path):
-    """Both are installed into one folder, as pip does, the other one last."""
-    root = Path(__file__).parents[2]
-    for package in ("grpc_org_authz", "interceptors"):
-        (tmp_path / package).symlink_to(root / package)
-    for path in (root / "authz").iterdir():
-        (tmp_path / "authz").mkdir(exist_ok=True)
-        if path.name != "__init__.py":
-            (tmp_path / "authz" / path.name).symlink_to(path)
-    file = written(tmp_path / "authz/__init__.py", "class Authz: ...\n")
+@pytest.fixture
+def installed(tmp_path):
+    """Return a folder with this distribution and another, named authz, as pip installs both: into the same folders."""
+    for package in ("authz", "grpc_org_authz", "interceptors"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     written(tmp_path / "authz-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: authz\nVersion: 1.0\n")
     written(tmp_path / "authz-1.0.dist-info/RECORD", "authz/__init__.py,,\n")
-    program = f"""
-from pathlib import Path
-import grpc_org_authz.shadowing as shadowing
-shadowing._FOLDER = Path({str(tmp_path)!r})
-print(shadowing.explained("authz"))
-"""
-    assert run(program, tmp_path).returncode == 1
-    done = run(
-        "import sys, types; sys.modules['grpc_org_authz'] = it = types.ModuleType('grpc_org_authz')\n"
-        f"it.__path__ = [{str(tmp_path / 'grpc_org_authz')!r}]" + program,
-        tmp_path,
-    )
+    return tmp_path
 
-    assert done.stdout.startswith(
-        f"{file} is of the distribution 'authz', which has overwritten files of grpc-org-authz;"
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("__init__.py", "import interceptors"),
+        ("__init__.py", "import grpc_org_authz"),
+        ("errors.py", "from authz import Verifier"),
+    ],
+)
+def test_a_distribution_that_has_overwritten_our_files_is_named(name, program, installed):
+    file = written(installed / "authz" / name, "class Authz: ...\n")
+
+    done = run(program, installed)
+
+    assert done.stderr.splitlines()[-1] == (
+        f"ImportError: {file} is of the distribution 'authz', which has overwritten files of grpc-org-authz; they "
+        "cannot be installed together: pip uninstall authz, and pip install --force-reinstall --no-deps grpc-org-authz"
     )
-    assert "pip uninstall authz, and pip install --force-reinstall --no-deps grpc-org-authz" in done.stdout
