@@ -32,7 +32,7 @@ print(interceptors.MINE, bearer_interceptors.__name__, AuthzInterceptor.__module
 class Issuer(BaseHTTPRequestHandler):
     """Answers every request with the same token."""
 
-    def do_POST(self) -> None:  # noqa: N802 - http.server names methods so
+    def do_POST(self) -> None:
         """Answer."""
         self.rfile.read(int(self.headers["content-length"]))
         body = json.dumps({"access_token": "a-token", "token_type": "Bearer", "expires_in": 300}).encode()
