@@ -167,9 +167,9 @@ def until_told(port):
     print("port", port, flush=True)
     for line in sys.stdin:
         if line.strip() == "suspend":
-            authorizer.suspend(ORG)
+            authorizer.suspend(org_id=ORG)
         elif line.strip() == "resume":
-            authorizer.resume(ORG)
+            authorizer.resume(org_id=ORG)
         elif line.strip() == "end":
             break
     print("ends", flush=True)
