@@ -40,7 +40,7 @@ def test_the_image_copies_what_exists_and_nothing_else_is_sent() -> None:
 def test_the_image_copies_all_that_the_wheel_needs() -> None:
     wheel = project()["tool"]["hatch"]["build"]["targets"]["wheel"]
     about = project()["project"]
-    assert {*wheel["packages"], *wheel["force-include"], about["readme"], *about["license-files"]} <= copied()
+    assert {*wheel["packages"], *wheel["force-include"], "README.md", *about["license-files"]} <= copied()
 
 
 def test_the_image_has_a_base_and_extras_that_are_supported() -> None:
