@@ -95,8 +95,9 @@ chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it co
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png
 
-settings: .venv/.ready ## Write docs/settings.md anew from the settings
+settings: .venv/.ready ## Write docs/settings.md and the chart's schema anew from the settings
 	.venv/bin/python -m tests.settings.reference docs/settings.md
+	.venv/bin/python -m tests.settings.chart deploy/helm/authz/values.schema.json
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check memo; do \
