@@ -109,6 +109,13 @@ def test_releases_are_those_of_the_constraints(name: str) -> None:
         assert version_of(requirement) == constraints.get(package, version_of(requirement))
 
 
+@pytest.mark.parametrize("name", ["build", "dev", "release"])
+def test_what_builds_this_project_is_there(name: str) -> None:
+    """Write it into the group "build", and run ``make locks``, if this fails."""
+    needed = {canonicalize_name(Requirement(text).name) for text in PROJECT["build-system"]["requires"]}
+    assert needed <= set(locked(name))
+
+
 def test_the_tests_run_with_what_has_a_known_hash() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     [recipe] = re.findall(r"^\.venv/\.ready:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
