@@ -5,8 +5,9 @@ Every name is imported when it is first used (PEP 562), so that a client does no
 PYTEST_DONT_REWRITE, because a program may import this before pytest finds the plugin (:mod:`authz.testing.plugin`).
 """
 
-import importlib
 import typing
+
+from authz.lazy import lazy_names as _lazy_names
 
 if typing.TYPE_CHECKING:
     from interceptors.client import bearer_interceptors
@@ -15,20 +16,12 @@ if typing.TYPE_CHECKING:
 
 __all__ = ["AuthzInterceptor", "bearer_interceptors", "forward_principal_interceptors"]
 
-_MODULES = {
-    "AuthzInterceptor": "interceptors.server",
-    "bearer_interceptors": "interceptors.client",
-    "forward_principal_interceptors": "interceptors.forwarding",
-}
-
-
-def __getattr__(name: str) -> typing.Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(module), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+if not typing.TYPE_CHECKING:
+    __getattr__, __dir__ = _lazy_names(
+        __name__,
+        {
+            ".client": ("bearer_interceptors",),
+            ".forwarding": ("forward_principal_interceptors",),
+            ".server": ("AuthzInterceptor",),
+        },
+    )

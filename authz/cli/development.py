@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, write
-from authz.runtime.configuration import extra
+from authz.runtime.configuration import check_posix, extra
 
 _NEEDS = "this command needs the extra 'demo'"
 
@@ -57,6 +57,7 @@ def demo(*, keep: bool = False) -> int:
         Leave everything running, and print commands to try.
 
     """
+    check_posix("demo")
     with extra("demo", _NEEDS):
         from authz.demo import demo as show  # noqa: PLC0415 - the extra's
     return show.run(keep=keep)

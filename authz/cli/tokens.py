@@ -7,13 +7,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, secret_in, write
+from authz.cli.flags import flags_of
 from authz.errors import ConfigError
 from authz.issuer.token_source import ClientCredentials, discovery_of
 from authz.settings import variables
 from authz.settings.issuer import ConnectionSettings
 from authz.settings.variables import AuthMethod
 
-ConnectionFlags = Annotated[ConnectionSettings | None, Parameter(name="*")]
+ConnectionFlags = Annotated[ConnectionSettings | None, flags_of(ConnectionSettings)]
 
 
 def token(

@@ -91,7 +91,7 @@ def test_revocation_lapses(authorizer: Authorizer, ask: Any, clock: ManualClock,
 
 
 def test_suspension_lapses(authorizer: Authorizer, ask: Any, clock: ManualClock) -> None:
-    authorizer.suspend(ORG, until=NOW + 60)
+    authorizer.suspend(org_id=ORG, until=NOW + 60)
     before = ask(), authorizer.standing.suspended_organizations
     clock.advance(60)
 

@@ -11,7 +11,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, say, standard_input, write
-from authz.cli.fleet import StoreFlags, store_of
+from authz.cli.orders.fleet import StoreFlags, store_of
 from authz.cli.times import shown
 from authz.errors import ConfigError
 from authz.judge.orders.book import OrderBook
