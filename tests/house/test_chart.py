@@ -371,6 +371,9 @@ def test_the_notes_say_what_is_open(values: dict[str, Any], said: str) -> None:
         ({"podDisruptionBudget": {"maxUnavailable": "all"}}, "/podDisruptionBudget/maxUnavailable"),
         ({"tls": {"secretName": "a: b"}}, "/tls/secretName"),
         ({"fullnameOverride": "Edge"}, "/fullnameOverride"),
+        ({"policy": None}, "missing property 'policy'"),
+        ({"store": {"bundled": None}}, "missing property 'bundled'"),
+        ({"audience": None}, "missing property 'audience'"),
     ],
     ids=str,
 )

@@ -19,7 +19,7 @@ EVENTS = {"push", "pull_request", "schedule", "workflow_call", "workflow_dispatc
 WRITES = {
     "codeql.analyze": {"security-events"},
     "release.github": {"attestations", "contents", "id-token"},
-    "release.chart": {"packages"},
+    "release.chart": {"attestations", "id-token", "packages"},
     "release.image": {"attestations", "id-token", "packages"},
     "release.pypi": {"id-token"},
     "scorecard.analyze": {"security-events"},
