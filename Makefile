@@ -35,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings fuzz mutants check fmt bench protos build \
+.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings site site-serve fuzz mutants check fmt bench protos build \
 	constraints clean
 
 help: ## Show this list
@@ -56,10 +56,10 @@ quick: .venv/.ready ## Lint, and run the tests that need no server and no proces
 	.venv/bin/python -m pytest -n 2 --dist worksteal -m unit --hypothesis-profile quick \
 		$(addprefix --ignore ,$(NOT_QUICK)) $(ROOMS) $(ARGS)
 
-test: .venv/.ready .venv-xds/.ready web-clients ## Run the tests (ROOM=issuer or ARGS="-k jws" for a part)
+test: .venv/.ready .venv-site/.ready .venv-xds/.ready web-clients ## Run the tests (ROOM=issuer or ARGS="-k jws" for a part)
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) $(ROOMS) $(ARGS)
 
-test-all: .venv/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters, and very many inputs
+test-all: .venv/.ready .venv-site/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters, and very many inputs
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --whole $(ROOMS) $(ARGS)
 
 coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that need neither Envoy nor a browser
@@ -93,6 +93,12 @@ screenshot: .venv/.ready ## Take the picture of the admin page anew (best with t
 
 settings: .venv/.ready ## Write docs/settings.md anew from the settings
 	.venv/bin/python -m tests.settings.reference docs/settings.md
+
+site: .venv-site/.ready ## Build the documentation site into build/site; a page outside of nav or a lost link is an error
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --quiet $(ARGS)
+
+site-serve: .venv-site/.ready ## Show the documentation site on http://127.0.0.1:8000, and follow changes
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs serve $(ARGS)
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check memo; do \
@@ -182,9 +188,11 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	"$$outside/venv/bin/python" -m pip install --quiet "$$(echo dist/*.whl)[server]" --constraint constraints.txt; \
 	cp tests/smoke.py "$$outside"; \
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
-	cp tests/smoke_doors.py examples/*_app.py examples/own_door.py "$$outside"; \
+	cp tests/smoke_doors.py tests/tutorial.py docs/tutorial.md examples/*_app.py examples/own_door.py "$$outside"; \
 	"$$outside/venv/bin/python" -m pip install --quiet django fastapi flask waitress --constraint constraints.txt; \
-	cd "$$outside"; PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py
+	cd "$$outside"; PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py; \
+	venv/bin/python -m pip install --quiet "$$(echo $(CURDIR)/dist/*.whl)[demo]" --constraint $(CURDIR)/constraints.txt; \
+	venv/bin/python -I tutorial.py tutorial.md
 
 # ---- What the targets need ----
 
@@ -255,12 +263,17 @@ endef
 
 .venv-newest/.ready: pyproject.toml
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group dev
+	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group dev --group site
 	@touch $@
 
 .venv-protos/.ready: pyproject.toml
 	$(create-venv)
 	$(@D)/bin/python -m pip install --quiet --group protos
+	@touch $@
+
+.venv-site/.ready: pyproject.toml constraints.txt
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --group site --constraint constraints.txt
 	@touch $@
 
 .venv-xds/.ready: pyproject.toml
