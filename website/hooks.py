@@ -50,6 +50,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
     return TABS.sub(_tabs, _outside_of_code(markdown, lambda text: LINK.sub(lead, text)))
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the dialog of the search for readers of the screen, which the theme does not."""
+    return output.replace(' role="dialog">', ' role="dialog" aria-label="Search">')
+
+
 def _outside_of_code(markdown: str, change: Any) -> str:
     parts, at = [], 0
     for fence in FENCE.finditer(markdown):
