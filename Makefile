@@ -95,7 +95,7 @@ settings: .venv/.ready ## Write docs/settings.md anew from the settings
 	.venv/bin/python -m tests.settings.reference docs/settings.md
 
 site: .venv-site/.ready ## Build the documentation site into build/site; a page outside of nav or a lost link is an error
-	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build $(ARGS)
 
 site-serve: .venv-site/.ready ## Show the documentation site on http://127.0.0.1:8000, and follow changes
 	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs serve $(ARGS)

@@ -31,6 +31,9 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
     """Lead links to where their targets are on the site, and make tabs."""
+    if page.parent is None:
+        # A page that stands alone needs no list of its neighbours.
+        page.meta["hide"] = ["navigation"]
     adopted = config.extra["adopted"]
     uri = page.file.src_uri
     source = {page: source for source, page in adopted.items()}.get(uri, f"docs/{uri}")

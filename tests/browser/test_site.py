@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -27,10 +28,10 @@ WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 SIZES = {"wide": {"width": 1280, "height": 900}, "narrow": {"width": 390, "height": 844}}
 
 
-def build(folder: Path, config: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
+def build(root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     if not MKDOCS.exists():
         leave_out("the documentation site, because there is no MkDocs", "make .venv-site/.ready")
-    command = [str(MKDOCS), "build", "--quiet", "--config-file", str(config), "--site-dir", str(folder)]
+    command = [str(MKDOCS), "build", "--config-file", str(root / "mkdocs.yml"), "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
@@ -44,8 +45,8 @@ class Quiet(SimpleHTTPRequestHandler):
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve the site as mike publishes it: each version in a folder, beside the list of all."""
     folder = tmp_path_factory.mktemp("site")
-    built = build(folder / VERSION)
-    assert (built.returncode, built.stderr) == (0, "")
+    built = build(ROOT, folder / VERSION)
+    assert built.returncode == 0, built.stderr
     versions = f'[{{"version": "{VERSION}", "title": "{VERSION}", "aliases": ["latest"]}}]'
     (folder / "versions.json").write_text(versions, encoding="utf-8")
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
@@ -101,3 +102,18 @@ def test_search_finds_a_word(page: Page, url: str) -> None:
     page.get_by_role("textbox", name="Search").fill("introspection")
 
     expect(page.locator(".md-search-result__item").first).to_contain_text(re.compile("introspect", re.IGNORECASE))
+
+
+def test_page_outside_of_nav_and_lost_link_are_named_and_fail_the_build(tmp_path: Path) -> None:
+    for path in ROOT.iterdir():
+        if path.name not in {"docs", "mkdocs.yml"}:
+            (tmp_path / path.name).symlink_to(path)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    (tmp_path / "docs/forgotten.md").write_text("# Forgotten\n\n[Policy](policy.md#no-such-heading)\n")
+
+    built = build(tmp_path, tmp_path / "site")
+
+    assert built.returncode == 1
+    assert "- forgotten.md" in built.stderr
+    assert "'policy.md#no-such-heading'" in built.stderr
