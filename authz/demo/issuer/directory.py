@@ -31,6 +31,7 @@ class Application:
         name: its name, for people.
         org_id: the organization that its tokens name.
         scopes: the scopes that it may ask for, and gets if it asks for none.
+        description: what it is for, for people.
         type: an ``oauth`` application signs users in; it may introspect, but not use ``client_credentials``.
 
     """
@@ -40,6 +41,7 @@ class Application:
     name: str
     org_id: str
     scopes: tuple[str, ...]
+    description: str = ""
     type: Literal["m2m", "oauth"] = "m2m"
 
 
@@ -66,6 +68,10 @@ class Directory:
     def applications(self) -> tuple[Application, ...]:
         """Every application of every organization."""
         return tuple(application for organization in self.organizations for application in organization.applications)
+
+    def organization(self, org_id: object) -> Organization | None:
+        """Return the organization of that id, if there is one."""
+        return next((known for known in self.organizations if known.id == org_id), None)
 
     def application(self, client_id: object) -> Application | None:
         """Return the application of that id, if there is one."""
@@ -124,7 +130,9 @@ def _organization(item: object, at: str) -> Organization:
 
 
 def _application(item: object, at: str, org_id: str) -> Application:
-    value = _mapping(item, at, required=("client_id", "client_secret", "name", "scopes"), optional=("type",))
+    value = _mapping(
+        item, at, required=("client_id", "client_secret", "name", "scopes"), optional=("description", "type")
+    )
     scopes = tuple(
         _text(scope, f"{at}.scopes[{index}]", _SCOPE, "a word without blanks, quotes or backslashes")
         for index, scope in enumerate(_list(value["scopes"], f"{at}.scopes", may_be_empty=True))
@@ -139,6 +147,7 @@ def _application(item: object, at: str, org_id: str) -> Application:
         name=_text(value["name"], f"{at}.name", _NAME, "text on one line"),
         org_id=org_id,
         scopes=scopes,
+        description=_text(value.get("description", ""), f"{at}.description", _ANY_TEXT, "text"),
         type=value.get("type", "m2m"),
     )
 
