@@ -481,10 +481,18 @@ def test_of_a_url_with_a_query_only_the_rest_is_shown(
         **introspection,
     )
 
-    assert [
-        f"http://{free_address}/keys?…" in fault["found"] for fault in found.findings if fault["level"] == "error"
-    ] == [True] * 3
+    faults = [fault["found"] for fault in found.findings if fault["level"] == "error"]
+    assert [f"http://{free_address}/keys?…" in fault for fault in faults] == [True] * 3
     assert "secret" not in found.text.replace("--client-secret-file", "").replace("CLIENT_SECRET", "")
+
+
+def test_token_endpoint_that_is_down_is_named(
+    diagnose: Diagnose, settings: dict[str, str], credentials: dict[str, str], free_address: str
+) -> None:
+    url = f"http://{free_address}/token"
+    found = diagnose("--listen", "127.0.0.1:0", **{**settings, **credentials, "AUTHZ_TOKEN_URL": url})
+
+    assert found.with_code("token-unavailable")["found"] == f"no token from {url}: refused"
 
 
 def test_a_file_of_settings_is_named_where_its_value_is_wrong(diagnose: Diagnose, tmp_path: Path) -> None:
