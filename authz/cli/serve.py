@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from authz.cli import logs
 from authz.cli.app import ALLOWED, MISUSED, say
-from authz.cli.flags import flags_of
+from authz.cli.program.flags import flags_of
 from authz.errors import ConfigError
 from authz.runtime.background import allow_background
 from authz.runtime.configuration import check_posix
