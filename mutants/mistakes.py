@@ -13,6 +13,7 @@ _FORWARD = "tests/server/forward_auth/"
 _QUESTION = "authz/server/forward_auth/question.py"
 _CHECK = "authz/server/forward_auth/check.py"
 _CONNECTION = "authz/server/forward_auth/connection.py"
+_DOCTOR = "tests/cli/doctor/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -1684,9 +1685,9 @@ MISTAKES = (
     ),
     Mistake(
         "one command is imported with every other",
-        "authz/cli/__init__.py",
-        "from authz.cli.app import app, main, run\n",
-        "from authz.cli import serve\nfrom authz.cli.app import app, main, run\n",
+        "authz/cli/program/commands.py",
+        "from authz.cli.app import ReaderGoneError, version\n",
+        "from authz.cli import serve\nfrom authz.cli.app import ReaderGoneError, version\n",
         "tests/house/test_loading.py -k command",
     ),
     Mistake(
@@ -1699,15 +1700,15 @@ MISTAKES = (
     Mistake(
         "a command prints untrusted text as it is",
         "authz/cli/app.py",
-        "print(printable(line, _MAX_LINE))",
-        "print(line)",
+        '_print(f"{printable(line, _MAX_LINE)}\\n", sys.stdout)',
+        '_print(f"{line}\\n", sys.stdout)',
         "tests/cli/test_output.py -k words_of_a_server",
     ),
     Mistake(
         "an error quotes its argument as it is",
         "authz/cli/app.py",
-        "printable(' '.join(str(error).split()), _MAX_LINE)",
-        "' '.join(str(error).split())",
+        '_print(f"{printable(line, _MAX_LINE)}\\n", sys.stderr)',
+        '_print(f"{line}\\n", sys.stderr)',
         "tests/cli/test_output.py -k mistakes",
     ),
     Mistake(
@@ -2867,8 +2868,8 @@ MISTAKES = (
     Mistake(
         "an entry of the file is completed from variables",
         "authz/settings/issuers.py",
-        "return {}",
-        "return super()._outside(values)",
+        "return NOTHING",
+        "return super()._read(values)",
         "tests/settings/test_issuers.py -k reach_into",
     ),
     Mistake(
@@ -2894,28 +2895,28 @@ MISTAKES = (
     ),
     Mistake(
         "an order counts as in force where it is not yet",
-        "authz/cli/fleet.py",
+        "authz/cli/orders/fleet.py",
         "behind = [replica for replica in replicas if not has_applied(replica, position)]",
         "behind = [replica for replica in replicas if not replica.applied]",
         "tests/cli/test_fleet.py",
     ),
     Mistake(
         "an order counts as in force everywhere where there is no replica",
-        "authz/cli/fleet.py",
+        "authz/cli/orders/fleet.py",
         "        return False, [",
         "        return True, [",
         "tests/cli/test_fleet.py",
     ),
     Mistake(
         "ids of the log are compared as text",
-        "authz/cli/fleet.py",
+        "authz/cli/orders/fleet.py",
         "tuple(map(int, numbers)) if",
         "tuple(numbers) if",
         "tests/cli/test_fleet.py",
     ),
     Mistake(
         "a wrong password of the store is taken for an outage",
-        "authz/cli/fleet.py",
+        "authz/cli/orders/fleet.py",
         '_MISTAKES = frozenset({"denied", ',
         "_MISTAKES = frozenset({",
         "tests/cli/test_orders.py -k wrong_password",
@@ -4131,5 +4132,27 @@ MISTAKES = (
         "            check_unread(isolation, scope, principal)",
         "            str(scope)",
         "tests/asgi/test_fastapi.py -k isolation",
+    ),
+    # ---- The doctor ----
+    Mistake(
+        "doctor: an Envoy that lets calls pass undecided is called good",
+        "authz/cli/doctor/envoy/filters.py",
+        'if config.get("failure_mode_allow"):',
+        'if config.get("failure_mode"):',
+        f"{_DOCTOR}test_envoy.py -k opens_or_breaks",
+    ),
+    Mistake(
+        "doctor: the metadata of another issuer is called good",
+        "authz/cli/doctor/issuer.py",
+        'each.get("issuer") == issuer.name',
+        '"issuer" in each',
+        f"{_DOCTOR}test_broken.py -k wrong_issuer",
+    ),
+    Mistake(
+        "doctor: a cluster on another port is called ours",
+        "authz/cli/doctor/envoy/cluster.py",
+        "    if port != other_port:\n        return False\n",
+        "",
+        f"{_DOCTOR}test_envoy.py -k does_not_match",
     ),
 )

@@ -56,7 +56,7 @@ METRICS = {
     "authz_worker_hangs_total": set(),
     "authz_build_info": {"version", "engine"},
     "authz_orders_in_force": {"kind"},
-    "authz_orders_total": {"verb", "source"},
+    "authz_orders_total": {"verb", "source", "way"},
     "authz_orders_ignored_total": set(),
     "authz_store_up": set(),
     "authz_store_age_seconds": set(),

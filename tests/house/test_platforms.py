@@ -40,7 +40,8 @@ from authz import Authorizer, Verifier
 from interceptors import AuthzInterceptor
 AuthzInterceptor(Authorizer(Verifier(issuer="https://acme.authkit.app", audience="a")))
 """,
-    "commands": "from authz.cli import app; app.resolved_commands(); import authz.cli.verdict, authz.settings.settings",
+    "commands": "from authz.cli.program.commands import app; app.resolved_commands(); "
+    "import authz.cli.verdict, authz.settings.settings",
 }
 
 SERVED = ("--issuer", "https://acme.authkit.app", "--audience", "a", "--jwks", '{"keys": []}')
