@@ -307,6 +307,19 @@ def test_a_partner_calls_with_a_token_and_replaces_one_that_is_refused(
     assert len(set(api.ledger.tokens)) == 2
 
 
+def test_a_partner_replaces_a_token_that_soon_expires(
+    program: tuple[str, Sequence[str]], api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz.demo.issuer.http.TOKEN_LIFETIME", 50)
+
+    with running(program, api) as give:
+        assert [give("freight"), give("fuel")] == [f"posted for {ACME}\n"] * 2
+
+    first, second = api.ledger.tokens
+    # Ours renews one of so short a life at its half, where the others do a minute ahead.
+    assert (first == second) is (program[0] == "python")
+
+
 def test_a_partner_whom_the_api_refuses_ends_after_a_second_try(program: tuple[str, Sequence[str]], api: Api) -> None:
     api.authorizer.revoke(client_id=api.variables["CLIENT_ID"])
 
