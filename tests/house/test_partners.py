@@ -194,7 +194,7 @@ def java(folder: Path) -> Sequence[str]:
 def node(folder: Path) -> Sequence[str]:
     need("node")
     if not MODULES.exists():
-        leave_out("the partner's program in node, because its packages are not installed", REMEDY)
+        leave_out("a partner's program, because its packages are not installed", "make web-clients, where there is npm")
     here = folder / "node"
     here.mkdir()
     shutil.copy(FOLDER / PROGRAMS["node"], here)
