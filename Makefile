@@ -22,6 +22,8 @@ BUF := $(BUF_HOME)/node_modules/.bin/buf
 
 # Clients of gRPC-Web and Connect.
 WEB_CLIENTS := .cache/web-clients
+# What the program of partners in Node needs.
+PARTNERS := .cache/partners
 
 PROTOC := .venv-protos/bin/python -m grpc_tools.protoc
 
@@ -197,7 +199,7 @@ ci-browser: ## Install Chromium, on Debian and Ubuntu
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
 # What the programs of docs/partners.md are made with: Debian has the libraries of Go and Java, so that no other registry is asked.
-ci-partners: .cache/partners/.ready ## Install what the examples in Go, Java and Node need, on Debian and Ubuntu
+ci-partners: ## Install what the programs of partners in Go and Java need, on Debian and Ubuntu
 	@{ command -v go && command -v javac && command -v grpc_java_plugin && command -v curl; } >/dev/null && \
 		[ -d /usr/share/gocode/src/golang.org/x/oauth2 ] && [ -e /usr/share/java/grpc-netty.jar ] || { apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends curl \
@@ -268,7 +270,7 @@ $(BUF):
 	npm install --prefix $(BUF_HOME) --no-audit --no-fund --loglevel=error @bufbuild/buf@$(BUF_VERSION)
 
 web-clients:
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEB_CLIENTS)/.ready; \
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEB_CLIENTS)/.ready $(PARTNERS)/.ready; \
 	else echo 'No client of gRPC-Web and Connect from npm is tested: npm is not installed.'; fi
 
 $(WEB_CLIENTS)/.ready: tests/web/package.json tests/web/package-lock.json
@@ -277,7 +279,7 @@ $(WEB_CLIENTS)/.ready: tests/web/package.json tests/web/package-lock.json
 	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.cache/partners/.ready: examples/partners/node/package.json examples/partners/node/package-lock.json
+$(PARTNERS)/.ready: examples/partners/node/package.json examples/partners/node/package-lock.json
 	@mkdir -p $(@D)
 	cp $^ $(@D)
 	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
