@@ -35,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings fuzz mutants check fmt bench protos build \
+.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings schemas fuzz mutants check fmt bench protos build \
 	constraints clean
 
 help: ## Show this list
@@ -94,6 +94,9 @@ screenshot: .venv/.ready ## Take the picture of the admin page anew (best with t
 settings: .venv/.ready ## Write docs/settings.md anew from the settings
 	.venv/bin/python -m tests.settings.reference docs/settings.md
 
+schemas: .venv/.ready ## Write the JSON Schemas of authz/schemas/ anew from the code
+	.venv/bin/python -m tests.house.schemas
+
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check memo; do \
 		mkdir -p .cache/fuzz/$$target; \
@@ -149,7 +152,7 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-proxies ci-redis ci-wheel
+.PHONY: ci-browser ci-generated ci-hooks ci-proxies ci-redis ci-wheel
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu
@@ -174,6 +177,9 @@ ci-generated: ## Generate the code of protos/ anew in both ways, and see that no
 	@changed=$$(git status --porcelain -- '*_pb2*' '*_connect.py'); [ -z "$$changed" ] || { \
 		printf 'Run "make protos" and commit what it writes:\n%s\n' "$$changed" >&2; \
 		git --no-pager diff -- '*_pb2*' '*_connect.py' | head -n 100 >&2; exit 1; }
+
+ci-hooks: .venv/.ready ## Run the hooks for pre-commit on policies in a repository of its own
+	.venv/bin/python -m tests.house.hooks
 
 ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no checkout, and try it
 	@set -e; outside=$$(mktemp -d); trap 'rm -rf "$$outside"' EXIT; set -x; \

@@ -13,6 +13,7 @@ for _command in (
     "development:issuer",
     "development:demo",
     "development:protos",
+    "development:schema",
     "envoy_config:envoy_config",
     "orders.giving:revoke",
     "orders.giving:reinstate",

@@ -55,9 +55,9 @@ def run(arguments: Sequence[str]) -> int:
         # Here, because a failure could not be handled any more when the process ends.
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
-        return _complain(_usage(error), MISUSED)
+        return complain(_usage(error), MISUSED)
     except tuple(_STATUSES) as error:
-        return _complain(error, next(status for kind, status in _STATUSES.items() if isinstance(error, kind)))
+        return complain(error, next(status for kind, status in _STATUSES.items() if isinstance(error, kind)))
     except KeyboardInterrupt:
         return 128 + 2
     except BrokenPipeError:
@@ -75,7 +75,8 @@ def _import_commands(arguments: Sequence[str]) -> None:
         group_or_command.resolved_commands()
 
 
-def _complain(error: object, status: int) -> int:
+def complain(error: object, status: int) -> int:
+    """Print an error in one line on standard error, and return ``status``."""
     # The error may quote text from a file or an argument.
     print(f"authz: {printable(' '.join(str(error).split()), _MAX_LINE)}", file=sys.stderr)
     return status

@@ -1,4 +1,4 @@
-"""Commands for a developer's own machine: ``authz issuer``, ``authz demo`` and ``authz protos``."""
+"""Commands for a developer's own machine: ``authz issuer``, ``authz demo``, ``authz protos`` and ``authz schema``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, write
+from authz.errors import ConfigError
 from authz.runtime.configuration import extra
+from authz.runtime.text.schema import did_you_mean
 
 _NEEDS = "this command needs the extra 'demo'"
 
@@ -67,4 +69,34 @@ def protos() -> int:
     here = Path(__file__).parent.parent
     # In a wheel they lie inside the package, in a checkout beside it.
     write(str(next(folder for folder in (here / "protos", here.parent / "protos") if folder.is_dir())))
+    return ALLOWED
+
+
+def schema(
+    name: str | None = None,
+    /,
+    *,
+    folder: Annotated[bool, Parameter(name="--dir", negative=())] = False,
+) -> int:
+    """Print the JSON Schema of a kind of file, by which editors complete and check it.
+
+    Parameters
+    ----------
+    name
+        The kind of file: policy, policy-test or organizations.
+    folder
+        Print the folder that holds all of them instead.
+
+    """
+    place, end = Path(__file__).parent.parent / "schemas", ".schema.json"
+    if folder:
+        write(str(place))
+        return ALLOWED
+    names = sorted(path.name.removesuffix(end) for path in place.glob(f"*{end}"))
+    if name not in names:
+        known = f"; there are {', '.join(names)}"
+        raise ConfigError(
+            f"schema: missing{known}" if name is None else f"schema: unknown {name!a}{did_you_mean(name, names) or known}"
+        )
+    write((place / f"{name}{end}").read_text(encoding="utf-8"))
     return ALLOWED
