@@ -112,8 +112,10 @@ def test_policy_explain_prints_what_was_asked(capsys: Output, folder: Path, atta
 def test_policy_test_prints_names_of_cases(capsys: Output, folder: Path, attack: str) -> None:
     file = write_policy(folder, f"a{attack}rule")
     case = {"name": f"a{attack}case", "method": "/a.B/C", "organization": "org", "expect": "denied"}
-    (folder / "policy.test.json").write_text(json.dumps({"cases": [case], "tests": [case]}))
-    printed(capsys, "policy", "test", file)
+    (folder / "policy.test.json").write_text(json.dumps([case]))
+    lines = printed(capsys, "policy", "test", file)
+
+    assert any("expected denied, is allowed" in line for line in lines)
 
 
 def test_policy_diff_prints_what_callers_chose(capsys: Output, folder: Path, attack: str) -> None:

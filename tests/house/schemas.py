@@ -1,8 +1,12 @@
 """Writes the JSON Schemas of ``authz/schemas/`` from the languages in the code: ``make schemas``."""
 
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import jsonschema
 
 from authz.demo.issuer import directory
 from authz.policy.explain import cases
@@ -17,9 +21,15 @@ SCHEMAS: Mapping[str, Schema] = {
 }
 
 
-def name_of(path: Path) -> str:
-    """Return the name of the schema in a file."""
-    return path.name.removesuffix(".schema.json")
+def validator_of(schema: Schema) -> Any:
+    """Return a validator whose ``$`` is the end of the text, as in an editor's, and not before a last line break."""
+
+    def pattern(_validator: Any, pattern: str, value: Any, _schema: Schema) -> Iterator[jsonschema.ValidationError]:
+        if isinstance(value, str) and not re.search(rf"{pattern.removesuffix('$')}\Z", value):
+            yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+    strict = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": pattern})
+    return strict(schema)
 
 
 def write() -> None:

@@ -17,7 +17,7 @@ _CLIENT: dict[str, Any] = {
     "patternErrorMessage": "not client_ and letters or digits",
     "examples": ["client_01JYACME000000000000000002"],
 }
-_SECRET: dict[str, Any] = {"pattern": "^[ -~]+$", "patternErrorMessage": "not printable ASCII"}
+_SECRET: dict[str, Any] = {"pattern": "^[ -~]+$", "patternErrorMessage": "not printable ASCII", "writeOnly": True}
 _NAME: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f]+$", "patternErrorMessage": "not text on one line"}
 _APPLICATION = record(
     "Application",

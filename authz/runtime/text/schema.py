@@ -44,7 +44,8 @@ def text(title: str, description: str = "", **more: Any) -> Schema:
     Args:
         title: a noun for people; editors show it.
         description: what it means.
-        more: further keywords. With ``pattern``, give ``patternErrorMessage``, which goes on after "is".
+        more: further keywords. With ``pattern``, give ``patternErrorMessage``, which goes on after "is". What is
+            ``writeOnly`` is a secret, which no error repeats.
 
     """
     return {"type": "string", **_words(title, description), **more}
@@ -156,6 +157,7 @@ def _check_array(schema: Schema) -> Check:
 def _check_string(schema: Schema) -> Check:
     pattern = re.compile(schema["pattern"].removeprefix("^").removesuffix("$")) if "pattern" in schema else None
     words, is_needed = schema.get("enum"), schema.get("minLength", 0) > 0
+    is_secret = schema.get("writeOnly", False)
 
     def check(value: Any) -> None:
         if not isinstance(value, str):
@@ -166,7 +168,8 @@ def _check_string(schema: Schema) -> Check:
         if words is not None and value not in words:
             raise Fault(f"{value!a} must be {' or '.join(words)}{did_you_mean(value, words)}")
         if pattern is not None and not pattern.fullmatch(value):
-            raise Fault(f"{value!a} is {schema['patternErrorMessage']}")
+            quoted = "the secret" if is_secret else f"{value!a}"
+            raise Fault(f"{quoted} is {schema['patternErrorMessage']}")
 
     return check
 
