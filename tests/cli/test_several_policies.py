@@ -1,20 +1,14 @@
 """``authz policy check`` and ``test`` about several files, for people, for programs and as JUnit XML."""
 
 import json
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-import yaml
-from pre_commit.clientlib import load_manifest
 
 from authz import cli
-from authz.cli.policy.source import NAMES
 
-ROOT = Path(__file__).parents[2]
 POLICY = "name: {name}\nallow_rules: [{{name: r, source: {{scopes: [read]}}}}]\n"
 CASE = "- {{name: reads, method: /a.B/C, organization: org_a, scopes: [{scope}], expect: allowed}}\n"
 # Control characters, what XML and terminals treat specially, and what neither can hold.
@@ -216,46 +210,3 @@ def test_junit_can_be_read_whatever_tests_are_called(run: Run, tmp_path: Path, n
 def test_junit_that_cannot_be_written_is_an_error(run: Run) -> None:
     said = "authz: junit: 'nowhere/out.xml' cannot be written (No such file or directory)\n"
     assert run("test", "good-policy.yaml", "--junit", "nowhere/out.xml") == (2, "", said)
-
-
-HOOKS = {hook["id"]: hook for hook in load_manifest(str(ROOT / ".pre-commit-hooks.yaml"))}
-
-
-@pytest.mark.parametrize(
-    ("name", "checked", "tested"),
-    [
-        ("policy.yaml", True, True),
-        ("policy.yml", True, True),
-        ("a/b/policy.json", True, True),
-        ("a/orders-policy.yaml", True, True),
-        ("a/orders.policy.yaml", True, True),
-        ("a/orders_policy.yaml", True, True),
-        ("a/policy.test.yaml", False, True),
-        ("a/orders-policy.test.json", False, True),
-        ("a/organizations.yaml", False, False),
-        ("a/mypolicy.yaml", False, False),
-        ("a/policy.yaml.bak", False, False),
-        ("a/network-policy/values.yaml", False, False),
-        ("a/policy.schema.json", False, False),
-    ],
-)
-def test_hooks_look_at_the_files_that_a_folder_stands_for(name: str, *, checked: bool, tested: bool) -> None:
-    assert bool(re.search(HOOKS["authz-policy-check"]["files"], name)) is checked
-    assert bool(re.search(HOOKS["authz-policy-test"]["files"], name)) is tested
-    assert bool(NAMES.fullmatch(os.path.basename(name))) is checked  # noqa: PTH119 - a name, not a file
-
-
-def test_hooks_run_commands_that_there_are(run: Run) -> None:
-    for hook in HOOKS.values():
-        program, group, command = hook["entry"].split()
-        assert (program, group) == ("authz", "policy")
-        assert run(command, "good-policy.yaml")[0] == 0
-
-
-def test_the_document_names_each_hook() -> None:
-    document = (ROOT / "docs/policy.md").read_text(encoding="utf-8")
-    shown = re.search(r"(?ms)^# \.pre-commit-config\.yaml\n(.*?)^```", document)
-    assert shown is not None
-
-    repository = yaml.safe_load(shown[1])["repos"][0]
-    assert {hook["id"] for hook in repository["hooks"]} == HOOKS.keys()

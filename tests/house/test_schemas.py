@@ -257,9 +257,9 @@ def test_a_command_prints_each_schema(name: str, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "authz: schema: missing; there are organizations, policy, policy-test\n"),
+        ((), f"authz: schema: missing; there are {', '.join(sorted(SCHEMAS))}\n"),
         (("polizy",), "authz: schema: unknown 'polizy'; did you mean 'policy'?\n"),
-        (("../x",), "authz: schema: unknown '../x'; there are organizations, policy, policy-test\n"),
+        (("../x",), f"authz: schema: unknown '../x'; there are {', '.join(sorted(SCHEMAS))}\n"),
     ],
 )
 def test_a_schema_that_is_not_there_is_an_error(
