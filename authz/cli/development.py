@@ -96,7 +96,9 @@ def schema(
     if name not in names:
         known = f"; there are {', '.join(names)}"
         raise ConfigError(
-            f"schema: missing{known}" if name is None else f"schema: unknown {name!a}{did_you_mean(name, names) or known}"
+            f"schema: missing{known}"
+            if name is None
+            else f"schema: unknown {name!a}{did_you_mean(name, names) or known}"
         )
     write((place / f"{name}{end}").read_text(encoding="utf-8"))
     return ALLOWED

@@ -9,6 +9,7 @@ _TOTALS = {"allowed": int, "denied": int, "undecided": int, "failed": int}
 _SHAPES: dict[str, Any] = {
     "decisions": {"decisions": [{"id": str, "time": _NUMBER}], "cursor": str},
     "overview": {
+        "names": dict,
         "totals": _TOTALS,
         "pace": [[int]],
         "reasons": [{"reason": str, "count": int, "last": _NUMBER}],

@@ -385,7 +385,7 @@ def test_token_is_explained_and_not_repeated(
     assert (told["verdict"], told["policy"]["rule"]) == ("allowed", "readers")
     assert [(step["name"], step["outcome"]) for step in told["steps"]] == [
         ("Token", "passed"),
-        ("Standing", "passed"),
+        ("Orders", "passed"),
         ("Policy", "passed"),
     ]
     assert (told["caller"]["organization"], told["caller"]["client"]) == (ORG, CLIENT)
@@ -404,7 +404,7 @@ EXPIRED = {"exp": 1_799_999_000, "iat": 1_799_998_000}
         (("/a.B/Import", {}), ("denied", "policy_denied", "Policy")),
         (("/a.B/C", {"scope": "none"}), ("denied", "policy_denied", "Policy")),
         (("/a.B/C", {"org_id": "org_gone"}), ("denied", "organization_suspended", "Policy")),
-        (("/a.B/C", {"org_id": "org_out"}), ("denied", "organization_suspended", "Standing")),
+        (("/a.B/C", {"org_id": "org_out"}), ("denied", "organization_suspended", "Orders")),
         (("/a.B/C", {"cnf": {"x5t#S256": "A" * 43}}), ("undecided", "", "Token")),
         (("/health", EXPIRED), ("allowed", "", "Public method")),
         (("/a.B/C", {"org_id": "org_unknown"}), ("denied", "organization_unknown", "Organization")),
@@ -440,7 +440,7 @@ def test_steps_are_those_of_the_judge(
 ) -> None:
     told = Page(everything, activity).explain(method="/a.B/C", token=new_token(org_id="org_planned"))
 
-    assert [step["name"] for step in told["steps"]] == ["Token", "Standing", "Organization", "Policy", "Quota"]
+    assert [step["name"] for step in told["steps"]] == ["Token", "Orders", "Organization", "Policy", "Quota"]
     assert told["steps"][2]["words"] == "Known: name Somebody, tenant theirs."
     assert told["steps"][4]["words"].startswith("The plan is once (1 a second, 1 at once).")
 
