@@ -909,6 +909,27 @@ MISTAKES = (
         "tests/policy/test_verbs.py -k may_replace",
     ),
     Mistake(
+        "admin page: a name may hide characters",
+        "authz/server/admin/naming.py",
+        "{what: printable(text, MAX_CHARACTERS) for",
+        "{what: text for",
+        "tests/server/admin/test_app.py -k every_character",
+    ),
+    Mistake(
+        "admin page: organizations that are kept out have no names",
+        "authz/server/admin/naming.py",
+        'return [*told["suspended"], *(',
+        "return [*(",
+        "tests/server/admin/test_app.py -k kept_out",
+    ),
+    Mistake(
+        "admin page: names of workers are dropped",
+        "authz/server/admin/many_workers.py",
+        'for answer in answers for org_id, names in answer["names"].items()}',
+        'for answer in answers[:0] for org_id, names in answer["names"].items()}',
+        "tests/server/admin/test_workers.py -k names_come",
+    ),
+    Mistake(
         "schemas: a blank of editors is none of ours",
         "authz/runtime/text/schema.py",
         'return pattern.replace(r"\\s", _SPACE)',

@@ -9,9 +9,9 @@ from authz.errors import UnavailableError
 from authz.judge.orders.operator import Operator
 from authz.judge.orders.order import Order
 from authz.server.admin.backend import Json, Question
+from authz.server.admin.news import with_others
 from authz.server.admin.one_process import MAX_ORGANIZATIONS_TOLD
 from authz.server.admin.orders import told_of
-from authz.server.admin.news import with_others
 from authz.server.admin.shapes import makes_sense
 from authz.server.shared_orders import SharedOrders
 from authz.server.workers.links import Links

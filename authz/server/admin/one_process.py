@@ -17,8 +17,8 @@ from authz.server.admin.activity import Activity
 from authz.server.admin.backend import Json, Question
 from authz.server.admin.explain import explain, known_of
 from authz.server.admin.naming import names_for, ordered, organization_of
-from authz.server.admin.orders import told_of
 from authz.server.admin.news import with_others
+from authz.server.admin.orders import told_of
 from authz.server.admin.slices import LONG_SLICE, encoded, in_slices
 from authz.server.shared_orders import SharedOrders
 

@@ -33,6 +33,8 @@ def makes_sense(what: str, answer: Json) -> bool:
         return False
     if what == "overview":
         counts = [each["clients"].values() for each in answer["organizations"]]
+        if not all(_fits(called, dict) and _fits([*called.values()], [str]) for called in answer["names"].values()):
+            return False
         return all(len(each) == 3 for each in answer["pace"]) and all(  # noqa: PLR2004 - second, allowed, refused
             isinstance(count, int) for of_one in counts for count in of_one
         )

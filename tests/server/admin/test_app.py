@@ -31,6 +31,7 @@ from authz.server.admin.app import MAX_BODY_BYTES, admin_app
 from authz.server.admin.backend import Question, Source
 from authz.server.admin.explain import explain
 from authz.server.admin.guard import FAILURE_SECONDS, FAILURES, Secret
+from authz.server.admin.naming import MAX_CHARACTERS, names_of
 from authz.server.admin.one_process import OwnProcess
 from authz.server.admin.slices import in_slices
 from tests.decisions.samples import ACME, decision
@@ -360,6 +361,30 @@ def test_organizations_are_told_with_what_is_known_of_them(
         "org_planned": {"plan": "once (1 a second, 1 at once)"},
         "org_wide": {"plan": "wide (streams: 5)"},
     }
+
+
+def test_names_and_tenants_are_told_of_those_who_call_and_of_those_who_are_kept_out(
+    everything: Authorizer, activity: Activity, new_token: Callable[..., str]
+) -> None:
+    for org_id in ("org_trial", "org_planned"):
+        activity(decision(principal=replace(ACME, org_id=org_id)))
+    reason(everything, new_token(org_id="org_trial"))
+    everything.suspend("org_trial")
+    page = Page(everything, activity)
+    called = {each["organization"]: each["called"] for each in page.get("/api/decisions").json()["decisions"]}
+
+    assert called == {"org_trial": {"name": "Somebody", "tenant": "theirs"}, "org_planned": {}}
+    assert page.get("/api/overview").json()["names"] == {"org_trial": {"name": "Somebody", "tenant": "theirs"}}
+    everything.resume("org_trial")
+    assert page.get("/api/overview").json()["names"] == {}
+
+
+def test_a_name_is_short_and_every_character_of_it_visible() -> None:
+    told = names_of(Organization(name=f"a\u202eb\n{'c' * 1000}", tenant="t\x00"))
+
+    assert told["name"].startswith(r"a\u202eb\nccc")
+    assert len(told["name"]) < MAX_CHARACTERS * 2
+    assert told["tenant"] == r"t\x00"
 
 
 def test_policy_that_was_replaced_is_told_anew(page: Page, authorizer: Authorizer, activity: Activity) -> None:

@@ -17,7 +17,7 @@ function learn(id, { name = "", tenant = "" }) {
   return true;
 }
 
-const learnAll = (names) => Object.entries(names ?? {}).filter(([id, called]) => learn(id, called)).length > 0;
+const learnAll = (names) => Object.entries(names ?? {}).filter(([id, called]) => learn(id, called ?? {})).length > 0;
 
 export const learnDecisions = (decisions) =>
   decisions.filter(({ organization, called }) => learn(organization, called ?? {})).length > 0;
