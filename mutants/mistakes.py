@@ -917,9 +917,9 @@ MISTAKES = (
     ),
     Mistake(
         "admin page: organizations that are kept out have no names",
-        "authz/server/admin/naming.py",
-        'return [*told["suspended"], *(',
-        "return [*(",
+        "authz/server/admin/one_process.py",
+        "names_for(authorizer, in_slices(ordered(told)))",
+        "{}",
         "tests/server/admin/test_app.py -k kept_out",
     ),
     Mistake(

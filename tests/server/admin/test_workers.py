@@ -160,7 +160,7 @@ def test_names_come_from_the_workers(new_authorizer: NewAuthorizer) -> None:
         {
             "name": "p",
             "allow_rules": [{"name": "r"}],
-            "organizations": {ORG: {"name": "Acme", "tenant": "t-1"}, ACME.org_id: {"tenant": "t-2"}},
+            "organizations": {ORG: {"name": "Acme", "tenant": "t-1"}, "org_01JYACME": {"tenant": "t-2"}},
         }
     )
 
@@ -175,7 +175,7 @@ def test_names_come_from_the_workers(new_authorizer: NewAuthorizer) -> None:
     overview, told = run(story())
 
     assert overview["names"] == {ORG: {"name": "Acme", "tenant": "t-1"}}
-    assert {each["organization"]: each["called"] for each in told["decisions"]} == {ACME.org_id: {"tenant": "t-2"}}
+    assert {each["organization"]: each["called"] for each in told["decisions"]} == {"org_01JYACME": {"tenant": "t-2"}}
 
 
 def test_worker_that_does_not_answer_is_left_out_and_told_of(new_authorizer: NewAuthorizer) -> None:
