@@ -6,8 +6,9 @@ what decides calls.
 PYTEST_DONT_REWRITE, because a program may import this before pytest finds the plugin (:mod:`authz.testing.plugin`).
 """
 
-import importlib
 import typing
+
+from authz.lazy import lazy_names as _lazy_names
 
 if typing.TYPE_CHECKING:
     from authz.call.call import Call
@@ -18,7 +19,10 @@ if typing.TYPE_CHECKING:
     from authz.call.requirements import Assurance, Requirements
     from authz.decisions.decision import Decision
     from authz.decisions.log import DecisionLog
-    from authz.decisions.otel import OpenTelemetryLog
+    from authz.decisions.otel.log import OpenTelemetryLog
+    from authz.decisions.otel.metrics import OpenTelemetryMetrics
+    from authz.decisions.otel.spans import OpenTelemetrySpans
+    from authz.decisions.prometheus import PrometheusMetrics
     from authz.errors import (
         AlgorithmNotAllowedError,
         AuthzError,
@@ -60,6 +64,7 @@ if typing.TYPE_CHECKING:
     from authz.organizations.workos import WorkOSDirectory
     from authz.policy import Policy
     from authz.runtime.network.transport import Transport
+    from authz.runtime.telemetry import LogSampling
     from authz.store.shared_state import SharedState
     from authz.token.profiles import TokenProfile
 
@@ -86,10 +91,13 @@ __all__ = [
     "Introspector",
     "KeyNotFoundError",
     "KeySetUnavailableError",
+    "LogSampling",
     "MeshMetadataError",
     "MeshPeers",
     "MeshUndecidedError",
     "OpenTelemetryLog",
+    "OpenTelemetryMetrics",
+    "OpenTelemetrySpans",
     "OrdersFile",
     "Peer",
     "PeerUnknownError",
@@ -97,6 +105,7 @@ __all__ = [
     "Policy",
     "PolicyReloader",
     "Principal",
+    "PrometheusMetrics",
     "Refusal",
     "Requirements",
     "ResourceExhaustedError",
@@ -120,80 +129,75 @@ __all__ = [
     "current_principal",
 ]
 
-_NAMES = {
-    "authz.judge.authorizer": ("Authorizer",),
-    "authz.call.call": ("Call",),
-    "authz.call.principal": (
-        "ANONYMOUS",
-        "Principal",
-        "current_principal",
-    ),
-    "authz.call.requirements": (
-        "Assurance",
-        "Requirements",
-    ),
-    "authz.issuer.credentials": ("call_credentials",),
-    "authz.decisions.decision": ("Decision",),
-    "authz.decisions.log": ("DecisionLog",),
-    "authz.decisions.otel": ("OpenTelemetryLog",),
-    "authz.organizations.directory": ("Directory",),
-    "authz.errors": (
-        "AlgorithmNotAllowedError",
-        "AuthzError",
-        "BadSignatureError",
-        "ClaimError",
-        "Code",
-        "ConfigError",
-        "DirectoryUnavailableError",
-        "InsufficientScopeError",
-        "InternalError",
-        "IntrospectionUnavailableError",
-        "KeyNotFoundError",
-        "KeySetUnavailableError",
-        "MeshMetadataError",
-        "MeshUndecidedError",
-        "PeerUnknownError",
-        "PermissionDeniedError",
-        "ResourceExhaustedError",
-        "TokenDeniedError",
-        "TokenEndpointError",
-        "TokenExpiredError",
-        "TokenInactiveError",
-        "TokenMalformedError",
-        "TokenMissingError",
-        "UnauthenticatedError",
-        "UnavailableError",
-    ),
-    "authz.issuer.introspection": ("Introspector",),
-    "authz.judge.hearing": ("Hearing",),
-    "authz.call.refusal": ("Refusal",),
-    "authz.judge.mesh": ("MeshPeers",),
-    "authz.judge.orders.file": ("OrdersFile",),
-    "authz.call.metadata": ("TrustedMetadata",),
-    "authz.call.peer": ("Peer",),
-    "authz.policy": ("Policy",),
-    "authz.token.profiles": ("TokenProfile",),
-    "authz.judge.reload": ("PolicyReloader",),
-    "authz.issuer.token_source": (
-        "ClientCredentials",
-        "TokenSource",
-    ),
-    "authz.runtime.network.transport": ("Transport",),
-    "authz.store.shared_state": ("SharedState",),
-    "authz.issuer.verifier": ("Verifier",),
-    "authz.issuer.verifiers": ("Verifiers",),
-    "authz.organizations.workos": ("WorkOSDirectory",),
-}
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
-
-
-def __getattr__(name: str) -> typing.Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(module), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+if not typing.TYPE_CHECKING:
+    __getattr__, __dir__ = _lazy_names(
+        __name__,
+        {
+            ".call.call": ("Call",),
+            ".call.metadata": ("TrustedMetadata",),
+            ".call.peer": ("Peer",),
+            ".call.principal": (
+                "ANONYMOUS",
+                "Principal",
+                "current_principal",
+            ),
+            ".call.refusal": ("Refusal",),
+            ".call.requirements": (
+                "Assurance",
+                "Requirements",
+            ),
+            ".decisions.decision": ("Decision",),
+            ".decisions.log": ("DecisionLog",),
+            ".decisions.otel.log": ("OpenTelemetryLog",),
+            ".decisions.otel.metrics": ("OpenTelemetryMetrics",),
+            ".decisions.otel.spans": ("OpenTelemetrySpans",),
+            ".decisions.prometheus": ("PrometheusMetrics",),
+            ".errors": (
+                "AlgorithmNotAllowedError",
+                "AuthzError",
+                "BadSignatureError",
+                "ClaimError",
+                "Code",
+                "ConfigError",
+                "DirectoryUnavailableError",
+                "InsufficientScopeError",
+                "InternalError",
+                "IntrospectionUnavailableError",
+                "KeyNotFoundError",
+                "KeySetUnavailableError",
+                "MeshMetadataError",
+                "MeshUndecidedError",
+                "PeerUnknownError",
+                "PermissionDeniedError",
+                "ResourceExhaustedError",
+                "TokenDeniedError",
+                "TokenEndpointError",
+                "TokenExpiredError",
+                "TokenInactiveError",
+                "TokenMalformedError",
+                "TokenMissingError",
+                "UnauthenticatedError",
+                "UnavailableError",
+            ),
+            ".issuer.credentials": ("call_credentials",),
+            ".issuer.introspection": ("Introspector",),
+            ".issuer.token_source": (
+                "ClientCredentials",
+                "TokenSource",
+            ),
+            ".issuer.verifier": ("Verifier",),
+            ".issuer.verifiers": ("Verifiers",),
+            ".judge.authorizer": ("Authorizer",),
+            ".judge.hearing": ("Hearing",),
+            ".judge.mesh": ("MeshPeers",),
+            ".judge.orders.file": ("OrdersFile",),
+            ".judge.reload": ("PolicyReloader",),
+            ".organizations.directory": ("Directory",),
+            ".organizations.workos": ("WorkOSDirectory",),
+            ".policy": ("Policy",),
+            ".runtime.network.transport": ("Transport",),
+            ".runtime.telemetry": ("LogSampling",),
+            ".store.shared_state": ("SharedState",),
+            ".token.profiles": ("TokenProfile",),
+        },
+    )

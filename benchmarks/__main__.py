@@ -21,6 +21,7 @@ from benchmarks import (
     ext_authz,
     forward_auth,
     http,
+    imports,
     interceptors,
     isolation,
     onlookers,
@@ -33,6 +34,7 @@ from benchmarks import (
 )
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
+    "import": imports.measure,
     "tokens": tokens.measure,
     "interceptors": interceptors.measure,
     "http": http.measure,

@@ -5,30 +5,27 @@ Every name is imported when it is first used (PEP 562), so that a client does no
 PYTEST_DONT_REWRITE, because a program may import this before pytest finds the plugin (:mod:`authz.testing.plugin`).
 """
 
-import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from interceptors.client import bearer_interceptors
-    from interceptors.forwarding import forward_principal_interceptors
-    from interceptors.server import AuthzInterceptor
+    from .client import bearer_interceptors
+    from .forwarding import forward_principal_interceptors
+    from .server import AuthzInterceptor
 
 __all__ = ["AuthzInterceptor", "bearer_interceptors", "forward_principal_interceptors"]
 
-_MODULES = {
-    "AuthzInterceptor": "interceptors.server",
-    "bearer_interceptors": "interceptors.client",
-    "forward_principal_interceptors": "interceptors.forwarding",
-}
+if not typing.TYPE_CHECKING:
+    try:
+        from authz import _lazy_names
+    except ImportError:
+        from grpc_org_authz.shadowing import explained as _explained
 
-
-def __getattr__(name: str) -> typing.Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(module), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+        raise _explained("authz") from None
+    __getattr__, __dir__ = _lazy_names(
+        __name__,
+        {
+            ".client": ("bearer_interceptors",),
+            ".forwarding": ("forward_principal_interceptors",),
+            ".server": ("AuthzInterceptor",),
+        },
+    )

@@ -1,4 +1,4 @@
-"""Commands for a developer's own machine: ``authz issuer``, ``authz demo``, ``authz protos`` and ``authz schema``."""
+"""Commands for a developer's own machine: ``authz issuer``, ``authz demo`` and ``authz schema``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, write
 from authz.errors import ConfigError
-from authz.runtime.configuration import extra
+from authz.runtime.configuration import check_posix, extra
 from authz.runtime.text.schema import did_you_mean
 
 _NEEDS = "this command needs the extra 'demo'"
@@ -59,17 +59,10 @@ def demo(*, keep: bool = False) -> int:
         Leave everything running, and print commands to try.
 
     """
+    check_posix("demo")
     with extra("demo", _NEEDS):
         from authz.demo import demo as show  # noqa: PLC0415 - the extra's
     return show.run(keep=keep)
-
-
-def protos() -> int:
-    """Print the folder of the .proto files, for protoc -I and buf."""
-    here = Path(__file__).parent.parent
-    # In a wheel they lie inside the package, in a checkout beside it.
-    write(str(next(folder for folder in (here / "protos", here.parent / "protos") if folder.is_dir())))
-    return ALLOWED
 
 
 def schema(
@@ -83,12 +76,12 @@ def schema(
     Parameters
     ----------
     name
-        The kind of file: policy, policy-test or organizations.
+        The kind of file: policy, policy-test, organizations or config, for a file of settings.
     folder
         Print the folder that holds all of them instead.
 
     """
-    place, end = Path(__file__).parent.parent / "schemas", ".schema.json"
+    place, end = Path(__file__).with_name("schemas"), ".schema.json"
     if folder:
         write(str(place))
         return ALLOWED

@@ -94,6 +94,7 @@ def envoy_config(
     authz_ca_file: Path | None = None,
     authz_cert_file: Path | None = None,
     authz_key_file: Path | None = None,
+    config: str | None = None,
     env_file: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> int:
@@ -117,13 +118,16 @@ def envoy_config(
         PEM file of Envoy's own certificate, if the server asks for one.
     authz_key_file
         PEM file of its key.
+    config
+        A file of settings by their names (YAML, TOML or JSON). By default none is read.
     env_file
         A file of settings, in lines AUTHZ_NAME=VALUE. By default none is read.
     as_json
         Print JSON, without comments.
 
     """
-    settings = Settings.load() if env_file is None else Settings.load(env_file=env_file)
+    files = {"config": config, "env_file": env_file}
+    settings = Settings.load(**{name: path for name, path in files.items() if path is not None})
     around = _remembering(around or Around(), settings, format)
     tls = Tls(ca_file=_text(authz_ca_file), cert_file=_text(authz_cert_file), key_file=_text(authz_key_file))
     if format in _IN_CLUSTER:

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from authz.cli.app import remark, say, write
 from authz.cli.decision_logs import opened
-from authz.cli.fleet import StoreFlags, store_of
+from authz.cli.orders.fleet import StoreFlags, store_of
 from authz.cli.times import seconds_of, shown, time_of
 from authz.decisions.reading import decisions_in
 from authz.decisions.usage import DAY

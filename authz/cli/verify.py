@@ -6,12 +6,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, say, standard_input, write
+from authz.cli.program.flags import flags_of
 from authz.errors import AuthzError, ConfigError, UnavailableError
 from authz.issuer.explanation import explain, unverified
 from authz.issuer.verifiers import verifier_of
 from authz.settings.settings import VerifierSettings
 
-VerifierFlags = Annotated[VerifierSettings | None, Parameter(name="*")]
+VerifierFlags = Annotated[VerifierSettings | None, flags_of(VerifierSettings)]
 
 
 def verify(
@@ -36,7 +37,9 @@ def verify(
     if token.startswith("--"):
         # A leading hyphen is allowed only for "-" itself.
         raise ConfigError(f"Unknown option: {token.partition('=')[0]}")
-    verifier = verifier_of(VerifierSettings.load(flags))
+    settings = VerifierSettings.load(flags)
+    with settings.naming_origins():
+        verifier = verifier_of(settings)
     text = (standard_input() if token == "-" else token).strip()  # noqa: S105 - standard input
     report: dict[str, Any] = {"verdict": "allowed", "reason": "", "claims_verified": True}
     status = ALLOWED

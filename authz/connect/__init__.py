@@ -3,9 +3,9 @@
 Every name is imported when it is first used (PEP 562), so that a client does not load what decides calls.
 """
 
-import importlib
 import typing
 
+from authz.lazy import lazy_names as _lazy_names
 from authz.runtime.configuration import extra as _extra
 
 with _extra("connect", "authz.connect needs the extra 'connect'", package="connectrpc", error=ImportError):
@@ -18,21 +18,15 @@ if typing.TYPE_CHECKING:
 
 __all__ = ["bearer_interceptors", "bearer_interceptors_sync", "interceptors", "interceptors_sync"]
 
-_MODULES = {
-    "bearer_interceptors": "authz.connect.client",
-    "bearer_interceptors_sync": "authz.connect.client",
-    "interceptors": "authz.connect.server",
-    "interceptors_sync": "authz.connect.server_sync",
-}
-
-
-def __getattr__(name: str) -> typing.Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(module), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+if not typing.TYPE_CHECKING:
+    __getattr__, __dir__ = _lazy_names(
+        __name__,
+        {
+            ".client": (
+                "bearer_interceptors",
+                "bearer_interceptors_sync",
+            ),
+            ".server": ("interceptors",),
+            ".server_sync": ("interceptors_sync",),
+        },
+    )

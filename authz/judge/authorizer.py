@@ -23,7 +23,8 @@ from authz.judge.endings import Endings
 from authz.judge.in_force import InForce, Isolation, Rules
 from authz.judge.lasting import Changes, Lasting
 from authz.judge.mesh import MeshPeers
-from authz.judge.orders.operator import Operator, order_of
+from authz.judge.orders.giving import Giving
+from authz.judge.orders.operator import Operator
 from authz.judge.orders.standing import Standing
 from authz.judge.organizations import Organizations, Unknown
 from authz.judge.requirements import Assurances, check_requirements
@@ -47,7 +48,7 @@ An explanation walks this tuple. :meth:`Authorizer.authorize` has the steps one 
 """
 
 
-class Authorizer:
+class Authorizer(Giving):
     """Decide calls: may each be made, and who makes it.
 
     Args:
@@ -284,65 +285,6 @@ class Authorizer:
         error = None if evidence.in_force is self.in_force.now else self.endings.refusal(call, principal)
         if error is not None:
             raise error
-
-    def revoke(
-        self,
-        *,
-        issuer: str | None = None,
-        issued_before: float | None = None,
-        until: float | None = None,
-        reason: str = "",
-        by: str = "",
-        **what: str,
-    ) -> None:
-        """Refuse every call of a token, an application, an organization or a key, and end its open streams.
-
-        Takes effect at once, in this process; and where a :class:`authz.store.SharedState` shares it, in every other.
-
-        Args:
-            issuer: the one that has named it so, if only one issuer's is meant.
-            issued_before: refuse only tokens that were issued before this POSIX time, so that the caller can get a
-                new one; a token that does not say when it was issued is refused.
-            until: when this lapses, in POSIX seconds; for a token, when it has expired: by default after a year.
-            reason: why, for people.
-            by: who says so, for people.
-            what: one of ``token_id`` (``jti``), ``client_id``, ``org_id`` and ``key_id`` (``kid``).
-
-        Raises:
-            ConfigError: not exactly one of them, an empty one, or an issuer whose tokens are not taken here.
-
-        """
-        more = {"issuer": issuer, "issued_before": issued_before, "until": until, "reason": reason, "by": by}
-        self.operator.order(order_of("revoke", what, **more))
-
-    def reinstate(self, *, issuer: str | None = None, reason: str = "", by: str = "", **what: str) -> None:
-        """Take back what :meth:`revoke` did, for every issuer or for the one named; streams that it ended stay ended.
-
-        Raises:
-            ConfigError: not exactly one thing is named, an empty one, or an issuer whose tokens are not taken here.
-
-        """
-        self.operator.order(order_of("reinstate", what, issuer=issuer, reason=reason, by=by))
-
-    def suspend(self, org_id: str, *, until: float | None = None, reason: str = "", by: str = "") -> None:
-        """Refuse every call of an organization, as a policy that suspends it does, and end its open streams.
-
-        Takes effect as :meth:`revoke` does.
-
-        Raises:
-            ConfigError: ``org_id`` is empty.
-
-        """
-        self.operator.order(order_of("suspend", {"org_id": org_id}, until=until, reason=reason, by=by))
-
-    def resume(self, org_id: str, *, reason: str = "", by: str = "") -> None:
-        """Take back what :meth:`suspend` did; what the policy suspends stays suspended, and ended streams stay ended.
-
-        Raises:
-            ConfigError: ``org_id`` is empty.
-
-        """
-        self.operator.order(order_of("resume", {"org_id": org_id}, reason=reason, by=by))
 
     def replace_policy(self, policy: Policy | None, *, isolation: Isolation | None = None) -> None:
         """Decide by another policy from the next call on, and end the open streams that it would not admit.

@@ -9,7 +9,7 @@ How long a record lives:
 """
 
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from cachetools import LRUCache, TTLCache
 
 from authz.errors import DirectoryUnavailableError
+from authz.organizations.look_ups import AsyncLookUp, LookUp, look_ups
 from authz.organizations.organization import Organization
 from authz.runtime import fork, telemetry
 from authz.runtime.asking import Asking, ClosedError, NoAnswerError, Question
@@ -40,7 +41,6 @@ _UNUSABLE_SECONDS, _UNUSABLE = 60.0, 1_000
 _PATIENCE = 5.0
 # A call that has a record waits no longer than this for a newer one.
 _PATIENCE_FOR_NEWER = 1.0
-_THREADS = 8
 # If an answer takes a tenth of a second, so many are answered within the patience.
 _MAX_QUESTIONS = 256
 _MAX_BLOCKED_THREADS = 16
@@ -77,8 +77,10 @@ class Directory:
     One object serves any number of threads and event loops.
 
     Args:
-        look_up: returns what is known of an organization, or ``None`` if there is none of that id. It is called on
-            one of a few threads, where it may block for some seconds; it raises :class:`LookUpError` if it cannot say.
+        look_up: returns what is known of an organization, or ``None`` if there is none of that id; it raises
+            :class:`LookUpError` if it cannot say. It is called on one of a few threads, where it may block for some
+            seconds. If it is async it runs on the event loop that decides the call, and in a server of threads on a
+            loop of its own; there it is cancelled after 30 s.
         size: how many organizations are remembered.
         clock: where the time comes from; answers age by whichever of its two clocks runs further.
         jitter: returns a number between -1 and 1, so that many servers do not ask at once.
@@ -87,7 +89,7 @@ class Directory:
 
     def __init__(
         self,
-        look_up: Callable[[str], Organization | None],
+        look_up: LookUp | AsyncLookUp,
         *,
         size: int = 10_000,
         clock: Clock = SYSTEM_CLOCK,
@@ -150,20 +152,21 @@ class Directory:
         """Start without records and threads, which are the parent's."""
         self._records: LRUCache[str, _Record] = LRUCache(self._size)
         self._unusable: TTLCache[str, None] = TTLCache(_UNUSABLE, _UNUSABLE_SECONDS, timer=self._clock.monotonic)
-        self._pool = _new_pool()
+        self._look_ups = look_ups(self._look_up, self._is_due)
         # While the directory hangs, few threads of a server's pool may wait for it.
         self._threads = Shares(_MAX_BLOCKED_THREADS)
 
     def close(self) -> None:
         """Stop asking."""
         with self._asking.lock:
-            pool = self._pool
-            self._pool = _new_pool()
-        pool.shutdown(wait=False, cancel_futures=True)
+            running, self._look_ups = self._look_ups, look_ups(self._look_up, self._is_due)
+        running.close()
 
     def _join_or_begin(self, org_id: str) -> tuple[_Question | None, bool]:
         under_way = self._asking.questions.get(org_id)
-        if under_way is not None:
+        if under_way is not None and self._look_ups.is_lost(org_id):
+            self._asking.forget(under_way)
+        elif under_way is not None:
             return (None if self._asking.backoff.is_failing else under_way), False
         is_full = len(self._asking.questions) >= _MAX_QUESTIONS
         if is_full or not self._asking.may_ask or org_id in self._unusable:
@@ -172,18 +175,16 @@ class Directory:
 
     def _launch(self, question: _Question) -> None:
         try:
-            answer = self._pool.submit(self._ask, question.subject)
+            answer = self._look_ups.ask(question.subject)
         except RuntimeError as error:
-            # No thread can be started: there are too many, or the interpreter ends.
+            # No thread can be started: there are too many, or the interpreter ends. Or an event loop ends.
             answer = Future()
             answer.set_exception(error)
         self._asking.expect(answer, partial(self._record, question), partial(self._finish, question))
 
-    def _ask(self, org_id: str) -> Organization | None:
-        # Questions that waited for a thread while others failed would only fail as well.
-        if self._asking.pause > 0:
-            raise CancelledError
-        return self._look_up(org_id)
+    def _is_due(self) -> bool:
+        # Questions that waited for their turn while others failed would only fail as well.
+        return self._asking.pause <= 0
 
     def _finish(self, question: _Question, record: _Record | None, failure: NoAnswerError | None) -> None:
         with self._asking.lock:
@@ -238,8 +239,3 @@ class Directory:
     def _unavailable(self) -> DirectoryUnavailableError:
         retry_after, cause = max(1.0, self._asking.pause), self._asking.error or "timeout"
         return DirectoryUnavailableError(f"no answer from the directory: {cause}", retry_after=retry_after, cause=cause)
-
-
-def _new_pool() -> ThreadPoolExecutor:
-    # It starts no thread before there is something to do.
-    return ThreadPoolExecutor(_THREADS, thread_name_prefix="authz-directory")

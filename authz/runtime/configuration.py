@@ -1,6 +1,7 @@
-"""What configuration refers to outside the process: packages of an extra, and files that hold a secret."""
+"""What configuration refers to outside the process: packages of an extra, the system, and files that hold a secret."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,20 @@ def extra(
         if package and (missing.name or "").partition(".")[0] != package:
             raise
         raise error(f"{needs}: pip install 'grpc-org-authz[{name}]'") from None
+
+
+def check_posix(what: str) -> None:
+    """Check that this system is POSIX, as Linux and macOS are and Windows is not.
+
+    Args:
+        what: what needs it, a setting or a command.
+
+    Raises:
+        ConfigError: it is not.
+
+    """
+    if not hasattr(os, "fork"):
+        raise ConfigError(f"{what}: works on Linux and macOS only; on Windows use WSL 2 or a container")
 
 
 def read_secret(file: str | Path, setting: str) -> str:

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, TypeVar
 
-from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, SecretStr
 
 from authz.call.words import ORG_ID_PATTERN
@@ -24,12 +23,22 @@ def _split(value: object) -> object:
 Strings = Annotated[list[str], BeforeValidator(_split)]
 
 
-class ConnectionSettings(EnvironmentSettings):
-    """What decides how other servers are asked."""
+class FileSettings(EnvironmentSettings):
+    """The files that settings are read from."""
 
+    config: str | None = Field(
+        None,
+        description="A file of settings by their names (YAML, TOML or JSON by its suffix), for what neither flags nor "
+        "variables say. None is read unless it is named here.",
+    )
     env_file: str | None = Field(
         None, description="A file of such variables, in lines AUTHZ_NAME=VALUE. None is read unless it is named here."
     )
+
+
+class ConnectionSettings(FileSettings):
+    """What decides how other servers are asked."""
+
     ca_file: str | None = Field(None, description="PEM file of the authorities to trust for https.")
     proxy_from_env: bool = Field(
         default=False,
@@ -119,8 +128,7 @@ class IntrospectionSettings(IssuerSettings):
     """What is needed besides to ask an issuer about its tokens."""
 
     introspection_client_id: str | None = Field(None, description="Our own credentials, for asking the issuer.")
-    # No flag, which would show in every list of processes.
-    introspection_client_secret: Annotated[SecretStr | None, Parameter(parse=False)] = None
+    introspection_client_secret: SecretStr | None = None
     introspection_client_secret_file: str | None = Field(
         None, description="A file that holds their secret, if not AUTHZ_INTROSPECTION_CLIENT_SECRET."
     )

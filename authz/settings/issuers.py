@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from authz.errors import ConfigError
-from authz.runtime.text.document import Document, Fault, Step, read
+from authz.runtime.text.document import Document, Fault, Step
+from authz.settings.config_file import LISTED
 from authz.settings.issuer import ConnectionSettings, IntrospectionSettings, IssuerSettings
-from authz.settings.variables import PREFIX
+from authz.settings.outside import NOTHING, Outside
 
 T = TypeVar("T")
 
@@ -46,8 +47,8 @@ class ListedIssuer(IntrospectionSettings):
         return str(self.issuer)
 
     @classmethod
-    def _outside(cls, values: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003 - the file says all
-        return {}
+    def _read(cls, values: Mapping[str, Any]) -> Outside:  # noqa: ARG003 - the file says all
+        return NOTHING
 
 
 # A file of settings is copied and shown, so a secret belongs in a file of its own.
@@ -107,22 +108,21 @@ class Issuers:
         ]
 
 
-def read_issuers(path: str, outside: IssuerSettings) -> Issuers:
-    """Read a file of issuers.
+def issuers_of(document: Document, outside: IssuerSettings) -> Issuers:
+    """Return the issuers that a file lists, which may be the file of settings itself.
 
     Args:
-        path: JSON where it ends in ``.json``, else YAML.
+        document: the file.
         outside: the settings besides.
 
     Raises:
-        ConfigError: it cannot be read, something in it is wrong, or a setting given outside is of one issuer.
+        ConfigError: something in it is wrong, or a setting given outside is of one issuer.
 
     """
     given = {name: getattr(outside, name) for name in outside.model_fields_set}
     for name in sorted(PROPER & given.keys()):
-        raise ConfigError(f"{name}: belongs into the file of issuers, for one of them; unset {PREFIX}{name.upper()}")
+        raise ConfigError(f"{name}: belongs into the list of issuers, for one of them; remove {outside.origin(name)}")
     common = {name: value for name, value in given.items() if name in IntrospectionSettings.model_fields}
-    document = read(path)
     try:
         return _issuers(document, common)
     except Fault as fault:
@@ -133,7 +133,7 @@ def _issuers(document: Document, common: Mapping[str, Any]) -> Issuers:
     data = document.data
     if not isinstance(data, dict):
         raise Fault("must be a mapping with the key issuers")
-    _check_keys(data, ("issuers", "shared_organizations"))
+    _check_keys(data, LISTED)
     entries, is_shared = data.get("issuers"), data.get("shared_organizations", False)
     if not isinstance(entries, list) or not entries:
         raise Fault("issuers: must be a list with one entry for each issuer", *_there(data, "issuers"))

@@ -1,18 +1,18 @@
 """Settings, by one name everywhere: flag ``--jwks-url``, variable ``AUTHZ_JWKS_URL``, field ``jwks_url``.
 
-A flag goes before a variable, a variable before the same line in the file that ``--env-file`` names.
-Lists may be given as ``a,b`` in variables and by repeating the flag.
+A flag goes before a variable, a variable before the same line in the file that ``--env-file`` names, and that before
+the file that ``--config`` names. Lists may be given as ``a,b`` in variables and by repeating the flag.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
 from pydantic import Field, SecretStr
 
 from authz.call.requirements import ACTIVE_SECONDS
 from authz.errors import ConfigError
+from authz.settings.config_file import read_document
 from authz.settings.issuer import IntrospectionSettings, IssuerSettings, Strings, secret_of
-from authz.settings.issuers import Issuers, read_issuers
+from authz.settings.issuers import Issuers, issuers_of
 from authz.settings.store import StoreSettings
 
 _MIN_ADMIN_SECRET = 16
@@ -23,8 +23,8 @@ class VerifierSettings(IssuerSettings):
 
     issuers: str | None = Field(
         None,
-        description="A file that lists several issuers, each with its audience, keys and organizations (YAML or JSON), "
-        "instead of what is set of one.",
+        description="A file that lists several issuers, each with its audience, keys and organizations (YAML, TOML or "
+        "JSON), instead of what is set of one; the file of config may list them itself.",
     )
 
     def listed(self) -> Issuers | None:
@@ -34,7 +34,11 @@ class VerifierSettings(IssuerSettings):
             ConfigError: it cannot be read, or something in it is wrong; or a setting belongs into it.
 
         """
-        return None if self.issuers is None else read_issuers(self.issuers, self)
+        if self.issuers is None:
+            return None
+        file = None if "issuers" in self._given else self._outside.in_config("issuers")
+        document = None if file is None else file.issuers
+        return issuers_of(read_document(self.issuers) if document is None else document, self)
 
 
 class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
@@ -99,8 +103,7 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     introspect_if_unavailable: Literal["deny", "local"] = Field(
         "deny", description="While the issuer does not answer: deny, or local to believe the signature."
     )
-    # No flag, as above.
-    workos_api_key: Annotated[SecretStr | None, Parameter(parse=False)] = None
+    workos_api_key: SecretStr | None = None
     workos_api_key_file: str | None = Field(
         None,
         description="A file that holds the API key of WorkOS, if not AUTHZ_WORKOS_API_KEY: ask WorkOS who the "
@@ -198,8 +201,7 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     admin_allow_remote: bool = Field(
         default=False, description="Let other machines see the admin page, which has no TLS and shows every caller."
     )
-    # No flag, as above.
-    admin_secret: Annotated[SecretStr | None, Parameter(parse=False)] = None
+    admin_secret: SecretStr | None = None
     admin_secret_file: str | None = Field(
         None,
         description="A file that holds the secret for suspending and revoking there, if not AUTHZ_ADMIN_SECRET. "

@@ -3,7 +3,6 @@
 What is misspelt, empty or in quotes is an error and never a default, which may open what a setting was to close.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,103 +11,18 @@ from typing import Literal
 
 from authz.errors import ConfigError
 from authz.runtime.configuration import extra
+from authz.settings.groups import GROUPS
 
 PREFIX = "AUTHZ_"
 
 AuthMethod = Literal["client_secret_post", "client_secret_basic"]
 """How a client shows its secret to an issuer (RFC 6749 section 2.3.1)."""
 
-SETTINGS = frozenset(
-    {
-        "access_log_listen",
-        "admin",
-        "admin_allow_remote",
-        "admin_secret",
-        "admin_secret_file",
-        "algorithms",
-        "allow_missing_kid",
-        "allow_user_tokens",
-        "audience",
-        "audit_listen",
-        "ca_file",
-        "client_id_claim",
-        "decision_log",
-        "decision_log_file",
-        "descriptors",
-        "discover",
-        "discover_hosts",
-        "drain",
-        "end_streams",
-        "engine",
-        "env_file",
-        "forward_auth",
-        "forward_auth_headers",
-        "grace",
-        "http_listen",
-        "introspect_if_unavailable",
-        "introspect_max_age",
-        "introspection_auth_method",
-        "introspection_client_id",
-        "introspection_client_secret",
-        "introspection_client_secret_file",
-        "introspection_url",
-        "isolation",
-        "issuer",
-        "issuers",
-        "jwks",
-        "jwks_seed",
-        "jwks_url",
-        "jwt_authn_payload",
-        "leeway",
-        "listen",
-        "log_format",
-        "log_level",
-        "max_lifetime",
-        "max_pending",
-        "orders",
-        "org_id_claim",
-        "org_id_pattern",
-        "policy",
-        "proxy_from_env",
-        "public_methods",
-        "quota_if_unavailable",
-        "quota_store",
-        "realm",
-        "reflection",
-        "remember",
-        "remove_authorization",
-        "require_at_jwt",
-        "resource_metadata",
-        "shadow",
-        "socket_mode",
-        "socket_owner",
-        "store",
-        "store_ca_file",
-        "store_cert_file",
-        "store_key_file",
-        "store_namespace",
-        "store_password_file",
-        "store_plaintext",
-        "store_region",
-        "store_stale",
-        "store_username",
-        "tls_cert_file",
-        "tls_client_ca_file",
-        "tls_key_file",
-        "token_profile",
-        "unknown_organizations",
-        "usage_days",
-        "usage_metrics_by_organization",
-        "worker_timeout",
-        "workers",
-        "workos_api_key",
-        "workos_api_key_file",
-        "workos_base_url",
-        "workos_groups_key",
-        "xds",
-    }
-)
+SETTINGS = frozenset(name for names in GROUPS.values() for name in names)
 """The fields of :class:`authz.settings.settings.Settings`, for those who read variables without its extra."""
+
+SECRETS = frozenset({"admin_secret", "introspection_client_secret", "workos_api_key"})
+"""Those that are secrets themselves: they have no flag, and no place in a file of settings that people show around."""
 
 CLIENT = frozenset(
     {"client_id", "client_secret", "client_secret_file", "scope", "token_audience", "token_resource", "token_url"}
@@ -148,9 +62,19 @@ def read(env_file: str | Path | None = None) -> dict[str, str]:
         ConfigError: a name is no setting's, or given twice; or the file cannot be read.
 
     """
-    found = _settings(os.environ.items())
+    found = of_environment()
     file = env_file if env_file is not None else found.get("env_file")
-    return found if file is None else {**_settings(_lines(file)), **found}
+    return found if file is None else {**of_file(file), **found}
+
+
+def of_environment() -> dict[str, str]:
+    """Return the value of every variable of the environment, by the name of its setting; see :func:`read`."""
+    return _settings(os.environ.items())
+
+
+def of_file(env_file: str | Path) -> dict[str, str]:
+    """Return the value of every variable in a file, by the name of its setting; see :func:`read`."""
+    return _settings(_lines(env_file))
 
 
 def values(names: Iterable[str], env_file: str | Path | None = None) -> dict[str, str]:
@@ -165,7 +89,7 @@ def values(names: Iterable[str], env_file: str | Path | None = None) -> dict[str
 
     """
     found = read(env_file)
-    return {name: _tidied(name, found[name]) for name in names if name in found}
+    return {name: tidied(name, found[name]) for name in names if name in found}
 
 
 def is_ours(name: str) -> bool:
@@ -192,6 +116,19 @@ def tidy(value: str, *, may_be_empty: bool = False) -> str:
     return text
 
 
+def tidied(name: str, value: str) -> str:
+    """Return what :func:`tidy` does of the variable of the setting ``name``.
+
+    Raises:
+        ConfigError: it is empty, or in quotes.
+
+    """
+    try:
+        return tidy(value)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}; set {PREFIX}{name.upper()}") from None
+
+
 def boolean(name: str, value: str) -> bool:
     """Return what a variable says that is yes or no.
 
@@ -210,15 +147,11 @@ def boolean(name: str, value: str) -> bool:
 
 def nearest(name: str) -> str:
     """Return the setting whose name is most like ``name``."""
+    # Only for a mistake.
+    import difflib  # noqa: PLC0415
+
     [found] = difflib.get_close_matches(name.lower(), sorted(SETTINGS | CLIENT), n=1, cutoff=0)
     return found
-
-
-def _tidied(name: str, value: str) -> str:
-    try:
-        return tidy(value)
-    except ValueError as error:
-        raise ConfigError(f"{name}: {error}; set {PREFIX}{name.upper()}") from None
 
 
 def _settings(variables: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -241,7 +174,7 @@ def _settings(variables: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _lines(file: str | Path) -> Iterator[tuple[str, str]]:
-    with extra("server", "env_file: this needs the extra 'server'", package="dotenv"):
+    with extra("settings", "env_file: this needs the extra 'settings'", package="dotenv"):
         from dotenv.parser import parse_stream  # noqa: PLC0415 - the extra's
     shown = ascii(str(file))
     try:

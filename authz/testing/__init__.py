@@ -5,8 +5,9 @@ It works only where pytest or unittest runs the program, unless the program is t
 Every name is imported when it is first used (PEP 562), so that the plugin for pytest takes no time to load.
 """
 
-import importlib
 import typing
+
+from authz.lazy import lazy_names as _lazy_names
 
 if typing.TYPE_CHECKING:
     from authz.testing.acting import Acting, acting_as, anonymous, trusted_metadata
@@ -28,27 +29,25 @@ __all__ = [
     "trusted_metadata",
 ]
 
-_MODULES = {
-    "Acting": "authz.testing.acting",
-    "Issuer": "authz.testing.issuer",
-    "PolicyCase": "authz.testing.policies",
-    "RunningIssuer": "authz.testing.running",
-    "acting_as": "authz.testing.acting",
-    "allow": "authz.testing.guard",
-    "anonymous": "authz.testing.acting",
-    "policy_cases": "authz.testing.policies",
-    "running_issuer": "authz.testing.running",
-    "trusted_metadata": "authz.testing.acting",
-}
-
-
-def __getattr__(name: str) -> typing.Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(module), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+if not typing.TYPE_CHECKING:
+    __getattr__, __dir__ = _lazy_names(
+        __name__,
+        {
+            ".acting": (
+                "Acting",
+                "acting_as",
+                "anonymous",
+                "trusted_metadata",
+            ),
+            ".guard": ("allow",),
+            ".issuer": ("Issuer",),
+            ".policies": (
+                "PolicyCase",
+                "policy_cases",
+            ),
+            ".running": (
+                "RunningIssuer",
+                "running_issuer",
+            ),
+        },
+    )

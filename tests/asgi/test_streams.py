@@ -109,7 +109,7 @@ def expire(judge: Authorizer, clock: ManualClock) -> None:
 ENDINGS: dict[str, tuple[Callable[[Authorizer, ManualClock], object], str]] = {
     "expired": (expire, "token_expired"),
     "revoked": (lambda judge, _: judge.revoke(client_id=CLIENT), "token_inactive"),
-    "suspended": (lambda judge, _: judge.suspend(ORG), "organization_suspended"),
+    "suspended": (lambda judge, _: judge.suspend(org_id=ORG), "organization_suspended"),
 }
 
 

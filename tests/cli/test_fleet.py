@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from authz.cli.fleet import aligned, wait_until_in_force
+from authz.cli.orders.fleet import aligned, wait_until_in_force
 from authz.store.replicas import Replica
 from tests.doubles import ManualClock
 

@@ -9,16 +9,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 
 from authz import cli
 from authz.demo.issuer.signing import SigningKey
+from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.server.operations import banner
 from authz.settings.settings import Settings
 from tests import programs
 from tests.certificates import Authority
 from tests.doubles import AUDIENCE, ISSUER, jwks
+from tests.envoy.check.messages import GRPC, in_headers
 from tests.programs import AUTHZ, Program
+from tests.server.serving.serving import CHECK
 
 SECRET = "a-secret-for-introspection"
 LOOPBACK = "127.0.0.1:0"
@@ -135,6 +139,38 @@ def test_settings_file_that_is_read_is_said(folder: Path) -> None:
     assert (settings["env_file"], settings["realm"]) == (".env", "ledger")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_process_serves_with_the_file_of_settings(folder: Path, workers: int) -> None:
+    lines = [f"issuer: {ISSUER}", f"audience: {AUDIENCE}", "algorithms: ES256", "jwks: jwks.json", "realm: ledger"]
+    lines += [f'listen: ["{LOOPBACK}"]', f"workers: {workers}", "log_format: json"]
+    (folder / "authz.yaml").write_text("\n".join(lines))
+    with Program("serve", "--config", "authz.yaml", folder=folder) as program:
+        event = program.await_event("listening")
+        realm = refusal_of(event["addresses"][0])
+        program.end()
+
+    assert (event["workers"], event["settings"]["config"]) == (workers, "authz.yaml")
+    assert 'realm="ledger"' in realm
+
+
+def test_a_wrong_file_of_settings_ends_every_process_with_one_line(folder: Path) -> None:
+    (folder / "authz.yaml").write_text(f"issuer: {ISSUER}\naudience: a\nworkers: 2\nleeway: 4000\n")
+    done = programs.run("serve", "--config", "authz.yaml", folder=folder)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == (
+        "authz: authz.yaml:4: leeway: 4000.0 is not a number of seconds from 0 up to 300"
+    )
+
+
+def refusal_of(address: str) -> str:
+    """Return www-authenticate of the answer to a call without a token."""
+    with grpc.insecure_channel(address) as channel:
+        check = channel.unary_unary(CHECK, CheckRequest.SerializeToString, CheckResponse.FromString)
+        headers = check(in_headers(GRPC), timeout=programs.PATIENCE).denied_response.headers
+    return next(each.header.value for each in headers if each.header.key == "www-authenticate")
+
+
 def test_socket_of_a_server_that_serves_is_left_to_it(folder: Path) -> None:
     flags = (*SERVE, "--jwks", "jwks.json", "--listen", "unix:a.sock")
     with Program(*flags, folder=folder) as program:
@@ -181,6 +217,26 @@ def test_socket_for_watchers_of_a_server_that_serves_is_left_to_it(folder: Path,
 # ---- --check-config ----
 
 
+def test_checked_configuration_says_where_each_value_is_from(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "authz.yaml").write_text("realm: file\ngrace: 1\ndrain: 2\n\nmax_pending: 7\n")
+    (folder / ".env").write_text("AUTHZ_CONFIG=authz.yaml\nAUTHZ_GRACE=3\n")
+    monkeypatch.setenv("AUTHZ_DRAIN", "4")
+    monkeypatch.setenv("AUTHZ_ENV_FILE", ".env")
+    status, out, err = run("--check-config", "--realm", "flag")
+
+    assert (status, err) == (0, "")
+    assert {
+        "  realm: flag (--realm)",
+        "  drain: 4.0 (AUTHZ_DRAIN)",
+        "  grace: 3.0 (AUTHZ_GRACE in .env)",
+        "  max_pending: 7 (authz.yaml:5)",
+        "  config: authz.yaml (AUTHZ_CONFIG in .env)",
+        "  log_level: info",
+    } <= set(out.splitlines())
+
+
 def test_good_configuration_is_said_to_be_good_and_nothing_is_bound_or_fetched(run: Run, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -192,7 +248,7 @@ def test_good_configuration_is_said_to_be_good_and_nothing_is_bound_or_fetched(r
             taken.accept()
 
     assert (status, err, lines[0]) == (0, "", "configuration is good")
-    assert {f"  listen: {listen}, unix:a.sock", "  socket_mode: 0660"} <= set(lines)
+    assert {f"  listen: {listen}, unix:a.sock (--listen)", "  socket_mode: 0660 (--socket-mode)"} <= set(lines)
     assert not (folder / "a.sock").exists()
 
 
@@ -203,7 +259,8 @@ def test_checked_configuration_shows_no_secret(run: Run, monkeypatch: pytest.Mon
 
     assert (status, err) == (0, "")
     assert SECRET not in out
-    assert {"  introspection_client_secret: **********", "  jwks: {…}"} <= set(out.splitlines())
+    secret, keys = "  introspection_client_secret: **********", "  jwks: {…}"
+    assert {f"{secret} (AUTHZ_INTROSPECTION_CLIENT_SECRET)", f"{keys} (AUTHZ_JWKS)"} <= set(out.splitlines())
 
 
 def test_checked_configuration_says_which_policy_is_in_force(run: Run, folder: Path) -> None:
@@ -218,7 +275,7 @@ def test_password_in_a_url_is_not_shown(run: Run) -> None:
     status, out, err = run("--check-config", "--introspection-url", f"https://user:{SECRET}@acme.example/introspect")
 
     assert (status, err) == (0, "")
-    assert "  introspection_url: https://acme.example/introspect?…" in out.splitlines()
+    assert "  introspection_url: https://acme.example/introspect?… (--introspection-url)" in out.splitlines()
     assert SECRET not in out
 
 

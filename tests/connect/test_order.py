@@ -86,7 +86,7 @@ def test_a_call_is_refused_before_its_body_comes(serve: Serve, kind: str) -> Non
 # ---- What changes until the request comes ----
 
 ORDERS: dict[str, tuple[Callable[[Authorizer], None], str]] = {
-    "suspended": (lambda it: it.suspend(ORG), "organization_suspended"),
+    "suspended": (lambda it: it.suspend(org_id=ORG), "organization_suspended"),
     "revoked": (lambda it: it.revoke(client_id=CLIENT), "token_inactive"),
     "policy": (lambda it: it.replace_policy(Policy.from_document(SHUT)), "policy_denied"),
 }

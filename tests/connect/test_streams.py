@@ -37,7 +37,7 @@ from tests.doubles import CLIENT, ORG, PATIENCE, ManualClock, eventually
 SHUT = {"name": "shut", "allow_rules": [{"name": "none", "source": {"organizations": ["org_other"]}}]}
 ORDERS: dict[str, tuple[Callable[[Authorizer], None], str, str]] = {
     "revoked": (lambda it: it.revoke(client_id=CLIENT), "unauthenticated", "TOKEN_INACTIVE"),
-    "suspended": (lambda it: it.suspend(ORG), "permission_denied", "ORGANIZATION_SUSPENDED"),
+    "suspended": (lambda it: it.suspend(org_id=ORG), "permission_denied", "ORGANIZATION_SUSPENDED"),
     "policy": (lambda it: it.replace_policy(Policy.from_document(SHUT)), "permission_denied", "POLICY_DENIED"),
 }
 SUSPENDED = suspended()
@@ -172,7 +172,7 @@ def test_a_stream_may_outlive_its_token_where_that_is_wanted(
     live = Live(site, way, "server_stream", token)
     clock.advance(10_000)
     site.authorizer.streams.expire()
-    site.authorizer.suspend(ORG)
+    site.authorizer.suspend(org_id=ORG)
 
     assert live.finish().reason == "ORGANIZATION_SUSPENDED"
 
@@ -193,7 +193,7 @@ def test_a_stream_ends_when_its_grace_is_over(serve: Serve, token: str, clock: M
 def test_a_stream_of_a_public_method_does_not_end(serve: Serve, server: Server, way: Way, token: str) -> None:
     site = serve(server, handlers=Waiting)
     live = Live(site, way, "server_stream", token, service=PUBLIC)
-    site.authorizer.suspend(ORG)
+    site.authorizer.suspend(org_id=ORG)
 
     assert len(site.authorizer.streams) == 0
     live.stop()

@@ -1,4 +1,4 @@
-"""Writes the JSON Schemas of ``authz/schemas/`` from the languages in the code: ``make schemas``."""
+"""Writes the JSON Schemas of ``authz/cli/schemas/`` from the languages in the code: ``make schemas``."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ from authz.policy.explain import cases
 from authz.policy.text import schema
 from authz.runtime.text.schema import Schema, as_json
 
-FOLDER = Path(__file__).parents[2] / "authz/schemas"
+FOLDER = Path(__file__).parents[2] / "authz/cli/schemas"
 SCHEMAS: Mapping[str, Schema] = {
     "policy": schema.SCHEMA,
     "policy-test": cases.SCHEMA,

@@ -39,7 +39,7 @@ ALL = DRAWING | SETTINGS | SERVING | VERIFYING | ASKING | POLICY | OPTIONAL
 
 PROGRAMS = {
     "import authz": ALL | {"asyncio", "google.protobuf"},
-    "from authz import ClientCredentials": ALL | {"google.protobuf"},
+    "from authz import ClientCredentials": ALL | {"google.protobuf", "email", "difflib"},
     "from authz import Verifier": ALL - VERIFYING | {"authz.judge.authorizer"},
     "from authz.wsgi import AuthzMiddleware": ALL - VERIFYING - {"authz.policy"} | {"authz.asgi", "flask", "django"},
     "import interceptors, interceptors.aio": ALL,
@@ -47,10 +47,33 @@ PROGRAMS = {
     "from interceptors.aio import bearer_interceptors": ALL - OF_GRPC,
 }
 
+CLIENTS = ["from interceptors import bearer_interceptors", "from interceptors.aio import bearer_interceptors"]
+
+# Taken away: what this package requires, for servers alone.
+OTHERS_MISSING = """
+import sys
+for name in ("cachetools", "cryptography", "google", "jwcrypto"):
+    sys.modules[name] = None
+"""
+# Port 9 (discard) has no HTTP server; the request is made all the same, with all that it takes.
+TOKEN_OF_NONE = """
+from authz import TokenEndpointError
+source = ClientCredentials("http://127.0.0.1:9", client_id="c", client_secret="s")
+bearer_interceptors(source)
+call_credentials(source)
+try:
+    source.token()
+except TokenEndpointError as error:
+    print(error.cause)
+"""
+# Of this process alone: what getrusage says is no less than what its parent had.
+PEAK = "\nprint(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+
 COMMANDS: dict[tuple[str, ...], set[str]] = {
-    ("--version",): ALL - {"cyclopts"},
-    ("protos",): ALL - {"cyclopts"},
-    ("token", "--client-id", "a"): ALL - SETTINGS,
+    ("--version",): ALL | {"argparse"},
+    ("protos",): ALL,
+    ("token", "--client-id", "a"): ALL | {"authz.settings.config_file"},
+    ("healthcheck", "--listen", "0"): ALL | {"http.client"},
     ("verify", "--issuer", "", "a.b.c"): ALL - SETTINGS - VERIFYING,
     ("policy", "check", "policy.json"): ALL - POLICY - {"cyclopts"} | {"yaml", "pyrate_limiter"},
     ("revoke", "--client", "a"): ALL - SETTINGS - {"authz.store"},
@@ -145,9 +168,9 @@ def until_told(port):
     print("port", port, flush=True)
     for line in sys.stdin:
         if line.strip() == "suspend":
-            authorizer.suspend(ORG)
+            authorizer.suspend(org_id=ORG)
         elif line.strip() == "resume":
-            authorizer.resume(ORG)
+            authorizer.resume(org_id=ORG)
         elif line.strip() == "end":
             break
     print("ends", flush=True)
@@ -202,6 +225,25 @@ def tokens(ec_key: SigningKey, other_key: SigningKey) -> list[str]:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_does_not_load_what_it_does_without(program: str, tmp_path: Path) -> None:
     assert loaded(program + LOADED, folder=tmp_path) & PROGRAMS[program] == set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no file tells the peak of one process")
+@pytest.mark.parametrize("program", ["from authz import ClientCredentials", *CLIENTS])
+def test_a_client_takes_little_more_memory_than_grpc_alone(program: str, tmp_path: Path) -> None:
+    peaks = [
+        programs.run(folder=tmp_path, command=(sys.executable, "-c", each + PEAK)).stdout
+        for each in ("import grpc", program)
+    ]
+
+    assert int(peaks[1]) <= 1.3 * int(peaks[0])
+
+
+@pytest.mark.parametrize("program", CLIENTS)
+def test_a_client_needs_no_package_but_grpc_and_one_for_http(program: str, tmp_path: Path) -> None:
+    token = "from authz import ClientCredentials, call_credentials; " + program + TOKEN_OF_NONE
+    done = programs.run(folder=tmp_path, command=(sys.executable, "-c", OTHERS_MISSING + token))
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "refused\n", "")
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from authz import Authorizer, Principal, TrustedMetadata
-from authz.cli import app
+from authz.cli.program.commands import app
 from authz.demo.issuer.program import IssuerServer
 from authz.envoy.config import ext_authz
 from authz.server.serving.server import EngineName
@@ -70,6 +70,12 @@ def running(program: Path, target: str) -> Iterator[None]:
 def test_every_program_is_named_and_so_tested() -> None:
     assert README.count("```python") == 2
     assert set(PROGRAMS) == {"server.py", "client.py", "aio_server.py", "principal.py", "assurance.py"}
+
+
+def test_the_server_of_the_readme_is_that_of_the_document() -> None:
+    assert re.findall(r"(?ms)^# server\.py\n.*?^```", README) == re.findall(
+        r"(?ms)^# server\.py\n.*?^```", INTERCEPTORS
+    )
 
 
 def test_the_readme_is_short() -> None:

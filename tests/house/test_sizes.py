@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ENTRIES, FILES, METHODS, LINES = 25, 14, 16, 40
+ENTRIES, FILES, METHODS, LINES = 26, 14, 16, 40
 
 FOLDERS = sorted(
     {path.parent for package in ("authz", "interceptors") for path in (ROOT / package).rglob("*.py")}

@@ -89,7 +89,7 @@ def late(door: Door, serve_all: ServeAll, authorizer: Authorizer, ec_key: Signin
 
 
 ORDERS = [
-    pytest.param(lambda it: it.suspend(ORG), "ORGANIZATION_SUSPENDED", id="suspended"),
+    pytest.param(lambda it: it.suspend(org_id=ORG), "ORGANIZATION_SUSPENDED", id="suspended"),
     pytest.param(lambda it: it.revoke(client_id=CLIENT), "TOKEN_INACTIVE", id="revoked"),
     pytest.param(lambda it: it.replace_policy(Policy.from_document(SHUT)), "POLICY_DENIED", id="policy"),
 ]
@@ -140,7 +140,7 @@ def test_another_policy_that_allows_it_changes_nothing(late: Late, kind: str, to
 
 def test_a_call_that_is_refused_when_its_request_comes_is_told_once(late: Late, told: list[Decision]) -> None:
     call = late.begin("unary_unary")
-    late.authorizer.suspend(ORG)
+    late.authorizer.suspend(org_id=ORG)
     late.finish("unary_unary", call)
 
     assert [(one.verdict, one.refusal.reason if one.refusal else "") for one in told] == [

@@ -132,7 +132,7 @@ def replaced(policy: dict[str, Any]) -> Callable[[Scene], None]:
 
 ORDERS = [
     pytest.param(lambda _scene: None, "allowed", id="nothing"),
-    pytest.param(lambda scene: scene.authorizer.suspend(ORG), "organization_suspended", id="suspended"),
+    pytest.param(lambda scene: scene.authorizer.suspend(org_id=ORG), "organization_suspended", id="suspended"),
     pytest.param(lambda scene: scene.authorizer.revoke(org_id=ORG), "token_inactive", id="organization-revoked"),
     pytest.param(lambda scene: scene.authorizer.revoke(client_id=CLIENT), "token_inactive", id="client-revoked"),
     pytest.param(lambda scene: scene.authorizer.revoke(key_id="ec-1"), "token_inactive", id="key-revoked"),
@@ -185,9 +185,9 @@ def test_a_call_that_is_refused_after_it_has_waited_uses_up_nothing(scene: Scene
     if scene.waits_for != "quota":
         scene.authorizer.replace_policy(Policy.from_document(OPEN | PLAN))
     flow, wait = scene.begin(ec_key.sign(m2m_claims()))
-    scene.authorizer.suspend(ORG)
+    scene.authorizer.suspend(org_id=ORG)
     refused = scene.end(flow, wait)
-    scene.authorizer.resume(ORG)
+    scene.authorizer.resume(org_id=ORG)
 
     assert refused == "organization_suspended"
     assert scene.again(ec_key.sign(m2m_claims())) == "allowed"

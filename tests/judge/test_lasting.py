@@ -183,7 +183,7 @@ def watched(authorizer: Authorizer) -> list[bool]:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda judge: judge.suspend(ORG),
+        lambda judge: judge.suspend(org_id=ORG),
         lambda judge: judge.revoke(client_id="c"),
         lambda judge: judge.revoke(token_id="t"),
         lambda judge: judge.revoke(key_id="k"),
@@ -221,7 +221,7 @@ def test_a_watcher_that_fails_stops_no_order(verifier: Verifier) -> None:
     told: list[int] = []
     authorizer.changes.watch(lambda: 1 / 0)
     authorizer.changes.watch(lambda: told.append(1))
-    authorizer.suspend(ORG)
+    authorizer.suspend(org_id=ORG)
 
     assert told == [1]
     assert authorizer.standing.suspended_organizations == {ORG}

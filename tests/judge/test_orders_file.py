@@ -50,9 +50,9 @@ def restarted(path: Path, authorizer: Authorizer) -> Authorizer:
 def test_orders_of_every_kind_outlive_a_restart(path: Path, new_authorizer: NewAuthorizer) -> None:
     first = new_authorizer()
     with OrdersFile(path, first):
-        first.suspend(ORG, reason="unpaid", by="ann", until=4e9)
-        first.suspend("org_forgiven")
-        first.resume("org_forgiven")
+        first.suspend(org_id=ORG, reason="unpaid", by="ann", until=4e9)
+        first.suspend(org_id="org_forgiven")
+        first.resume(org_id="org_forgiven")
         first.revoke(client_id="client_1", issued_before=1e9)
         first.revoke(key_id="kid", issuer="https://acme.authkit.app")
         first.revoke(token_id="jti_1")
@@ -74,7 +74,7 @@ def test_order_is_on_the_disk_when_its_giver_is_answered(
     synced: list[int] = []
     with OrdersFile(path, authorizer):
         monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
-        authorizer.suspend(ORG)
+        authorizer.suspend(org_id=ORG)
         size = path.stat().st_size
 
     assert size in synced
@@ -84,7 +84,7 @@ def test_order_is_on_the_disk_when_its_giver_is_answered(
 
 def test_order_given_before_the_file_was_there_is_kept_too(path: Path, new_authorizer: NewAuthorizer) -> None:
     authorizer = new_authorizer()
-    authorizer.suspend(ORG)
+    authorizer.suspend(org_id=ORG)
     authorizer.revoke(token_id="jti")
     restarted(path, authorizer)
     told_later = restarted(path, new_authorizer())
@@ -98,13 +98,13 @@ def test_line_that_a_crash_cut_off_is_dropped_and_the_next_one_stands_alone(
 ) -> None:
     first = new_authorizer()
     with OrdersFile(path, first):
-        first.suspend(ORG)
-        first.suspend("org_cut")
+        first.suspend(org_id=ORG)
+        first.suspend(org_id="org_cut")
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     second = new_authorizer()
     with told("orders_line_dropped") as events, OrdersFile(path, second):
-        second.suspend("org_later")
+        second.suspend(org_id="org_later")
     third = restarted(path, new_authorizer())
 
     assert [event["line"] for event in events] == [2]
@@ -115,7 +115,7 @@ def test_last_line_written_by_hand_counts_although_it_has_no_end(path: Path, new
     path.write_text('{"verb":"suspend","kind":"organization","id":"org_hand","at":1}')
     authorizer = new_authorizer()
     with OrdersFile(path, authorizer):
-        authorizer.suspend(ORG)
+        authorizer.suspend(org_id=ORG)
 
     assert [each["id"] for each in lines_of(path)] == ["org_hand", ORG]
 
@@ -159,9 +159,9 @@ def test_what_is_superseded_is_cleared_out_and_nothing_lost(path: Path, new_auth
     with OrdersFile(path, authorizer):
         authorizer.revoke(token_id="jti")
         for _ in range(600):
-            authorizer.suspend(ORG)
-            authorizer.resume(ORG)
-        authorizer.suspend("org_last")
+            authorizer.suspend(org_id=ORG)
+            authorizer.resume(org_id=ORG)
+        authorizer.suspend(org_id="org_last")
 
     assert len(lines_of(path)) < 1200
     told_later = restarted(path, new_authorizer())
@@ -173,16 +173,16 @@ def test_what_is_superseded_is_cleared_out_and_nothing_lost(path: Path, new_auth
 def test_full_disk_harms_nothing_but_what_could_not_be_written(path: Path, new_authorizer: NewAuthorizer) -> None:
     authorizer = new_authorizer()
     with OrdersFile(path, authorizer):
-        authorizer.suspend("org_first")
+        authorizer.suspend(org_id="org_first")
         before = path.read_bytes()
         with room_for(len(before) + 10), told("orders_not_kept") as events:
             with pytest.raises(
                 NotKeptError, match=r"cannot be written \(File too large\); what was ordered is in force"
             ):
-                authorizer.suspend(ORG)
+                authorizer.suspend(org_id=ORG)
             in_force = authorizer.standing.suspended_organizations
             torn = path.read_bytes()
-        authorizer.suspend("org_last")
+        authorizer.suspend(org_id="org_last")
         after = [each["id"] for each in lines_of(path)]
 
     assert events[0]["file"] == str(path)
@@ -196,13 +196,13 @@ def test_what_a_full_disk_cut_off_spoils_no_later_line(
 ) -> None:
     authorizer = new_authorizer()
     with OrdersFile(path, authorizer):
-        authorizer.suspend("org_first")
+        authorizer.suspend(org_id="org_first")
         with room_for(path.stat().st_size + 10), pytest.raises(NotKeptError):
-            authorizer.suspend(ORG)
+            authorizer.suspend(org_id=ORG)
         # There is room for a line again, and none for all of them anew.
         with monkeypatch.context() as patched:
             patched.setattr(Path, "replace", _no_room)
-            authorizer.suspend("org_last")
+            authorizer.suspend(org_id="org_last")
         after = [each["id"] for each in lines_of(path)]
 
     assert after == ["org_first", "org_last"]
@@ -217,7 +217,7 @@ def test_what_a_full_disk_kept_out_is_written_at_the_end(path: Path, new_authori
     authorizer = new_authorizer()
     with OrdersFile(path, authorizer):
         with room_for(10), pytest.raises(NotKeptError):
-            authorizer.suspend(ORG)
+            authorizer.suspend(org_id=ORG)
         # As a crash would leave it.
         assert path.read_bytes() == b'{"at":1800'
 
@@ -240,7 +240,7 @@ def test_other_watchers_are_told_although_one_fails(path: Path, new_authorizer: 
     with OrdersFile(path, authorizer), room_for(10):
         authorizer.operator.watch(heard.extend)
         with pytest.raises(NotKeptError):
-            authorizer.suspend(ORG)
+            authorizer.suspend(org_id=ORG)
 
     assert [order.id for order in heard] == [ORG]
 
@@ -248,12 +248,12 @@ def test_other_watchers_are_told_although_one_fails(path: Path, new_authorizer: 
 def test_file_that_was_removed_or_replaced_is_written_anew(path: Path, new_authorizer: NewAuthorizer) -> None:
     authorizer = new_authorizer()
     with OrdersFile(path, authorizer):
-        authorizer.suspend(ORG)
+        authorizer.suspend(org_id=ORG)
         path.unlink()
-        authorizer.suspend("org_2")
+        authorizer.suspend(org_id="org_2")
         path.with_suffix(".other").write_text("")
         path.with_suffix(".other").rename(path)
-        authorizer.suspend("org_3")
+        authorizer.suspend(org_id="org_3")
 
     assert [each["id"] for each in lines_of(path)] == [ORG, "org_2", "org_3"]
 
@@ -268,7 +268,7 @@ def test_link_to_the_file_stays_a_link(path: Path, new_authorizer: NewAuthorizer
     link.symlink_to(path)
     authorizer = new_authorizer()
     with OrdersFile(link, authorizer):
-        authorizer.suspend(ORG)
+        authorizer.suspend(org_id=ORG)
 
     assert link.is_symlink()
     assert [each["id"] for each in lines_of(path)] == [ORG]
@@ -286,7 +286,7 @@ def test_age_is_that_of_the_last_word_of_the_store(
     with OrdersFile(path, authorizer) as file:
         ages = [file.age(clock.now)]
         file.caught_up(clock.now)
-        authorizer.suspend(ORG)
+        authorizer.suspend(org_id=ORG)
         clock.advance(90.0)
         ages.append(file.age(clock.now))
         clock.advance(-3600.0)
@@ -323,13 +323,13 @@ with OrdersFile({str(path)!r}, authorizer):
     child = os.fork()
     if child == 0:
         try:
-            authorizer.suspend("org_child")
+            authorizer.suspend(org_id="org_child")
         except NotKeptError as error:
             print(error)
         print(authorizer.standing.suspended_organizations, flush=True)
         os._exit(0)
     os.waitpid(child, 0)
-    authorizer.suspend("org_parent")
+    authorizer.suspend(org_id="org_parent")
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
@@ -357,7 +357,7 @@ with OrdersFile({str(path)!r}, authorizer):
     print("ready", flush=True)
     # Most are superseded, so that the file is written anew again and again.
     for number in range(1_000_000):
-        authorizer.suspend(f"org_{{number % 300}}", reason=str(number))
+        authorizer.suspend(org_id=f"org_{{number % 300}}", reason=str(number))
         print(number, flush=True)
 """
     answered = -1

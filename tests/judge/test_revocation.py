@@ -114,19 +114,28 @@ def test_the_anonymous_caller_cannot_be_refused(revocations):
 
 @pytest.mark.parametrize("change", ["revoke", "reinstate"])
 @pytest.mark.parametrize(
-    "what",
+    ("what", "error"),
     [
-        {},
-        *({name: ""} for name in ("token_id", "client_id", "org_id", "key_id")),
-        {"token_id": "a", "org_id": "b"},
-        {"org_id": "a", "key_id": "b"},
-        {"token_id": None},
+        ({}, "give exactly one of token_id, client_id, org_id, key_id; not none"),
+        ({"token_id": None}, "give exactly one of token_id, client_id, org_id, key_id; not none"),
+        ({"token_id": "a", "org_id": "b"}, "not token_id and org_id"),
+        ({"org_id": "a", "key_id": ""}, "not org_id and key_id"),
+        *(({name: ""}, f"{name} is empty") for name in ("token_id", "client_id", "org_id", "key_id")),
+        ({"org_id": "a", "issuer": ""}, "issuer is empty; leave it out for every issuer"),
     ],
     ids=str,
 )
-def test_exactly_one_thing_is_named(revocations, change, what):
-    with pytest.raises(ConfigError, match=r"^revoke and reinstate: give one of token_id, client_id, org_id and key_id"):
+def test_exactly_one_thing_is_named(revocations, change, what, error):
+    with pytest.raises(ConfigError, match=f"^{change}: .*{error}"):
         getattr(revocations, change)(**what)
+
+    assert not revocations.operator.book
+
+
+@pytest.mark.parametrize("change", ["revoke", "reinstate", "suspend", "resume"])
+def test_thing_without_a_name_for_what_it_is_is_a_mistake(revocations, change):
+    with pytest.raises(TypeError):
+        getattr(revocations, change)(ORG)
 
 
 # ---- How long, and how many ----

@@ -53,7 +53,7 @@ def judged(verifier: Verifier, clock: ManualClock, token: str, obstacles: Collec
         assurance=Assurance(),
     )
     if "standing" in obstacles:
-        authorizer.suspend(ORG)
+        authorizer.suspend(org_id=ORG)
     quota = policy.organization(ORG).quota
     if "quota" in obstacles and quota is not None:
         authorizer.quotas.take(ORG, quota)

@@ -42,7 +42,7 @@ def ask(authorizer: Authorizer, ec_key: SigningKey, claims: Callable[..., dict[s
 
 def test_suspended_organization_is_refused_and_no_other(authorizer: Authorizer, ask: Ask) -> None:
     before = ask()
-    authorizer.suspend(ORG)
+    authorizer.suspend(org_id=ORG)
 
     assert (before, ask(), ask(OTHER)) == ("", "organization_suspended", "")
     assert ask(method="/public") == ""
@@ -50,22 +50,22 @@ def test_suspended_organization_is_refused_and_no_other(authorizer: Authorizer, 
 
 
 def test_resumed_organization_may_call_again(authorizer: Authorizer, ask: Ask) -> None:
-    authorizer.suspend(ORG)
-    authorizer.suspend(OTHER)
-    authorizer.resume(ORG)
+    authorizer.suspend(org_id=ORG)
+    authorizer.suspend(org_id=OTHER)
+    authorizer.resume(org_id=ORG)
 
     assert (ask(), ask(OTHER)) == ("", "organization_suspended")
 
 
 def test_resuming_does_not_lift_what_the_policy_suspends(authorizer: Authorizer, ask: Ask) -> None:
     authorizer.replace_policy(Policy.from_document({**EVERYTHING, "organizations": {ORG: {"status": "suspended"}}}))
-    authorizer.resume(ORG)
+    authorizer.resume(org_id=ORG)
 
     assert ask() == "organization_suspended"
 
 
 def test_revocation_is_told_before_suspension(authorizer: Authorizer, ask: Ask) -> None:
-    authorizer.suspend(ORG)
+    authorizer.suspend(org_id=ORG)
     authorizer.revoke(org_id=ORG)
 
     assert ask() == "token_inactive"
@@ -84,7 +84,7 @@ def test_suspension_ends_open_streams_of_that_organization(authorizer: Authorize
     for org_id in (ORG, OTHER):
         principal = Principal(org_id=org_id, client_id="c", subject="c")
         authorizer.endings.open(Stream(org_id), principal, float("inf"))
-    authorizer.suspend(ORG)
+    authorizer.suspend(org_id=ORG)
     # One that was authorized before, and opens only now.
     authorizer.endings.open(Stream("late"), Principal(org_id=ORG, client_id="c", subject="c"), float("inf"))
 
@@ -97,7 +97,7 @@ def test_suspension_ends_open_streams_of_that_organization(authorizer: Authorize
 def test_standing_is_what_the_operator_made_it(authorizer: Authorizer) -> None:
     principal = Principal(org_id=ORG, client_id="c", subject="c")
     authorizer.standing.check(principal)
-    authorizer.suspend(ORG)
+    authorizer.suspend(org_id=ORG)
     with pytest.raises(PermissionDeniedError):
         authorizer.standing.check(principal)
     authorizer.revoke(client_id="c")
@@ -110,7 +110,7 @@ def test_standing_is_what_the_operator_made_it(authorizer: Authorizer) -> None:
 @pytest.mark.parametrize("what", ["suspend", "resume"])
 def test_empty_organization_is_a_mistake(authorizer: Authorizer, what: str) -> None:
     with pytest.raises(ConfigError, match=f"^{what}: org_id is empty"):
-        {"suspend": authorizer.suspend, "resume": authorizer.resume}[what]("")
+        {"suspend": authorizer.suspend, "resume": authorizer.resume}[what](org_id="")
 
 
 def test_while_not_all_orders_are_known_nobody_is_let_in_and_that_is_no_refusal(
@@ -121,7 +121,7 @@ def test_while_not_all_orders_are_known_nobody_is_let_in_and_that_is_no_refusal(
     # What was known once, but was not confirmed for long, decides.
     authorizer.standing.be_in_doubt(Doubt("orders_stale: unreachable"))
     stale = ask()
-    authorizer.suspend(ORG)
+    authorizer.suspend(org_id=ORG)
     authorizer.standing.be_in_doubt(Doubt())
 
     assert (unknown, public, stale, ask(), ask(OTHER)) == ("orders_unknown", "", "", "organization_suspended", "")

@@ -36,9 +36,22 @@ class Source:
         return self.organizations.get(org_id)
 
 
-@pytest.fixture
-def source() -> Iterator[Source]:
-    source = Source()
+class AsyncSource(Source):
+    """The same, asked by an async function."""
+
+    async def look_up(self, org_id: str) -> Organization | None:  # type: ignore[override]
+        self.asked.append(org_id)
+        async with asyncio.timeout(PATIENCE):
+            while not self.gate.is_set():  # noqa: ASYNC110 - another thread opens it
+                await asyncio.sleep(0.001)
+        if self.error is not None:
+            raise self.error
+        return self.organizations.get(org_id)
+
+
+@pytest.fixture(params=[Source, AsyncSource], ids=["threads", "tasks"])
+def source(request: pytest.FixtureRequest) -> Iterator[Source]:
+    source: Source = request.param()
     yield source
     source.gate.set()
 

@@ -93,7 +93,7 @@ with Engine("valkey") as engine:
         def follow():
             OrdersStore(engine.store()).write([suspend("org_1")])
             until(lambda: suspended(judge) == {"org_1"})
-            judge.suspend("org_2")
+            judge.suspend(org_id="org_2")
             until(lambda: len(OrdersStore(engine.store()).load()[0]) == 2)
             until(lambda: shared.heartbeat.count == 2)
             return sorted(suspended(judge))
@@ -372,8 +372,9 @@ NEVER_SHARED = {
     "authz.server.workers.slot.Slot": COMMAND,
     "authz.server.workers.supervisor.Supervisor": COMMAND,
     "authz.server.workers.worker.Worker": COMMAND,
-    "authz.cli.logs.Sampling": COMMAND,
     "authz.cli.logs._Handler": COMMAND,
+    "authz.organizations.look_ups._Tasks": PART,
+    "authz.organizations.look_ups._Threads": PART,
     "authz.runtime.text.lines.Lines": PART,
     "authz.cli.logs._Writer": COMMAND,
     "authz.server.coalescing.Coalesced": SERVER,

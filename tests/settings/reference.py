@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from authz.settings import variables
 from authz.settings.environment import flag
+from authz.settings.groups import GROUPS
 from authz.settings.settings import Settings
 
 INTRODUCTION = """\
@@ -17,8 +18,9 @@ INTRODUCTION = """\
 
 Every setting of `authz serve`. `make settings` generates this file from the code; `authz serve --help` shows the same.
 
-A setting is a flag (`--jwks-url`), a variable (`AUTHZ_JWKS_URL`), or a line `AUTHZ_JWKS_URL=…` in the file that
-`--env-file` or `AUTHZ_ENV_FILE` names. A flag overrides a variable, and a variable overrides the file.
+A setting is a flag (`--jwks-url`), a variable (`AUTHZ_JWKS_URL`), a line `AUTHZ_JWKS_URL=…` in the file that
+`--env-file` or `AUTHZ_ENV_FILE` names, or a key `jwks_url` in the [file of settings](#a-file-of-settings). The earlier
+of these overrides the later.
 
 - Only the issuer and the audience are required, or `issuers` instead of both.
 - Where a setting takes several values, repeat the flag, or write commas between the values of the variable.
@@ -27,56 +29,39 @@ A setting is a flag (`--jwks-url`), a variable (`AUTHZ_JWKS_URL`), or a line `AU
 - A secret has no flag, because flags show in the list of processes. Give it as a variable or in a file.
 - An unknown variable `AUTHZ_…`, an empty value and a value in quotes are [errors](envoy.md#settings).
 
-`authz serve --check-config` checks all settings and prints those in force, without secrets.
-"""
+`authz serve --check-config` checks all settings and prints those in force, where each is from, without secrets.
 
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Issuer": (
-        *("issuer", "audience", "issuers", "discover", "discover_hosts", "jwks_url", "jwks", "jwks_seed"),
-        *("ca_file", "proxy_from_env"),
-    ),
-    "Tokens": (
-        *("token_profile", "org_id_claim", "org_id_pattern", "client_id_claim", "algorithms", "leeway", "max_lifetime"),
-        *("allow_user_tokens", "allow_missing_kid", "require_at_jwt"),
-    ),
-    "Withdrawn tokens": (
-        *("introspect_max_age", "introspect_if_unavailable", "introspection_client_id", "introspection_client_secret"),
-        *("introspection_client_secret_file", "introspection_auth_method", "introspection_url"),
-    ),
-    "Policy": ("public_methods", "policy", "shadow", "descriptors", "isolation"),
-    "Organizations": (
-        *("workos_api_key", "workos_api_key_file", "workos_base_url", "workos_groups_key", "unknown_organizations"),
-    ),
-    "Several replicas": (
-        *("store", "store_username", "store_password_file", "store_ca_file", "store_cert_file", "store_key_file"),
-        *("store_plaintext", "store_namespace", "store_region", "store_stale", "quota_store", "quota_if_unavailable"),
-        *("usage_days",),
-    ),
-    "Answers": (
-        *("realm", "resource_metadata", "remove_authorization", "end_streams", "jwt_authn_payload"),
-        *("remember", "xds"),
-    ),
-    "Addresses": (
-        *("listen", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "socket_mode", "socket_owner"),
-        *("engine", "reflection", "forward_auth", "forward_auth_headers"),
-    ),
-    "Orders of the operator": ("orders",),
-    "Processes": ("workers", "worker_timeout", "max_pending", "drain", "grace"),
-    "Logs, metrics and the admin page": (
-        *(
-            "log_level",
-            "log_format",
-            "decision_log",
-            "decision_log_file",
-            "audit_listen",
-            "access_log_listen",
-            "http_listen",
-        ),
-        *("usage_metrics_by_organization", "admin", "admin_allow_remote", "admin_secret", "admin_secret_file"),
-    ),
-    "Where settings come from": ("env_file",),
-}
-"""The order in which an operator needs them."""
+## A file of settings
+
+`--config authz.yaml` or `AUTHZ_CONFIG` names a file whose keys are the names of settings. It is TOML if its name ends
+in `.toml`, JSON if in `.json`, else YAML. [An example](../examples/authz.yaml):
+
+```yaml
+# yaml-language-server: $schema=https://grpc-org-authz.dev/schemas/config.schema.json
+issuer: https://acme.authkit.app
+audience: client_01JYENV0000000000000000000
+listen: [127.0.0.1:9191, "unix:/run/authz/authz.sock"]
+policy: /etc/authz/policy.yaml
+introspect_max_age: 10
+introspection_client_id: client_01JYAPI0000000000000000000
+introspection_client_secret_file: /run/secrets/introspection
+```
+
+- Every setting may stand there but `config`, `env_file` and the secrets themselves; name a file that holds the secret.
+- Values have types: `workers: "2"` and `discover: yes` are errors. Several texts are a list.
+- An unknown key, an empty value, a key given twice, and anchors, aliases and tags of YAML are errors. The message names
+  the file, the line if it can be told, the key and the nearest setting.
+- `issuers` is the path of [the file that lists several](interceptors.md#in-settings), or that list itself, beside which
+  `shared_organizations` may stand.
+- A relative path begins in the folder where the command runs, as that of a flag or a variable does, and not where the
+  file lies. Give absolute paths to a service.
+- All processes of a server read the file when they start. After a change, send SIGHUP if there are several `workers`,
+  else restart.
+- `authz verify`, `authz policy explain`, the commands about all replicas, `authz envoy-config`, `authz healthcheck` and
+  `from_env()` read it, too. `authz token` and `ClientCredentials.from_env()` do not: it is a server's.
+
+[The JSON Schema](../authz/cli/schemas/config.schema.json) lets editors complete and check it.
+"""
 
 CLIENT: Mapping[str, str] = {
     "client_id": "The client ID of the application.",

@@ -22,7 +22,7 @@ from authz.organizations.workos import WorkOSDirectory
 from authz.runtime.flow import run
 from authz.server.serving.health import Health
 from authz.server.serving.pulse import Pulse
-from authz.settings import issuers
+from authz.settings import settings
 from authz.settings.issuers import KEYS, PROPER, ListedIssuer
 from authz.settings.settings import Settings, VerifierSettings
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, ORG, jwks, m2m_claims
@@ -101,7 +101,7 @@ def test_variables_do_not_reach_into_the_file(write: Any, monkeypatch: pytest.Mo
 
     assert listed is not None
     assert [each.jwks_url for each in listed.listed] == [None, None]
-    with pytest.raises(ConfigError, match=r"^jwks_url: belongs into the file of issuers.* unset AUTHZ_JWKS_URL"):
+    with pytest.raises(ConfigError, match=r"^jwks_url: belongs into the list of issuers.* remove AUTHZ_JWKS_URL"):
         authorizer_of(Settings.load())
 
 
@@ -115,13 +115,14 @@ OF_ONE = [
 def test_what_is_of_one_issuer_stands_in_the_file(write: Any, name: str) -> None:
     settings = Settings.load(issuers=write(json.dumps(two())), **{name: "https://a.example"})
 
-    with pytest.raises(ConfigError, match=rf"^{name}: belongs into the file of issuers, for one of them"):
+    with pytest.raises(ConfigError, match=rf"^{name}: belongs into the list of issuers, for one of them"):
         authorizer_of(settings)
 
 
 def test_every_setting_of_an_issuer_may_stand_in_the_file() -> None:
     assert set(ListedIssuer.model_fields) - KEYS == {
         "ca_file",
+        "config",
         "env_file",
         "introspection_client_secret",
         "proxy_from_env",
@@ -229,13 +230,13 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 def test_all_that_decides_is_built_of_one_reading_of_the_file(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second reading could find another file."""
-    read, reads = issuers.read, []
+    read, reads = settings.read_document, []
 
     def counted(path: str) -> Any:
         reads.append(path)
         return read(path)
 
-    monkeypatch.setattr(issuers, "read", counted)
+    monkeypatch.setattr(settings, "read_document", counted)
     path = write(json.dumps(two()))
     authorizer_of(Settings.load(issuers=path)).close()
 

@@ -130,7 +130,7 @@ def test_a_server_reads_orders_says_that_it_is_there_and_can_do_no_more(guarded:
     with replicas(store) as [(judge, shared)]:
         assert suspended(judge) == {order.id for order in before if not order.is_lifting}
         until(lambda: [replica.id for replica in Replicas(store()).all()] == [shared.heartbeat.id])
-        judge.suspend("org_here")
+        judge.suspend(org_id="org_here")
         until(lambda: shared.follower.writer.failures)
         told = SharedDecisions(store(), lambda: Sampled([], 1), lambda: shared.heartbeat.id)
         told.others()

@@ -46,7 +46,7 @@ def names(book: OrderBook) -> set[str]:
 
 def test_an_order_given_in_one_replica_is_in_force_in_all(engine: Engine) -> None:
     with replicas(engine.store, 3) as found:
-        found[0][0].suspend("org_1", reason="unpaid")
+        found[0][0].suspend(org_id="org_1", reason="unpaid")
 
         until(lambda: all(suspended(judge) == {"org_1"} for judge, _ in found))
         until(lambda: found[0][1].follower.writer.sent == 1)
@@ -64,7 +64,7 @@ def test_what_was_ordered_before_is_in_force_from_the_beginning(engine: Engine) 
 
 def test_what_was_ordered_here_before_is_told_to_the_others(engine: Engine) -> None:
     judge = authorizer()
-    judge.suspend("org_1")
+    judge.suspend(org_id="org_1")
     judge.revoke(token_id="jti_1")
 
     with replicas(engine.store) as [(other, _)], SharedState(engine.store(), judge):
@@ -73,10 +73,10 @@ def test_what_was_ordered_here_before_is_told_to_the_others(engine: Engine) -> N
 
 def test_what_is_taken_back_in_one_replica_is_in_all(engine: Engine) -> None:
     with replicas(engine.store, 2) as [(judge, _), (other, _)]:
-        judge.suspend("org_1")
+        judge.suspend(org_id="org_1")
         judge.revoke(token_id="jti_1")
         until(lambda: suspended(other) == {"org_1"})
-        other.resume("org_1")
+        other.resume(org_id="org_1")
         other.reinstate(token_id="jti_1")
 
         until(lambda: not suspended(judge))
@@ -86,9 +86,9 @@ def test_what_is_taken_back_in_one_replica_is_in_all(engine: Engine) -> None:
 def test_several_orders_of_one_moment_reach_all_in_the_end(engine: Engine) -> None:
     with replicas(engine.store, 3) as found:
         for number in range(200):
-            found[number % 3][0].suspend(f"org_{number % 50}", reason=str(number))
+            found[number % 3][0].suspend(org_id=f"org_{number % 50}", reason=str(number))
             if number % 4 == 0:
-                found[(number + 1) % 3][0].resume(f"org_{number % 50}")
+                found[(number + 1) % 3][0].resume(org_id=f"org_{number % 50}")
 
         until(lambda: len({frozenset(judge.operator.book) for judge, _ in found}) == 1)
         until(lambda: set(in_store(engine)) == set(found[0][0].operator.book))
@@ -122,13 +122,13 @@ def test_nothing_is_lifted_by_a_store_that_loses_everything_and_it_is_written_ba
 
 def test_an_older_copy_of_the_store_takes_nothing_back(engine: Engine, told: Callable[[], list[str]]) -> None:
     with replicas(engine.store, 2) as found:
-        found[0][0].suspend("org_1")
-        found[0][0].suspend("org_2")
+        found[0][0].suspend(org_id="org_1")
+        found[0][0].suspend(org_id="org_2")
         until(lambda: names(in_store(engine)) == {"org_1", "org_2"})
         with engine.client() as asking:
             asking.save()
-        found[1][0].resume("org_2")
-        found[1][0].suspend("org_3")
+        found[1][0].resume(org_id="org_2")
+        found[1][0].suspend(org_id="org_3")
         until(lambda: names(in_store(engine)) == {"org_1", "org_3"})
         engine.kill()
         engine.start()
@@ -143,10 +143,10 @@ def test_orders_given_while_the_store_is_away_are_written_when_it_is_back(
 ) -> None:
     with replicas(engine.store) as [(judge, shared)]:
         engine.kill()
-        judge.suspend("org_1")
+        judge.suspend(org_id="org_1")
         until(lambda: shared.follower.error is not None)
         assert suspended(judge) == {"org_1"}
-        judge.suspend("org_2")
+        judge.suspend(org_id="org_2")
         engine.start()
 
         until(lambda: names(in_store(engine)) == {"org_1", "org_2"})
@@ -185,7 +185,7 @@ def test_a_way_that_goes_silent_is_noticed_and_the_rest_is_read_when_it_speaks_a
 def test_a_server_that_hangs_and_goes_on_has_not_lost_anything(engine: Engine, told: Callable[[], list[str]]) -> None:
     with replicas(lambda: engine.store(timeout=0.3)) as [(judge, shared)]:
         engine.hang()
-        judge.suspend("org_1")
+        judge.suspend(org_id="org_1")
         until(lambda: shared.follower.error is not None)
         engine.go_on()
 
@@ -245,7 +245,7 @@ def test_a_server_that_may_not_write_says_so_once_and_obeys(engine: Engine, told
             *("ACL", "SETUSER", "reader", "on", ">s", "%R~authz:{orders}:*", "~authz:{replicas}:*", "+@all")
         )
     with replicas(lambda: engine.store(username="reader", password="s")) as [(judge, shared)]:
-        judge.suspend("org_1")
+        judge.suspend(org_id="org_1")
         until(lambda: shared.follower.writer.failures >= 2)
         OrdersStore(engine.store()).write([suspend("org_2")])
 
@@ -259,7 +259,7 @@ def test_a_full_store_is_told_of_and_gets_the_orders_when_it_has_room(
 ) -> None:
     with engine.client() as asking, replicas(engine.store) as [(judge, _)]:
         asking.config_set("maxmemory", "100kb")
-        judge.suspend("org_1")
+        judge.suspend(org_id="org_1")
         until(lambda: "orders_not_written" in told())
         asking.config_set("maxmemory", "0")
 
@@ -330,7 +330,7 @@ def test_more_orders_than_can_wait_are_found_by_comparing(engine: Engine, monkey
     judge.operator.watch(writer.send)
     engine.kill()
     for number in range(30):
-        judge.suspend(f"org_{number}")
+        judge.suspend(org_id=f"org_{number}")
     assert writer.work() > 0
     engine.start()
     until(lambda: writer.work() and not writer.lacks)
@@ -405,7 +405,7 @@ def test_a_task_waits_without_holding_up_the_others(engine: Engine) -> None:
 def test_an_order_that_is_given_right_before_the_end_is_written(engine: Engine) -> None:
     for number in range(5):
         with SharedState(engine.store(), judge := authorizer()):
-            judge.suspend(f"org_{number}")
+            judge.suspend(org_id=f"org_{number}")
 
     assert names(in_store(engine)) == {f"org_{number}" for number in range(5)}
 
@@ -414,9 +414,9 @@ def test_the_block_can_be_entered_again(engine: Engine) -> None:
     judge = authorizer()
     shared = SharedState(engine.store(), judge)
     with shared:
-        judge.suspend("org_1")
+        judge.suspend(org_id="org_1")
     with shared:
-        judge.suspend("org_2")
+        judge.suspend(org_id="org_2")
         until(lambda: names(in_store(engine)) == {"org_1", "org_2"})
 
 

@@ -196,7 +196,7 @@ def test_an_order_that_comes_while_a_stream_waits_for_its_place_ends_it(judge: A
     opening = judge.endings.open(stream, principal(), float("inf"))
     assert opening is not None
     next(opening)
-    judge.suspend(ORG)
+    judge.suspend(org_id=ORG)
     way.answer(1)
     with pytest.raises(StopIteration):
         opening.send(1)

@@ -76,7 +76,7 @@ def test_the_primary_is_found_by_sentinel_also_when_another_one_becomes_it(
         until(lambda: all(suspended(judge) == {"org_1"} for judge, _ in found))
         until(lambda: _kept(copy) == 1)
         primary.kill()
-        found[0][0].suspend("org_2")
+        found[0][0].suspend(org_id="org_2")
 
         until(lambda: _kept(copy) == 2)
         until(lambda: all(suspended(judge) == {"org_1", "org_2"} for judge, _ in found))

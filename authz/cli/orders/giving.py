@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, say
-from authz.cli.fleet import StoreFlags, store_of, wait_until_in_force
+from authz.cli.orders.fleet import StoreFlags, store_of, wait_until_in_force
 from authz.cli.times import seconds_of, time_of
 from authz.errors import ConfigError
 from authz.judge.orders.order import MAX_TEXT, Kind, Order, Verb
@@ -179,4 +179,4 @@ def _user() -> str:
         return getpass.getuser()[:MAX_TEXT]
     except (ImportError, KeyError, OSError):
         # In a container the number of a user often has no name.
-        return f"uid {os.getuid()}"
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"

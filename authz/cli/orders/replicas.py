@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, say, write
-from authz.cli.fleet import StoreFlags, aligned, has_applied, store_of
+from authz.cli.orders.fleet import StoreFlags, aligned, has_applied, store_of
 
 if TYPE_CHECKING:
     from authz.store.replicas import Replica

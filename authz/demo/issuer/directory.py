@@ -26,6 +26,7 @@ _APPLICATION = record(
         "client_id": text("Client ID", "The sub of its M2M tokens.", **_CLIENT),
         "client_secret": text("Client secret", "What it authenticates with.", **_SECRET),
         "name": text("Name", "Its name, for people.", **_NAME),
+        "description": text("Description", "What it is for, for people."),
         "scopes": listed(
             "Scopes",
             "What it may ask for, and gets if it asks for none.",
@@ -101,6 +102,7 @@ class Application:
         name: its name, for people.
         org_id: the organization that its tokens name.
         scopes: the scopes that it may ask for, and gets if it asks for none.
+        description: what it is for, for people.
         type: an ``oauth`` application signs users in; it may introspect, but not use ``client_credentials``.
 
     """
@@ -110,6 +112,7 @@ class Application:
     name: str
     org_id: str
     scopes: tuple[str, ...]
+    description: str = ""
     type: Literal["m2m", "oauth"] = "m2m"
 
 
@@ -136,6 +139,10 @@ class Directory:
     def applications(self) -> tuple[Application, ...]:
         """Every application of every organization."""
         return tuple(application for organization in self.organizations for application in organization.applications)
+
+    def organization(self, org_id: object) -> Organization | None:
+        """Return the organization of that id, if there is one."""
+        return next((known for known in self.organizations if known.id == org_id), None)
 
     def application(self, client_id: object) -> Application | None:
         """Return the application of that id, if there is one."""

@@ -11,16 +11,14 @@ from typing import Any, NoReturn
 from urllib.parse import parse_qsl, unquote_plus
 
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from authz.demo.issuer import workos_api
+from authz.demo.issuer.bodies import BodyError, read_body
 from authz.demo.issuer.directory import Application
 from authz.demo.issuer.tokens import TOKEN_LIFETIME, Issuer, OAuthCode, OAuthError
-
-MAX_BODY = 16_384
-"""The most bytes of a request's body. The largest valid one is a form with a token."""
+from authz.demo.issuer.workos_api import WorkOSApi
 
 # RFC 6749 section 5.1: answers that may hold a token must not be stored.
 _NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
@@ -36,7 +34,13 @@ POST /oauth2/introspection  client_id, client_secret, token
 GET  /oauth2/jwks           the public keys
 GET  /.well-known/oauth-authorization-server
 GET  /.well-known/openid-configuration
-GET  /organizations/ID      with the API key as bearer token, as WorkOS's API answers it
+
+With the API key as bearer token, as WorkOS's API:
+
+GET, PUT, DELETE /organizations/ID
+GET    /events?events=organization.updated,organization.deleted&order=asc&after=EVENT
+GET    /connect/applications
+DELETE /connect/applications/ID
 
 POST /dev/rotate   sign with a new key; drop=true also takes the old ones out of the key set
 POST /dev/revoke   token=... or jti=... or client_id=...
@@ -55,7 +59,7 @@ def app(issuer: Issuer) -> Starlette:
             Route("/oauth2/jwks", endpoints.jwks),
             Route("/.well-known/oauth-authorization-server", endpoints.authorization_server),
             Route("/.well-known/openid-configuration", endpoints.openid_configuration),
-            Route("/organizations/{id}", endpoints.organization),
+            *WorkOSApi(issuer.environment).routes(),
             Route("/dev/rotate", endpoints.rotate, methods=["POST"]),
             Route("/dev/revoke", endpoints.revoke, methods=["POST"]),
             Route("/dev/tokens", endpoints.tokens, methods=["POST"]),
@@ -88,9 +92,6 @@ class _Endpoints:
                 "id_token_signing_alg_values_supported": ["RS256"],
             }
         )
-
-    async def organization(self, request: Request) -> Response:
-        return await workos_api.organization(self._issuer.directory, request)
 
     async def token(self, request: Request) -> Response:
         form = await _form(request)
@@ -182,15 +183,10 @@ async def _refusal(request: Request, error: Exception) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                _refuse(f"The body has more than {MAX_BODY} bytes.", status=413)
-    except ClientDisconnect:
-        _refuse("The body is not complete.")
-    return bytes(body)
+        return await read_body(request)
+    except BodyError as error:
+        _refuse(error.description, status=error.status)
 
 
 async def _form(

@@ -15,14 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from authz.demo.issuer.directory import Application, Directory, load_directory
+from authz.demo.issuer.environment import Environment
 from authz.demo.issuer.signing import SigningKey, overlay
+from authz.demo.issuer.ulid import new_ulid
 from authz.errors import ConfigError
 
 TOKEN_LIFETIME = 300
 """Seconds from ``iat`` to ``exp``, as in WorkOS's samples."""
-
-# Crockford's base 32; a ULID has 26 characters of it.
-_ULID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 # What WorkOS answers about a token; it does not include the scope.
 _INTROSPECTED = ("client_id", "iss", "aud", "sub", "org_id", "sid", "jti", "exp", "iat")
@@ -63,6 +62,9 @@ class Issuer:
         clock: POSIX time in seconds.
         on_rotate: called with the new keys before they are used.
 
+    Attributes:
+        environment: its organizations and applications, which may change.
+
     Raises:
         ConfigError: ``url`` cannot be an issuer.
 
@@ -78,7 +80,7 @@ class Issuer:
         on_rotate: Callable[[Sequence[SigningKey]], None] = lambda _keys: None,
     ) -> None:
         self._url = _checked(url) if url is not None else None
-        self.directory = directory or load_directory()
+        self.environment = Environment(directory or load_directory(), clock=clock)
         self._keys = tuple(keys) or (_new_key(),)
         self._clock = clock
         self._on_rotate = on_rotate
@@ -92,6 +94,11 @@ class Issuer:
         if self._url is None:
             raise RuntimeError("this issuer has no URL before a server serves it")
         return self._url
+
+    @property
+    def directory(self) -> Directory:
+        """Its organizations and applications as they are now."""
+        return self.environment.directory
 
     @property
     def keys(self) -> tuple[SigningKey, ...]:
@@ -254,11 +261,6 @@ class Issuer:
                 and expires_at > self._clock()
                 and not (isinstance(jti, str) and jti in self._revoked_tokens)
             )
-
-
-def new_ulid() -> str:
-    """Return 26 characters that look like a ULID of these years, for ids like WorkOS's."""
-    return "01" + "".join(secrets.choice(_ULID_ALPHABET) for _ in range(24))
 
 
 def _new_key(algorithm: str = "RS256") -> SigningKey:

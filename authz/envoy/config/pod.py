@@ -4,6 +4,7 @@ Every setting is in exactly one of the groups below; one that is in none is an e
 may admit callers that this server refuses.
 """
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ from authz.errors import ConfigError
 from authz.issuer.keys import public_jwks
 from authz.policy.configured import policy_of, shadow_of
 from authz.runtime.network.urls import check_url
-from authz.runtime.text.document import read
 from authz.settings.environment import may_hold_secret
 from authz.settings.settings import Settings
 from authz.settings.variables import PREFIX
@@ -69,7 +69,7 @@ def pod_of(settings: Settings) -> Pod:
     # Loaded here, so that mistakes show now and not in the log of a pod.
     policies, listed = (policy_of(settings), shadow_of(settings)), settings.listed()
     for name in sorted(settings.model_fields_set):
-        value = getattr(settings, name)
+        value = listed.document.data if name == "issuers" and listed is not None else getattr(settings, name)
         if value not in (None, "", []):
             GROUPS.get(name, _unknown)(pod, name, value)
     is_asked = settings.introspect_max_age is not None or any(policy and policy.has_assurances for policy in policies)
@@ -135,8 +135,8 @@ def _keys(pod: Pod, name: str, jwks: str, key: str) -> None:
     _mount(pod, name, key, public_jwks(jwks, name).encode())
 
 
-def _issuers(pod: Pod, name: str, path: str) -> None:
-    data = read(path).data
+def _issuers(pod: Pod, name: str, listed: Any) -> None:
+    data = copy.deepcopy(listed)
     for number, entry in enumerate(data["issuers"], 1):
         for keys in ("jwks", "jwks_seed"):
             if entry.get(keys):
@@ -301,7 +301,7 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
         partial(_left_out, why="Envoy asks several pods here, and would forget what all others than one have said"),
     ),
     "orders": partial(_left_out, why="a pod keeps no files; what is to outlive it, and reach every pod, needs a store"),
-    "env_file": partial(_left_out, why="its settings are printed here"),
+    **dict.fromkeys(("config", "env_file"), partial(_left_out, why="its settings are printed here")),
     "socket_mode": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),
     "socket_owner": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),
 }

@@ -20,6 +20,7 @@ from authz.judge.orders.order import Order
 from authz.judge.orders.tokens import member
 from authz.runtime import fork, telemetry
 from authz.runtime.background import background
+from authz.runtime.configuration import check_posix
 
 if TYPE_CHECKING:
     from authz.judge.authorizer import Authorizer
@@ -117,6 +118,7 @@ class OrdersFile:
         return max(age, 0.0) if age >= -_SKEW_SECONDS else None
 
     def _take_lock(self) -> None:
+        check_posix("orders")
         import fcntl  # noqa: PLC0415 - not there on Windows
 
         # Not the file itself, which is replaced by another when it is written anew.

@@ -1,8 +1,8 @@
 """Takes the operator's orders, carries them out, and tells who keeps or spreads them."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import overload
 
 from authz.errors import ConfigError, TokenInactiveError, suspended
 from authz.judge.orders.book import OrderBook
@@ -15,10 +15,7 @@ from authz.runtime.clock import Clock
 Tell = Callable[[Sequence[Order]], object]
 """Is called with orders that are news, each with its time, once they are in force."""
 
-KINDS: dict[str, Kind] = {"token_id": "token", "client_id": "client", "org_id": "organization", "key_id": "key"}
-"""What an argument names."""
-
-_FIELDS: dict[Kind, str] = {kind: name for name, kind in KINDS.items()}
+_FIELDS: dict[Kind, str] = {"token": "token_id", "client": "client_id", "organization": "org_id", "key": "key_id"}
 _EVENTS: dict[Verb, str] = {
     "revoke": "revoked",
     "reinstate": "reinstated",
@@ -158,33 +155,6 @@ class Listings(Sequence[Order]):
         return Listings(self.tokens[place]) if isinstance(place, slice) else listing(*self.tokens[place])
 
 
-def order_of(verb: Verb, what: Mapping[str, str | None], **more: Any) -> Order:
-    """Return an order about the one thing that ``what`` names, by one of the names of :data:`KINDS`.
-
-    Args:
-        verb: what is to be done.
-        what: the thing, by name; others must be ``None``.
-        more: other fields of the order; ``None`` for those that are not given.
-
-    Raises:
-        ConfigError: not exactly one thing is named, an empty one, or the order cannot be carried out.
-
-    """
-    given = {kind: name for kind, name in what.items() if name is not None}
-    if verb in ("suspend", "resume") and not what.get("org_id"):
-        raise ConfigError(f"{verb}: org_id is empty; give the id of an organization")
-    if len(given) != 1 or "" in given.values() or not given.keys() <= KINDS.keys():
-        raise ConfigError("revoke and reinstate: give one of token_id, client_id, org_id and key_id")
-    if more.get("issuer") == "":
-        raise ConfigError("revoke and reinstate: issuer is empty; leave it out for every issuer")
-    [(kind, name)] = given.items()
-    order = Order(verb, KINDS[kind], str(name))._replace(
-        **{field: value for field, value in more.items() if value is not None}
-    )
-    order.check()
-    return order
-
-
 def _report(errors: Sequence[Exception]) -> None:
     # Who carries out what was ordered elsewhere can do nothing about it; a watcher has logged its NotKeptError.
     for error in errors:
@@ -199,6 +169,6 @@ def listing(name: str, end: float) -> Order:
 
 
 def _log(order: Order) -> None:
-    told = {name: getattr(order, name) for name in ("issuer", "issued_before", "until", "reason", "by")}
+    told = {name: getattr(order, name) for name in ("issuer", "issued_before", "until", "reason", "by", "source")}
     given = {name: value for name, value in told.items() if value not in ("", None)}
     telemetry.event(telemetry.WARNING, _EVENTS[order.verb], **{_FIELDS[order.kind]: order.id}, **given)

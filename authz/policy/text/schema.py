@@ -1,4 +1,4 @@
-"""The language of policies, as a JSON Schema: shipped as ``authz/schemas/policy.schema.json``."""
+"""The language of policies, as a JSON Schema: shipped as ``authz/cli/schemas/policy.schema.json``."""
 
 from typing import Any
 

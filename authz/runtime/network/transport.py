@@ -16,8 +16,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from authz.runtime import fork, telemetry
@@ -97,6 +95,10 @@ class HttpResponse:
 
 
 def _date(value: str) -> float | None:
+    # Late, for programs that only fetch tokens; what answers requests has loaded both.
+    from datetime import UTC  # noqa: PLC0415
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+
     # RFC 9110 section 5.6.7: three forms, all in UTC, which one of them does not say.
     try:
         date = parsedate_to_datetime(value[:_MAX_DATE])

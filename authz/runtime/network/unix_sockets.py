@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from authz.errors import ConfigError
+from authz.runtime.configuration import check_posix
 
 # sockaddr_un.sun_path has 108 bytes, and the last is zero.
 _MAX_PATH_BYTES = 107
@@ -60,6 +61,7 @@ class Permissions:
             mode = "0660" if group else "0600"
         if not re.fullmatch(r"(0o?)?[0-7]{3}", mode):
             raise ConfigError(f"socket_mode: {mode!a} is not octal permissions such as 0660")
+        check_posix("socket_mode")
         # Windows has neither these modules nor sockets with owners.
         import grp  # noqa: PLC0415
         import pwd  # noqa: PLC0415
@@ -133,6 +135,7 @@ def check_path(path: str, setting: str = "listen") -> None:
         ConfigError: the path is too long, its folder does not exist, or it is a file other than a socket.
 
     """
+    check_posix(f"{setting}: a Unix socket")
     refused = f"{setting}: {'unix:' + path!a} cannot be bound: "
     if max(len(os.fsencode(name)) for name in (path, _beside(path))) > _MAX_PATH_BYTES:
         raise ConfigError(f"{refused}the path is longer than {_MAX_PATH_BYTES} bytes; choose a shorter one")

@@ -65,38 +65,56 @@ class Document(NamedTuple):
         while isinstance(organizations, dict) and organizations:
             organizations.popitem()
 
+    def line(self, *path: Step) -> int | None:
+        """Return the line of the part at ``path``; ``None`` if it cannot be told."""
+        return _line_of(self.text, path) if self.text else None
+
     def error(self, fault: Fault) -> ConfigError:
         """Return the error for a fault of this document, with its line."""
-        line = _line_of(self.text, fault.path) if self.text else None
+        line = self.line(*fault.path)
         if line is not None:
             return ConfigError(f"{self.source}:{line}: {fault.message}")
         where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.path).lstrip(".")
         return ConfigError(f"{self.source}: {f'{where}: ' if where else ''}{fault.message}")
 
 
-def read(path: str | os.PathLike[str]) -> Document:
+def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Document:
     """Read a file: JSON if its name ends in ``.json``, else YAML, which includes JSON.
+
+    Args:
+        path: of the file.
+        max_bytes: the most that it may hold, in whole MiB.
 
     Raises:
         ConfigError: it cannot be read, or is neither.
 
     """
     source = os.fspath(path)
-    try:
-        with Path(source).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{source}: cannot be read ({error.strerror or 'no such file'})") from error
-    if len(content) > MAX_BYTES:
-        raise ConfigError(f"{source}: longer than {MAX_BYTES // 2**20} MiB")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{source}: is not UTF-8 text") from error
+    text = text_of(source, max_bytes)
     if source.endswith(".json"):
         # Valid JSON has tabs only between values, where YAML, by which lines are found, does not accept them.
         return Document(_json(text, source), source, text.replace("\t", " "))
     return Document(_yaml(text, source), source, text)
+
+
+def text_of(source: str, max_bytes: int) -> str:
+    """Return what a file holds, without a byte order mark.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or is not UTF-8.
+
+    """
+    try:
+        with Path(source).open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{source}: cannot be read ({getattr(error, 'strerror', None) or 'no such file'})") from error
+    if len(content) > max_bytes:
+        raise ConfigError(f"{source}: longer than {max_bytes // 2**20} MiB")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: is not UTF-8 text") from error
 
 
 def _json(text: str, source: str) -> Any:

@@ -1,7 +1,7 @@
 """The languages of the files that people write, as JSON Schemas, and the check of a document against one.
 
-Each schema is the one source of its language: it is shipped in ``authz/schemas/`` for editors, and compiled here into a
-check that says in words what is wrong.
+Each schema is the one source of its language: it is shipped in ``authz/cli/schemas/`` for editors, and compiled here
+into a check that says in words what is wrong.
 """
 
 import difflib

@@ -40,12 +40,17 @@ def announce(settings: Settings, policy: str, addresses: Sequence[str], keys: "M
 
 
 def configuration(settings: Settings, policy: str) -> str:
-    """Return as text the policy in force, then all settings, a line each, with secrets masked."""
+    """Return as text the policy in force, then all settings, a line each with its origin, and secrets masked."""
     decides = f"policy in force: {policy}" if policy else f"warning: policy in force: {_NO_POLICY}"
-    lines = [f"  {name}: {_text(value)}" for name, value in settings.masked().items()]
+    lines = [f"  {name}: {_text(value)}{_origin(settings, name)}" for name, value in settings.masked().items()]
     listed = settings.listed()
     issuers = [] if listed is None else [f"issuer: {printable(words)}" for words in listed.in_words()]
     return "\n".join(["configuration is good", decides, *issuers, *lines])
+
+
+def _origin(settings: Settings, name: str) -> str:
+    origin = settings.origin(name)
+    return f" ({printable(origin)})" if origin else ""
 
 
 def _print(settings: Settings, policy: str, addresses: Sequence[str], keys: "Mapping[str, KeySetHealth]") -> None:

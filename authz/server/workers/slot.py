@@ -9,12 +9,10 @@ from authz.errors import ConfigError
 from authz.runtime import telemetry
 from authz.runtime.backoff import Backoff
 from authz.server.workers.child import Child
+from authz.server.workers.silence import START_SECONDS
 
 # Seconds of pause after a worker has died; a death after a long life counts as the first.
 _FIRST, _LAST, _LONG_LIFE = 0.1, 10.0, 10.0
-
-# How long a successor may take to load and to fetch its keys.
-_ABLE_SECONDS = 30.0
 
 
 class Slot:
@@ -78,7 +76,7 @@ class Slot:
             return self._refuse(error.strerror)
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_ABLE_SECONDS):
+                async with asyncio.timeout(START_SECONDS):
                     await successor.until(lambda: successor.is_able is not None)
             if not successor.is_able:
                 # The process that runs now may have keys, and its configuration worked.

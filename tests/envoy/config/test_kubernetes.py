@@ -18,7 +18,7 @@ from authz.envoy.config.annotated import render
 from authz.envoy.config.formats import Ingress, bootstrap
 from authz.envoy.config.kubernetes import kubernetes
 from authz.envoy.config.mesh import Service
-from authz.envoy.config.pod import GROUPS, MAX_FILES_BYTES
+from authz.envoy.config.pod import GROUPS, MAX_FILES_BYTES, pod_of
 from authz.errors import AuthzError, ConfigError
 from authz.judge.authorizer import Authorizer
 from authz.judge.configured import authorizer_of
@@ -128,6 +128,24 @@ def settings_of(pod: Printed, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # ---- Every setting ----
 
 
+def test_settings_of_a_file_are_those_of_the_pod(tmp_path: Path) -> None:
+    """Issuers that it lists are in a file of the pod, and the list in this process stays as it is."""
+    config = tmp_path / "authz.yaml"
+    config.write_text(f"{ISSUERS.strip()}\nrealm: ledger\nmax_pending: 7\n")
+    read = Settings.load(config=str(config))
+    pod = pod_of(read)
+    issuers = json.loads(pod.files["issuers.json"])
+    listed = read.listed()
+
+    assert {name: pod.variables[name] for name in ("realm", "max_pending")} == {"realm": "ledger", "max_pending": "7"}
+    assert pod.left_out.keys() == {"config"}
+    assert listed is not None
+    assert issuers.keys() == {"issuers"}
+    assert [each["issuer"] for each in issuers["issuers"]] == [each.name for each in listed.listed]
+    assert issuers["issuers"][1]["introspection_client_secret_file"].startswith("/etc/authz/secrets/")
+    assert listed.listed[1].introspection_client_secret_file == "/run/secrets/globex"
+
+
 @pytest.fixture
 def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
     """Return a value for every setting, none of which is the default."""
@@ -142,6 +160,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "issuers.yaml": ISSUERS.encode(),
         "tls.crt": own.chain,
         "tls.key": own.key,
+        "authz.yaml": b"realm: ledger",
         "secret": SECRET.encode(),
     }
     for name, content in files.items():
@@ -163,6 +182,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "audit_listen": "127.0.0.1:9903",
         "ca_file": path["ca.pem"],
         "client_id_claim": "azp",
+        "config": path["authz.yaml"],
         "decision_log": "denied",
         "decision_log_file": str(tmp_path / "decisions"),
         "descriptors": path["api.binpb"],
@@ -251,7 +271,7 @@ MOUNTED = {
 }
 SECRETS = {"admin_secret", "introspection_client_secret", "workos_api_key"}
 LEFT_OUT = {
-    *("access_log_listen", "admin_allow_remote", "audit_listen", "decision_log_file", "env_file", "orders"),
+    *("access_log_listen", "admin_allow_remote", "audit_listen", "config", "decision_log_file", "env_file", "orders"),
     *("forward_auth", "forward_auth_headers"),
     *("remember", "socket_mode", "socket_owner", "xds"),
 }

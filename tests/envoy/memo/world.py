@@ -225,11 +225,11 @@ class World:
                 return lambda worker: worker.authorizer.replace_policy(policy)
             case "suspend" if org in self._suspended:
                 self._suspended.discard(org)
-                return lambda worker: worker.authorizer.resume(org)
+                return lambda worker: worker.authorizer.resume(org_id=org)
             case "suspend":
                 self._suspended.add(org)
                 until = self._until()
-                return lambda worker: worker.authorizer.suspend(org, until=until)
+                return lambda worker: worker.authorizer.suspend(org_id=org, until=until)
             case "revoke":
                 until = self._until()
                 return lambda worker: worker.authorizer.revoke(client_id=client, until=until)

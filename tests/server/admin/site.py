@@ -59,4 +59,8 @@ class Site:
         return answer.json()
 
     def until(self, condition: Callable[[], object]) -> None:
-        eventually(condition, 0.05)
+        try:
+            eventually(condition, 0.05)
+        except AssertionError as error:
+            self.program.end()
+            raise AssertionError(self.program.text) from error

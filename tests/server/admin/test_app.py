@@ -450,7 +450,7 @@ def test_explanation_is_what_the_judge_would_say(
     expected: tuple[str, str, str],
 ) -> None:
     method, token = call[0], new_token(**call[1])
-    everything.suspend("org_out")
+    everything.suspend(org_id="org_out")
     reason(everything, new_token(org_id="org_busy"))
     told = Page(everything, activity).explain(method=method, token=token)
 

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, ec_key: SigningKey) -> Path
 @pytest.fixture(scope="module")
 def workers(folder: Path) -> Iterator[Site]:
     """Return two workers; they take time to start, so the tests share them."""
-    with Site(folder, "--workers", "2", "--policy", "policy.json") as site:
+    with Site(folder, "--workers", "2", "--policy", "policy.json", "--drain", "0") as site:
         site.until(lambda: len(site.get("overview")["workers"]) == 2)
         yield site
 

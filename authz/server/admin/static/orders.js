@@ -57,7 +57,7 @@ function row(order, now) {
   return make("tr", {},
     what,
     make("td", { className: "reason" }, isolated(order.reason || "–")),
-    make("td", { className: "by" }, isolated(order.by || "–")),
+    make("td", { className: "by" }, isolated([order.by, order.source && `from ${order.source}`].filter(Boolean).join(", ") || "–")),
     make("td", { className: "time given" }, moment(order.at, now)),
     make("td", { className: "time until" }, order.until === null ? "it is lifted" : moment(order.until, now)),
     make("td", { className: "lift" }, lift),

@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
-from pydantic import Field
-
+from authz.cli.program.flags import flags_of
 from authz.errors import ConfigError, UnavailableError
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.configuration import extra
+from authz.settings.issuer import FileSettings
 from authz.settings.store import StoreSettings
 
 if TYPE_CHECKING:
@@ -18,15 +17,11 @@ if TYPE_CHECKING:
     from authz.store.replicas import Replica
 
 
-class _Settings(StoreSettings):
+class _Settings(StoreSettings, FileSettings):
     """The store, and where settings are read."""
 
-    env_file: str | None = Field(
-        None, description="A file of variables, in lines AUTHZ_NAME=VALUE. None is read unless it is named here."
-    )
 
-
-StoreFlags = Annotated[_Settings | None, Parameter(name="*")]
+StoreFlags = Annotated[_Settings | None, flags_of(_Settings)]
 
 # What stays so until somebody changes a setting, here or of the store.
 _MISTAKES = frozenset({"denied", "version", "eviction", "format"})
