@@ -369,13 +369,13 @@ def test_names_and_tenants_are_told_of_those_who_call_and_of_those_who_are_kept_
     for org_id in ("org_trial", "org_planned"):
         activity(decision(principal=replace(ACME, org_id=org_id)))
     reason(everything, new_token(org_id="org_trial"))
-    everything.suspend("org_trial")
+    everything.suspend(org_id="org_trial")
     page = Page(everything, activity)
     called = {each["organization"]: each["called"] for each in page.get("/api/decisions").json()["decisions"]}
 
     assert called == {"org_trial": {"name": "Somebody", "tenant": "theirs"}, "org_planned": {}}
     assert page.get("/api/overview").json()["names"] == {"org_trial": {"name": "Somebody", "tenant": "theirs"}}
-    everything.resume("org_trial")
+    everything.resume(org_id="org_trial")
     assert page.get("/api/overview").json()["names"] == {}
 
 
