@@ -179,7 +179,7 @@ UNREAD: list[tuple[str, ...]] = [
     ("completion", "bash"),
     ("envoy-config", "--upstream", "127.0.0.1:50051"),
     ("issuer", "--print-config"),
-    ("policy", "schema"),
+    ("schema", "policy"),
     ("policy", "explain", "policy.json", "--method", "/a.B/C", "--organization", "o"),
     ("serve", "--check-config", "--issuer", ISSUER, "--audience", AUDIENCE),
     ("usage", "--decisions", "decisions.jsonl", "--by", "method"),
