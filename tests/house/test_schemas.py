@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[str, Callable[[Any], None]]] = {
     "test-without-an-organization": ("policy-test", lambda d: d[0].pop("organization")),
     "test-that-expects-nothing": ("policy-test", lambda d: d[0].pop("expect")),
     "two-scopes-in-one": ("policy-test", lambda d: d[0].update(scopes=["a b"])),
-    "unknown-key-of-a-test": ("policy-test", lambda d: d[0].update(methd="/a")),
+    "unknown-key-of-a-test": ("policy-test", lambda d: d[0].update(procedure="/a")),
     "small-verb": ("policy-test", lambda d: d[0].update(verb="get")),
     "mapping-for-tests": ("policy-test", lambda d: d.__setitem__(slice(None), [[]])),
     "no-organizations": ("organizations", lambda d: d["organizations"].clear()),
