@@ -228,7 +228,7 @@ def test_a_path_in_the_file_begins_where_that_of_a_flag_does(tmp_path: Path) -> 
 
 # ---- The schema, for editors ----
 
-SCHEMA = Path(__file__).parents[2] / "authz/settings/config.schema.json"
+SCHEMA = Path(__file__).parents[2] / "authz/cli/schemas/config.schema.json"
 EXAMPLE = Path(__file__).parents[2] / "examples/authz.yaml"
 
 
