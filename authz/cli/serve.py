@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from authz.cli import logs
 from authz.cli.app import ALLOWED, MISUSED, say
-from authz.cli.flags import flags_of
+from authz.cli.program.flags import flags_of
 from authz.errors import ConfigError
 from authz.runtime.background import allow_background
 from authz.runtime.configuration import check_posix
@@ -28,6 +28,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     ----------
     check_config
         Only check the configuration, and print it with where each value is from; nothing is bound or fetched.
+        `authz doctor` also asks the issuer.
 
     """
     check_posix("serve")

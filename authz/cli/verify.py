@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, DENIED, UNDECIDED, say, standard_input, write
-from authz.cli.flags import flags_of
+from authz.cli.program.flags import flags_of
 from authz.errors import AuthzError, ConfigError, UnavailableError
 from authz.issuer.explanation import explain, unverified
 from authz.issuer.verifiers import verifier_of

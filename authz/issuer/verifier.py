@@ -17,6 +17,7 @@ from authz.issuer.remote_keys import RemoteKeySet
 from authz.issuer.token_verifier import Expectations, TokenVerifier
 from authz.runtime import fork
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
+from authz.runtime.configuration import extra
 from authz.runtime.flow import Flow, pause, run
 from authz.runtime.network.transport import Transport
 from authz.runtime.network.urls import check_issuer_url
@@ -170,14 +171,15 @@ class Verifier(TokenVerifier):
     def from_env(cls) -> "Verifier":
         """Build a verifier from the ``AUTHZ_*`` variables, and from the file that ``AUTHZ_ENV_FILE`` names, if any.
 
-        It needs the extra ``server``.
+        It needs the extra ``settings``.
 
         Raises:
             ConfigError: a variable is missing or wrong; the message names it. Several issuers are one for
                 :meth:`authz.Verifiers.from_env`.
 
         """
-        from authz.settings.settings import VerifierSettings  # noqa: PLC0415 - pydantic is the extra's, and slow to load
+        with extra("settings", "Verifier.from_env: this needs the extra 'settings'", package="pydantic"):
+            from authz.settings.settings import VerifierSettings  # noqa: PLC0415 - the extra's, and slow to load
 
         settings = VerifierSettings.load()
         if settings.issuers is not None:

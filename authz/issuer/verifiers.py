@@ -10,6 +10,7 @@ from authz.issuer.token_verifier import Expectations, TokenVerifier
 from authz.issuer.verifier import DEFAULT_LEEWAY, Verifier
 from authz.organizations.ownership import Organizations, Ownership
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
+from authz.runtime.configuration import extra
 from authz.runtime.flow import Flow
 from authz.token.encoding import EncodingError, base64url_decode, json_object
 from authz.token.jws import digest_of
@@ -60,13 +61,14 @@ class Verifiers(TokenVerifier):
     def from_env(cls) -> "Verifiers":
         """Build verifiers from the ``AUTHZ_*`` variables: of all issuers in the file ``AUTHZ_ISSUERS``, or of one.
 
-        It needs the extra ``server``.
+        It needs the extra ``settings``.
 
         Raises:
             ConfigError: a variable is missing or wrong, or something in the file; the message names it.
 
         """
-        from authz.settings.settings import VerifierSettings  # noqa: PLC0415 - pydantic is the extra's, and slow to load
+        with extra("settings", "Verifiers.from_env: this needs the extra 'settings'", package="pydantic"):
+            from authz.settings.settings import VerifierSettings  # noqa: PLC0415 - the extra's, and slow to load
 
         verifier = verifier_of(VerifierSettings.load())
         return cls(verifier) if isinstance(verifier, Verifier) else verifier

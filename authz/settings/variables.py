@@ -174,7 +174,7 @@ def _settings(variables: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _lines(file: str | Path) -> Iterator[tuple[str, str]]:
-    with extra("server", "env_file: this needs the extra 'server'", package="dotenv"):
+    with extra("settings", "env_file: this needs the extra 'settings'", package="dotenv"):
         from dotenv.parser import parse_stream  # noqa: PLC0415 - the extra's
     shown = ascii(str(file))
     try:

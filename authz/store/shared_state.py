@@ -11,6 +11,7 @@ from authz.decisions.usage import Usage
 from authz.errors import ConfigError, UnavailableError
 from authz.judge.authorizer import Authorizer
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
+from authz.runtime.configuration import extra
 from authz.store.connection import Store, StoreError
 from authz.store.decisions import SharedDecisions
 from authz.store.follower import Follower, Target
@@ -213,7 +214,7 @@ class SharedState(Sharing):
     def from_env(cls, authorizer: Authorizer, *, wait: float | None = _WAIT_SECONDS) -> "SharedState":
         """Share by the store that ``AUTHZ_STORE`` names, or the file that ``AUTHZ_ENV_FILE`` names.
 
-        It needs the extra ``server``.
+        It needs the extra ``settings``.
 
         Args:
             authorizer: obeys the orders.
@@ -223,7 +224,8 @@ class SharedState(Sharing):
             ConfigError: a variable is missing or wrong; the message names it.
 
         """
-        from authz.settings.store import StoreSettings  # noqa: PLC0415 - pydantic is the extra's, and slow to load
+        with extra("settings", "SharedState.from_env: this needs the extra 'settings'", package="pydantic"):
+            from authz.settings.store import StoreSettings  # noqa: PLC0415 - the extra's, and slow to load
 
         shared = shared_state_of(StoreSettings.load(), authorizer, wait=wait)
         if shared is None:

@@ -151,7 +151,7 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         pytest.param(["issuer", "--config", "empty.json"], "empty.json: unknown key", id="organizations"),
         pytest.param(["issuer", "--listen", "0.0.0.0:0"], "listen: 0.0.0.0 can be reached from other", id="remote"),
         pytest.param(["issuer", "--keys", "text.json"], "text.json: not JSON", id="keys"),
-        pytest.param(["token"], 'Command "token" parameter --client-id requires', id="no-client-id"),
+        pytest.param(["token"], "the following arguments are required: --client-id", id="no-client-id"),
         pytest.param(TOKEN, "client_secret: missing; set AUTHZ_CLIENT_SECRET or --client-secret-file", id="no-secret"),
         pytest.param(
             [*TOKEN, "--client-secret-file", "no"], "client_secret_file: 'no' cannot be read", id="secret-file"
@@ -211,7 +211,9 @@ def test_port_in_use_is_said_in_one_line(run: Run, ec_key: SigningKey, tmp_path:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run(*SERVE, "--jwks", "jwks.json", "--listen", listen)
-        why = "it is in use or not an address of this machine; choose another"
+        why = (
+            "it is in use or not an address of this machine; choose another (`authz doctor` says which program has it)"
+        )
         line = f"authz: listen: '{listen}' cannot be bound: {why}\n"
 
         assert done == Done(2, "", line)
@@ -318,7 +320,9 @@ def test_command_without_its_extra_says_what_to_install(tmp_path: Path, module: 
     done = programs.run("verify", folder=tmp_path, command=(sys.executable, "-c", script))
 
     assert done.returncode == 2
-    assert f"({module} is missing): pip install 'grpc-org-authz[server]'\n" in done.stderr
+    assert done.stderr == (
+        f"authz: verify needs the extra 'server' ({module} is missing): pip install 'grpc-org-authz[server]'\n"
+    )
 
 
 # ---- verify ----

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from authz.runtime.clock import SYSTEM_CLOCK
 from authz.store.connection import StoreError
 from authz.store.orders_store import OrdersStore
 from authz.store.replicas import Heartbeat, Replica, Replicas
-from tests.programs import Program
+from tests.programs import AUTHZ, PATIENCE, Program, environment
 from tests.store.engines import KINDS, Engine
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -421,6 +422,27 @@ def test_new_orders_are_followed_also_those_that_take_others_back(engine: Engine
         program.await_line(lambda line: " suspend organization org_2 " in line)
         run("resume", "org_1")
         program.await_line(lambda line: " resume organization org_1 " in line)
+
+
+def test_follower_ends_quietly_when_its_reader_has_gone_though_nothing_new_is_ordered(
+    engine: Engine, run: Run, tmp_path: Path
+) -> None:
+    run("suspend", ORG)
+    with subprocess.Popen(
+        [*AUTHZ, "orders", "--follow", "--store", engine.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment({}),
+    ) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        first = program.stdout.readline()
+        program.stdout.close()
+        status, said = program.wait(PATIENCE), program.stderr.read()
+
+    assert ORG in first.decode()
+    assert (status, said) == (141, b"")
 
 
 def test_follower_learns_what_an_older_copy_of_the_store_says(engine: Engine, run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import grpc
 import pytest
 
 from authz.cli import run
+from authz.cli.program.table import names
 from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import SERVICE
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
@@ -167,17 +169,66 @@ def test_a_line_is_bounded(capsys: Output) -> None:
     assert max(map(len, lines)) < 20_000
 
 
-@pytest.mark.parametrize(
-    "arguments", [("protos",), ("--help",), ("--version",), ("envoy-config", "--upstream", "127.0.0.1:50051")]
-)
+UNREAD: list[tuple[str, ...]] = [
+    ("--help",),
+    ("--version",),
+    ("protos",),
+    *[(name, "--help") for name in names()],
+    ("completion", "bash"),
+    ("envoy-config", "--upstream", "127.0.0.1:50051"),
+    ("issuer", "--print-config"),
+    ("policy", "schema"),
+    ("policy", "explain", "policy.json", "--method", "/a.B/C", "--organization", "o"),
+    ("serve", "--check-config", "--issuer", ISSUER, "--audience", AUDIENCE),
+    ("usage", "--decisions", "decisions.jsonl", "--by", "method"),
+]
+
+
+@pytest.mark.parametrize("arguments", UNREAD, ids=" ".join)
 def test_a_reader_that_has_enough_ends_a_command_quietly(folder: Path, arguments: Sequence[str]) -> None:
+    write_policy(folder, "rule")
+    (folder / "decisions.jsonl").write_text("")
+    done = unread(folder, arguments)
+
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [("check", "--method", "x"), ("token",), ("srve",)])
+def test_an_error_that_has_no_reader_ends_a_command_quietly(folder: Path, arguments: Sequence[str]) -> None:
+    done = unread(folder, arguments, stream="stderr")
+
+    assert (done.returncode, done.stdout) == (141, b"")
+
+
+@pytest.mark.parametrize("lines", [1, 1000])
+def test_a_reader_that_goes_while_much_is_written_ends_a_command_quietly(folder: Path, lines: int) -> None:
+    """More than a pipe holds, so that the command is writing when its reader goes."""
+    decision = {"event": "decision", "door": "envoy", "client": "c", "organization": "o", "verdict": "allowed"}
+    decision["time"] = "2027-01-31T18:00:00+00:00"
+    methods = (f"/a.B/{number:0>100}" for number in range(5000))
+    log = "".join(json.dumps({**decision, "method": method}) + "\n" for method in methods)
+    (folder / "decisions.jsonl").write_text(log)
+    command = f"{shlex.join(AUTHZ)} usage --decisions decisions.jsonl --by method,organization,client"
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{command} | head -n {lines}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        cwd=folder,
+        env=environment({}),
+        check=False,
+        timeout=PATIENCE,
+    )
+
+    assert (done.returncode, done.stderr, done.stdout.count(b"\n")) == (141, b"", lines)
+
+
+def unread(folder: Path, arguments: Sequence[str], stream: str = "stdout") -> "subprocess.CompletedProcess[bytes]":
+    """Run the command with a pipe that has no reader, and a second one that has."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(
+        return subprocess.run(
             [*AUTHZ, *arguments],
-            stdout=writer,
-            stderr=subprocess.PIPE,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writer},  # type: ignore[call-overload]
             cwd=folder,
             env=environment({}),
             check=False,
@@ -186,4 +237,13 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(folder: Path, arguments
     finally:
         os.close(writer)
 
-    assert (done.returncode != 0, done.stderr) == (True, b"")
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_needs_no_output(folder: Path, closed: str) -> None:
+    for arguments in ("--version", "--help", "protos"):
+        command = f"{shlex.join(AUTHZ)} {arguments} {closed}"
+        done = subprocess.run(
+            ["/bin/bash", "-c", command], cwd=folder, env=environment({}), check=False, timeout=PATIENCE
+        )
+
+        assert done.returncode == 0

@@ -1,5 +1,6 @@
 """The store that is deployed: it starts as its files say, on each engine, and lets its two users do what they must."""
 
+import json
 import os
 import re
 import subprocess
@@ -36,6 +37,8 @@ from tests.house.test_deploy import (
     pod,
     resource,
 )
+from tests.house.test_image import instruction
+from tests.programs import run
 from tests.store.engines import KINDS, binary, free_port
 
 SERVER, OPERATOR = "authz-server", "authz-operator"
@@ -231,6 +234,16 @@ def test_envoy_of_compose_reaches_both_and_nothing_else_reaches_them() -> None:
 def test_backend_of_compose_believes_whom_authz_believes() -> None:
     server, backend = environment(COMPOSE / "settings.env"), compose()["services"]["ledger"]["environment"]
     assert all(server[name] == backend[name] for name in ("AUTHZ_ISSUER", "AUTHZ_AUDIENCE"))
+
+
+def test_servers_of_compose_are_asked_where_they_answer(tmp_path: Path) -> None:
+    services = compose()["services"]
+    _, program, *arguments = services["authz"]["healthcheck"]["test"]
+
+    assert program == json.loads(instruction("ENTRYPOINT"))[0]
+    assert run(*arguments, "--help", folder=tmp_path).returncode == 0
+    assert "AUTHZ_HTTP_LISTEN" in environment(COMPOSE / "settings.env")
+    assert services["operator"]["healthcheck"] == {"disable": True}
 
 
 def test_passwords_of_compose_are_never_committed() -> None:

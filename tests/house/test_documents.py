@@ -59,7 +59,7 @@ def test_every_room_is_described() -> None:
     rooms = {path.name for path in (ROOT / "authz").iterdir() if path.is_dir() and (path / "__init__.py").exists()}
     table = TEXTS["docs/architecture.md"].partition("## The rooms")[2].partition("\n\nThe larger rooms")[0]
 
-    assert {*rooms, "errors.py", "interceptors", "lazy.py"} == {
+    assert {*rooms, "errors.py", "grpc_org_authz", "interceptors", "lazy.py"} == {
         path.removeprefix("authz/").removesuffix("/") for path in re.findall(r"(?m)^\| `([^`]+)` \|", table)
     }
 

@@ -40,7 +40,7 @@ def test_the_image_copies_what_exists_and_nothing_else_is_sent() -> None:
 def test_the_image_copies_all_that_the_wheel_needs() -> None:
     wheel = project()["tool"]["hatch"]["build"]["targets"]["wheel"]
     about = project()["project"]
-    assert {*wheel["packages"], *wheel["force-include"], about["readme"], *about["license-files"]} <= copied()
+    assert {*wheel["packages"], *wheel["force-include"], "README.md", *about["license-files"]} <= copied()
 
 
 def test_the_image_has_a_base_that_is_supported() -> None:
@@ -73,3 +73,11 @@ def test_the_image_exposes_the_ports_of_the_settings() -> None:
     ports = [settings[name].rpartition(":")[2] for name in ("AUTHZ_LISTEN", "AUTHZ_HTTP_LISTEN")]
     assert instruction("EXPOSE").split() == ports
     assert {str(port["containerPort"]) for port in containers(SHARED)["authz"]["ports"]} == set(ports)
+
+
+def test_the_image_asks_itself_with_a_command_that_there_is(tmp_path: Path) -> None:
+    """Of its entry point, so that it is found without a shell and a PATH."""
+    _, _, asked = instruction("HEALTHCHECK").partition(" CMD ")
+    program, *arguments = json.loads(asked)
+    assert program == json.loads(instruction("ENTRYPOINT"))[0]
+    assert run(*arguments, "--help", folder=tmp_path).returncode == 0

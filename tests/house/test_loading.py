@@ -70,9 +70,10 @@ except TokenEndpointError as error:
 PEAK = "\nprint(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
 
 COMMANDS: dict[tuple[str, ...], set[str]] = {
-    ("--version",): ALL - {"cyclopts"},
-    ("protos",): ALL - {"cyclopts"},
-    ("token", "--client-id", "a"): ALL - SETTINGS,
+    ("--version",): ALL | {"argparse"},
+    ("protos",): ALL,
+    ("token", "--client-id", "a"): ALL | {"authz.settings.config_file"},
+    ("healthcheck", "--listen", "0"): ALL | {"http.client"},
     ("verify", "--issuer", "", "a.b.c"): ALL - SETTINGS - VERIFYING,
     ("policy", "check", "policy.json"): ALL - POLICY - {"cyclopts"} | {"yaml", "pyrate_limiter"},
     ("revoke", "--client", "a"): ALL - SETTINGS - {"authz.store"},

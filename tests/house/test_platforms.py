@@ -26,7 +26,10 @@ PROGRAMS = {
     "all public names": "import authz\nfor name in authz.__all__: getattr(authz, name)",
     "interceptors": "import interceptors\nfor name in interceptors.__all__: getattr(interceptors, name)",
     "interceptors.aio": "import interceptors.aio as a\nfor name in a.__all__: getattr(a, name)",
-    "observers": "import authz.decisions.audit, authz.decisions.log, authz.decisions.otel",
+    "observers": """
+import authz.decisions.audit, authz.decisions.log, authz.decisions.prometheus
+import authz.decisions.otel.log, authz.decisions.otel.metrics, authz.decisions.otel.spans
+""",
     "client": """
 from authz import ClientCredentials
 from interceptors import bearer_interceptors
@@ -37,7 +40,8 @@ from authz import Authorizer, Verifier
 from interceptors import AuthzInterceptor
 AuthzInterceptor(Authorizer(Verifier(issuer="https://acme.authkit.app", audience="a")))
 """,
-    "commands": "from authz.cli import app; app.resolved_commands(); import authz.cli.verdict, authz.settings.settings",
+    "commands": "from authz.cli.program.commands import app; app.resolved_commands(); "
+    "import authz.cli.verdict, authz.settings.settings",
 }
 
 SERVED = ("--issuer", "https://acme.authkit.app", "--audience", "a", "--jwks", '{"keys": []}')

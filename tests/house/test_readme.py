@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from authz import Authorizer, Principal, TrustedMetadata
-from authz.cli import app
+from authz.cli.program.commands import app
 from authz.demo.issuer.program import IssuerServer
 from authz.envoy.config import ext_authz
 from authz.server.serving.server import EngineName

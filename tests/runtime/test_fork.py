@@ -372,7 +372,6 @@ NEVER_SHARED = {
     "authz.server.workers.slot.Slot": COMMAND,
     "authz.server.workers.supervisor.Supervisor": COMMAND,
     "authz.server.workers.worker.Worker": COMMAND,
-    "authz.cli.logs.Sampling": COMMAND,
     "authz.cli.logs._Handler": COMMAND,
     "authz.organizations.look_ups._Tasks": PART,
     "authz.organizations.look_ups._Threads": PART,

@@ -18,8 +18,9 @@ INTRODUCTION = """\
 
 Every setting of `authz serve`. `make settings` generates this file from the code; `authz serve --help` shows the same.
 
-A setting is a flag (`--jwks-url`), a variable (`AUTHZ_JWKS_URL`), or a line `AUTHZ_JWKS_URL=…` in the file that
-`--env-file` or `AUTHZ_ENV_FILE` names. A flag overrides a variable, and a variable overrides the file.
+A setting is a flag (`--jwks-url`), a variable (`AUTHZ_JWKS_URL`), a line `AUTHZ_JWKS_URL=…` in the file that
+`--env-file` or `AUTHZ_ENV_FILE` names, or a key `jwks_url` in the [file of settings](#a-file-of-settings). The earlier
+of these overrides the later.
 
 - Only the issuer and the audience are required, or `issuers` instead of both.
 - Where a setting takes several values, repeat the flag, or write commas between the values of the variable.
@@ -28,7 +29,38 @@ A setting is a flag (`--jwks-url`), a variable (`AUTHZ_JWKS_URL`), or a line `AU
 - A secret has no flag, because flags show in the list of processes. Give it as a variable or in a file.
 - An unknown variable `AUTHZ_…`, an empty value and a value in quotes are [errors](envoy.md#settings).
 
-`authz serve --check-config` checks all settings and prints those in force, without secrets.
+`authz serve --check-config` checks all settings and prints those in force, where each is from, without secrets.
+
+## A file of settings
+
+`--config authz.yaml` or `AUTHZ_CONFIG` names a file whose keys are the names of settings. It is TOML if its name ends
+in `.toml`, JSON if in `.json`, else YAML. [An example](../examples/authz.yaml):
+
+```yaml
+# yaml-language-server: $schema=https://grpc-org-authz.dev/schemas/config.schema.json
+issuer: https://acme.authkit.app
+audience: client_01JYENV0000000000000000000
+listen: [127.0.0.1:9191, "unix:/run/authz/authz.sock"]
+policy: /etc/authz/policy.yaml
+introspect_max_age: 10
+introspection_client_id: client_01JYAPI0000000000000000000
+introspection_client_secret_file: /run/secrets/introspection
+```
+
+- Every setting may stand there but `config`, `env_file` and the secrets themselves; name a file that holds the secret.
+- Values have types: `workers: "2"` and `discover: yes` are errors. Several texts are a list.
+- An unknown key, an empty value, a key given twice, and anchors, aliases and tags of YAML are errors. The message names
+  the file, the line if it can be told, the key and the nearest setting.
+- `issuers` is the path of [the file that lists several](interceptors.md#in-settings), or that list itself, beside which
+  `shared_organizations` may stand.
+- A relative path begins in the folder where the command runs, as that of a flag or a variable does, and not where the
+  file lies. Give absolute paths to a service.
+- All processes of a server read the file when they start. After a change, send SIGHUP if there are several `workers`,
+  else restart.
+- `authz verify`, `authz policy explain`, the commands about all replicas, `authz envoy-config`, `authz healthcheck` and
+  `from_env()` read it, too. `authz token` and `ClientCredentials.from_env()` do not: it is a server's.
+
+[The JSON Schema](../authz/settings/config.schema.json) lets editors complete and check it.
 """
 
 CLIENT: Mapping[str, str] = {

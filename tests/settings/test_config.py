@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 
 from authz.errors import ConfigError
 from authz.issuer.verifier import Verifier
 from authz.issuer.verifiers import Verifiers
 from authz.judge.configured import authorizer_of
-from authz.settings.config_file import KEYS, MAX_BYTES
+from authz.settings.config_file import KEYS, MAX_BYTES, read_document
 from authz.settings.settings import Settings, VerifierSettings
 from authz.settings.types import type_of
 from authz.settings.variables import SECRETS, SETTINGS
 from tests.doubles import AUDIENCE, ISSUER
+from tests.settings import schema
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -66,6 +68,49 @@ issuers:
   audience: b
   leeway: 3
 """
+
+
+ONE = f"issuer: {ISSUER}\naudience: a\n"
+MISTAKES = [
+    (f"{ONE}jwks-url: https://a\n", "authz.yaml:3: 'jwks-url': no such setting; the nearest is jwks_url"),
+    (f"{ONE}AUTHZ_GRACE: 1\n", "authz.yaml:3: 'AUTHZ_GRACE': no such setting; the nearest is grace"),
+    (f"{ONE}polici: p.yaml\n", "authz.yaml:3: 'polici': no such setting; the nearest is policy"),
+    (f"{ONE}client_secret: s\n", "authz.yaml:3: 'client_secret': no such setting"),
+    (f"{ONE}shared_organizations: true\n", "authz.yaml:3: 'shared_organizations': no such setting"),
+    (f"{ONE}1: true\n", "authz.yaml:3: '1': no such setting"),
+    (f"{ONE}policy:\n  path: p.yaml\n", "authz.yaml:3: policy: must be text"),
+    (f"{ONE}policy:\n", "authz.yaml:3: policy: must not be empty"),
+    (f"{ONE}policy: ''\n", "authz.yaml:3: policy: must not be empty"),
+    (f"{ONE}policy: ' '\n", "authz.yaml:3: policy: must not be empty"),
+    (f"{ONE}policy: \"'p.yaml'\"\n", "authz.yaml:3: policy: must not be in quotes"),
+    (f"{ONE}realm: 1\n", "authz.yaml:3: realm: must be text"),
+    (f"{ONE}leeway: '1'\n", "authz.yaml:3: leeway: must be a number"),
+    (f"{ONE}leeway: true\n", "authz.yaml:3: leeway: must be a number"),
+    (f"{ONE}workers: true\n", "authz.yaml:3: workers: must be a whole number"),
+    (f"{ONE}workers: 1.5\n", "authz.yaml:3: workers: must be a whole number"),
+    (f"{ONE}workers: 100\n", "authz.yaml:3: workers: Input should be less than or equal to 64"),
+    (f"{ONE}discover: yes\n", "authz.yaml:3: discover: must be true or false"),
+    (f"{ONE}discover: 1\n", "authz.yaml:3: discover: must be true or false"),
+    (f"{ONE}engine: fast\n", "authz.yaml:3: engine: Input should be 'grpcio' or 'native'"),
+    (f"{ONE}listen: []\n", "authz.yaml:3: listen: must not be empty"),
+    (f"{ONE}listen: [1]\n", "authz.yaml:3: listen: must be a list of texts"),
+    (f"{ONE}listen: ['']\n", "authz.yaml:3: listen: must not be empty"),
+    (f"{ONE}public_methods: {{a: b}}\n", "authz.yaml:3: public_methods: must be a list of texts"),
+    (f"{ONE}quota_store: redis://a:1\n", "authz.yaml:3: quota_store: set store as well"),
+    (f"{ONE}leeway: 400\n", "authz.yaml:3: leeway: 400.0 is not a number of seconds from 0 up to 300"),
+    (f"{ONE}config: other.yaml\n", "authz.yaml:3: config: a file of settings cannot name another"),
+    (f"{ONE}env_file: .env\n", "authz.yaml:3: env_file: a file of settings cannot name another"),
+    (f"{ONE}issuer: b\n", "authz.yaml:3: the key 'issuer' is given twice"),
+    (f"{ONE}realm: &a b\n", "authz.yaml:3: anchors and aliases are not supported"),
+    (f"{ONE}realm: !!python/name:os.system b\n", "authz.yaml:3: tags such as"),
+    (f"{ONE}---\nrealm: a\n", "authz.yaml:3: a second document"),
+    (f"{ONE}realm: {'[' * 40}\n", "authz.yaml:3: nested too deeply"),
+    (f"{ONE}realm: [\n", "authz.yaml:4: not YAML: "),
+    ("- a\n", "authz.yaml:1: must be a mapping of settings"),
+    ("issuers: []\n", "authz.yaml:1: issuers: must be a list with one entry"),
+    (ISSUERS.replace("leeway", "leewey"), "authz.yaml:8: 'leewey': no such key; the nearest is leeway"),
+    (f"{ISSUERS}jwks_url: https://a\n", "authz.yaml:9: jwks_url: belongs into the list of issuers"),
+]
 
 
 def write(text: str, name: str = "authz.yaml") -> str:
@@ -181,6 +226,55 @@ def test_a_path_in_the_file_begins_where_that_of_a_flag_does(tmp_path: Path) -> 
     authorizer_of(Settings.load(config=config)).close()
 
 
+# ---- The schema, for editors ----
+
+SCHEMA = Path(__file__).parents[2] / "authz/settings/config.schema.json"
+EXAMPLE = Path(__file__).parents[2] / "examples/authz.yaml"
+
+
+def test_the_schema_is_what_the_settings_say() -> None:
+    """Run ``make settings`` if this fails."""
+    assert SCHEMA.read_text(encoding="utf-8") == schema.text()
+    Draft202012Validator.check_schema(schema.document())
+
+
+@pytest.mark.parametrize(
+    "text", [YAML, ISSUERS, EXAMPLE.read_text(encoding="utf-8")], ids=["all", "issuers", "example"]
+)
+def test_the_schema_accepts_what_is_read(text: str) -> None:
+    Settings.load(config=write(text)).listed()
+
+    assert list(Draft202012Validator(schema.document()).iter_errors(read_document("authz.yaml").data)) == []
+
+
+def test_the_example_names_the_schema() -> None:
+    assert EXAMPLE.read_text(encoding="utf-8").startswith(f"# yaml-language-server: $schema={schema.ID}\n")
+
+
+# Of which the schema knows nothing: what no single value decides, and what is no data yet.
+BEYOND = (
+    "quota_store",
+    "leeway: 400",
+    "issuer' is given",
+    "anchors",
+    "tags",
+    "a second",
+    "nested",
+    "not YAML",
+    "belongs",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [each for each in MISTAKES if not any(words in each[1] for words in BEYOND)],
+    ids=lambda text: text if text.startswith("authz.yaml") else "",
+)
+def test_the_schema_refuses_what_is_refused(text: str, message: str) -> None:
+    assert error_of(text).startswith(message)
+    assert not Draft202012Validator(schema.document()).is_valid(read_document("authz.yaml").data)
+
+
 # ---- Several issuers ----
 
 
@@ -224,48 +318,6 @@ def test_a_flag_goes_before_the_list() -> None:
 
 
 # ---- Mistakes ----
-
-ONE = f"issuer: {ISSUER}\naudience: a\n"
-MISTAKES = [
-    (f"{ONE}jwks-url: https://a\n", "authz.yaml:3: 'jwks-url': no such setting; the nearest is jwks_url"),
-    (f"{ONE}AUTHZ_GRACE: 1\n", "authz.yaml:3: 'AUTHZ_GRACE': no such setting; the nearest is grace"),
-    (f"{ONE}polici: p.yaml\n", "authz.yaml:3: 'polici': no such setting; the nearest is policy"),
-    (f"{ONE}client_secret: s\n", "authz.yaml:3: 'client_secret': no such setting"),
-    (f"{ONE}shared_organizations: true\n", "authz.yaml:3: 'shared_organizations': no such setting"),
-    (f"{ONE}1: true\n", "authz.yaml:3: '1': no such setting"),
-    (f"{ONE}policy:\n  path: p.yaml\n", "authz.yaml:3: policy: must be text"),
-    (f"{ONE}policy:\n", "authz.yaml:3: policy: must not be empty"),
-    (f"{ONE}policy: ''\n", "authz.yaml:3: policy: must not be empty"),
-    (f"{ONE}policy: ' '\n", "authz.yaml:3: policy: must not be empty"),
-    (f"{ONE}policy: \"'p.yaml'\"\n", "authz.yaml:3: policy: must not be in quotes"),
-    (f"{ONE}realm: 1\n", "authz.yaml:3: realm: must be text"),
-    (f"{ONE}leeway: '1'\n", "authz.yaml:3: leeway: must be a number"),
-    (f"{ONE}leeway: true\n", "authz.yaml:3: leeway: must be a number"),
-    (f"{ONE}workers: true\n", "authz.yaml:3: workers: must be a whole number"),
-    (f"{ONE}workers: 1.5\n", "authz.yaml:3: workers: must be a whole number"),
-    (f"{ONE}workers: 100\n", "authz.yaml:3: workers: Input should be less than or equal to 64"),
-    (f"{ONE}discover: yes\n", "authz.yaml:3: discover: must be true or false"),
-    (f"{ONE}discover: 1\n", "authz.yaml:3: discover: must be true or false"),
-    (f"{ONE}engine: fast\n", "authz.yaml:3: engine: Input should be 'grpcio' or 'native'"),
-    (f"{ONE}listen: []\n", "authz.yaml:3: listen: must not be empty"),
-    (f"{ONE}listen: [1]\n", "authz.yaml:3: listen: must be a list of texts"),
-    (f"{ONE}listen: ['']\n", "authz.yaml:3: listen: must not be empty"),
-    (f"{ONE}public_methods: {{a: b}}\n", "authz.yaml:3: public_methods: must be a list of texts"),
-    (f"{ONE}quota_store: redis://a:1\n", "authz.yaml:3: quota_store: set store as well"),
-    (f"{ONE}leeway: 400\n", "authz.yaml:3: leeway: 400.0 is not a number of seconds from 0 up to 300"),
-    (f"{ONE}config: other.yaml\n", "authz.yaml:3: config: a file of settings cannot name another"),
-    (f"{ONE}env_file: .env\n", "authz.yaml:3: env_file: a file of settings cannot name another"),
-    (f"{ONE}issuer: b\n", "authz.yaml:3: the key 'issuer' is given twice"),
-    (f"{ONE}realm: &a b\n", "authz.yaml:3: anchors and aliases are not supported"),
-    (f"{ONE}realm: !!python/name:os.system b\n", "authz.yaml:3: tags such as"),
-    (f"{ONE}---\nrealm: a\n", "authz.yaml:3: a second document"),
-    (f"{ONE}realm: {'[' * 40}\n", "authz.yaml:3: nested too deeply"),
-    (f"{ONE}realm: [\n", "authz.yaml:4: not YAML: "),
-    ("- a\n", "authz.yaml:1: must be a mapping of settings"),
-    ("issuers: []\n", "authz.yaml:1: issuers: must be a list with one entry"),
-    (ISSUERS.replace("leeway", "leewey"), "authz.yaml:8: 'leewey': no such key; the nearest is leeway"),
-    (f"{ISSUERS}jwks_url: https://a\n", "authz.yaml:9: jwks_url: belongs into the list of issuers"),
-]
 
 
 @pytest.mark.parametrize(("text", "message"), MISTAKES, ids=[message for _, message in MISTAKES])

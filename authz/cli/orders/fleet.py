@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from authz.cli.flags import flags_of
+from authz.cli.program.flags import flags_of
 from authz.errors import ConfigError, UnavailableError
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.configuration import extra

@@ -1,7 +1,6 @@
 """``authz orders``: what was ordered, as a list, as it happens, and as a file."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from authz.cli.app import ALLOWED, say, standard_input, write
+from authz.cli.app import ALLOWED, flush, say, standard_input, write
 from authz.cli.orders.fleet import StoreFlags, store_of
 from authz.cli.times import shown
 from authz.errors import ConfigError
@@ -58,7 +57,7 @@ def show(
             if every or not (order.is_lifting or _has_ended(order, now)):
                 tell(order)
         while follow:
-            sys.stdout.flush()
+            flush()
             position, news = _next(kept, position, book)
             for order in news:
                 tell(order)
@@ -162,6 +161,7 @@ def _say(order: Order) -> None:
     words += [f"of {order.issuer}"] if order.issuer else []
     words += [f"issued before {shown(order.issued_before)}"] if order.issued_before is not None else []
     words += [f"until {shown(order.until)}"] if order.until is not None else []
+    words += [f"from {order.source}"] if order.source else []
     words += [f"by {order.by}"] if order.by else []
     say(" ".join(words) + (f": {order.reason}" if order.reason else ""))
 
