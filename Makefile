@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings fuzz mutants check fmt bench protos build release \
+.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings site site-serve fuzz mutants check fmt bench protos build release \
 	constraints locks clean
 
 help: ## Show this list
@@ -59,10 +59,10 @@ quick: .venv/.ready ## Lint, and run the tests that need no server and no proces
 	.venv/bin/python -m pytest -n 2 --dist worksteal -m unit --hypothesis-profile quick \
 		$(addprefix --ignore ,$(NOT_QUICK)) $(ROOMS) $(ARGS)
 
-test: .venv/.ready .venv-xds/.ready web-clients ## Run the tests (ROOM=issuer or ARGS="-k jws" for a part)
+test: .venv/.ready .venv-site/.ready .venv-xds/.ready web-clients ## Run the tests (ROOM=issuer or ARGS="-k jws" for a part)
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) $(ROOMS) $(ARGS)
 
-test-all: .venv/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters, and very many inputs
+test-all: .venv/.ready .venv-site/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters, and very many inputs
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --whole $(ROOMS) $(ARGS)
 
 coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that need neither Envoy nor a browser
@@ -95,10 +95,16 @@ chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it co
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png
 
-settings: .venv/.ready ## Write docs/settings.md, and the schemas of a file of settings and of the chart, anew from the settings
+settings: .venv/.ready ## Write docs/settings.md, the schema of a file of settings and the chart's anew from the settings
 	.venv/bin/python -m tests.settings.reference docs/settings.md
 	.venv/bin/python -m tests.settings.schema authz/settings/config.schema.json
 	.venv/bin/python -m tests.settings.chart deploy/helm/authz/values.schema.json
+
+site: .venv-site/.ready ## Build the documentation site into build/site; a page outside of nav or a lost link is an error
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build $(ARGS)
+
+site-serve: .venv-site/.ready ## Show the documentation site on http://127.0.0.1:8000, and follow changes
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs serve $(ARGS)
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check memo; do \
@@ -175,6 +181,7 @@ locks: .venv-locks/.ready ## Write the files of locks/ anew: constraints.txt wit
 	$(LOCK) --group release --output-file locks/release.txt
 	$(LOCK) pyproject.toml --extra native --extra server --extra store --extra workos --output-file locks/image.txt
 	$(LOCK) pyproject.toml --extra demo --group dev --output-file locks/dev.txt
+	$(LOCK) --group site --output-file locks/site.txt
 
 clean: ## Remove everything that make made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build dist htmlcov
@@ -228,12 +235,14 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	.venv/bin/twine check --strict dist/*; \
 	cp tests/smoke.py "$$outside"; \
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
-	cp tests/smoke_doors.py examples/*_app.py examples/own_door.py "$$outside"; \
+	cp tests/smoke_doors.py tests/tutorial.py docs/tutorial.md examples/*_app.py examples/own_door.py "$$outside"; \
 	"$$outside/venv/bin/python" -m pip install --quiet django fastapi flask waitress --constraint constraints.txt; \
 	$(PYTHON) -m venv "$$outside/bare"; cp tests/smoke_bare.py "$$outside"; \
 	"$$outside/bare/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
 	cd "$$outside"; bare/bin/python -I smoke_bare.py; \
-	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py
+	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py; \
+	venv/bin/python -m pip install --quiet "$$(echo $(CURDIR)/dist/*.whl)[demo]" --constraint $(CURDIR)/constraints.txt; \
+	venv/bin/python -I tutorial.py tutorial.md
 
 # ---- What the targets need ----
 
@@ -317,7 +326,7 @@ endef
 
 .venv-newest/.ready: pyproject.toml
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group dev
+	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group dev --group site
 	@touch $@
 
 .venv-locks/.ready: pyproject.toml
@@ -328,6 +337,11 @@ endef
 .venv-protos/.ready: pyproject.toml
 	$(create-venv)
 	$(@D)/bin/python -m pip install --quiet --group protos
+	@touch $@
+
+.venv-site/.ready: pyproject.toml locks/site.txt
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --require-hashes --requirement locks/site.txt
 	@touch $@
 
 .venv-xds/.ready: pyproject.toml

@@ -19,6 +19,7 @@ LOCKS = {
     "release": ([], ["release"]),
     "image": (["native", "server", "store", "workos"], []),
     "dev": (["demo"], ["dev"]),
+    "site": ([], ["site"]),
 }
 
 
