@@ -139,6 +139,8 @@ class Authorizer(Giving):
         self.streams = OpenStreams(clock=clock)
         self.operator = Operator(self.standing, self.streams, clock=clock, issuers=None if is_any else issuers)
         self.endings = Endings(self.streams, self.verifier, self.standing, self.organizations, self.in_force)
+        # Before Envoy is told to ask again.
+        self.operator.watch(self.organizations.renew)
         self.operator.watch(self.changes.note)
         self.verifier.watch_keys(self.changes.note)
 

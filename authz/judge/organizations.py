@@ -1,11 +1,13 @@
 """What is known of the organization that a caller acts for: what the policy lists, over what a directory says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from authz.call.principal import Principal
 from authz.errors import ConfigError, PermissionDeniedError
+from authz.judge.orders.operator import Listings
+from authz.judge.orders.order import Order
 from authz.organizations.directory import Directory
 from authz.organizations.organization import STRANGER
 from authz.organizations.ownership import Ownership
@@ -62,6 +64,15 @@ class Organizations:
             return self._directory
         owner = self._ownership.owner_of(org_id)
         return None if owner is None else self._by_issuer.get(owner)
+
+    def renew(self, orders: Sequence[Order]) -> None:
+        """Have directories ask again about the organizations that orders say to have changed."""
+        if isinstance(orders, Listings):
+            return
+        for order in orders:
+            if order.verb == "renew":
+                for directory in self.directories:
+                    directory.renew(order.id)
 
     def check(self, policy: Policy | None) -> None:
         """Check that there is a directory or a list of organizations, where unknown ones are denied.

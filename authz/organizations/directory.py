@@ -148,6 +148,21 @@ class Directory:
             record = self._records.get(org_id)
         return None if record is None else record.organization
 
+    def renew(self, org_id: str) -> None:
+        """Believe what is remembered of an organization no longer without asking: it has changed.
+
+        The next call waits up to a second for the answer, and until there is one the old answer serves.
+        """
+        with self._asking.lock:
+            record = self._records.get(org_id)
+            if record is not None:
+                self._records[org_id] = record._replace(refresh_after=0.0, fresh=0.0)
+            under_way = self._asking.questions.get(org_id)
+            if under_way is not None:
+                # Its answer may be of the time before.
+                self._asking.forget(under_way)
+            self._unusable.pop(org_id, None)
+
     def after_fork(self) -> None:
         """Start without records and threads, which are the parent's."""
         self._records: LRUCache[str, _Record] = LRUCache(self._size)
@@ -194,8 +209,8 @@ class Directory:
                 self._asking.forget(question)
                 self.counters.refused += 1
             else:
-                self._asking.end(question, failure)
-                self._keep(question.subject, record, failure)
+                is_shared = self._asking.end(question, failure)
+                self._keep(question.subject, record, failure, is_latest=is_shared)
         if not isinstance(failure, ClosedError):
             self._tell(before, failure)
         question.answer.set_result(record)
@@ -206,14 +221,15 @@ class Directory:
         ahead = fresh * (_REFRESH_AT + JITTER * self._jitter())
         return _Record(organization, question.asked_at, ahead, fresh, stale)
 
-    def _keep(self, org_id: str, record: _Record | None, failure: NoAnswerError | None) -> None:
+    def _keep(self, org_id: str, record: _Record | None, failure: NoAnswerError | None, *, is_latest: bool) -> None:
         if record is not None:
             self.counters.unknown += record.organization is None
             self.counters.found += record.organization is not None
-            self._records[org_id] = record
+            if is_latest:
+                self._records[org_id] = record
         elif failure is not None:
             self.counters.failed += 1
-            if failure.is_about_one:
+            if failure.is_about_one and is_latest:
                 self._unusable[org_id] = None
 
     def _tell(self, before: str, failure: NoAnswerError | None) -> None:

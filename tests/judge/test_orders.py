@@ -19,6 +19,7 @@ from authz.runtime.flow import run
 from tests.doubles import CLIENT, ISSUER, NOW, ORG, ManualClock, m2m_claims
 
 CLIENTS = {"client_id": CLIENT}
+RENEW = Order("renew", "organization", ORG, until=NOW + 3600, source="workos", at=round(NOW * MICROSECONDS))
 WHAT = [CLIENTS, {"org_id": ORG}, {"key_id": "ec-1"}]
 
 
@@ -151,6 +152,23 @@ def test_order_that_stands_is_never_forgotten() -> None:
     assert len(book) == 1
 
 
+def test_renewal_refuses_no_caller_and_is_forgotten_as_soon_as_it_lapses(authorizer: Authorizer, ask: Any) -> None:
+    authorizer.operator.carry_out([RENEW])
+
+    assert (ask(), RENEW.is_refusing, RENEW.is_lifting) == ("", False, False)
+    assert authorizer.operator.book.forget(NOW + 3599) == []
+    assert authorizer.operator.book.forget(NOW + 3600) == [RENEW]
+
+
+def test_renewal_takes_nothing_back(authorizer: Authorizer, ask: Any) -> None:
+    authorizer.suspend(org_id=ORG)
+    authorizer.revoke(org_id=ORG)
+    authorizer.operator.carry_out([RENEW._replace(at=RENEW.at + 10**9)])
+
+    assert ask() == "token_inactive"
+    assert authorizer.standing.suspended_organizations == {ORG}
+
+
 def test_orders_about_one_name_are_all_taken_back() -> None:
     book = OrderBook()
     for issuer in ("", "https://a.example", "https://b.example"):
@@ -173,9 +191,10 @@ def test_orders_about_one_name_are_all_taken_back() -> None:
     "order",
     [
         Order("revoke", "client", "c", at=1),
-        Order("revoke", "key", "k", "https://a.example", 5.5, 7, 'because \u2028 "so"', "me", 9),
+        Order("revoke", "key", "k", "https://a.example", 5.5, 7, 'because \u2028 "so"', "me", at=9),
         Order("suspend", "organization", "o", until=1.0, at=2),
         Order("revoke", "token", "\N{SNOWMAN}", until=3.0),
+        Order("renew", "organization", "o", until=3.0, source="workos", at=2),
     ],
     ids=str,
 )
@@ -215,6 +234,9 @@ def test_order_is_read_as_it_was_written(order: Order) -> None:
         b'{"verb":"revoke","kind":"client","id":"c","source":"WorkOS"}',
         b'{"verb":"revoke","kind":"client","id":"c","source":"work os"}',
         b'{"verb":"revoke","kind":"client","id":"c","source":7}',
+        b'{"verb":"renew","kind":"organization","id":"o"}',
+        b'{"verb":"renew","kind":"client","id":"c","until":1}',
+        b'{"verb":"renew","kind":"organization","id":"o","until":1,"issuer":"https://a.example"}',
         b'{"verb":"revoke","kind":"client","id":"c","source":"%s"}' % (b"c" * 33),
     ],
     ids=lambda text: text[:70],

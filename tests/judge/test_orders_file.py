@@ -170,6 +170,52 @@ def test_what_is_superseded_is_cleared_out_and_nothing_lost(path: Path, new_auth
     assert sorted(each.name for each in path.parent.iterdir()) == ["orders.jsonl", "orders.jsonl.lock"]
 
 
+def test_place_of_a_source_is_kept_with_its_orders(path: Path, new_authorizer: NewAuthorizer) -> None:
+    first, second = {"id": "event_1", "at": 1.5}, {"id": "event_2", "at": 2.5}
+    with OrdersFile(path, new_authorizer()) as file:
+        file.keep_cursor("workos", first)
+        file.keep_cursor("workos", second)
+        appended = lines_of(path)
+    with OrdersFile(path, new_authorizer()) as file:
+        read = file.cursors["workos"]
+        for _ in range(2000):
+            file.keep_cursor("workos", second)
+
+    assert appended == [{"cursors": {"workos": first}}, {"cursors": {"workos": second}}]
+    assert read == second
+    # It was written anew meanwhile.
+    assert len(lines_of(path)) < 1500
+    with OrdersFile(path, new_authorizer()) as file:
+        assert file.cursors["workos"] == second
+
+
+def test_place_of_a_source_is_never_ahead_of_its_orders(path: Path, new_authorizer: NewAuthorizer) -> None:
+    authorizer = new_authorizer()
+    with OrdersFile(path, authorizer) as file:
+        with room_for(path.stat().st_size), pytest.raises(NotKeptError):
+            authorizer.suspend(org_id=ORG)
+        with room_for(0), pytest.raises(NotKeptError):
+            file.keep_cursor("workos", {"id": "event_1"})
+        lost = dict(file.cursors)
+        file.keep_cursor("workos", {"id": "event_1"})
+        kept = lines_of(path)
+
+    assert lost == {}
+    assert [line.get("id") for line in kept[:-1]] == [ORG]
+    assert kept[-1] == {"cursors": {"workos": {"id": "event_1"}}}
+    with pytest.raises(NotKeptError):
+        file.keep_cursor("workos", {"id": "event_2"})
+
+
+def test_renewals_are_not_kept(path: Path, new_authorizer: NewAuthorizer) -> None:
+    authorizer = new_authorizer()
+    with OrdersFile(path, authorizer):
+        authorizer.operator.carry_out([Order("renew", "organization", ORG, until=4e9, at=1)])
+        authorizer.suspend(org_id=ORG)
+
+    assert [line["verb"] for line in lines_of(path)] == ["suspend"]
+
+
 def test_full_disk_harms_nothing_but_what_could_not_be_written(path: Path, new_authorizer: NewAuthorizer) -> None:
     authorizer = new_authorizer()
     with OrdersFile(path, authorizer):

@@ -15,6 +15,7 @@ from authz.errors import AuthzError, ConfigError
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.judge.mesh import MeshPeers
+from authz.judge.orders.order import Order
 from authz.organizations.directory import FRESH, STALE, Directory, LookUpError
 from authz.policy import Organization, Policy
 from authz.runtime.flow import run
@@ -133,6 +134,20 @@ def test_what_changes_in_the_directory_counts_for_tokens_seen_before(judge: Judg
 
     assert judge.ask().tenant == "tenant-8"
     assert judge.reason(WRITE) == "policy_denied"
+
+
+def test_change_that_is_told_counts_at_the_next_call(judge: Judge, clock: ManualClock) -> None:
+    judge.organization = known(tenant="tenant-7")
+    judge.judges_by(None)
+    judge.ask()
+    judge.organization = known(tenant="tenant-8")
+    told = Order("renew", "organization", ORG, until=clock.now + 3600, source="workos", at=1)
+
+    before = judge.ask().tenant
+    judge.authorizer.operator.carry_out([told, told._replace(id="org_2")])
+
+    assert (before, judge.ask().tenant, judge.ask().tenant) == ("tenant-7", "tenant-8", "tenant-8")
+    assert judge.asked == [ORG, ORG]
 
 
 @pytest.mark.parametrize("unknown", ["allow", "deny"])

@@ -367,3 +367,58 @@ def test_no_organization_takes_all_the_threads_that_may_wait(directory: Director
     assert (taken, other.acquire(blocking=False), reason_of(directory)) == (8, True, "overloaded")
     for flow in flows:
         flow.close()
+
+
+# ---- A change is told ----
+
+
+def test_change_that_is_told_counts_at_the_next_call(directory: Directory, source: Source) -> None:
+    find(directory)
+    source.organizations[ORG] = SILVER
+    before = at_once(directory.find(ORG))
+    directory.renew(ORG)
+
+    assert (before, find(directory)) == (GOLD, SILVER)
+    assert at_once(directory.find(ORG)) is SILVER
+    assert source.asked == [ORG] * 2
+
+
+def test_change_of_an_organization_that_does_not_call_asks_nothing(directory: Directory, source: Source) -> None:
+    directory.renew(ORG)
+
+    assert source.asked == []
+    assert not directory.remembers(ORG)
+
+
+def test_old_answer_serves_while_none_is_newer(directory: Directory, source: Source, clock: ManualClock) -> None:
+    find(directory)
+    source.error = LookUpError("refused")
+    directory.renew(ORG)
+
+    assert find(directory) == GOLD
+    clock.advance(STALE)
+    assert reason_of(directory) == "directory_unavailable"
+
+
+def test_answer_of_the_time_before_the_change_is_not_remembered(directory: Directory, source: Source) -> None:
+    source.gate.clear()
+    with ThreadPoolExecutor(1) as callers:
+        first = callers.submit(find, directory)
+        eventually(lambda: source.asked)
+        directory.renew(ORG)
+        source.gate.set()
+        assert first.result(PATIENCE) == GOLD
+    source.organizations[ORG] = SILVER
+
+    assert find(directory) == SILVER
+
+
+def test_organization_whose_record_was_of_no_use_is_asked_about_once_it_has_changed(
+    directory: Directory, source: Source
+) -> None:
+    source.error = LookUpError("not an organization", is_about_one=True)
+    reason_of(directory)
+    source.error = None
+    directory.renew(ORG)
+
+    assert find(directory) == GOLD

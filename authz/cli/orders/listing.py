@@ -43,7 +43,7 @@ def show(
     follow
         Go on with each new one, also with those that take others back, until Ctrl-C.
     every
-        Also list what was taken back, or has ended.
+        Also list what was taken back, has ended, or only told that an organization has changed.
     as_json
         Print one JSON object a line.
 
@@ -54,7 +54,7 @@ def show(
         book, _ = kept.load()
         now = time.time()
         for order in _all_of(book):
-            if every or not (order.is_lifting or _has_ended(order, now)):
+            if every or (order.is_refusing and not _has_ended(order, now)):
                 tell(order)
         while follow:
             flush()

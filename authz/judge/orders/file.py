@@ -3,15 +3,17 @@
 Each line is an order with its time, and of several about one subject the latest counts, as everywhere. A line is on the
 disk before the giver of the order is answered. Once more is superseded than counts, the file is written anew; then a
 line lists many revoked tokens, so that a million are read in seconds.
+
+Sources of orders have their place in the file as well: up to which of their events its orders go.
 """
 
 import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from authz.errors import ConfigError
 from authz.judge.orders.book import OrderBook
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CLOSED = -1
+# What a line begins with that tells how far sources are.
+_CURSORS = b'{"cursors":'
 _MODE = 0o600
 # The file is written anew once it says twice as much as counts, and so much more.
 _SPARE = 1000
@@ -50,6 +54,9 @@ class OrdersFile:
         path: the file, which need not exist; beside it are ``PATH.lock`` and sometimes ``PATH.new``.
         authorizer: the one whose orders are kept.
 
+    Attributes:
+        cursors: for each source of orders up to which of its events the file has them, as that source writes it.
+
     Raises:
         ConfigError: at the beginning of the block, the file cannot be used; the message names the line.
 
@@ -64,6 +71,7 @@ class OrdersFile:
         # As far as the file is good, and whether it lacks orders.
         self._size = self._entries = 0
         self._lacks_some = self._is_watching = False
+        self.cursors: dict[str, Any] = {}
         fork.register(self)
 
     def after_fork(self) -> None:
@@ -74,7 +82,8 @@ class OrdersFile:
     def __enter__(self) -> Self:
         self._size = self._entries = 0
         try:
-            self._take_lock()
+            # Not the file itself, which is replaced by another when it is written anew.
+            self._lock = _locked(f"{self._path}.lock")
             orders, tokens = self._read()
             self._operator.carry_out(orders)
             for first in range(0, len(tokens), _AT_ONCE):
@@ -117,16 +126,30 @@ class OrdersFile:
         age = now - int(noted)
         return max(age, 0.0) if age >= -_SKEW_SECONDS else None
 
-    def _take_lock(self) -> None:
-        check_posix("orders")
-        import fcntl  # noqa: PLC0415 - not there on Windows
+    def keep_cursor(self, source: str, cursor: Mapping[str, Any]) -> None:
+        """Note up to which of the events of a source the file has orders; they are in the file before this is.
 
-        # Not the file itself, which is replaced by another when it is written anew.
-        self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, _MODE)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"orders: {str(self._path)!a} is in use by another process; give each its own") from None
+        Args:
+            source: its name.
+            cursor: what it can be told as JSON by.
+
+        Raises:
+            NotKeptError: it cannot be written, or the orders cannot.
+
+        """
+        with self._operator.unchanged() as book:
+            if self._file == _CLOSED:
+                raise NotKeptError(f"orders: {str(self._path)!a} is not open here")
+            before = dict(self.cursors)
+            self.cursors[source] = cursor
+            try:
+                if self._lacks_some or self._is_worn(book) or not _is_there(self._path, self._file):
+                    self._rewrite(book)
+                else:
+                    self._add(_cursor_line(self.cursors), 1)
+            except OSError as error:
+                self.cursors, self._lacks_some = before, True
+                raise NotKeptError(f"orders: {str(self._path)!a} cannot be written ({error.strerror})") from None
 
     def _read(self) -> tuple[list[Order], list[tuple[str, float]]]:
         """Return the orders in the file, and the tokens that it lists.
@@ -141,6 +164,7 @@ class OrdersFile:
             for number, line in enumerate(file, 1):
                 try:
                     found, listed = read_line(line)
+                    self.cursors |= _cursors_of(line)
                 except ConfigError as error:
                     if line.endswith(b"\n"):
                         place = f"line {number} of {str(self._path)!a}"
@@ -183,7 +207,7 @@ class OrdersFile:
             return
         book = self._operator.book
         try:
-            if self._lacks_some or self._is_worn(book) or not self._is_there():
+            if self._lacks_some or self._is_worn(book) or not _is_there(self._path, self._file):
                 with contextlib.suppress(OSError):
                     self._rewrite(book)
                     return
@@ -199,22 +223,20 @@ class OrdersFile:
     def _is_worn(self, book: OrderBook) -> bool:
         return self._entries > 2 * (len(book) + len(book.tokens)) + _SPARE
 
-    def _is_there(self) -> bool:
-        """Whether the file still is the one that was opened."""
-        try:
-            return os.path.samestat(self._path.stat(), os.fstat(self._file))
-        except FileNotFoundError:
-            return False
-
     def _append(self, orders: Sequence[Order]) -> None:
         if self._lacks_some:
             # A part of what could not be written may be at the end.
             os.ftruncate(self._file, self._size)
-        text = b"".join(map(line_of, orders))
-        _write_all(self._file, text)
-        os.fsync(self._file)
+        # A process that starts remembers no organization of which it would have to ask again.
+        lines = [line_of(order) for order in orders if order.verb != "renew"]
+        self._add(b"".join(lines), len(lines))
+
+    def _add(self, text: bytes, entries: int) -> None:
+        if text:
+            _write_all(self._file, text)
+            os.fsync(self._file)
         self._size += len(text)
-        self._entries += len(orders)
+        self._entries += entries
 
     def _rewrite(self, book: OrderBook) -> None:
         """Write all orders into another file, and put that in the place of this one."""
@@ -224,7 +246,7 @@ class OrdersFile:
         try:
             size = 0
             with background():
-                for piece in pieces(book):
+                for piece in itertools.chain(pieces(book), [_cursor_line(self.cursors)]):
                     _write_all(file, piece)
                     size += len(piece)
             os.fsync(file)
@@ -253,7 +275,7 @@ def line_of(order: Order) -> bytes:
 
 
 def read_line(line: bytes) -> tuple[list[Order], list[tuple[str, float]]]:
-    """Return the order of a line, and the tokens that it lists.
+    """Return the order of a line, and the tokens that it lists; a line that tells how far a source is, has neither.
 
     Raises:
         ConfigError: it is no such line.
@@ -265,6 +287,8 @@ def read_line(line: bytes) -> tuple[list[Order], list[tuple[str, float]]]:
         raise ConfigError("not JSON") from None
     if not isinstance(told, dict):
         raise ConfigError("not a JSON object")
+    if "cursors" in told:
+        return [], []
     if "tokens" in told:
         return [], _listed(told["tokens"])
     at = told.get("at")
@@ -274,6 +298,16 @@ def read_line(line: bytes) -> tuple[list[Order], list[tuple[str, float]]]:
     if order.is_listing:
         return [], [(member(order.id, order.issuer), order.until or 0)]
     return [order], []
+
+
+def _cursors_of(line: bytes) -> dict[str, Any]:
+    """Return what a line of :func:`_cursor_line` says; nothing if it is another one."""
+    told = json.loads(line)["cursors"] if line.startswith(_CURSORS) else {}
+    return told if isinstance(told, dict) else {}
+
+
+def _cursor_line(cursors: Mapping[str, Any]) -> bytes:
+    return _CURSORS + json.dumps(cursors, separators=(",", ":")).encode() + b"}\n" if cursors else b""
 
 
 def _listed(tokens: object) -> list[tuple[str, float]]:
@@ -288,7 +322,7 @@ def _listed(tokens: object) -> list[tuple[str, float]]:
 
 def pieces(book: OrderBook) -> Iterator[bytes]:
     """Yield all lines of a file with these orders, some at a time."""
-    for orders in _some_of(book):
+    for orders in _some_of(order for order in book if order.verb != "renew"):
         yield b"".join(map(line_of, orders))
     for tokens in _some_of(book.tokens):
         yield json.dumps({"tokens": tokens}, separators=(",", ":")).encode() + b"\n"
@@ -298,6 +332,34 @@ def _some_of(many: Iterable[T]) -> Iterator[list[T]]:
     left = iter(many)
     while some := list(itertools.islice(left, _AT_ONCE)):
         yield some
+
+
+def _locked(path: str) -> int:
+    """Return the file that only one process at a time can have.
+
+    Raises:
+        ConfigError: another has it.
+
+    """
+    check_posix("orders")
+    import fcntl  # noqa: PLC0415 - not there on Windows
+
+    file = os.open(path, os.O_RDWR | os.O_CREAT, _MODE)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        path = path.removesuffix(".lock")
+        raise ConfigError(f"orders: {path!a} is in use by another process; give each its own") from None
+    return file
+
+
+def _is_there(path: Path, file: int) -> bool:
+    """Whether the file of that name still is the one that was opened."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def _write_all(file: int, text: bytes) -> None:

@@ -21,6 +21,7 @@ _EVENTS: dict[Verb, str] = {
     "reinstate": "reinstated",
     "suspend": "organization_suspended",
     "resume": "organization_resumed",
+    "renew": "organization_renewed",
 }
 # How often to look for orders that say nothing any more.
 _FORGET_SECONDS = 3600.0
@@ -107,8 +108,9 @@ class Operator:
         news = take()
         if not news:
             return []
-        self.streams.end(TokenInactiveError(), self.standing.is_revoked)
-        self.streams.end(suspended(), self.standing.is_suspended)
+        if any(order.is_refusing for order in news):
+            self.streams.end(TokenInactiveError(), self.standing.is_revoked)
+            self.streams.end(suspended(), self.standing.is_suspended)
         if len(news) > _MOST_LOGGED:
             telemetry.event(telemetry.WARNING, "orders_carried_out", orders=len(news))
         else:
@@ -171,4 +173,5 @@ def listing(name: str, end: float) -> Order:
 def _log(order: Order) -> None:
     told = {name: getattr(order, name) for name in ("issuer", "issued_before", "until", "reason", "by", "source")}
     given = {name: value for name, value in told.items() if value not in ("", None)}
-    telemetry.event(telemetry.WARNING, _EVENTS[order.verb], **{_FIELDS[order.kind]: order.id}, **given)
+    level = telemetry.INFO if order.verb == "renew" else telemetry.WARNING
+    telemetry.event(level, _EVENTS[order.verb], **{_FIELDS[order.kind]: order.id}, **given)

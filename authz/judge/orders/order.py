@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 from authz.errors import ConfigError
 
-Verb = Literal["revoke", "reinstate", "suspend", "resume"]
+Verb = Literal["revoke", "reinstate", "suspend", "resume", "renew"]
 Kind = Literal["token", "client", "organization", "key"]
-Act = Literal["revoke", "suspend"]
+Act = Literal["revoke", "suspend", "renew"]
 Source = Literal["operator", "workos", "other"]
 
 MAX_NAME, MAX_TEXT = 1024, 500
@@ -23,8 +23,12 @@ OPERATOR: Source = "operator"
 
 _SOURCE = re.compile(r"[a-z][a-z0-9_-]{0,31}|", re.ASCII)
 
-ACTS: dict[Verb, Act] = {"revoke": "revoke", "reinstate": "revoke", "suspend": "suspend", "resume": "suspend"}
-"""What each verb does or takes back."""
+ACTS: dict[Verb, Act] = {
+    **dict.fromkeys(("revoke", "reinstate"), "revoke"),
+    **dict.fromkeys(("suspend", "resume"), "suspend"),
+    "renew": "renew",
+}
+"""What each verb does or takes back; ``renew`` refuses no call, but has a directory ask about an organization again."""
 
 _TEXTS = {"id": MAX_NAME, "issuer": MAX_NAME, "reason": MAX_TEXT, "by": MAX_TEXT, "source": MAX_TEXT}
 # Until the year 2255: microseconds since 1970 are exact in a double, which is how scripts in a store count.
@@ -86,6 +90,11 @@ class Order(NamedTuple):
     def is_lifting(self) -> bool:
         """Whether it takes back another one."""
         return self.verb != ACTS[self.verb]
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether calls are refused for it, as long as it has not lapsed."""
+        return self.verb in ("revoke", "suspend")
 
     @property
     def is_listing(self) -> bool:
@@ -180,6 +189,8 @@ class Order(NamedTuple):
     def _check_sense(self) -> None:
         if ACTS[self.verb] == "suspend" and (self.kind != "organization" or self.issuer):
             raise ConfigError(f"{self.verb}: only an organization can be suspended, and for every issuer")
+        if self.verb == "renew" and (self.kind != "organization" or self.issuer or self.until is None):
+            raise ConfigError("renew: only what is known of an organization can be renewed, until some time")
         if self.issued_before is not None and (self.verb != "revoke" or self.kind == "token"):
             raise ConfigError("issued_before: only for what has several tokens, and is revoked")
         if self.is_lifting and self.until is not None:

@@ -26,7 +26,7 @@ def told_of(operator: Operator, shared: SharedOrders | None, now: float) -> dict
     with operator.unchanged() as book:
         orders, tokens = list(book), len(book.tokens)
     standing = operator.standing
-    in_force = [order for order in in_slices(orders, LONG_SLICE) if not order.is_lifting and order.concerns(None, now)]
+    in_force = [order for order in in_slices(orders, LONG_SLICE) if order.is_refusing and order.concerns(None, now)]
     return {
         "suspended": _first(standing.suspended_organizations),
         "revoked": _first(standing.revoked_clients),

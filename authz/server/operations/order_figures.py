@@ -27,7 +27,7 @@ class OrderFigures(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the figures."""
         book, now = self._shared.operator.book, time.time()
-        in_force = Counter(order.kind for order in book if not order.is_lifting and order.concerns(None, now))
+        in_force = Counter(order.kind for order in book if order.is_refusing and order.concerns(None, now))
         in_force["token"] += len(book.tokens)
         orders = GaugeMetricFamily("authz_orders_in_force", "Orders of the operator in force.", labels=["kind"])
         for kind in get_args(Kind):
