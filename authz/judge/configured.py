@@ -75,7 +75,7 @@ def _listed_introspector(each: ListedIssuer) -> tuple[str, Introspector]:
 
 def _directory(settings: Settings, listed: Issuers | None) -> Directory | Mapping[str, Directory] | None:
     if settings.workos_api_key is None and settings.workos_api_key_file is None:
-        if settings.workos_groups_key or settings.workos_base_url is not None:
+        if settings.workos_groups_key or settings.workos_base_url is not None or settings.workos_events:
             raise ConfigError(
                 "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file to ask WorkOS"
             )
@@ -86,12 +86,23 @@ def _directory(settings: Settings, listed: Issuers | None) -> Directory | Mappin
         groups_key=settings.workos_groups_key,
         transport=settings.transport(),
     )
+    issuer = workos_issuer(listed)
+    return {issuer: directory} if issuer else directory
+
+
+def workos_issuer(listed: Issuers | None) -> str:
+    """Return the issuer whose organizations WorkOS knows; empty if it knows those of every issuer.
+
+    Raises:
+        ConfigError: it cannot be told.
+
+    """
     if listed is None or listed.are_organizations_shared or len(listed.listed) == 1:
-        return directory
+        return ""
     issuers = listed.of_profile("workos")
     if len(issuers) != 1:
         raise ConfigError(
             "workos_api_key: WorkOS is asked about the organizations of one issuer, which is the one whose "
             f"token_profile is workos; the file of issuers has {len(issuers)} of them"
         )
-    return {issuers[0]: directory}
+    return issuers[0]

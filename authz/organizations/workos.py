@@ -41,9 +41,7 @@ class WorkOSDirectory(Directory):
         transport: Transport | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if not _KEY.fullmatch(api_key):
-            raise ConfigError("workos_api_key: must be visible ASCII, such as sk_live_…")
-        self._base_url = check_url(base_url or _API, "workos_base_url")
+        self._base_url = api_url(api_key, base_url)
         with extra("workos", "WorkOSDirectory: it needs the extra", package="workos"):
             # The import takes half a second, which only this class should cost.
             from authz.organizations.workos_api import WorkOSApi  # noqa: PLC0415
@@ -58,3 +56,19 @@ class WorkOSDirectory(Directory):
         """Stop asking."""
         super().close()
         self._transport.close()
+
+
+def api_url(api_key: str, base_url: str | None) -> str:
+    """Return the URL of WorkOS's API.
+
+    Args:
+        api_key: the environment's key.
+        base_url: the URL, if not https://api.workos.com.
+
+    Raises:
+        ConfigError: the key is none, or the URL is none that it may be sent to.
+
+    """
+    if not _KEY.fullmatch(api_key):
+        raise ConfigError("workos_api_key: must be visible ASCII, such as sk_live_…")
+    return check_url(base_url or _API, "workos_base_url")

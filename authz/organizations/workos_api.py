@@ -40,14 +40,7 @@ class WorkOSApi:
     """
 
     def __init__(self, api_key: str, base_url: str, groups_key: str, transport: Transport) -> None:
-        self._client = workos.WorkOSClient(
-            api_key=api_key,
-            base_url=base_url,
-            request_timeout=_TIMEOUT,
-            # The directory decides when to ask again.
-            max_retries=0,
-            http_client=_Backend(transport),
-        )
+        self._client = client_of(api_key, base_url, transport)
         self._groups_key = groups_key
 
     def organization(self, org_id: str) -> Organization | None:
@@ -67,7 +60,7 @@ class WorkOSApi:
             return None
         except workos.WorkOSError as error:
             # Its text may hold anything that the server has sent.
-            raise _failure(error) from None
+            raise failure_of(error, "not an organization") from None
         except (AttributeError, TypeError, ValueError):
             raise LookUpError("not an organization", is_about_one=True) from None
         if not _is_about(org_id, answer):
@@ -86,6 +79,25 @@ class WorkOSApi:
         if not groups.issuperset(filter(None, words)):
             telemetry.event(telemetry.WARNING, "groups_ignored", organization=answer.id)
         return Organization(tenant=tenant, groups=groups, labels=MappingProxyType(labels), name=answer.name)
+
+
+def client_of(api_key: str, base_url: str, transport: Transport) -> workos.WorkOSClient:
+    """Return WorkOS's client, which sends its requests by our transport, and none twice.
+
+    Args:
+        api_key: the environment's key.
+        base_url: the API's URL.
+        transport: sends the requests.
+
+    """
+    return workos.WorkOSClient(
+        api_key=api_key,
+        base_url=base_url,
+        request_timeout=_TIMEOUT,
+        # Who asks decides when to ask again.
+        max_retries=0,
+        http_client=_Backend(transport),
+    )
 
 
 class _Backend:
@@ -120,7 +132,14 @@ class _Backend:
         """Do nothing: the owner of the transport closes it."""
 
 
-def _failure(error: workos.WorkOSError) -> LookUpError:
+def failure_of(error: workos.WorkOSError, otherwise: str) -> LookUpError:
+    """Return why there is no answer, without anything that the server has sent.
+
+    Args:
+        error: what the client has raised.
+        otherwise: the cause if there was an answer, of status 200.
+
+    """
     if isinstance(error, workos.RateLimitExceededError):
         return LookUpError(causes.status(429), pause=min(error.retry_after or 0.0, _LONGEST_PAUSE))
     if isinstance(error, workos.AuthenticationError | workos.AuthorizationError):
@@ -129,7 +148,7 @@ def _failure(error: workos.WorkOSError) -> LookUpError:
         return LookUpError(causes.status(status), is_about_one=status in _ABOUT_THE_ID)
     if isinstance(error.__cause__, workos.TransportError):
         return LookUpError(str(error.__cause__))
-    return LookUpError("not an organization", is_about_one=True)
+    return LookUpError(otherwise, is_about_one=True)
 
 
 def _is_about(org_id: str, answer: Any) -> bool:

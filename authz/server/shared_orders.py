@@ -18,6 +18,7 @@ from authz.runtime.clock import SYSTEM_CLOCK
 from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from authz.server.workos.following import WorkOSEvents
     from authz.store.shared_state import Sharing
 
 Way = Literal["here", "store"]
@@ -42,6 +43,7 @@ class SharedOrders:
     Attributes:
         operator: that of the argument.
         sharing: that of the argument.
+        events: follows the events of WorkOS, if anything does.
         given: how many orders there were since the start, by verb, what they come from, and the way that they came:
             ``here`` or ``store``.
 
@@ -49,6 +51,7 @@ class SharedOrders:
 
     def __init__(self, operator: Operator, file: OrdersFile | None, sharing: "Sharing | None", *, stale: float) -> None:
         self.operator, self.sharing, self._file, self._stale = operator, sharing, file, stale
+        self.events: WorkOSEvents | None = None
         self.given: Counter[tuple[Verb, Source, Way]] = Counter()
         self._known_until = -1.0
         age = None if file is None else file.age(time.time())
@@ -136,7 +139,27 @@ async def shared_orders(
             await asyncio.to_thread(sharing.follower.wait, _AT_ONCE_SECONDS)
             telling = asyncio.create_task(shared.keep_telling(tell))
             ending.callback(telling.cancel)
+        if settings.workos_events:
+            await ending.enter_async_context(_following(settings, shared, file))
         yield shared
+
+
+@contextlib.asynccontextmanager
+async def _following(settings: Settings, shared: SharedOrders, file: OrdersFile | None) -> AsyncIterator[None]:
+    """Follow the events of WorkOS until the end of the block.
+
+    Raises:
+        ConfigError: a setting cannot work.
+
+    """
+    from authz.server.workos.configured import workos_events_of  # noqa: PLC0415 - not needed without
+
+    shared.events = events = workos_events_of(settings, shared.operator, file, shared.sharing)
+    events.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(events.stop)
 
 
 def sharing_of(

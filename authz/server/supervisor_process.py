@@ -109,7 +109,7 @@ async def _orders(settings: Settings) -> "AsyncIterator[tuple[Links | None, Shar
 
     Yield the links to workers, and what keeps and shares the orders; ``None`` where none can come.
     """
-    if settings.admin is None and settings.orders is None and settings.store is None:
+    if settings.admin is None and settings.orders is None and settings.store is None and not settings.workos_events:
         yield None, None
         return
     # Late: without orders the workers start sooner.

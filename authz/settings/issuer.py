@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from authz.call.words import ORG_ID_PATTERN
 from authz.errors import ConfigError
 from authz.runtime.configuration import read_secret
-from authz.runtime.network.transport import Transport
+from authz.runtime.network.transport import MAX_BYTES, Transport
 from authz.runtime.network.urls import check_url
 from authz.settings.environment import EnvironmentSettings, flag
 from authz.settings.variables import PREFIX, AuthMethod
@@ -46,14 +46,17 @@ class ConnectionSettings(FileSettings):
         "NO_PROXY.",
     )
 
-    def transport(self) -> Transport:
+    def transport(self, *, max_bytes: int = MAX_BYTES) -> Transport:
         """Build what asks them.
+
+        Args:
+            max_bytes: the largest body that is read.
 
         Raises:
             ConfigError: ``ca_file`` cannot be read.
 
         """
-        return Transport(ca_file=self.ca_file, trust_env=self.proxy_from_env)
+        return Transport(max_bytes=max_bytes, ca_file=self.ca_file, trust_env=self.proxy_from_env)
 
 
 class IssuerSettings(ConnectionSettings):

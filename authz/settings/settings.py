@@ -113,6 +113,14 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     workos_groups_key: str = Field(
         "", description="The key of WorkOS's metadata that names an organization's groups, with commas between them."
     )
+    workos_events: bool = Field(
+        default=False,
+        description="Follow the events of WorkOS: an organization that is deleted there is refused within seconds, and "
+        "one that changes is asked about anew. Needs workos_api_key.",
+    )
+    workos_events_interval: float = Field(
+        2.0, ge=0.5, le=60, description="Seconds between two questions for events; one replica asks."
+    )
     unknown_organizations: Literal["allow", "deny"] = Field(
         "allow",
         description="deny refuses organizations that WorkOS does not know; or if WorkOS is not asked, those that the "

@@ -254,6 +254,8 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "usage_metrics_by_organization",
             "worker_timeout",
             "workers",
+            "workos_events",
+            "workos_events_interval",
             "workos_groups_key",
         ),
         _printed,

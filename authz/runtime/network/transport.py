@@ -36,6 +36,9 @@ _HEADERS = {
 _GZIP = 16 + zlib.MAX_WBITS
 
 
+MAX_BYTES = 262_144
+"""The largest body that is read, if it is not said otherwise."""
+
 _UNANSWERED = frozenset({"timeout", "protocol", "proxy", *connecting.CAUSES})
 
 _MAX_DATE = 40
@@ -130,7 +133,7 @@ class Transport:
         self,
         *,
         timeout: float = 5.0,
-        max_bytes: int = 262_144,
+        max_bytes: int = MAX_BYTES,
         ca_file: str | None = None,
         trust_env: bool = False,
     ) -> None:

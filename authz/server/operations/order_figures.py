@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from authz.judge.orders.order import Kind, Source, Verb
+from authz.server.operations.source_figures import source_figures
 from authz.server.shared_orders import SharedOrders, Way
 
 
@@ -37,6 +38,8 @@ class OrderFigures(Collector):
         for verb, source, way in itertools.product(get_args(Verb), get_args(Source), get_args(Way)):
             given.add_metric([verb, source, way], self._shared.given[verb, source, way])
         yield given
+        if self._shared.events is not None:
+            yield from source_figures(self._shared.events)
         sharing = self._shared.sharing
         if sharing is None:
             return

@@ -1,0 +1,25 @@
+"""The figures of what follows the events of WorkOS, for Prometheus."""
+
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from authz.server.workos.events import WORKOS
+from authz.server.workos.following import WorkOSEvents
+
+
+def source_figures(events: WorkOSEvents) -> Iterator[Metric]:
+    """Yield the figures."""
+    gauges = {
+        "authz_source_up": ("Whether the source of orders answers.", events.is_up),
+        "authz_source_leader": ("Whether this process is the one that follows the source.", events.is_leading),
+        "authz_source_age_seconds": ("Since this process has heard the source last.", events.age),
+    }
+    for name, (meaning, value) in gauges.items():
+        gauge = GaugeMetricFamily(name, meaning, labels=["source"])
+        gauge.add_metric([WORKOS], value)
+        yield gauge
+    told = CounterMetricFamily("authz_source_events", "Events of the source, read here.", labels=["source", "event"])
+    for name, count in events.counts.items():
+        told.add_metric([WORKOS, name], count)
+    yield told

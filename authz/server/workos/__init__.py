@@ -1,0 +1,1 @@
+"""WorkOS as a source of orders: what happens there is in force here within seconds."""
