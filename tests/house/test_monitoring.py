@@ -61,6 +61,10 @@ METRICS = {
     "authz_store_up": set(),
     "authz_store_age_seconds": set(),
     "authz_store_regressed_total": set(),
+    "authz_source_up": {"source"},
+    "authz_source_leader": {"source"},
+    "authz_source_age_seconds": {"source"},
+    "authz_source_events_total": {"source", "event"},
     "authz_decision_samples_total": {"result"},
     "authz_replicas": set(),
     "process_cpu_seconds_total": {"worker"},
@@ -131,7 +135,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
     with Program(
         *("serve", *issuer, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
         *("--store", f"unix:{folder}/nowhere", "--remember", "30", "--xds", f"unix:{folder}/xds"),
+        *("--workos-events", "--workos-base-url", "http://127.0.0.1:9"),
         folder=folder,
+        AUTHZ_WORKOS_API_KEY="sk_test",
     ) as program:
         address = program.await_event("probes")["address"]
         return httpx2.get(f"http://{address}/metrics", timeout=PATIENCE, trust_env=False).text

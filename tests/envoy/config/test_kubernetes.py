@@ -253,6 +253,8 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "workos_api_key": SECRET,
         "workos_api_key_file": path["secret"],
         "workos_base_url": "https://workos.example",
+        "workos_events": True,
+        "workos_events_interval": 5.0,
         "workos_groups_key": "groups",
         "xds": "unix:/run/authz/xds.sock",
     }

@@ -1,0 +1,86 @@
+"""``authz serve --workos-events``: what is deleted in WorkOS is refused in every worker and replica."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.demo.issuer.program import Issuer, IssuerServer
+from authz.demo.issuer.signing import SigningKey
+from tests.doubles import jwks, m2m_claims
+from tests.programs import run
+from tests.server.admin.site import SERVE, Site
+from tests.server.serving.serving import LOOPBACK
+from tests.store.engines import Engine
+
+ALLOWED, DENIED = 0, 7
+ACME = "org_01JYACME000000000000000001"
+
+
+class Replica(Site):
+    """A server that follows WorkOS; a context manager."""
+
+    def __init__(self, folder: Path, issuer: IssuerServer, *flags: str) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "jwks.json").write_text(json.dumps(jwks(*issuer.issuer.keys)))
+        (folder / "key").write_text(issuer.issuer.directory.api_key)
+        workos = ("--workos-events", "--workos-base-url", issuer.address, "--workos-api-key-file", "key")
+        super().__init__(folder, *workos, "--workos-events-interval", "0.5", *flags)
+
+    def orders(self) -> list[Any]:
+        told: list[Any] = self.get("overview")["orders"]
+        return [(each["verb"], each["id"], each["source"], each["reason"]) for each in told]
+
+
+@pytest.fixture
+def token(ec_key: SigningKey) -> str:
+    return ec_key.sign(m2m_claims(time.time(), org_id=ACME))
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one process", "two workers"])
+def test_organization_that_is_deleted_in_workos_is_refused_and_said(
+    tmp_path: Path, ec_key: SigningKey, token: str, flags: tuple[str, ...]
+) -> None:
+    with IssuerServer(Issuer(keys=[ec_key])) as issuer:
+        with Replica(tmp_path / "a", issuer, "--orders", "orders.jsonl", *flags) as server:
+            before = server.check(token)
+            issuer.issuer.environment.delete_organization(ACME)
+            server.until(lambda: set(server.check(token)) == {DENIED})
+            told = server.orders()
+        with Replica(tmp_path / "a", issuer, "--orders", "orders.jsonl", *flags) as server:
+            after_restart = server.check(token)
+        secret = issuer.issuer.directory.api_key
+
+    lines = [json.loads(line) for line in (tmp_path / "a/orders.jsonl").read_text().splitlines()]
+    assert set(before) == {ALLOWED}
+    assert set(after_restart) == {DENIED}
+    assert told == [("revoke", ACME, "workos", "deleted in WorkOS")]
+    assert lines[-1]["cursors"]["workos"]["id"].startswith("event_")
+    assert secret not in server.program.text
+
+
+def test_another_replica_goes_on_when_the_one_that_follows_is_killed(
+    tmp_path: Path, ec_key: SigningKey, token: str
+) -> None:
+    with Engine("valkey") as store, IssuerServer(Issuer(keys=[ec_key])) as issuer:
+        shares = ("--store", store.url)
+        with Replica(tmp_path / "a", issuer, *shares) as first, Replica(tmp_path / "b", issuer, *shares) as second:
+            first.until(lambda: issuer.requests["/events"] > 0)
+            with store.client() as asking:
+                leader: Any = asking.get("authz:{workos}:leader")
+            dies, lives = (first, second) if leader.endswith(f"-{first.program.pid}".encode()) else (second, first)
+            dies.program.__exit__()
+            issuer.issuer.environment.delete_organization(ACME)
+            lives.until(lambda: set(lives.check(token)) == {DENIED})
+            lives.until(lambda: lives.orders() == [("revoke", ACME, "workos", "deleted in WorkOS")])
+            lives.program.end()
+
+
+def test_events_without_a_key_are_a_mistake_that_names_the_remedy(tmp_path: Path, ec_key: SigningKey) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
+    done = run(*SERVE, "--jwks", "jwks.json", "--listen", LOOPBACK, "--workos-events", folder=tmp_path)
+
+    assert done.returncode == 2
+    assert "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file" in done.stdout + done.stderr
