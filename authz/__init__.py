@@ -19,7 +19,10 @@ if typing.TYPE_CHECKING:
     from authz.call.requirements import Assurance, Requirements
     from authz.decisions.decision import Decision
     from authz.decisions.log import DecisionLog
-    from authz.decisions.otel import OpenTelemetryLog
+    from authz.decisions.otel.log import OpenTelemetryLog
+    from authz.decisions.otel.metrics import OpenTelemetryMetrics
+    from authz.decisions.otel.spans import OpenTelemetrySpans
+    from authz.decisions.prometheus import PrometheusMetrics
     from authz.errors import (
         AlgorithmNotAllowedError,
         AuthzError,
@@ -61,6 +64,7 @@ if typing.TYPE_CHECKING:
     from authz.organizations.workos import WorkOSDirectory
     from authz.policy import Policy
     from authz.runtime.network.transport import Transport
+    from authz.runtime.telemetry import LogSampling
     from authz.store.shared_state import SharedState
     from authz.token.profiles import TokenProfile
 
@@ -87,10 +91,13 @@ __all__ = [
     "Introspector",
     "KeyNotFoundError",
     "KeySetUnavailableError",
+    "LogSampling",
     "MeshMetadataError",
     "MeshPeers",
     "MeshUndecidedError",
     "OpenTelemetryLog",
+    "OpenTelemetryMetrics",
+    "OpenTelemetrySpans",
     "OrdersFile",
     "Peer",
     "PeerUnknownError",
@@ -98,6 +105,7 @@ __all__ = [
     "Policy",
     "PolicyReloader",
     "Principal",
+    "PrometheusMetrics",
     "Refusal",
     "Requirements",
     "ResourceExhaustedError",
@@ -140,7 +148,10 @@ if not typing.TYPE_CHECKING:
             ),
             ".decisions.decision": ("Decision",),
             ".decisions.log": ("DecisionLog",),
-            ".decisions.otel": ("OpenTelemetryLog",),
+            ".decisions.otel.log": ("OpenTelemetryLog",),
+            ".decisions.otel.metrics": ("OpenTelemetryMetrics",),
+            ".decisions.otel.spans": ("OpenTelemetrySpans",),
+            ".decisions.prometheus": ("PrometheusMetrics",),
             ".errors": (
                 "AlgorithmNotAllowedError",
                 "AuthzError",
@@ -185,6 +196,7 @@ if not typing.TYPE_CHECKING:
             ".organizations.workos": ("WorkOSDirectory",),
             ".policy": ("Policy",),
             ".runtime.network.transport": ("Transport",),
+            ".runtime.telemetry": ("LogSampling",),
             ".store.shared_state": ("SharedState",),
             ".token.profiles": ("TokenProfile",),
         },

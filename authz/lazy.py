@@ -30,7 +30,14 @@ def lazy_names(
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules.get(package)
             )
-        value = getattr(import_module(modules[name], package), name)
+        try:
+            value = getattr(import_module(modules[name], package), name)
+        except ImportError as error:
+            if (error.name or "").startswith("authz."):
+                from grpc_org_authz.shadowing import explained  # noqa: PLC0415 - only for this error
+
+                raise explained("authz", error.path) from error
+            raise
         # So that Python finds it without this function from now on.
         setattr(sys.modules[package], name, value)
         return value

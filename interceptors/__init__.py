@@ -7,16 +7,20 @@ PYTEST_DONT_REWRITE, because a program may import this before pytest finds the p
 
 import typing
 
-from authz.lazy import lazy_names as _lazy_names
-
 if typing.TYPE_CHECKING:
-    from interceptors.client import bearer_interceptors
-    from interceptors.forwarding import forward_principal_interceptors
-    from interceptors.server import AuthzInterceptor
+    from .client import bearer_interceptors
+    from .forwarding import forward_principal_interceptors
+    from .server import AuthzInterceptor
 
 __all__ = ["AuthzInterceptor", "bearer_interceptors", "forward_principal_interceptors"]
 
 if not typing.TYPE_CHECKING:
+    try:
+        from authz import _lazy_names
+    except ImportError:
+        from grpc_org_authz.shadowing import explained as _explained
+
+        raise _explained("authz") from None
     __getattr__, __dir__ = _lazy_names(
         __name__,
         {

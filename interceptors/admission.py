@@ -14,8 +14,9 @@ from authz.judge.hearing import Hearing
 from authz.judge.streams import Stream, StreamRules
 from authz.policy.protos.isolation import check_message, places_of
 from authz.runtime.flow import Flow
-from interceptors.context import Metadata
-from interceptors.handlers import Handler
+
+from .context import Metadata
+from .handlers import Handler
 
 Check = Callable[[Any], None]
 """Raises an :class:`authz.errors.AuthzError` for a request that the handler may not see."""

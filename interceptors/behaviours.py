@@ -9,12 +9,13 @@ import grpc
 from authz.call.principal import set_current_principal
 from authz.errors import ResourceExhaustedError, UnavailableError
 from authz.runtime.flow import run
-from interceptors.admission import Admission
-from interceptors.context import TrustedContext
-from interceptors.handlers import Behaviour, Handler, behaviour_of
-from interceptors.relay import Relay
-from interceptors.requests import SyncRequests
-from interceptors.streams import SyncStream, abort, watched
+
+from .admission import Admission
+from .context import TrustedContext
+from .handlers import Behaviour, Handler, behaviour_of
+from .relay import Relay
+from .requests import SyncRequests
+from .streams import SyncStream, abort, watched
 
 
 def trusted(handler: Handler, admission: Admission, *, relay: bool) -> Behaviour:

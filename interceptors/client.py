@@ -9,9 +9,10 @@ import grpc
 from authz.issuer.credentials import unavailable
 from authz.issuer.token_source import TokenSource
 from authz.runtime.flow import run
-from interceptors.bearer import Bearer, WatchedSource, has_authorization
-from interceptors.calls import FailedCall
-from interceptors.kinds import Continuation, EveryKind, Intercept, changed
+
+from .bearer import Bearer, WatchedSource, has_authorization
+from .calls import FailedCall
+from .kinds import Continuation, EveryKind, Intercept, changed
 
 
 def bearer_interceptors(source: TokenSource, *, insecure_channel: bool = False) -> tuple[EveryKind, ...]:

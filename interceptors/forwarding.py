@@ -6,7 +6,8 @@ import grpc
 
 from authz.call.metadata import TrustedMetadata
 from authz.call.principal import ANONYMOUS, Principal, current_principal
-from interceptors.kinds import Continuation, EveryKind, changed
+
+from .kinds import Continuation, EveryKind, changed
 
 
 def forward_principal_interceptors(*, trusted: TrustedMetadata | None = None) -> tuple[EveryKind, ...]:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from interceptors.streams import SyncStream
+from .streams import SyncStream
 
 
 class _Done(NamedTuple):

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from interceptors.admission import Admission
-from interceptors.streams import SyncStream
+from .admission import Admission
+from .streams import SyncStream
 
 
 class SyncRequests:

@@ -19,11 +19,12 @@ from authz.judge.mesh import MeshPeers
 from authz.judge.streams import StreamExpiry, StreamRules
 from authz.runtime import fork
 from authz.runtime.flow import Flow, Wait, run
-from interceptors.admission import Admission
-from interceptors.behaviours import decided, trusted
-from interceptors.context import Metadata, TrustedCallDetails
-from interceptors.handlers import Behaviour, Handler, with_behaviour
-from interceptors.streams import abort
+
+from .admission import Admission
+from .behaviours import decided, trusted
+from .context import Metadata, TrustedCallDetails
+from .handlers import Behaviour, Handler, with_behaviour
+from .streams import abort
 
 Continuation = Callable[[grpc.HandlerCallDetails], Handler | None]
 

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 import grpc
 
 from authz.call.refusal import Refusal
-from interceptors.handlers import status_of
+
+from .handlers import status_of
 
 COURTESY = 1.0
 """Seconds that a handler has to send or read a message before its RPC is cancelled."""

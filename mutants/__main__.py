@@ -22,7 +22,7 @@ from mutants.mistakes import MISTAKES, ROOT, Mistake
 # Exit codes of pytest: all passed, some failed.
 _PASSED, _FAILED = 0, 1
 _SECONDS = 300
-_COPIED = ("authz", "interceptors", "tests", "protos", "pyproject.toml", "README.md")
+_COPIED = ("authz", "grpc_org_authz", "interceptors", "tests", "protos", "pyproject.toml", "README.md")
 
 
 def main(words: list[str]) -> int:

@@ -13,6 +13,7 @@ _FORWARD = "tests/server/forward_auth/"
 _QUESTION = "authz/server/forward_auth/question.py"
 _CHECK = "authz/server/forward_auth/check.py"
 _CONNECTION = "authz/server/forward_auth/connection.py"
+_DOCTOR = "tests/cli/doctor/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -967,7 +968,7 @@ MISTAKES = (
     Mistake(
         "HTTP methods: they are not recorded",
         "authz/decisions/decision.py",
-        '            "verb": _text(self.verb),\n',
+        '            "verb": text(self.verb),\n',
         '            "verb": "POST",\n',
         "tests/decisions/test_log.py -k http_method",
     ),
@@ -3897,6 +3898,63 @@ MISTAKES = (
         "%(?:5[Cc]|",
         "tests/http/test_targets.py -k several_ways",
     ),
+    # ---- Observers, figures and functions of the program ----
+    Mistake(
+        "observers: callers that are refused use up the names of organizations",
+        "authz/decisions/prometheus.py",
+        "if decision.refusal is None and len(self._named) < self._free:",
+        "if len(self._named) < self._free:",
+        "tests/decisions/test_observers.py -k figures_of_their_own",
+    ),
+    Mistake(
+        "observers: the end of a stream is told in the span of the call that ends it",
+        "authz/decisions/otel/spans.py",
+        'if decision.event != "stream_ended" and span.get_span_context().is_valid:',
+        "if span.get_span_context().is_valid:",
+        "tests/decisions/test_observers.py -k end_of_a_stream",
+    ),
+    Mistake(
+        "observers: a share of the refusals is written too",
+        "authz/decisions/log.py",
+        "if share < 1 and decision.refusal is None and (",
+        "if share < 1 and (",
+        "tests/decisions/test_log.py -k share_of_what_is_allowed",
+    ),
+    Mistake(
+        "observers: a client that refuses OpenMetrics gets it",
+        "authz/server/operations/exposition.py",
+        "return OPEN_METRICS if 0 < liked[OPEN_METRICS] >= liked[PLAIN] else PLAIN",
+        "return OPEN_METRICS if liked[OPEN_METRICS] >= liked[PLAIN] else PLAIN",
+        "tests/server/operations/test_exposition.py -k likes_best",
+    ),
+    Mistake(
+        "observers: a look-up sees the context of the call that asks",
+        "authz/organizations/look_ups.py",
+        "task = loop.create_task(self._ask(org_id, answer), context=Context())",
+        "task = loop.create_task(self._ask(org_id, answer))",
+        "tests/organizations/test_look_ups.py -k sees_nothing",
+    ),
+    Mistake(
+        "observers: a look-up runs on another loop than the call",
+        "authz/organizations/look_ups.py",
+        "if self._home is not None and self._home.is_running():",
+        "if False:",
+        "tests/organizations/test_look_ups.py -k another_thread",
+    ),
+    Mistake(
+        "observers: an organization whose loop is gone is never asked about again",
+        "authz/organizations/look_ups.py",
+        "return loop is not None and loop.is_closed()",
+        "return False",
+        "tests/organizations/test_look_ups.py -k closed_without",
+    ),
+    Mistake(
+        "observers: an order about two things is about one of them",
+        "authz/judge/orders/giving.py",
+        "    if len(given) != 1:\n",
+        "    if not given:\n",
+        "tests/judge/test_revocation.py -k exactly_one",
+    ),
     # ---- Services of connectrpc ----
     Mistake(
         "connect: a handler sees what a caller has forged",
@@ -4109,5 +4167,27 @@ MISTAKES = (
         "            check_unread(isolation, scope, principal)",
         "            str(scope)",
         "tests/asgi/test_fastapi.py -k isolation",
+    ),
+    # ---- The doctor ----
+    Mistake(
+        "doctor: an Envoy that lets calls pass undecided is called good",
+        "authz/cli/doctor/envoy/filters.py",
+        'if config.get("failure_mode_allow"):',
+        'if config.get("failure_mode"):',
+        f"{_DOCTOR}test_envoy.py -k opens_or_breaks",
+    ),
+    Mistake(
+        "doctor: the metadata of another issuer is called good",
+        "authz/cli/doctor/issuer.py",
+        'each.get("issuer") == issuer.name',
+        '"issuer" in each',
+        f"{_DOCTOR}test_broken.py -k wrong_issuer",
+    ),
+    Mistake(
+        "doctor: a cluster on another port is called ours",
+        "authz/cli/doctor/envoy/cluster.py",
+        "    if port != other_port:\n        return False\n",
+        "",
+        f"{_DOCTOR}test_envoy.py -k does_not_match",
     ),
 )

@@ -40,10 +40,15 @@ class Authority:
         )
         self.root = signed.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, *names: x509.GeneralName, common_name: str = "somebody") -> Certificate:
-        """Return a certificate for ``names``; without any it has no such extension."""
+    def issue(
+        self, *names: x509.GeneralName, common_name: str = "somebody", days: tuple[int, int] = (-1, 1)
+    ) -> Certificate:
+        """Return a certificate for ``names``; without any it has no such extension.
+
+        It is valid from and to so many days from now.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(common_name), self._name, key.public_key())
+        builder = _builder(_name(common_name), self._name, key.public_key(), days)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         signed = builder.sign(self._key, hashes.SHA256())
@@ -69,10 +74,12 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: tuple[int, int] = (-1, 1)
+) -> x509.CertificateBuilder:
+    now, (begin, end) = datetime.now(UTC), days
     return (
         x509.CertificateBuilder(issuer, subject, key, x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now + timedelta(days=begin))
+        .not_valid_after(now + timedelta(days=end))
     )

@@ -23,6 +23,7 @@ from authz.runtime.alarms import Alarms
 from authz.runtime.asking import Asking
 from authz.runtime.clock import SYSTEM_CLOCK
 from authz.runtime.shares import Shares
+from authz.runtime.telemetry import LogSampling
 from authz.runtime.threads import Repeating
 from authz.runtime.watch import Watch
 from authz.store.connection import Store
@@ -58,6 +59,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.judge.streams.OpenStreams": OpenStreams,
     "authz.runtime.threads.Repeating": lambda: Repeating("tests", lambda: 1.0),
     "authz.store.follower.Follower": lambda: Follower(Store("unix:/nowhere"), Authorizer(_verifier()).operator),
+    "authz.runtime.telemetry.LogSampling": LogSampling,
     "authz.runtime.shares.Shares": lambda: Shares(4),
     "authz.runtime.network.transport.Transport": Transport,
     "authz.decisions.sample.Sample": Sample,

@@ -6,13 +6,14 @@ variable PROTOC names the compiler for the .proto files.
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points, metadata, version
 from pathlib import Path
 
 from jwcrypto.jwk import JWK
@@ -62,6 +63,7 @@ def main() -> None:
     check(
         "the admin page is shipped", {"index.html", "admin.css", "admin.js"} <= {path.name for path in static.iterdir()}
     )
+    check("the package page links to what it can reach", relative_links(metadata("grpc-org-authz")["description"]) == [])
     check("authz --help", "verify" in run("--help"))
     check("authz --version", version("grpc-org-authz") in run("--version"))
     check_protos(Path(run("protos").strip()), here)
@@ -80,6 +82,10 @@ def main() -> None:
     # Port 9 (discard) has no HTTP server: the keys cannot be had.
     run(*verify, "--jwks-url", "http://127.0.0.1:9/jwks", stdin=token, status=UNDECIDED)
     check_testing()
+
+
+def relative_links(page: str) -> list[str]:
+    return [link for link in re.findall(r"\]\(([^)]*)\)", page) if not link.startswith(("https://", "#"))]
 
 
 def check(what: str, holds: object) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Literal, TextIO
 
 from authz.runtime import telemetry
 from authz.runtime.configuration import extra
+from authz.runtime.telemetry import LogSampling
 from authz.runtime.text.lines import Lines
 from authz.runtime.text.printable import bounded, printable
 from authz.runtime.threads import restarting
@@ -29,9 +30,6 @@ LogFormat = Literal["auto", "json", "text"]
 
 # Records that may wait to be written; more are dropped, and counted.
 _CAPACITY = 1000
-# How many records of one kind are logged in one period; the others are counted in the first one of the next period.
-_BURST, _PERIOD = 20, 10.0
-
 _END_SECONDS = 2.0
 
 _LEAST_SECRET = 8
@@ -53,7 +51,7 @@ def configure(level: str, log_format: LogFormat = "auto", **always: object) -> C
     formatter = partial(_text, _console(), always) if is_text else partial(_json, always)
     waiting: queue.Queue[Any] = queue.Queue(_CAPACITY)
     handler, writer = _Handler(waiting), _Writer(waiting, formatter)
-    handler.addFilter(Sampling())
+    handler.addFilter(LogSampling())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -61,42 +59,6 @@ def configure(level: str, log_format: LogFormat = "auto", **always: object) -> C
     for name in ("httpx2", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return writer.end
-
-
-class Sampling(logging.Filter):
-    """Let pass a bounded number of records that say the same about different calls.
-
-    Such records have a field ``method``, which the caller chooses, or ``where``.
-
-    Args:
-        monotonic: the clock, in seconds.
-
-    """
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._now = monotonic
-        self._lock = threading.Lock()
-        self._until = self._now() + _PERIOD
-        self._counts: dict[tuple[object, ...], int] = {}
-        self._suppressed: dict[tuple[object, ...], int] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether to write ``record``."""
-        fields = getattr(record, "fields", {})
-        if "method" not in fields and "where" not in fields:
-            return True
-        kind = (getattr(record, "event", ""), fields.get("reason"), fields.get("error"), fields.get("change"))
-        with self._lock:
-            if self._now() >= self._until:
-                self._until = self._now() + _PERIOD
-                self._suppressed = {one: count - _BURST for one, count in self._counts.items() if count > _BURST}
-                self._counts = {}
-            count = self._counts[kind] = self._counts.get(kind, 0) + 1
-            suppressed = self._suppressed.pop(kind, 0) if count == 1 else 0
-        if suppressed:
-            record.fields = {**fields, "suppressed": suppressed}
-        return count <= _BURST
 
 
 class _Handler(logging.handlers.QueueHandler):

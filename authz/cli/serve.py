@@ -28,6 +28,7 @@ def serve(*, check_config: bool = False, flags: ServeFlags = None) -> int:
     ----------
     check_config
         Only check the configuration, and print it with where each value is from; nothing is bound or fetched.
+        `authz doctor` also asks the issuer.
 
     """
     check_posix("serve")

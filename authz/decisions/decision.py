@@ -37,6 +37,10 @@ _VERDICTS: dict[Code, Verdict] = {
     Code.INTERNAL: "failed",
 }
 
+# From a remembered token (50 µs) to one that waits for keys for the longest time allowed (5 s).
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""The upper bounds, in seconds, by which observers count how long decisions took."""
+
 # The caller chooses it, and may make it as long as headers may be.
 MAX_METHOD = 512
 """How many characters of a method name are recorded."""
@@ -195,17 +199,17 @@ class Record(NamedTuple):
             "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="microseconds"),
             "event": self.event,
             "door": self.door,
-            "method": _text(self.method),
-            "verb": _text(self.verb),
+            "method": text(self.method),
+            "verb": text(self.verb),
             "verdict": self.verdict,
             "code": "OK" if self.code is None else self.code.name,
             "reason": self.reason,
-            "organization": _text(self.organization),
-            "client": _text(self.client),
-            "subject": _text(self.subject),
-            "scopes": sorted(map(_text, self.scopes)),
-            "token_id": _text(self.token_id),
-            "key_id": _text(self.key_id),
+            "organization": text(self.organization),
+            "client": text(self.client),
+            "subject": text(self.subject),
+            "scopes": sorted(map(text, self.scopes)),
+            "token_id": text(self.token_id),
+            "key_id": text(self.key_id),
             "key_age": None if self.key_age is None else round(self.key_age, 3),
             "policy": self.policy,
             "rule": self.rule,
@@ -216,7 +220,8 @@ class Record(NamedTuple):
         }
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """Return ``value`` as it may be recorded: without its end if it is long, and without what UTF-8 cannot express."""
     value = bounded(value)
     # A lone surrogate fits into JSON, but not into UTF-8 or a message.
     return value if value.isascii() else value.encode(errors="replace").decode()

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import random
 import select
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from authz.decisions.decision import Decision, Record
@@ -42,16 +44,30 @@ class DecisionLog:
         path: a file to append to; by default standard output.
         capacity: how many may wait to be written.
         max_bytes: how many bytes of memory they may take together.
+        allowed_share: how many of the decisions that allow a call are written, from 0 to 1, chosen at random; those
+            that refuse one all are. A program that counts lines must allow for it.
+        draw: returns a random number from 0 up to 1.
 
     Raises:
-        ConfigError: the file cannot be opened.
+        ConfigError: the file cannot be opened, or ``allowed_share`` is not between 0 and 1.
 
     """
 
     def __init__(
-        self, wanted: Wanted, path: str | None = None, *, capacity: int = CAPACITY, max_bytes: int = MAX_BYTES
+        self,
+        wanted: Wanted,
+        path: str | None = None,
+        *,
+        capacity: int = CAPACITY,
+        max_bytes: int = MAX_BYTES,
+        allowed_share: float = 1.0,
+        draw: Callable[[], float] = random.random,
     ) -> None:
-        self._is_wanted = None if wanted == "all" else _is_refused
+        if not 0 <= allowed_share <= 1:
+            raise ConfigError("allowed_share: give a number from 0 to 1")
+        # Most logs leave out nothing, and draw nothing.
+        self._allowed_share = allowed_share if wanted == "all" else 0.0
+        self._draw = draw
         self._path = path
         self._file = _open(path)
         self._lines = Lines(self._file)
@@ -74,7 +90,8 @@ class DecisionLog:
 
     def __call__(self, decision: Decision) -> None:
         """Take in one decision; never waits."""
-        if self._is_wanted is not None and not self._is_wanted(decision):
+        share = self._allowed_share
+        if share < 1 and decision.refusal is None and (not share or self._draw() >= share):
             return
         # Only the record waits, not the call: its headers may be large and hold the token.
         record = decision.record()
@@ -169,10 +186,6 @@ class DecisionLog:
             return
         self._lines = Lines(self._file)
         os.close(old)
-
-
-def _is_refused(decision: Decision) -> bool:
-    return decision.refusal is not None
 
 
 def _open(path: str | None) -> int:

@@ -244,6 +244,17 @@ def issuer_endpoint(
     return endpoint
 
 
+def metadata_urls(issuer: str) -> tuple[str, str]:
+    """Return where an issuer may have its metadata, in the order in which it is looked for."""
+    parts = urlsplit(issuer)
+    path = parts.path.rstrip("/")
+    # RFC 8414 section 3.1 inserts its name between host and path; OpenID appends it.
+    return (
+        f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}",
+        f"{issuer.rstrip('/')}/.well-known/openid-configuration",
+    )
+
+
 def _hosts(issuer: str, allowed: Collection[str]) -> frozenset[str]:
     hosts = [allowed] if isinstance(allowed, str) else allowed
     for host in hosts:
@@ -271,7 +282,7 @@ def _document(issuer: str, needed: EndpointName, transport: Transport) -> Flow[M
     # Go on after a document that is of no use: some servers answer every path with a page of theirs.
     failures: list[MetadataError] = []
     mistake = ""
-    for url in _locations(check_issuer_url(issuer)):
+    for url in metadata_urls(check_issuer_url(issuer)):
         try:
             document = yield from _fetch(url, transport)
         except CancelledError:
@@ -310,16 +321,6 @@ def _fetch(url: str, transport: Transport) -> Flow[Mapping[str, Any]]:
         return json_object(answer.body, max_containers=_MAX_CONTAINERS)
     except EncodingError:
         raise MetadataError("not JSON") from None
-
-
-def _locations(issuer: str) -> tuple[str, str]:
-    parts = urlsplit(issuer)
-    path = parts.path.rstrip("/")
-    # RFC 8414 section 3.1 inserts its name between host and path; OpenID appends it.
-    return (
-        f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}",
-        f"{issuer.rstrip('/')}/.well-known/openid-configuration",
-    )
 
 
 def _endpoint(url: object, name: str, hosts: Collection[str]) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from authz.server.admin.activity import Activity
     from authz.server.forward_auth.check import ForwardAuth
     from authz.server.memo.running import Running
+    from authz.server.operations.exposition import Format
     from authz.server.operations.metrics import Metrics
     from authz.store.shared_state import Sharing
 
@@ -324,9 +325,9 @@ def _metrics(
             access_log=None if deciding.access_log is None else deciding.access_log.counts,
         )
 
-    def text() -> bytes:
+    def text(form: "Format") -> bytes:
         refresh()
-        return figures.text()
+        return figures.text(form)
 
     def is_stale() -> bool:
         return reloader is not None and reloader.is_failing

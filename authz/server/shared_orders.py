@@ -5,13 +5,13 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from authz.decisions.sample import Sampled
 from authz.errors import ConfigError
 from authz.judge.orders.file import OrdersFile
 from authz.judge.orders.operator import Listings, Operator
-from authz.judge.orders.order import Order, Verb
+from authz.judge.orders.order import OPERATOR, Order, Source, Verb
 from authz.judge.orders.standing import Doubt, Standing
 from authz.judge.streams import OpenStreams
 from authz.runtime.clock import SYSTEM_CLOCK
@@ -19,6 +19,9 @@ from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
     from authz.store.shared_state import Sharing
+
+Way = Literal["here", "store"]
+"""How an order comes to this process: it is given here, or the store has it."""
 
 _CONNECTING = "connecting"
 # How often to look whether the orders are known: while calls are refused for it, and else.
@@ -39,13 +42,14 @@ class SharedOrders:
     Attributes:
         operator: that of the argument.
         sharing: that of the argument.
-        given: how many orders there were since the start, by verb and source: ``here`` or ``store``.
+        given: how many orders there were since the start, by verb, what they come from, and the way that they came:
+            ``here`` or ``store``.
 
     """
 
     def __init__(self, operator: Operator, file: OrdersFile | None, sharing: "Sharing | None", *, stale: float) -> None:
         self.operator, self.sharing, self._file, self._stale = operator, sharing, file, stale
-        self.given: Counter[tuple[Verb, str]] = Counter()
+        self.given: Counter[tuple[Verb, Source, Way]] = Counter()
         self._known_until = -1.0
         age = None if file is None else file.age(time.time())
         if age is not None:
@@ -93,12 +97,12 @@ class SharedOrders:
 
     def _count(self, orders: Sequence[Order]) -> None:
         is_from_store = self.sharing is not None and self.sharing.follower.is_this_thread
-        source = "store" if is_from_store else "here"
+        way: Way = "store" if is_from_store else "here"
         if isinstance(orders, Listings):
-            self.given["revoke", source] += len(orders)
+            self.given["revoke", OPERATOR, way] += len(orders)
             return
         for order in orders:
-            self.given[order.verb, source] += 1
+            self.given[order.verb, order.origin, way] += 1
 
 
 @contextlib.asynccontextmanager

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from authz.server.memo.running import Running
+    from authz.server.operations.exposition import Format
     from authz.server.operations.metrics import SharedMetrics
     from authz.server.shared_orders import SharedOrders
     from authz.server.workers.links import Links
@@ -149,16 +150,19 @@ def _probes(
         return contextlib.nullcontext()
     from authz.server.operations import probes  # noqa: PLC0415 - late, as above
     from authz.server.operations.order_figures import OrderFigures  # noqa: PLC0415
+    from authz.server.operations.process_figures import ProcessFigures  # noqa: PLC0415
 
-    more: list[Collector] = [] if shared is None else [OrderFigures(shared)]
+    more: list[Collector] = [ProcessFigures(lambda: supervisor.processes)]
+    if shared is not None:
+        more.append(OrderFigures(shared))
     if memo is not None:
         from authz.server.operations.memo_figures import MemoFigures  # noqa: PLC0415 - late, as above
 
         more.append(MemoFigures(memo))
 
-    def text() -> bytes:
+    def text(form: "Format") -> bytes:
         counts = {"running": supervisor.running, "restarts": supervisor.restarts, "hangs": supervisor.hangs}
-        return figures.text(**counts, more=more)
+        return figures.text(form, **counts, more=more)
 
     return probes.answering(settings.http_listen, lambda: supervisor.unready, text, lambda: supervisor.is_stale)
 

@@ -5,16 +5,16 @@ Every name is imported when it is first used (PEP 562), so that a client does no
 
 import typing
 
-from authz.lazy import lazy_names as _lazy_names
-
 if typing.TYPE_CHECKING:
-    from interceptors.aio.client import bearer_interceptors
-    from interceptors.aio.forwarding import forward_principal_interceptors
-    from interceptors.aio.server import AuthzInterceptor
+    from .client import bearer_interceptors
+    from .forwarding import forward_principal_interceptors
+    from .server import AuthzInterceptor
 
 __all__ = ["AuthzInterceptor", "bearer_interceptors", "forward_principal_interceptors"]
 
 if not typing.TYPE_CHECKING:
+    from authz.lazy import lazy_names as _lazy_names
+
     __getattr__, __dir__ = _lazy_names(
         __name__,
         {

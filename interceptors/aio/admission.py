@@ -10,9 +10,10 @@ from authz.call.principal import Principal
 from authz.errors import ResourceExhaustedError
 from authz.judge.hearing import Hearing
 from authz.runtime.flow import Flow, start
-from interceptors.admission import Admission
-from interceptors.aio.streams import AioStream
-from interceptors.handlers import Behaviour, Handler, behaviour_of
+
+from ..admission import Admission
+from ..handlers import Behaviour, Handler, behaviour_of
+from .streams import AioStream
 
 
 class Sort(enum.Enum):

@@ -17,12 +17,13 @@ import grpc.aio
 
 from authz.call.principal import set_current_principal
 from authz.runtime.flow import arun, is_given_up
-from interceptors.aio import threads
-from interceptors.aio.admission import AioAdmission, Sort, Undecided
-from interceptors.aio.requests import AioRequests, refusing
-from interceptors.aio.streams import AioStream
-from interceptors.context import TrustedAioContext
-from interceptors.handlers import Behaviour, Handler, behaviour_of, status_of
+
+from ..aio import threads
+from ..context import TrustedAioContext
+from ..handlers import Behaviour, Handler, behaviour_of, status_of
+from .admission import AioAdmission, Sort, Undecided
+from .requests import AioRequests, refusing
+from .streams import AioStream
 
 
 def trusted(handler: Handler, sort: Sort, admission: AioAdmission) -> Behaviour:

@@ -11,9 +11,10 @@ from authz.errors import TokenEndpointError
 from authz.issuer.credentials import unavailable
 from authz.issuer.token_source import TokenSource
 from authz.runtime.flow import Flow, arun
-from interceptors.aio.calls import when_ended
-from interceptors.aio.kinds import Continuation, Intercept, changed, every_kind
-from interceptors.bearer import Bearer, WatchedSource, has_authorization
+
+from ..bearer import Bearer, WatchedSource, has_authorization
+from .calls import when_ended
+from .kinds import Continuation, Intercept, changed, every_kind
 
 T = TypeVar("T")
 

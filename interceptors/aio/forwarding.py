@@ -5,8 +5,9 @@ from typing import Any
 import grpc.aio
 
 from authz.call.metadata import TrustedMetadata
-from interceptors.aio.kinds import Continuation, changed, every_kind
-from interceptors.forwarding import principal_served
+
+from ..forwarding import principal_served
+from .kinds import Continuation, changed, every_kind
 
 
 def forward_principal_interceptors(*, trusted: TrustedMetadata | None = None) -> tuple[grpc.aio.ClientInterceptor, ...]:

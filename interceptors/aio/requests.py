@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from authz.call.refusal import Refusal
-from interceptors.admission import Admission
-from interceptors.aio.streams import AioStream
-from interceptors.handlers import status_of
+
+from ..admission import Admission
+from ..handlers import status_of
+from .streams import AioStream
 
 
 class AioRequests:

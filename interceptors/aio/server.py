@@ -21,12 +21,13 @@ from authz.judge.hearing import Hearing
 from authz.judge.mesh import MeshPeers
 from authz.judge.streams import StreamExpiry, StreamRules
 from authz.runtime.flow import Flow, arun, is_given_up
-from interceptors.aio.admission import AioAdmission, Sort, Undecided, sort_of
-from interceptors.aio.behaviours import decided, trusted
-from interceptors.aio.streams import AioStream
-from interceptors.aio.threads import SyncStreamOnAio
-from interceptors.context import Metadata
-from interceptors.handlers import Behaviour, Handler, status_of, with_behaviour
+
+from ..context import Metadata
+from ..handlers import Behaviour, Handler, status_of, with_behaviour
+from .admission import AioAdmission, Sort, Undecided, sort_of
+from .behaviours import decided, trusted
+from .streams import AioStream
+from .threads import SyncStreamOnAio
 
 if TYPE_CHECKING:
     Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]

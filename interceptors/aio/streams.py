@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from authz.call.refusal import Refusal
-from interceptors.handlers import status_of
+
+from ..handlers import status_of
 
 # Seconds. An abort waits for a client that does not read; the handler is cancelled without waiting for longer.
 _PATIENCE = 0.2

@@ -19,11 +19,12 @@ import grpc.aio
 from authz.call.principal import set_current_principal
 from authz.call.refusal import Refusal
 from authz.runtime.flow import run
-from interceptors.admission import Admission
-from interceptors.aio.admission import AioAdmission, Sort, Undecided
-from interceptors.aio.streams import AioStream
-from interceptors.context import TrustedSyncContextOnAio
-from interceptors.handlers import Behaviour, Handler, status_of
+
+from ..admission import Admission
+from ..context import TrustedSyncContextOnAio
+from ..handlers import Behaviour, Handler, status_of
+from .admission import AioAdmission, Sort, Undecided
+from .streams import AioStream
 
 ONE_REQUEST = (grpc.StatusCode.UNIMPLEMENTED, "The method requires exactly one request message.")
 

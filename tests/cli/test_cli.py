@@ -211,7 +211,9 @@ def test_port_in_use_is_said_in_one_line(run: Run, ec_key: SigningKey, tmp_path:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run(*SERVE, "--jwks", "jwks.json", "--listen", listen)
-        why = "it is in use or not an address of this machine; choose another"
+        why = (
+            "it is in use or not an address of this machine; choose another (`authz doctor` says which program has it)"
+        )
         line = f"authz: listen: '{listen}' cannot be bound: {why}\n"
 
         assert done == Done(2, "", line)

@@ -15,7 +15,6 @@ import pytest
 
 from authz.cli import logs
 from authz.runtime import telemetry
-from tests.doubles import ManualClock
 from tests.events import told
 from tests.full_disk import room_for
 
@@ -231,42 +230,6 @@ def test_urls_that_are_asked_are_not_repeated(configure: Configure, lines: Lines
     logging.getLogger("httpx2").info("HTTP Request: GET https://acme.authkit.app/oauth2/jwks")
 
     assert lines() == []
-
-
-def test_what_anybody_can_cause_is_written_a_bounded_number_of_times(clock: ManualClock) -> None:
-    sampling = logs.Sampling(clock.clock.monotonic)
-
-    def written(reason: str) -> list[logging.LogRecord]:
-        records = [
-            logging.makeLogRecord({"event": "call_refused", "fields": {"method": f"/a.B/{number}", "reason": reason}})
-            for number in range(50)
-        ]
-        return [record for record in records if sampling.filter(record)]
-
-    assert len(written("token_expired")) == len(written("token_missing")) == 20
-    assert written("token_expired") == []
-    clock.advance(10)
-
-    assert [getattr(written("token_expired")[0], "fields", {}).get("suppressed")] == [80]
-
-
-def test_each_change_that_a_shadow_would_make_is_bounded_by_itself(clock: ManualClock) -> None:
-    sampling = logs.Sampling(clock.clock.monotonic)
-
-    def written(change: str) -> int:
-        fields = {"method": "/a.B/C", "change": change}
-        return sum(
-            sampling.filter(logging.makeLogRecord({"event": "shadow_differs", "fields": fields})) for _ in range(50)
-        )
-
-    assert [written("allowed_to_denied"), written("denied_to_allowed")] == [20, 20]
-
-
-def test_what_an_operator_must_know_is_never_left_out(clock: ManualClock) -> None:
-    sampling = logs.Sampling(clock.clock.monotonic)
-    record = logging.makeLogRecord({"event": "jwks_fetch_failed", "fields": {"url": "https://acme.authkit.app"}})
-
-    assert all(sampling.filter(record) for _ in range(100))
 
 
 def test_log_without_a_reader_delays_no_caller(capfd: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,26 @@ def test_denied_leaves_out_what_is_allowed_and_nothing_else(tmp_path: Path) -> N
     assert [line["verdict"] for line in lines(path)] == ["denied", "undecided"]
 
 
+def test_share_of_what_is_allowed_is_written_and_every_refusal(tmp_path: Path) -> None:
+    path, drawn = tmp_path / "decisions.jsonl", iter([0.0, 0.24, 0.25, 0.99])
+    log = DecisionLog("all", str(path), allowed_share=0.25, draw=lambda: next(drawn))
+    for number in range(4):
+        log(decision(method=f"/allowed/{number}"))
+        log(decision(TokenMissingError(), method=f"/refused/{number}"))
+    log.close()
+
+    assert [line["method"] for line in lines(path) if line["verdict"] == "allowed"] == ["/allowed/0", "/allowed/1"]
+    assert [line["method"] for line in lines(path) if line["verdict"] == "denied"] == [
+        f"/refused/{number}" for number in range(4)
+    ]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_share_that_is_none_is_a_mistake(share: float) -> None:
+    with pytest.raises(ConfigError, match=r"^allowed_share: give a number from 0 to 1"):
+        DecisionLog("all", os.devnull, allowed_share=share)
+
+
 def test_line_holds_no_token_no_claim_and_one_line_only(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     log = DecisionLog("all", str(path))

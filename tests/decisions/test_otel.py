@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from authz.call.call import MAX_ENTRIES
 from authz.call.principal import ANONYMOUS
-from authz.decisions.otel import OpenTelemetryLog
+from authz.decisions.otel.log import OpenTelemetryLog
 from authz.errors import AuthzError, InternalError, KeySetUnavailableError, TokenExpiredError
 from tests.decisions.samples import Metadata, decision
 from tests.doubles import NOW
@@ -165,7 +165,7 @@ def test_missing_extra_is_named() -> None:
     program = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from authz.errors import ConfigError\n"
-        "from authz.decisions.otel import OpenTelemetryLog\n"
+        "from authz.decisions.otel.log import OpenTelemetryLog\n"
         "try: OpenTelemetryLog()\n"
         "except ConfigError as error: print(error)"
     )

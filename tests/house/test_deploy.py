@@ -27,8 +27,11 @@ SHARED, SIDECAR, ISTIO = DEPLOY / "kubernetes/shared-service", DEPLOY / "kuberne
 STORE, COMPOSE = DEPLOY / "kubernetes/store", DEPLOY / "compose"
 KUSTOMIZATIONS = [pytest.param(folder, id=folder.name) for folder in (SHARED, SIDECAR, STORE, ISTIO)]
 DEPLOYMENTS = [pytest.param(folder, id=folder.name) for folder in (SHARED, SIDECAR)]
+BOOTSTRAPS = [pytest.param(folder, id=folder.name) for folder in (SIDECAR, COMPOSE)]
 ENVIRONMENTS = [*(folder / "settings.env" for folder in (SHARED, SIDECAR, COMPOSE)), DEPLOY / "systemd/authz.env"]
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
+# Templates of the chart are YAML only once they are rendered.
+YAML = [path for path in FILES if path.suffix == ".yaml" and "templates" not in path.parts]
 SPARE_SECONDS = 5
 
 
@@ -89,7 +92,7 @@ def unit() -> dict[str, list[str]]:
 # ---- Settings ----
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.suffix == ".yaml"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", YAML, ids=lambda path: path.name)
 def test_yaml_parses(path: Path) -> None:
     assert all(documents(path))
 
@@ -206,21 +209,26 @@ def test_only_envoy_reaches_the_shared_service() -> None:
     assert [source["podSelector"]["matchLabels"] for source in callers["grpc"]] == [{"app.kubernetes.io/name": "envoy"}]
 
 
-def envoy_command() -> list[str]:
+def envoy_command(folder: Path = SIDECAR) -> list[str]:
     # The command is continued on a second line.
     readme = (DEPLOY / "README.md").read_text(encoding="utf-8").replace(" \\\n    ", " ")
-    [line] = re.findall(r"^\$ authz (envoy-config .*) > deploy/kubernetes/sidecar/envoy.yaml$", readme, re.MULTILINE)
+    file = re.escape(f"deploy/{folder.relative_to(DEPLOY)}/envoy.yaml")
+    [line] = re.findall(rf"^\$ authz (envoy-config .*) > {file}$", readme, re.MULTILINE)
     return shlex.split(line)
 
 
-def test_the_bootstrap_is_what_the_command_makes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", BOOTSTRAPS)
+def test_the_bootstrap_is_what_the_command_makes(folder: Path, tmp_path: Path) -> None:
     """Run the command that deploy/README.md names for it if this fails."""
-    made = run(*envoy_command(), folder=tmp_path)
-    assert made.stdout == (SIDECAR / "envoy.yaml").read_text(encoding="utf-8")
+    made = run(*envoy_command(folder), folder=tmp_path)
+    assert made.stdout == (folder / "envoy.yaml").read_text(encoding="utf-8")
 
 
-def test_envoy_accepts_the_bootstrap_and_its_options() -> None:
-    options = ["--config-path", str(SIDECAR / "envoy.yaml"), *containers(SIDECAR)["envoy"]["args"][2:]]
+@pytest.mark.parametrize("folder", BOOTSTRAPS)
+def test_envoy_accepts_the_bootstrap_and_its_options(folder: Path) -> None:
+    [compose] = documents(COMPOSE / "compose.yaml")
+    of = {SIDECAR: containers(SIDECAR)["envoy"]["args"], COMPOSE: compose["services"]["envoy"]["command"]}
+    options = ["--config-path", str(folder / "envoy.yaml"), *of[folder][2:]]
     done = subprocess.run(
         [envoy_path(), "--mode", "validate", "--log-level", "warn", *options],
         capture_output=True,
@@ -235,8 +243,10 @@ def test_envoy_refuses_requests_before_its_container_is_ended_for_want_of_memory
     [bootstrap] = documents(SIDECAR / "envoy.yaml")
     [heap, _] = bootstrap["overload_manager"]["resource_monitors"]
     limit = containers(SIDECAR)["envoy"]["resources"]["limits"]["memory"]
+    [compose] = documents(COMPOSE / "compose.yaml")
     assert heap["typed_config"]["max_heap_size_bytes"] == 192 * 2**20
-    assert limit == "256Mi"
+    assert (limit, compose["services"]["envoy"]["mem_limit"]) == ("256Mi", "256m")
+    assert [envoy_command(folder)[-2:] for folder in (SIDECAR, COMPOSE)] == [["--max-heap-bytes", "201326592"]] * 2
 
 
 def test_envoy_and_authz_share_one_socket() -> None:

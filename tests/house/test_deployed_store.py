@@ -24,7 +24,19 @@ from authz.store.replicas import Heartbeat, Replicas
 from authz.store.usage import UsageStore
 from tests.certificates import Authority
 from tests.doubles import eventually
-from tests.house.test_deploy import COMPOSE, ROOT, SHARED, STORE, environment, kustomization, pod, resource
+from tests.house.test_deploy import (
+    COMPOSE,
+    ROOT,
+    SHARED,
+    SIDECAR,
+    STORE,
+    containers,
+    environment,
+    envoy_command,
+    kustomization,
+    pod,
+    resource,
+)
 from tests.house.test_image import instruction
 from tests.programs import run
 from tests.store.engines import KINDS, binary, free_port
@@ -188,7 +200,8 @@ def test_compose_has_the_images_of_kubernetes() -> None:
     services = compose()["services"]
 
     assert services["store"]["image"] == images["valkey"]
-    assert services["authz"]["image"] == services["operator"]["image"] == images["authz"]
+    assert {services[name]["image"] for name in ("authz", "ledger", "operator")} == {images["authz"]}
+    assert services["envoy"]["image"] == containers(SIDECAR)["envoy"]["image"]
 
 
 def test_containers_of_compose_are_hardened_and_refer_to_what_exists() -> None:
@@ -201,7 +214,26 @@ def test_containers_of_compose_are_hardened_and_refer_to_what_exists() -> None:
         assert set(service.get("secrets", ())) <= set(found["secrets"])
     assert found["networks"]["store"] == {"internal": True}
     assert (COMPOSE / found["services"]["store"]["volumes"][0].partition(":")[0]).resolve() == STORE
-    assert "ports" not in found["services"]["store"]
+    # What others reach is Envoy, on this machine.
+    ports = {name: service["ports"] for name, service in found["services"].items() if "ports" in service}
+    assert ports == {"envoy": ["127.0.0.1:10000:10000"]}
+    mounted = [v.split(":") for service in found["services"].values() for v in service.get("volumes", [])]
+    assert all((COMPOSE / source).exists() for source, *_ in mounted if source.startswith("."))
+
+
+def test_envoy_of_compose_reaches_both_and_nothing_else_reaches_them() -> None:
+    services = compose()["services"]
+    networks = {name: set(services[name]["networks"]) for name in ("envoy", "authz", "ledger", "store")}
+    assert networks["envoy"] == {"callers", "backends"}
+    assert (networks["authz"], networks["ledger"]) == ({"callers", "store"}, {"backends"})
+    command = envoy_command(COMPOSE)
+    named = [command[command.index(option) + 1] for option in ("--authz", "--upstream")]
+    assert named == ["authz:9191", f"ledger:{services['ledger']['environment']['LISTEN'].rpartition(':')[2]}"]
+
+
+def test_backend_of_compose_believes_whom_authz_believes() -> None:
+    server, backend = environment(COMPOSE / "settings.env"), compose()["services"]["ledger"]["environment"]
+    assert all(server[name] == backend[name] for name in ("AUTHZ_ISSUER", "AUTHZ_AUDIENCE"))
 
 
 def test_servers_of_compose_are_asked_where_they_answer(tmp_path: Path) -> None:

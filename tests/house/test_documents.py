@@ -2,13 +2,21 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+
+import authz
+import authz.connect
+import authz.testing
+import interceptors
+import interceptors.aio
 
 ROOT = Path(__file__).parents[2]
 FILES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "deploy/README.md"))]
 FILES += sorted((ROOT / "docs").glob("*.md"))
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
+SITE = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
 def prose(text: str) -> str:
@@ -59,7 +67,7 @@ def test_every_room_is_described() -> None:
     rooms = {path.name for path in (ROOT / "authz").iterdir() if path.is_dir() and (path / "__init__.py").exists()}
     table = TEXTS["docs/architecture.md"].partition("## The rooms")[2].partition("\n\nThe larger rooms")[0]
 
-    assert {*rooms, "errors.py", "interceptors", "lazy.py"} == {
+    assert {*rooms, "errors.py", "grpc_org_authz", "interceptors", "lazy.py"} == {
         path.removeprefix("authz/").removesuffix("/") for path in re.findall(r"(?m)^\| `([^`]+)` \|", table)
     }
 
@@ -74,3 +82,39 @@ def test_the_contents_name_every_document() -> None:
     linked = set(re.findall(r"\]\(([\w-]+\.md)[#)]", TEXTS["docs/index.md"]))
 
     assert linked == {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+
+
+def test_every_document_is_a_page_of_the_site() -> None:
+    """The build of the site says so too; this names the remedy within a second."""
+    nav = SITE.partition("\nnav:\n")[2].partition("\n\n")[0]
+    pages = set(re.findall(r"(?m)^ *- [^:]+: (\S+\.md)$", nav))
+    adopted = set(re.findall(r"(?m)^    \S+\.md: (\S+\.md)$", SITE))
+    documents = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+
+    assert documents | adopted == pages, "give each document its place in nav, in mkdocs.yml"
+
+
+def test_every_public_name_is_described_on_the_site() -> None:
+    described = re.findall(r"(?m)^::: (\S+)$", "".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md")))
+    public = {
+        f"{package.__name__}.{name}"
+        for package in (authz, authz.connect, authz.testing, interceptors, interceptors.aio)
+        for name in package.__all__
+    }
+
+    assert public - set(described) == set(), "add it to a page in docs/api"
+    assert len(described) == len(set(described))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_address_on_the_web_is_well_formed(name: str) -> None:
+    """Whether it answers is not asked: tests reach no network."""
+    links = re.findall(r"\]\((https?:[^)\s]*)\)|<(https?:[^>\s]*)>", prose(TEXTS[name]))
+    wrong = []
+    for link in map("".join, links):
+        address = urlsplit(link)
+        here = address.hostname in {"127.0.0.1", "localhost"}
+        if not here and (address.scheme != "https" or "." not in (address.hostname or "")):
+            wrong.append(link)
+
+    assert wrong == []

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import httpx2
 import pytest
 
 from authz import ClientCredentials, Principal, TrustedMetadata
@@ -19,6 +20,7 @@ from authz.demo.issuer.program import IssuerServer
 from authz.demo.v1 import ledger_pb2, ledger_pb2_grpc
 from interceptors import bearer_interceptors
 from tests.certificates import Authority, uris
+from tests.doubles import eventually
 from tests.testing.suites import run_pytest
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -143,6 +145,26 @@ def test_an_organization_that_is_cut_off_loses_its_open_stream(
         over.set()
 
     assert (first.entry.org_id, call.code()) == (ACME, grpc.StatusCode.UNAUTHENTICATED)
+
+
+def test_decisions_are_figures_and_lines_of_a_log(issuer: IssuerServer, target: str, tmp_path: Path) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        metrics = f"127.0.0.1:{reserved.getsockname()[1]}"
+    log = tmp_path / "decisions.jsonl"
+    environment = {"AUTHZ_ISSUER": issuer.url, "METRICS": metrics, "DECISIONS": str(log)}
+
+    with (
+        running("observed_server.py", target, environment, tmp_path),
+        ready(grpc.insecure_channel(target)) as channel,
+    ):
+        outcomes = [outcome(channel, ()), outcome(channel, (("authorization", f"Bearer {source(issuer).token()}"),))]
+        figures = httpx2.get(f"http://{metrics}/metrics", timeout=PATIENCE, trust_env=False).text
+        assert eventually(lambda: "token_missing" in log.read_text(encoding="utf-8"))
+
+    assert outcomes == ["UNAUTHENTICATED", ACME]
+    assert 'authz_checks_total{reason="",verdict="allowed"} 1.0' in figures
+    assert 'authz_checks_total{reason="token_missing",verdict="denied"} 1.0' in figures
 
 
 def test_a_caller_has_the_scopes_that_the_proto_asks_for_or_is_refused(

@@ -42,7 +42,9 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            above = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def name_of(path: Path) -> str:
@@ -91,6 +93,14 @@ def test_no_modules_import_one_another_in_a_circle():
 def test_grpc_is_for_the_doors(name):
     packages = {each.partition(".")[0] for each in imports(FILES[name])}
     assert "grpc" not in packages or name.startswith(("interceptors", *MAY_IMPORT_GRPC))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("interceptors")])
+def test_interceptors_import_one_another_by_no_absolute_name(name):
+    """For they have two names, the second of which is for programs with an ``interceptors`` of their own."""
+    tree = ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8")))
+    absolute = [node for node in tree if isinstance(node, ast.ImportFrom) and not node.level]
+    assert [node.module for node in absolute if str(node.module).partition(".")[0] == "interceptors"] == []
 
 
 def test_importing_the_judge_loads_nothing_heavy():

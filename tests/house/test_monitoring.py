@@ -39,7 +39,7 @@ METRICS = {
     "authz_access_log_total": {"result"},
     "authz_policy_reloads_total": {"result"},
     "authz_policy_failing": set(),
-    "authz_policy_loaded_seconds": set(),
+    "authz_policy_loaded_timestamp_seconds": set(),
     "authz_shadow_differences_total": {"change"},
     "authz_quota_leases_total": {"result"},
     "authz_usage_unsent": set(),
@@ -55,22 +55,42 @@ METRICS = {
     "authz_worker_restarts_total": set(),
     "authz_worker_hangs_total": set(),
     "authz_build_info": {"version", "engine"},
-    "authz_orders": {"kind"},
-    "authz_orders_total": {"verb", "source"},
+    "authz_orders_in_force": {"kind"},
+    "authz_orders_total": {"verb", "source", "way"},
     "authz_orders_ignored_total": set(),
     "authz_store_up": set(),
     "authz_store_age_seconds": set(),
     "authz_store_regressed_total": set(),
     "authz_decision_samples_total": {"result"},
     "authz_replicas": set(),
+    "process_cpu_seconds_total": {"worker"},
+    "process_max_fds": {"worker"},
+    "process_open_fds": {"worker"},
+    "process_resident_memory_bytes": {"worker"},
+    "process_start_time_seconds": {"worker"},
+    "process_virtual_memory_bytes": {"worker"},
 }
 """What ``/metrics`` says, with its labels."""
+
+SITE = "https://grpc-org-authz.dev"
+"""Where the documents are published, each at ``/name/``."""
+
+NOT_IN_NAMES = {
+    *("counter", "gauge", "histogram", "summary"),
+    *("ms", "us", "ns", "sec", "secs", "milliseconds", "microseconds", "minutes", "hours", "days"),
+    *("kb", "mb", "kilobytes", "megabytes", "percent", "percentage"),
+}
+"""Types of metrics, and what is no base unit, or short for one."""
+
+UNITS = {"seconds", "bytes", "age", "time", "timestamp", "memory"}
+UNIT = r"_(seconds|bytes)(_total)?$"
+"""A name with a word of the one ends as the other says."""
 
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
 ADDED_BY_PROMETHEUS = {"job", "instance", "alertname", "alertstate"}
 WORDS = {"verdict": get_args(Verdict), "source": (*get_args(Source), "here", "store"), "change": get_args(Change)}
 
-SELECTOR = re.compile(r"(authz_\w+)(?:\{([^}]*)\})?")
+SELECTOR = re.compile(r"((?:authz|process)_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
 GROUPING = re.compile(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)")
 
@@ -102,18 +122,45 @@ def threshold(name: str) -> float:
     return float(re.findall(r"> (\d+)", expression)[0])
 
 
-def test_the_figures_are_those_of_the_program(tmp_path: Path, ec_key: SigningKey) -> None:
-    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)), encoding="utf-8")
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return all figures that there are, as Prometheus reads them."""
+    folder, key = tmp_path_factory.mktemp("figures"), SigningKey.generate("ec-1", "ES256")
+    (folder / "jwks.json").write_text(json.dumps(jwks(key)), encoding="utf-8")
     issuer = ("--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--jwks", "jwks.json")
     with Program(
         *("serve", *issuer, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
-        *("--store", f"unix:{tmp_path}/nowhere", "--remember", "30", "--xds", f"unix:{tmp_path}/xds"),
-        folder=tmp_path,
+        *("--store", f"unix:{folder}/nowhere", "--remember", "30", "--xds", f"unix:{folder}/xds"),
+        folder=folder,
     ) as program:
         address = program.await_event("probes")["address"]
-        answer = httpx2.get(f"http://{address}/metrics", timeout=PATIENCE, trust_env=False).text
-    told = re.findall(r"^# TYPE (\w+) (\w+)$", answer, re.MULTILINE)
-    assert {name + suffix for name, kind in told for suffix in SUFFIXES.get(kind, ("",))} == set(METRICS)
+        return httpx2.get(f"http://{address}/metrics", timeout=PATIENCE, trust_env=False).text
+
+
+def test_the_figures_are_those_of_the_program(told: str) -> None:
+    kinds = re.findall(r"^# TYPE (\w+) (\w+)$", told, re.MULTILINE)
+
+    assert {name + suffix for name, kind in kinds for suffix in SUFFIXES.get(kind, ("",))} == set(METRICS)
+
+
+def test_the_figures_are_named_as_prometheus_asks(told: str) -> None:
+    """What ``promtool check metrics`` looks for, and that OpenMetrics takes no family twice."""
+    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", told, re.MULTILINE))
+    helped = dict(re.findall(r"^# HELP (\w+) (.*)$", told, re.MULTILINE))
+    families = [name.removesuffix("_total") for name in kinds]
+    words = {name: set(name.split("_")) for name in kinds}
+
+    assert kinds.keys() == {name for name, meaning in helped.items() if re.fullmatch(r"[A-Z].+\.", meaning)}
+    assert [name for name in kinds if not re.fullmatch(r"(authz|process)(_[a-z]+)+", name)] == []
+    assert {name for name, kind in kinds.items() if kind == "counter"} == {
+        name for name in kinds if name.endswith("_total")
+    }
+    assert [name for name in kinds if name.endswith(("_bucket", "_count", "_sum", "_created"))] == []
+    assert [name for name, each in words.items() if each & NOT_IN_NAMES] == []
+    assert [name for name, each in words.items() if each & UNITS and not re.search(UNIT, name)] == []
+    assert len(set(families)) == len(families)
+    labels = set(re.findall(r'[{,]([^={]+)="', told))
+    assert [label for label in labels if not re.fullmatch(r"[a-z]+(_[a-z]+)*", label)] == []
 
 
 def test_every_figure_that_is_asked_for_exists() -> None:
@@ -143,8 +190,8 @@ def test_alerts_say_what_is_wrong_and_where_to_read_on() -> None:
     explained = re.findall(r"^## (\w+)$", (ROOT / "docs/alerts.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert [alert["alert"] for alert in alerts()] == explained
     for alert in alerts():
-        assert set(alert["annotations"]) == {"summary", "description", "runbook"}
-        assert alert["annotations"]["runbook"] == f"docs/alerts.md#{alert['alert'].lower()}"
+        assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
+        assert alert["annotations"]["runbook_url"] == f"{SITE}/alerts/#{alert['alert'].lower()}"
         assert alert["labels"]["severity"] in {"warning", "critical"}
 
 

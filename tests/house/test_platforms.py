@@ -26,7 +26,10 @@ PROGRAMS = {
     "all public names": "import authz\nfor name in authz.__all__: getattr(authz, name)",
     "interceptors": "import interceptors\nfor name in interceptors.__all__: getattr(interceptors, name)",
     "interceptors.aio": "import interceptors.aio as a\nfor name in a.__all__: getattr(a, name)",
-    "observers": "import authz.decisions.audit, authz.decisions.log, authz.decisions.otel",
+    "observers": """
+import authz.decisions.audit, authz.decisions.log, authz.decisions.prometheus
+import authz.decisions.otel.log, authz.decisions.otel.metrics, authz.decisions.otel.spans
+""",
     "client": """
 from authz import ClientCredentials
 from interceptors import bearer_interceptors

@@ -75,8 +75,12 @@ def test_what_type_checkers_see_is_what_is_imported(package):
     ]
     [names] = [ast.literal_eval(node) for node in ast.walk(hidden) if isinstance(node, ast.Dict)]
 
-    declared = {(alias.name, node.module) for node in seen.body for alias in node.names}
-    assert declared == {(name, f"{package.__name__}{module}") for module, names in names.items() for name in names}
+    declared = {
+        (alias.name, "." + node.module.removeprefix(f"{package.__name__}."))
+        for node in seen.body
+        for alias in node.names
+    }
+    assert declared == {(name, module) for module, names in names.items() for name in names}
     assert {name for name, _ in declared} == set(package.__all__)
     assert "__getattr__" not in ast.unparse([node for node in body if node is not hidden])
 

@@ -72,6 +72,12 @@ def test_every_program_is_named_and_so_tested() -> None:
     assert set(PROGRAMS) == {"server.py", "client.py", "aio_server.py", "principal.py", "assurance.py"}
 
 
+def test_the_server_of_the_readme_is_that_of_the_document() -> None:
+    assert re.findall(r"(?ms)^# server\.py\n.*?^```", README) == re.findall(
+        r"(?ms)^# server\.py\n.*?^```", INTERCEPTORS
+    )
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.split()) <= 700
 

@@ -212,12 +212,23 @@ def test_order_is_read_as_it_was_written(order: Order) -> None:
         b'{"verb":"revoke","kind":"client","id":"c","reason":{}}',
         b'{"verb":"revoke","kind":"client","id":"%s"}' % (b"c" * (MAX_NAME + 1)),
         b'{"verb":"revoke","kind":"client","id":"c","by":"%s"}' % (b"c" * (MAX_TEXT + 1)),
+        b'{"verb":"revoke","kind":"client","id":"c","source":"WorkOS"}',
+        b'{"verb":"revoke","kind":"client","id":"c","source":"work os"}',
+        b'{"verb":"revoke","kind":"client","id":"c","source":7}',
+        b'{"verb":"revoke","kind":"client","id":"c","source":"%s"}' % (b"c" * 33),
     ],
     ids=lambda text: text[:70],
 )
 def test_what_is_no_order_is_refused(text: bytes) -> None:
     with pytest.raises(ConfigError):
         Order.parse(text, 1)
+
+
+@pytest.mark.parametrize(("source", "origin"), [("", "operator"), ("workos", "workos"), ("shared-signals", "other")])
+def test_order_says_what_it_comes_from_in_one_of_few_words(source: str, origin: str) -> None:
+    order = Order("revoke", "client", "c", source=source, at=1)
+
+    assert (order.origin, Order.parse(order.text(), 1)) == (origin, order)
 
 
 # ---- Replicas that have heard the same ----

@@ -62,5 +62,5 @@ def test_every_worker_follows_the_files_and_keeps_the_last_good_ones(
     assert eventually(lambda: codes() == [OK, OK], 0.05)
     assert eventually(lambda: workers.get("/readyz").json() == {"ready": True}, 0.05)
     assert eventually(lambda: workers.figure('authz_policy_reloads_total{result="ok"}') == 4, 0.05)
-    assert workers.figure("authz_policy_loaded_seconds") > 0
+    assert workers.figure("authz_policy_loaded_timestamp_seconds") > 0
     assert eventually(lambda: workers.figure('authz_shadow_differences_total{change="allowed_to_denied"}') >= 4, 0.05)

@@ -97,9 +97,9 @@ def test_what_is_ordered_anywhere_is_in_force_everywhere_and_shown(
         there.until(lambda: all(each["policy"] for each in there.get("overview")["replicas"]))
         shown: dict[str, Any] = there.get("overview")
         wanted = {
-            'authz_orders{kind="organization"} 1.0',
-            'authz_orders_total{source="here",verb="resume"} 1.0',
-            'authz_orders_total{source="store",verb="suspend"} 2.0',
+            'authz_orders_in_force{kind="organization"} 1.0',
+            'authz_orders_total{source="operator",verb="resume",way="here"} 1.0',
+            'authz_orders_total{source="operator",verb="suspend",way="store"} 2.0',
             "authz_store_up 1.0",
             "authz_replicas 2.0",
             "authz_store_regressed_total 0.0",

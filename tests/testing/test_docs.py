@@ -70,7 +70,7 @@ def test_a_suite_fails_where_the_service_is_wrong(folder: Path) -> None:
 
 
 def test_a_case_that_fails_says_what_is_shown(folder: Path) -> None:
-    shown = re.search(r"```\n(policy\.test\.yaml:.*)\n```", TEXT)
+    shown = re.search(r"```text\n(policy\.test\.yaml:.*)\n```", TEXT)
     assert shown is not None
     name = shown[1].split(": ")[1]
     cases = POLICIES["policy.test.yaml"]

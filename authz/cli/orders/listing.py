@@ -161,6 +161,7 @@ def _say(order: Order) -> None:
     words += [f"of {order.issuer}"] if order.issuer else []
     words += [f"issued before {shown(order.issued_before)}"] if order.issued_before is not None else []
     words += [f"until {shown(order.until)}"] if order.until is not None else []
+    words += [f"from {order.source}"] if order.source else []
     words += [f"by {order.by}"] if order.by else []
     say(" ".join(words) + (f": {order.reason}" if order.reason else ""))
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "Run": ("serve:serve", "healthcheck", "check:check", "envoy_config:envoy_config"),
+    "Run": ("serve:serve", "doctor.command:doctor", "healthcheck", "check:check", "envoy_config:envoy_config"),
     "Tokens": ("verify:verify", "token"),
     "Policy": ("policy:policy",),
     "Orders and usage": (

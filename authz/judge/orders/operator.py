@@ -169,6 +169,6 @@ def listing(name: str, end: float) -> Order:
 
 
 def _log(order: Order) -> None:
-    told = {name: getattr(order, name) for name in ("issuer", "issued_before", "until", "reason", "by")}
+    told = {name: getattr(order, name) for name in ("issuer", "issued_before", "until", "reason", "by", "source")}
     given = {name: value for name, value in told.items() if value not in ("", None)}
     telemetry.event(telemetry.WARNING, _EVENTS[order.verb], **{_FIELDS[order.kind]: order.id}, **given)

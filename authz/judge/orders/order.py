@@ -1,7 +1,8 @@
-"""One order of the operator: whom to refuse, until when, why, and who says so."""
+"""One order: whom to refuse, until when, why, and who says so."""
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -10,16 +11,22 @@ from authz.errors import ConfigError
 Verb = Literal["revoke", "reinstate", "suspend", "resume"]
 Kind = Literal["token", "client", "organization", "key"]
 Act = Literal["revoke", "suspend"]
+Source = Literal["operator", "workos", "other"]
 
 MAX_NAME, MAX_TEXT = 1024, 500
 """How many characters an id or an issuer may have, and a reason or the name of a person."""
 
 MICROSECONDS = 1_000_000
 
+OPERATOR: Source = "operator"
+"""Where orders come from that name no source: from a page, a command or a program of the operator."""
+
+_SOURCE = re.compile(r"[a-z][a-z0-9_-]{0,31}|", re.ASCII)
+
 ACTS: dict[Verb, Act] = {"revoke": "revoke", "reinstate": "revoke", "suspend": "suspend", "resume": "suspend"}
 """What each verb does or takes back."""
 
-_TEXTS = {"id": MAX_NAME, "issuer": MAX_NAME, "reason": MAX_TEXT, "by": MAX_TEXT}
+_TEXTS = {"id": MAX_NAME, "issuer": MAX_NAME, "reason": MAX_TEXT, "by": MAX_TEXT, "source": MAX_TEXT}
 # Until the year 2255: microseconds since 1970 are exact in a double, which is how scripts in a store count.
 _LATEST = 9e9
 
@@ -53,6 +60,7 @@ class Order(NamedTuple):
         until: when the order lapses, in POSIX seconds; ``None`` for never. A token's at its end at the latest.
         reason: why, for people.
         by: who gives it, for people.
+        source: what it comes from, such as ``workos``, if not from the operator.
         at: when it was given, in microseconds since 1970; 0 before that is known, and always where a token is only
             to be listed as revoked.
 
@@ -66,6 +74,7 @@ class Order(NamedTuple):
     until: float | None = None
     reason: str = ""
     by: str = ""
+    source: str = ""
     at: int = 0
 
     @property
@@ -82,6 +91,12 @@ class Order(NamedTuple):
     def is_listing(self) -> bool:
         """Whether it lists a token as revoked, which anything else that is ordered about the token goes before."""
         return self.kind == "token" and self.verb == "revoke" and not self.at
+
+    @property
+    def origin(self) -> Source:
+        """What it comes from, of few words: whatever a store may hold, it makes no more labels of a metric."""
+        source = self.source or OPERATOR
+        return source if source in get_args(Source) else "other"  # type: ignore[return-value]
 
     def concerns(self, issued_at: float | None, now: float) -> bool:
         """Say whether it refuses a token of its subject.
@@ -150,6 +165,8 @@ class Order(NamedTuple):
             raise ConfigError(f"order: there is no {self.verb!a} of a {self.kind!a}")
         for name, most in _TEXTS.items():
             _check_text(name, getattr(self, name), most)
+        if not _SOURCE.fullmatch(self.source):
+            raise ConfigError("source: not a word of at most 32 small letters, digits, _ and -")
         if not self.id:
             raise ConfigError(f"{self.verb}: the id of the {self.kind} is empty")
         if any(map(str.isspace, self.issuer)):

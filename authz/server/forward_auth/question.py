@@ -135,5 +135,6 @@ def _with_hyphens(name: bytes) -> str:
 
 
 def _mistaken(why: str) -> PermissionDeniedError:
-    telemetry.event(telemetry.INFO, "forward_auth_mistaken", why=why)
+    # With "where", so that it is sampled: a caller may bring it about.
+    telemetry.event(telemetry.INFO, "forward_auth_mistaken", where="forward_auth", why=why)
     return malformed()

@@ -14,17 +14,18 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
-from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from authz.decisions.decision import Decision, Source, Verdict
+from authz.decisions.decision import BUCKETS, Decision, Source, Verdict
 from authz.errors import ConfigError
 from authz.issuer.introspection import IntrospectionCounters
 from authz.issuer.keys import KeySetHealth
 from authz.judge.authorizer import Authorizer
 from authz.judge.reload import Reloader
+from authz.server.operations.exposition import PLAIN, Format
+from authz.server.operations.process_figures import ProcessFigures
 from authz.server.operations.usage_figures import UsageFigures
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ GaugeMode = Literal["livemax", "livemin", "livesum"]
 
 # How old the figures of a worker are at most; those of a single process are read when Prometheus asks.
 _REFRESH_SECONDS = 1.0
-
-# From a remembered token (50 µs) to one that waits for keys for the longest time allowed (5 s).
-_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class Metrics:
@@ -81,7 +79,7 @@ class Metrics:
         self._checks = counter("authz_checks", "Checks by outcome.", "verdict", "reason")
         self._evidence = counter("authz_evidence", "Checks by what the verdict rests on.", "source")
         self._seconds = Histogram(
-            "authz_check_seconds", "Duration of a check, waiting included.", registry=registry, buckets=_BUCKETS
+            "authz_check_seconds", "Duration of a check, waiting included.", registry=registry, buckets=BUCKETS
         )
         self._pending = gauge("authz_pending_checks", "Checks that wait for keys or the issuer.", "livesum")
         ready = gauge("authz_ready", "Whether checks can be decided.", "livemax", "worker")
@@ -101,7 +99,7 @@ class Metrics:
         self._access_log = counter("authz_access_log", "What Envoy has told of calls that it decided.", "result")
         self._reloads = counter("authz_policy_reloads", "Reloads of policies.", "result")
         self._stale = gauge("authz_policy_failing", "Whether the last reload failed.", "livemax")
-        self._loaded = gauge("authz_policy_loaded_seconds", "When the policy was loaded.", "livemin")
+        self._loaded = gauge("authz_policy_loaded_timestamp_seconds", "When the policy was loaded.", "livemin")
         self._differences = counter(
             "authz_shadow_differences", "Checks that the shadow would decide otherwise.", "change"
         )
@@ -112,6 +110,7 @@ class Metrics:
         self.usage = UsageFigures(registry, organizations, usage)
         if worker is None:
             registry.register(_Workers(running=1, restarts=0, hangs=0))
+            registry.register(ProcessFigures())
 
     def __call__(self, decision: Decision) -> None:
         """Count one decision."""
@@ -177,9 +176,9 @@ class Metrics:
         """Tell these figures as well."""
         self._registry.register(figures)
 
-    def text(self) -> bytes:
-        """Return all figures of this process, as Prometheus reads them."""
-        return generate_latest(self._registry)
+    def text(self, form: Format = PLAIN) -> bytes:
+        """Return all figures of this process in a format."""
+        return form.write(self._registry)
 
     def _count_decisions(self) -> None:
         with self._lock:
@@ -285,10 +284,13 @@ class SharedMetrics:
         """Note that a worker has ended: its state is dropped, and what it has counted stays."""
         mark_process_dead(worker, self._folder.name)
 
-    def text(self, *, running: int, restarts: int, hangs: int, more: Sequence[Collector] = ()) -> bytes:
-        """Return all figures, as Prometheus reads them.
+    def text(
+        self, form: Format = PLAIN, *, running: int, restarts: int, hangs: int, more: Sequence[Collector] = ()
+    ) -> bytes:
+        """Return all figures in a format.
 
         Args:
+            form: the format.
             running: how many workers there are.
             restarts: how many have been started because another had died.
             hangs: how many were killed because they gave no sign of life.
@@ -300,7 +302,7 @@ class SharedMetrics:
         registry.register(_Workers(running, restarts, hangs))
         for figures in more:
             registry.register(figures)
-        return generate_latest(registry)
+        return form.write(registry)
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """The figures of the operator's orders, and of the store that shares them, for Prometheus."""
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -8,10 +9,8 @@ from typing import get_args
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from authz.judge.orders.order import Kind, Verb
-from authz.server.shared_orders import SharedOrders
-
-_SOURCES = ("here", "store")
+from authz.judge.orders.order import Kind, Source, Verb
+from authz.server.shared_orders import SharedOrders, Way
 
 
 class OrderFigures(Collector):
@@ -30,14 +29,13 @@ class OrderFigures(Collector):
         book, now = self._shared.operator.book, time.time()
         in_force = Counter(order.kind for order in book if not order.is_lifting and order.concerns(None, now))
         in_force["token"] += len(book.tokens)
-        orders = GaugeMetricFamily("authz_orders", "Orders of the operator in force.", labels=["kind"])
+        orders = GaugeMetricFamily("authz_orders_in_force", "Orders of the operator in force.", labels=["kind"])
         for kind in get_args(Kind):
             orders.add_metric([kind], in_force[kind])
         yield orders
-        given = CounterMetricFamily("authz_orders", "Orders carried out.", labels=["verb", "source"])
-        for verb in get_args(Verb):
-            for source in _SOURCES:
-                given.add_metric([verb, source], self._shared.given[verb, source])
+        given = CounterMetricFamily("authz_orders", "Orders carried out.", labels=["verb", "source", "way"])
+        for verb, source, way in itertools.product(get_args(Verb), get_args(Source), get_args(Way)):
+            given.add_metric([verb, source, way], self._shared.given[verb, source, way])
         yield given
         sharing = self._shared.sharing
         if sharing is None:

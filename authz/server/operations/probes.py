@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,14 +12,13 @@ from starlette.routing import Route
 
 from authz.server.coalescing import Coalesced
 from authz.server.operations import web
-
-_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from authz.server.operations.exposition import OPEN_METRICS, PLAIN, Format, format_for
 
 
 def answering(
     address: str,
     unready: Callable[[], str],
-    metrics: Callable[[], bytes],
+    metrics: Callable[[Format], bytes],
     is_stale: Callable[[], bool] = lambda: False,
     is_hung: Callable[[], bool] = lambda: False,
 ) -> contextlib.AbstractAsyncContextManager[object]:
@@ -27,7 +27,7 @@ def answering(
     Args:
         address: ``HOST:PORT``; port 0 is any free one.
         unready: returns why checks cannot be decided, as :attr:`authz.server.serving.health.Health.reason` does.
-        metrics: returns what ``/metrics`` answers; called on a thread, at most once a second.
+        metrics: returns what ``/metrics`` answers in a format; called on a thread, at most once a second for each.
         is_stale: returns whether the last reload of a policy failed. That changes the text and not the status, because
             the previous policy is in force.
         is_hung: returns whether a thread that decides has stood still for too long.
@@ -41,7 +41,7 @@ def answering(
 
 def app(
     unready: Callable[[], str],
-    metrics: Callable[[], bytes],
+    metrics: Callable[[Format], bytes],
     is_stale: Callable[[], bool] = lambda: False,
     is_hung: Callable[[], bool] = lambda: False,
 ) -> Starlette:
@@ -65,9 +65,10 @@ def app(
         return JSONResponse(state(ready=True))
 
     # On a thread: it takes milliseconds, in which the event loop would decide no call.
-    written = Coalesced(lambda: asyncio.to_thread(metrics))
+    written = {form: Coalesced(partial(asyncio.to_thread, metrics, form)) for form in (PLAIN, OPEN_METRICS)}
 
-    async def figures(_request: Request) -> Response:
-        return Response(await written.get(), media_type=_CONTENT_TYPE)
+    async def figures(request: Request) -> Response:
+        form = format_for(",".join(request.headers.getlist("accept")))
+        return Response(await written[form].get(), media_type=form.content_type, headers={"vary": "accept"})
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", figures)])

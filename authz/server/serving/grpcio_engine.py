@@ -78,7 +78,8 @@ class GrpcioEngine:
             port = 0
         if not port:
             raise ConfigError(
-                f"listen: {address!a} cannot be bound: it is in use or not an address of this machine; choose another"
+                f"listen: {address!a} cannot be bound: it is in use or not an address of this machine; choose another "
+                "(`authz doctor` says which program has it)"
             )
         return port
 

@@ -117,7 +117,8 @@ class NativeEngine:
             )
         except (OSError, ValueError):
             raise ConfigError(
-                f"listen: {address!a} cannot be bound: it is in use or not an address of this machine; choose another"
+                f"listen: {address!a} cannot be bound: it is in use or not an address of this machine; choose another "
+                "(`authz doctor` says which program has it)"
             ) from None
         self._fronts.append(front)
         return front.bound_port

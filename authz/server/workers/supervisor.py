@@ -4,6 +4,7 @@ The supervisor itself answers no checks and reads no token: whatever a caller se
 """
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +96,13 @@ class Supervisor:
     def hangs(self) -> int:
         """How many workers were killed because they gave no sign of life."""
         return sum(slot.hangs for slot in self._slots)
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """The ids of the processes that run, by the number of the worker; that of this one is of ``supervisor``."""
+        children = {str(slot.number): slot.child for slot in self._slots}
+        running = {number: child.pid for number, child in children.items() if child and not child.ended.done()}
+        return {"supervisor": os.getpid(), **running}
 
     def begin(self, generation: str) -> None:
         """Tell all workers, and those that start later, to which generation their answers belong."""

@@ -16,6 +16,7 @@ import pytest
 
 from authz.demo.issuer.signing import SigningKey
 from authz.server.operations import probes
+from authz.server.operations.exposition import Format
 from tests import programs
 from tests.doubles import AUDIENCE, ISSUER, eventually, jwks
 from tests.envoy.check.messages import in_headers
@@ -73,7 +74,7 @@ def test_server_with_a_thread_that_hangs_is_not_alive() -> None:
     hung = [False]
 
     async def ask() -> tuple[int, object]:
-        transport = httpx2.ASGITransport(probes.app(lambda: "", bytes, is_hung=lambda: hung[0]))
+        transport = httpx2.ASGITransport(probes.app(lambda: "", lambda _: b"", is_hung=lambda: hung[0]))
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             answer = await client.get("/healthz")
             return answer.status_code, answer.json()
@@ -87,7 +88,7 @@ def test_server_with_a_thread_that_hangs_is_not_alive() -> None:
 def test_figures_are_made_once_for_all_who_scrape() -> None:
     made: list[int] = []
 
-    def text() -> bytes:
+    def text(_form: Format) -> bytes:
         made.append(threading.get_ident())
         return b"figures"
 
@@ -155,6 +156,16 @@ def test_metrics_are_those_of_the_checks(probed: Probed) -> None:
     assert 'authz_checks_total{reason="token_missing",verdict="denied"} 1.0' in answer.text
     assert 'authz_ready{worker="0"} 1.0' in answer.text
     assert re.search(r'authz_build_info\{engine="grpcio",version="[\d.]+"\} 1.0', answer.text)
+    assert re.search(r'process_resident_memory_bytes\{worker="0"\} [\d.e+]+', answer.text)
+
+
+def test_metrics_are_those_of_openmetrics_for_a_client_that_wants_them(probed: Probed) -> None:
+    answer = probed.client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0, */*;q=0.1"})
+
+    assert answer.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert answer.headers["vary"] == "accept"
+    assert answer.text.endswith("\n# EOF\n")
+    assert 'authz_ready{worker="0"} 1.0' in answer.text
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])

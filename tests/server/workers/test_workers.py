@@ -152,6 +152,11 @@ def test_state_of_all_is_known_in_one_place(workers: Workers) -> None:
         lambda: workers.figure('authz_ready{worker="0"}') == workers.figure('authz_ready{worker="1"}') == 1
     )
     assert workers.figure("authz_workers") == 2
+    # Each process for itself, whichever Prometheus asks.
+    memory = {
+        name: workers.figure(f'process_resident_memory_bytes{{worker="{name}"}}') for name in ("0", "1", "supervisor")
+    }
+    assert min(memory.values()) > 1_000_000
 
 
 def test_worker_that_dies_is_started_again_while_the_other_goes_on(workers: Workers, token: str) -> None:

@@ -57,7 +57,7 @@ function row(order, now) {
   return make("tr", {},
     what,
     make("td", {}, order.reason || "–"),
-    make("td", {}, order.by || "–"),
+    make("td", {}, [order.by, order.source && `from ${order.source}`].filter(Boolean).join(", ") || "–"),
     make("td", { className: "time" }, when(order.at, now)),
     make("td", { className: "time" }, order.until === null ? "lifted" : when(order.until, now)),
     make("td", {}, lift),

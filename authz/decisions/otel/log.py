@@ -1,11 +1,10 @@
-"""Decisions as log records of OpenTelemetry (extra ``otel``)."""
+"""Decisions as log records of OpenTelemetry."""
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
-from authz.call.call import MAX_ENTRIES
 from authz.call.verb import KNOWN
 from authz.decisions.decision import Decision, Verdict
+from authz.decisions.otel.trace import sent_by
 from authz.runtime.configuration import extra
 
 if TYPE_CHECKING:
@@ -59,9 +58,7 @@ class OpenTelemetryLog:
         if self._current_span().get_span_context().is_valid:
             return None
         # The instrumentation of gRPC servers opens its span only when the handler is called.
-        # Limited, because a call that was refused for its size may have any number of entries.
-        entries = itertools.islice(decision.call.metadata, MAX_ENTRIES)
-        return self._extract({key: value for key, value in entries if isinstance(value, str)})
+        return self._extract(sent_by(decision.call))
 
 
 def _attributes(decision: Decision) -> dict[str, Any]:

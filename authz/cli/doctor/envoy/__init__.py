@@ -1,0 +1,1 @@
+"""What ``authz doctor`` reads in a configuration of Envoy."""

@@ -1,0 +1,1 @@
+"""Observers for OpenTelemetry (extra ``otel``): log records, figures, and attributes of spans."""

@@ -1,0 +1,1 @@
+../../../../kubernetes/store/start.sh
