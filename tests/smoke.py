@@ -63,7 +63,9 @@ def main() -> None:
     check(
         "the admin page is shipped", {"index.html", "admin.css", "admin.js"} <= {path.name for path in static.iterdir()}
     )
-    check("the package page links to what it can reach", relative_links(metadata("grpc-org-authz")["description"]) == [])
+    check(
+        "the package page links to what it can reach", relative_links(metadata("grpc-org-authz")["description"]) == []
+    )
     check("authz --help", "verify" in run("--help"))
     check("authz --version", version("grpc-org-authz") in run("--version"))
     check_protos(Path(run("protos").strip()), here)
