@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("no_settings")
 
 # One of each type, as YAML and TOML write them.
 YAML = f"""\
-# yaml-language-server: $schema=https://grpc-org-authz.dev/schemas/config.schema.json
+# yaml-language-server: $schema=https://grpc-org-authz.dev/latest/schemas/config.schema.json
 issuer: {ISSUER}
 audience:
   - {AUDIENCE}
