@@ -22,6 +22,8 @@ BUF := $(BUF_HOME)/node_modules/.bin/buf
 
 # Clients of gRPC-Web and Connect.
 WEB_CLIENTS := .cache/web-clients
+# What the program of partners in Node needs.
+PARTNERS := .cache/partners
 
 PROTOC := .venv-protos/bin/python -m grpc_tools.protoc
 
@@ -38,7 +40,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings site site-serve fuzz mutants check fmt bench protos build release \
+.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings schemas site site-serve fuzz mutants check fmt bench protos build release \
 	constraints locks clean
 
 help: ## Show this list
@@ -73,7 +75,7 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 # or tries many inputs. All that runs with the newest.
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
 	$(addprefix server/forward_auth/,test_outages.py test_proxies.py test_serve.py) \
-	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_image.py house/test_lanes.py house/test_orphans.py house/test_partners.py \
+	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_hooks.py house/test_image.py house/test_lanes.py house/test_orphans.py house/test_partners.py \
 	house/test_chart.py house/test_locks.py house/test_workflows.py \
 	house/test_readme.py house/test_http_examples.py house/test_connect_examples.py issuer/test_properties.py \
 	judge/test_simulation.py asgi wsgi testing/test_suites.py \
@@ -97,7 +99,7 @@ screenshot: .venv/.ready ## Take the picture of the admin page anew (best with t
 
 settings: .venv/.ready ## Write docs/settings.md, the schema of a file of settings and the chart's anew from the settings
 	.venv/bin/python -m tests.settings.reference docs/settings.md
-	.venv/bin/python -m tests.settings.schema authz/settings/config.schema.json
+	.venv/bin/python -m tests.settings.schema authz/cli/schemas/config.schema.json
 	.venv/bin/python -m tests.settings.chart deploy/helm/authz/values.schema.json
 
 site: .venv-site/.ready ## Build the documentation site into build/site; a page outside of nav or a lost link is an error
@@ -105,6 +107,9 @@ site: .venv-site/.ready ## Build the documentation site into build/site; a page 
 
 site-serve: .venv-site/.ready ## Show the documentation site on http://127.0.0.1:8000, and follow changes
 	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs serve $(ARGS)
+
+schemas: .venv/.ready ## Write the JSON Schemas of authz/cli/schemas/ anew from the code
+	.venv/bin/python -m tests.house.schemas
 
 fuzz: .venv-fuzz/.ready ## Look for inputs that break a promise (FUZZ_SECONDS=3600 for longer)
 	@set -e; for target in token jwks check memo; do \
@@ -189,7 +194,7 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-partners ci-proxies ci-redis ci-wheel
+.PHONY: ci-browser ci-generated ci-hooks ci-partners ci-proxies ci-redis ci-wheel
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu
@@ -197,7 +202,7 @@ ci-browser: ## Install Chromium, on Debian and Ubuntu
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
 # What the programs of docs/partners.md are made with: Debian has the libraries of Go and Java, so that no other registry is asked.
-ci-partners: .cache/partners/.ready ## Install what the examples in Go, Java and Node need, on Debian and Ubuntu
+ci-partners: ## Install what the programs of partners in Go and Java need, on Debian and Ubuntu
 	@{ command -v go && command -v javac && command -v grpc_java_plugin && command -v curl; } >/dev/null && \
 		[ -d /usr/share/gocode/src/golang.org/x/oauth2 ] && [ -e /usr/share/java/grpc-netty.jar ] || { apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends curl \
@@ -223,6 +228,9 @@ ci-generated: ## Generate the code of protos/ anew in both ways, and see that no
 	@changed=$$(git status --porcelain -- '*_pb2*' '*_connect.py'); [ -z "$$changed" ] || { \
 		printf 'Run "make protos" and commit what it writes:\n%s\n' "$$changed" >&2; \
 		git --no-pager diff -- '*_pb2*' '*_connect.py' | head -n 100 >&2; exit 1; }
+
+ci-hooks: .venv/.ready ## Run the hooks for pre-commit on policies in a repository of its own
+	.venv/bin/python -m tests.house.hooks
 
 ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no checkout, and try it
 	@set -e; outside=$$(mktemp -d); trap 'rm -rf "$$outside"' EXIT; set -x; \
@@ -268,7 +276,7 @@ $(BUF):
 	npm install --prefix $(BUF_HOME) --no-audit --no-fund --loglevel=error @bufbuild/buf@$(BUF_VERSION)
 
 web-clients:
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEB_CLIENTS)/.ready; \
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEB_CLIENTS)/.ready $(PARTNERS)/.ready; \
 	else echo 'No client of gRPC-Web and Connect from npm is tested: npm is not installed.'; fi
 
 $(WEB_CLIENTS)/.ready: tests/web/package.json tests/web/package-lock.json
@@ -277,7 +285,7 @@ $(WEB_CLIENTS)/.ready: tests/web/package.json tests/web/package-lock.json
 	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.cache/partners/.ready: examples/partners/node/package.json examples/partners/node/package-lock.json
+$(PARTNERS)/.ready: examples/partners/node/package.json examples/partners/node/package-lock.json
 	@mkdir -p $(@D)
 	cp $^ $(@D)
 	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error

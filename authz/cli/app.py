@@ -54,6 +54,13 @@ def remark(*lines: str) -> None:
         _print(f"{printable(line, _MAX_LINE)}\n", sys.stderr)
 
 
+def complain(error: object, status: int) -> int:
+    """Print an error in one line on standard error, and return ``status``."""
+    # The error may quote text from a file or an argument.
+    remark(f"authz: {' '.join(str(error).split())}")
+    return status
+
+
 def write(document: str) -> None:
     """Print text for programs unchanged: JSON, YAML or the like, which has escapes of its own."""
     _print(document if document.endswith("\n") else f"{document}\n", sys.stdout)

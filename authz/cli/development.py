@@ -1,4 +1,4 @@
-"""Commands for a developer's own machine: ``authz issuer`` and ``authz demo``."""
+"""Commands for a developer's own machine: ``authz issuer``, ``authz demo`` and ``authz schema``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, write
+from authz.errors import ConfigError
 from authz.runtime.configuration import check_posix, extra
+from authz.runtime.text.schema import did_you_mean
 
 _NEEDS = "this command needs the extra 'demo'"
 
@@ -61,3 +63,35 @@ def demo(*, keep: bool = False) -> int:
     with extra("demo", _NEEDS):
         from authz.demo import demo as show  # noqa: PLC0415 - the extra's
     return show.run(keep=keep)
+
+
+def schema(
+    name: str | None = None,
+    /,
+    *,
+    folder: Annotated[bool, Parameter(name="--dir", negative=())] = False,
+) -> int:
+    """Print the JSON Schema of a kind of file, by which editors complete and check it.
+
+    Parameters
+    ----------
+    name
+        The kind of file: policy, policy-test, organizations or config, for a file of settings.
+    folder
+        Print the folder that holds all of them instead.
+
+    """
+    place, end = Path(__file__).with_name("schemas"), ".schema.json"
+    if folder:
+        write(str(place))
+        return ALLOWED
+    names = sorted(path.name.removesuffix(end) for path in place.glob(f"*{end}"))
+    if name not in names:
+        known = f"; there are {', '.join(names)}"
+        raise ConfigError(
+            f"schema: missing{known}"
+            if name is None
+            else f"schema: unknown {name!a}{did_you_mean(name, names) or known}"
+        )
+    write((place / f"{name}{end}").read_text(encoding="utf-8"))
+    return ALLOWED

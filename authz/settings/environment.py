@@ -122,7 +122,7 @@ class EnvironmentSettings(BaseModel):
 
     def masked(self) -> dict[str, Any]:
         """Return all settings as plain data for people to read, without what could be a secret."""
-        return {name: _masked(value) for name, value in self.model_dump(mode="json").items()}
+        return {name: masked(value) for name, value in self.model_dump(mode="json").items()}
 
 
 def config_error(error: ValidationError) -> ConfigError:
@@ -148,7 +148,8 @@ def flag(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _masked(value: Any) -> Any:
+def masked(value: Any) -> Any:
+    """Return the value of a setting for people to read, without what could be a secret."""
     # pydantic masks values that are secrets as a whole.
     if not isinstance(value, str):
         return value

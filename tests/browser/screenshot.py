@@ -54,10 +54,10 @@ allow_rules:
 public: [/grpc.health.v1.Health/Check]
 quotas: {trial: {requests_per_second: 50, burst: 500}}
 organizations:
-  org_01JYACME000000000000000001: {tenant: acme-7, groups: [paying]}
-  org_01JYGLOBEX0000000000000001: {name: Globex, tenant: globex-2, groups: [trial], quota: trial}
+  org_01JYACME000000000000000001: {name: Acme Freight, tenant: acme-7, groups: [paying]}
+  org_01JYGLOBEX0000000000000001: {name: Globex Retail, tenant: globex-2, groups: [trial], quota: trial}
   org_01JYINITECH000000000000001: {tenant: initech-1, groups: [paying]}
-  org_01JYUMBRELLA00000000000001: {tenant: umbrella-3, groups: [paying], status: suspended}
+  org_01JYUMBRELLA00000000000001: {name: Umbrella, tenant: umbrella-3, groups: [paying], status: suspended}
 """
 # What the .proto of the reports would declare.
 PROTO = {f"{REPORTS}/Get": Access(scopes=(frozenset(["reports:read"]),))}
@@ -152,7 +152,7 @@ async def pose(page: Page, url: str) -> None:
     """Bring the page into the state that is shown."""
     await page.goto(url)
     await page.locator(".organizations .name").first.wait_for()
-    await page.locator("#organizations").get_by_role("button", name="org_01JYGLO").click()
+    await page.locator("#organizations").get_by_role("button", name="Globex Retail").click()
     await page.locator("#filter-organization").fill("")
     await page.locator("#ask-method").fill(f"{LEDGER}/Import")
     await page.locator("#ask-organization").fill(PARTNERS[2].organization)
@@ -161,7 +161,7 @@ async def pose(page: Page, url: str) -> None:
     await page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
 
 
-async def main(path: str, scheme: Any = "light", scale: str = "1") -> None:
+async def main(path: str, scheme: Any = "light", scale: str = "1", width: str = "1280") -> None:
     """Write the picture to ``path``."""
     key = SigningKey.generate("ec-1", "ES256")
     verifier = Verifier(
@@ -189,7 +189,10 @@ async def main(path: str, scheme: Any = "light", scale: str = "1") -> None:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=path_of_chromium(), args=ARGUMENTS)
             page = await browser.new_page(
-                viewport=SIZE, color_scheme=scheme, reduced_motion="reduce", device_scale_factor=float(scale)
+                viewport={**SIZE, "width": int(width)},
+                color_scheme=scheme,
+                reduced_motion="reduce",
+                device_scale_factor=float(scale),
             )
             await pose(page, f"http://{address}/")
             await asyncio.sleep(2.5)

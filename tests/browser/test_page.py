@@ -131,12 +131,12 @@ def test_rule_that_never_decided_stands_out(open_page: Callable[..., Page], site
     hit = page.locator("#policy-rows tr").filter(has_text="readers")
     declared = page.locator("#policy-rows tr").filter(has_text="proto:/tests.Api/Call")
 
-    expect(never).to_contain_text("never hit since start")
+    expect(never).to_contain_text("never used")
     expect(never).to_have_class("never")
-    expect(hit).not_to_contain_text("never hit")
+    expect(hit).not_to_contain_text("never used")
     expect(hit).not_to_have_class("never")
     # It speaks of every method, called or not.
-    expect(declared).to_contain_text("proto asks")
+    expect(declared).to_contain_text(".proto requires")
     expect(declared).not_to_have_class("never")
 
 
@@ -204,12 +204,12 @@ def test_only_what_was_issued_until_now_is_revoked(
     before = new_token(iat=int(time.time()) - 5)
     page.get_by_label("Order", exact=True).select_option("revoke organization")
     page.get_by_label("Id", exact=True).fill(ORG)
-    page.get_by_label("Only what was issued until now").check()
+    page.get_by_label("Only tokens issued until now").check()
     page.get_by_role("button", name="Give").click()
     dialog = page.get_by_role("dialog", name="Revoke this organization?")
     dialog.get_by_label("Admin secret").fill(SECRET)
     dialog.get_by_role("button", name="Revoke").click()
-    expect(page.locator("#order-rows tr")).to_contain_text("issued before")
+    expect(page.locator("#order-rows tr")).to_contain_text("only tokens issued before")
     refused = site.check(before)
     # Issued after the second in which the order was given.
     site.until(lambda: site.check(new_token()) == [0])
@@ -222,7 +222,7 @@ def test_only_what_was_issued_until_now_is_revoked(
 
 def test_what_only_has_one_of_it_is_revoked_as_a_whole(open_page: Callable[..., Page]) -> None:
     page = open_page()
-    earlier = page.get_by_label("Only what was issued until now")
+    earlier = page.get_by_label("Only tokens issued until now")
     expect(earlier).to_be_disabled()
     page.get_by_label("Order", exact=True).select_option("revoke key")
     expect(earlier).to_be_enabled()
@@ -240,7 +240,7 @@ def test_what_the_policy_suspends_is_not_offered_to_be_resumed(open_page: Callab
 def test_token_is_explained(open_page: Callable[..., Page], new_token: NewToken) -> None:
     page = open_page()
     page.get_by_label("Method", exact=True).fill("/a.B/Import")
-    page.get_by_label("Token").fill(new_token())
+    page.get_by_label("Access token").fill(new_token())
     page.get_by_role("button", name="Explain").click()
     told = page.locator("#explanation")
 
@@ -252,7 +252,7 @@ def test_token_is_explained(open_page: Callable[..., Page], new_token: NewToken)
 def test_why_a_token_is_refused_is_explained(open_page: Callable[..., Page], new_token: NewToken) -> None:
     page = open_page()
     page.get_by_label("Method", exact=True).fill("/a.B/Import")
-    page.get_by_label("Token").fill(new_token(aud="<img src=x>"))
+    page.get_by_label("Access token").fill(new_token(aud="<img src=x>"))
     page.get_by_role("button", name="Explain").click()
     told = page.locator("#explanation dl")
 
@@ -311,7 +311,7 @@ def test_keyboard_reaches_everything_and_leaves_it_again(
         "filter-verdict",
         "order-what",
         "order-id",
-        "Give",
+        "Give order",
         "filter-method",
         "ask-method",
         "ask-token",

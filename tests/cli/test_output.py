@@ -114,8 +114,10 @@ def test_policy_explain_prints_what_was_asked(capsys: Output, folder: Path, atta
 def test_policy_test_prints_names_of_cases(capsys: Output, folder: Path, attack: str) -> None:
     file = write_policy(folder, f"a{attack}rule")
     case = {"name": f"a{attack}case", "method": "/a.B/C", "organization": "org", "expect": "denied"}
-    (folder / "policy.test.json").write_text(json.dumps({"cases": [case], "tests": [case]}))
-    printed(capsys, "policy", "test", file)
+    (folder / "policy.test.json").write_text(json.dumps([case]))
+    lines = printed(capsys, "policy", "test", file)
+
+    assert any("expected denied, is allowed" in line for line in lines)
 
 
 def test_policy_diff_prints_what_callers_chose(capsys: Output, folder: Path, attack: str) -> None:
@@ -177,7 +179,7 @@ UNREAD: list[tuple[str, ...]] = [
     ("completion", "bash"),
     ("envoy-config", "--upstream", "127.0.0.1:50051"),
     ("issuer", "--print-config"),
-    ("policy", "schema"),
+    ("schema", "policy"),
     ("policy", "explain", "policy.json", "--method", "/a.B/C", "--organization", "o"),
     ("serve", "--check-config", "--issuer", ISSUER, "--audience", AUDIENCE),
     ("usage", "--decisions", "decisions.jsonl", "--by", "method"),

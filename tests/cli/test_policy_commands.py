@@ -177,15 +177,19 @@ def test_tests_beside_the_policy_are_run(run: Run, tmp_path: Path) -> None:
 - {{name: import, method: /ledger/Import, organization: {ORG}, expect: denied, rule: no-imports}}
 """
     (tmp_path / "policy.test.yaml").write_text(tests, encoding="utf-8")
-    hint = "hint: rule mesh of allow_rules decides in no test\n"
-    assert run("test", "policy.yaml") == (0, f"{hint}3 passed, 0 failed\n", "")
+    hint = "policy.yaml: hint: rule mesh of allow_rules decides in no test\n"
+    assert run("test", "policy.yaml") == (0, f"{hint}policy.yaml: 3 passed, 0 failed\n", "")
 
     (tmp_path / "other.yaml").write_text(tests.replace("expect: denied", "expect: allowed"), encoding="utf-8")
     failure = (
         "other.yaml:3: import: expected allowed by no-imports, is denied by no-imports: "
         "rule no-imports of deny_rules matches\n"
     )
-    assert run("test", "policy.yaml", "--tests", "other.yaml") == (1, f"{failure}{hint}2 passed, 1 failed\n", "")
+    assert run("test", "policy.yaml", "--tests", "other.yaml") == (
+        1,
+        f"{failure}{hint}policy.yaml: 2 passed, 1 failed\n",
+        "",
+    )
 
 
 def test_tests_that_are_not_there_are_said_to_be_missing(run: Run) -> None:
@@ -245,8 +249,8 @@ def test_http_method_that_may_be_misspelt_is_hinted_at(run: Run, tmp_path: Path)
     (tmp_path / "orders.yaml").write_text(ORDERS, encoding="utf-8")
 
     assert run("check", "orders.yaml")[1].splitlines()[1:] == [
-        "hint: rule reads: GETT is no registered HTTP method; did you mean 'GET'?",
-        "hint: rule reads: PURGE is no registered HTTP method",
+        "orders.yaml: hint: rule reads: GETT is no registered HTTP method; did you mean 'GET'?",
+        "orders.yaml: hint: rule reads: PURGE is no registered HTTP method",
     ]
 
 
@@ -356,7 +360,7 @@ def test_protos_are_checked_with_and_without_a_file(run: Run, tmp_path: Path, ap
     (tmp_path / api).write_bytes(with_imports(service_file({"Call": {}, "Silent": None})))
     assert run("check", "--descriptors", api)[1].splitlines() == [
         "api.binpb: 1 of 2 methods declare who may call them",
-        "hint: /tests.Api/Silent declares nothing, so no caller may call it unless the file says so",
+        "api.binpb: hint: /tests.Api/Silent declares nothing, so no caller may call it unless the file says so",
     ]
 
 
@@ -421,7 +425,7 @@ def test_protos_have_tests_too(run: Run, tmp_path: Path, api: str) -> None:
     case = f"- {{name: post, method: {SERVICE}/PostEntry, organization: {ORG}, expect: denied, rule: '{rule}'}}\n"
     (tmp_path / "api.test.yaml").write_text(case, encoding="utf-8")
 
-    assert run("test", "--descriptors", api, "--tests", "api.test.yaml") == (0, "1 passed, 0 failed\n", "")
+    assert run("test", "--descriptors", api, "--tests", "api.test.yaml") == (0, "api.binpb: 1 passed, 0 failed\n", "")
     assert run("test", "--descriptors", api)[::2] == (
         2,
         "authz: tests: missing; without a policy file, give --tests policy.test.yaml\n",

@@ -18,6 +18,7 @@ EVENTS = {"push", "pull_request", "schedule", "workflow_call", "workflow_dispatc
 # What a workflow may write, by job.
 WRITES = {
     "codeql.analyze": {"security-events"},
+    "docs.publish": {"contents"},
     "release.github": {"attestations", "contents", "id-token"},
     "release.chart": {"attestations", "id-token", "packages"},
     "release.image": {"attestations", "id-token", "packages"},

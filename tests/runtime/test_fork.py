@@ -349,6 +349,8 @@ NEVER_SHARED = {
     "authz.server.workers.links.Links": COMMAND,
     "authz.decisions.audit._Watcher": RPC,
     "authz.demo.backend": DEMO,
+    "authz.demo.issuer.environment.Environment": DEMO,
+    "authz.demo.issuer.events.Events": DEMO,
     "authz.demo.issuer.server.IssuerServer": DEMO,
     "authz.demo.issuer.server._Server": DEMO,
     "authz.demo.issuer.tokens.Issuer": DEMO,

@@ -60,7 +60,7 @@ introspection_client_secret_file: /run/secrets/introspection
 - `authz verify`, `authz policy explain`, the commands about all replicas, `authz envoy-config`, `authz healthcheck` and
   `from_env()` read it, too. `authz token` and `ClientCredentials.from_env()` do not: it is a server's.
 
-[The JSON Schema](../authz/settings/config.schema.json) lets editors complete and check it.
+[The JSON Schema](../authz/cli/schemas/config.schema.json) lets editors complete and check it.
 """
 
 CLIENT: Mapping[str, str] = {

@@ -1,4 +1,4 @@
-"""Write the schema of a file of settings: ``python -m tests.settings.schema authz/settings/config.schema.json``."""
+"""Write the schema of a file of settings: ``python -m tests.settings.schema authz/cli/schemas/config.schema.json``."""
 
 import json
 import sys

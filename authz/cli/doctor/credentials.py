@@ -46,6 +46,7 @@ def check_token(subject: Subject) -> Iterator[Finding]:
         if not subject.token:
             yield finding
             return
+    subject.hide(subject.token)
     yield _verified(subject)
 
 
@@ -81,6 +82,8 @@ def _source(subject: Subject) -> ClientCredentials | None:
         return None
     url, file = found.get("token_url"), evidence.client_secret_file or found.get("client_secret_file")
     secret = secret_in(file, "client_secret_file") if file is not None else found.get("client_secret", "")
+    subject.hide(secret)
+    subject.hide_parts(url or "")
     if not secret:
         raise ConfigError("client_secret: missing; set AUTHZ_CLIENT_SECRET or --client-secret-file")
     if url is None and len(subject.issuers) != 1:

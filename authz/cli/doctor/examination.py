@@ -52,11 +52,11 @@ def examine(subject: Subject) -> Iterator[Finding]:
     for name, check in CHECKS:
         try:
             for finding in check(subject):
-                yield finding.of(name)
+                yield finding.of(name, subject.without_secrets)
         except ConfigError as error:
-            yield subject.wrong(GENERAL, error).of(name)
+            yield subject.wrong(GENERAL, error).of(name, subject.without_secrets)
         except Exception as error:  # noqa: BLE001 - the other checks are worth as much as before
-            yield _unforeseen(error).of(name)
+            yield _unforeseen(error).of(name, subject.without_secrets)
 
 
 def _unforeseen(error: Exception) -> Finding:

@@ -1,5 +1,6 @@
 """What a check finds: good, doubtful, wrong, or not looked at."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -33,9 +34,10 @@ class Finding:
     remedy: str = ""
     check: str = ""
 
-    def of(self, check: str) -> "Finding":
-        """Return it as that of a check, with all that others may have written made visible and cut."""
-        found, expected = printable(self.found, _LONGEST), printable(self.expected, _LONGEST)
+    def of(self, check: str, without_secrets: Callable[[str], str]) -> "Finding":
+        """Return it as that of a check, without secrets, and all that others may have written made visible and cut."""
+        # Secrets first: what is cut off in the middle of one would not be found.
+        found, expected = (printable(without_secrets(text), _LONGEST) for text in (self.found, self.expected))
         return replace(self, check=check, found=found, expected=expected)
 
     @property

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
+from pydantic import SecretStr
 
 from authz.cli.doctor.findings import Finding, fault, skipped
 from authz.errors import ConfigError
 from authz.runtime.network.transport import Form, HttpResponse, Transport, TransportError
+from authz.settings.environment import EnvironmentSettings, masked
 from authz.settings.issuer import IntrospectionSettings
 from authz.settings.settings import Settings
 from authz.settings.variables import AuthMethod
+
+# To replace a shorter one would make other words unreadable.
+_LEAST_HIDDEN = 8
 
 GENERAL = "settings-invalid"
 """The code of what is wrong with settings where no other code says it better."""
@@ -88,6 +93,7 @@ class Subject:
     Attributes:
         issuers: those of the settings.
         told: errors in the settings that have been told.
+        hidden: what no finding may show, and what stands for it instead.
         token: one to verify, or one that was got.
         serving: what servers of ours say of themselves, by the address where they listen.
 
@@ -97,17 +103,46 @@ class Subject:
     evidence: Evidence
     issuers: list[Issuer] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
+    hidden: dict[str, str] = field(default_factory=dict)
     token: str = ""
     serving: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Find the issuers; a file of them that cannot be read is told by the first check."""
+        """Find the issuers, and what may be secret; a file of issuers that is wrong is told by the first check."""
+        self._hide_all(self.settings)
         try:
             listed = self.settings.listed()
         except ConfigError:
             return
         each = listed.listed if listed is not None else [self.settings] if self.settings.issuer else []
         self.issuers = [Issuer(settings=settings) for settings in each]
+        for settings in each:
+            self._hide_all(settings)
+
+    def hide(self, value: str) -> None:
+        """Have no finding show a secret."""
+        if len(value) >= _LEAST_HIDDEN:
+            self.hidden[value] = "…"
+
+    def hide_parts(self, value: str) -> None:
+        """Have no finding show what may be secret in a setting: of a URL, all but address and path."""
+        shown = str(masked(value))
+        if shown != value:
+            self.hidden[value] = shown
+
+    def without_secrets(self, text: str) -> str:
+        """Return ``text`` without anything that is hidden."""
+        for value, shown in self.hidden.items():
+            text = text.replace(value, shown)
+        return text
+
+    def _hide_all(self, settings: EnvironmentSettings) -> None:
+        for name in type(settings).model_fields:
+            value = getattr(settings, name)
+            if isinstance(value, SecretStr):
+                self.hide(value.get_secret_value())
+            elif isinstance(value, str):
+                self.hide_parts(value)
 
     @cached_property
     def transport(self) -> Transport:

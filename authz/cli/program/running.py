@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from authz.cli.app import ALLOWED, DENIED, MISUSED, UNDECIDED, ReaderGoneError, flush, remark, version, write
+from authz.cli.app import ALLOWED, DENIED, MISUSED, UNDECIDED, ReaderGoneError, complain, flush, version, write
 from authz.cli.program.table import EXTRAS, PLAIN, names
 from authz.errors import ConfigError, UnauthenticatedError, UnavailableError
 
@@ -42,13 +42,13 @@ def _status_of(arguments: Sequence[str]) -> int:
     try:
         status = _run_command(arguments)
     except tuple(_STATUSES) as error:
-        return _complain(error, next(status for kind, status in _STATUSES.items() if isinstance(error, kind)))
+        return complain(error, next(status for kind, status in _STATUSES.items() if isinstance(error, kind)))
     except ImportError as error:
         # Cyclopts imports a command when it is used, and says of which error this one is the result.
         missing = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else error
         if not isinstance(missing, ModuleNotFoundError):
             raise
-        return _complain(_what_to_install(arguments, missing), MISUSED)
+        return complain(_what_to_install(arguments, missing), MISUSED)
     except KeyboardInterrupt:
         return _INTERRUPTED
     return status if isinstance(status, int) else ALLOWED
@@ -74,12 +74,6 @@ def _what_to_install(arguments: Sequence[str], error: ModuleNotFoundError) -> st
         # Not repeated, because it may be anything.
         extra, needs = "server", f"all commands but {', '.join(PLAIN)} need the extra 'server'"
     return f"{needs} ({error.name} is missing): pip install 'grpc-org-authz[{extra}]'"
-
-
-def _complain(error: object, status: int) -> int:
-    # The error may quote text from a file or an argument.
-    remark(f"authz: {' '.join(str(error).split())}")
-    return status
 
 
 def _end_writing() -> None:

@@ -10,7 +10,10 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         *("orders.giving:suspend", "orders.giving:resume", "orders.giving:revoke", "orders.giving:reinstate"),
         *("orders.listing:orders", "orders.replicas:replicas", "usage:usage"),
     ),
-    "Development": ("development:issuer", "development:demo", "protos", "program.completion:completion"),
+    "Development": (
+        *("development:issuer", "development:demo", "development:schema", "protos"),
+        "program.completion:completion",
+    ),
 }
 """Where each command is, in the groups and the order of ``--help``.
 

@@ -1,24 +1,95 @@
 """The organizations of the development issuer and their applications, from a small YAML file."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-import yaml
-
-from authz.errors import ConfigError
+from authz.call.words import SCOPE
+from authz.runtime.text.document import Fault, Step, read
+from authz.runtime.text.schema import Schema, compiled, listed, mapping, published, record, text
 
 DEFAULT_API_KEY = "sk_test_development"
 DEFAULT_FILE = Path(__file__).with_name("organizations.yaml")
 
-_ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{1,64}", re.ASCII)
-_CLIENT_ID = re.compile(r"client_[0-9A-Za-z]{1,64}", re.ASCII)
-_SECRET = re.compile(r"[\x20-\x7e]+", re.ASCII)
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)  # RFC 6749 section 3.3
-_NAME = re.compile(r"[^\x00-\x1f\x7f]+")
-_ANY_TEXT = re.compile(r".*", re.DOTALL)
+_CLIENT: dict[str, Any] = {
+    "pattern": "^client_[0-9A-Za-z]{1,64}$",
+    "patternErrorMessage": "not client_ and letters or digits",
+    "examples": ["client_01JYACME000000000000000002"],
+}
+_SECRET: dict[str, Any] = {"pattern": "^[ -~]+$", "patternErrorMessage": "not printable ASCII", "writeOnly": True}
+_NAME: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f]+$", "patternErrorMessage": "not text on one line"}
+_APPLICATION = record(
+    "Application",
+    "A client of the issuer, bound to its organization.",
+    {
+        "client_id": text("Client ID", "The sub of its M2M tokens.", **_CLIENT),
+        "client_secret": text("Client secret", "What it authenticates with.", **_SECRET),
+        "name": text("Name", "Its name, for people.", **_NAME),
+        "description": text("Description", "What it is for, for people."),
+        "scopes": listed(
+            "Scopes",
+            "What it may ask for, and gets if it asks for none.",
+            text(
+                "Scope",
+                pattern=f"^{SCOPE}$",
+                patternErrorMessage="not a word without blanks, quotes or backslashes",
+                examples=["ledger:read", "ledger:write"],
+            ),
+        ),
+        "type": text(
+            "Type",
+            "m2m, the default, or oauth.",
+            enum=["m2m", "oauth"],
+            enumDescriptions=["It uses client_credentials.", "It signs users in; it may introspect."],
+        ),
+    },
+    *("client_id", "client_secret", "name", "scopes"),
+)
+_ORGANIZATION = record(
+    "Organization",
+    "A company with its applications, and what the API's owner has noted about it at WorkOS.",
+    {
+        "id": text(
+            "Id",
+            "What tokens name in org_id.",
+            pattern="^org_[0-9A-Za-z]{1,64}$",
+            patternErrorMessage="not org_ and letters or digits",
+            examples=["org_01JYACME000000000000000001"],
+        ),
+        "name": text("Name", "Its name, for people.", **_NAME),
+        "external_id": text("External id", "The API owner's own id for it: its tenant.", examples=["tenant-acme"]),
+        "metadata": mapping("Metadata", "Any other facts about it.", text("Key"), text("Value")),
+        "applications": {
+            "type": "array",
+            "title": "Applications",
+            "description": "Its applications, at least one.",
+            "items": _APPLICATION,
+            "minItems": 1,
+        },
+    },
+    *("id", "name", "applications"),
+)
+SCHEMA: Schema = published(
+    "organizations",
+    record(
+        "Organizations of the development issuer",
+        "One WorkOS environment, made up: for authz issuer --config.",
+        {
+            "audience": text("Audience", "The client ID of the environment: the audience of every token.", **_CLIENT),
+            "api_key": text("API key", "The key of the issuer's WorkOS API.", **_SECRET),
+            "organizations": {
+                "type": "array",
+                "title": "Organizations",
+                "description": "Its organizations, at least one.",
+                "items": _ORGANIZATION,
+                "minItems": 1,
+            },
+        },
+        *("audience", "organizations"),
+    ),
+)
+_check = compiled(SCHEMA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,124 +150,51 @@ class Directory:
 
 
 def load_directory(path: Path | None = None) -> Directory:
-    """Read the YAML file ``path``, or the built-in one.
+    """Read the file ``path``, or the built-in one: JSON where the name ends in ``.json``, else YAML.
 
     Raises:
-        ConfigError: one line that names the file, the key and what is wrong with it.
+        ConfigError: one line that names the file, the line and what is wrong with it.
 
     """
-    path = path or DEFAULT_FILE
+    document = read(path or DEFAULT_FILE)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        _wrong(path, f"cannot be read: {error.strerror}")
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        at = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        _wrong(path, f"not YAML: {error.problem}{at}")
-    except (yaml.YAMLError, ValueError, RecursionError):
-        # Text that is not UTF-8, characters that YAML forbids, endless nesting.
-        _wrong(path, "not YAML")
-    at = str(path)
-    directory = _directory(_mapping(document, at, required=("audience", "organizations"), optional=("api_key",)), at)
-    _refuse_duplicates(directory, at)
-    return directory
-
-
-def _directory(value: Mapping[str, Any], at: str) -> Directory:
+        _check(document.data)
+        _refuse_duplicates(document.data)
+    except Fault as fault:
+        raise document.error(fault) from None
+    data: Mapping[str, Any] = document.data
     return Directory(
-        audience=_text(value["audience"], f"{at}: audience", _CLIENT_ID, "client_ and letters or digits"),
-        organizations=tuple(
-            _organization(item, f"{at}: organizations[{index}]")
-            for index, item in enumerate(_list(value["organizations"], f"{at}: organizations"))
-        ),
-        api_key=_text(value.get("api_key", DEFAULT_API_KEY), f"{at}: api_key", _SECRET, "printable ASCII"),
+        audience=data["audience"],
+        organizations=tuple(map(_organization, data["organizations"])),
+        api_key=data.get("api_key", DEFAULT_API_KEY),
     )
 
 
-def _organization(item: object, at: str) -> Organization:
-    value = _mapping(item, at, required=("id", "name", "applications"), optional=("external_id", "metadata"))
-    org_id = _text(value["id"], f"{at}.id", _ORGANIZATION_ID, "org_ and letters or digits")
+def _organization(data: Mapping[str, Any]) -> Organization:
     return Organization(
-        id=org_id,
-        name=_text(value["name"], f"{at}.name", _NAME, "text on one line"),
-        applications=tuple(
-            _application(item, f"{at}.applications[{index}]", org_id)
-            for index, item in enumerate(_list(value["applications"], f"{at}.applications"))
-        ),
-        external_id=_text(value.get("external_id", ""), f"{at}.external_id", _ANY_TEXT, "text"),
-        metadata=_texts(value.get("metadata", {}), f"{at}.metadata"),
+        id=data["id"],
+        name=data["name"],
+        applications=tuple(_application(each, data["id"]) for each in data["applications"]),
+        external_id=data.get("external_id", ""),
+        metadata=data.get("metadata", {}),
     )
 
 
-def _application(item: object, at: str, org_id: str) -> Application:
-    value = _mapping(
-        item, at, required=("client_id", "client_secret", "name", "scopes"), optional=("description", "type")
-    )
-    scopes = tuple(
-        _text(scope, f"{at}.scopes[{index}]", _SCOPE, "a word without blanks, quotes or backslashes")
-        for index, scope in enumerate(_list(value["scopes"], f"{at}.scopes", may_be_empty=True))
-    )
-    if len(set(scopes)) != len(scopes):
-        _wrong(f"{at}.scopes", "names a scope twice")
-    if value.get("type", "m2m") not in ("m2m", "oauth"):
-        _wrong(f"{at}.type", "must be m2m or oauth")
-    return Application(
-        client_id=_text(value["client_id"], f"{at}.client_id", _CLIENT_ID, "client_ and letters or digits"),
-        client_secret=_text(value["client_secret"], f"{at}.client_secret", _SECRET, "printable ASCII"),
-        name=_text(value["name"], f"{at}.name", _NAME, "text on one line"),
-        org_id=org_id,
-        scopes=scopes,
-        description=_text(value.get("description", ""), f"{at}.description", _ANY_TEXT, "text"),
-        type=value.get("type", "m2m"),
-    )
+def _application(data: Mapping[str, Any], org_id: str) -> Application:
+    return Application(**{**data, "scopes": tuple(data["scopes"])}, org_id=org_id)
 
 
-def _refuse_duplicates(directory: Directory, at: str) -> None:
-    seen = {directory.audience: "audience"}
-    for index, organization in enumerate(directory.organizations):
-        place = f"organizations[{index}]"
-        clients = [
-            (application.client_id, f"{place}.applications[{number}].client_id")
-            for number, application in enumerate(organization.applications)
-        ]
-        for value, key in ((organization.id, f"{place}.id"), *clients):
-            if value in seen:
-                _wrong(f"{at}: {key}", f"{value} is already the {seen[value]}")
-            seen[value] = key
+def _refuse_duplicates(data: Mapping[str, Any]) -> None:
+    seen = {data["audience"]: "audience"}
+    for value, place in _ids(data["organizations"]):
+        if value in seen:
+            raise Fault(f"{value} is already the {seen[value]}", *place)
+        seen[value] = f"{place[-1]} of {'.'.join(map(str, place[:-1]))}"
 
 
-def _mapping(value: object, at: str, *, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        _wrong(at, f"must be a mapping with the keys {', '.join(required)}")
-    for key in value:
-        if key not in (*required, *optional):
-            _wrong(at, f"unknown key {key!r}; known are {', '.join((*required, *optional))}")
-    for key in required:
-        if key not in value:
-            _wrong(at, f"the key {key} is missing")
-    return value
-
-
-def _list(value: object, at: str, *, may_be_empty: bool = False) -> list[Any]:
-    if not isinstance(value, list) or not (value or may_be_empty):
-        _wrong(at, "must be a list" if may_be_empty else "must be a list of at least one")
-    return value
-
-
-def _texts(value: object, at: str) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        _wrong(at, "must be a mapping of texts")
-    return {key: _text(text, f"{at}.{key}", _ANY_TEXT, "text") for key, text in value.items()}
-
-
-def _text(value: object, at: str, pattern: re.Pattern[str], expected: str) -> str:
-    if not isinstance(value, str):
-        _wrong(at, f"must be text ({expected}); a number needs quotes")
-    if not pattern.fullmatch(value):
-        _wrong(at, f"must be {expected}")
-    return value
-
-
-def _wrong(at: object, what: str) -> NoReturn:
-    raise ConfigError(f"{at}: {what}")
+def _ids(organizations: list[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[Step, ...]]]:
+    for index, organization in enumerate(organizations):
+        place = ("organizations", index)
+        yield organization["id"], (*place, "id")
+        for number, application in enumerate(organization["applications"]):
+            yield application["client_id"], (*place, "applications", number, "client_id")

@@ -1,6 +1,7 @@
 """Table tests of a policy, written in a file beside it."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,36 +10,65 @@ from typing import Any, NamedTuple
 from authz.call.call import Call
 from authz.call.peer import Peer
 from authz.call.principal import Principal
-from authz.call.verb import VERB
 from authz.policy.explain.explanation import Explanation, explain, list_of_rule, shown
 from authz.policy.policy import Policy
 from authz.policy.rules import Rule
-from authz.policy.text.schema import compiled, did_you_mean
+from authz.policy.text.schema import VERB_NAME
 from authz.runtime.text.document import Document, Fault, read
+from authz.runtime.text.schema import compiled, did_you_mean, mapping, published, record, text, without_spaces
 
-_TEXT = {"type": "string"}
-_NAME = {"type": "string", "minLength": 1}
-_CASES = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {
-            "name": _NAME,
-            "method": _NAME,
-            "verb": {"type": "string", "pattern": f"^{VERB}$", "title": "an HTTP method in capitals, such as GET"},
-            "organization": _NAME,
-            "client": _NAME,
-            "scopes": {"type": "array", "items": {"type": "string", "pattern": r"^\S+$", "title": "one scope"}},
-            "headers": {"type": "object", "propertyNames": _NAME, "additionalProperties": _TEXT},
-            "principal": _TEXT,
-            "expect": {"type": "string", "enum": ["allowed", "denied", "suspended", "public"]},
-            "rule": _TEXT,
+_CASE = record(
+    "Test",
+    "One call, and what the policy must decide about it.",
+    {
+        "name": text("Name of the test", "What it shows.", minLength=1, examples=["trials do not import"]),
+        "method": text("Method", "What is called.", minLength=1, examples=["/ledger.v1.Ledger/List"]),
+        "verb": {**VERB_NAME, "description": "In capitals; POST by default, as for gRPC."},
+        "organization": text(
+            "Organization", "Who calls; only a test of a public method may leave it out.", minLength=1
+        ),
+        "client": text("Client", "The caller's M2M application.", minLength=1),
+        "scopes": {
+            "type": "array",
+            "title": "Scopes",
+            "description": "Those of the caller's token, each for itself.",
+            "items": text(
+                "Scope",
+                pattern=without_spaces(r"^[^\s]+$"),
+                patternErrorMessage="not one scope",
+                examples=["ledger:read"],
+            ),
         },
-        "additionalProperties": False,
-        "required": ["name", "method", "expect"],
+        "headers": mapping(
+            "Headers", "What the caller sends, by name.", text("Name of the header", minLength=1), text("Value")
+        ),
+        "principal": text("Principal", "The identity in the caller's certificate; empty for TLS without one."),
+        "expect": text(
+            "Expected verdict",
+            "What must be decided.",
+            enum=["allowed", "denied", "suspended", "public"],
+            enumDescriptions=[
+                "A rule allows it.",
+                "A deny rule matches, or no rule allows it.",
+                "The organization is suspended.",
+                "The method is public; no rule is asked.",
+            ],
+        ),
+        "rule": text("Deciding rule", "The name of the rule that must decide; empty if none must."),
     },
-}
-_check = compiled(_CASES)
+    *("name", "method", "expect"),
+    **{"if": {"properties": {"expect": {"const": "public"}}}, "else": {"required": ["organization"]}},
+)
+SCHEMA = published(
+    "policy-test",
+    {
+        "type": "array",
+        "title": "Tests of a policy",
+        "description": "Calls, and what the policy must decide about each.",
+        "items": _CASE,
+    },
+)
+_check = compiled(SCHEMA)
 
 
 class Case(NamedTuple):
@@ -60,20 +90,43 @@ class Case(NamedTuple):
     rule: str | None
 
 
+class Outcome(NamedTuple):
+    """The result of one test.
+
+    Args:
+        name: the test's.
+        failure: where it stands, what was expected, and what decided instead; ``None`` if it passed.
+        seconds: how long the policy took.
+
+    """
+
+    name: str
+    failure: str | None
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """The results of the tests.
 
     Args:
-        passed: how many passed.
-        failures: for each other test, where it stands, what was expected, and what decided instead.
+        outcomes: those of all tests, in order.
         unreached: the rules that decided in no test.
 
     """
 
-    passed: int
-    failures: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
     unreached: tuple[Rule, ...]
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What is wrong, for each test that failed."""
+        return tuple(each.failure for each in self.outcomes if each.failure is not None)
+
+    @property
+    def passed(self) -> int:
+        """How many tests passed."""
+        return sum(each.failure is None for each in self.outcomes)
 
 
 class Cases:
@@ -115,15 +168,15 @@ class Cases:
 
     def run(self) -> Results:
         """Ask the policy about every call."""
-        explanations = [self._explained(case) for case in self._cases]
-        failures = tuple(filter(None, map(self._failure, range(len(explanations)), explanations)))
-        reached = {(each.ruling.list, each.ruling.rule) for each in explanations}
+        outcomes, reached = [], set()
+        for index, case in enumerate(self._cases):
+            begun = time.perf_counter()
+            explanation = self._explained(case)
+            outcomes.append(Outcome(case.name, self._failure(index, explanation), time.perf_counter() - begun))
+            reached.add((explanation.ruling.list, explanation.ruling.rule))
         rules = self._policy.rules
-        return Results(
-            passed=len(explanations) - len(failures),
-            failures=failures,
-            unreached=tuple(rule for rule in rules if (list_of_rule(rule), rule.name) not in reached),
-        )
+        unreached = tuple(rule for rule in rules if (list_of_rule(rule), rule.name) not in reached)
+        return Results(outcomes=tuple(outcomes), unreached=unreached)
 
     def failure(self, index: int) -> str | None:
         """Ask the policy about one call, and return what is wrong, in one line, or ``None``.

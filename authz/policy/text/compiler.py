@@ -9,11 +9,9 @@ from authz.organizations.organization import Organization
 from authz.policy.index import Index
 from authz.policy.patterns import Patterns
 from authz.policy.rules import PROTO, Rule, rule_from
-from authz.policy.text.schema import did_you_mean
+from authz.policy.text.schema import KNOWN_LOGGERS
 from authz.runtime.text.document import Fault
-
-# The only one in grpc-go; the decision log has what it would print.
-_KNOWN_LOGGERS = frozenset({"stdout_logger"})
+from authz.runtime.text.schema import did_you_mean
 
 
 def rules_from(data: Mapping[str, Any], organizations: Mapping[str, Organization]) -> tuple[Rule, ...]:
@@ -64,7 +62,7 @@ def check_loggers(data: Mapping[str, Any]) -> None:
     """
     loggers = data.get("audit_logging_options", {}).get("audit_loggers", ())
     for index, logger in enumerate(loggers):
-        if logger["name"] not in _KNOWN_LOGGERS and not logger.get("is_optional", False):
+        if logger["name"] not in KNOWN_LOGGERS and not logger.get("is_optional", False):
             raise Fault(
                 f"unknown audit logger {logger['name']!a}; set is_optional: true to ignore it",
                 *("audit_logging_options", "audit_loggers", index, "name"),

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from authz.organizations.quota import Quota, counter_of
-from authz.policy.text.schema import did_you_mean
 from authz.runtime.configuration import extra
 from authz.runtime.text.document import Fault
+from authz.runtime.text.schema import did_you_mean
 
 
 def quotas_from(data: Mapping[str, Any]) -> dict[str, Quota]:

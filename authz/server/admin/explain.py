@@ -18,11 +18,12 @@ from authz.policy.explain.explanation import explain as explain_policy
 from authz.runtime.background import background
 from authz.runtime.flow import arun
 from authz.server.admin.backend import Json, Question
+from authz.server.admin.naming import names_of, organization_of
 
 Outcome = Literal["passed", "failed", "unknown"]
 
 # What the page calls a step whose own name would not do.
-_NAMES: Mapping[Step, str] = {"public": "Public method", "caller": "Token"}
+_NAMES: Mapping[Step, str] = {"public": "Public method", "caller": "Token", "standing": "Orders"}
 
 _MAX_RULES = 200
 _MAX_GROUPS = 8
@@ -91,7 +92,10 @@ class _Explaining:
                 issuer=self._issuer_of(asked.organization),
             )
         self._principal = principal
-        self._more["caller"] = _identity(principal)
+        self._more["caller"] = {
+            **_identity(principal),
+            "called": names_of(organization_of(self._authorizer, principal.org_id)),
+        }
 
     def _issuer_of(self, org_id: str) -> str:
         """Return the issuer whose tokens name an organization; empty where several may."""
@@ -106,7 +110,7 @@ class _Explaining:
 
     async def _standing(self) -> None:
         self._authorizer.standing.check(self._principal)
-        self._took("passed", "The operator has revoked or suspended nothing of the caller's.")
+        self._took("passed", "No order of an operator keeps this caller out.")
 
     async def _route(self) -> None:
         """Pass: only Envoy knows the route of a call, and what that asks for."""
@@ -186,8 +190,7 @@ def known_of(organization: Organization, quota: Quota | None = None) -> dict[str
     groups = sorted(organization.groups)
     more = f" and {len(groups) - _MAX_GROUPS} more" if len(groups) > _MAX_GROUPS else ""
     told = {
-        "name": organization.name,
-        "tenant": organization.tenant,
+        **names_of(organization),
         "groups": ", ".join(groups[:_MAX_GROUPS]) + more,
         "plan": "" if quota is None else _plan(quota),
     }

@@ -9,9 +9,9 @@ from authz.errors import UnavailableError
 from authz.judge.orders.operator import Operator
 from authz.judge.orders.order import Order
 from authz.server.admin.backend import Json, Question
+from authz.server.admin.news import with_others
 from authz.server.admin.one_process import MAX_ORGANIZATIONS_TOLD
 from authz.server.admin.orders import told_of
-from authz.server.admin.others import with_others
 from authz.server.admin.shapes import makes_sense
 from authz.server.shared_orders import SharedOrders
 from authz.server.workers.links import Links
@@ -50,6 +50,7 @@ class Workers:
             "pace": _pace(answers),
             "reasons": _by_name("reason", (each for answer in answers for each in answer["reasons"])),
             "organizations": _organizations(answers),
+            "names": {org_id: names for answer in answers for org_id, names in answer["names"].items()},
             **await asyncio.to_thread(told_of, self._operator, self._shared, time.time()),
             "workers": sorted((each for answer in answers for each in answer["workers"]), key=_number),
             "silent": silent,

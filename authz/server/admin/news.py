@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from authz.server.admin.backend import Json
 from authz.server.admin.slices import in_slices, joined, text_of
+from authz.server.shared_orders import SharedOrders
 
 _MOST_DIGITS = 20
 
@@ -50,3 +51,24 @@ def _position(text: str) -> tuple[str, int]:
     # A longer number is none of ours, and would take long to read.
     is_number = number.isascii() and number.isdecimal() and len(number) <= _MOST_DIGITS
     return origin, int(number) if is_number else -1
+
+
+def with_others(told: Json, shared: SharedOrders | None) -> Json:
+    """Return an answer of :meth:`authz.server.admin.backend.Source.decisions` with those of other replicas as well.
+
+    Args:
+        told: the answer, with decisions of this server only.
+        shared: what shares them with other replicas, if anything does.
+
+    """
+    if shared is None or shared.sharing is None:
+        return told
+    others = shared.sharing.decisions.others()
+    # Each by the clock of its replica.
+    decisions = sorted([*told["decisions"], *others.decisions], key=_time)
+    return {"decisions": decisions, "cursor": f"{told['cursor']},{others.cursor}"}
+
+
+def _time(decision: Json) -> float:
+    time: float = decision["time"]
+    return time

@@ -10,15 +10,15 @@ from authz.decisions.sample import Sample
 from authz.issuer.keys import KeySetHealth
 from authz.judge.authorizer import Authorizer
 from authz.judge.orders.order import Order
-from authz.organizations.organization import STRANGER
 from authz.policy import Policy
 from authz.policy.explain.explanation import conditions_of, list_of_rule, rules_of
 from authz.runtime.network.causes import meaning
 from authz.server.admin.activity import Activity
 from authz.server.admin.backend import Json, Question
 from authz.server.admin.explain import explain, known_of
+from authz.server.admin.naming import names_for, ordered, organization_of
+from authz.server.admin.news import with_others
 from authz.server.admin.orders import told_of
-from authz.server.admin.others import with_others
 from authz.server.admin.slices import LONG_SLICE, encoded, in_slices
 from authz.server.shared_orders import SharedOrders
 
@@ -55,7 +55,7 @@ class OwnProcess:
 
     async def decisions(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
-        return with_others((await asyncio.to_thread(self._activity.recent))._asdict(), self._shared)
+        return with_others(await asyncio.to_thread(self._decisions), self._shared)
 
     async def overview(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
@@ -82,7 +82,8 @@ class OwnProcess:
             case "decisions":
                 told = await self.decisions()
             case "overview":
-                told = await asyncio.to_thread(self._overview)
+                # A worker has obeyed the same orders.
+                told = await asyncio.to_thread(lambda: self._overview(self._ordered(None)))
             case "policy":
                 told = await self.policy()
             case "about":
@@ -104,14 +105,25 @@ class OwnProcess:
         known = None if policy is None else policy.organizations.get(org_id)
         return known is not None and known.is_suspended
 
-    def _everything(self) -> Json:
-        now = self._authorizer.verifier.clock.time()
-        return {**self._overview(), **told_of(self._authorizer.operator, self._shared, now)}
+    def _decisions(self) -> Json:
+        recent = self._activity.recent()
+        names = names_for(self._authorizer, in_slices(decision["organization"] for decision in recent.decisions))
+        for decision in recent.decisions:
+            decision["called"] = names.get(decision["organization"], {})
+        return recent._asdict()
 
-    def _overview(self) -> Json:
+    def _everything(self) -> Json:
+        told = self._ordered(self._shared)
+        return {**self._overview(told), **told}
+
+    def _ordered(self, shared: SharedOrders | None) -> Json:
+        return told_of(self._authorizer.operator, shared, self._authorizer.verifier.clock.time())
+
+    def _overview(self, told: Json) -> Json:
         activity, authorizer = self._activity, self._authorizer
         totals = activity.totals()
         return {
+            "names": names_for(authorizer, in_slices(ordered(told))),
             "totals": totals,
             "pace": activity.pace(),
             "reasons": activity.reasons(),
@@ -135,7 +147,7 @@ class OwnProcess:
         policy = self._authorizer.policy
         # Going through ten thousand organizations takes long, so it is done once for each policy.
         if self._described[0] is not policy:
-            self._described = policy, _described(policy)
+            self._described = policy, _described(policy, self._authorizer)
         described = self._described[1]
         if policy is None:
             return described
@@ -144,10 +156,10 @@ class OwnProcess:
 
     def _known(self, org_id: str) -> dict[str, str]:
         """Return what is known of an organization, without asking the directory."""
-        policy, directory = self._authorizer.policy, self._authorizer.organizations.directory_of(org_id)
-        listed = STRANGER if policy is None else policy.organization(org_id)
-        known = None if directory is None else directory.recall(org_id)
-        return known_of(listed if known is None else listed.over(known), listed.quota)
+        policy = self._authorizer.policy
+        # Only the policy has plans.
+        quota = None if policy is None else policy.organization(org_id).quota
+        return known_of(organization_of(self._authorizer, org_id), quota)
 
 
 def _keys(health: KeySetHealth) -> dict[str, Any]:
@@ -165,15 +177,17 @@ def _keys(health: KeySetHealth) -> dict[str, Any]:
     }
 
 
-def _described(policy: Policy | None) -> Json:
+def _described(policy: Policy | None, authorizer: Authorizer) -> Json:
     if policy is None:
         return {"policy": None}
     rules = rules_of(policy)
     suspended = [org_id for org_id, known in in_slices(policy.organizations.items(), LONG_SLICE) if known.is_suspended]
+    first = heapq.nsmallest(MAX_NAMES_TOLD, in_slices(suspended, LONG_SLICE))
     return {
         "policy": policy.name,
         "organizations": len(policy.organizations),
-        "suspended": heapq.nsmallest(MAX_NAMES_TOLD, in_slices(suspended, LONG_SLICE)),
+        "suspended": first,
+        "names": names_for(authorizer, first),
         "suspended_count": len(suspended),
         "public": heapq.nsmallest(MAX_NAMES_TOLD, in_slices(policy.public, LONG_SLICE)),
         "rule_count": len(rules),

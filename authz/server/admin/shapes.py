@@ -9,6 +9,7 @@ _TOTALS = {"allowed": int, "denied": int, "undecided": int, "failed": int}
 _SHAPES: dict[str, Any] = {
     "decisions": {"decisions": [{"id": str, "time": _NUMBER}], "cursor": str},
     "overview": {
+        "names": dict,
         "totals": _TOTALS,
         "pace": [[int]],
         "reasons": [{"reason": str, "count": int, "last": _NUMBER}],
@@ -32,6 +33,8 @@ def makes_sense(what: str, answer: Json) -> bool:
         return False
     if what == "overview":
         counts = [each["clients"].values() for each in answer["organizations"]]
+        if not all(_fits(called, dict) and _fits([*called.values()], [str]) for called in answer["names"].values()):
+            return False
         return all(len(each) == 3 for each in answer["pace"]) and all(  # noqa: PLR2004 - second, allowed, refused
             isinstance(count, int) for of_one in counts for count in of_one
         )

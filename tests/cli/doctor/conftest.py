@@ -1,8 +1,6 @@
 """A real issuer, and the command as a program uses it."""
 
-import contextlib
 import json
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +9,8 @@ import pytest
 from authz import cli
 from authz.demo.issuer.directory import Application
 from authz.demo.issuer.program import Issuer, IssuerServer, SigningKey
+from tests.programs import PATIENCE
+from tests.store.engines import free_port
 
 
 class Diagnosis(NamedTuple):
@@ -50,7 +50,8 @@ def diagnose(
     def diagnose(*arguments: str, **variables: str) -> Diagnosis:
         for name, value in {"AUTHZ_LISTEN": free_address, **variables}.items():
             monkeypatch.setenv(name, value)
-        status = cli.run(("doctor", "--json", *arguments))
+        patient = () if "--timeout" in arguments else ("--timeout", str(PATIENCE / 2))
+        status = cli.run(("doctor", "--json", *patient, *arguments))
         captured = capsys.readouterr()
         report = json.loads(captured.out)
         assert report["status"] == status
@@ -61,8 +62,7 @@ def diagnose(
 
 @pytest.fixture
 def free_address() -> str:
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @pytest.fixture(scope="module")

@@ -468,6 +468,33 @@ def _tunnel(connection: Connection, url: str) -> None:
     connection.join("127.0.0.1", int(url.rpartition(":")[2]))
 
 
+def test_of_a_url_with_a_query_only_the_rest_is_shown(
+    diagnose: Diagnose, settings: dict[str, str], introspection: dict[str, str], free_address: str
+) -> None:
+    url = f"http://{free_address}/keys?key=a-secret"
+    found = diagnose(
+        *("--jwks-url", url, "--introspection-url", url, "--client-id", "a"),
+        AUTHZ_TOKEN_URL=url,
+        AUTHZ_CLIENT_SECRET="another-secret",
+        AUTHZ_LISTEN="127.0.0.1:0",
+        **settings,
+        **introspection,
+    )
+
+    faults = [fault["found"] for fault in found.findings if fault["level"] == "error"]
+    assert [f"http://{free_address}/keys?…" in fault for fault in faults] == [True] * 3
+    assert "secret" not in found.text.replace("--client-secret-file", "").replace("CLIENT_SECRET", "")
+
+
+def test_token_endpoint_that_is_down_is_named(
+    diagnose: Diagnose, settings: dict[str, str], credentials: dict[str, str], free_address: str
+) -> None:
+    url = f"http://{free_address}/token"
+    found = diagnose("--listen", "127.0.0.1:0", **{**settings, **credentials, "AUTHZ_TOKEN_URL": url})
+
+    assert found.with_code("token-unavailable")["found"] == f"no token from {url}: refused"
+
+
 def test_a_file_of_settings_is_named_where_its_value_is_wrong(diagnose: Diagnose, tmp_path: Path) -> None:
     file = tmp_path / "authz.yaml"
     file.write_text("issuer: https://acme.authkit.app\naudience: client_a\njwks: missing.json\n")

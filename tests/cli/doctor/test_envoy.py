@@ -20,6 +20,7 @@ from authz.demo.processes import Envoy
 from authz.settings.settings import Settings
 from tests.cli.doctor.conftest import Diagnose, Diagnosis
 from tests.doubles import AUDIENCE, ISSUER, jwks
+from tests.e2e.control_planes import gateway, istio_gateway
 
 LISTEN = "127.0.0.1:9191"
 UPSTREAM = ("--upstream", "127.0.0.1:50051")
@@ -301,6 +302,32 @@ def test_nonsense_at_any_place_of_a_configuration_ends_no_check(printed: Callabl
         file.write_text(json.dumps(changed), encoding="utf-8")
 
         assert list(check_envoy(subject)), (*outer, last)
+
+
+def test_a_filter_that_is_on_for_some_routes_only_is_looked_at_route_by_route(
+    printed: Callable[..., str], examined: Callable[..., Diagnosis]
+) -> None:
+    config = json.loads(printed(*UPSTREAM, "--json"))
+    _disabled(config)
+    on = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
+    routes(config)["routes"][-1]["typed_per_filter_config"] = {"envoy.filters.http.ext_authz": on}
+    assert faults_of_envoy(examined(config)) == {}
+
+    routes(config)["routes"].append({"match": {"path": "/open"}, "route": {"cluster": "upstream"}})
+    assert examined(config).with_code("envoy-route-unchecked")["found"] == "the check is off for the path /open of all"
+
+
+# Its resources have no field for these.
+OF_ENVOY_GATEWAY = ("envoy-hides-outages", "envoy-trusts-answers", "envoy-names-kept")
+
+
+@pytest.mark.parametrize(("made", "warnings"), [(istio_gateway, ()), (gateway, OF_ENVOY_GATEWAY)])
+def test_what_control_planes_make_of_our_resources_is_no_error(
+    examined: Callable[..., Diagnosis], made: Callable[..., Config], warnings: Sequence[str]
+) -> None:
+    config = made("127.0.0.1:9191", "127.0.0.1:50051", "127.0.0.1:8080")
+
+    assert faults_of_envoy(examined(config)) == dict.fromkeys(warnings, "warning")
 
 
 def test_a_running_envoy_tells_what_is_in_force(

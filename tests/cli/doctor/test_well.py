@@ -22,7 +22,7 @@ from tests.cli.doctor.web_issuer import METADATA, context_of, web_issuer
 from tests.doubles import AUDIENCE
 from tests.loopback import Connection
 from tests.programs import Program
-from tests.store.engines import Engine
+from tests.store.engines import Engine, free_port
 
 pytestmark = pytest.mark.process
 
@@ -97,8 +97,7 @@ def test_a_server_that_runs_is_no_other_program_and_says_how_it_is(
 def test_a_server_that_cannot_decide_says_why(
     diagnose: Diagnose, free_address: str, policy: str, tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        probes = f"127.0.0.1:{listener.getsockname()[1]}"
+    probes = f"127.0.0.1:{free_port()}"
     # Port 9 (discard) has no HTTP server.
     settings = {"AUTHZ_ISSUER": "http://127.0.0.1:9", "AUTHZ_AUDIENCE": AUDIENCE, "AUTHZ_HTTP_LISTEN": probes}
     with Program("serve", "--listen", free_address, "--policy", policy, folder=tmp_path, **settings) as server:

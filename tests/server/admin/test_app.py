@@ -31,6 +31,7 @@ from authz.server.admin.app import MAX_BODY_BYTES, admin_app
 from authz.server.admin.backend import Question, Source
 from authz.server.admin.explain import explain
 from authz.server.admin.guard import FAILURE_SECONDS, FAILURES, Secret
+from authz.server.admin.naming import MAX_CHARACTERS, names_of
 from authz.server.admin.one_process import OwnProcess
 from authz.server.admin.slices import in_slices
 from tests.decisions.samples import ACME, decision
@@ -362,6 +363,30 @@ def test_organizations_are_told_with_what_is_known_of_them(
     }
 
 
+def test_names_and_tenants_are_told_of_those_who_call_and_of_those_who_are_kept_out(
+    everything: Authorizer, activity: Activity, new_token: Callable[..., str]
+) -> None:
+    for org_id in ("org_trial", "org_planned"):
+        activity(decision(principal=replace(ACME, org_id=org_id)))
+    reason(everything, new_token(org_id="org_trial"))
+    everything.suspend(org_id="org_trial")
+    page = Page(everything, activity)
+    called = {each["organization"]: each["called"] for each in page.get("/api/decisions").json()["decisions"]}
+
+    assert called == {"org_trial": {"name": "Somebody", "tenant": "theirs"}, "org_planned": {}}
+    assert page.get("/api/overview").json()["names"] == {"org_trial": {"name": "Somebody", "tenant": "theirs"}}
+    everything.resume(org_id="org_trial")
+    assert page.get("/api/overview").json()["names"] == {}
+
+
+def test_a_name_is_short_and_every_character_of_it_visible() -> None:
+    told = names_of(Organization(name=f"a\u202eb\n{'c' * 1000}", tenant="t\x00"))
+
+    assert told["name"].startswith(r"a\u202eb\nccc")
+    assert len(told["name"]) < MAX_CHARACTERS * 2
+    assert told["tenant"] == r"t\x00"
+
+
 def test_policy_that_was_replaced_is_told_anew(page: Page, authorizer: Authorizer, activity: Activity) -> None:
     activity(decision())
     before = page.get("/api/policy").json()
@@ -385,7 +410,7 @@ def test_token_is_explained_and_not_repeated(
     assert (told["verdict"], told["policy"]["rule"]) == ("allowed", "readers")
     assert [(step["name"], step["outcome"]) for step in told["steps"]] == [
         ("Token", "passed"),
-        ("Standing", "passed"),
+        ("Orders", "passed"),
         ("Policy", "passed"),
     ]
     assert (told["caller"]["organization"], told["caller"]["client"]) == (ORG, CLIENT)
@@ -404,7 +429,7 @@ EXPIRED = {"exp": 1_799_999_000, "iat": 1_799_998_000}
         (("/a.B/Import", {}), ("denied", "policy_denied", "Policy")),
         (("/a.B/C", {"scope": "none"}), ("denied", "policy_denied", "Policy")),
         (("/a.B/C", {"org_id": "org_gone"}), ("denied", "organization_suspended", "Policy")),
-        (("/a.B/C", {"org_id": "org_out"}), ("denied", "organization_suspended", "Standing")),
+        (("/a.B/C", {"org_id": "org_out"}), ("denied", "organization_suspended", "Orders")),
         (("/a.B/C", {"cnf": {"x5t#S256": "A" * 43}}), ("undecided", "", "Token")),
         (("/health", EXPIRED), ("allowed", "", "Public method")),
         (("/a.B/C", {"org_id": "org_unknown"}), ("denied", "organization_unknown", "Organization")),
@@ -440,7 +465,7 @@ def test_steps_are_those_of_the_judge(
 ) -> None:
     told = Page(everything, activity).explain(method="/a.B/C", token=new_token(org_id="org_planned"))
 
-    assert [step["name"] for step in told["steps"]] == ["Token", "Standing", "Organization", "Policy", "Quota"]
+    assert [step["name"] for step in told["steps"]] == ["Token", "Orders", "Organization", "Policy", "Quota"]
     assert told["steps"][2]["words"] == "Known: name Somebody, tenant theirs."
     assert told["steps"][4]["words"].startswith("The plan is once (1 a second, 1 at once).")
 

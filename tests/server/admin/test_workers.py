@@ -155,6 +155,29 @@ def test_answers_are_added_up(new_authorizer: NewAuthorizer) -> None:
     assert (len(news["decisions"]), later["decisions"], later["missed"]) == (5, [], 0)
 
 
+def test_names_come_from_the_workers(new_authorizer: NewAuthorizer) -> None:
+    policy = Policy.from_document(
+        {
+            "name": "p",
+            "allow_rules": [{"name": "r"}],
+            "organizations": {ORG: {"name": "Acme", "tenant": "t-1"}, "org_01JYACME": {"tenant": "t-2"}},
+        }
+    )
+
+    async def story() -> tuple[Any, Any]:
+        one, other = new_authorizer(), new_authorizer()
+        for authorizer in (one, other):
+            authorizer.replace_policy(policy)
+        async with Supervisor() as workers, worker(workers, 0, one, seen=1), worker(workers, 1, other, seen=1):
+            await workers.order(suspend(ORG))
+            return await workers.overview(), await workers.decisions()
+
+    overview, told = run(story())
+
+    assert overview["names"] == {ORG: {"name": "Acme", "tenant": "t-1"}}
+    assert {each["organization"]: each["called"] for each in told["decisions"]} == {"org_01JYACME": {"tenant": "t-2"}}
+
+
 def test_worker_that_does_not_answer_is_left_out_and_told_of(new_authorizer: NewAuthorizer) -> None:
     async def story() -> Any:
         async with (

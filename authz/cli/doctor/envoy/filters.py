@@ -1,10 +1,12 @@
 """Envoy's configuration: whether it asks this server about every request, and does what the answer says."""
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from authz.cli.doctor.envoy import cluster, requests
 from authz.cli.doctor.envoy.documents import MAX_BYTES, EnvoyConfig, Node, at, entries, parse, read_file
+from authz.cli.doctor.envoy.routes import is_in_force, is_off, unchecked_routes
 from authz.cli.doctor.findings import Finding, Level, fault, ok, skipped
 from authz.cli.doctor.reaching import in_words
 from authz.cli.doctor.subject import Subject
@@ -16,7 +18,6 @@ from authz.runtime.network.transport import Transport, TransportError
 _EXT_AUTHZ = ".ext_authz.v3.ExtAuthz"
 _LEAST_SECONDS, _MOST_SECONDS = 0.5, 10.0
 _OK = 200
-_MOST_TOLD = 5
 
 
 class Asking(NamedTuple):
@@ -76,17 +77,20 @@ def _of_config(subject: Subject, config: EnvoyConfig) -> Iterator[Finding]:
     found: list[Asking] = []
     silent: list[str] = []
     for manager in config.managers:
-        filters = [each for each in _filters(manager) if _is_in_force(manager, each.name)]
+        filters = [each for each in _filters(manager) if is_in_force(config, manager, each.name)]
         found += filters
         silent += [] if filters else [str(manager.get("stat_prefix", "a connection manager"))]
     if silent or not found:
-        names = ", ".join(silent[:_MOST_TOLD]) + (f" and {len(silent) - _MOST_TOLD} more" * (len(silent) > _MOST_TOLD))
         # One beside others may be for callers inside, such as a sidecar's for what its own program calls.
         level: Level = "warning" if found else "error"
-        why = f"{names or 'no connection manager'}: no ext_authz filter in force"
+        why = f"{requests.listed(silent) or 'no connection manager'}: no ext_authz filter in force"
         yield fault("envoy-asks-nothing", why, "the filter before the router", level=level)
+    unchecked = unchecked_routes(config, {each.name: not is_off(each.manager, each.name) for each in found})
+    if found and unchecked:
+        yield fault("envoy-route-unchecked", f"the check is off for {requests.listed(unchecked)}", "no route")
     # Listeners often have the same faults.
-    faults = list(dict.fromkeys(each for asking in found for each in _of_filter(subject, config, asking)))
+    about = (_of_filter(subject, config, each, has_unchecked=bool(unchecked)) for each in found)
+    faults = list(dict.fromkeys(itertools.chain.from_iterable(about)))
     yield from faults
     if found and not any(each.level == "error" for each in faults):
         yield ok(f"{len(found)} {'filter asks' if len(found) == 1 else 'filters ask'} this server")
@@ -99,17 +103,10 @@ def _filters(manager: Node) -> Iterator[Asking]:
             yield Asking(str(at(each, "name")), config, manager)
 
 
-def _is_in_force(manager: Node, name: str) -> bool:
-    return not any(at(each, "name") == name and at(each, "disabled") for each in entries(manager, "http_filters"))
-
-
-def _of_filter(subject: Subject, config: EnvoyConfig, asking: Asking) -> Iterator[Finding]:
+def _of_filter(subject: Subject, config: EnvoyConfig, asking: Asking, *, has_unchecked: bool) -> Iterator[Finding]:
     yield from cluster.check_server(subject.settings, config, asking.config)
     yield from _of_outcomes(asking.config)
-    unchecked = list(requests.unchecked_routes(config, asking.name))
-    for route in unchecked:
-        yield fault("envoy-route-unchecked", f"the check is off for {route}", "every route is checked")
-    yield from requests.check_headers(config, asking.config, asking.manager, has_unchecked=bool(unchecked))
+    yield from requests.check_headers(config, asking.config, asking.manager, has_unchecked=has_unchecked)
     yield from requests.check_bodies(config, asking.config, asking.name)
     yield from requests.check_paths(asking.manager)
 

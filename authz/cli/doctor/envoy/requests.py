@@ -1,4 +1,4 @@
-"""What Envoy does with requests around the check: headers, routes, bodies and paths."""
+"""What Envoy does with requests around the check: headers, bodies and paths."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -30,18 +30,19 @@ def check_headers(config: EnvoyConfig, asking: Node, manager: Node, *, has_unche
     if is_withheld or any(matches(each, _TOKEN) for each in disallowed if "safe_regex" not in each):
         which = "allowed_headers" if is_withheld else "disallowed_headers"
         yield fault("envoy-token-withheld", f"{which} keeps authorization back", "authorization is sent")
-    kept = sorted(set(trusted.forgeable) - _removed_early(manager))
+    # The names themselves before their other spellings.
+    kept = sorted(set(trusted.forgeable) - _removed_early(manager), key=lambda name: (len(name), name))
     if kept:
-        found = f"not removed before routing: {_listed(kept)}"
+        found = f"not removed before routing: {listed(kept)}"
         level: Level | None = "error" if has_unchecked or asking.get("failure_mode_allow") else None
         yield fault("envoy-names-kept", found, "every spelling of the trusted names is removed", level=level)
     lost = sorted({name for name in _removed_late(config) if name in trusted.names})
     if lost:
-        yield fault("envoy-names-lost", f"removed after the check: {_listed(lost)}", "they reach the backend")
+        yield fault("envoy-names-lost", f"removed after the check: {listed(lost)}", "they reach the backend")
     if "http_service" in asking:
         not_passed = passes_to_upstream(asking, trusted.names)
         if not_passed:
-            found = f"allowed_upstream_headers lacks {_listed(not_passed)}"
+            found = f"allowed_upstream_headers lacks {listed(not_passed)}"
             yield fault("envoy-names-lost", found, "all trusted names")
     rules = asking.get("decoder_header_mutation_rules")
     if rules is not None and (at(rules, "disallow_all") or at(rules, "disallow_expression")):
@@ -77,37 +78,6 @@ def _removed_late(config: EnvoyConfig) -> Iterator[str]:
             yield from (str(name).lower() for name in (names if isinstance(names, list) else ()))
 
 
-def unchecked_routes(config: EnvoyConfig, name: str) -> Iterator[str]:
-    """Yield in words each route on which the filter of that name is off.
-
-    Args:
-        config: the whole configuration.
-        name: the filter's.
-
-    """
-    for routes in config.routes:
-        if _is_off(routes, name):
-            yield f"all routes of {routes.get('name', 'a route configuration')}"
-        for host in entries(routes, "virtual_hosts"):
-            if _is_off(host, name):
-                yield f"the virtual host {at(host, 'name')}"
-            for route in entries(host, "routes"):
-                # A route that answers by itself, or redirects, leads to no backend.
-                if at(route, "route") is not None and _is_off(route, name):
-                    yield f"the route {_match(route)} of {at(host, 'name')}"
-
-
-def _is_off(node: Node, name: str) -> bool:
-    config = at(node, "typed_per_filter_config", name)
-    # FilterConfig disables a filter, or wraps its own configuration.
-    return bool(at(config, "disabled") or at(config, "config", "disabled"))
-
-
-def _match(route: Node) -> str:
-    match = mapping(route, "match")
-    return next((f"{kind} {match[kind]}" for kind in ("path", "prefix", "path_separated_prefix") if kind in match), "")
-
-
 def check_bodies(config: EnvoyConfig, asking: Node, name: str) -> Iterator[Finding]:
     """See whether requests are held back whose bodies are to be shown.
 
@@ -141,6 +111,7 @@ def check_paths(manager: Node) -> Iterator[Finding]:
         yield fault("envoy-paths", f"not set: {', '.join(missing)}", "one spelling for each path")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return the first few of ``names``, and how many there are besides."""
     more = f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else ""
     return ", ".join(names[:_MOST_TOLD]) + more

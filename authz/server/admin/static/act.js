@@ -2,6 +2,7 @@
 
 import { post } from "/api.js";
 import { $, notify } from "/dom.js";
+import { named, ownerOf, titleOf } from "/names.js";
 
 const WORDS = {
   suspend: {
@@ -52,7 +53,8 @@ export function ask(given) {
   const words = WORDS[verb];
   const isLifting = verb === "resume" || verb === "reinstate";
   $("act-title").textContent = `${words.title} this ${kind}?`;
-  $("act-id").textContent = id;
+  const owner = kind === "client" ? ownerOf(id) : "";
+  $("act-id").textContent = kind === "organization" ? named(id) : owner ? `${id} · of ${named(owner)}` : id;
   $("act-words").textContent = order.issued_before
     ? "Every token of it that was issued until now is refused; newer ones are not."
     : SPECIAL[`${verb} ${kind}`] ?? words.words;
@@ -68,7 +70,7 @@ export function ask(given) {
 }
 
 async function carryOut() {
-  const { verb, id } = order;
+  const { verb } = order;
   $("act-confirm").disabled = true;
   try {
     const shown = $("act-secret").value;
@@ -76,7 +78,7 @@ async function carryOut() {
     secret = shown;
     by = $("act-by").value.trim();
     $("act").close();
-    notify(`${id} ${WORDS[verb].done}${where(done)}${verb === "resume" && done.by_policy ? STILL : "."}`);
+    notify(`${called()} ${WORDS[verb].done}${where(done)}${verb === "resume" && done.by_policy ? STILL : "."}`);
     await refresh();
   } catch (error) {
     if (error.status === 401) secret = "";
@@ -86,6 +88,12 @@ async function carryOut() {
   } finally {
     $("act-confirm").disabled = false;
   }
+}
+
+function called() {
+  const { kind, id } = order;
+  const name = kind === "organization" ? titleOf(id) : id;
+  return name === id ? id : `${name} (${id})`;
 }
 
 function written() {

@@ -5,6 +5,7 @@ import { get } from "/api.js";
 import * as decisions from "/decisions.js";
 import { $, notify } from "/dom.js";
 import * as explain from "/explain.js";
+import { learnOverview, learnPolicy } from "/names.js";
 import * as orders from "/orders.js";
 import * as organizations from "/organizations.js";
 import * as policy from "/policy.js";
@@ -28,9 +29,11 @@ async function look() {
     isDue("policy") ? get("/api/policy") : undefined,
   ]);
   cursor = news.cursor;
-  // First, because rows name the replica.
+  // First, because rows name the replica and the organization.
   if (overview) replicas.show(overview);
+  const named = [overview && learnOverview(overview), rules && learnPolicy(rules)];
   decisions.add(news, overview);
+  if (named.some(Boolean)) decisions.render();
   explain.suggest(decisions.methods());
   if (overview) {
     summary.show(overview, about.version);

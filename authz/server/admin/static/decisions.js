@@ -1,19 +1,20 @@
 // The table of decisions: the newest on top, filtered here; new rows are added without rebuilding the others.
 
-import { $, brief, clock, firstSentence, make, number, verdict } from "/dom.js";
+import { $, brief, firstSentence, make, moment, number, replace, verdict } from "/dom.js";
+import { beside, isLike, learnDecisions, nameOrId } from "/names.js";
 import { areSeveral, idOf, nameOf } from "/replicas.js";
 
 const KEPT = 2000;
 const SHOWN = 200;
 
 const EVIDENCE = {
-  none: "nothing to believe",
-  public: "public method",
-  proxy: "a proxy's word",
-  cache: "token seen before",
-  signature: "signature checked",
-  introspection: "issuer asked",
-  envoy: "repeated by Envoy",
+  none: "no good token",
+  public: "no token needed",
+  proxy: "a trusted proxy named the caller",
+  cache: "token checked before",
+  signature: "signature of the token checked",
+  introspection: "issuer confirmed the token",
+  envoy: "Envoy repeated an earlier answer",
 };
 
 const kept = new Map();
@@ -47,6 +48,7 @@ function others() {
 
 export function add(answer, overview) {
   missed += answer.missed;
+  const isNews = learnDecisions(answer.decisions);
   leftOut = overview?.store?.left_out ?? leftOut;
   const isOther = others();
   const fresh = answer.decisions.filter((decision) => !kept.has(decision.id) && !isOther(decision));
@@ -65,7 +67,9 @@ export function add(answer, overview) {
   while (rows.childElementCount > SHOWN && !rows.lastElementChild.contains(document.activeElement)) {
     rows.lastElementChild.remove();
   }
-  describe();
+  // Rows that are there already may name the same organizations.
+  if (isNews && !isFirst) render();
+  else describe();
 }
 
 // All calls of gRPC are POST.
@@ -75,7 +79,7 @@ export const methods = () => [...new Set([...kept.values()].map((decision) => de
 
 export function render() {
   const wanted = [...kept.values()].filter(filter()).slice(-SHOWN).reverse();
-  $("decision-rows").replaceChildren(...wanted.map((decision) => row(decision, false)));
+  replace($("decision-rows"), wanted.map((decision) => row(decision, false)));
   describe();
 }
 
@@ -99,7 +103,7 @@ function filter() {
   return (decision) =>
     (wanted === "" || decision.verdict === wanted || (wanted === "refused" && decision.verdict !== "allowed")) &&
     called(decision).toLowerCase().includes(method) &&
-    decision.organization.includes(organization);
+    (organization === "" || isLike(decision.organization, organization));
 }
 
 function why({ reason, rule }) {
@@ -110,27 +114,28 @@ function why({ reason, rule }) {
 
 function row(decision, isNew) {
   const { organization, client, reason } = decision;
-  const call = make("td", { className: decision.verdict }, make("span", { className: "method" }, called(decision) || "–"));
+  const call = make("td", { className: `call ${decision.verdict}` }, make("span", { className: "method" }, called(decision) || "–"));
   if (reason) {
     call.append(make("span", { className: "second why", title: meanings[reason] ?? "" }, why(decision)));
   }
-  const caller = make("td");
+  const caller = make("td", { className: "caller" });
   if (organization) {
-    const name = make("button", { className: "name", type: "button", title: organization }, brief(organization));
+    const name = make("button", { className: "name", type: "button", title: organization }, nameOrId(organization));
+    name.dataset.key = decision.id;
     name.addEventListener("click", () => select(organization));
-    caller.append(name, make("code", { className: "second", title: client }, brief(client)));
+    caller.append(name, ...beside(organization), make("code", { className: "second", title: client }, brief(client)));
   } else {
-    caller.append(make("span", { className: "second" }, decision.source === "public" ? "anonymous" : "not known"));
+    caller.append(make("span", { className: "second" }, decision.source === "public" ? "caller not checked" : "caller not known"));
   }
-  const evidence = decision.event === "stream_ended" ? "a stream ended" : EVIDENCE[decision.source];
-  const time = make("td", { className: "time" }, clock(decision.time));
+  const evidence = decision.event === "stream_ended" ? "an open stream was ended" : EVIDENCE[decision.source];
+  const time = make("td", { className: "time" }, moment(decision.time));
   if (areSeveral()) time.append(make("span", { className: "second", title: idOf(decision) }, nameOf(idOf(decision))));
   return make("tr", { className: isNew ? "new" : "" },
     time,
-    make("td", {}, verdict(decision.verdict)),
+    make("td", { className: "outcome" }, verdict(decision.verdict)),
     call,
     caller,
-    make("td", {}, make("code", {}, decision.rule || reason || "–"), make("span", { className: "second" }, evidence)),
+    make("td", { className: "ground" }, make("code", {}, decision.rule || reason || "–"), make("span", { className: "second" }, evidence)),
     make("td", { className: "number" }, decision.milliseconds.toFixed(2)),
   );
 }

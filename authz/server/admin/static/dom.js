@@ -24,10 +24,20 @@ export const number = (value) => counts.format(value);
 export const short = (value) => (value < 100000 ? number(value) : compact.format(value));
 export const plural = (count, one, several = `${one}s`) => `${number(count)} ${count === 1 ? one : several}`;
 
-export function clock(seconds) {
+const DAY = 86400;
+const two = (value) => String(value).padStart(2, "0");
+const zones = new Intl.DateTimeFormat("en", { timeZoneName: "short" });
+const zoneOf = (date) => zones.formatToParts(date).find((part) => part.type === "timeZoneName")?.value ?? "";
+
+// A moment in the zone of the browser, which it names, because the server and its logs may be in another: the title has
+// UTC. Its date is left out where the time alone says which day is meant.
+export function moment(seconds, now = Date.now() / 1000) {
   const date = new Date(seconds * 1000);
-  const two = (value) => String(value).padStart(2, "0");
-  return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  const day = Math.abs(now - seconds) < DAY / 2 ? "" : `${date.toLocaleDateString("en-CA")} `;
+  const utc = date.toISOString();
+  return make("time", { dateTime: utc, title: `${utc.slice(0, 10)} ${utc.slice(11, 19)} UTC` },
+    `${day}${time}`, " ", make("span", { className: "zone" }, zoneOf(date)));
 }
 
 export function span(seconds) {

@@ -1,7 +1,8 @@
 // The verdict on an imagined call, step by step.
 
 import { post } from "/api.js";
-import { $, clock, make, span, verdict } from "/dom.js";
+import { $, make, moment, span, verdict } from "/dom.js";
+import { isolated, titleOf } from "/names.js";
 
 const SIGNS = { passed: "✓", failed: "✕", unknown: "?" };
 const MARKS = [[true, "+", "matches"], [false, "−", "does not match"], [null, "?", "cannot tell"]];
@@ -58,14 +59,15 @@ function why({ found, expected, setting }) {
 
 function listed(pairs) {
   return pairs.filter(([, value]) => value)
-    .flatMap(([name, value]) => [make("dt", {}, name), make("dd", { className: "mono" }, value)]);
+    .flatMap(([name, value]) => [make("dt", {}, name), make("dd", { className: "mono" }, typeof value === "string" ? isolated(value) : value)]);
 }
 
 function facts(caller) {
   const left = caller.expires_at === null ? "" : caller.expires_at - Date.now() / 1000;
-  const times = left === "" ? "" : `${clock(caller.expires_at)}, ${left > 0 ? `in ${span(left)}` : `${span(-left)} ago`}`;
+  const times = left === "" ? "" : make("span", {}, moment(caller.expires_at), left > 0 ? `, in ${span(left)}` : `, ${span(-left)} ago`);
+  const { name = titleOf(caller.organization), tenant } = caller.called;
   return listed([
-    ["organization", caller.organization], ["client", caller.client], ["scopes", caller.scopes.join(" ")],
+    ["name", name === caller.organization ? "" : name], ["organization", caller.organization], ["tenant", tenant], ["client", caller.client], ["scopes", caller.scopes.join(" ")],
     ["issuer", caller.issuer], ["token id", caller.token_id], ["key id", caller.key_id], ["expires", times],
   ]);
 }

@@ -1,10 +1,10 @@
 // The orders in force, and a form to give another.
 
 import { ask } from "/act.js";
-import { $, brief, clock, make, number, plural, replace } from "/dom.js";
+import { $, brief, make, moment, number, plural, replace } from "/dom.js";
+import { beside, isolated, nameOrId, ownerOf } from "/names.js";
 
 const LIFTING = { suspend: "resume", revoke: "reinstate" };
-const DAY = 86400;
 
 let about = { can_act: false };
 
@@ -38,17 +38,17 @@ function describe() {
   $("order-earlier").disabled = !about.can_act || !hasSeveral();
 }
 
-const when = (seconds, now) => (Math.abs(now - seconds) < DAY / 2
-  ? clock(seconds)
-  : `${new Date(seconds * 1000).toLocaleDateString("en-CA")} ${clock(seconds)}`);
-
 function row(order, now) {
   const { verb, kind, id, issuer } = order;
-  const name = make("code", { title: id }, brief(id));
-  const what = make("td", {}, make("span", { className: "tag deny" }, `${verb} ${kind}`), " ", name);
+  const isOrganization = kind === "organization";
+  const name = make("code", { title: id }, isOrganization ? nameOrId(id) : brief(id));
+  const what = make("td", { className: "what" }, make("span", { className: "tag deny" }, `${verb} ${kind}`), " ", name);
+  if (isOrganization) what.append(...beside(id));
+  const owner = kind === "client" ? ownerOf(id) : "";
+  if (owner) what.append(make("span", { className: "second", title: owner }, "of ", nameOrId(owner)));
   if (issuer) what.append(make("span", { className: "second" }, `of ${issuer}`));
   if (order.issued_before !== null) {
-    what.append(make("span", { className: "second" }, `issued before ${when(order.issued_before, now)}`));
+    what.append(make("span", { className: "second" }, "only tokens issued before ", moment(order.issued_before, now)));
   }
   const lift = make("button", { type: "button", disabled: !about.can_act }, "Lift");
   lift.setAttribute("aria-label", `Lift: ${verb} ${kind} ${id}`);
@@ -56,10 +56,10 @@ function row(order, now) {
   lift.addEventListener("click", () => ask({ verb: LIFTING[verb], kind, id, ...(issuer ? { issuer } : {}) }));
   return make("tr", {},
     what,
-    make("td", {}, order.reason || "–"),
-    make("td", {}, [order.by, order.source && `from ${order.source}`].filter(Boolean).join(", ") || "–"),
-    make("td", { className: "time" }, when(order.at, now)),
-    make("td", { className: "time" }, order.until === null ? "lifted" : when(order.until, now)),
-    make("td", {}, lift),
+    make("td", { className: "reason" }, isolated(order.reason || "–")),
+    make("td", { className: "by" }, isolated([order.by, order.source && `from ${order.source}`].filter(Boolean).join(", ") || "–")),
+    make("td", { className: "time given" }, moment(order.at, now)),
+    make("td", { className: "time until" }, order.until === null ? "it is lifted" : moment(order.until, now)),
+    make("td", { className: "lift" }, lift),
   );
 }

@@ -1,7 +1,8 @@
 // Organizations that call, reasons of refusals, and the chosen organization with its actions.
 
-import { $, brief, clock, make, number, plural, replace, short, svg } from "/dom.js";
+import { $, brief, make, moment, number, plural, replace, short, svg } from "/dom.js";
 import { ask } from "/act.js";
+import { beside, calledOf, isolated, nameOrId, titleOf } from "/names.js";
 import { usage } from "/usage.js";
 
 let about = { can_act: false, meanings: {} };
@@ -33,7 +34,7 @@ export function showPolicy(newPolicy) {
 }
 
 const KEPT = "Orders outlive the server, until they are lifted.";
-const FORGOTTEN = "Orders end with the server, which has neither --orders nor --store. To suspend for longer, write " +
+const FORGOTTEN = "Orders end when this server stops: it runs with neither --orders nor --store. To suspend for longer, write " +
   "status: suspended into the policy file, or withdraw the application in the WorkOS dashboard.";
 
 const isSuspended = (id) => overview.suspended.includes(id);
@@ -42,7 +43,7 @@ const isSuspendedByPolicy = (id) => (policy.suspended ?? []).includes(id);
 function known() {
   const seen = new Map(overview.organizations.map((each) => [each.id, each]));
   for (const id of [...overview.suspended, ...(policy.suspended ?? [])]) {
-    if (!seen.has(id)) seen.set(id, { id, allowed: 0, denied: 0, undecided: 0, failed: 0, last: null, clients: {} });
+    if (!seen.has(id)) seen.set(id, { id, allowed: 0, denied: 0, undecided: 0, failed: 0, last: null, clients: {}, known: calledOf(id) });
   }
   return seen;
 }
@@ -62,7 +63,7 @@ const refusals = (each) => each.denied + each.undecided + each.failed;
 const calls = (each) => each.allowed + refusals(each);
 
 function row(each) {
-  const name = make("button", { className: "name", type: "button", title: each.id }, brief(each.id));
+  const name = make("button", { className: "name", type: "button", title: each.id }, nameOrId(each.id));
   name.dataset.key = each.id;
   name.setAttribute("aria-pressed", String(each.id === chosen));
   name.addEventListener("click", () => choose(each.id === chosen ? "" : each.id));
@@ -70,6 +71,7 @@ function row(each) {
   if (isSuspended(each.id) || isSuspendedByPolicy(each.id)) {
     first.append(make("span", { className: "tag deny" }, "suspended"));
   }
+  first.append(...beside(each.id));
   return make("tr", { className: each.id === chosen ? "selected" : "" },
     first,
     make("td", { className: "number" }, short(each.allowed)),
@@ -84,13 +86,15 @@ function renderChosen(each) {
     panel.replaceChildren();
     return;
   }
-  const facts = [...Object.entries(each.known ?? {}), ["allowed", number(each.allowed)], ["refused", number(refusals(each))]];
-  facts.push(["last call", each.last === null ? "none since the start" : clock(each.last)]);
+  const { name, ...known } = each.known ?? {};
+  const title = name ?? titleOf(each.id);
+  const facts = [...(title === each.id ? [] : [["id", make("code", {}, each.id)]]), ...Object.entries(known), ["allowed", number(each.allowed)], ["refused", number(refusals(each))]];
+  facts.push(["last call", each.last === null ? "none since the start" : moment(each.last)]);
   const clients = Object.entries(each.clients).map(([id, count]) => client(id, count));
   replace(panel, [
-    make("h3", {}, each.id),
-    make("dl", { className: "facts" }, ...facts.flatMap(([name, value]) => [
-      make("dt", {}, name), make("dd", {}, value),
+    make("h3", { className: title === each.id ? "mono" : "" }, isolated(title)),
+    make("dl", { className: "facts" }, ...facts.flatMap(([what, value]) => [
+      make("dt", {}, what), make("dd", {}, typeof value === "string" ? isolated(value) : value),
     ])),
     ...(clients.length > 0 ? [make("ul", { className: "clients" }, ...clients)] : []),
     ...usage(each.id, render),

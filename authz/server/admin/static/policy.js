@@ -1,6 +1,6 @@
 // The rules in the order in which they are tried, and how often each has decided.
 
-import { $, clock, make, number, plural, replace, short } from "/dom.js";
+import { $, make, moment, number, plural, replace, short } from "/dom.js";
 
 export function show(policy) {
   const has = policy.policy !== null;
@@ -15,14 +15,14 @@ export function show(policy) {
   const organizations = policy.organizations > 0 ? `${plural(policy.organizations, "organization")} listed` : "";
   const suspended = policy.suspended_count > 0 ? `${number(policy.suspended_count)} suspended` : "";
   $("policy-meta").textContent = [
-    plural(policy.rule_count, "rule"), never > 0 ? `${number(never)} never hit` : "", organizations, suspended,
+    plural(policy.rule_count, "rule"), never > 0 ? `${number(never)} never used` : "", organizations, suspended,
   ].filter(Boolean).join(" · ");
   replace($("policy-rows"), policy.rules.map(row));
   const publics = policy.public.length > 0 ? ` Public: ${policy.public.join(", ")}.` : "";
   const more = policy.rule_count > policy.rules.length ? ` The first ${number(policy.rules.length)} are shown.` : "";
-  const needed = policy.rules.some(isProto) ? " What the .proto asks for is needed, whatever allows the call." : "";
-  $("policy-note").textContent =
-    `Asked from top to bottom; what no rule allows is denied.${needed} Hits are counted since ${clock(policy.since)}.${publics}${more}`;
+  const needed = policy.rules.some(isProto) ? " What the .proto requires is needed, whatever allows the call." : "";
+  $("policy-note").replaceChildren(
+    `Tried from top to bottom; what no rule allows is denied.${needed} Counted since `, moment(policy.since), `.${publics}${more}`);
 }
 
 const isProto = (rule) => rule.list === "proto";
@@ -31,7 +31,7 @@ const isIdle = (rule) => rule.hits === 0 && !isProto(rule);
 
 const EFFECTS = {
   deny_rules: ["deny", "✕ deny"],
-  proto: ["", "⚙ proto asks"],
+  proto: ["", "⚙ .proto requires"],
   allow_rules: ["allow", "✓ allow"],
 };
 
@@ -41,9 +41,9 @@ function row(rule) {
   return make("tr", { className: isNever ? "never" : "" },
     make("td", {}, make("span", { className: `tag ${kind}`.trim() }, words)),
     make("td", {}, make("code", {}, rule.name)),
-    make("td", {}, ...asked(rule)),
-    make("td", { className: "number" }, short(rule.hits)),
-    make("td", {}, isNever ? make("span", { className: "tag warn" }, "○ never hit since start") : rule.last === null ? "" : clock(rule.last)),
+    make("td", { className: "asked" }, ...asked(rule)),
+    make("td", { className: "number hits" }, short(rule.hits)),
+    make("td", { className: isNever ? "last" : "time last" }, isNever ? make("span", { className: "tag warn" }, "○ never used") : rule.last === null ? "" : moment(rule.last)),
   );
 }
 

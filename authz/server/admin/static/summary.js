@@ -5,6 +5,12 @@ import { $, brief, make, number, plural, short, span, svg } from "/dom.js";
 const BUCKET = 5;
 const BUCKETS = 60;
 const MOST_KIDS = 8;
+const MEANINGS = {
+  allowed: "The call went on to its server.",
+  denied: "The caller may not do that, or did not prove who it is.",
+  undecided: "No verdict was possible, for example because the issuer's keys could not be had. The call was refused.",
+  failed: "An unexpected error, which the server's log has. The call was refused.",
+};
 
 export function show(overview, version) {
   showServer(overview, version);
@@ -28,9 +34,9 @@ function showServer({ workers, silent, now }, version) {
 function showTotals(totals) {
   const sum = Object.values(totals).reduce((one, other) => one + other, 0);
   $("totals").replaceChildren(...Object.entries(totals).map(([verdict, count]) => {
-    const share = sum > 0 && count > 0 ? `${((100 * count) / sum).toFixed(1)} %` : "";
+    const share = sum > 0 && count > 0 ? `${((100 * count) / sum).toFixed(1)}\u00a0%` : "";
     return make("div", {},
-      make("dt", { className: verdict }, verdict),
+      make("dt", { className: verdict, title: MEANINGS[verdict] }, verdict),
       make("dd", { title: number(count) }, short(count), make("small", {}, share)));
   }));
 }
