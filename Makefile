@@ -76,7 +76,7 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
 	$(addprefix server/forward_auth/,test_outages.py test_proxies.py test_serve.py) \
 	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_hooks.py house/test_image.py house/test_lanes.py house/test_orphans.py house/test_partners.py \
-	house/test_chart.py house/test_locks.py house/test_workflows.py \
+	house/test_chart.py house/test_locks.py house/test_types.py house/test_workflows.py \
 	house/test_readme.py house/test_http_examples.py house/test_connect_examples.py issuer/test_properties.py \
 	judge/test_simulation.py asgi wsgi testing/test_suites.py \
 	$(addprefix connect/,test_client.py test_cold.py test_gunicorn.py test_middleware.py test_order.py test_streams.py \
