@@ -75,10 +75,9 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 # or tries many inputs. All that runs with the newest.
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
 	$(addprefix server/forward_auth/,test_outages.py test_proxies.py test_serve.py) \
-	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_hooks.py house/test_image.py house/test_lanes.py house/test_orphans.py house/test_partners.py \
-	house/test_chart.py house/test_locks.py house/test_types.py house/test_workflows.py \
-	house/test_readme.py house/test_http_examples.py house/test_connect_examples.py issuer/test_properties.py \
-	judge/test_simulation.py asgi wsgi testing/test_suites.py \
+	house cli/doctor cli/test_completion.py cli/test_healthcheck.py issuer/test_properties.py \
+	judge/test_simulation.py asgi wsgi testing/test_docs.py testing/test_suites.py envoy/memo/test_promise.py \
+	store/test_one_plan.py store/test_ways.py store/test_chaos.py server/test_store.py server/test_shared_quotas.py \
 	$(addprefix connect/,test_client.py test_cold.py test_gunicorn.py test_middleware.py test_order.py test_streams.py \
 		test_wire.py))
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
@@ -194,7 +193,7 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-hooks ci-outside ci-packages ci-partners ci-proxies ci-redis ci-setup ci-wheel
+.PHONY: ci-browser ci-generated ci-hooks ci-outside ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
 
 # At once, for most of the time they wait for registries.
 ci-setup: ## Install all that the other stages need
@@ -202,7 +201,7 @@ ci-setup: ## Install all that the other stages need
 		.venv-envoy-oldest/.ready .venv-protos/.ready .venv-site/.ready .venv-xds/.ready web-clients
 
 ci-packages: ## Install the packages of the distribution that tests run
-	@set -e; for each in browser redis proxies partners; do $(MAKE) --no-print-directory ci-$$each; done
+	@set -e; for each in browser redis proxies shells partners; do $(MAKE) --no-print-directory ci-$$each; done
 
 # At once as well: each is tried by a process at a time.
 ci-outside: ## Build the site, and try the wheel and the hooks where there is no checkout
@@ -231,6 +230,10 @@ ci-redis: ## Install redis-server, on Debian and Ubuntu
 ci-proxies: ## Install nginx and Caddy, on Debian and Ubuntu
 	@{ command -v nginx && command -v caddy; } >/dev/null || { apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --yes --no-install-recommends nginx caddy >/dev/null; }
+
+ci-shells: ## Install zsh and fish, on Debian and Ubuntu
+	@{ command -v zsh && command -v fish; } >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends zsh fish >/dev/null; }
 
 # Deleted first, so that what no .proto file makes any more is missed as well.
 ci-generated: ## Generate the code of protos/ anew in both ways, and see that nothing changes
