@@ -1,6 +1,7 @@
 """The documentation site in a real Chromium: wide and narrow, light and dark, readable, and asking no other server."""
 
 import functools
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
@@ -102,6 +104,13 @@ def test_search_finds_a_word(page: Page, url: str) -> None:
     page.get_by_role("textbox", name="Search").fill("introspection")
 
     expect(page.locator(".md-search-result__item").first).to_contain_text(re.compile("introspect", re.IGNORECASE))
+
+
+def test_schemas_are_where_files_say_that_they_are(url: str) -> None:
+    for schema in (ROOT / "authz/cli/schemas").glob("*.schema.json"):
+        described = json.loads(schema.read_text(encoding="utf-8"))
+        assert described["$id"] == f"https://grpc-org-authz.dev/latest/schemas/{schema.name}"
+        assert httpx2.get(f"{url}schemas/{schema.name}", trust_env=False).json() == described
 
 
 def test_page_outside_of_nav_and_lost_link_are_named_and_fail_the_build(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Commands that need no extra of the package, and what the others say without theirs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 from authz.cli.plain.healthcheck import parser as of_healthcheck
 from authz.cli.plain.token import parser as of_token
 from authz.cli.program.table import COMMANDS, PLAIN, names
+from authz.settings.environment import flag
+from authz.settings.groups import GROUPS
+from authz.settings.variables import SECRETS
 from tests import programs
 
 # What is of an extra, by the names of its modules.
@@ -118,3 +122,16 @@ def test_each_command_stands_in_one_group_of_help(tmp_path: Path) -> None:
     assert titles == [*COMMANDS, "Help"]
     assert sorted(listed) == sorted(names())
     assert sorted(names()) == sorted(set(names()))
+
+
+def test_options_of_a_server_are_in_the_groups_of_the_settings(tmp_path: Path) -> None:
+    done = programs.run("serve", "--help", folder=tmp_path, COLUMNS="160")
+    panels = re.split(r"^╭─ (.*?) ─+╮$", done.stdout, flags=re.MULTILINE)[1:]
+    shown = {
+        title: set(re.findall(r"^│ --([a-z0-9-]+)", text, re.MULTILINE))
+        for title, text in zip(panels[::2], panels[1::2], strict=True)
+    }
+    grouped = {title: {flag(name) for name in names if name not in SECRETS} for title, names in GROUPS.items()}
+
+    assert list(shown) == ["Parameters", *GROUPS]
+    assert shown == {"Parameters": {"check-config"}, **grouped}

@@ -37,7 +37,7 @@ of these overrides the later.
 in `.toml`, JSON if in `.json`, else YAML. [An example](../examples/authz.yaml):
 
 ```yaml
-# yaml-language-server: $schema=https://grpc-org-authz.dev/schemas/config.schema.json
+# yaml-language-server: $schema=https://grpc-org-authz.dev/latest/schemas/config.schema.json
 issuer: https://acme.authkit.app
 audience: client_01JYENV0000000000000000000
 listen: [127.0.0.1:9191, "unix:/run/authz/authz.sock"]
