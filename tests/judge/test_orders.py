@@ -173,7 +173,7 @@ def test_orders_about_one_name_are_all_taken_back() -> None:
     "order",
     [
         Order("revoke", "client", "c", at=1),
-        Order("revoke", "key", "k", "https://a.example", 5.5, 7, 'because \u2028 "so"', "me", 9),
+        Order("revoke", "key", "k", "https://a.example", 5.5, 7, 'because \u2028 "so"', "me", at=9),
         Order("suspend", "organization", "o", until=1.0, at=2),
         Order("revoke", "token", "\N{SNOWMAN}", until=3.0),
     ],
