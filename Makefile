@@ -257,14 +257,15 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	.venv/bin/twine check --strict dist/*; \
 	cp tests/smoke.py "$$outside"; \
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
-	cp tests/smoke_doors.py tests/tutorial.py docs/tutorial.md examples/*_app.py examples/own_door.py "$$outside"; \
+	cp tests/smoke_doors.py tests/tutorial.py tests/afternoon.py docs/tutorial.md examples/*_app.py examples/own_door.py "$$outside"; \
 	"$$outside/venv/bin/python" -m pip install --quiet django fastapi flask waitress --constraint constraints.txt; \
 	$(PYTHON) -m venv "$$outside/bare"; cp tests/smoke_bare.py "$$outside"; \
 	"$$outside/bare/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
 	cd "$$outside"; bare/bin/python -I smoke_bare.py; \
 	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py; \
-	venv/bin/python -m pip install --quiet "$$(echo $(CURDIR)/dist/*.whl)[demo]" --constraint $(CURDIR)/constraints.txt; \
-	venv/bin/python -I tutorial.py tutorial.md
+	venv/bin/python -m pip install --quiet "$$(echo $(CURDIR)/dist/*.whl)[demo]" jsonschema \
+		--constraint $(CURDIR)/constraints.txt; \
+	venv/bin/python -I tutorial.py tutorial.md; venv/bin/python -I afternoon.py
 
 # ---- What the targets need ----
 

@@ -93,6 +93,43 @@ print(ClientCredentials.from_env().client_id)
     assert (done.returncode, done.stdout, done.stderr) == (0, "a\n", "")
 
 
+URL, OTHER = "http://127.0.0.1:9/token", "http://127.0.0.1:9/other"
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "asked"),
+    [
+        ((), {"AUTHZ_TOKEN_URL": URL}, URL),
+        ((), {"AUTHZ_TOKEN_URL": URL, "AUTHZ_ISSUER": "https://a.example"}, URL),
+        (("--token-url", OTHER), {"AUTHZ_TOKEN_URL": URL, "AUTHZ_ISSUER": "https://a.example"}, OTHER),
+        (("--issuer", "http://127.0.0.1:9"), {"AUTHZ_TOKEN_URL": URL}, "http://127.0.0.1:9/oauth2/token"),
+    ],
+)
+def test_a_token_is_asked_for_as_variables_say_and_flags_override(
+    tmp_path: Path, flags: tuple[str, ...], variables: dict[str, str], asked: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+    credentials = {"AUTHZ_CLIENT_ID": "a", "AUTHZ_CLIENT_SECRET_FILE": str(secret)}
+    done = programs.run("token", *flags, folder=tmp_path, **credentials, **variables)
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"authz: no token from {asked}: ")
+
+
+def test_an_issuer_and_an_endpoint_as_flags_are_one_too_many(tmp_path: Path) -> None:
+    both = ("--issuer", "https://a.example", "--token-url", URL)
+    done = programs.run("token", "--client-id", "a", *both, folder=tmp_path, AUTHZ_CLIENT_SECRET="s")
+
+    assert (done.returncode, done.stderr) == (2, "authz: issuer and token_url: give one of them\n")
+
+
+def test_an_option_that_resembles_none_is_likened_to_none(tmp_path: Path) -> None:
+    done = programs.run("token", "--config", "authz.yaml", folder=tmp_path)
+
+    assert (done.returncode, done.stderr) == (2, "authz: Unknown option: --config. See --help.\n")
+
+
 def test_a_mistake_in_an_option_repeats_nothing_that_may_be_a_token(tmp_path: Path) -> None:
     said = [
         programs.run("token", "--client-id", "a", *more, folder=tmp_path).stderr

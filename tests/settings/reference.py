@@ -107,7 +107,7 @@ def _sections() -> Iterator[str]:
         yield from _table(_row(name, Settings.model_fields[name]) for name in names)
     yield "## Programs that fetch tokens\n"
     yield "`ClientCredentials.from_env()` reads these variables, and `AUTHZ_ISSUER`, `AUTHZ_DISCOVER` and"
-    yield "`AUTHZ_DISCOVER_HOSTS`. `authz token` has flags for them, which its `--help` lists.\n"
+    yield "`AUTHZ_DISCOVER_HOSTS`. `authz token` reads them too, and has flags for them, which its `--help` lists.\n"
     yield "| variable | what it does |"
     yield "|---|---|"
     yield from (f"| {_variable(name)} | {text} |" for name, text in CLIENT.items())
