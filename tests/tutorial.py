@@ -26,7 +26,7 @@ os.execvp("bash", ["bash", "--norc", "--noprofile"])
 """
 LISTENS = "until (: < /dev/tcp/127.0.0.1/{}) 2> /dev/null; do sleep 0.1; done"
 # Where programs listen that say nothing.
-PORTS = {"authz serve": 9191, "envoy": 10_000}
+PORTS = {"authz issuer 2>": 9190, "authz serve": 9191, "envoy": 10_000, "CERT_FILE=": 50_051}
 
 
 class Step(NamedTuple):

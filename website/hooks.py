@@ -1,5 +1,6 @@
 """What MkDocs needs to make pages of documents that are written to be read on GitHub as well."""
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -15,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?(?=\))")
 TABS = re.compile(r"(?ms)^<!-- tabs -->\n(.*?)^<!-- /tabs -->$")
 TAB = re.compile(r"(?m)^\*\*(.+)\*\*$")
+HOST = "grpc-org-authz.dev"
+SCHEMAS = ROOT / "authz/cli/schemas"
 FENCE = re.compile(r"(?ms)^( *)```.*?^\1```$")
 
 
@@ -24,7 +27,14 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add the documents that stand elsewhere in the repository."""
+    """Add the documents that stand elsewhere in the repository, and the JSON Schemas at the addresses in their $id."""
+    for schema in SCHEMAS.glob("*.schema.json"):
+        address = json.loads(schema.read_text(encoding="utf-8"))["$id"]
+        # mike has the last release there, whatever version this is.
+        _, _, place = address.partition("/latest/")
+        if not address.startswith(f"https://{HOST}/") or not place:
+            raise PluginError(f"{schema.name}: its $id, {address}, is no address of this site")
+        files.append(File.generated(config, place, content=schema.read_text(encoding="utf-8")))
     for source, page in config.extra["adopted"].items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
 

@@ -1,6 +1,7 @@
 """``authz verify``."""
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -16,9 +17,7 @@ VerifierFlags = Annotated[VerifierSettings | None, flags_of(VerifierSettings)]
 
 
 def verify(
-    token: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",  # noqa: S107 - standard input
-    /,
-    *,
+    *token: Annotated[str, Parameter(allow_leading_hyphen=True)],
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     flags: VerifierFlags = None,
 ) -> int:
@@ -29,18 +28,15 @@ def verify(
     Parameters
     ----------
     token
-        The token; - is standard input.
+        The token, and no file; - is standard input, and so is none.
     as_json
         Print one JSON object.
 
     """
-    if token.startswith("--"):
-        # A leading hyphen is allowed only for "-" itself.
-        raise ConfigError(f"Unknown option: {token.partition('=')[0]}")
+    text = _text(token)
     settings = VerifierSettings.load(flags)
     with settings.naming_origins():
         verifier = verifier_of(settings)
-    text = (standard_input() if token == "-" else token).strip()  # noqa: S105 - standard input
     report: dict[str, Any] = {"verdict": "allowed", "reason": "", "claims_verified": True}
     status = ALLOWED
     try:
@@ -61,6 +57,17 @@ def verify(
     else:
         say(*_lines(report))
     return status
+
+
+def _text(tokens: Sequence[str]) -> str:
+    for each in tokens:
+        if each.startswith("--"):
+            # A leading hyphen is allowed only for "-" itself.
+            raise ConfigError(f"Unknown option: {each.partition('=')[0]}; the token follows the options, without one")
+    if len(tokens) > 1:
+        raise ConfigError(f"too many arguments: {len(tokens)}; give one token")
+    given = tokens[0] if tokens else "-"
+    return (standard_input() if given == "-" else given).strip()
 
 
 def _lines(report: dict[str, Any]) -> list[str]:

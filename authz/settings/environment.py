@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from authz.errors import ConfigError
 from authz.settings import variables
+from authz.settings.groups import GROUPS
 from authz.settings.outside import NOTHING, Outside, read_outside
 from authz.settings.types import check_type
 
@@ -121,8 +122,9 @@ class EnvironmentSettings(BaseModel):
             raise
 
     def masked(self) -> dict[str, Any]:
-        """Return all settings as plain data for people to read, without what could be a secret."""
-        return {name: masked(value) for name, value in self.model_dump(mode="json").items()}
+        """Return all settings as plain data, in the order in which people read them, without what could be a secret."""
+        values = self.model_dump(mode="json")
+        return {name: masked(values[name]) for names in GROUPS.values() for name in names if name in values}
 
 
 def config_error(error: ValidationError) -> ConfigError:

@@ -144,23 +144,32 @@ TOKEN = ("token", "--client-id", CLIENT_ID)
         pytest.param([*SERVE, "--bogus", "1"], "Unknown option: --bogus", id="flag"),
         pytest.param([*SERVE, "--issue", "x"], "Unknown option: --issue. Did you mean --issuer?", id="abbreviation"),
         pytest.param(["srve"], "no such command; there are ", id="command"),
-        pytest.param([*VERIFY, "second"], "too many arguments: 1", id="words"),
+        pytest.param([*VERIFY, "second"], "too many arguments: 2; give one token", id="words"),
         pytest.param([*VERIFY[:-1], "--token=a.b.c"], "Unknown option: --token", id="token-as-flag"),
+        pytest.param([*VERIFY[:-1], "--token", "a.b.c"], "Unknown option: --token", id="token-after-flag"),
         pytest.param(["verify", "--issuer"], 'Command "verify" parameter --issuer requires', id="no-value"),
         pytest.param(["issuer", "--config", "text.json"], "text.json:1: not JSON", id="json"),
         pytest.param(["issuer", "--config", "empty.json"], "empty.json:1: unknown key", id="organizations"),
         pytest.param(["issuer", "--listen", "0.0.0.0:0"], "listen: 0.0.0.0 can be reached from other", id="remote"),
         pytest.param(["issuer", "--keys", "text.json"], "text.json: not JSON", id="keys"),
-        pytest.param(["token"], "the following arguments are required: --client-id", id="no-client-id"),
-        pytest.param(TOKEN, "client_secret: missing; set AUTHZ_CLIENT_SECRET or --client-secret-file", id="no-secret"),
+        pytest.param(["token"], "client_id: missing; set AUTHZ_CLIENT_ID or --client-id", id="no-client-id"),
         pytest.param(
-            [*TOKEN, "--client-secret-file", "no"], "client_secret_file: 'no' cannot be read", id="secret-file"
+            [*TOKEN, "--token-url", NOBODY], "client_secret: missing; set AUTHZ_CLIENT_SECRET or", id="no-secret"
         ),
         pytest.param(
-            [*TOKEN, "--client-secret-file", "bytes"], "client_secret_file: 'bytes' cannot be", id="secret-bytes"
+            [*TOKEN, "--token-url", NOBODY, "--client-secret-file", "no"],
+            "client_secret_file: 'no' cannot be read",
+            id="secret-file",
         ),
         pytest.param(
-            [*TOKEN, "--client-secret-file", "text.json"], "issuer and token_url: give one", id="token-issuer"
+            [*TOKEN, "--token-url", NOBODY, "--client-secret-file", "bytes"],
+            "client_secret_file: 'bytes' cannot be",
+            id="secret-bytes",
+        ),
+        pytest.param(
+            [*TOKEN, "--client-secret-file", "text.json"],
+            "issuer: missing; set AUTHZ_ISSUER or --issuer",
+            id="token-issuer",
         ),
         pytest.param([*TOKEN, "--client-secret", SECRET], "Unknown option: --client-secret.", id="secret-as-flag"),
         pytest.param(["envoy-config"], "upstream: missing; set --upstream, such as", id="no-upstream"),

@@ -1,5 +1,6 @@
 """Commands that need no extra of the package, and what the others say without theirs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 from authz.cli.plain.healthcheck import parser as of_healthcheck
 from authz.cli.plain.token import parser as of_token
 from authz.cli.program.table import COMMANDS, PLAIN, names
+from authz.settings.environment import flag
+from authz.settings.groups import GROUPS
+from authz.settings.variables import SECRETS
 from tests import programs
 
 # What is of an extra, by the names of its modules.
@@ -89,6 +93,43 @@ print(ClientCredentials.from_env().client_id)
     assert (done.returncode, done.stdout, done.stderr) == (0, "a\n", "")
 
 
+URL, OTHER = "http://127.0.0.1:9/token", "http://127.0.0.1:9/other"
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "asked"),
+    [
+        ((), {"AUTHZ_TOKEN_URL": URL}, URL),
+        ((), {"AUTHZ_TOKEN_URL": URL, "AUTHZ_ISSUER": "https://a.example"}, URL),
+        (("--token-url", OTHER), {"AUTHZ_TOKEN_URL": URL, "AUTHZ_ISSUER": "https://a.example"}, OTHER),
+        (("--issuer", "http://127.0.0.1:9"), {"AUTHZ_TOKEN_URL": URL}, "http://127.0.0.1:9/oauth2/token"),
+    ],
+)
+def test_a_token_is_asked_for_as_variables_say_and_flags_override(
+    tmp_path: Path, flags: tuple[str, ...], variables: dict[str, str], asked: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+    credentials = {"AUTHZ_CLIENT_ID": "a", "AUTHZ_CLIENT_SECRET_FILE": str(secret)}
+    done = programs.run("token", *flags, folder=tmp_path, **credentials, **variables)
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"authz: no token from {asked}: ")
+
+
+def test_an_issuer_and_an_endpoint_as_flags_are_one_too_many(tmp_path: Path) -> None:
+    both = ("--issuer", "https://a.example", "--token-url", URL)
+    done = programs.run("token", "--client-id", "a", *both, folder=tmp_path, AUTHZ_CLIENT_SECRET="s")
+
+    assert (done.returncode, done.stderr) == (2, "authz: issuer and token_url: give one of them\n")
+
+
+def test_an_option_that_resembles_none_is_likened_to_none(tmp_path: Path) -> None:
+    done = programs.run("token", "--config", "authz.yaml", folder=tmp_path)
+
+    assert (done.returncode, done.stderr) == (2, "authz: Unknown option: --config. See --help.\n")
+
+
 def test_a_mistake_in_an_option_repeats_nothing_that_may_be_a_token(tmp_path: Path) -> None:
     said = [
         programs.run("token", "--client-id", "a", *more, folder=tmp_path).stderr
@@ -118,3 +159,16 @@ def test_each_command_stands_in_one_group_of_help(tmp_path: Path) -> None:
     assert titles == [*COMMANDS, "Help"]
     assert sorted(listed) == sorted(names())
     assert sorted(names()) == sorted(set(names()))
+
+
+def test_options_of_a_server_are_in_the_groups_of_the_settings(tmp_path: Path) -> None:
+    done = programs.run("serve", "--help", folder=tmp_path, COLUMNS="160")
+    panels = re.split(r"^╭─ (.*?) ─+╮$", done.stdout, flags=re.MULTILINE)[1:]
+    shown = {
+        title: set(re.findall(r"^│ --([a-z0-9-]+)", text, re.MULTILINE))
+        for title, text in zip(panels[::2], panels[1::2], strict=True)
+    }
+    grouped = {title: {flag(name) for name in names if name not in SECRETS} for title, names in GROUPS.items()}
+
+    assert list(shown) == ["Parameters", *GROUPS]
+    assert shown == {"Parameters": {"check-config"}, **grouped}

@@ -16,6 +16,7 @@ from authz import cli
 from authz.demo.issuer.signing import SigningKey
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.server.operations import banner
+from authz.settings.groups import GROUPS
 from authz.settings.settings import Settings
 from tests import programs
 from tests.certificates import Authority
@@ -235,6 +236,14 @@ def test_checked_configuration_says_where_each_value_is_from(
         "  config: authz.yaml (AUTHZ_CONFIG in .env)",
         "  log_level: info",
     } <= set(out.splitlines())
+
+
+def test_checked_configuration_has_every_setting_in_the_order_of_the_help(run: Run) -> None:
+    _, out, _ = run("--check-config")
+
+    listed = [line.split(":")[0].strip() for line in out.splitlines() if line.startswith("  ")]
+    assert listed == [name for names in GROUPS.values() for name in names]
+    assert set(listed) == set(Settings.model_fields)
 
 
 def test_good_configuration_is_said_to_be_good_and_nothing_is_bound_or_fetched(run: Run, folder: Path) -> None:

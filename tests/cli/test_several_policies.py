@@ -188,6 +188,20 @@ def test_junit_has_every_test_and_every_wrong_file(run: Run) -> None:
         assert float(case.get("time", "-1")) >= 0
 
 
+def test_junit_has_every_policy_that_was_checked(run: Run) -> None:
+    run("check", ".", "--junit", "out.xml")
+
+    root = ET.parse("out.xml").getroot()  # noqa: S314 - our own
+    assert (root.get("name"), root.get("tests"), root.get("failures")) == ("authz policy check", "4", "0")
+    cases = {case.get("classname"): [part.tag for part in case] for case in root.iter("testcase")}
+    assert cases == {
+        "deep/er/policy.json": [],
+        "deep/wrong.policy.yml": ["error"],
+        "fails-policy.yaml": [],
+        "good-policy.yaml": [],
+    }
+
+
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name[:20]))
 @pytest.mark.parametrize("expect", ["allowed", "denied"])
 def test_junit_can_be_read_whatever_tests_are_called(run: Run, tmp_path: Path, name: str, expect: str) -> None:
@@ -207,6 +221,7 @@ def test_junit_can_be_read_whatever_tests_are_called(run: Run, tmp_path: Path, n
         assert [case.get("name") for case in root.iter("testcase")] == [name] * 2
 
 
-def test_junit_that_cannot_be_written_is_an_error(run: Run) -> None:
+@pytest.mark.parametrize("command", ["check", "test"])
+def test_junit_that_cannot_be_written_is_an_error(run: Run, command: str) -> None:
     said = "authz: junit: 'nowhere/out.xml' cannot be written (No such file or directory)\n"
-    assert run("test", "good-policy.yaml", "--junit", "nowhere/out.xml") == (2, "", said)
+    assert run(command, "good-policy.yaml", "--junit", "nowhere/out.xml") == (2, "", said)

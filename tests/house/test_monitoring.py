@@ -76,7 +76,7 @@ METRICS = {
 }
 """What ``/metrics`` says, with its labels."""
 
-SITE = "https://grpc-org-authz.dev"
+SITE = "https://grpc-org-authz.dev/latest"
 """Where the documents are published, each at ``/name/``."""
 
 NOT_IN_NAMES = {

@@ -26,7 +26,8 @@ from authz.demo.v1.ledger_connect import LedgerServiceSync, LedgerServiceWSGIApp
 from interceptors import AuthzInterceptor
 from tests.certificates import Authority
 from tests.missing import leave_out
-from tests.programs import PATIENCE
+from tests.programs import PATIENCE, environment
+from tests.tutorial import follow
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples/partners"
@@ -349,3 +350,13 @@ def posted(program: tuple[str, Sequence[str]], api: Api, **variables: str) -> "s
         timeout=PATIENCE,
         check=False,
     )
+
+
+def test_a_program_can_be_tried_with_the_development_issuer_and_a_server(tmp_path: Path) -> None:
+    _, _, after = TEXT.partition("To try one on your machine")
+    tried, _, _ = after.partition("All programs but")
+    tmp_path.joinpath("examples").symlink_to(ROOT / "examples")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+    assert "posted for" in tried
+    assert follow(tried, tmp_path, environment({"PATH": path})) == []

@@ -228,7 +228,7 @@ def test_each_schema_that_is_shipped_is_up_to_date() -> None:
 def test_each_schema_is_one(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
 
-    assert SCHEMAS[name]["$id"] == f"https://grpc-org-authz.dev/schemas/{name}.schema.json"
+    assert SCHEMAS[name]["$id"] == f"https://grpc-org-authz.dev/latest/schemas/{name}.schema.json"
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

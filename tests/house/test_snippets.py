@@ -72,6 +72,7 @@ PROGRAMS = {
     "protoc": "needs protoc; tests/smoke.py runs it",
     "python": "runs a program that the document shows, and its tests run",
     "python3": "makes an environment",
+    "sed": "changes a file",
     "source": "loads the completions that tests/cli/test_completion.py has printed",
     "systemctl": "needs systemd",
     "valkey-cli": "tests/house/test_deployed_store.py gives a store these users",

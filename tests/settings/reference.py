@@ -37,7 +37,7 @@ of these overrides the later.
 in `.toml`, JSON if in `.json`, else YAML. [An example](../examples/authz.yaml):
 
 ```yaml
-# yaml-language-server: $schema=https://grpc-org-authz.dev/schemas/config.schema.json
+# yaml-language-server: $schema=https://grpc-org-authz.dev/latest/schemas/config.schema.json
 issuer: https://acme.authkit.app
 audience: client_01JYENV0000000000000000000
 listen: [127.0.0.1:9191, "unix:/run/authz/authz.sock"]
@@ -107,7 +107,7 @@ def _sections() -> Iterator[str]:
         yield from _table(_row(name, Settings.model_fields[name]) for name in names)
     yield "## Programs that fetch tokens\n"
     yield "`ClientCredentials.from_env()` reads these variables, and `AUTHZ_ISSUER`, `AUTHZ_DISCOVER` and"
-    yield "`AUTHZ_DISCOVER_HOSTS`. `authz token` has flags for them, which its `--help` lists.\n"
+    yield "`AUTHZ_DISCOVER_HOSTS`. `authz token` reads them too, and has flags for them, which its `--help` lists.\n"
     yield "| variable | what it does |"
     yield "|---|---|"
     yield from (f"| {_variable(name)} | {text} |" for name, text in CLIENT.items())

@@ -14,7 +14,7 @@ from authz.settings.issuers import ListedIssuer
 from authz.settings.settings import Settings
 from authz.settings.types import type_of
 
-ID = "https://grpc-org-authz.dev/schemas/config.schema.json"
+ID = "https://grpc-org-authz.dev/latest/schemas/config.schema.json"
 
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _TEXTS = {"anyOf": [{"$ref": "#/$defs/text"}, {"type": "array", "items": {"$ref": "#/$defs/text"}, "minItems": 1}]}

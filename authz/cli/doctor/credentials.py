@@ -117,10 +117,10 @@ def _verified(subject: Subject) -> Finding:
         return subject.wrong(GENERAL, error)
     try:
         if not any(each.has_keys for each in subject.issuers):
-            return fault("token-undecided", "because no key of the issuer is there to verify it with")
+            return fault("token-undecided", "no key of the issuer is there to verify it with")
         principal = verifier.verify(subject.token)
     except UnavailableError as error:
-        return fault("token-undecided", f"because {error}")
+        return fault("token-undecided", str(error))
     except AuthzError as error:
         explanation = explain(error, subject.token, verifier)
         found, expected, _ = explanation or (str(error), "a good token", ())

@@ -65,7 +65,7 @@ def _unforeseen(error: Exception) -> Finding:
         trace = trace.tb_next
     # Never its text, which may quote a secret.
     where = "" if trace is None else f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-    return fault("unforeseen", f"because it failed: {type(error).__name__}{where}")
+    return fault("unforeseen", f"it failed: {type(error).__name__}{where}")
 
 
 def status_of(findings: list[Finding]) -> int:

@@ -45,8 +45,9 @@ class Parser(argparse.ArgumentParser):
             # Without what may be a token.
             options = [each.partition("=")[0] for each in rest if each.startswith("--")]
             if options:
-                [nearest] = difflib.get_close_matches(options[0], self._option_string_actions, n=1, cutoff=0)
-                raise ConfigError(f"Unknown option: {options[0]}. Did you mean {nearest}?")
+                nearest = difflib.get_close_matches(options[0], self._option_string_actions, n=1)
+                hint = f" Did you mean {nearest[0]}?" if nearest else " See --help."
+                raise ConfigError(f"Unknown option: {options[0]}.{hint}")
             raise ConfigError(f"too many arguments: {len(rest)}; options begin with --, see --help")
         return given
 

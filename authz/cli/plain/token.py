@@ -13,6 +13,7 @@ from authz.settings.variables import AuthMethod
 
 _CONNECTION = ("ca_file", "proxy_from_env")
 _OF_ISSUER = ("issuer", "discover", "discover_hosts")
+_OF_CLIENT = ("client_id", "client_secret_file", "token_url")
 
 
 def parser() -> Parser:
@@ -20,12 +21,23 @@ def parser() -> Parser:
     parser = Parser(
         "token",
         "Get an access token by client_credentials and print it.\n\n"
-        "The secret is read from AUTHZ_CLIENT_SECRET or from a file, so that no list of processes shows it.",
+        "The secret is read from AUTHZ_CLIENT_SECRET or from a file, so that no list of processes shows it.\n"
+        "A flag overrides its variable, and --issuer also AUTHZ_TOKEN_URL.",
     )
-    parser.option("client-id", "The M2M application.", required=True)
-    parser.option("client-secret-file", "A file that holds the secret; - is standard input.", metavar="FILE")
+    _add_who(parser)
+    _add_what(parser)
+    return parser
+
+
+def _add_who(parser: Parser) -> None:
+    parser.option("client-id", "The M2M application; or AUTHZ_CLIENT_ID.")
+    parser.option(
+        "client-secret-file",
+        "A file that holds the secret; - is standard input; or AUTHZ_CLIENT_SECRET_FILE.",
+        metavar="FILE",
+    )
     parser.option("issuer", "The AuthKit domain, such as https://acme.authkit.app; or AUTHZ_ISSUER.")
-    parser.option("token-url", "The token endpoint, instead of the issuer.")
+    parser.option("token-url", "The token endpoint, instead of the issuer; or AUTHZ_TOKEN_URL.")
     parser.option(
         "discover",
         "Find the token endpoint in the issuer's metadata; or AUTHZ_DISCOVER.",
@@ -37,9 +49,19 @@ def parser() -> Parser:
         action="append",
         metavar="HOST",
     )
-    parser.option("scope", "A scope to ask for; may be repeated.", action="append")
-    parser.option("resource", "The URI of the API that the token is for (RFC 8707); may be repeated.", action="append")
-    parser.option("audience", "The API that the token is for, with issuers that use this parameter, such as Auth0.")
+
+
+def _add_what(parser: Parser) -> None:
+    parser.option("scope", "A scope to ask for; may be repeated; or AUTHZ_SCOPE.", action="append")
+    parser.option(
+        "resource",
+        "The URI of the API that the token is for (RFC 8707); may be repeated; or AUTHZ_TOKEN_RESOURCE.",
+        action="append",
+    )
+    parser.option(
+        "audience",
+        "The API that the token is for, with issuers that use this parameter, such as Auth0; or AUTHZ_TOKEN_AUDIENCE.",
+    )
     parser.option("auth-method", "How the secret is shown.", choices=get_args(AuthMethod), default="client_secret_post")
     parser.option("json", "Print an object with the token and its claims, which are not verified.", action="store_true")
     parser.option("ca-file", "PEM file of the authorities to trust for https; or AUTHZ_CA_FILE.", metavar="FILE")
@@ -49,7 +71,6 @@ def parser() -> Parser:
         action=BooleanOptionalAction,
     )
     parser.option("env-file", "A file of variables, in lines AUTHZ_NAME=VALUE; or AUTHZ_ENV_FILE.", metavar="FILE")
-    return parser
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -74,13 +95,13 @@ def _token(given: Namespace) -> str:
     found = _found(given)
     source = ClientCredentials(
         found.get("issuer"),
-        token_url=given.token_url,
+        token_url=found.get("token_url"),
         **discovery_of(found),
-        client_id=given.client_id,
-        client_secret=_secret(given.client_secret_file, found.get("client_secret", "")),
-        scope=given.scope,
-        resource=given.resource,
-        audience=given.audience,
+        client_id=found["client_id"],
+        client_secret=_secret(found),
+        scope=given.scope or found.get("scope"),
+        resource=given.resource or found.get("token_resource", "").split() or None,
+        audience=given.audience or found.get("token_audience"),
         auth_method=given.auth_method,
         transport=Transport(
             ca_file=found.get("ca_file"),
@@ -95,17 +116,31 @@ def _token(given: Namespace) -> str:
 
 def _found(given: Namespace) -> Mapping[str, str]:
     """Return the settings in force, as variables have them."""
-    # If the endpoint is given, variables about the issuer are ignored: they may be meant for a server here.
-    names = (*_CONNECTION, "client_secret", *(_OF_ISSUER if given.token_url is None else ()))
-    found = variables.values(names, given.env_file)
-    flags = {name: getattr(given, name) for name in (*_CONNECTION, *_OF_ISSUER)}
+    found = variables.values((*_CONNECTION, *_OF_ISSUER, *variables.CLIENT), given.env_file)
+    flags = {name: getattr(given, name) for name in (*_CONNECTION, *_OF_ISSUER, *_OF_CLIENT)}
     texts = {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in flags.items()}
-    return {**found, **{name: text for name, text in texts.items() if flags[name] is not None}}
+    told = {name: text for name, text in texts.items() if flags[name] is not None}
+    # Who names the issuer on the command line does not mean the endpoint of another one.
+    outdone = {"token_url"} if "issuer" in told else set()
+    if "token_url" in {**found, **told}.keys() - outdone:
+        # Variables about the issuer may be meant for a server here.
+        outdone = set(_OF_ISSUER)
+    return _complete({**{name: value for name, value in found.items() if name not in outdone}, **told})
 
 
-def _secret(file: str | None, secret: str) -> str:
-    if file is not None:
-        secret = secret_in(file, "client_secret_file")
+def _complete(found: Mapping[str, str]) -> Mapping[str, str]:
+    if "client_id" not in found:
+        raise ConfigError("client_id: missing; set AUTHZ_CLIENT_ID or --client-id")
+    if not {"issuer", "token_url"} & found.keys():
+        raise ConfigError(
+            "issuer: missing; set AUTHZ_ISSUER or --issuer, such as https://acme.authkit.app, or --token-url"
+        )
+    return found
+
+
+def _secret(found: Mapping[str, str]) -> str:
+    file = found.get("client_secret_file")
+    secret = found.get("client_secret", "") if file is None else secret_in(file, "client_secret_file")
     if not secret:
         raise ConfigError("client_secret: missing; set AUTHZ_CLIENT_SECRET or --client-secret-file")
     return secret

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from authz.cli.app import ALLOWED, DENIED, MISUSED, complain, say, write
-from authz.cli.policy.junit import Suite, junit_of
+from authz.cli.policy.junit import Suite, save
 from authz.cli.policy.source import files_of, policy_of
 from authz.errors import ConfigError
 from authz.policy.explain.cases import Cases, file_beside
@@ -47,7 +47,7 @@ def run_cases(
         raise ConfigError("tests: missing; without a policy file, give --tests policy.test.yaml")
     suites = [_suite(file, tests, descriptors) for file in found]
     if junit is not None:
-        _save(junit, junit_of(suites))
+        save(junit, "authz policy test", suites)
     if as_json:
         write(json.dumps({"files": list(map(_as_data, suites))}))
     else:
@@ -90,10 +90,3 @@ def _as_data(suite: Suite) -> dict[str, Any]:
         "cases": [{"name": each.name, "failure": each.failure or ""} for each in suite.results.outcomes],
         "unreached": [{"list": list_of_rule(rule), "rule": rule.name} for rule in suite.results.unreached],
     }
-
-
-def _save(file: Path, content: bytes) -> None:
-    try:
-        file.write_bytes(content)
-    except OSError as error:
-        raise ConfigError(f"junit: {str(file)!a} cannot be written ({error.strerror})") from None

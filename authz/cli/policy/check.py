@@ -9,9 +9,11 @@ from cyclopts import Parameter
 
 from authz.call.verb import KNOWN, REGISTERED
 from authz.cli.app import ALLOWED, MISUSED, complain, say, write
+from authz.cli.policy.junit import Suite, save
 from authz.cli.policy.source import files_of, policy_of
 from authz.errors import ConfigError
 from authz.policy import Policy
+from authz.policy.explain.cases import Outcome, Results
 from authz.policy.explain.explanation import impossible_paths, shown
 from authz.policy.protos.access import access_of_file
 from authz.runtime.text.schema import did_you_mean
@@ -23,6 +25,7 @@ def check(
     *files: Path,
     descriptors: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    junit: Path | None = None,
 ) -> int:
     """Check policies, and say in one line what is wrong with each and where.
 
@@ -38,12 +41,16 @@ def check(
         addition to each of them.
     as_json
         Print one JSON object.
+    junit
+        Also write the results to this file, as JUnit XML.
 
     """
     reports = [_looked_at(file, descriptors) for file in files_of(files)]
     if descriptors is not None and not any(report["error"] for report in reports):
         reports.append(_declared(descriptors))
     reports = [report for report in reports if report["file"]]
+    if junit is not None:
+        save(junit, "authz policy check", list(map(_suite, reports)))
     if as_json:
         write(json.dumps({"files": reports}))
     else:
@@ -68,6 +75,11 @@ def _looked_at(file: Path | None, descriptors: Path | None) -> _Report:
         "organizations": len(policy.organizations),
         "hints": list(_hints(policy)),
     }
+
+
+def _suite(report: _Report) -> Suite:
+    file, good = report["file"], Results(outcomes=(Outcome("check", None, 0.0),), unreached=())
+    return Suite(file, file, None if report["error"] else good, report["error"])
 
 
 def _hints(policy: Policy) -> Iterator[str]:

@@ -1,9 +1,14 @@
-"""The results of ``authz policy test`` as JUnit XML, in the form that pytest writes and GitLab and Jenkins read."""
+"""The results of ``authz policy check`` and ``test`` as JUnit XML.
+
+The form is the one that pytest writes and GitLab and Jenkins read.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from authz.errors import ConfigError
 from authz.policy.explain.cases import Outcome, Results
 from authz.runtime.text.printable import printable
 
@@ -15,7 +20,7 @@ class Suite(NamedTuple):
 
     Args:
         file: the policy.
-        tests: the file of its tests, or ``""``.
+        tests: the file that says what is tried, or ``""``.
         results: the results; ``None`` if a file is wrong.
         error: what is wrong with it, or ``""``.
 
@@ -27,9 +32,26 @@ class Suite(NamedTuple):
     error: str = ""
 
 
-def junit_of(suites: Sequence[Suite]) -> bytes:
-    """Return the document; a file that is wrong is an error in it."""
-    root = Element("testsuites", name="authz policy test")
+def save(file: Path, command: str, suites: Sequence[Suite]) -> None:
+    """Write the document into a file; a policy that is wrong is an error in it.
+
+    Args:
+        file: where to.
+        command: whose results they are.
+        suites: the results.
+
+    Raises:
+        ConfigError: the file cannot be written.
+
+    """
+    try:
+        file.write_bytes(_document(command, suites))
+    except OSError as error:
+        raise ConfigError(f"junit: {str(file)!a} cannot be written ({error.strerror})") from None
+
+
+def _document(command: str, suites: Sequence[Suite]) -> bytes:
+    root = Element("testsuites", name=command)
     children = list(map(_suite, suites))
     root.extend(children)
     for count in ("tests", "failures", "errors"):

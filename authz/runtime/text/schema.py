@@ -14,7 +14,7 @@ from authz.runtime.text.document import Fault
 
 Schema = dict[str, Any]
 
-BASE = "https://grpc-org-authz.dev/schemas/"
+BASE = "https://grpc-org-authz.dev/latest/schemas/"
 """Where the names of schemas begin; it makes them unique, and nothing here asks it."""
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -269,6 +269,8 @@ def test_service_over_http_is_compared_with_its_own_address(
             "nested too deeply, or too large",
         ),
         ("[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("[" * 100_000, "line 1: nested too deeply"),
+        ("- " * 100_000, "line 1: nested too deeply"),
         ("\x00", "neither YAML nor JSON"),
     ],
 )

@@ -66,7 +66,7 @@ def test_all_is_well_where_everything_is_configured_and_nothing_is_changed(
     envoy, listen = tmp_path / "envoy.yaml", by_tls["AUTHZ_LISTEN"]
     assert cli.run(("envoy-config", "--upstream", "127.0.0.1:50051", "--authz", listen)) == 0
     envoy.write_text(capsys.readouterr().out)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, set(threading.enumerate())
+    before, threads = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, set(threading.enumerate())
     with Engine("valkey", "--appendonly", "yes", "--maxmemory-policy", "noeviction") as engine:
         more = {"AUTHZ_STORE": engine.url, "AUTHZ_HTTP_LISTEN": "127.0.0.1:0"}
         found = diagnose("--envoy-config", str(envoy), **{**asked, **by_tls, **more})
@@ -74,11 +74,12 @@ def test_all_is_well_where_everything_is_configured_and_nothing_is_changed(
             keys = client.dbsize()
     host, _, port = listen.removeprefix("tls:").rpartition(":")
     with socket.create_server((host, int(port))):
-        after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, set(threading.enumerate())
+        after, more_threads = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, threading.enumerate()
 
     assert (found.status, found.faults(), keys) == (0, {}, 0)
     assert {each["check"] for each in found.findings if each["level"] != "ok"} == {"server"}
     assert after == before
+    assert set(more_threads) <= threads
 
 
 def test_a_server_that_runs_is_no_other_program_and_says_how_it_is(

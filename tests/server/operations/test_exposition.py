@@ -104,7 +104,10 @@ def of_processes(processes: Mapping[str, int | str]) -> dict[str, dict[str, floa
 
 
 def test_each_process_has_figures_of_its_own() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
         told = of_processes({"supervisor": os.getpid(), "0": child.pid})
         child.communicate()
 

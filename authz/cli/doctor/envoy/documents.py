@@ -89,14 +89,30 @@ def _documents(content: bytes, source: str) -> list[Any]:
             pass
     with extra("server", "envoy_config: this needs the extra 'server'", package="yaml"):
         import yaml  # noqa: PLC0415 - the extra's
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return list(yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        _check_depth(yaml, loader, text, source)
+        return list(yaml.load_all(text, loader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         raise ConfigError(f"{source}{where}: neither YAML nor JSON") from None
+    except ConfigError:
+        raise
     except (RecursionError, ValueError):
         raise ConfigError(f"{source}: nested too deeply, or with values that YAML cannot have") from None
+
+
+def _check_depth(yaml: Any, loader: Any, text: str, source: str) -> None:
+    # The loader in C calls itself for each level, and without a bound it would end this process.
+    depth = 0
+    for event in yaml.parse(text, loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MOST_DEEP:
+            raise ConfigError(f"{source}, line {event.start_mark.line + 1}: nested too deeply")
 
 
 def _sort_in(found: EnvoyConfig, seen: set[str], key: str, node: Node) -> None:

@@ -47,7 +47,7 @@ def check_envoy(subject: Subject) -> Iterator[Finding]:
         if evidence.envoy_admin is not None:
             yield from _of_config(subject, _dump(evidence.envoy_admin, evidence.timeout))
     except ConfigError as error:
-        yield fault("envoy-unreadable", f"because {error}")
+        yield fault("envoy-unreadable", str(error))
 
 
 def _dump(address: str, timeout: float) -> EnvoyConfig:
