@@ -92,7 +92,11 @@ UNIT = r"_(seconds|bytes)(_total)?$"
 
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
 ADDED_BY_PROMETHEUS = {"job", "instance", "alertname", "alertstate"}
-WORDS = {"verdict": get_args(Verdict), "source": (*get_args(Source), "here", "store", "workos"), "change": get_args(Change)}
+WORDS = {
+    "verdict": get_args(Verdict),
+    "source": (*get_args(Source), "here", "store", "workos"),
+    "change": get_args(Change),
+}
 
 SELECTOR = re.compile(r"((?:authz|process)_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')

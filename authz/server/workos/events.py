@@ -57,7 +57,7 @@ class Event(NamedTuple):
     def order(self, now: float, issuer: str = "") -> Order | None:
         """Return the order that it becomes; ``None`` if it is about nothing that is understood.
 
-        The order has the time of the event, so that it is the same whoever reads the event, and however often.
+        The order has the time of the event, so that each process makes the same of the event, however often.
 
         Args:
             now: the time, in POSIX seconds: an event from the future is not understood.

@@ -1,4 +1,4 @@
-"""What happens in WorkOS is in force once, in order, whoever of several replicas follows and whatever fails."""
+"""What happens in WorkOS is in force once, in order, whichever replica follows and whatever fails."""
 
 import json
 import random
