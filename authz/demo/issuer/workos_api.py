@@ -53,6 +53,7 @@ class WorkOSApi:
             ("DELETE", "/organizations/{id}", self._delete_organization),
             ("GET", "/events", self._events),
             ("GET", "/connect/applications", self._applications),
+            ("GET", "/connect/applications/{id}", self._application),
             ("DELETE", "/connect/applications/{id}", self._delete_application),
         ]
         return [Route(path, self._with_key(endpoint), methods=[method]) for method, path, endpoint in endpoints]
@@ -131,12 +132,18 @@ class WorkOSApi:
             known = known[place:]
         return _list([_application_json(each) for each in known[:limit]], has_more=len(known) > limit)
 
+    async def _application(self, request: Request) -> Response:
+        return JSONResponse(_application_json(self._wanted(request)))
+
     async def _delete_application(self, request: Request) -> Response:
+        self._environment.delete_application(self._wanted(request).client_id)
+        return Response(status_code=204)
+
+    def _wanted(self, request: Request) -> Application:
         wanted = request.path_params["id"]
         for each in self._environment.directory.applications:
             if wanted in (application_id(each), each.client_id):
-                self._environment.delete_application(each.client_id)
-                return Response(status_code=204)
+                return each
         raise _missing("Application", wanted)
 
 

@@ -82,6 +82,7 @@ def test_application_says_what_it_is(client, acme, sign_in):
     [found] = client.connect.list_applications(organization_id=acme.org_id).data
     signing_in = next(each for each in client.connect.list_applications() if each.client_id == sign_in.client_id)
 
+    assert client.connect.get_application(found.id) == found
     assert (found.id, found.client_id, found.name) == (application_id(acme), acme.client_id, acme.name)
     assert (found.application_type, found.organization_id, found.scopes) == ("m2m", acme.org_id, list(acme.scopes))
     assert signing_in.application_type == "oauth"
