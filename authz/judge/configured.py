@@ -74,6 +74,8 @@ def _listed_introspector(each: ListedIssuer) -> tuple[str, Introspector]:
 
 
 def _directory(settings: Settings, listed: Issuers | None) -> Directory | Mapping[str, Directory] | None:
+    if settings.workos_applications and not settings.workos_events:
+        raise ConfigError("workos_applications: needs workos_events; the replica that follows them lists applications")
     if settings.workos_api_key is None and settings.workos_api_key_file is None:
         if settings.workos_groups_key or settings.workos_base_url is not None or settings.workos_events:
             raise ConfigError(

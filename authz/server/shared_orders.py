@@ -19,6 +19,7 @@ from authz.settings.settings import Settings
 
 if TYPE_CHECKING:
     from authz.server.workos.following import WorkOSEvents
+    from authz.server.workos.listing import WorkOSApplications
     from authz.store.shared_state import Sharing
 
 Way = Literal["here", "store"]
@@ -44,6 +45,7 @@ class SharedOrders:
         operator: that of the argument.
         sharing: that of the argument.
         events: follows the events of WorkOS, if anything does.
+        applications: lists the applications of WorkOS, if anything does.
         given: how many orders there were since the start, by verb, what they come from, and the way that they came:
             ``here`` or ``store``.
 
@@ -52,6 +54,7 @@ class SharedOrders:
     def __init__(self, operator: Operator, file: OrdersFile | None, sharing: "Sharing | None", *, stale: float) -> None:
         self.operator, self.sharing, self._file, self._stale = operator, sharing, file, stale
         self.events: WorkOSEvents | None = None
+        self.applications: WorkOSApplications | None = None
         self.given: Counter[tuple[Verb, Source, Way]] = Counter()
         self._known_until = -1.0
         age = None if file is None else file.age(time.time())
@@ -146,20 +149,28 @@ async def shared_orders(
 
 @contextlib.asynccontextmanager
 async def _following(settings: Settings, shared: SharedOrders, file: OrdersFile | None) -> AsyncIterator[None]:
-    """Follow the events of WorkOS until the end of the block.
+    """Follow the events of WorkOS, and list its applications, until the end of the block.
 
     Raises:
         ConfigError: a setting cannot work.
 
     """
-    from authz.server.workos.configured import workos_events_of  # noqa: PLC0415 - not needed without
+    from authz.server.workos.configured import workos_applications_of, workos_events_of  # noqa: PLC0415 - as above
 
     shared.events = events = workos_events_of(settings, shared.operator, file, shared.sharing)
-    events.start()
+    followers: list[WorkOSEvents | WorkOSApplications] = [events]
+    if settings.workos_applications:
+        shared.applications = workos_applications_of(
+            settings, shared.operator, shared.sharing, lambda: events.is_leading
+        )
+        followers.append(shared.applications)
+    for each in followers:
+        each.start()
     try:
         yield
     finally:
-        await asyncio.to_thread(events.stop)
+        for each in reversed(followers):
+            await asyncio.to_thread(each.stop)
 
 
 def sharing_of(

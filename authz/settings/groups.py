@@ -18,7 +18,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Policy": ("public_methods", "policy", "shadow", "descriptors", "isolation"),
     "Organizations": (
         *("workos_api_key", "workos_api_key_file", "workos_base_url", "workos_groups_key"),
-        *("workos_events", "workos_events_interval", "unknown_organizations"),
+        *("workos_events", "workos_events_interval"),
+        *("workos_applications", "workos_applications_interval", "unknown_organizations"),
     ),
     "Several replicas": (
         *("store", "store_username", "store_password_file", "store_ca_file", "store_cert_file", "store_key_file"),

@@ -121,6 +121,14 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     workos_events_interval: float = Field(
         2.0, ge=0.5, le=60, description="Seconds between two questions for events; one replica asks."
     )
+    workos_applications: bool = Field(
+        default=False,
+        description="List the applications of WorkOS now and then: one that is listed no more is refused, for WorkOS "
+        "tells of no deletion. Needs workos_events.",
+    )
+    workos_applications_interval: float = Field(
+        300.0, ge=5, le=86_400, description="Seconds between two lists of applications; one replica asks."
+    )
     unknown_organizations: Literal["allow", "deny"] = Field(
         "allow",
         description="deny refuses organizations that WorkOS does not know; or if WorkOS is not asked, those that the "

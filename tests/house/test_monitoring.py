@@ -65,6 +65,9 @@ METRICS = {
     "authz_source_leader": {"source"},
     "authz_source_age_seconds": {"source"},
     "authz_source_events_total": {"source", "event"},
+    "authz_source_applications": {"source"},
+    "authz_source_list_age_seconds": {"source"},
+    "authz_source_applications_refused_total": {"source"},
     "authz_decision_samples_total": {"result"},
     "authz_replicas": set(),
     "process_cpu_seconds_total": {"worker"},
@@ -139,7 +142,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
     with Program(
         *("serve", *issuer, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
         *("--store", f"unix:{folder}/nowhere", "--remember", "30", "--xds", f"unix:{folder}/xds"),
-        *("--workos-events", "--workos-base-url", "http://127.0.0.1:9"),
+        *("--workos-events", "--workos-applications", "--workos-base-url", "http://127.0.0.1:9"),
         folder=folder,
         AUTHZ_WORKOS_API_KEY="sk_test",
     ) as program:

@@ -256,6 +256,8 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "workers",
             "workos_events",
             "workos_events_interval",
+            "workos_applications",
+            "workos_applications_interval",
             "workos_groups_key",
         ),
         _printed,

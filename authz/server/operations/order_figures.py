@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from authz.judge.orders.order import Kind, Source, Verb
-from authz.server.operations.source_figures import source_figures
+from authz.server.operations.source_figures import application_figures, source_figures
 from authz.server.shared_orders import SharedOrders, Way
 
 
@@ -40,6 +40,8 @@ class OrderFigures(Collector):
         yield given
         if self._shared.events is not None:
             yield from source_figures(self._shared.events)
+        if self._shared.applications is not None:
+            yield from application_figures(self._shared.applications)
         sharing = self._shared.sharing
         if sharing is None:
             return

@@ -1,4 +1,4 @@
-"""The figures of what follows the events of WorkOS, for Prometheus."""
+"""The figures of what follows the events of WorkOS and lists its applications, for Prometheus."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from authz.server.workos.events import WORKOS
 from authz.server.workos.following import WorkOSEvents
+from authz.server.workos.listing import WorkOSApplications
 
 
 def source_figures(events: WorkOSEvents) -> Iterator[Metric]:
@@ -23,3 +24,20 @@ def source_figures(events: WorkOSEvents) -> Iterator[Metric]:
     for name, count in events.counts.items():
         told.add_metric([WORKOS, name], count)
     yield told
+
+
+def application_figures(applications: WorkOSApplications) -> Iterator[Metric]:
+    """Yield the figures of the list of applications."""
+    gauges = {
+        "authz_source_applications": ("Applications of the source that are known.", len(applications.known)),
+        "authz_source_list_age_seconds": ("Since this process has listed all applications last.", applications.age),
+    }
+    for name, (meaning, value) in gauges.items():
+        gauge = GaugeMetricFamily(name, meaning, labels=["source"])
+        gauge.add_metric([WORKOS], value)
+        yield gauge
+    deleted = CounterMetricFamily(
+        "authz_source_applications_refused", "Applications that the source has no more.", labels=["source"]
+    )
+    deleted.add_metric([WORKOS], applications.refused)
+    yield deleted

@@ -255,6 +255,8 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "workos_base_url": "https://workos.example",
         "workos_events": True,
         "workos_events_interval": 5.0,
+        "workos_applications": True,
+        "workos_applications_interval": 60.0,
         "workos_groups_key": "groups",
         "xds": "unix:/run/authz/xds.sock",
     }

@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from authz.demo.issuer.program import Issuer, IssuerServer
 from authz.demo.issuer.signing import SigningKey
 from tests.doubles import jwks, m2m_claims
-from tests.programs import run
+from tests.programs import PATIENCE, run
 from tests.server.admin.site import SERVE, Site
 from tests.server.serving.serving import LOOPBACK
 from tests.store.engines import Engine
@@ -76,6 +77,38 @@ def test_another_replica_goes_on_when_the_one_that_follows_is_killed(
             issuer.issuer.environment.delete_organization(ACME)
             lives.until(lambda: set(lives.check(token)) == {UNAUTHENTICATED})
             lives.until(lambda: lives.orders() == [("revoke", ACME, "workos", "deleted in WorkOS")])
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one process", "two workers"])
+def test_application_that_is_deleted_in_workos_is_refused_and_said(
+    tmp_path: Path, ec_key: SigningKey, token: str, flags: tuple[str, ...]
+) -> None:
+    lists = ("--workos-applications", "--workos-applications-interval", "5", "--http-listen", LOOPBACK)
+    with IssuerServer(Issuer(keys=[ec_key])) as issuer:
+        client = issuer.issuer.directory.applications[0].client_id
+        token = ec_key.sign(m2m_claims(time.time(), org_id=ACME, client_id=client, sub=client))
+        with Replica(tmp_path / "a", issuer, *lists, *flags) as server:
+            before = server.check(token)
+            server.until(lambda: issuer.requests["/connect/applications"] > 0)
+            issuer.issuer.environment.delete_application(client)
+            server.until(lambda: set(server.check(token)) == {UNAUTHENTICATED})
+            told = server.orders()
+            [probes] = [event["address"] for event in server.program.events() if event["event"] == "probes"]
+            figures = httpx2.get(f"http://{probes}/metrics", trust_env=False, timeout=PATIENCE).text.splitlines()
+        secret = issuer.issuer.directory.api_key
+
+    assert set(before) == {ALLOWED}
+    assert told == [("revoke", client, "workos", "application deleted in WorkOS")]
+    assert 'authz_source_applications_refused_total{source="workos"} 1.0' in figures
+    assert secret not in server.program.text
+
+
+def test_list_of_applications_needs_the_events(tmp_path: Path, ec_key: SigningKey) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
+    done = run(*SERVE, "--jwks", "jwks.json", "--listen", LOOPBACK, "--workos-applications", folder=tmp_path)
+
+    assert done.returncode == 2
+    assert "workos_applications: needs workos_events" in done.stdout + done.stderr
 
 
 def test_events_without_a_key_are_a_mistake_that_names_the_remedy(tmp_path: Path, ec_key: SigningKey) -> None:
