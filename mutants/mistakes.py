@@ -2548,8 +2548,8 @@ MISTAKES = (
     Mistake(
         "two servers write one file of orders",
         "authz/judge/orders/file.py",
-        "            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
-        "            pass\n",
+        "        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "        pass\n",
         "tests/judge/test_orders_file.py -k share",
     ),
     Mistake(
@@ -4259,5 +4259,27 @@ MISTAKES = (
         "    if port != other_port:\n        return False\n",
         "",
         f"{_DOCTOR}test_envoy.py -k does_not_match",
+    ),
+    # ---- WorkOS ----
+    Mistake(
+        "workos: an application is refused because a list lacks it",
+        "authz/server/workos/listing.py",
+        "        if self._api.has_application(application.id):",
+        "        if not application.id:",
+        "tests/server/workos/test_applications.py -k lacks_what",
+    ),
+    Mistake(
+        "workos: applications are refused because another environment is listed",
+        "authz/server/workos/listing.py",
+        "self.is_same_environment = len(self.doubtful) < len(self._known)",
+        "self.is_same_environment = True",
+        "tests/server/workos/test_applications.py -k another_environment",
+    ),
+    Mistake(
+        "workos: an application is refused because one in the list cannot be read",
+        "authz/server/workos/listing.py",
+        "        if this.doubtful and not this.unread:",
+        "        if this.doubtful:",
+        "tests/server/workos/test_applications.py -k unknown_form",
     ),
 )

@@ -207,14 +207,17 @@ class _Round:
         self.deleted: list[str] = []
         self.doubtful: dict[str, Application] = {}
         self.after, self.unread = "", 0
+        self._places: set[str] = set()
         self.is_whole = False
         self.is_same_environment = False
 
     def take(self, page: ApplicationPage) -> None:
         """Take in a page."""
-        if page.after and page.after == self.after:
+        if page.after in self._places:
             # There would be no end.
             raise NoAnswerError("not applications", is_about_one=True)
+        if page.after:
+            self._places.add(page.after)
         self.listed.update((each.client_id, each) for each in page.applications)
         self.unread += page.unread
         self.after = page.after

@@ -1,6 +1,7 @@
 """An application that WorkOS has no more is refused; nothing else that happens on the way refuses one."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -180,6 +181,17 @@ def test_page_that_fails_refuses_no_application(server: WorkOS, lister: Lister, 
 
 def page(*listed: Mapping[str, Any], after: str | None = None) -> tuple[int, bytes]:
     return 200, json.dumps({"data": listed, "list_metadata": {"after": after}}).encode()
+
+
+def test_list_without_an_end_is_given_up(server: WorkOS, lister: Lister) -> None:
+    lister.list()
+    only = {"client_id": "client_00001", "id": "conn_app_00001"}
+    pages = itertools.cycle([page(only, after="a"), page(only, after="b")])
+    server.trouble = lambda scope: next(pages) if scope["path"] == LIST else None
+    lister.list(lambda it: it.lister.error)
+
+    assert lister.lister.error == "not applications"
+    assert lister.refused == set()
 
 
 def test_list_that_lacks_what_workos_still_has_refuses_no_application(server: WorkOS, lister: Lister) -> None:
