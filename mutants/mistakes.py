@@ -2548,7 +2548,7 @@ MISTAKES = (
     Mistake(
         "two servers write one file of orders",
         "authz/judge/orders/file.py",
-        "        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "        pass\n",
         "tests/judge/test_orders_file.py -k share",
     ),
