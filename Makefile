@@ -30,7 +30,8 @@ PROTOC := .venv-protos/bin/python -m grpc_tools.protoc
 # More workers than most machines have cores: many tests wait. Those of one file share
 # its servers, so a file stays with one worker. A worker that a hanging test took down
 # is not replaced: the next would hang as well.
-PYTEST_PARALLEL := -n 4 --dist loadfile --max-worker-restart 0
+# In the order of their names: else files of few slow tests, such as those of the browser, come last and one by one.
+PYTEST_PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -71,18 +72,15 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) -m 'not envoy' --cov \
 		$(addprefix --ignore tests/,browser chaos house) $(ARGS)
 
-# Without what no requirement's release decides: applications for HTTP, processes, proxies, browsers, the demo, documents, and what simulates
-# or tries many inputs. All that runs with the newest.
-NOT_WITH_LOWEST := $(addprefix tests/,browser web chaos demo server/admin server/workers/test_workers.py \
-	$(addprefix server/forward_auth/,test_outages.py test_proxies.py test_serve.py) \
-	house cli/doctor cli/test_completion.py cli/test_healthcheck.py issuer/test_properties.py \
-	judge/test_simulation.py asgi wsgi testing/test_docs.py testing/test_suites.py envoy/memo/test_promise.py \
-	store/test_one_plan.py store/test_ways.py store/test_chaos.py server/test_store.py server/test_shared_quotas.py \
+# Without what no requirement's release decides: applications for HTTP, documents, what simulates or tries many inputs;
+# and of what starts processes only the program itself. All that runs with the newest.
+NOT_WITH_LOWEST := $(addprefix tests/,house cli/doctor issuer/test_properties.py judge/test_simulation.py asgi wsgi \
 	$(addprefix connect/,test_client.py test_cold.py test_gunicorn.py test_middleware.py test_order.py test_streams.py \
 		test_wire.py))
+WITH_LOWEST := $(PYTEST_PARALLEL) --hypothesis-profile quick
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
-	.venv-lowest/bin/python -m pytest $(PYTEST_PARALLEL) $(addprefix --ignore ,$(NOT_WITH_LOWEST)) \
-		--ignore-glob 'tests/e2e/test_[!s]*' $(ARGS)
+	.venv-lowest/bin/python -m pytest $(WITH_LOWEST) -m 'unit or server' $(addprefix --ignore ,$(NOT_WITH_LOWEST)) $(ARGS)
+	.venv-lowest/bin/python -m pytest $(WITH_LOWEST) tests/cli/test_cli.py tests/cli/test_serve.py
 
 # What is printed for Envoy, and what only a real one shows: that it accepts it, and what it makes of answers.
 WITH_ENVOY := tests/envoy/config/test_config.py tests/envoy/config/test_mesh_config.py tests/e2e/test_printed_config.py \

@@ -368,7 +368,7 @@ def flooded(site: Site, token: str) -> Iterator[socket.socket]:
     )
     with socket.create_connection(("127.0.0.1", site.port)) as connection:
         connection.sendall(head.encode() + bytes(1) + len(body).to_bytes(4) + body)
-        while site.witness.entered.acquire(timeout=0.2):
+        while site.witness.entered.acquire(timeout=1.0):
             pass
         yield connection
 
