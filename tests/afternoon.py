@@ -146,7 +146,7 @@ class Afternoon:
             {
                 "issuer-untrusted-certificate",
                 "token-unavailable",
-                "policy-allows-nobody",
+                "policy-allows-no-caller",
                 "envoy-asks-elsewhere",
                 "listen-in-use",
                 "store-unavailable",

@@ -33,7 +33,7 @@ def check_policy(subject: Subject) -> Iterator[Finding]:
     told = "; ".join(f"rule {shown(name)}: {why}" for name, why in list(pointless.items())[:_MOST_TOLD])
     if everyone or len(pointless) == len(allowing):
         found = f"{policy.name}: {everyone or told or 'it has no allow rule'}"
-        yield fault("policy-allows-nobody", found, "a rule that allows a caller")
+        yield fault("policy-allows-no-caller", found, "a rule that allows a caller")
         return
     for name, why in pointless.items():
         yield fault("policy-rule-never-matches", f"{policy.name}: rule {shown(name)}: {why}")
@@ -44,7 +44,7 @@ def check_policy(subject: Subject) -> Iterator[Finding]:
 def _without_policy(settings: Settings) -> Iterator[Finding]:
     if settings.unknown_organizations == "deny" and not _asks_workos(settings):
         found = "unknown_organizations is deny, and neither a policy nor WorkOS says which are known"
-        yield fault("policy-allows-nobody", found, "a policy that lists organizations")
+        yield fault("policy-allows-no-caller", found, "a policy that lists organizations")
     elif settings.issuer is None and settings.issuers is None:
         yield skipped("no policy is set")
     else:

@@ -170,7 +170,7 @@ REMEDIES: Mapping[str, Remedy] = {
         "the policy cannot be loaded",
         "Correct the line that is named; `authz policy check FILE` checks it alone.",
     ),
-    "policy-allows-nobody": Remedy(
+    "policy-allows-no-caller": Remedy(
         "error",
         "no caller is allowed anything",
         "Write an allow rule that can match a call; `authz policy explain` says of one call what it does not meet.",

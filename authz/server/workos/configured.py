@@ -12,7 +12,7 @@ from authz.runtime.network.transport import Transport
 from authz.server.workos.following import WorkOSEvents
 from authz.server.workos.listing import Register, WorkOSApplications
 from authz.server.workos.place import Place, PlaceHere
-from authz.server.workos.register import RegisterHere, SharedRegister
+from authz.server.workos.register import RegisterHere
 from authz.settings.issuer import needed_secret
 from authz.settings.settings import Settings
 
@@ -72,7 +72,13 @@ def workos_applications_of(
     """
     with extra("workos", "workos_applications: it needs the extra", package="workos"):
         from authz.server.workos.applications_api import ApplicationsApi  # noqa: PLC0415 - as above
-    register: Register = RegisterHere(operator) if sharing is None else SharedRegister(sharing.store, operator)
+    register: Register
+    if sharing is None:
+        register = RegisterHere(operator)
+    else:
+        from authz.server.workos.shared_register import SharedRegister  # noqa: PLC0415 - not needed without a store
+
+        register = SharedRegister(sharing.store, operator)
     return WorkOSApplications(
         _asking(settings, ApplicationsApi),
         register,

@@ -19,7 +19,7 @@ from authz.server.workos.events import WORKOS
 
 # Between two questions: WorkOS takes 100 requests a second from an address.
 _PACE_SECONDS = 0.05
-# How often a process that does not lead looks whether it does, and reads the names that another one has found.
+# How often a process that does not lead looks whether it does.
 _LOOK_SECONDS = 2.0
 _LONGEST_PAUSE = 60.0
 # How many organizations are asked about to learn whether the environment is the same.
@@ -101,7 +101,7 @@ class WorkOSApplications:
         self.error = ""
         self._round: _Round | None = None
         self._pause = Backoff(last=_LONGEST_PAUSE)
-        self._ask_at = -math.inf
+        self._ask_at = self._read_at = -math.inf
         self._listed_at = clock.now()
         self._thread = Repeating("authz-workos-applications", self.work)
         self.start = self._thread.start
@@ -130,7 +130,11 @@ class WorkOSApplications:
 
     def _follow(self) -> float:
         self._round, self.error = None, ""
-        self.known = self._register.known()
+        now = self._clock.monotonic()
+        if now >= self._read_at:
+            # As seldom as there is a list: there may be ten thousand applications, and a thousand replicas.
+            self._read_at = now + self._interval
+            self.known = self._register.known()
         return _LOOK_SECONDS
 
     def _step(self) -> float:

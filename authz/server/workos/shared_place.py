@@ -39,12 +39,12 @@ class SharedPlace:
 
     def lead(self) -> bool:
         """See :class:`authz.server.workos.place.Place`."""
-        with _said():
+        with told_as_place_errors():
             return bool(self._store.call(LEASE, [self._leader], [self._own_name, round(LEASE_SECONDS * 1000)]))
 
     def cursor(self) -> Cursor | None:
         """See :class:`authz.server.workos.place.Place`."""
-        with _said(), self._store.asking() as client:
+        with told_as_place_errors(), self._store.asking() as client:
             self._known = client.get(self._cursor) or b""
         try:
             return Cursor.of(json.loads(self._known))
@@ -54,7 +54,7 @@ class SharedPlace:
     def move(self, orders: Sequence[Order], cursor: Cursor) -> bool:
         """See :class:`authz.server.workos.place.Place`."""
         text = json.dumps(cursor.told(), separators=(",", ":")).encode()
-        with _said():
+        with told_as_place_errors():
             # From there they come to this process too, as to all others.
             if orders:
                 self._orders.restore(orders)
@@ -76,7 +76,8 @@ class SharedPlace:
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[None]:
+def told_as_place_errors() -> Iterator[None]:
+    """Raise what the store raises in the block as PlaceError."""
     try:
         yield
     except StoreError as error:

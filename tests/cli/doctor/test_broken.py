@@ -305,7 +305,7 @@ def test_policy_that_allows_nobody_is_an_error(
 ) -> None:
     found = diagnose("--policy", _policy(tmp_path, **parts), **settings)
 
-    fault = found.with_code("policy-allows-nobody")
+    fault = found.with_code("policy-allows-no-caller")
     assert (found.status, fault["check"], fault["level"]) == (1, "policy", "error")
     assert why in fault["found"]
     assert "authz policy explain" in fault["remedy"]
@@ -317,7 +317,7 @@ def test_policy_that_knows_no_organization_while_unknown_ones_are_refused_is_an_
     file = _policy(tmp_path, allow_rules=[{"name": "a"}], organizations={ACME: {"status": "suspended"}})
     found = diagnose("--policy", file, "--unknown-organizations", "deny", **settings)
 
-    assert "all that it lists are suspended" in found.with_code("policy-allows-nobody")["found"]
+    assert "all that it lists are suspended" in found.with_code("policy-allows-no-caller")["found"]
 
 
 def test_one_rule_among_others_that_never_matches_is_a_warning(

@@ -20,7 +20,8 @@ from authz.runtime.network.transport import Transport
 from authz.server.workos import applications as ours
 from authz.server.workos.applications_api import ApplicationsApi
 from authz.server.workos.listing import Register, WorkOSApplications
-from authz.server.workos.register import RegisterHere, SharedRegister
+from authz.server.workos.register import RegisterHere
+from authz.server.workos.shared_register import SharedRegister
 from authz.store.orders_store import OrdersStore
 from tests.doubles import ManualClock
 from tests.store.engines import Engine
