@@ -94,7 +94,7 @@ def at_once(verifier):
     calls=st.lists(st.tuples(changes, signers, endings, st.sampled_from([0, 1, 10, 350])), min_size=1, max_size=8),
     several=st.booleans(),
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_quick_way_says_what_the_flow_of_a_verifier_without_memory_says(keys, calls, several):
     clock = ManualClock()
     wrap = Verifiers if several else lambda verifier: verifier

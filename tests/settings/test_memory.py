@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from authz.errors import ConfigError
+from authz.judge.configured import authorizer_of
 from authz.settings.memory import container_memory, token_memory_of
+from authz.settings.settings import Settings
 
 MIB = 1 << 20
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -85,3 +87,21 @@ def test_files_that_cannot_be_read_limit_nothing(tmp_path: Path) -> None:
 
 def test_the_default_has_an_upper_bound(tmp_path: Path) -> None:
     assert token_memory_of(None, 1, tmp_path) <= 256 * MIB
+
+
+def test_the_verifier_of_a_worker_gets_its_share() -> None:
+    settings = Settings.load(issuer="https://a.example", audience="a", token_memory="64MiB", workers=4)
+    judge = authorizer_of(settings)
+
+    assert judge.verifier.memory()["https://a.example"].limit == 16 * MIB
+
+
+def test_issuers_have_equal_shares(tmp_path: Path) -> None:
+    path = tmp_path / "issuers.yaml"
+    path.write_text(
+        "shared_organizations: true\n"
+        "issuers: [{issuer: https://a.example, audience: a}, {issuer: https://b.example, audience: b}]\n"
+    )
+    judge = authorizer_of(Settings.load(issuers=str(path), token_memory="64MiB"))
+
+    assert [each.limit for each in judge.verifier.memory().values()] == [32 * MIB, 32 * MIB]
