@@ -33,6 +33,7 @@ from authz.policy import Policy
 from authz.runtime import telemetry
 from authz.runtime.flow import Flow, resumed
 from authz.token.bearer import bearer_token
+from authz.token.jws import digest_of
 
 Step = Literal["public", "caller", "standing", "route", "organization", "policy", "quota", "issuer"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -188,7 +189,8 @@ class Authorizer(Steps, Giving):
             return ANONYMOUS
         token, principal = "", self._vouched(call, rules, evidence)
         if principal is None:
-            token, principal = bearer_token(call), self._known(call, evidence)
+            token = bearer_token(call)
+            principal = self._known(call, digest_of(token), evidence)
             if principal is None:
                 principal = yield from self.verifier.verify_flow(token)
                 self._recognize(call, principal, "signature", evidence)

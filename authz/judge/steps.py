@@ -64,7 +64,7 @@ class Steps:
             return None
         if self._is_public(call, rules, evidence):
             return ANONYMOUS
-        principal = self._vouched(call, rules, evidence) or self._known(call, evidence)
+        principal = self._vouched(call, rules, evidence) or self._verified(call, evidence)
         if principal is None:
             return None
         self._check_caller(call, rules, principal)
@@ -88,9 +88,20 @@ class Steps:
             self._check_time(principal)
         return principal
 
-    def _known(self, call: Call, evidence: Evidence) -> Principal | None:
-        """Return the caller that the token names, if it was verified before."""
-        principal = self.verifier.remembered(digest_of(bearer_token(call)))
+    def _verified(self, call: Call, evidence: Evidence) -> Principal | None:
+        """Return the caller that the token names, unless its key must be waited for."""
+        token = bearer_token(call)
+        digest = digest_of(token)
+        principal = self._known(call, digest, evidence)
+        if principal is None:
+            principal = self.verifier.verify_at_once(token, digest)
+            if principal is not None:
+                self._recognize(call, principal, "signature", evidence)
+        return principal
+
+    def _known(self, call: Call, digest: bytes, evidence: Evidence) -> Principal | None:
+        """Return the caller that the token of ``digest`` names, if it was verified before."""
+        principal = self.verifier.remembered(digest)
         if principal is not None:
             # A door that asks again, with the peer, had the token verified the first time.
             self._recognize(call, principal, "signature" if evidence.source == "signature" else "cache", evidence)
