@@ -22,11 +22,11 @@ from authz.judge.orders.giving import Giving
 from authz.judge.orders.operator import Operator
 from authz.judge.orders.standing import Standing
 from authz.judge.organizations import Organizations, Unknown
-from authz.judge.requirements import Assurances
 from authz.judge.shadow import Shadow
-from authz.judge.steps import Steps
 from authz.judge.streams import OpenStreams
 from authz.judge.telling import Telling
+from authz.judge.verdict.requirements import Assurances
+from authz.judge.verdict.steps import Steps
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Counting, Quotas
 from authz.policy import Policy

@@ -18,7 +18,7 @@ from authz.judge.in_force import InForce, Rules
 from authz.judge.mesh import MeshPeers
 from authz.judge.orders.standing import Standing
 from authz.judge.organizations import Organizations
-from authz.judge.requirements import Assurances, check_requirements
+from authz.judge.verdict.requirements import Assurances, check_requirements
 from authz.organizations.directory import Directory
 from authz.organizations.organization import Organization
 from authz.organizations.quota import Awaited, Counting
