@@ -41,11 +41,11 @@ def digest_at_hand(call: Call) -> bytes | None:
     It is for looking up whether that was verified before, which only a token can have been. ``None`` says that
     :func:`bearer_token` must look more closely.
     """
-    credentials = call.credentials
-    if credentials is None or len(credentials) != 1:
+    credentials = credentials_of(call)
+    if len(credentials) != 1:
         return None
     value = credentials[0]
-    if value[:7] != "Bearer " or len(value) > _MAX_CREDENTIALS or not value.isascii():
+    if not isinstance(value, str) or value[:7] != "Bearer " or len(value) > _MAX_CREDENTIALS or not value.isascii():
         return None
     return sha256(value[7:].encode()).digest()
 

@@ -98,12 +98,13 @@ class Steps:
 
     def _verified(self, call: Call, evidence: Evidence) -> Principal | None:
         """Return the caller that the token names, unless its key must be waited for."""
-        digest = digest_at_hand(call)
-        principal = None if digest is None else self._known(call, digest, evidence)
-        if principal is None:
+        token, digest = "", digest_at_hand(call)
+        if digest is None:
             token = bearer_token(call)
-            digest = digest or digest_of(token)
-            principal = self.verifier.verify_at_once(token, digest)
+            digest = digest_of(token)
+        principal = self._known(call, digest, evidence)
+        if principal is None:
+            principal = self.verifier.verify_at_once(token or bearer_token(call), digest)
             if principal is not None:
                 self._recognize(call, principal, "signature", evidence)
         return principal
