@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,13 +71,8 @@ class World:
             transport=self.issuer.transport,  # type: ignore[arg-type]
         )
         self.answers = FakeTransport(lambda: json_response({"active": True}))
-        introspector = Introspector(
-            ISSUER,
-            client_id="c",
-            client_secret="s",
-            transport=self.answers,
-            clock=self.clock.clock,  # type: ignore[arg-type]
-        )
+        network: Any = self.answers
+        introspector = Introspector(ISSUER, client_id="c", client_secret="s", transport=network, clock=self.clock.clock)
         is_asked = config["is_asked"] or config["policy"] == "asking"
         self.authorizer = kind(
             self.verifier,
@@ -110,9 +106,12 @@ class World:
                 except ConfigError:
                     return
             case "fault", (part, method):
-                setattr(getattr(self.authorizer, part), method, _broken)
-            case "order", (verb, named):
+                for name in ("verify_flow", "verify_at_once") if method == "verify" else (method,):
+                    setattr(getattr(self.authorizer, part), name, _broken)
+            case _, (verb, named):
                 getattr(self.authorizer, verb)(**named)
+            case _:
+                raise ValueError(event)
 
     def verdict(self, call: Call) -> tuple[Any, ...]:
         """Return what a door makes of ``call``."""
@@ -142,13 +141,12 @@ def told(world: World) -> list[tuple[Any, ...]]:
 
 def header(*, key: int, changes: Mapping[str, Any], form: str) -> tuple[tuple[str, str], ...]:
     token = _signed(key, tuple(sorted(changes.items())))
-    match form:
-        case "none":
-            return ()
-        case "twice":
-            return (("authorization", f"Bearer {token}"),) * 2
-        case "forged":
-            return (("authorization", f"Bearer {token[:-8]}{'A' * 8}"),)
+    if form == "none":
+        return ()
+    if form == "twice":
+        return (("authorization", f"Bearer {token}"),) * 2
+    if form == "forged":
+        return (("authorization", f"Bearer {token[:-8]}{'A' * 8}"),)
     return (("authorization", form.format(token)),)
 
 
@@ -223,14 +221,15 @@ events = st.one_of(
     st.tuples(st.just("policy"), st.sampled_from(sorted(POLICIES))),
     st.tuples(st.just("order"), orders),
 )
-# Not at the question whether the issuer is asked: the quick way begins with it, where the flow ends.
+# Not at the question whether the issuer is asked: the quick way begins with it, where the flow ends. Nor at the look
+# into the memory, which it takes before it knows that it was shown a token.
 faults = st.sampled_from(
     [
         ("standing", "check"),
         ("organizations", "recall"),
         ("organizations", "identify"),
         ("quotas", "take"),
-        ("verifier", "remembered"),
+        ("verifier", "verify"),
         ("verifier", "ends_at"),
         ("verifier", "principal_of"),
     ]
@@ -244,6 +243,57 @@ configs = st.fixed_dictionaries(
         "trusts": st.booleans(),
     }
 )
+
+
+PLAIN_WORLD: dict[str, Any] = {
+    "policy": "none",
+    "unknown": "allow",
+    "is_asked": False,
+    "has_directory": False,
+    "trusts": False,
+}
+GOOD = header(key=0, changes={}, form="Bearer {}")
+
+
+@pytest.mark.parametrize(
+    ("config", "call"),
+    [
+        pytest.param({}, Call(READ, GOOD), id="token"),
+        pytest.param({}, Call(PUBLIC, ()), id="public"),
+        pytest.param({"policy": "rules"}, Call(READ, GOOD, peer=PLAIN), id="policy"),
+        pytest.param({"policy": "quotas"}, Call(READ, GOOD, peer=PLAIN), id="quota"),
+        pytest.param({"is_asked": True}, Call(READ, GOOD), id="method about which the issuer is not asked"),
+        pytest.param({"trusts": True}, Call(READ, TrustedMetadata().entries(NAMED), PEERS[-1]), id="proxy"),
+        pytest.param({}, Call(READ, (), verified_claims=claims()), id="claims"),
+    ],
+)
+def test_what_waits_for_nothing_is_decided_at_once(config: dict[str, Any], call: Call) -> None:
+    world = World(Authorizer, PLAIN_WORLD | config)
+    world.verifier.warm_up()
+
+    assert [world.authorizer.at_once(call, Evidence()) is not None for _ in range(2)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("config", "call"),
+    [
+        pytest.param({}, Call(READ, header(key=1, changes={}, form="Bearer {}")), id="key"),
+        pytest.param({"has_directory": True}, Call(READ, GOOD), id="directory"),
+        pytest.param({"is_asked": True}, Call(ASKED, GOOD), id="issuer"),
+    ],
+)
+def test_what_may_wait_is_left_to_the_flow(config: dict[str, Any], call: Call) -> None:
+    world = World(Authorizer, PLAIN_WORLD | config)
+    world.verifier.warm_up()
+
+    assert world.authorizer.at_once(call, Evidence()) is None
+
+
+def test_no_call_is_decided_past_the_flow_of_a_subclass() -> None:
+    world = World(ByFlow, PLAIN_WORLD)
+    world.verifier.warm_up()
+
+    assert world.authorizer.at_once(Call(PUBLIC, ()), Evidence()) is None
 
 
 @given(
