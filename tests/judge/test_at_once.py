@@ -1,6 +1,7 @@
 """The quick way decides as the flow does: the same verdict, evidence and errors, and observers are told the same."""
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from authz.call.peer import PLAIN, Peer
 from authz.call.requirements import Requirements
 from authz.decisions.decision import Decision, Evidence
 from authz.demo.issuer.signing import SigningKey
-from authz.errors import ConfigError
+from authz.errors import ConfigError, TokenMalformedError
 from authz.judge.hearing import Hearing
 from authz.organizations.directory import Directory
+from authz.organizations.quota import Awaited, Quota, Quotas
 from authz.policy import Organization
 from authz.runtime.flow import Flow
 from tests.doubles import AUDIENCE, CLIENT, ISSUER, NOW, ORG, FakeIssuer, FakeTransport, ManualClock, json_response
@@ -287,6 +289,32 @@ def test_what_may_wait_is_left_to_the_flow(config: dict[str, Any], call: Call) -
     world.verifier.warm_up()
 
     assert world.authorizer.at_once(call, Evidence()) is None
+
+
+@pytest.mark.parametrize("scheme", ["Basic ", "Bearer,", "Secret ", "Bearer"])
+def test_a_known_token_is_good_with_no_other_scheme(scheme: str) -> None:
+    world = World(Authorizer, PLAIN_WORLD)
+    world.verifier.warm_up()
+    [(name, value)] = GOOD
+    assert world.authorizer.at_once(Call(READ, GOOD), Evidence()) is not None
+
+    with pytest.raises(TokenMalformedError):
+        world.authorizer.at_once(Call(READ, ((name, value.replace("Bearer ", scheme)),)), Evidence())
+
+
+class CountedElsewhere(Quotas):
+    """Has every call wait before it is counted."""
+
+    def take(self, org_id: str, quota: Quota, waited: Awaited | None = None) -> Any:
+        return Awaited(org_id, Future(), 1.0, 1.0) if waited is None else super().take(org_id, quota)
+
+
+def test_a_call_that_is_counted_elsewhere_is_left_to_the_flow() -> None:
+    world = World(Authorizer, PLAIN_WORLD | {"policy": "quotas"})
+    world.verifier.warm_up()
+    world.authorizer.quotas = CountedElsewhere()
+
+    assert world.authorizer.at_once(Call(READ, GOOD, peer=PLAIN), Evidence()) is None
 
 
 def test_no_call_is_decided_past_the_flow_of_a_subclass() -> None:

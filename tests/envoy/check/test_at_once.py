@@ -117,6 +117,16 @@ def test_a_fault_of_the_quick_way_is_a_denial_that_is_told_once(
     assert [each.verdict for each in decisions] == ["failed"]
 
 
+def test_a_policy_on_trial_is_asked_though_nobody_observes(verifier: Verifier, ec_key: SigningKey) -> None:
+    shut = Policy.from_document({"name": "shut", "allow_rules": [{"name": "none", "request": {"paths": ["/none"]}}]})
+    judge = Authorizer(verifier, shadow=shut)
+    verifier.warm_up()
+    answer = AuthorizationServicer(judge).begin(questions(ec_key)[0].SerializeToString())
+
+    assert isinstance(answer, bytes)
+    assert judge.shadow.differences == {"allowed_to_denied": 1}
+
+
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()], ids=repr)
 def test_what_ends_the_process_is_no_verdict_of_the_quick_way(
     verifier: Verifier, ec_key: SigningKey, end: BaseException
