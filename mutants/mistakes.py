@@ -827,8 +827,8 @@ MISTAKES = (
     Mistake(
         "at once: decided past the flow of a subclass",
         "authz/judge/verdict/steps.py",
-        "        if self._has_own_flow:\n",
-        "        if self._trust is self:\n",
+        "if self._has_own_flow or self.directories:",
+        "if self.directories:",
         "tests/judge/test_at_once.py -k subclass",
     ),
     Mistake(
@@ -841,8 +841,8 @@ MISTAKES = (
     Mistake(
         "at once: the issuer is not asked",
         "authz/judge/verdict/steps.py",
-        "return bool(self.directories) or self.assurances.of(call.method, rules.policy) is not None",
-        "return bool(self.directories)",
+        "        return len(call.method) <= MAX_METHOD and",
+        "        return False and",
         "tests/judge/test_at_once.py -k left_to_the_flow",
     ),
     Mistake(
@@ -1080,8 +1080,8 @@ MISTAKES = (
     Mistake(
         "HTTP methods: Envoy's is not read",
         "authz/envoy/check/question.py",
-        "        http.method,\n    )",
-        '        "POST",\n    )',
+        "        http.method,\n",
+        '        "POST",\n',
         "tests/envoy/check/test_servicer.py -k http_method",
     ),
     Mistake(

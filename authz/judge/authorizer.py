@@ -125,6 +125,7 @@ class Authorizer(Steps, Giving):
         self.introspectors = self.assurances.introspectors
         self.organizations = Organizations(directory, unknown_organizations, self.verifier.ownership)
         self.directories = self.organizations.directories
+        self._may_wait = self._has_own_flow or bool(self.directories or self.introspectors)
         self.in_force = InForce(policy, public_methods, self._check, self.changes.note)
         self.lasting = Lasting(self.verifier, self.organizations, is_proxied=trust is not None)
         self.shadow = Shadow(self.organizations, self.in_force.public_methods)
