@@ -83,6 +83,9 @@ async def _aio(kind: str, key: SigningKey) -> None:
             return allowed
 
         _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(check))
+    elif kind == "check":
+        servicer = AuthorizationServicer(Authorizer(verifier(key)))
+        _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(servicer.check))
     else:
         server.add_registered_method_handlers(SERVICE, _methods(_answer, _stream))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -137,7 +140,7 @@ def _main(kind: str, jwk: str) -> None:
     elif kind == "native-constant":
         _native(key)
     else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind == "constant" else None) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind in {"constant", "check"} else None) as runner:
             runner.run(_aio(kind, key))
 
 
