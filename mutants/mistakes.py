@@ -629,21 +629,21 @@ MISTAKES = (
     # ---- What Envoy says besides the request ----
     Mistake(
         "envoy route: one of several scopes is enough",
-        "authz/judge/requirements.py",
+        "authz/judge/verdict/requirements.py",
         "if not requirements.scopes <= principal.scopes:",
         "if requirements.scopes and not requirements.scopes & principal.scopes:",
         "tests/judge/test_requirements.py",
     ),
     Mistake(
         "envoy route: any audience of the verifier is good",
-        "authz/judge/requirements.py",
+        "authz/judge/verdict/requirements.py",
         "if requirements.audience and requirements.audience not in principal.audience:",
         "if not principal.audience:",
         "tests/judge/test_requirements.py",
     ),
     Mistake(
         "envoy route: an unknown policy requires nothing",
-        "authz/judge/requirements.py",
+        "authz/judge/verdict/requirements.py",
         'requirements.policy not in ("", policy):',
         "requirements.policy and not requirements:",
         "tests/judge/test_requirements.py",

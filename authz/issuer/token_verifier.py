@@ -12,6 +12,7 @@ from authz.organizations.ownership import Ownership
 from authz.runtime.clock import Clock
 from authz.runtime.flow import Flow, arun, run
 from authz.token.claims import ClaimRules
+from authz.token.jws import digest_of
 
 
 class Expectations(NamedTuple):
@@ -44,17 +45,26 @@ class TokenVerifier(ABC):
             UnavailableError: the issuer's keys cannot be had, so there is no verdict.
 
         """
-        principal = run(self.verify_flow(token))
+        principal = self._at_once(token)
+        if principal is None:
+            principal = run(self.verify_flow(token))
         if principal.certificate:
             check_certificate(principal, peer)
         return principal
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return the caller that ``token`` names; see :meth:`verify`."""
-        principal = await arun(self.verify_flow(token))
+        principal = self._at_once(token)
+        if principal is None:
+            principal = await arun(self.verify_flow(token))
         if principal.certificate:
             check_certificate(principal, peer)
         return principal
+
+    def _at_once(self, token: str) -> Principal | None:
+        digest = digest_of(token)
+        principal = self.remembered(digest)
+        return self.verify_at_once(token, digest) if principal is None else principal
 
     def warm_up(self, timeout: float = 5.0) -> None:
         """Fetch the keys of every issuer, so that no call must wait for them.
@@ -91,6 +101,21 @@ class TokenVerifier(ABC):
 
         Args:
             digest: :func:`authz.token.jws.digest_of` the token.
+
+        """
+
+    @abstractmethod
+    def verify_at_once(self, token: str, digest: bytes) -> Principal | None:
+        """Return what :meth:`verify_flow` would, without a flow; ``None`` where that may have to wait.
+
+        What is remembered is not asked: that is for :meth:`remembered`.
+
+        Args:
+            token: a compact JWS.
+            digest: :func:`authz.token.jws.digest_of` the token.
+
+        Raises:
+            UnauthenticatedError: what :meth:`verify_flow` would raise.
 
         """
 

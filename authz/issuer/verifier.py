@@ -24,7 +24,7 @@ from authz.runtime.network.urls import check_issuer_url
 from authz.token.claims import ClaimRules, check_issuer, principal_from
 from authz.token.encoding import EncodingError, json_object
 from authz.token.jwk import VerificationKey, check_algorithms
-from authz.token.jws import check_signature, digest_of, parse_compact
+from authz.token.jws import CompactJWS, check_signature, digest_of, parse_compact
 from authz.token.profiles import ProfileName, TokenProfile, profile_of
 
 Jwks = Mapping[str, Any] | str | os.PathLike[str]
@@ -200,7 +200,15 @@ class Verifier(TokenVerifier):
         principal = self.remembered(digest)
         if principal is not None:
             return principal
-        return (yield from self._checked(token, digest))
+        jws, claims = self._read(token)
+        key = yield from self._keys.find(jws.kid, jws.algorithm)
+        return self._verified(jws, claims, key, digest)
+
+    def verify_at_once(self, token: str, digest: bytes) -> Principal | None:
+        """Return the caller that ``token`` names, if its key is at hand; see :class:`TokenVerifier`."""
+        jws, claims = self._read(token)
+        key = self._keys.known(jws.kid, jws.algorithm)
+        return None if key is None else self._verified(jws, claims, key, digest)
 
     def principal_of(self, claims: Mapping[str, Any]) -> Principal:
         """Return the caller that the payload of a token names; a proxy has checked the signature.
@@ -237,7 +245,8 @@ class Verifier(TokenVerifier):
         """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` for another issuer's."""
         return self._keys.age() if principal.issuer == self.issuer else None
 
-    def _checked(self, token: str, digest: bytes) -> Flow[Principal]:
+    def _read(self, token: str) -> tuple[CompactJWS, dict[str, Any]]:
+        """Return a token and its claims, of which only ``iss`` is checked: it decides whose keys are asked for."""
         jws = parse_compact(token, self._algorithms, require_kid=self._require_kid, require_at_jwt=self._require_at_jwt)
         try:
             claims = json_object(jws.payload)
@@ -245,7 +254,10 @@ class Verifier(TokenVerifier):
             raise TokenMalformedError(str(error)) from error
         # Before any fetch: a token that names another issuer must not cause one.
         check_issuer(claims, self._rules)
-        key = yield from self._keys.find(jws.kid, jws.algorithm)
+        return jws, claims
+
+    def _verified(self, jws: CompactJWS, claims: dict[str, Any], key: VerificationKey, digest: bytes) -> Principal:
+        """Return the caller that a token names whose key was found, and remember it."""
         # Before the claims: an error must not report claims that are not signed.
         check_signature(jws, key)
         now = self._time()

@@ -89,6 +89,11 @@ class Verifiers(TokenVerifier):
                 return self._owned(principal)
         return None
 
+    def verify_at_once(self, token: str, digest: bytes) -> Principal | None:
+        """Return the caller that ``token`` names, if the key is at hand; see :class:`TokenVerifier`."""
+        principal = self._of_issuer(_claimed_issuer(token)).verify_at_once(token, digest)
+        return None if principal is None else self._owned(principal)
+
     def principal_of(self, claims: Mapping[str, Any]) -> Principal:
         """Return the caller that a payload names; see :class:`TokenVerifier`."""
         return self._owned(self._of_issuer(claims.get("iss")).principal_of(claims))
@@ -193,6 +198,10 @@ class NoTokens(Verifiers):
         """Refuse any token."""
         raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
         yield  # a flow that never waits
+
+    def verify_at_once(self, token: str, digest: bytes) -> None:  # noqa: ARG002 - the names in the protocol
+        """Refuse any token."""
+        raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
 
     def principal_of(self, claims: Mapping[str, Any]) -> Principal:  # noqa: ARG002 - the name in the protocol
         """Refuse any payload."""

@@ -38,6 +38,15 @@ class Hearing:
         """How long it has taken so far."""
         return perf_counter() - self._began
 
+    def at_once(self) -> Principal | None:
+        """Return who makes the call, if it may be made and that takes no waiting; ``None``: let :meth:`decide` wait.
+
+        Raises:
+            AuthzError: it may not be made.
+
+        """
+        return self._authorizer.at_once(self.call, self.evidence)
+
     def decide(self, timeout: float | None = None) -> Principal:
         """Return who makes the call, if it may be made; block this thread while the judge waits for others.
 
