@@ -106,9 +106,7 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 @contextmanager
-def authz_serve(
-    engine: str, *flags: str, listen: str = "127.0.0.1:0", under: Sequence[str] = ()
-) -> Iterator[Server]:
+def authz_serve(engine: str, *flags: str, listen: str = "127.0.0.1:0", under: Sequence[str] = ()) -> Iterator[Server]:
     """Run ``authz serve`` with the keys of the benchmarks, behind the words of another command."""
     jwks = json.dumps({"keys": [signing_key().public_jwk()]})
     given = ("--issuer", ISSUER, "--audience", AUDIENCE, "--jwks", jwks, "--log-format", "json")

@@ -62,7 +62,10 @@ def _counting() -> Iterator[tuple[Sequence[str], Path]]:
         sys.exit("Instructions are counted by valgrind. On Debian and Ubuntu: apt install valgrind")
     with tempfile.TemporaryDirectory(prefix="authz-bench-") as folder:
         out = Path(folder) / "callgrind"
-        yield ["valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"], Path(folder)
+        yield (
+            ["valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"],
+            Path(folder),
+        )
 
 
 def _control(server: Server, *words: str) -> None:

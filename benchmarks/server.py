@@ -1,8 +1,8 @@
 """The server of one measurement, as a process of its own; it prints its port, and ends with its standard input.
 
-Its kinds: ``aio`` and ``sync``, each bare or ``-authz`` behind the interceptor;
-``constant``, which answers a check as ours does, without reading it;
-``native-constant``, which parses the question first.
+Its kinds: ``aio`` and ``sync``, each bare, or ``-wrapped`` by an interceptor that decides nothing, or ``-authz`` behind
+ours; ``constant``, which answers a check as ours does, without reading it; ``check``, which answers it with our handler
+on a server without any option; ``native-constant``, which parses the question first.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
 from benchmarks.material import check_request, claims, verifier
+from benchmarks.wrapping import AioWrapping, SyncWrapping
 
 SERVICE = "benchmark.Service"
 CALL, STREAM, WAIT = f"/{SERVICE}/Call", f"/{SERVICE}/Stream", f"/{SERVICE}/Wait"
@@ -73,9 +74,8 @@ def _serve(server: grpc.aio.Server, method: str, handler: Any) -> None:
 
 
 async def _aio(kind: str, key: SigningKey) -> None:
-    server = grpc.aio.server(
-        interceptors=[interceptors.aio.AuthzInterceptor(verifier(key))] if kind == "aio-authz" else []
-    )
+    kinds = {"aio-authz": lambda: interceptors.aio.AuthzInterceptor(verifier(key)), "aio-wrapped": AioWrapping}
+    server = grpc.aio.server(interceptors=[kinds[kind]()] if kind in kinds else [])
     if kind == "constant":
         allowed = await _allowed(key)
 
@@ -121,10 +121,8 @@ def _native(key: SigningKey) -> None:
 
 
 def _sync(kind: str, key: SigningKey) -> None:
-    server = grpc.server(
-        ThreadPoolExecutor(8),
-        interceptors=[interceptors.AuthzInterceptor(verifier(key))] if kind == "sync-authz" else [],
-    )
+    kinds = {"sync-authz": lambda: interceptors.AuthzInterceptor(verifier(key)), "sync-wrapped": SyncWrapping}
+    server = grpc.server(ThreadPoolExecutor(8), interceptors=[kinds[kind]()] if kind in kinds else [])
     server.add_registered_method_handlers(SERVICE, _methods(_sync_answer, _sync_stream))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

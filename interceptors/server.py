@@ -81,11 +81,14 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         """See ``grpc.ServerInterceptor``."""
         # grpc runs this on its one polling thread: waiting here would stop every RPC, and an exception that escaped
         # from here, BaseException included, would end the server. So the flow takes its first step only.
-        call = Call(method=handler_call_details.method, metadata=handler_call_details.invocation_metadata)
+        call = Call(handler_call_details.method, handler_call_details.invocation_metadata)
         hearing = Hearing(self._authorizer, call, "grpc")
         try:
             begun: tuple[Flow[Principal], Wait] | None = None
             try:
+                principal = hearing.at_once()
+                if principal is not None:
+                    return self._admitted(continuation, hearing, principal)
                 flow = self._authorizer.authorize(call, hearing.evidence)
                 begun = flow, next(flow)
             except StopIteration as done:

@@ -17,19 +17,22 @@ from .streams import AioStream
 
 
 class Sort(enum.Enum):
-    """How grpc.aio calls a behaviour."""
+    """How grpc.aio calls a behaviour.
 
-    COROUTINE = enum.auto()
-    ASYNC_GENERATOR = enum.auto()
-    FUNCTION = enum.auto()
+    Attributes:
+        is_async: whether it runs in the RPC's own task.
+
+    """
+
+    COROUTINE = "coroutine", True
+    ASYNC_GENERATOR = "async generator", True
+    FUNCTION = "function", False
     """On a thread; returns the one reply."""
-    GENERATOR = enum.auto()
+    GENERATOR = "generator", False
     """On a thread; returns an iterator of replies."""
 
-    @property
-    def is_async(self) -> bool:
-        """Whether it runs in the RPC's own task."""
-        return self in {Sort.COROUTINE, Sort.ASYNC_GENERATOR}
+    def __init__(self, _name: str, is_async: bool) -> None:  # noqa: FBT001 - the values above
+        self.is_async = is_async
 
 
 def sort_of(handler: Handler) -> Sort:

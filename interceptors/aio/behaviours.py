@@ -83,6 +83,8 @@ class _Asynchronous(functools.partial[Any]):
     So no coroutine or generator of ours stands between grpc and the handler's, and a message costs nothing more.
     """
 
+    __slots__ = ("_admission",)
+
     _admission: AioAdmission
 
     def __new__(cls, behaviour: Behaviour, admission: AioAdmission) -> Self:
@@ -108,7 +110,7 @@ class _Asynchronous(functools.partial[Any]):
             # The stream must end before its handler has begun, and is about to be aborted: do not begin the handler.
             return stream.never()
         trusted = _StreamContext(context, admission, stream)
-        if admission.check is not None and not admission.awaits_request:
+        if admission.is_checked and not admission.awaits_request:
             request = trusted.requests = AioRequests(request, stream, admission)
         result = self.func(request, trusted)
         return stream.watched(result) if inspect.isasyncgen(result) else result
