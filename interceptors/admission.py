@@ -49,13 +49,12 @@ class Admission:
         *("awaits_request", "is_checked", "is_limited", "may_end", "metadata", "principal"),
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one for each call, and names of arguments cost as much as all that it does
         self,
         authorizer: Authorizer,
         rules: StreamRules,
         hearing: Hearing,
         handler: Handler,
-        *,
         principal: Principal,
         metadata: Metadata,
         seconds: float,

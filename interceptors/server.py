@@ -22,7 +22,7 @@ from authz.runtime.flow import Flow, Wait, run
 
 from .admission import Admission
 from .behaviours import decided, trusted
-from .context import Metadata, TrustedCallDetails
+from .context import Metadata, told
 from .handlers import Behaviour, Handler, with_behaviour
 from .streams import abort
 
@@ -106,7 +106,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="authz-refusal")
 
     def _details(self, call: Call, principal: Principal) -> Any:
-        return TrustedCallDetails(call.method, self._authorizer.trusted.believed(call.metadata, principal))
+        return told(call.method, self._authorizer.trusted.believed(call.metadata, principal))
 
     def _admitted(self, continuation: Continuation, hearing: Hearing, principal: Principal) -> Handler | None:
         seconds = hearing.seconds
@@ -126,9 +126,9 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             self._rules,
             hearing,
             handler,
-            principal=principal,
-            metadata=metadata,
-            seconds=seconds,
+            principal,
+            metadata,
+            seconds,
         )
         if admission.may_end:
             # Check the limit here, so that a refused stream does not occupy a thread of the pool.

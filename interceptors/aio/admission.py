@@ -15,6 +15,8 @@ from ..admission import Admission
 from ..handlers import Behaviour, Handler, behaviour_of
 from .streams import AioStream
 
+_COROUTINE = inspect.CO_COROUTINE
+
 
 class Sort(enum.Enum):
     """How grpc.aio calls a behaviour.
@@ -39,8 +41,8 @@ def sort_of(handler: Handler) -> Sort:
     """Return how grpc.aio will call the behaviour of ``handler``."""
     behaviour = behaviour_of(handler)
     # inspect finds out the same, and knows rarer cases, but takes ten times as long.
-    flags = behaviour.__code__.co_flags if hasattr(behaviour, "__code__") else 0
-    if flags & inspect.CO_COROUTINE or inspect.iscoroutinefunction(behaviour):
+    code = getattr(behaviour, "__code__", None)
+    if (code is not None and code.co_flags & _COROUTINE) or inspect.iscoroutinefunction(behaviour):
         return Sort.COROUTINE
     if inspect.isasyncgenfunction(behaviour):
         return Sort.ASYNC_GENERATOR

@@ -143,9 +143,9 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             self._rules,
             hearing,
             handler,
-            principal=principal,
-            metadata=metadata,
-            seconds=seconds,
+            principal,
+            metadata,
+            seconds,
         )
 
     def _undecided(self, handler: Handler, hearing: Hearing) -> Handler:
