@@ -8,6 +8,7 @@ from authz.call.peer import Peer
 from authz.call.principal import Principal
 from authz.errors import ClaimError, PeerUnknownError
 from authz.issuer.keys import KeySetHealth
+from authz.issuer.memory import MemoryFigures
 from authz.organizations.ownership import Ownership
 from authz.runtime.clock import Clock
 from authz.runtime.flow import Flow, arun, run
@@ -149,6 +150,10 @@ class TokenVerifier(ABC):
     @abstractmethod
     def health(self) -> Mapping[str, KeySetHealth]:
         """Return the state of the keys, by issuer, for every issuer whose tokens are good here."""
+
+    @abstractmethod
+    def memory(self) -> Mapping[str, MemoryFigures]:
+        """Return what is remembered of verified tokens, by issuer."""
 
     @abstractmethod
     def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:

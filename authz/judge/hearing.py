@@ -24,12 +24,11 @@ class Hearing:
 
     """
 
-    __slots__ = ("_authorizer", "_began", "_door", "_telling", "call", "evidence")
+    __slots__ = ("_authorizer", "_began", "_door", "call", "evidence")
 
     def __init__(self, authorizer: Authorizer, call: Call, door: Door) -> None:
         self._began = perf_counter()
-        self._authorizer, self._telling = authorizer, authorizer.telling
-        self._door = door
+        self._authorizer, self._door = authorizer, door
         self.call = call
         self.evidence = Evidence()
 
@@ -74,12 +73,14 @@ class Hearing:
 
     def allowed(self, seconds: float) -> None:
         """Tell the observers that the call may be made, which took ``seconds`` to decide."""
-        self._telling.decided(self.call, self.evidence, None, seconds, door=self._door)
+        telling = self._authorizer.telling
+        if telling.is_heard:
+            telling.decided(self.call, self.evidence, None, seconds, door=self._door)
 
     def refused(self, error: BaseException) -> Refusal:
         """Tell the observers that the call is refused, and return what its caller sees."""
-        refusal = self._telling.refusal(self.call, error)
-        self._telling.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
+        refusal = self._authorizer.telling.refusal(self.call, error)
+        self._authorizer.telling.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
         return refusal
 
     def refused_by_route(self, error: BaseException) -> Refusal:
@@ -89,12 +90,12 @@ class Hearing:
             What its caller sees.
 
         """
-        refusal = self._telling.refusal(self.call, error)
-        self._telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="route_refused")
+        refusal = self._authorizer.telling.refusal(self.call, error)
+        self._authorizer.telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="route_refused")
         return refusal
 
     def ended(self, error: Exception) -> Refusal:
         """Tell the observers that the call, an allowed stream, must end; return what its caller sees."""
-        refusal = self._telling.refusal(self.call, error, event="stream_ended")
-        self._telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="stream_ended")
+        refusal = self._authorizer.telling.refusal(self.call, error, event="stream_ended")
+        self._authorizer.telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="stream_ended")
         return refusal

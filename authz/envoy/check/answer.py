@@ -139,10 +139,13 @@ def _application(
     org_id, client_id, scopes, tenant = application
     like = Principal(org_id=org_id, client_id=client_id, subject="", scopes=scopes, tenant=tenant)
     response = allow(like, trusted, remove_authorization=remove_authorization, quota=quota)
-    ok_response = response.ok_response.SerializeToString()
-    head, _, tail = ok_response.partition(_token_header(trusted.entries(like)[-1]))
-    facts = CheckResponse(dynamic_metadata=response.dynamic_metadata)
-    return head, tail, facts.SerializeToString()
+    headers, removed = response.ok_response.headers, response.ok_response.headers_to_remove
+    # The last header is that of the principal, which each token has for itself.
+    before = OkHttpResponse(headers=headers[:-1]).SerializeToString()
+    after = OkHttpResponse(headers_to_remove=removed).SerializeToString()
+    response.ClearField("status")
+    response.ClearField("ok_response")
+    return before, after, response.SerializeToString()
 
 
 def _token_header(entry: Entry) -> bytes:

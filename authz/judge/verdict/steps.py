@@ -23,7 +23,7 @@ from authz.organizations.directory import Directory
 from authz.organizations.organization import Organization
 from authz.organizations.quota import Awaited, Counting
 from authz.policy import Policy
-from authz.token.bearer import bearer_token, credentials_of
+from authz.token.bearer import bearer_token, credentials_of, digest_at_hand
 from authz.token.claims import is_expired
 from authz.token.jws import digest_of
 
@@ -60,17 +60,25 @@ class Steps:
             return None
         check_size(call)
         rules = self.in_force.now
-        if self.directories or (self.introspectors and self.assurances.of(call.method, rules.policy) is not None):
+        if (self.directories or self.introspectors) and self._waits(call, rules):
             return None
         if self._is_public(call, rules, evidence):
             return ANONYMOUS
-        principal = self._vouched(call, rules, evidence) or self._verified(call, evidence)
+        principal = None
+        if self._trust is not None or call.verified_claims is not None:
+            principal = self._vouched(call, rules, evidence)
         if principal is None:
-            return None
+            principal = self._verified(call, evidence)
+            if principal is None:
+                return None
         self._check_caller(call, rules, principal)
         organization = self.organizations.recall(principal.org_id, rules.policy)
         principal = self._check_policy(call, rules, principal, organization, evidence)
         return principal if self._count(rules, principal, evidence) is None else None
+
+    def _waits(self, call: Call, rules: Rules) -> bool:
+        """Say whether a directory or the issuer may have to be asked about ``call``."""
+        return bool(self.directories) or self.assurances.of(call.method, rules.policy) is not None
 
     def _is_public(self, call: Call, rules: Rules, evidence: Evidence) -> bool:
         """Note what is in force, and say whether it lets everybody make ``call``."""
@@ -90,11 +98,13 @@ class Steps:
 
     def _verified(self, call: Call, evidence: Evidence) -> Principal | None:
         """Return the caller that the token names, unless its key must be waited for."""
-        token = bearer_token(call)
-        digest = digest_of(token)
+        token, digest = "", digest_at_hand(call)
+        if digest is None:
+            token = bearer_token(call)
+            digest = digest_of(token)
         principal = self._known(call, digest, evidence)
         if principal is None:
-            principal = self.verifier.verify_at_once(token, digest)
+            principal = self.verifier.verify_at_once(token or bearer_token(call), digest)
             if principal is not None:
                 self._recognize(call, principal, "signature", evidence)
         return principal
