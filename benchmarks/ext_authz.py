@@ -108,11 +108,11 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 @contextmanager
-def authz_serve(engine: str, *flags: str, listen: str = "127.0.0.1:0") -> Iterator[Server]:
-    """Run ``authz serve`` with the keys of the benchmarks."""
+def authz_serve(engine: str, *flags: str, listen: str = "127.0.0.1:0", under: Sequence[str] = ()) -> Iterator[Server]:
+    """Run ``authz serve`` with the keys of the benchmarks, behind the words of another command."""
     jwks = json.dumps({"keys": [signing_key().public_jwk()]})
     given = ("--issuer", ISSUER, "--audience", AUDIENCE, "--jwks", jwks, "--log-format", "json")
-    command = [sys.executable, "-m", "authz", "serve", "--engine", engine, "--listen", listen, *given, *flags]
+    command = [*under, sys.executable, "-m", "authz", "serve", "--engine", engine, "--listen", listen, *given, *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             assert process.stderr is not None  # noqa: S101 - asked for above

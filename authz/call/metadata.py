@@ -104,7 +104,12 @@ class TrustedMetadata:
         """Return what the caller sent without any reserved key, and then the trusted entries for ``principal``."""
         reserved = self.reserved
         # Compared in lower case: gRPC refuses names with capitals, but grpc.aio only once it serves the RPC already.
-        kept = [entry for entry in metadata if not is_forged(entry[0].lower(), reserved)]
+        kept = [
+            entry
+            for entry in metadata
+            if (key := entry[0].lower()) not in reserved
+            and not (key.startswith(_PREFIXES) and is_forged(key, reserved))
+        ]
         return (*kept, *self.entries(principal))
 
     def entries(self, principal: Principal) -> tuple[Entry, ...]:
@@ -179,8 +184,7 @@ def principal_message(principal: Principal) -> PrincipalMessage:
 def is_forged(key: str, reserved: frozenset[str]) -> bool:
     """Say whether ``key`` is reserved, or becomes so once any number of grpc-gateway's prefixes is stripped."""
     while key not in reserved:
-        prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)
-        if prefix is None:
+        if not key.startswith(_PREFIXES):
             return False
-        key = key.removeprefix(prefix)
+        key = key.removeprefix(next(prefix for prefix in _PREFIXES if key.startswith(prefix)))
     return True

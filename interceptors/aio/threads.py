@@ -38,7 +38,7 @@ _NO_REQUEST = object()
 def trusted(behaviour: Behaviour, sort: Sort, admission: AioAdmission) -> Behaviour:
     """Return the synchronous ``behaviour`` for one RPC that has been admitted."""
     wrapped = _function(behaviour, admission) if sort is Sort.FUNCTION else _generator(behaviour, admission)
-    return wrapped if admission.check is None else _checked(wrapped, sort, admission)
+    return wrapped if not admission.is_checked else _checked(wrapped, sort, admission)
 
 
 def _function(behaviour: Behaviour, admission: AioAdmission) -> Behaviour:
@@ -265,7 +265,7 @@ class SyncRequestsOnAio:
     def __next__(self) -> Any:
         request = next(self._requests)
         try:
-            if self._admission.check is not None:
+            if self._admission.is_checked:
                 self._admission.check(request)
         except Exception as error:  # noqa: BLE001 - whatever happened, the handler must not see the request
             self._admission.end(self._stream, error)
