@@ -54,16 +54,16 @@ class Policy:
             compiler.check_loggers(document.data)
             if protos is None:
                 compiler.check_alone(document.data)
+            self.digest = digest_of(document.data)
             quotas = quotas_from(document.data)
             self._stranger = Organization(quota=quotas.get(document.data.get("default_quota")))
             listed = document.data.get("organizations", {})
             organizations = organizations_from(listed, quotas, self._stranger.quota)
-            self._denies, self._allows = compiler.rules_from(document.data, organizations)
+            self._denies, self._allows = compiler.rules_from(document, organizations)
             self._declared = Declared(protos or NO_PROTOS, document.data, organizations)
         except Fault as fault:
             raise document.error(fault) from None
         self.name: str = document.data["name"]
-        self.digest = digest_of(document.data)
         self.organizations: Mapping[str, Organization] = MappingProxyType(organizations)
         self.public = self._declared.public
         self.requirements = self._declared.requirements

@@ -1,8 +1,9 @@
 """One rule: its conditions, and when it makes another rule pointless."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from authz.call.call import Call
@@ -17,6 +18,8 @@ Words = frozenset[str]
 
 PROTO = "proto:"
 """The prefix of the names of rules from ``.proto`` files: ``proto:/orders.v1.OrderService/GetOrder``."""
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 # To look at so many patterns takes no longer than to look at a rule.
 _LIGHT = 8
@@ -68,9 +71,11 @@ class Rule:
     @property
     def weight(self) -> int:
         """How long it takes to compare a call with it, as a multiple of the usual rule."""
-        patterns = [each for each in (self.paths, self.principals, *(values for _, values in self.headers)) if each]
-        parts = sum(len(each.prefixes) + len(each.suffixes) for each in patterns)
-        return 1 + (parts + len(self.headers) + len(self.scopes)) // _LIGHT
+        parts = len(self.headers) + len(self.scopes)
+        for patterns in (self.paths, self.principals, *[values for _, values in self.headers]):
+            if patterns is not None:
+                parts += len(patterns.prefixes) + len(patterns.suffixes)
+        return 1 + self.is_conditional + parts // _LIGHT
 
     def concerns(self, method: str, verb: str, principal: Principal, groups: Words) -> bool:
         """Say whether a call meets its conditions, apart from those on headers and peer.
@@ -167,17 +172,23 @@ class Shared:
     def __init__(self) -> None:
         self._seen: dict[Hashable, Any] = {}
 
-    def words(self, words: Iterable[str]) -> Words:
-        """Return ``words``."""
-        return self._one(frozenset(map(self._one, words)))
+    def words(self, words: list[str] | None) -> Words | None:
+        """Return ``words``; ``None`` if there are none, which asks for nothing (A43)."""
+        return self.one(frozenset([self.one(word) for word in words])) if words else None
 
-    def patterns(self, texts: Iterable[str]) -> Patterns:
-        """Return the patterns that ``texts`` stand for."""
-        return self._one(Patterns.of(map(self._one, texts)))
+    def patterns(self, texts: list[str] | None) -> Patterns | None:
+        """Return the patterns that ``texts`` stand for; ``None`` if there are none, which asks for nothing (A43)."""
+        return self.one(Patterns.of(texts)) if texts else None
 
-    def _one(self, value: H) -> H:
+    def one(self, value: H) -> H:
+        """Return what is equal to ``value``, the same object every time."""
         one: H = self._seen.setdefault(value, value)
         return one
+
+    def let_go(self) -> None:
+        """Forget everything piece by piece: to free it at once would stop every thread for milliseconds."""
+        while self._seen:
+            self._seen.popitem()
 
 
 def rule_from(data: Mapping[str, Any], shared: Shared, *, is_deny: bool) -> Rule:
@@ -192,31 +203,23 @@ def rule_from(data: Mapping[str, Any], shared: Shared, *, is_deny: bool) -> Rule
         Fault: it asks for a header that no rule may ask for.
 
     """
-    source, request = data.get("source", {}), data.get("request", {})
-
-    # As A43 has it, an empty list asks for nothing.
-    def words(texts: list[str] | None) -> Words | None:
-        return shared.words(texts) if texts else None
-
-    def patterns(texts: list[str] | None) -> Patterns | None:
-        return shared.patterns(texts) if texts else None
-
+    source, request = data.get("source", _NOTHING), data.get("request", _NOTHING)
     return Rule(
         name=data["name"],
         is_deny=is_deny,
-        paths=patterns(request.get("paths")),
-        verbs=words(request.get("methods")),
+        paths=shared.patterns(request.get("paths")),
+        verbs=shared.words(request.get("methods")),
         headers=tuple(
             [
-                (_header_name(header["key"], index), shared.patterns(header["values"]))
+                (_header_name(header["key"], index), shared.one(Patterns.of(header["values"])))
                 for index, header in enumerate(request.get("headers", ()))
             ]
         ),
-        principals=patterns(source.get("principals")),
-        organizations=words(source.get("organizations")),
-        groups=words(source.get("groups")),
-        clients=words(source.get("clients")),
-        scopes=tuple([shared.words(texts.split(" ")) for texts in source.get("scopes", ())]),
+        principals=shared.patterns(source.get("principals")),
+        organizations=shared.words(source.get("organizations")),
+        groups=shared.words(source.get("groups")),
+        clients=shared.words(source.get("clients")),
+        scopes=tuple([shared.one(frozenset(texts.split(" "))) for texts in source.get("scopes", ())]),
     )
 
 

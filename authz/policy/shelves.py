@@ -1,21 +1,28 @@
 """Puts rules where calls look for them: each under one of its conditions, the one that fewest others share."""
 
+import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import Union
 
-from authz.policy.keys import HEADER, Asked, Condition, Frequency, Word
+from authz.call.call import MAX_ENTRIES
+from authz.policy.keys import GROUP, HEADER, NESTED, SCOPE, Asked, Condition, Frequency, Word
 
-FEW = 64
+FEW = 16
 """So many rules under one word are not divided further."""
 
+# With so few beside it, a rule need not be looked for by a rarer word.
+_ENOUGH = 4
 _DEPTH = 16
-# Envoy takes no more from a call.
-_HEADERS = 100
+# What one call has, at the most or usually, of a kind of which it may have several words.
+_SEVERAL = {GROUP: 8, SCOPE: 8, HEADER: MAX_ENTRIES}
 
 Numbers = tuple[int, ...]
 Shelf = Union[Numbers, "Shelves"]
-Conditions = Callable[[int], Sequence[Condition]]
+Conditions = Callable[[int], Iterable[Condition]]
 """Returns the conditions of a rule, by its number."""
+
+Load = tuple[int, int]
+"""How much rules weigh together, and the number of one of them."""
 
 Around = Callable[[str, Word], Iterable[Word]]
 
@@ -40,7 +47,7 @@ class Shelves:
         for kind, shelves in self.by.items():
             for word in asked.get(kind, ()):
                 shelf = shelves.get(word)
-                if type(shelf) is tuple:
+                if isinstance(shelf, tuple):
                     found += shelf
                 elif shelf is not None:
                     found += shelf.find(asked)
@@ -68,6 +75,8 @@ def shelved(
         for condition in conditions(number):
             if (most := frequency.most(condition)) < fewest:
                 best, fewest = condition, most
+                if most <= _ENOUGH:
+                    break
         for kind, words in best:
             under = by.setdefault(kind, {})
             for word in words:
@@ -86,32 +95,35 @@ def _divided(numbers: list[int], conditions: Conditions, depth: int) -> Shelf:
 
     def single(number: int) -> list[Condition]:
         # With several words a rule would stand in several places, and these would multiply from depth to depth.
-        return [each for each in conditions(number) if len(each) == len([*each[0].words]) == 1]
+        return [each for each in conditions(number) if sum([len(words) for _, words in each]) == 1]
 
     frequency = Frequency(part for number in numbers for (part,) in single(number))
     shelves = shelved(numbers, single, frequency, len(numbers), depth)
     return shelves if shelves.by else shelves.rest
 
 
-def heaviest(shelf: Shelf, weight: Callable[[int], int], around: Around) -> tuple[int, int]:
-    """Return how much one call may find, if it has one word of each kind; and one of the rules that are most of it.
+def heaviest(shelf: Shelf, weights: Sequence[int], around: Around) -> Load:
+    """Return how much one call may find, and one of the rules that are most of it.
 
     Args:
         shelf: where it looks.
-        weight: of a rule, by number.
-        around: returns the words that a call with a word of a kind has, too, for the same reason.
+        weights: of the rules, by number.
+        around: returns the words of a kind that every call with a word has, too.
 
     """
-    if type(shelf) is tuple:
-        return sum([weight(number) for number in shelf]), shelf[-1] if shelf else -1
-    parts = [heaviest(shelf.rest, weight, around)]
+    if isinstance(shelf, tuple):
+        return sum([weights[number] for number in shelf]), shelf[-1] if shelf else -1
+    parts = [heaviest(shelf.rest, weights, around)]
     for kind, under in shelf.by.items():
-        found = {word: heaviest(each, weight, around) for word, each in under.items()}
-        most: dict[str, tuple[int, int]] = {}
-        for word, (_, number) in found.items():
-            together = sum([found[other][0] for other in around(kind, word) if other in found])
-            # A call has many headers, but each of them once.
-            name = word[0] if kind == HEADER else ""
-            most[name] = max(most.get(name, (0, -1)), (together, number))
-        parts += sorted(most.values())[-_HEADERS:]
-    return sum([each for each, _ in parts]), max(parts)[1]
+        loads = {word: heaviest(each, weights, around) for word, each in under.items()}
+        if kind in NESTED:
+            together = {word: [loads[each] for each in around(kind, word) if each in loads] for word in loads}
+            parts.append(max((sum([load for load, _ in each]), max(each)[1]) for each in together.values()))
+        else:
+            # Of one header a call has one value.
+            most: dict[str, Load] = {}
+            for word, load in loads.items():
+                name = word[0] if isinstance(word, tuple) else word if kind in _SEVERAL else ""
+                most[name] = max(most.get(name, load), load)
+            parts += heapq.nlargest(_SEVERAL.get(kind, 1), most.values())
+    return sum([load for load, _ in parts]), max(parts)[1]

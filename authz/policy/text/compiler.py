@@ -10,20 +10,21 @@ from authz.policy.index import Index
 from authz.policy.patterns import Patterns
 from authz.policy.rules import PROTO, Rule, Shared, rule_from
 from authz.policy.text.schema import KNOWN_LOGGERS
-from authz.runtime.text.document import Fault
+from authz.runtime.text.document import Document, Fault
 from authz.runtime.text.schema import did_you_mean
 
 
-def rules_from(data: Mapping[str, Any], organizations: Mapping[str, Organization]) -> tuple[Index, Index]:
-    """Return the rules that deny, and those that allow.
+def rules_from(document: Document, organizations: Mapping[str, Organization]) -> tuple[Index, Index]:
+    """Return the rules that deny, and those that allow; a document that was read loses what they are made of.
 
     Raises:
         Fault: a rule names something that does not exist, or never decides anything, or too many are alike.
 
     """
-    names, shared = Names(organizations, data.get("groups", ())), Shared()
-    denies = _section("deny_rules", data, names, shared)
-    return denies, _section("allow_rules", data, names, shared)
+    names, shared = Names(organizations, document.data.get("groups", ())), Shared()
+    denies, allows = [_section(section, document, names, shared) for section in ("deny_rules", "allow_rules")]
+    shared.let_go()
+    return denies, allows
 
 
 def assurances_from(data: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Patterns, Assurance], ...]:
@@ -65,9 +66,9 @@ def check_loggers(data: Mapping[str, Any]) -> None:
             )
 
 
-def _section(section: str, data: Mapping[str, Any], names: "Names", shared: Shared) -> Index:
+def _section(section: str, document: Document, names: "Names", shared: Shared) -> Index:
     try:
-        index = Index(_rules(data.get(section, ()), names, shared, is_deny=section == "deny_rules"))
+        index = Index(_rules(document.taken(section), names, shared, is_deny=section == "deny_rules"))
         for number, rule in enumerate(index.rules):
             _check_use(number, rule, index)
     except Fault as fault:
@@ -75,9 +76,7 @@ def _section(section: str, data: Mapping[str, Any], names: "Names", shared: Shar
     return index
 
 
-def _rules(
-    given: Iterable[Mapping[str, Any]], names: "Names", shared: Shared, *, is_deny: bool
-) -> tuple[Rule, ...]:
+def _rules(given: Iterable[Mapping[str, Any]], names: "Names", shared: Shared, *, is_deny: bool) -> tuple[Rule, ...]:
     rules: dict[str, Rule] = {}
     for number, data in enumerate(given):
         try:
