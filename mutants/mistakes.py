@@ -885,7 +885,7 @@ MISTAKES = (
     Mistake(
         "HTTP methods: those of a file are not read",
         "authz/policy/rules.py",
-        '        verbs=_words(request.get("methods")),\n',
+        '        verbs=shared.words(request.get("methods")),\n',
         "",
         "tests/policy/test_verbs.py -k matches_no_other",
     ),
@@ -1123,8 +1123,8 @@ MISTAKES = (
     Mistake(
         "HTTP methods: an explanation is one of a POST",
         "authz/policy/explain/explanation.py",
-        "find(self._call.method, self._call.verb, ",
-        'find(self._call.method, "POST", ',
+        "rule.concerns(call.method, call.verb, ",
+        'rule.concerns(call.method, "POST", ',
         "tests/policy/test_explain.py -k http_method",
     ),
     Mistake(
