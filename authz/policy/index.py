@@ -50,6 +50,18 @@ class Index:
         self._check()
         frequency.let_go()
 
+    def let_go(self) -> Iterator[None]:
+        """Free the rules, a part at each step: to do so at once would stop every thread for milliseconds.
+
+        Who uses them still may go on; then the last of them frees what is left.
+        """
+        parts: list[object] = [*self.rules]
+        parts += chain.from_iterable(under.values() for under in (*self._shelves.by.values(), *self._headed.by.values()))
+        del self
+        while parts:
+            parts.pop()
+            yield
+
     def asks_headers(self, method: str) -> bool:
         """Say whether rules about ``method`` are found only with the headers of a call."""
         if self._headed_paths is None:
