@@ -56,7 +56,9 @@ class Index:
         Who uses them still may go on; then the last of them frees what is left.
         """
         parts: list[object] = [*self.rules]
-        parts += chain.from_iterable(under.values() for under in (*self._shelves.by.values(), *self._headed.by.values()))
+        for under in (*self._shelves.by.values(), *self._headed.by.values()):
+            parts += under.values()
+            del under
         del self
         while parts:
             parts.pop()

@@ -170,3 +170,11 @@ def test_rules_that_differ_by_what_is_looked_up_are_not_too_many() -> None:
     policy = policy_of(rules, groups=[f"groups{number}" for number in range(2 * MOST)])
 
     assert admitted(policy, who="clients1999") == f"r{4 * 1999 + 1}"
+
+
+def test_a_policy_that_is_freed_decides_on_for_who_uses_it() -> None:
+    policy = policy_of([by_header(f"t{number}") for number in range(100)])
+    freed = sum(1 for _ in policy.let_go())
+
+    assert freed >= len(policy.rules)
+    assert admitted(policy, ("x-tenant", "t99")) == "r99"
