@@ -30,6 +30,7 @@ from benchmarks import (
     quotas,
     reload,
     remembered,
+    rules,
     tokens,
 )
 
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "interceptors": interceptors.measure,
     "http": http.measure,
     "policy": policy.measure,
+    "rules": rules.measure,
     "reload": reload.measure,
     "isolation": isolation.measure,
     "ext_authz": ext_authz.measure,
