@@ -45,7 +45,7 @@ class Admission:
 
     __slots__ = (
         *("_authorizer", "_hearing", "_rules", "_seconds"),
-        *("awaits_request", "check", "is_limited", "may_end", "metadata", "principal"),
+        *("awaits_request", "check", "is_limited", "may_end", "metadata", "principal", "streams_requests"),
     )
 
     def __init__(
@@ -66,6 +66,8 @@ class Admission:
         """Raises for a request that the handler may not see; ``None`` where it may see all."""
         self.awaits_request = self.check is not None and not handler.request_streaming
         """Whether the RPC is allowed only when its one request has passed the check."""
+        self.streams_requests = handler.request_streaming
+        """Whether its handler gets an iterator of requests."""
         is_stream = handler.request_streaming or handler.response_streaming
         self.may_end = is_stream and (principal is not ANONYMOUS or self.check is not None)
         """Whether the RPC is a stream that may have to end before its handler returns."""
@@ -118,6 +120,10 @@ class Admission:
     def close(self, stream: Stream) -> None:
         """Forget ``stream``, which is over."""
         self._authorizer.streams.close(stream)
+
+    def look(self, stream: Stream) -> None:
+        """End ``stream``, before a message of it goes on, if it must end and has not been told yet."""
+        self._authorizer.streams.look(stream)
 
     def end(self, stream: EndableStream, error: Exception) -> None:
         """End ``stream`` because of ``error``.

@@ -37,6 +37,7 @@ class SyncRequests:
                 self._admission.end(self._stream, error)
         self._stream.check()
         if self._stream.refusal is not None:
+            # That of a handler that does not block.
             raise StopIteration
         return request
 

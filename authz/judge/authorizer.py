@@ -300,6 +300,8 @@ class Authorizer(Giving):
             ConfigError: it cannot work here; the one before stays in force.
 
         """
+        # What the policy in force ends stays ended, whatever the next one allows.
+        self.streams.settle()
         self.in_force.replace(policy, isolation)
         telemetry.event(telemetry.INFO, "policy_replaced", policy="" if policy is None else policy.name)
         self.streams.judge(self.endings.refusal)

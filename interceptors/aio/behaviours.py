@@ -39,7 +39,7 @@ class _Context(TrustedAioContext):
         super().__init__(context, admission.metadata)
         self._admission = admission
         self.requests: AioRequests | None = None
-        """Reads for the handler of a stream whose requests are checked."""
+        """Reads for the handler of a stream of requests."""
 
     def read(self) -> Awaitable[Any]:
         """See ``grpc.aio.ServicerContext``."""
@@ -108,7 +108,7 @@ class _Asynchronous(functools.partial[Any]):
             # The stream must end before its handler has begun, and is about to be aborted: do not begin the handler.
             return stream.never()
         trusted = _StreamContext(context, admission, stream)
-        if admission.check is not None and not admission.awaits_request:
+        if admission.streams_requests:
             request = trusted.requests = AioRequests(request, stream, admission)
         result = self.func(request, trusted)
         return stream.watched(result) if inspect.isasyncgen(result) else result

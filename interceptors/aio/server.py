@@ -129,8 +129,9 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
     def _new_stream(self, handler: Handler, sort: Sort, hearing: Hearing) -> AioStream | None:
         if not (handler.request_streaming or handler.response_streaming):
             return None
-        stream = AioStream(hearing.ended) if sort.is_async else SyncStreamOnAio(hearing.ended)
-        stream.when_over(functools.partial(self._authorizer.streams.close, stream))
+        streams = self._authorizer.streams
+        stream = (AioStream if sort.is_async else SyncStreamOnAio)(hearing.ended, streams.look)
+        stream.when_over(functools.partial(streams.close, stream))
         return stream
 
     def _admission(

@@ -8,8 +8,10 @@ same, and its thread is free once it sends or reads a message, or returns.
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from authz.call.refusal import Refusal
 
@@ -17,6 +19,10 @@ from ..handlers import status_of
 
 # Seconds. An abort waits for a client that does not read; the handler is cancelled without waiting for longer.
 _PATIENCE = 0.2
+
+# So many streams end at a time, and the next ones after so many seconds at the latest. Where clients do not read, more
+# end at a time, for they make grpc.aio say nothing.
+_FEW, _MANY, _MOMENT = 2, 64, 0.05
 
 # The loop keeps only weak references to tasks.
 _ending: "set[asyncio.Task[None]]" = set()
@@ -29,11 +35,12 @@ class AioStream:
 
     Args:
         refuse: returns what the caller sees of an error.
+        look: see :meth:`authz.judge.streams.OpenStreams.look`.
 
     """
 
-    def __init__(self, refuse: Callable[[Exception], Refusal]) -> None:
-        self._refuse = refuse
+    def __init__(self, refuse: Callable[[Exception], Refusal], look: Callable[["AioStream"], None]) -> None:
+        self._refuse, self._look = refuse, look
         self._loop = asyncio.get_running_loop()
         self._task: Any = asyncio.current_task()
         self._context: Any = None
@@ -52,8 +59,15 @@ class AioStream:
                 return None
             self.refusal = self._refuse(error)
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._end)
+            _endings_on(self._loop).add(self._loop, self._end)
         return None
+
+    @property
+    def must_end(self) -> bool:
+        """Whether the RPC must end, and no message of it may go on."""
+        if self.refusal is None:
+            self._look(self)
+        return self.refusal is not None
 
     @property
     def is_over(self) -> bool:
@@ -99,7 +113,7 @@ class AioStream:
     @property
     def is_waiting(self) -> bool:
         """Whether the RPC must end, and has not been aborted yet."""
-        return self.refusal is not None and not self._context.done()
+        return self.must_end and not self._context.done()
 
     def watched(self, replies: Any) -> "Replies":
         """Return the replies of an async generator, until its RPC must end."""
@@ -116,10 +130,11 @@ class AioStream:
         if self.refusal is not None and not self._context.done():
             await self._context.abort(*status_of(self.refusal))
 
-    def _end(self) -> None:
-        if self._context is not None and not self._is_ending:
-            self._is_ending = True
-            self._interrupt()
+    def _end(self) -> "asyncio.Task[None] | None":
+        if self._context is None or self._is_ending:
+            return None
+        self._is_ending = True
+        return self._interrupt()
 
     def _over(self, task: object) -> None:
         if task is not self._task:
@@ -128,10 +143,8 @@ class AioStream:
         self._replies = None
         self._when_over()
 
-    def _interrupt(self) -> None:
-        task = self._loop.create_task(self._abort_and_cancel())
-        _ending.add(task)
-        task.add_done_callback(_forget)
+    def _interrupt(self) -> "asyncio.Task[None] | None":
+        return _go_on(self._loop.create_task(self._abort_and_cancel()))
 
     async def _abort_and_cancel(self) -> None:
         if self._beginning is not None:
@@ -170,7 +183,7 @@ class Replies:
         return self
 
     def __anext__(self) -> Awaitable[Any]:
-        if self._stream.refusal is not None:
+        if self._stream.must_end:
             return self._stream.abort()
         return cast("Awaitable[Any]", self._replies.__anext__())
 
@@ -179,8 +192,58 @@ class Replies:
         await self._replies.aclose()
 
 
+class _Endings:
+    """Streams of one loop that must end: a few begin to, and the next ones when these have ended.
+
+    grpc.aio tells a loop of what it has sent through a socket that holds some hundred words, and the loop reads one in
+    each turn. If thousands of streams ended at once, new calls would wait behind all of these words.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], asyncio.Task[None] | None]] = deque()
+        self._is_awake = False
+
+    def add(self, loop: asyncio.AbstractEventLoop, end: "Callable[[], asyncio.Task[None] | None]") -> None:
+        """Have ``end`` called on the thread of ``loop``; from any thread."""
+        self._waiting.append(end)
+        if not self._is_awake:
+            # Two threads may both come here; then two tasks share the work.
+            self._is_awake = True
+            loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        _go_on(asyncio.get_running_loop().create_task(self._end()))
+
+    async def _end(self) -> None:
+        number = _FEW
+        while True:
+            begun = [self._waiting.popleft()() for _ in range(min(number, len(self._waiting)))]
+            ending = [task for task in begun if task is not None]
+            _, stuck = await asyncio.wait(ending, timeout=_MOMENT) if ending else (None, None)
+            number = min(2 * number, _MANY) if stuck else _FEW
+            # Before the last look: what is added after that wakes the loop.
+            self._is_awake = False
+            if not self._waiting:
+                return
+            self._is_awake = True
+
+
+_endings: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Endings]" = WeakKeyDictionary()
+
+
+def _endings_on(loop: asyncio.AbstractEventLoop) -> _Endings:
+    endings = _endings.get(loop)
+    return _endings.setdefault(loop, _Endings()) if endings is None else endings
+
+
 def _nothing() -> None:
     pass
+
+
+def _go_on(task: "asyncio.Task[None]") -> "asyncio.Task[None]":
+    _ending.add(task)
+    task.add_done_callback(_forget)
+    return task
 
 
 def _forget(task: "asyncio.Task[None]") -> None:

@@ -210,7 +210,7 @@ def test_one_stream_too_many_is_refused_until_another_is_over(
     site = serve(server, handlers=Waiting, policy=policy)
     live = Live(site, way, "server_stream", token)
     refused = site.ask(kind, way, headers=bearer(token))
-    site.authorizer.streams.end(SUSPENDED, lambda _: True)
+    site.authorizer.streams.judge(lambda _call, _principal: SUSPENDED)
     live.finish()
     assert eventually(lambda: len(site.authorizer.streams) == 0)
     again = Live(site, way, kind, token)

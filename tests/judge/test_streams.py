@@ -55,6 +55,11 @@ def opened(streams, until=NOW + 100, who=None, stream=None):
     return stream
 
 
+def withdraw(streams, error, concerns=lambda _who: True):
+    streams.judge(lambda _call, who: error if concerns(who) else None)
+    streams.settle()
+
+
 def after(streams, clock, seconds):
     clock.advance(seconds)
     streams.expire()
@@ -119,7 +124,7 @@ def test_stream_that_is_closed_is_not_ended(streams, clock):
     stream = opened(streams)
     streams.close(stream)
     after(streams, clock, 100)
-    streams.end(TokenInactiveError(), lambda _principal: True)
+    withdraw(streams, TokenInactiveError())
 
     assert (stream.reasons, len(streams)) == ([], 0)
 
@@ -149,14 +154,14 @@ def test_stream_that_has_been_ended_stays_until_it_is_closed(streams, clock):
 def test_what_is_withdrawn_ends_and_nothing_else(streams):
     ended, other = opened(streams), opened(streams, who=principal("org_other"))
 
-    number = streams.end(TokenInactiveError(), lambda one: one.org_id == ORG)
+    withdraw(streams, TokenInactiveError(), lambda one: one.org_id == ORG)
 
-    assert (number, ended.reasons, other.reasons) == (1, ["token_inactive"], [])
+    assert (ended.reasons, other.reasons) == (["token_inactive"], [])
 
 
 def test_stream_without_an_end_can_be_withdrawn(streams):
     stream = opened(streams, math.inf)
-    streams.end(KeyNotFoundError(), lambda _principal: True)
+    withdraw(streams, KeyNotFoundError())
 
     assert stream.reasons == ["key_not_found"]
 
@@ -165,7 +170,8 @@ def test_all_streams_of_one_principal_end(streams):
     who = principal()
     all_of_them = [opened(streams, who=who) for _ in range(50)]
 
-    assert streams.end(TokenInactiveError(), lambda one: one is who) == 50
+    withdraw(streams, TokenInactiveError(), lambda one: one is who)
+
     assert all(stream.reasons == ["token_inactive"] for stream in all_of_them)
 
 
@@ -179,7 +185,8 @@ def test_streams_that_close_while_others_are_ended_do_no_harm(streams):
 
     all_of_them = [opened(streams, stream=Closing(1.0)) for _ in range(10)]
 
-    assert streams.end(TokenInactiveError(), lambda _principal: True) == 10
+    withdraw(streams, TokenInactiveError())
+
     assert [len(stream.errors) for stream in all_of_them] == [1] * 10
     assert len(streams) == 0
 
@@ -200,7 +207,7 @@ def test_stream_is_asked_again_when_it_says_so(streams, clock):
 
 def test_stream_that_was_withdrawn_is_asked_again_too(streams, clock):
     stream = opened(streams, math.inf, stream=Stream(1.0))
-    streams.end(TokenInactiveError(), lambda _principal: True)
+    withdraw(streams, TokenInactiveError())
     after(streams, clock, 1)
 
     assert len(stream.errors) == 2
@@ -224,7 +231,7 @@ def test_stream_that_fails_keeps_no_other_open(streams, clock, caplog, how):
     if how == "expire":
         after(streams, clock, 100)
     else:
-        streams.end(TokenInactiveError(), lambda _principal: True)
+        withdraw(streams, TokenInactiveError())
 
     assert [len(stream.errors) for stream in all_of_them] == [1, 1, 1]
     [record] = caplog.records
@@ -368,7 +375,7 @@ def test_threads_may_open_close_end_and_expire_at_once(streams, clock):  # noqa:
 
     def end():
         for _ in range(150):
-            streams.end(TokenInactiveError(), lambda one: one.org_id == ORG)
+            withdraw(streams, TokenInactiveError(), lambda one: one.org_id == ORG)
 
     def expire():
         for _ in range(800):
@@ -479,7 +486,7 @@ def test_stream_that_is_closed_leaves_one_place_however_often_it_is_closed(strea
 
 def test_stream_that_is_told_to_end_keeps_its_place_until_it_is_over(streams):
     stream = opened(streams)
-    streams.end(TokenInactiveError(), lambda _principal: True)
+    withdraw(streams, TokenInactiveError())
     before = is_let_in(streams, 1)
     streams.close(stream)
 
