@@ -1,7 +1,7 @@
 """The server of :mod:`benchmarks.endings`, as a process of its own: it prints its port, and ends with its input.
 
-It is asked by RPCs: ``Give`` gives an order or replaces the policy, ``Ended`` says how many streams were told to end and
-when the last of them was.
+It is asked by RPCs: ``Give`` gives an order or replaces the policy, ``Ended`` says how many streams were told to end
+and when the last of them was.
 """
 
 import asyncio

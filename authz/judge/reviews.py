@@ -1,12 +1,12 @@
-"""Questions about every open stream, which come up when something is withdrawn: must it end for that?
+"""Questions about every open stream, which come up when something is withdrawn.
 
 Who withdraws something is not held until thousands of streams have been told: a thread asks about a few of them at a
 time. Until it is through, a stream is asked about before its next message as well.
 """
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sized
+from typing import Any, Protocol
 
 from authz.call.call import Call
 from authz.call.principal import Principal
@@ -25,11 +25,15 @@ FEW = 32
 _PAUSE = 1.0
 
 
+class _Streams(Sized, Iterable[Any], Protocol):
+    """Those that are open."""
+
+
 class Reviews:
     """Put questions about all open streams.
 
     Args:
-        streams: returns those that are open.
+        streams: those that are open.
         put: puts some questions about one of them, and ends it with the first error that they return.
         clock: its ``monotonic`` is read.
 
@@ -40,7 +44,7 @@ class Reviews:
 
     def __init__(
         self,
-        streams: Callable[[], list[Any]],
+        streams: _Streams,
         put: Callable[[Any, Iterable[Question]], None],
         *,
         clock: Clock,
@@ -64,7 +68,7 @@ class Reviews:
             self._count += 1
             self._times[question] = self._count
             self.questions = tuple(self._times)
-        if len(self._streams()) <= FEW:
+        if len(self._streams) <= FEW:
             self.settle()
         else:
             self._begin(0.0)
@@ -76,7 +80,7 @@ class Reviews:
         if not asked:
             return
         pace, questions = Pace(), tuple(asked)
-        for stream in self._streams():
+        for stream in self._streams:
             self._put(stream, questions)
             pace.step()
         with self._lock:

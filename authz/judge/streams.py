@@ -8,7 +8,7 @@ are told one after the other, so a door looks at a stream before each message.
 
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, Protocol
 
 from authz.call.call import Call, check_methods
@@ -78,7 +78,7 @@ class _Open:
         self.is_told = False
 
     def __call__(self) -> None:
-        self._streams.time_out(self.stream)
+        self._streams.end_one(self.stream, TokenExpiredError())
 
 
 class OpenStreams:
@@ -89,13 +89,14 @@ class OpenStreams:
 
     Attributes:
         places: what counts the streams of other processes as well; ``None`` where each process counts its own.
+        reviews: put questions about all of them.
 
     """
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._alarms = Alarms("authz-streams", clock=clock)
-        self._reviews = Reviews(lambda: list(self._open), self.judge_one, clock=clock)
+        self.reviews = Reviews(self, self.judge_one, clock=clock)
         self.places: Places | None = None
         self.after_fork()
         fork.register(self)
@@ -103,6 +104,10 @@ class OpenStreams:
     def __len__(self) -> int:
         """Return how many streams are open."""
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Stream]:
+        """Yield those that were open at this moment."""
+        return iter(list(self._open))
 
     def check(self, org_id: str, at_most: float) -> None:
         """Check that an organization has fewer than ``at_most`` streams open.
@@ -165,21 +170,21 @@ class OpenStreams:
     @property
     def is_behind(self) -> bool:
         """Whether streams may be open that must end and have not been told."""
-        return bool(self._reviews.questions) or self._alarms.is_ringing
+        return bool(self.reviews.questions) or self._alarms.is_ringing
 
     def judge(self, refusal: Question) -> None:
         """End every stream for which ``refusal`` returns an error, with that; no message of it goes on from now on."""
-        self._reviews.ask(refusal)
+        self.reviews.ask(refusal)
 
     def settle(self) -> None:
         """End all that :meth:`judge` was told to end, before this returns; do so before anything is given back."""
-        self._reviews.settle()
+        self.reviews.settle()
 
     def look(self, stream: Stream) -> None:
         """End a stream, before a message of it goes on, if it must end and has not been told yet."""
         if not self.is_behind:
             return
-        self.judge_one(stream, self._reviews.questions)
+        self.judge_one(stream, self.reviews.questions)
         opened = self._open.get(stream)
         if opened is not None and opened.alarm is not None and self._clock.has_reached(opened.alarm.at):
             self.end_one(stream, TokenExpiredError())
@@ -211,14 +216,6 @@ class OpenStreams:
                 opened.is_told = True
         self._tell(stream, opened, error)
 
-    def time_out(self, stream: Stream) -> None:
-        """End a stream whose time is over, or one that is still open though it was told to end a moment ago."""
-        opened = self._open.get(stream)
-        if opened is not None and opened.is_told:
-            self._tell(stream, opened, TokenExpiredError())
-        else:
-            self.end_one(stream, TokenExpiredError())
-
     def _tell(self, stream: Stream, opened: _Open | None, error: Exception) -> None:
         try:
             seconds = stream.end(error)
@@ -233,7 +230,8 @@ class OpenStreams:
             if self._open.get(stream) is opened:
                 if opened.alarm is not None:
                     self._alarms.cancel(opened.alarm)
-                opened.alarm = self._alarms.set(Moment(monotonic=self._clock.monotonic() + seconds), opened)
+                again = Moment(monotonic=self._clock.monotonic() + seconds)
+                opened.alarm = self._alarms.set(again, lambda: self._tell(stream, opened, error))
 
     def expire(self) -> None:
         """End every stream that must end by now; threads do so by themselves."""

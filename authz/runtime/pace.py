@@ -1,9 +1,9 @@
-"""The pace of long work in the background: a moment of work, then a rest, so that threads that decide are not held up."""
+"""The pace of long work in the background: a moment of work, then a rest, so that no thread that decides waits long."""
 
 import time
 
 WORK_SECONDS = 0.0005
-"""How long such work goes on. Python takes the interpreter away from a thread after 5 ms only, which others wait for."""
+"""How long such work goes on. Python itself takes the interpreter from a thread after 5 ms, for which others wait."""
 
 REST_SECONDS = 0.001
 """How long it rests then."""

@@ -10,9 +10,11 @@ import pytest
 
 from authz import ConfigError, Principal
 from authz.errors import KeyNotFoundError, ResourceExhaustedError, TokenExpiredError, TokenInactiveError
+from authz.judge.reviews import FEW
 from authz.judge.streams import OpenStreams, StreamRules
 from authz.runtime.clock import SYSTEM_CLOCK
 from tests.doubles import CLIENT, NOW, ORG
+from tests.judge.held_back import review_by_hand
 from tests.runtime.test_fork import run as run_forking
 
 PATIENCE = 120.0
@@ -189,6 +191,121 @@ def test_streams_that_close_while_others_are_ended_do_no_harm(streams):
 
     assert [len(stream.errors) for stream in all_of_them] == [1] * 10
     assert len(streams) == 0
+
+
+# ---- Many at once ----
+
+
+def by_hand(clock):
+    return review_by_hand(OpenStreams(clock=clock.clock))
+
+
+def crowd(streams, number=FEW + 1, **options):
+    return [opened(streams, **options) for _ in range(number)]
+
+
+def refusing(org_id):
+    return lambda _call, who: TokenInactiveError() if who.org_id == org_id else None
+
+
+def test_giver_waits_for_few_streams_alone(clock):
+    few, many = by_hand(clock), by_hand(clock)
+    told, untold = crowd(few, FEW), crowd(many)
+    few.judge(refusing(ORG))
+    many.judge(refusing(ORG))
+
+    assert ({len(stream.errors) for stream in told}, few.is_behind) == ({1}, False)
+    assert ({len(stream.errors) for stream in untold}, many.is_behind) == ({0}, True)
+
+
+def test_thread_ends_all_of_many_streams():
+    streams = OpenStreams(clock=SYSTEM_CLOCK)
+    all_of_them = crowd(streams, 3000, until=math.inf)
+    streams.judge(refusing(ORG))
+
+    assert all(stream.ended.wait(PATIENCE) for stream in all_of_them)
+    assert {len(stream.errors) for stream in all_of_them} == {1}
+
+
+def test_stream_that_is_looked_at_ends_before_its_turn_and_once(clock):
+    streams = by_hand(clock)
+    ended, other = opened(streams), opened(streams, who=principal("org_other"))
+    crowd(streams)
+    streams.judge(refusing(ORG))
+    for _ in range(2):
+        streams.look(ended)
+        streams.look(other)
+    before = (ended.reasons, other.reasons)
+    streams.settle()
+
+    assert before == (["token_inactive"], [])
+    assert (ended.reasons, other.reasons, streams.is_behind) == (["token_inactive"], [], False)
+
+
+def test_two_questions_tell_a_stream_once(clock):
+    """The second time would break it off."""
+    streams = by_hand(clock)
+    all_of_them = crowd(streams)
+    streams.judge(refusing(ORG))
+    streams.judge(lambda _call, _who: KeyNotFoundError())
+    streams.settle()
+
+    assert {tuple(stream.reasons) for stream in all_of_them} == {("token_inactive",)}
+
+
+def test_question_that_comes_up_again_meanwhile_is_put_about_all_once_more(clock):
+    """What it says of the first streams may have changed since."""
+    streams = by_hand(clock)
+    refused = set()
+
+    def question(_call, who):
+        return TokenInactiveError() if who.org_id in refused else None
+
+    class Late(Stream):
+        def end(self, error):
+            refused.add("org_first")
+            streams.judge(question)
+            return super().end(error)
+
+    first = opened(streams, who=principal("org_first"))
+    opened(streams, who=principal("org_last"), stream=Late())
+    crowd(streams)
+    refused.add("org_last")
+    streams.judge(question)
+    streams.settle()
+    before = (list(first.reasons), streams.is_behind)
+    streams.settle()
+
+    assert before == ([], True)
+    assert (first.reasons, streams.is_behind) == (["token_inactive"], False)
+
+
+def test_thread_that_is_interrupted_tells_the_others_all_the_same():
+    streams = OpenStreams(clock=SYSTEM_CLOCK)
+    odd = opened(streams, math.inf, stream=Stream(error=SystemExit()))
+    all_of_them = crowd(streams, until=math.inf)
+    streams.judge(refusing(ORG))
+
+    assert all(stream.ended.wait(PATIENCE) for stream in all_of_them)
+    assert odd.errors
+
+
+def test_of_many_that_expire_at_once_none_goes_on_until_its_turn(streams, clock):
+    seen = []
+
+    class First(Stream):
+        def end(self, error):
+            streams.look(last)
+            streams.look(later)
+            seen.append((list(last.reasons), list(later.reasons)))
+            return super().end(error)
+
+    opened(streams, NOW + 10, stream=First())
+    last, later = opened(streams, NOW + 20), opened(streams, NOW + 1000)
+    after(streams, clock, 20)
+
+    assert seen == [(["token_expired"], [])]
+    assert last.reasons == ["token_expired"]
 
 
 # ---- Streams that take their time, or fail ----
