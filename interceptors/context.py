@@ -50,6 +50,8 @@ class TrustedCallDetails(_CallDetails, grpc.HandlerCallDetails):
 class _Trusted:
     """A wrapped context, with the metadata that is shown instead of its own."""
 
+    __slots__ = ("_context", "_metadata")
+
     def __init__(self, context: Any, metadata: Metadata) -> None:
         self._context = context
         self._metadata = metadata
@@ -71,10 +73,14 @@ _AioContext: Any = grpc.aio.ServicerContext
 class TrustedContext(_Trusted, _Context):  # type: ignore[misc]
     """A ``grpc.ServicerContext`` with trusted metadata."""
 
+    __slots__ = ()
+
 
 @_forward(*_AIO)
 class TrustedAioContext(_Trusted, _AioContext):  # type: ignore[misc]
     """A ``grpc.aio.ServicerContext`` with trusted metadata."""
+
+    __slots__ = ()
 
 
 class TrustedSyncContextOnAio(_Trusted):

@@ -20,6 +20,8 @@ class SyncRequests:
 
     """
 
+    __slots__ = ("_admission", "_requests", "_stream")
+
     def __init__(self, requests: Iterator[Any], stream: SyncStream, admission: Admission) -> None:
         self._requests = requests
         self._stream = stream

@@ -39,6 +39,8 @@ class SyncStream:
 
     """
 
+    __slots__ = ("_context", "_ending", "_is_finished", "_look", "_refuse", "_send", "refusal", "wake")
+
     def __init__(
         self,
         context: grpc.ServicerContext,

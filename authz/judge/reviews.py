@@ -22,8 +22,6 @@ Question = Callable[[Call | None, Principal], AuthzError | None]
 FEW = 32
 """So many streams are asked about at once, which takes less than a millisecond, and needs no thread."""
 
-_PAUSE = 1.0
-
 
 class _Streams(Sized, Iterable[Any], Protocol):
     """Those that are open."""
@@ -71,7 +69,7 @@ class Reviews:
         if len(self._streams) <= FEW:
             self.settle()
         else:
-            self._begin(0.0)
+            self._begin()
 
     def settle(self) -> None:
         """Put every question about every stream, on this thread."""
@@ -88,13 +86,5 @@ class Reviews:
             self._times = {one: times for one, times in self._times.items() if asked.get(one) != times}
             self.questions = tuple(self._times)
 
-    def _begin(self, seconds: float) -> None:
-        self._alarms.set(Moment(monotonic=self._clock.monotonic() + seconds), self._review)
-
-    def _review(self) -> None:
-        try:
-            self.settle()
-        except BaseException:
-            # Such as SystemExit, from what is told of the ends. The streams that are left must end, too.
-            self._begin(_PAUSE)
-            raise
+    def _begin(self) -> None:
+        self._alarms.set(Moment(monotonic=self._clock.monotonic()), self.settle)

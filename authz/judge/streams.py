@@ -208,23 +208,24 @@ class OpenStreams:
 
     def end_one(self, stream: Stream, error: Exception) -> None:
         """End a stream with ``error``, unless it has been told to end, and again later if it stays open."""
-        with self._lock:
+        # Who finds that it has been told must find its refusal as well.
+        with self._telling:
             opened = self._open.get(stream)
-            if opened is not None:
-                if opened.is_told:
-                    return
-                opened.is_told = True
-        self._tell(stream, opened, error)
+            if opened is None or not opened.is_told:
+                self._tell(stream, opened, error)
 
     def _tell(self, stream: Stream, opened: _Open | None, error: Exception) -> None:
         try:
             seconds = stream.end(error)
-        except Exception as failure:  # noqa: BLE001 - the others must still end
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:  # noqa: BLE001 - such as SystemExit of an observer: the others must still end
             telemetry.unforeseen("stream", failure)
-            if opened is not None:
-                opened.is_told = False
             return
-        if seconds is None or opened is None:
+        if opened is None:
+            return
+        opened.is_told = True
+        if seconds is None:
             return
         with self._lock:
             if self._open.get(stream) is opened:
@@ -240,7 +241,7 @@ class OpenStreams:
 
     def after_fork(self) -> None:
         """Forget the streams, which are the parent's."""
-        self._lock = threading.Lock()
+        self._lock, self._telling = threading.Lock(), threading.RLock()
         self._open: dict[Stream, _Open] = {}
         self._counts: dict[str, int] = {}
 

@@ -35,6 +35,8 @@ def trusted(handler: Handler, sort: Sort, admission: AioAdmission) -> Behaviour:
 class _Context(TrustedAioContext):
     """A context that reads only what the handler may see."""
 
+    __slots__ = ("_admission", "requests")
+
     def __init__(self, context: Any, admission: AioAdmission) -> None:
         super().__init__(context, admission.metadata)
         self._admission = admission
@@ -56,6 +58,8 @@ async def _no_more() -> Any:
 
 class _StreamContext(_Context):
     """The context of a stream, which takes no more messages when it must end."""
+
+    __slots__ = ("_has_begun", "_stream")
 
     def __init__(self, context: Any, admission: AioAdmission, stream: AioStream) -> None:
         super().__init__(context, admission)
@@ -82,6 +86,8 @@ class _Asynchronous(functools.partial[Any]):
     A partial: grpc looks through those at the function itself, and takes what comes back as it is.
     So no coroutine or generator of ours stands between grpc and the handler's, and a message costs nothing more.
     """
+
+    __slots__ = ("_admission",)
 
     _admission: AioAdmission
 

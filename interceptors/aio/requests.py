@@ -22,6 +22,8 @@ class AioRequests:
 
     """
 
+    __slots__ = ("_admission", "_requests", "_stream")
+
     def __init__(self, requests: Any, stream: AioStream, admission: Admission) -> None:
         self._requests = requests
         self._stream = stream

@@ -17,7 +17,8 @@ import grpc
 import grpc.aio
 
 from authz.call.principal import set_current_principal
-from authz.call.refusal import Refusal
+from authz.judge.hearing import Hearing
+from authz.judge.streams import OpenStreams
 from authz.runtime.flow import run
 
 from ..admission import Admission
@@ -174,8 +175,10 @@ def _only(requests: Iterator[Any], context: Any) -> Any:
 class SyncStreamOnAio(AioStream):
     """One streaming RPC with a synchronous handler."""
 
-    def __init__(self, refuse: Callable[[Exception], Refusal], look: Callable[[AioStream], None]) -> None:
-        super().__init__(refuse, look)
+    __slots__ = ("_aborting", "_has_replied", "_is_aborted", "_is_finished", "_is_making")
+
+    def __init__(self, hearing: Hearing, streams: OpenStreams) -> None:
+        super().__init__(hearing, streams)
         self._aborting = threading.Lock()
         self._is_aborted = False
         self._is_making = False
@@ -211,7 +214,7 @@ class SyncStreamOnAio(AioStream):
         self._is_making = False
         # Before it is closed: a stream that is opened at this moment is closed where it is opened.
         self._is_finished = True
-        self._when_over()
+        self._streams.close(self)
 
     def _interrupt(self) -> None:  # no task: it is a thread that aborts
         # A thread that waits until grpc takes its message aborts by itself when it asks for the next. It must not be
@@ -254,6 +257,8 @@ class SyncRequestsOnAio:
 
     Like :class:`interceptors.aio.requests.AioRequests`, it passes on nothing else of grpc's own iterator.
     """
+
+    __slots__ = ("_admission", "_requests", "_stream")
 
     def __init__(self, requests: Any, stream: SyncStreamOnAio, admission: Admission) -> None:
         self._requests = requests

@@ -9,7 +9,7 @@ from authz.runtime.clock import SYSTEM_CLOCK
 class ReviewsByHand(Reviews):
     """They have no thread."""
 
-    def _begin(self, seconds: float) -> None:
+    def _begin(self) -> None:
         pass
 
 
