@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -100,21 +101,22 @@ class Soak:
         token, out, began = self._token(whose), self._out, time.perf_counter()
         try:
             if is_check:
-                code = CheckResponse.FromString(await call(check_request(token), timeout=30)).status.code
+                answer = CheckResponse.FromString(await call(check_request(token), timeout=30))
+                code, why = answer.status.code, _reason_in(answer)
             else:
                 await call(b"x", metadata=(("authorization", f"Bearer {token}"),), timeout=30)
-                code = 0
+                code, why = 0, ""
         except grpc.aio.AioRpcError as error:
-            code = error.code().value[0]
+            code, why = error.code().value[0], _reason_in(error.trailing_metadata())
         self._waits.append(time.perf_counter() - began)
-        self._count(whose, code, out)
+        self._count(whose, code, out, why)
 
-    def _count(self, whose: int, code: int, out: bool | None) -> None:  # noqa: FBT001 - as it was when the call began
+    def _count(self, whose: int, code: int, out: bool | None, why: str) -> None:  # noqa: FBT001 - as the call began
         if whose == KEPT_OUT and (out is None or self._out is not out):
             self.answers["while orders change"] += 1
             return
         wanted = grpc.StatusCode.UNAUTHENTICATED.value[0] if whose == KEPT_OUT and out else 0
-        self.answers["right" if code == wanted else f"wrong: {code} for {wanted}"] += 1
+        self.answers["right" if code == wanted else f"wrong: {code} for {wanted} {why}"] += 1
 
     async def _stream(self) -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.site.port}") as channel:
@@ -165,6 +167,11 @@ class Soak:
             row = {"s": round(time.monotonic() - self._began, 1), "calls": len(waits)}
             row |= {"p50 ms": round(cuts[49] * 1e3, 2), "p99 ms": round(cuts[98] * 1e3, 2)}
             self.rows.append({**row, **self.site.samples()})
+
+
+def _reason_in(answer: object) -> str:
+    """Return the words in capital letters that an answer has somewhere, such as ``KEY_UNDECIDED``."""
+    return " ".join(sorted(set(re.findall(r"[A-Z]+(?:_[A-Z]+)+", str(answer)))))
 
 
 def lines_of(rows: list[dict[str, Any]], figure: str) -> dict[str, list[tuple[float, float]]]:

@@ -8,23 +8,18 @@ same, and its thread is free once it sends or reads a message, or returns.
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 from authz.call.refusal import Refusal
 from authz.judge.hearing import Hearing
 from authz.judge.streams import OpenStreams
 
 from ..handlers import status_of
+from .endings import endings_on
 
 # Seconds. An abort waits for a client that does not read; the handler is cancelled without waiting for longer.
 _PATIENCE = 0.2
-
-# So many streams end at a time, and the next ones after so many seconds at the latest. Where clients do not read, more
-# end at a time, for they make grpc.aio say nothing.
-_FEW, _MANY, _MOMENT = 2, 64, 0.05
 
 # The loop keeps only weak references to tasks.
 _ending: "set[asyncio.Task[None]]" = set()
@@ -68,7 +63,7 @@ class AioStream:
                 return None
             self.refusal = self._hearing.ended(error)
         if not self._loop.is_closed():
-            _endings_on(self._loop).add(self._loop, self._end)
+            endings_on(self._loop).add(self._loop, self._end)
         return None
 
     @property
@@ -199,50 +194,6 @@ class Replies:
     async def aclose(self) -> None:
         """Close the generator."""
         await self._replies.aclose()
-
-
-class _Endings:
-    """Streams of one loop that must end: a few begin to, and the next ones when these have ended.
-
-    grpc.aio tells a loop of what it has sent through a socket that holds some hundred words, and the loop reads one in
-    each turn. If thousands of streams ended at once, new calls would wait behind all of these words.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: deque[Callable[[], asyncio.Task[None] | None]] = deque()
-        self._is_awake = False
-
-    def add(self, loop: asyncio.AbstractEventLoop, end: "Callable[[], asyncio.Task[None] | None]") -> None:
-        """Have ``end`` called on the thread of ``loop``; from any thread."""
-        self._waiting.append(end)
-        if not self._is_awake:
-            # Two threads may both come here; then two tasks share the work.
-            self._is_awake = True
-            loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        _go_on(asyncio.get_running_loop().create_task(self._end()))
-
-    async def _end(self) -> None:
-        number = _FEW
-        while True:
-            begun = [self._waiting.popleft()() for _ in range(min(number, len(self._waiting)))]
-            ending = [task for task in begun if task is not None]
-            _, stuck = await asyncio.wait(ending, timeout=_MOMENT) if ending else (None, None)
-            number = min(2 * number, _MANY) if stuck else _FEW
-            # Before the last look: what is added after that wakes the loop.
-            self._is_awake = False
-            if not self._waiting:
-                return
-            self._is_awake = True
-
-
-_endings: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Endings]" = WeakKeyDictionary()
-
-
-def _endings_on(loop: asyncio.AbstractEventLoop) -> _Endings:
-    endings = _endings.get(loop)
-    return _endings.setdefault(loop, _Endings()) if endings is None else endings
 
 
 def _go_on(task: "asyncio.Task[None]") -> "asyncio.Task[None]":

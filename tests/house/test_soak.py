@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_wrong_answer_is_a_fault_and_so_is_none_at_all() -> None:
 def test_picture_shows_each_line_and_no_markup_of_a_name() -> None:
     lines = {"a<b": line(1, 2, 3), "none": [], "c": line(0, 0)}
     picture = stacked([chart("one & all", lines, across="s", up="MiB")])
-    names = [element.text for element in ElementTree.fromstring(picture).iter() if element.text]  # noqa: S314 - ours
+    names = [element.text for element in ET.fromstring(picture).iter() if element.text]  # noqa: S314 - ours
 
     assert picture.count("<polyline") == 2
     assert {"a<b", "c", "one & all (MiB)"} <= set(names)
