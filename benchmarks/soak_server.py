@@ -25,7 +25,7 @@ async def _wait(requests: AsyncIterator[bytes], _context: Any) -> AsyncIterator[
 
 
 async def _main(issuer: str, audience: str, store: str) -> None:
-    authorizer = Authorizer(Verifier(issuer=issuer, audience=audience, transport=Transport()))
+    authorizer = Authorizer(Verifier(issuer=issuer, audience=audience, algorithms=["ES256"], transport=Transport()))
     with SharedState(store, authorizer):
         server = grpc.aio.server(interceptors=[interceptors.aio.AuthzInterceptor(authorizer)])
         methods = {

@@ -11,10 +11,13 @@ from pathlib import Path
 from authz import Authorizer, SharedState, Transport, Verifier
 from authz.demo.issuer.program import Issuer, IssuerServer
 from authz.demo.processes import Process
+from benchmarks.material import signing_key
 from benchmarks.processes import Server
 from tests.store.engines import Engine
 
 WORKERS = 2
+# Quick to sign and to make anew: the issuer shares a process with the load.
+ALGORITHM = "ES256"
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,23 @@ def running(folder: Path) -> Iterator[Site]:
     """Run everything on loopback, until the end of the block."""
     with ExitStack() as stack:
         store = stack.enter_context(Engine("valkey"))
-        issuer = stack.enter_context(IssuerServer(Issuer()))
+        issuer = stack.enter_context(IssuerServer(Issuer(keys=[signing_key(ALGORITHM)])))
         audience, policy = issuer.issuer.directory.audience, folder / "policy.json"
         _write_policy(policy, 0)
         listen = f"unix:{store.folder}/authz"
         command = [sys.executable, "-m", "authz", "serve", "--workers", str(WORKERS), "--listen", listen]
-        command += ["--issuer", issuer.url, "--audience", audience, "--policy", str(policy), "--store", store.url]
+        command += [
+            "--issuer",
+            issuer.url,
+            "--audience",
+            audience,
+            "--algorithms",
+            ALGORITHM,
+            "--policy",
+            str(policy),
+            "--store",
+            store.url,
+        ]
         serving = Process("serve", [*command, "--log-format", "json"], folder)
         stack.callback(serving.stop)
         own = [sys.executable, "-m", "benchmarks.soak_server", issuer.url, audience, store.url]
@@ -63,7 +77,9 @@ def running(folder: Path) -> Iterator[Site]:
         assert python.stdout is not None  # noqa: S101 - asked for above
         port = int(python.stdout.readline())
         serving.wait_for(lambda: any(line.get("event") == "listening" for line in serving.lines()))
-        operator = Authorizer(Verifier(issuer=issuer.url, audience=audience, transport=Transport()))
+        operator = Authorizer(
+            Verifier(issuer=issuer.url, audience=audience, algorithms=[ALGORITHM], transport=Transport())
+        )
         stack.enter_context(SharedState(store.url, operator))
         started = [line for line in serving.lines() if line.get("event") == "worker_started"]
         workers = {f"worker {line['worker']}": Server(pid=line["pid"], port=0) for line in started}
