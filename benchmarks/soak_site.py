@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from authz import Authorizer, SharedState, Transport, Verifier
+from authz import Authorizer, SharedState, Verifier
 from authz.demo.issuer.program import Issuer, IssuerServer
 from authz.demo.processes import Process
 from benchmarks.material import signing_key
@@ -56,20 +56,10 @@ def running(folder: Path) -> Iterator[Site]:
         audience, policy = issuer.issuer.directory.audience, folder / "policy.json"
         _write_policy(policy, 0)
         listen = f"unix:{store.folder}/authz"
-        command = [sys.executable, "-m", "authz", "serve", "--workers", str(WORKERS), "--listen", listen]
-        command += [
-            "--issuer",
-            issuer.url,
-            "--audience",
-            audience,
-            "--algorithms",
-            ALGORITHM,
-            "--policy",
-            str(policy),
-            "--store",
-            store.url,
-        ]
-        serving = Process("serve", [*command, "--log-format", "json"], folder)
+        command = [sys.executable, "-m", "authz", "serve", "--log-format", "json", "--listen", listen]
+        verifier = f"--issuer {issuer.url} --audience {audience} --algorithms {ALGORITHM}".split()
+        shared = f"--workers {WORKERS} --policy {policy} --store {store.url}".split()
+        serving = Process("serve", [*command, *verifier, *shared], folder)
         stack.callback(serving.stop)
         own = [sys.executable, "-m", "benchmarks.soak_server", issuer.url, audience, store.url]
         python = stack.enter_context(subprocess.Popen(own, stdin=subprocess.PIPE, stdout=subprocess.PIPE))  # noqa: S603
@@ -77,9 +67,7 @@ def running(folder: Path) -> Iterator[Site]:
         assert python.stdout is not None  # noqa: S101 - asked for above
         port = int(python.stdout.readline())
         serving.wait_for(lambda: any(line.get("event") == "listening" for line in serving.lines()))
-        operator = Authorizer(
-            Verifier(issuer=issuer.url, audience=audience, algorithms=[ALGORITHM], transport=Transport())
-        )
+        operator = Authorizer(Verifier(issuer=issuer.url, audience=audience, algorithms=[ALGORITHM]))
         stack.enter_context(SharedState(store.url, operator))
         started = [line for line in serving.lines() if line.get("event") == "worker_started"]
         workers = {f"worker {line['worker']}": Server(pid=line["pid"], port=0) for line in started}
