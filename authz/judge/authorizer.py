@@ -264,6 +264,8 @@ class Authorizer(Steps, Giving):
 
         """
         before = self.in_force.now.policy
+        # What the policy in force ends stays ended, whatever the next one allows.
+        self.streams.settle()
         self.in_force.replace(policy, isolation)
         telemetry.event(telemetry.INFO, "policy_replaced", policy="" if policy is None else policy.name)
         self.streams.judge(self.endings.refusal)
