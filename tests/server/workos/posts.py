@@ -11,7 +11,7 @@ import httpx2
 
 from authz.runtime.clock import Clock
 from authz.server.workos.webhooks import PATH, Webhooks, receiving
-from tests.doubles import PATIENCE, ManualClock
+from tests.doubles import PATIENCE
 
 SECRET = "whsec_0123456789abcdef"
 
@@ -34,9 +34,9 @@ class Port:
     """
 
     def __init__(
-        self, clock: ManualClock | Clock, nudge: Callable[[], object] = lambda: None, secrets: tuple[str, ...] = (SECRET,)
+        self, clock: Clock, nudge: Callable[[], object] = lambda: None, secrets: tuple[str, ...] = (SECRET,)
     ) -> None:
-        self.webhooks = Webhooks(secrets, nudge, clock=clock.clock if isinstance(clock, ManualClock) else clock)
+        self.webhooks = Webhooks(secrets, nudge, clock=clock)
         self._listening, self._thread = threading.Event(), threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._client = httpx2.Client(trust_env=False, timeout=PATIENCE)
 
