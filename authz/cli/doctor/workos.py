@@ -1,4 +1,4 @@
-"""WorkOS: whether it answers what is asked of it, whether its webhooks can be taken, and who may make orders of that."""
+"""WorkOS: whether it answers what is asked of it, its webhooks can be taken, and orders be made of what it tells."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -51,7 +51,7 @@ def _questions(subject: Subject) -> Mapping[str, Callable[[], object]]:
         from authz.server.workos.applications_api import ApplicationsApi  # noqa: PLC0415 - as above
         from authz.server.workos.place import Cursor  # noqa: PLC0415 - as above
 
-    asked = key, api_url(settings.workos_base_url), subject.transport
+    asked = key, api_url(key, settings.workos_base_url), subject.transport
     applications, events, now = ApplicationsApi(*asked), EventsApi(*asked), time.time()
     questions: dict[str, Callable[[], object]] = {
         "organizations": lambda: applications.has_organization(_NO_ORGANIZATION)
