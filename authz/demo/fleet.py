@@ -4,12 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from authz.demo.issuer.directory import Application
 from authz.demo.partner import Answer, Metadata, Stream, authorized, request_http
-from authz.demo.processes import run
+from authz.demo.processes import Process, run
 from authz.demo.scenes import Expected, Row, Scenes, denied, in_process, seen, through
 from authz.demo.stack import Stack
 from authz.demo.store import Store
@@ -34,7 +35,7 @@ class Fleet(Stack):
     def __init__(self, program: Path) -> None:
         super().__init__()
         self._program = program
-        self._webhooks = ""
+        self._cold: Process | None = None
 
     @property
     def store_url(self) -> str:
@@ -62,27 +63,33 @@ class Fleet(Stack):
         finally:
             store.close()
 
+    def start_cold(self) -> Process:
+        """Start the server of the second listener, which follows what happens at the issuer, and return its process."""
+        for name, secret in (("api-key", self.directory.api_key), ("webhooks", self.directory.webhook_secret)):
+            (self._path / name).write_text(secret, encoding="utf-8")
+        asking = ("--workos-events", "--workos-base-url", self.issuer_url, "--workos-api-key-file", "api-key")
+        told = ("--workos-webhooks", "127.0.0.1:0", "--workos-webhook-secret-file", "webhooks")
+        # Not the first: of an answer that needs a directory, Envoy repeats nothing.
+        self._cold = self._start_authz("cold", *asking, *told)
+        return self._cold
+
     def is_workos_followed(self) -> bool:
-        """Say whether the first server hears what happens at the issuer, as far as it has said."""
+        """Say whether that server hears what happens at the issuer, as far as it has said."""
         names = ("source_followed", "source_failed", "source_recovered")
-        said = [line["event"] for line in self._first.lines() if line.get("event") in names]
+        said = [line["event"] for line in self._cold_lines() if line.get("event") in names]
         return said[-1:] == (["source_recovered"] if "source_failed" in said else ["source_followed"])
 
     def _start_all(self) -> None:
         self.start_store()
         super()._start_all()
-        [self._webhooks] = [line["address"] for line in self._first.lines() if line.get("event") == "webhooks"]
-
-    def _first_flags(self) -> list[str]:
-        for name, secret in (("api-key", self.directory.api_key), ("webhooks", self.directory.webhook_secret)):
-            (self._path / name).write_text(secret, encoding="utf-8")
-        asking = ("--workos-events", "--workos-base-url", self.issuer_url, "--workos-api-key-file", "api-key")
-        told = ("--workos-webhooks", "127.0.0.1:0", "--workos-webhook-secret-file", "webhooks")
-        return [*super()._first_flags(), *asking, *told]
 
     def _issuer_flags(self) -> list[str]:
-        # Known once the server listens, so to the issuer that is started again.
-        return ["--webhooks", f"http://{self._webhooks}/webhooks/workos"] if self._webhooks else []
+        # Known once that server listens, so to the issuer that is started again.
+        found = [line["address"] for line in self._cold_lines() if line.get("event") == "webhooks"]
+        return ["--webhooks", f"http://{found[0]}/webhooks/workos"] if found else []
+
+    def _cold_lines(self) -> list[dict[str, Any]]:
+        return [] if self._cold is None else self._cold.lines()
 
     def _judge_flags(self) -> list[str]:
         return [*super()._judge_flags(), "--store", self._store.url]

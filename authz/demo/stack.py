@@ -102,7 +102,8 @@ class Stack:
         self._start_issuer("127.0.0.1:0")
         backend = self._start_module("backend", "authz.demo.backend", *self._judge_flags())
         (self._path / "admin-secret").write_text(ADMIN_SECRET, encoding="utf-8")
-        self._first = server = self._start_authz("authz", *self._first_flags())
+        page = ("--admin", "127.0.0.1:0", "--admin-secret-file", "admin-secret")
+        server = self._start_authz("authz", *page, "--remember", "30", "--xds", self._xds)
         self.admin_url = next(f"http://{line['address']}/" for line in server.lines() if line.get("event") == "admin")
         self.backend: dict[str, str] = backend.wait_for(backend.lines)[0]
         self.proxy = proxy = Envoy(self._envoy_config(), self._path)
@@ -130,10 +131,6 @@ class Stack:
         server = self._start_module(name, "authz", "serve", *flags)
         server.wait_for(lambda: any(line.get("event") == "listening" for line in server.lines()))
         return server
-
-    def _first_flags(self) -> list[str]:
-        page = ("--admin", "127.0.0.1:0", "--admin-secret-file", "admin-secret")
-        return [*page, "--remember", "30", "--xds", self._xds]
 
     def _issuer_flags(self) -> list[str]:
         return []
