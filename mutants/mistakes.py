@@ -226,7 +226,7 @@ MISTAKES = (
     Mistake(
         "a stream goes on after its token is revoked",
         "authz/judge/orders/operator.py",
-        "        self.streams.end(TokenInactiveError(), self.standing.is_revoked)",
+        "        self.streams.judge(lambda _, principal: self.standing.refusal(principal))",
         "        pass",
         f"{_DOORS}test_stream_revocation.py",
     ),
@@ -1278,8 +1278,8 @@ MISTAKES = (
     Mistake(
         "a stream that opens late escapes its suspension",
         "authz/judge/endings.py",
-        "elif self._standing.is_suspended(principal):",
-        "elif not principal:",
+        "error = self._standing.refusal(principal) or self.refusal(call, principal)",
+        "error = self.refusal(call, principal)",
         "tests/judge/test_suspension.py",
     ),
     Mistake(
@@ -1463,15 +1463,15 @@ MISTAKES = (
     Mistake(
         "an order about one issuer is about all",
         "authz/judge/orders/standing.py",
-        'for order in (orders.get(""), orders.get(principal.issuer))',
-        "for order in orders.values()",
+        '(orders.get(""), orders.get(principal.issuer)):',
+        "orders.values():",
         "tests/organizations/test_ownership.py -k order",
     ),
     Mistake(
         "an order about all issuers is about none",
         "authz/judge/orders/standing.py",
-        'for order in (orders.get(""), orders.get(principal.issuer))',
-        "for order in (orders.get(principal.issuer),)",
+        '(orders.get(""), orders.get(principal.issuer)):',
+        "(orders.get(principal.issuer),):",
         "tests/organizations/test_ownership.py -k order",
     ),
     Mistake(
@@ -1520,8 +1520,8 @@ MISTAKES = (
     Mistake(
         "of two orders the one about a single issuer hides the other",
         "authz/judge/orders/standing.py",
-        "        return any(\n            order is not None and _counts",
-        "        return all(\n            order is not None and _counts",
+        '(orders.get(""), orders.get(principal.issuer)):',
+        '(orders.get(principal.issuer) or orders.get(""),):',
         "tests/judge/test_orders.py -k every_order_counts",
     ),
     Mistake(

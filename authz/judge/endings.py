@@ -9,7 +9,6 @@ from authz.errors import (
     KeyNotFoundError,
     PeerUnknownError,
     ResourceExhaustedError,
-    TokenInactiveError,
     UnavailableError,
     suspended,
 )
@@ -88,11 +87,8 @@ class Endings:
     def _open(self, stream: Stream, principal: Principal, until: float, call: Call | None, at_most: float) -> None:
         self.streams.open(stream, principal, until, at_most, call=call)
         # What admitted it may have been withdrawn after the verdict and before the line above.
-        if self._standing.is_revoked(principal):
-            self.streams.end(TokenInactiveError(), lambda other: other is principal)
-        elif self._standing.is_suspended(principal):
-            self.streams.end(suspended(), lambda other: other is principal)
-        elif (error := self.refusal(call, principal)) is not None:
+        error = self._standing.refusal(principal) or self.refusal(call, principal)
+        if error is not None:
             self.streams.end_one(stream, error)
         elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self._verifier.knows_key(principal):
             self.streams.end(KeyNotFoundError(), lambda other: other is principal)

@@ -113,7 +113,12 @@ class SharedOrders:
 
 @contextlib.asynccontextmanager
 async def shared_orders(
-    settings: Settings, operator: Operator, share: "Callable[[], Sharing | None]", tell: Callable[[Doubt], object]
+    settings: Settings,
+    operator: Operator,
+    share: "Callable[[], Sharing | None]",
+    tell: Callable[[Doubt], object],
+    *,
+    name: Callable[[Mapping[str, str]], object],
 ) -> AsyncIterator[SharedOrders]:
     """Keep and share the orders as the settings say, until the end of the block.
 
@@ -122,6 +127,7 @@ async def shared_orders(
         operator: takes the orders in this process.
         share: builds what shares them, if the settings name a store.
         tell: is told whether they are known.
+        name: is told what applications are called by now, by client id.
 
     Raises:
         ConfigError: the file or the store cannot be used.
@@ -143,12 +149,14 @@ async def shared_orders(
             telling = asyncio.create_task(shared.keep_telling(tell))
             ending.callback(telling.cancel)
         if settings.workos_events:
-            await ending.enter_async_context(_following(settings, shared, file))
+            await ending.enter_async_context(_following(settings, shared, file, name))
         yield shared
 
 
 @contextlib.asynccontextmanager
-async def _following(settings: Settings, shared: SharedOrders, file: OrdersFile | None) -> AsyncIterator[None]:
+async def _following(
+    settings: Settings, shared: SharedOrders, file: OrdersFile | None, name: Callable[[Mapping[str, str]], object]
+) -> AsyncIterator[None]:
     """Follow the events of WorkOS, and list its applications, until the end of the block.
 
     Raises:
@@ -161,7 +169,7 @@ async def _following(settings: Settings, shared: SharedOrders, file: OrdersFile 
     followers: list[WorkOSEvents | WorkOSApplications] = [events]
     if settings.workos_applications:
         shared.applications = workos_applications_of(
-            settings, shared.operator, shared.sharing, lambda: events.is_leading
+            settings, shared.operator, shared.sharing, lambda: events.is_leading, name
         )
         followers.append(shared.applications)
     for each in followers:

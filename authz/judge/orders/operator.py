@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import overload
 
-from authz.errors import ConfigError, TokenInactiveError, suspended
+from authz.errors import ConfigError
 from authz.judge.orders.book import OrderBook
 from authz.judge.orders.order import Kind, Order, Verb
 from authz.judge.orders.standing import Standing
@@ -109,8 +109,7 @@ class Operator:
         if not news:
             return []
         if any(order.is_refusing for order in news):
-            self.streams.end(TokenInactiveError(), self.standing.is_revoked)
-            self.streams.end(suspended(), self.standing.is_suspended)
+            self.streams.judge(lambda _, principal: self.standing.refusal(principal))
         if len(news) > _MOST_LOGGED:
             telemetry.event(telemetry.WARNING, "orders_carried_out", orders=len(news))
         else:

@@ -14,7 +14,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from authz.judge.orders.operator import Operator
@@ -43,7 +43,9 @@ _TICKS = 10
 # The first message of a worker; no question has this number.
 _HELLO: Json = {"number": -1, "answer": None}
 _GO: Json = {"go": True}
-_ORDERS, _DOUBT = "carry_out", "doubt"
+_ORDERS, _DOUBT, _NAMES = "carry_out", "doubt", "names"
+# How many names of applications a worker is told at a time: at most some 100 KiB.
+_NAMES_AT_ONCE = 100
 
 
 class WorkerLink:
@@ -55,6 +57,7 @@ class WorkerLink:
         writer: where questions and orders go.
         snapshot: returns all orders that are known, as pages; it is called on a thread.
         doubt: returns whether they may not be all.
+        names: returns what applications are called, by client id.
         closed: is called when the link has ended.
         patience: seconds that an answer may take.
 
@@ -73,6 +76,7 @@ class WorkerLink:
         *,
         snapshot: Callable[[], Sequence[bytes]],
         doubt: Callable[[], Doubt],
+        names: Callable[[], Mapping[str, str]],
         closed: Callable[["WorkerLink"], object],
         patience: float,
     ) -> None:
@@ -80,13 +84,16 @@ class WorkerLink:
         self.is_ready = self.is_broken = False
         self.ended = asyncio.Event()
         self._reader, self._writer, self._closed = reader, writer, closed
-        self._snapshot, self._doubt = snapshot, doubt
+        self._snapshot, self._doubt, self._names = snapshot, doubt, names
         self._patience = patience
         self._numbers = itertools.count()
         # By the number of the question; ``None`` if the page does not wait for the answer any more.
         self._asked: dict[int, asyncio.Future[Json | None] | None] = {}
         self._listening = asyncio.create_task(self._listen())
         self._feeding: asyncio.Task[None] | None = None
+        # What it has not been told yet.
+        self._unnamed: dict[str, str] = {}
+        self._naming: asyncio.Task[None] | None = None
 
     async def ask(self, what: str, *arguments: Any) -> Json | None:
         """Return its answer, or ``None`` if none comes in time."""
@@ -122,6 +129,12 @@ class WorkerLink:
         if self.is_ready:
             self._question(_DOUBT, json.dumps(self._doubt()).encode())[1].add_done_callback(self._check_obeyed)
 
+    def tell_names(self, names: Mapping[str, str]) -> None:
+        """Tell it what applications are called; one that is starting is told when it is ready."""
+        self._unnamed |= names
+        if self._unnamed and (self._naming is None or self._naming.done()):
+            self._naming = asyncio.create_task(self._tell_names())
+
     async def lost(self) -> None:
         """Return when no order can reach the worker any more, and it has had time to end."""
         await asyncio.wait([self._listening])
@@ -130,7 +143,7 @@ class WorkerLink:
 
     async def close(self) -> None:
         """End it."""
-        tasks = [self._listening, *([] if self._feeding is None else [self._feeding])]
+        tasks = [task for task in (self._listening, self._feeding, self._naming) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -174,6 +187,15 @@ class WorkerLink:
         self.is_ready = True
         self.tell_doubt()
         self._write(json.dumps(_GO).encode())
+        self.tell_names(self._names())
+
+    async def _tell_names(self) -> None:
+        # Few at a time, and then what else there is to say: an order never waits for more of them.
+        with contextlib.suppress(ConnectionError):
+            while self._unnamed and self.is_ready:
+                some = range(min(len(self._unnamed), _NAMES_AT_ONCE))
+                names = dict(self._unnamed.popitem() for _ in some)
+                await self._question(_NAMES, json.dumps([names]).encode())[1]
 
     def _question(self, what: str, arguments: bytes) -> tuple[int, asyncio.Future[Json | None]]:
         number = next(self._numbers)
@@ -235,12 +257,15 @@ async def link_to_worker(
     *,
     snapshot: Callable[[], Sequence[bytes]],
     doubt: Callable[[], Doubt],
+    names: Callable[[], Mapping[str, str]],
     closed: Callable[[WorkerLink], object],
     patience: float,
 ) -> WorkerLink:
     """Return the supervisor's end of a link, over its socket of a pair."""
     reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_MAX_LINE)
-    return WorkerLink(number, reader, writer, snapshot=snapshot, doubt=doubt, closed=closed, patience=patience)
+    return WorkerLink(
+        number, reader, writer, snapshot=snapshot, doubt=doubt, names=names, closed=closed, patience=patience
+    )
 
 
 def pages_of(orders: Sequence[Order], tokens: Sequence[tuple[str, float]] = ()) -> list[bytes]:

@@ -348,12 +348,23 @@ def test_what_names_no_application_is_none(told: object) -> None:
 
 
 def test_hostile_names_are_texts_of_a_bounded_length() -> None:
-    told = {"client_id": "client_1", "id": "conn_app_1", "name": "\ud800" * 1000, "description": ["x"]}
+    hostile = "<b>\x1b[2J\u202e\n\ud800"
+    told = {"client_id": "client_1", "id": "conn_app_1", "name": hostile + "x" * 1000, "description": ["x"]}
     found = ours.Application.of(told)
 
     assert found is not None
-    assert (found.name, found.description) == ("?" * 200, "")
+    assert found.name.startswith(r"<b>\x1b[2J\u202e\n\ud800xxx")
+    assert (len(found.name), found.description) == (ours.MAX_NAME, "")
     assert ours.Application.parse("client_1", found.text()) == found
+
+
+def test_names_that_somebody_wrote_into_the_store_are_bounded_and_visible() -> None:
+    text = json.dumps(["conn_app_1", "org_1", "\x1b[2J" + "x" * 1000, "y" * 1000])
+    found = ours.Application.parse("client_1", text)
+
+    assert found is not None
+    assert found.name.startswith(r"\x1b[2J")
+    assert (len(found.name), len(found.description)) == (ours.MAX_NAME, ours.MAX_DESCRIPTION)
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[1,2,3,4]", b'["a"]', b"[" * 100_000])
