@@ -73,6 +73,8 @@ COUNTS = (
     "SET authz:d:watched 1",
     "XADD authz:d:log * d x",
     "XRANGE authz:d:log - +",
+    "SET authz:{workos}:cursor x",
+    "HSET authz:{workos}:applications a b",
 )
 FORBIDDEN = {"authz-server": (*ADMIN, *OTHERS, *ORDERS), "authz-operator": (*ADMIN, *OTHERS, *COUNTS)}
 

@@ -50,7 +50,7 @@ def workos_events_of(
     else:
         from authz.server.workos.shared_place import SharedPlace  # noqa: PLC0415 - not needed without a store
 
-        place = SharedPlace(sharing.store)
+        place = SharedPlace(sharing.store, lambda: sharing.heartbeat.id)
     issuer = workos_issuer(settings.listed())
     return WorkOSEvents(api, place, interval=settings.workos_events_interval, issuer=issuer)
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -343,7 +344,8 @@ def test_every_order_of_an_event_is_one_that_can_be_carried_out(
 
 
 def follower(workos: TroubledIssuer, store: Store, clock: ManualClock) -> WorkOSEvents:
-    return WorkOSEvents(workos.api(timeout=2.0), SharedPlace(store), clock=clock.clock)
+    replica = secrets.token_hex(4)
+    return WorkOSEvents(workos.api(timeout=2.0), SharedPlace(store, lambda: replica), clock=clock.clock)
 
 
 def logged(engine: Engine) -> list[Order]:
