@@ -19,7 +19,7 @@ from authz.judge.streams import OpenStreams
 from authz.server.workos.events import DELETED_SECONDS, RENEWAL_SECONDS
 from authz.server.workos.following import FIRST_SECONDS, WorkOSEvents
 from authz.server.workos.place import Cursor, PlaceHere
-from authz.server.workos.shared_place import SharedPlace
+from authz.server.workos.shared_place import SharedPlace, followed
 from authz.store.connection import Script, Store
 from authz.store.entries import parsed
 from authz.store.orders_store import OrdersStore
@@ -525,5 +525,5 @@ def test_nothing_is_missed_or_done_twice_though_leaders_die_and_workos_fails(
     book, _ = OrdersStore(engine.store()).load()
     assert (fleet.left, len(wanted)) == (0, 1000)
     assert logged(engine) == wanted
-    assert cursor_of(engine) == {"id": last_id(workos), "at": wanted[-1].at / MICROSECONDS}
+    assert followed(engine.store()).cursor == Cursor(last_id(workos), wanted[-1].at / MICROSECONDS)
     assert {order.subject: order for order in book} == {order.subject: order for order in wanted}
