@@ -27,7 +27,9 @@ expect.set_options(timeout=PATIENCE * 1000)
 
 
 def organization(org_id: str, client_id: str, name: str, description: str) -> Organization:
-    application = Application(client_id, "secret", name, org_id, (), description)
+    application = Application(
+        client_id=client_id, client_secret="s", name=name, org_id=org_id, scopes=(), description=description
+    )
     return Organization(id=org_id, name=name[:4], applications=(application,))
 
 

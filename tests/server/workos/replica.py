@@ -13,6 +13,7 @@ class Replica(Site):
 
     def __init__(self, folder: Path, issuer: IssuerServer, *flags: str) -> None:
         folder.mkdir(exist_ok=True)
+        self.folder = folder
         (folder / "jwks.json").write_text(json.dumps(issuer.issuer.jwks()))
         (folder / "key").write_text(issuer.issuer.directory.api_key)
         workos = ("--workos-events", "--workos-base-url", issuer.address, "--workos-api-key-file", "key")

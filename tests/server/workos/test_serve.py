@@ -120,7 +120,7 @@ def test_page_and_decision_log_say_what_the_application_is_called(
 
 
 def logged(server: Replica) -> list[Any]:
-    lines = (server.program.folder / "log.jsonl").read_text().splitlines()
+    lines = (server.folder / "log.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
