@@ -460,8 +460,8 @@ MISTAKES = (
     Mistake(
         "the end of a stream is recorded as allowed",
         "authz/judge/hearing.py",
-        'refusal, 0.0, door=self._door, event="stream_ended")',
-        'None, 0.0, door=self._door, event="stream_ended")',
+        "self._telling.decided(self.call, self.evidence, refusal, seconds, door=self._door, event=event)",
+        "self._telling.decided(self.call, self.evidence, None, seconds, door=self._door, event=event)",
         "tests/interceptors/test_stream_revocation.py -k decision_of_its_own",
     ),
     Mistake(
@@ -4299,7 +4299,7 @@ MISTAKES = (
     Mistake(
         "workos: a worker that starts later does not know the names of applications",
         "authz/server/workers/link.py",
-        "        self.tell_names(self._names())\n",
+        "        self.naming.tell(self._names())\n",
         "",
         "tests/server/admin/test_workers.py -k applications",
     ),

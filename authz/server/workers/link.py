@@ -65,6 +65,7 @@ class WorkerLink:
         is_ready: whether the worker has carried out all orders, and answers.
         is_broken: whether it is parted with, because it has sent what is not understood, or has not obeyed.
         ended: is set when its process has ended.
+        naming: tells it what applications are called.
 
     """
 
@@ -91,9 +92,7 @@ class WorkerLink:
         self._asked: dict[int, asyncio.Future[Json | None] | None] = {}
         self._listening = asyncio.create_task(self._listen())
         self._feeding: asyncio.Task[None] | None = None
-        # What it has not been told yet.
-        self._unnamed: dict[str, str] = {}
-        self._naming: asyncio.Task[None] | None = None
+        self.naming = _Naming(self._question, lambda: self.is_ready)
 
     async def ask(self, what: str, *arguments: Any) -> Json | None:
         """Return its answer, or ``None`` if none comes in time."""
@@ -129,12 +128,6 @@ class WorkerLink:
         if self.is_ready:
             self._question(_DOUBT, json.dumps(self._doubt()).encode())[1].add_done_callback(self._check_obeyed)
 
-    def tell_names(self, names: Mapping[str, str]) -> None:
-        """Tell it what applications are called; one that is starting is told when it is ready."""
-        self._unnamed |= names
-        if self._unnamed and (self._naming is None or self._naming.done()):
-            self._naming = asyncio.create_task(self._tell_names())
-
     async def lost(self) -> None:
         """Return when no order can reach the worker any more, and it has had time to end."""
         await asyncio.wait([self._listening])
@@ -143,7 +136,7 @@ class WorkerLink:
 
     async def close(self) -> None:
         """End it."""
-        tasks = [task for task in (self._listening, self._feeding, self._naming) if task is not None]
+        tasks = [task for task in (self._listening, self._feeding, self.naming.task) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -187,15 +180,7 @@ class WorkerLink:
         self.is_ready = True
         self.tell_doubt()
         self._write(json.dumps(_GO).encode())
-        self.tell_names(self._names())
-
-    async def _tell_names(self) -> None:
-        # Few at a time, and then what else there is to say: an order never waits for more of them.
-        with contextlib.suppress(ConnectionError):
-            while self._unnamed and self.is_ready:
-                some = range(min(len(self._unnamed), _NAMES_AT_ONCE))
-                names = dict(self._unnamed.popitem() for _ in some)
-                await self._question(_NAMES, json.dumps([names]).encode())[1]
+        self.naming.tell(self._names())
 
     def _question(self, what: str, arguments: bytes) -> tuple[int, asyncio.Future[Json | None]]:
         number = next(self._numbers)
@@ -249,6 +234,37 @@ class WorkerLink:
                 answer.set_result(told)
         else:
             raise ValueError
+
+
+class _Naming:
+    """Tells a worker what applications are called: few at a time, so that an order never waits for more of them.
+
+    Args:
+        ask: asks it something, and returns what brings the answer.
+        is_ready: says whether it answers.
+
+    """
+
+    def __init__(
+        self, ask: Callable[[str, bytes], tuple[int, asyncio.Future[Json | None]]], is_ready: Callable[[], bool]
+    ) -> None:
+        self._ask, self._is_ready = ask, is_ready
+        # What it has not been told yet.
+        self._left: dict[str, str] = {}
+        self.task: asyncio.Task[None] | None = None
+
+    def tell(self, names: Mapping[str, str]) -> None:
+        """Tell it these as well."""
+        self._left |= names
+        if self._left and (self.task is None or self.task.done()):
+            self.task = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while self._left and self._is_ready():
+                some = range(min(len(self._left), _NAMES_AT_ONCE))
+                names = dict(self._left.popitem() for _ in some)
+                await self._ask(_NAMES, json.dumps([names]).encode())[1]
 
 
 async def link_to_worker(

@@ -100,7 +100,7 @@ class Links:
             else:
                 self._names.pop(client_id, None)
         for link in self.ready:
-            link.tell_names(names)
+            link.naming.tell(names)
 
     def _spread(self, orders: Sequence[Order]) -> None:
         loop = self._loop
