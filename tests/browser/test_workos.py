@@ -114,6 +114,8 @@ def see_a_deleted_organization(page: Page, site: Replica, issuer: IssuerServer, 
     expect(source.locator("code")).to_have_text(event.id)
     expect(source).to_contain_text(re.compile(r"followed up to event_\S+ of .* · by \S+ · heard \d+ s ago"))
     site.until(lambda: site.check(token) == [UNAUTHENTICATED])
+    # That of the chosen organization.
+    page.locator("#filter-organization").fill("")
     refused = page.locator("#decision-rows tr").filter(has_text="An order from WorkOS keeps this caller out.")
     expect(refused.first).to_contain_text(SHOWN)
     assert site.get("overview")["source"]["cursor"]["id"] == event.id
