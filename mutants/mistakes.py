@@ -2324,7 +2324,7 @@ MISTAKES = (
         "authz/token/claims.py",
         '_certificate(said) if "cnf" in said else ""',
         '""',
-        "tests/issuer/test_at_once.py -k without_memory",
+        "tests/token/test_claims.py",
     ),
     Mistake(
         "an application is known before its token has passed",
