@@ -36,7 +36,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("engine", "reflection", "forward_auth", "forward_auth_headers"),
     ),
     "Orders of the operator": ("orders",),
-    "Processes": ("workers", "worker_timeout", "max_pending", "drain", "grace"),
+    "Processes": ("workers", "worker_timeout", "max_pending", "token_memory", "drain", "grace"),
     "Logs, metrics and the admin page": (
         *(
             "log_level",

@@ -232,6 +232,7 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
             "log_level",
             "max_lifetime",
             "max_pending",
+            "token_memory",
             "org_id_claim",
             "org_id_pattern",
             "proxy_from_env",

@@ -213,6 +213,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "log_level": "warning",
         "max_lifetime": 600.0,
         "max_pending": 7,
+        "token_memory": "32MiB",
         "orders": str(tmp_path / "orders"),
         "org_id_claim": "https://acme.example/org",
         "org_id_pattern": r"org_$(AUTHZ_ISSUER)\w+$$",

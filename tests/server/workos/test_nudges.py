@@ -35,7 +35,7 @@ def alone(workos: TroubledIssuer, operator: Operator, clock: ManualClock) -> Ite
 
 def follower(workos: TroubledIssuer, store: Store, clock: ManualClock) -> WorkOSEvents:
     """Return what asks once a minute, for one of several replicas."""
-    place = SharedPlace(store)
+    place = SharedPlace(store, lambda: "replica_1")
     return WorkOSEvents(workos.api(timeout=2.0), place, interval=60.0, is_told=True, clock=clock.clock)
 
 
