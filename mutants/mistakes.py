@@ -1503,7 +1503,7 @@ MISTAKES = (
     Mistake(
         "a silent connection to the admin page stays for ever",
         "authz/server/operations/web.py",
-        "http=partial(_Connection, connection_seconds, Room(), Turns()),",
+        "http=partial(_Connection, connection_seconds, Room(), turns),",
         'http="h11",',
         "tests/server/operations/test_web.py -k nothing",
     ),
