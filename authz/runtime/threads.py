@@ -36,7 +36,7 @@ def restarting(work: Callable[[], object]) -> Callable[[], None]:
 
 
 class Pace:
-    """The pace of long work, so that no thread that decides waits for long: call :meth:`step` after each of its steps."""
+    """The pace of long work, so that no thread that decides waits for long: call :meth:`step` after each step."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
