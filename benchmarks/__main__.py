@@ -31,6 +31,7 @@ from benchmarks import (
     quotas,
     reload,
     remembered,
+    rules,
     tokens,
 )
 
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "endings": endings.measure,
     "http": http.measure,
     "policy": policy.measure,
+    "rules": rules.measure,
     "reload": reload.measure,
     "isolation": isolation.measure,
     "ext_authz": ext_authz.measure,

@@ -47,6 +47,12 @@ class TrustedCallDetails(_CallDetails, grpc.HandlerCallDetails):
     """The details that inner interceptors and generic handlers get, shaped like grpc's own, with trusted metadata."""
 
 
+def told(method: str, metadata: Metadata) -> TrustedCallDetails:
+    """Return the details of a call of ``method`` that is told with ``metadata``."""
+    # The constructor of a named tuple is a function in Python, which takes four times as long.
+    return tuple.__new__(TrustedCallDetails, (method, metadata))
+
+
 class _Trusted:
     """A wrapped context, with the metadata that is shown instead of its own."""
 

@@ -32,7 +32,7 @@ class SyncRequests:
 
     def __next__(self) -> Any:
         request = next(self._requests)
-        if self._admission.check is not None:
+        if self._admission.is_checked:
             try:
                 self._admission.check(request)
             except Exception as error:  # noqa: BLE001 - whatever happened, the handler must not see the request

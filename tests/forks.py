@@ -12,6 +12,7 @@ from authz.decisions.log import DecisionLog
 from authz.decisions.sample import Sample, Sampled
 from authz.decisions.usage import Usage
 from authz.issuer.discovery import DiscoveredEndpoint
+from authz.issuer.memory import TokenMemory
 from authz.issuer.remote_keys import _Places
 from authz.judge.authorizer import Authorizer
 from authz.judge.orders.file import OrdersFile
@@ -70,7 +71,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.store.leases.SharedQuotas": lambda: SharedQuotas(_trips()),
     "authz.store.places.SharedPlaces": lambda: SharedPlaces(_trips()),
     "authz.store.trips.Trips": _trips,
-    "authz.issuer.verifier.Verifier": _verifier,
+    "authz.issuer.memory.TokenMemory": lambda: TokenMemory(1 << 20),
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
     "authz.decisions.usage.Usage": Usage,
     "interceptors.server.AuthzInterceptor": lambda: AuthzInterceptor(_verifier()),

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -29,17 +29,36 @@ from .streams import AioStream
 def trusted(handler: Handler, sort: Sort, admission: AioAdmission) -> Behaviour:
     """Return the behaviour of ``handler``, which is of this ``sort``, for one RPC that has been admitted."""
     behaviour = behaviour_of(handler)
-    return _Asynchronous(behaviour, admission) if sort.is_async else threads.trusted(behaviour, sort, admission)
+    if not sort.is_async:
+        return threads.trusted(behaviour, sort, admission)
+    asynchronous = _Asynchronous(behaviour)
+    asynchronous.admission = admission
+    return asynchronous
 
 
-class _Context(TrustedAioContext):
-    """A context that reads only what the handler may see."""
+class _OneRequestContext(TrustedAioContext):
+    """The context of a handler that has got its only request already, which was checked."""
 
-    __slots__ = ("_admission", "requests")
+    def read(self) -> Awaitable[Any]:
+        """See ``grpc.aio.ServicerContext``."""
+        return _no_more()
 
-    def __init__(self, context: Any, admission: AioAdmission) -> None:
+
+async def _no_more() -> Any:
+    # The handler has the only request already. A second one, which only a faulty client sends, would be unchecked.
+    return grpc.aio.EOF
+
+
+class _StreamContext(TrustedAioContext):
+    """The context of a stream: it reads what the handler may see, and takes no more messages when it must end."""
+
+    __slots__ = ("_admission", "_has_begun", "_stream", "requests")
+
+    def __init__(self, context: Any, admission: AioAdmission, stream: AioStream) -> None:
         super().__init__(context, admission.metadata)
         self._admission = admission
+        self._stream = stream
+        self._has_begun = False
         self.requests: AioRequests | None = None
         """Reads for the handler of a stream of requests."""
 
@@ -49,22 +68,6 @@ class _Context(TrustedAioContext):
             return _no_more()
         reading = cast("Awaitable[Any]", self._context.read())
         return reading if self.requests is None else self.requests.checked(reading)
-
-
-async def _no_more() -> Any:
-    # The handler has the only request already. A second one, which only a faulty client sends, would be unchecked.
-    return grpc.aio.EOF
-
-
-class _StreamContext(_Context):
-    """The context of a stream, which takes no more messages when it must end."""
-
-    __slots__ = ("_has_begun", "_stream")
-
-    def __init__(self, context: Any, admission: AioAdmission, stream: AioStream) -> None:
-        super().__init__(context, admission)
-        self._stream = stream
-        self._has_begun = False
 
     def send_initial_metadata(self, metadata: Any) -> Awaitable[None]:
         """See ``grpc.aio.ServicerContext``."""
@@ -87,28 +90,21 @@ class _Asynchronous(functools.partial[Any]):
     So no coroutine or generator of ours stands between grpc and the handler's, and a message costs nothing more.
     """
 
-    __slots__ = ("_admission",)
+    __slots__ = ("admission",)
 
-    _admission: AioAdmission
-
-    def __new__(cls, behaviour: Behaviour, admission: AioAdmission) -> Self:
-        self = super().__new__(cls, behaviour)
-        self._admission = admission
-        return self
+    # Set afterwards: a constructor in Python would take longer than all of a partial's own.
+    admission: AioAdmission
 
     def __call__(self, request: Any, context: Any) -> Any:
-        admission = self._admission
+        admission = self.admission
         if admission.awaits_request:
             refusal = admission.refusal(request)
             if refusal is not None:
                 return refusing(context, refusal, is_generator=inspect.isasyncgenfunction(self.func))
         stream = admission.stream
         if stream is None:
-            is_checked = admission.awaits_request
-            metadata = admission.metadata
-            return self.func(
-                request, _Context(context, admission) if is_checked else TrustedAioContext(context, metadata)
-            )
+            kind = _OneRequestContext if admission.awaits_request else TrustedAioContext
+            return self.func(request, kind(context, admission.metadata))
         stream.begin(context, admission.reopen)
         if stream.refusal is not None and not inspect.isasyncgenfunction(self.func):
             # The stream must end before its handler has begun, and is about to be aborted: do not begin the handler.

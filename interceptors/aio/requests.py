@@ -39,7 +39,7 @@ class AioRequests:
         """Return the request that is read, unless the handler may not see it."""
         request = await reading
         try:
-            if self._admission.check is not None:
+            if self._admission.is_checked:
                 self._admission.check(request)
         except Exception as error:  # noqa: BLE001 - whatever happened, the handler must not see the request
             self._admission.end(self._stream, error)

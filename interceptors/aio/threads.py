@@ -40,7 +40,7 @@ def trusted(behaviour: Behaviour, sort: Sort, admission: AioAdmission) -> Behavi
     """Return the synchronous ``behaviour`` for one RPC that has been admitted."""
     wrapped = _function(behaviour, admission) if sort is Sort.FUNCTION else _generator(behaviour, admission)
     is_fed = admission.stream is not None and admission.streams_requests
-    return _checked(wrapped, sort, admission) if is_fed or admission.check is not None else wrapped
+    return _checked(wrapped, sort, admission) if is_fed or admission.is_checked else wrapped
 
 
 def _function(behaviour: Behaviour, admission: AioAdmission) -> Behaviour:
@@ -271,7 +271,7 @@ class SyncRequestsOnAio:
     def __next__(self) -> Any:
         request = next(self._requests)
         try:
-            if self._admission.check is not None:
+            if self._admission.is_checked:
                 self._admission.check(request)
         except Exception as error:  # noqa: BLE001 - whatever happened, the handler must not see the request
             self._admission.end(self._stream, error)
