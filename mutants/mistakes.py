@@ -260,14 +260,14 @@ MISTAKES = (
     ),
     Mistake(
         "ending many streams forgets all but the first few",
-        "authz/judge/reviews.py",
+        "authz/judge/streams.py",
         "        for stream in self._streams:\n",
         "        for stream in list(self._streams)[:FEW]:\n",
         "tests/judge/test_streams.py -k many",
     ),
     Mistake(
         "a question that comes up again meanwhile counts as put",
-        "authz/judge/reviews.py",
+        "authz/judge/streams.py",
         "if asked.get(one) != times}",
         "if one not in asked}",
         "tests/judge/test_streams.py -k meanwhile",
@@ -1496,8 +1496,8 @@ MISTAKES = (
     Mistake(
         "a stream that opens late escapes its suspension",
         "authz/judge/endings.py",
-        "error = self._standing.refusal(principal) or self.refusal(call, principal)",
-        "error = self.refusal(call, principal)",
+        "self._questions = (standing.refusal_of, self.refusal,",
+        "self._questions = (self.refusal,",
         "tests/judge/test_suspension.py",
     ),
     Mistake(
@@ -4051,7 +4051,7 @@ MISTAKES = (
     Mistake(
         "asgi: what a handler sends after its end is sent",
         "authz/asgi/responses.py",
-        """        if self._refusal is not None:
+        """        if self.must_end:
             raise OverError
         kind""",
         "        kind",
