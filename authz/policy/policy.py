@@ -44,6 +44,7 @@ class Policy:
         organizations: what is known about organizations, by id.
         public: methods that anybody may call.
         has_quotas: whether any organization has a quota.
+        has_assurances: whether it asks the issuer about the tokens of any method.
         has_protos: whether ``.proto`` files declare who may call.
 
     """
@@ -72,6 +73,7 @@ class Policy:
         self.rules = (*self._lists[0].rules, *self._lists[1].rules)
         self.verbs: frozenset[str] = frozenset(verb for rule in self.rules for verb in rule.verbs or ())
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
+        self.has_assurances = bool(self._assurances or self._declared.assurances)
         self._admitted = Memory[tuple[int, str], tuple[Principal, Organization, str]](_REMEMBERED)
         self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
 
@@ -227,11 +229,6 @@ class Policy:
         asked = call.method, call.verb, principal, groups, headers
         found = chain.from_iterable(each.find(*asked) for each in self._lists)
         return tuple(_up_to_certainty(self._declared.combined(found, call.method, principal, groups)))
-
-    @property
-    def has_assurances(self) -> bool:
-        """Whether it asks the issuer about the tokens of any method."""
-        return bool(self._assurances or self._declared.assurances)
 
     def assurance(self, method: str) -> Assurance | None:
         """Return how sure ``method`` must be that a token has not been withdrawn; ``None`` if it does not say."""
