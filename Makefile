@@ -13,6 +13,10 @@ FUZZ_SECONDS ?= 60
 # How often make chaos does each evil.
 CHAOS_ROUNDS ?= 5
 
+# How long make soak goes on, and how many calls it makes per second.
+SOAK_SECONDS ?= 3600
+SOAK_RATE ?= 100
+
 # The release that make release builds: v1.2.3.
 TAG ?=
 
@@ -41,7 +45,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings schemas site site-serve fuzz mutants check fmt bench protos build release \
+.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos soak screenshot settings schemas site site-serve fuzz mutants check fmt bench protos build release \
 	constraints locks clean
 
 help: ## Show this list
@@ -90,6 +94,10 @@ test-envoy-oldest: .venv-envoy-oldest/.ready ## Run the tests that concern Envoy
 
 chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
 	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos tests/store/test_chaos.py --whole -o faulthandler_timeout=3600 $(ARGS)
+
+soak: .venv/.ready ## Run servers for an hour and see that nothing goes up: build/soak/ (SOAK_SECONDS=180 for less, SOAK_RATE=100)
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_RATE=$(SOAK_RATE) timeout $$(( $(SOAK_SECONDS) + 300 )) \
+		.venv/bin/python -W ignore::DeprecationWarning -m benchmarks.soak build/soak
 
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png

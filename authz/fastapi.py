@@ -22,7 +22,7 @@ from authz.http.door import HttpDoor, Judge
 from authz.http.forms import Form
 from authz.http.headers import refusal_answer
 from authz.judge.hearing import Hearing
-from authz.judge.requirements import check_requirements
+from authz.judge.verdict.requirements import check_requirements
 from authz.runtime.flow import arun, ends_request
 
 

@@ -18,6 +18,7 @@ from rich.tree import Tree
 from authz.demo import children
 from benchmarks import (
     access_log,
+    endings,
     ext_authz,
     forward_auth,
     http,
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "import": imports.measure,
     "tokens": tokens.measure,
     "interceptors": interceptors.measure,
+    "endings": endings.measure,
     "http": http.measure,
     "policy": policy.measure,
     "rules": rules.measure,

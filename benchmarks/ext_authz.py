@@ -41,6 +41,7 @@ def measure() -> dict[str, object]:
             "constant grpcio": (stack.enter_context(running("constant")), REQUESTS["grpcio"]),
             "ours on grpcio": (stack.enter_context(authz_serve("grpcio")), REQUESTS["grpcio"]),
             "bare native": (stack.enter_context(running("native-constant")), REQUESTS["native"]),
+            "bare native with a cache": (stack.enter_context(running("native-cache")), REQUESTS["native"]),
             "ours on native": (stack.enter_context(authz_serve("native")), REQUESTS["native"]),
         }
         at_once = _in_turn({kind: _direct(server, count, body, STREAMS) for kind, (server, count) in servers.items()})
@@ -53,6 +54,7 @@ def measure() -> dict[str, object]:
         "ratios of CPU per check": {
             "ours on grpcio / constant grpcio": _ratio(cpu["ours on grpcio"], cpu["constant grpcio"]),
             "ours on native / bare native": _ratio(cpu["ours on native"], cpu["bare native"]),
+            "ours on native / bare native with a cache": _ratio(cpu["ours on native"], cpu["bare native with a cache"]),
             "ours on native / ours on grpcio": _ratio(cpu["ours on native"], cpu["ours on grpcio"]),
         },
         "tokens never seen, on native": _unseen(),
@@ -106,11 +108,11 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 @contextmanager
-def authz_serve(engine: str, *flags: str, listen: str = "127.0.0.1:0") -> Iterator[Server]:
-    """Run ``authz serve`` with the keys of the benchmarks."""
+def authz_serve(engine: str, *flags: str, listen: str = "127.0.0.1:0", under: Sequence[str] = ()) -> Iterator[Server]:
+    """Run ``authz serve`` with the keys of the benchmarks, behind the words of another command."""
     jwks = json.dumps({"keys": [signing_key().public_jwk()]})
     given = ("--issuer", ISSUER, "--audience", AUDIENCE, "--jwks", jwks, "--log-format", "json")
-    command = [sys.executable, "-m", "authz", "serve", "--engine", engine, "--listen", listen, *given, *flags]
+    command = [*under, sys.executable, "-m", "authz", "serve", "--engine", engine, "--listen", listen, *given, *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             assert process.stderr is not None  # noqa: S101 - asked for above

@@ -1,8 +1,9 @@
 """The server of one measurement, as a process of its own; it prints its port, and ends with its standard input.
 
-Its kinds: ``aio`` and ``sync``, each bare or ``-authz`` behind the interceptor;
-``constant``, which answers a check as ours does, without reading it;
-``native-constant``, which parses the question first.
+Its kinds: ``aio`` and ``sync``, each bare, or ``-wrapped`` by an interceptor that decides nothing, or ``-authz`` behind
+ours; ``constant``, which answers a check as ours does, without reading it; ``check``, which answers it with our handler
+on a server without any option; ``native-constant``, which parses the question first, and ``native-cache``, which looks
+up the token as well: the least that any server must do.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import Any
 
 import grpc
@@ -25,6 +27,7 @@ from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
 from benchmarks.material import check_request, claims, verifier
+from benchmarks.wrapping import AioWrapping, SyncWrapping
 
 SERVICE = "benchmark.Service"
 CALL, STREAM, WAIT = f"/{SERVICE}/Call", f"/{SERVICE}/Stream", f"/{SERVICE}/Wait"
@@ -73,9 +76,8 @@ def _serve(server: grpc.aio.Server, method: str, handler: Any) -> None:
 
 
 async def _aio(kind: str, key: SigningKey) -> None:
-    server = grpc.aio.server(
-        interceptors=[interceptors.aio.AuthzInterceptor(verifier(key))] if kind == "aio-authz" else []
-    )
+    kinds = {"aio-authz": lambda: interceptors.aio.AuthzInterceptor(verifier(key)), "aio-wrapped": AioWrapping}
+    server = grpc.aio.server(interceptors=[kinds[kind]()] if kind in kinds else [])
     if kind == "constant":
         allowed = await _allowed(key)
 
@@ -83,6 +85,9 @@ async def _aio(kind: str, key: SigningKey) -> None:
             return allowed
 
         _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(check))
+    elif kind == "check":
+        servicer = AuthorizationServicer(Authorizer(verifier(key)))
+        _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(servicer.check))
     else:
         server.add_registered_method_handlers(SERVICE, _methods(_answer, _stream))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -98,19 +103,30 @@ async def _allowed(key: SigningKey) -> bytes:
     return await servicer.check(check_request(key.sign(claims())), None)
 
 
-def _native(key: SigningKey) -> None:
+def _token(body: bytes) -> bytes:
+    return CheckRequest.FromString(body).attributes.request.http.headers["authorization"].encode()
+
+
+def _native(key: SigningKey, *, is_caching: bool) -> None:
     # The cost of the library and of reading the question, without a verdict.
     allowed = asyncio.run(_allowed(key))
     front = NativeGrpcFront("127.0.0.1:0", [(CHECK, False)])
     front.start()
     print(front.bound_port, flush=True)
 
+    answers: dict[bytes, bytes] = {}
+
+    def answer(body: bytes) -> bytes:
+        if is_caching:
+            return answers.setdefault(sha256(_token(body)).digest(), allowed)
+        CheckRequest.FromString(body)
+        return allowed
+
     def serve() -> None:
         while (events := front.recv_batch(64)) is not None:
             for event, call_id, _, body, _ in events:
                 if event == EVENT_CALL:
-                    CheckRequest.FromString(body or b"")
-                    front.respond(call_id, allowed)
+                    front.respond(call_id, answer(body or b""))
 
     threading.Thread(target=serve, daemon=True).start()
     sys.stdin.read()
@@ -118,10 +134,8 @@ def _native(key: SigningKey) -> None:
 
 
 def _sync(kind: str, key: SigningKey) -> None:
-    server = grpc.server(
-        ThreadPoolExecutor(8),
-        interceptors=[interceptors.AuthzInterceptor(verifier(key))] if kind == "sync-authz" else [],
-    )
+    kinds = {"sync-authz": lambda: interceptors.AuthzInterceptor(verifier(key)), "sync-wrapped": SyncWrapping}
+    server = grpc.server(ThreadPoolExecutor(8), interceptors=[kinds[kind]()] if kind in kinds else [])
     server.add_registered_method_handlers(SERVICE, _methods(_sync_answer, _sync_stream))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -134,10 +148,10 @@ def _main(kind: str, jwk: str) -> None:
     key = SigningKey.from_jwk(json.loads(jwk))
     if kind.startswith("sync"):
         _sync(kind, key)
-    elif kind == "native-constant":
-        _native(key)
+    elif kind.startswith("native"):
+        _native(key, is_caching=kind == "native-cache")
     else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind == "constant" else None) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind in {"constant", "check"} else None) as runner:
             runner.run(_aio(kind, key))
 
 

@@ -41,7 +41,7 @@ def new_verifier() -> Verifier:
     clock = ManualClock().clock
     return Verifier(
         issuer=ISSUER, audience=AUDIENCE, jwks=JWKS, algorithms=ALGORITHMS, allow_missing_kid=True,
-        cache_size=64, clock=clock,
+        token_memory=100_000, clock=clock,
     )  # fmt: skip
 
 

@@ -1,8 +1,6 @@
 """What one RPC may still do once it has been admitted; the same on both servers."""
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -17,9 +15,6 @@ from authz.runtime.flow import Flow
 
 from .context import Metadata
 from .handlers import Handler
-
-Check = Callable[[Any], None]
-"""Raises an :class:`authz.errors.AuthzError` for a request that the handler may not see."""
 
 
 class EndableStream(Stream, Protocol):
@@ -41,36 +36,56 @@ class Admission:
         metadata: the metadata that the handler is shown.
         seconds: how long the decision took.
 
+    Attributes:
+        is_checked: whether there may be a request that the handler may not see.
+        awaits_request: whether the RPC is allowed only when its one request has passed the check.
+        may_end: whether the RPC is a stream that may have to end before its handler returns.
+        is_limited: whether the RPC is allowed only when its stream has been opened.
+        streams_requests: whether its handler gets an iterator of requests.
+
     """
 
     __slots__ = (
-        *("_authorizer", "_hearing", "_rules", "_seconds"),
-        *("awaits_request", "check", "is_limited", "may_end", "metadata", "principal"),
+        *("_authorizer", "_hearing", "_is_confirmed", "_names", "_rules", "_seconds"),
+        *("awaits_request", "is_checked", "is_limited", "may_end", "metadata", "principal", "streams_requests"),
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one for each call, and names of arguments cost as much as all that it does
         self,
         authorizer: Authorizer,
         rules: StreamRules,
         hearing: Hearing,
         handler: Handler,
-        *,
         principal: Principal,
         metadata: Metadata,
         seconds: float,
     ) -> None:
         self._authorizer, self._rules, self._hearing, self._seconds = authorizer, rules, hearing, seconds
-        self.principal = principal
-        self.metadata = metadata
-        self.check: Callable[[Any], None] | None = check_of(handler, principal, hearing)
-        """Raises for a request that the handler may not see; ``None`` where it may see all."""
-        self.awaits_request = self.check is not None and not handler.request_streaming
-        """Whether the RPC is allowed only when its one request has passed the check."""
+        self.principal, self.metadata = principal, metadata
+        self.streams_requests = handler.request_streaming
         is_stream = handler.request_streaming or handler.response_streaming
-        self.may_end = is_stream and (principal is not ANONYMOUS or self.check is not None)
-        """Whether the RPC is a stream that may have to end before its handler returns."""
+        is_known = principal is not ANONYMOUS
+        self._names = names = _may_name(handler.request_deserializer)
+        self.is_checked = names or (is_known and not is_stream)
+        self.awaits_request = self.is_checked and not handler.request_streaming
+        self.may_end = is_stream and (is_known or names)
+        self._is_confirmed = not is_stream and is_known
         self.is_limited = False
-        """Whether the RPC is allowed only when its stream has been opened."""
+
+    def check(self, request: Any) -> None:
+        """Check one request of the RPC.
+
+        Raises:
+            AuthzError: the handler may not see it.
+
+        """
+        principal = self.principal
+        # The verdict came with the headers, and the request of a unary-unary method may come any time later, so look
+        # at the verdict again. Streams are ended when something changes.
+        if self._is_confirmed:
+            self._hearing.confirm(principal)
+        if self._names:
+            check_message(request, principal=principal, tenant=principal.tenant)
 
     def allowed(self) -> None:
         """Tell the observers that the RPC is allowed."""
@@ -87,7 +102,7 @@ class Admission:
     def refusal(self, request: Any) -> Refusal | None:
         """Check the only request of the RPC; return why it is refused, or ``None`` where the handler may see it."""
         try:
-            if self.check is not None:
+            if self.is_checked:
                 self.check(request)
             if not self.is_limited:
                 self.allowed()
@@ -119,6 +134,10 @@ class Admission:
         """Forget ``stream``, which is over."""
         self._authorizer.streams.close(stream)
 
+    def look(self, stream: Stream) -> None:
+        """End ``stream``, before a message of it goes on, if it must end and has not been told yet."""
+        self._authorizer.streams.look(stream)
+
     def end(self, stream: EndableStream, error: Exception) -> None:
         """End ``stream`` because of ``error``.
 
@@ -129,30 +148,6 @@ class Admission:
         self._authorizer.streams.end_one(stream, error)
         if stream.refusal is None:
             raise error
-
-
-def check_of(handler: Handler, principal: Principal, hearing: Hearing) -> Check | None:
-    """Return the check of every request of one RPC, or ``None`` where there can be nothing to check.
-
-    Args:
-        handler: the handler that will get the requests.
-        principal: the verified caller: no request may name another organization.
-        hearing: the hearing of the RPC. The verdict came with the headers, and the request of a unary-unary method may
-            come any time later, so the check looks at the verdict again. Streams are ended when something changes.
-
-    """
-    named = None
-    if _may_name(handler.request_deserializer):
-        named = functools.partial(check_message, principal=principal, tenant=principal.tenant)
-    if handler.request_streaming or handler.response_streaming or principal is ANONYMOUS:
-        return named
-
-    def confirmed(request: Any) -> None:
-        hearing.confirm(principal)
-        if named is not None:
-            named(request)
-
-    return confirmed
 
 
 def _may_name(parse: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from authz.call.principal import set_current_principal
+from authz.call.refusal import Refusal
 from authz.errors import ResourceExhaustedError, UnavailableError
 from authz.runtime.flow import run
 
@@ -29,9 +30,44 @@ def trusted(handler: Handler, admission: Admission, *, relay: bool) -> Behaviour
         relay: whether the handler of a stream runs on a thread of its own.
 
     """
-    behaviour = behaviour_of(handler)
+    if not (handler.request_streaming or handler.response_streaming):
+        if not admission.awaits_request:
+            admission.allowed()
+        return _Unary(behaviour_of(handler), admission)
+    return _trusted_stream(handler, admission, relay=relay)
+
+
+class _Unary:
+    """The behaviour for one unary-unary RPC, which looks like that of its handler.
+
+    No function with a copy of the other's attributes, which takes longer to make than the verdict.
+    """
+
+    __slots__ = ("__wrapped__", "_admission", "experimental_non_blocking", "experimental_thread_pool")
+
+    def __init__(self, behaviour: Behaviour, admission: Admission) -> None:
+        self.__wrapped__, self._admission = behaviour, admission
+        # What grpc asks for in every call; where nothing is found, an exception would cost more than this.
+        self.experimental_non_blocking = getattr(behaviour, "experimental_non_blocking", False)
+        self.experimental_thread_pool = getattr(behaviour, "experimental_thread_pool", None)
 
     # grpc gives non-blocking handlers, which it knows by an attribute, one more argument to send replies with.
+    def __call__(self, request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
+        admission = self._admission
+        if admission.awaits_request:
+            refusal = _refusal(request, admission)
+            if refusal is not None:
+                abort(context, refusal)
+        set_current_principal(admission.principal)
+        return self.__wrapped__(request, TrustedContext(context, admission.metadata), *send)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+
+def _trusted_stream(handler: Handler, admission: Admission, *, relay: bool) -> Behaviour:
+    behaviour = behaviour_of(handler)
+
     def serve(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
         set_current_principal(admission.principal)
         return behaviour(request, TrustedContext(context, admission.metadata), *send)
@@ -47,7 +83,7 @@ def trusted(handler: Handler, admission: Admission, *, relay: bool) -> Behaviour
 
 def _until_ended(serve: Behaviour, handler: Handler, admission: Admission, *, relay: bool) -> Behaviour:
     def serve_stream(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
-        stream = SyncStream(context, admission.ended, *send)
+        stream = SyncStream(context, admission.ended, admission.look, *send)
         _open(stream, admission, context)
         stream.check()
         if handler.request_streaming:
@@ -93,13 +129,17 @@ def _relayed(serve: Callable[[], Any], handler: Handler, stream: SyncStream, con
 
 def _checked(serve: Behaviour, admission: Admission) -> Behaviour:
     def checked(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
-        try:
-            refusal = admission.refusal(request)
-        except BaseException as error:  # noqa: BLE001 - whatever happened, the handler must not see the request
-            refusal = admission.refused(error)
+        refusal = _refusal(request, admission)
         return serve(request, context, *send) if refusal is None else abort(context, refusal)
 
     return checked
+
+
+def _refusal(request: Any, admission: Admission) -> Refusal | None:
+    try:
+        return admission.refusal(request)
+    except BaseException as error:  # noqa: BLE001 - whatever happened, the handler must not see the request
+        return admission.refused(error)
 
 
 def decided(handler: Handler, decide: Callable[[grpc.ServicerContext], Behaviour]) -> Behaviour:

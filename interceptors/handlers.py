@@ -1,7 +1,7 @@
 """Method handlers of gRPC, their behaviour, and the status with which a refused RPC ends."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import grpc
 
@@ -15,26 +15,33 @@ else:
     # Generic in the stubs, not subscriptable at run time.
     Handler = grpc.RpcMethodHandler
 
-# By (request_streaming, response_streaming).
-_CONSTRUCTORS: dict[tuple[bool, bool], Callable[..., Handler]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
+# grpc's own class, which the interceptors of others know how to change. Its functions import it anew for every handler,
+# and the constructor of a named tuple is a function in Python: both cost more than making it does.
+_Grpc: Any = type(grpc.unary_unary_rpc_method_handler(bool))
 
 
 def behaviour_of(handler: Handler) -> Behaviour:
     """Return the function of ``handler`` that serves the RPC."""
     behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-    return cast("Behaviour", behaviour)
+    found: Behaviour = behaviour
+    return found
 
 
 def with_behaviour(handler: Handler, behaviour: Behaviour, *, request_streaming: bool | None = None) -> Handler:
     """Return ``handler`` with another behaviour; its kind stays, unless ``request_streaming`` says otherwise."""
-    streaming = handler.request_streaming if request_streaming is None else request_streaming
-    constructor = _CONSTRUCTORS[bool(streaming), bool(handler.response_streaming)]
-    return constructor(behaviour, handler.request_deserializer, handler.response_serializer)
+    requests = handler.request_streaming if request_streaming is None else request_streaming
+    replies = handler.response_streaming
+    behaviours: tuple[Behaviour | None, ...] = behaviour, None, None, None
+    if requests or replies:
+        behaviours = (
+            None,
+            None if requests else behaviour,
+            None if replies else behaviour,
+            behaviour if requests and replies else None,
+        )
+    parsing = handler.request_deserializer, handler.response_serializer
+    made: Handler = tuple.__new__(_Grpc, (bool(requests), bool(replies), *parsing, *behaviours))
+    return made
 
 
 class Status(NamedTuple):

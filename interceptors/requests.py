@@ -20,6 +20,8 @@ class SyncRequests:
 
     """
 
+    __slots__ = ("_admission", "_requests", "_stream")
+
     def __init__(self, requests: Iterator[Any], stream: SyncStream, admission: Admission) -> None:
         self._requests = requests
         self._stream = stream
@@ -30,13 +32,14 @@ class SyncRequests:
 
     def __next__(self) -> Any:
         request = next(self._requests)
-        if self._admission.check is not None:
+        if self._admission.is_checked:
             try:
                 self._admission.check(request)
             except Exception as error:  # noqa: BLE001 - whatever happened, the handler must not see the request
                 self._admission.end(self._stream, error)
         self._stream.check()
         if self._stream.refusal is not None:
+            # That of a handler that does not block.
             raise StopIteration
         return request
 

@@ -22,7 +22,7 @@ from authz.runtime.flow import Flow, Wait, run
 
 from .admission import Admission
 from .behaviours import decided, trusted
-from .context import Metadata, TrustedCallDetails
+from .context import Metadata, told
 from .handlers import Behaviour, Handler, with_behaviour
 from .streams import abort
 
@@ -81,11 +81,14 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         """See ``grpc.ServerInterceptor``."""
         # grpc runs this on its one polling thread: waiting here would stop every RPC, and an exception that escaped
         # from here, BaseException included, would end the server. So the flow takes its first step only.
-        call = Call(method=handler_call_details.method, metadata=handler_call_details.invocation_metadata)
+        call = Call(handler_call_details.method, handler_call_details.invocation_metadata)
         hearing = Hearing(self._authorizer, call, "grpc")
         try:
             begun: tuple[Flow[Principal], Wait] | None = None
             try:
+                principal = hearing.at_once()
+                if principal is not None:
+                    return self._admitted(continuation, hearing, principal)
                 flow = self._authorizer.authorize(call, hearing.evidence)
                 begun = flow, next(flow)
             except StopIteration as done:
@@ -103,7 +106,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="authz-refusal")
 
     def _details(self, call: Call, principal: Principal) -> Any:
-        return TrustedCallDetails(call.method, self._authorizer.trusted.believed(call.metadata, principal))
+        return told(call.method, self._authorizer.trusted.believed(call.metadata, principal))
 
     def _admitted(self, continuation: Continuation, hearing: Hearing, principal: Principal) -> Handler | None:
         seconds = hearing.seconds
@@ -123,9 +126,9 @@ class AuthzInterceptor(grpc.ServerInterceptor):
             self._rules,
             hearing,
             handler,
-            principal=principal,
-            metadata=metadata,
-            seconds=seconds,
+            principal,
+            metadata,
+            seconds,
         )
         if admission.may_end:
             # Check the limit here, so that a refused stream does not occupy a thread of the pool.

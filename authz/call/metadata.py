@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from authz.call.call import Entry
+from authz.call.known import Known
 from authz.call.principal import Principal
+from authz.call.principal_bytes import principal_bytes, timestamp
 from authz.call.words import spellings
 from authz.errors import ConfigError
 from authz.runtime import telemetry
@@ -104,33 +104,54 @@ class TrustedMetadata:
         """Return what the caller sent without any reserved key, and then the trusted entries for ``principal``."""
         reserved = self.reserved
         # Compared in lower case: gRPC refuses names with capitals, but grpc.aio only once it serves the RPC already.
-        kept = [entry for entry in metadata if not is_forged(entry[0].lower(), reserved)]
+        kept = [
+            entry
+            for entry in metadata
+            if (key := entry[0].lower()) not in reserved
+            and not (key.startswith(_PREFIXES) and is_forged(key, reserved))
+        ]
         return (*kept, *self.entries(principal))
 
     def entries(self, principal: Principal) -> tuple[Entry, ...]:
         """Return the trusted entries for ``principal`` that are not empty; none for ``ANONYMOUS``."""
-        return _entries(self, principal)
+        return self._known.of(principal) or self._known.remember(principal, self._entries(principal))
+
+    @functools.cached_property
+    def _known(self) -> Known[tuple[Entry, ...]]:
+        return Known(_REMEMBERED)
+
+    def _entries(self, principal: Principal) -> tuple[Entry, ...]:
+        if not principal.org_id:
+            return ()
+        said, room = _words(self, principal.org_id, principal.client_id, principal.scopes, principal.tenant)
+        data = principal_bytes(principal)
+        if principal.scopes and _base64_bytes(len(data)) > room:
+            data = _without_scopes(principal)
+            _tell(principal.org_id, principal.client_id)
+        return (*said, Entry(self.principal, data))
 
 
 @functools.lru_cache(_REMEMBERED)
-def _entries(names: TrustedMetadata, principal: Principal) -> tuple[Entry, ...]:
-    if not principal.org_id:
-        return ()
+def _words(
+    names: TrustedMetadata, org_id: str, client_id: str, scopes: frozenset[str], tenant: str
+) -> tuple[tuple[Entry, ...], int]:
+    """Return what all tokens of an application say in words, and how many bytes are left for the principal."""
     words = (
-        Entry(names.org_id, principal.org_id),
-        Entry(names.client_id, principal.client_id),
-        Entry(names.scopes, " ".join(sorted(principal.scopes))),
-        Entry(names.tenant, principal.tenant),
+        Entry(names.org_id, org_id),
+        Entry(names.client_id, client_id),
+        Entry(names.scopes, " ".join(sorted(scopes))),
+        Entry(names.tenant, tenant),
     )
     said = tuple(entry for entry in words if entry.value)
     taken = sum(len(entry.key) + len(entry.value) + _OVERHEAD_BYTES for entry in said)
-    room = MAX_ADDED_BYTES - taken - len(names.principal) - _OVERHEAD_BYTES
+    return said, MAX_ADDED_BYTES - taken - len(names.principal) - _OVERHEAD_BYTES
+
+
+def _without_scopes(principal: Principal) -> bytes:
     message = principal_message(principal)
-    if principal.scopes and _base64_bytes(message.ByteSize()) > room:
-        message.ClearField("scopes")
-        message.omitted.append("scopes")
-        _tell(principal.org_id, principal.client_id)
-    return (*said, Entry(names.principal, message.SerializeToString()))
+    message.ClearField("scopes")
+    message.omitted.append("scopes")
+    return message.SerializeToString()
 
 
 def _base64_bytes(size: int) -> int:
@@ -153,23 +174,17 @@ def principal_message(principal: Principal) -> PrincipalMessage:
         issuer=principal.issuer,
         audience=principal.audience,
         token_id=principal.token_id,
-        issued_at=None if principal.issued_at is None else _timestamp(principal.issued_at),
-        expires_at=_timestamp(principal.expires_at),
+        issued_at=None if principal.issued_at is None else timestamp(principal.issued_at),
+        expires_at=timestamp(principal.expires_at),
         key_id=principal.key_id,
         tenant=principal.tenant,
     )
 
 
-def _timestamp(seconds: float) -> Timestamp:
-    whole = math.floor(seconds)
-    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
-
-
 def is_forged(key: str, reserved: frozenset[str]) -> bool:
     """Say whether ``key`` is reserved, or becomes so once any number of grpc-gateway's prefixes is stripped."""
     while key not in reserved:
-        prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)
-        if prefix is None:
+        if not key.startswith(_PREFIXES):
             return False
-        key = key.removeprefix(prefix)
+        key = key.removeprefix(next(prefix for prefix in _PREFIXES if key.startswith(prefix)))
     return True

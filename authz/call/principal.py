@@ -49,6 +49,50 @@ class Principal:
     claims: Mapping[str, Any] = field(default_factory=lambda: _NO_CLAIMS, hash=False, repr=False)
 
 
+class _Open:
+    """A principal in the making: its slots, and nothing that guards them."""
+
+    __slots__ = tuple(Principal.__slots__)
+
+
+def new_principal(
+    *,
+    org_id: str,
+    client_id: str,
+    subject: str,
+    scopes: frozenset[str],
+    issuer: str,
+    audience: tuple[str, ...],
+    token_id: str,
+    issued_at: float | None,
+    expires_at: float,
+    key_id: str,
+    key_thumbprint: str,
+    certificate: str,
+    tenant: str,
+    claims: Mapping[str, Any],
+) -> Principal:
+    """Return a principal of all its fields, at a third of what its constructor costs, which sets frozen ones."""
+    made: Any = _Open()
+    made.org_id = org_id
+    made.client_id = client_id
+    made.subject = subject
+    made.scopes = scopes
+    made.issuer = issuer
+    made.audience = audience
+    made.token_id = token_id
+    made.issued_at = issued_at
+    made.expires_at = expires_at
+    made.key_id = key_id
+    made.key_thumbprint = key_thumbprint
+    made.certificate = certificate
+    made.tenant = tenant
+    made.claims = claims
+    made.__class__ = Principal
+    principal: Principal = made
+    return principal
+
+
 ANONYMOUS = Principal(org_id="", client_id="", subject="")
 """The unknown caller of a public method. Compare with ``is``."""
 

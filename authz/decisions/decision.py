@@ -69,30 +69,17 @@ class Evidence:
 
     """
 
-    __slots__ = (
-        "in_force",
-        "isolation",
-        "organization",
-        "policy",
-        "principal",
-        "quota",
-        "rule",
-        "shadow_rule",
-        "shadow_verdict",
-        "source",
-    )
-
-    def __init__(self) -> None:
-        self.principal: Principal = ANONYMOUS
-        self.source: Source = "none"
-        self.policy = ""
-        self.rule = ""
-        self.shadow_verdict: Verdict | Literal[""] = ""
-        self.shadow_rule = ""
-        self.isolation: Any = None
-        self.organization: Organization | None = None
-        self.in_force: Any = None
-        self.quota: Quota | None = None
+    # Set on the class, so that noting nothing costs nothing: most calls need few of them.
+    principal: Principal = ANONYMOUS
+    source: Source = "none"
+    policy: str = ""
+    rule: str = ""
+    shadow_verdict: Verdict | Literal[""] = ""
+    shadow_rule: str = ""
+    isolation: Any = None
+    quota: Quota | None = None
+    organization: Organization | None = None
+    in_force: Any = None
 
 
 class Decision(NamedTuple):

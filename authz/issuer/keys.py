@@ -123,6 +123,9 @@ class KeySet(Protocol):
 
         """
 
+    def known(self, kid: str | None, algorithm: str | None = None) -> VerificationKey | None:
+        """Return the key that :meth:`find` would, if it is at hand."""
+
     def load(self) -> Flow[None]:
         """Fetch the keys, unless there are some already.
 
@@ -169,11 +172,15 @@ class StaticKeySet:
 
     def find(self, kid: str | None, algorithm: str | None = None) -> Flow[VerificationKey]:
         """See :class:`KeySet`."""
-        key = self._ring.get(kid, algorithm)
+        key = self.known(kid, algorithm)
         if key is None:
             raise self._ring.missing(kid)
         return key
         yield  # a flow that never waits
+
+    def known(self, kid: str | None, algorithm: str | None = None) -> VerificationKey | None:
+        """See :class:`KeySet`."""
+        return self._ring.get(kid, algorithm)
 
     def load(self) -> Flow[None]:
         """See :class:`KeySet`."""

@@ -107,6 +107,15 @@ class RemoteKeySet:
             raise ring.missing(kid)
         return key
 
+    def known(self, kid: str | None, algorithm: str | None = None) -> VerificationKey | None:
+        """See :class:`authz.issuer.keys.KeySet`; like any use of a key it refreshes ahead of need."""
+        is_due = self._clock.has_reached(self._held.refresh_at)
+        # Not due, so not stale either. No lock: if a set arrives in between, what is missing here is found by the flow.
+        key = (self._held.current() if is_due else self._held.ring).get(kid, algorithm)
+        if is_due and key is not None:
+            self._refresh_ahead()
+        return key
+
     def load(self) -> Flow[None]:
         """See :class:`authz.issuer.keys.KeySet`; waits up to 2 s, and like any use of a key refreshes ahead of need."""
         with self._asking.lock:

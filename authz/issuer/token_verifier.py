@@ -8,10 +8,12 @@ from authz.call.peer import Peer
 from authz.call.principal import Principal
 from authz.errors import ClaimError, PeerUnknownError
 from authz.issuer.keys import KeySetHealth
+from authz.issuer.memory import MemoryFigures
 from authz.organizations.ownership import Ownership
 from authz.runtime.clock import Clock
 from authz.runtime.flow import Flow, arun, run
 from authz.token.claims import ClaimRules
+from authz.token.jws import digest_of
 
 
 class Expectations(NamedTuple):
@@ -44,17 +46,26 @@ class TokenVerifier(ABC):
             UnavailableError: the issuer's keys cannot be had, so there is no verdict.
 
         """
-        principal = run(self.verify_flow(token))
+        principal = self._at_once(token)
+        if principal is None:
+            principal = run(self.verify_flow(token))
         if principal.certificate:
             check_certificate(principal, peer)
         return principal
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return the caller that ``token`` names; see :meth:`verify`."""
-        principal = await arun(self.verify_flow(token))
+        principal = self._at_once(token)
+        if principal is None:
+            principal = await arun(self.verify_flow(token))
         if principal.certificate:
             check_certificate(principal, peer)
         return principal
+
+    def _at_once(self, token: str) -> Principal | None:
+        digest = digest_of(token)
+        principal = self.remembered(digest)
+        return self.verify_at_once(token, digest) if principal is None else principal
 
     def warm_up(self, timeout: float = 5.0) -> None:
         """Fetch the keys of every issuer, so that no call must wait for them.
@@ -95,6 +106,21 @@ class TokenVerifier(ABC):
         """
 
     @abstractmethod
+    def verify_at_once(self, token: str, digest: bytes) -> Principal | None:
+        """Return what :meth:`verify_flow` would, without a flow; ``None`` where that may have to wait.
+
+        What is remembered is not asked: that is for :meth:`remembered`.
+
+        Args:
+            token: a compact JWS.
+            digest: :func:`authz.token.jws.digest_of` the token.
+
+        Raises:
+            UnauthenticatedError: what :meth:`verify_flow` would raise.
+
+        """
+
+    @abstractmethod
     def principal_of(self, claims: Mapping[str, Any]) -> Principal:
         """Return the caller that the payload of a token names; a proxy has checked the signature.
 
@@ -124,6 +150,10 @@ class TokenVerifier(ABC):
     @abstractmethod
     def health(self) -> Mapping[str, KeySetHealth]:
         """Return the state of the keys, by issuer, for every issuer whose tokens are good here."""
+
+    @abstractmethod
+    def memory(self) -> Mapping[str, MemoryFigures]:
+        """Return what is remembered of verified tokens, by issuer."""
 
     @abstractmethod
     def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:

@@ -2,20 +2,17 @@
 
 import os
 import re
-import threading
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
-
-from cachetools import FIFOCache
+from typing import Any
 
 from authz.call.principal import Principal
 from authz.call.words import ORG_ID_PATTERN
 from authz.errors import ConfigError, KeySetUnavailableError, TokenMalformedError
 from authz.issuer.discovery import discover, issuer_endpoint
 from authz.issuer.keys import KeySet, KeySetHealth, StaticKeySet, load_jwks
+from authz.issuer.memory import MemoryFigures, TokenMemory, Verified, size_of
 from authz.issuer.remote_keys import RemoteKeySet
 from authz.issuer.token_verifier import Expectations, TokenVerifier
-from authz.runtime import fork
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.configuration import extra
 from authz.runtime.flow import Flow, pause, run
@@ -24,7 +21,7 @@ from authz.runtime.network.urls import check_issuer_url
 from authz.token.claims import ClaimRules, check_issuer, principal_from
 from authz.token.encoding import EncodingError, json_object
 from authz.token.jwk import VerificationKey, check_algorithms
-from authz.token.jws import check_signature, digest_of, parse_compact
+from authz.token.jws import CompactJWS, check_signature, digest_of, parse_compact
 from authz.token.profiles import ProfileName, TokenProfile, profile_of
 
 Jwks = Mapping[str, Any] | str | os.PathLike[str]
@@ -32,13 +29,8 @@ Jwks = Mapping[str, Any] | str | os.PathLike[str]
 DEFAULT_LEEWAY = 10.0
 MAX_LEEWAY = 300.0
 CACHE_SECONDS = 300.0
-
-
-class _Verified(NamedTuple):
-    principal: Principal
-    key: VerificationKey
-    until_time: float
-    until_monotonic: float
+DEFAULT_TOKEN_MEMORY = 16 << 20
+"""Bytes; room for about 10,000 tokens of WorkOS."""
 
 
 class Verifier(TokenVerifier):
@@ -69,7 +61,8 @@ class Verifier(TokenVerifier):
         profile: how the issuer writes its tokens: the name of one of :data:`authz.token.profiles.PROFILES`, or one of
             your own. Told apart by it are tokens of applications and of persons.
         max_blocked_threads: how many threads may wait at a time while an unknown ``kid`` is looked up.
-        cache_size: how many verified tokens are remembered, each until its ``exp`` and at most 300 s.
+        token_memory: how many bytes verified tokens may take; each is remembered until its ``exp``, at most 300 s.
+            One of WorkOS counts as 1,700, and takes 900 to 1,200.
         transport: fetches the keys; by default the verifier has its own.
         clock: tells the time.
 
@@ -97,7 +90,7 @@ class Verifier(TokenVerifier):
         org_id_pattern: str = ORG_ID_PATTERN,
         profile: TokenProfile | ProfileName = "workos",
         max_blocked_threads: int = 4,
-        cache_size: int = 10_000,
+        token_memory: int = DEFAULT_TOKEN_MEMORY,
         transport: Transport | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -115,7 +108,7 @@ class Verifier(TokenVerifier):
         self._require_kid, self._require_at_jwt = not allow_missing_kid, require_at_jwt
         self.clock = clock
         self._time, self._monotonic = clock.time, clock.monotonic
-        self._cache_size = _positive(cache_size, "cache_size")
+        self._memory = TokenMemory(_positive(token_memory, "token_memory"))
         self._keys: KeySet
         if jwks is not None:
             if jwks_url is not None or jwks_seed is not None or discover:
@@ -139,8 +132,6 @@ class Verifier(TokenVerifier):
                 max_blocked_threads=_positive(max_blocked_threads, "max_blocked_threads"),
                 seed=None if jwks_seed is None else load_jwks(jwks_seed, "jwks_seed"),
             )
-        self.after_fork()
-        fork.register(self)
 
     @classmethod
     def discover(cls, issuer: str, *, allowed_hosts: Collection[str] = (), **options: Any) -> "Verifier":
@@ -200,7 +191,15 @@ class Verifier(TokenVerifier):
         principal = self.remembered(digest)
         if principal is not None:
             return principal
-        return (yield from self._checked(token, digest))
+        jws, claims = self._read(token)
+        key = yield from self._keys.find(jws.kid, jws.algorithm)
+        return self._verified(jws, claims, key, digest)
+
+    def verify_at_once(self, token: str, digest: bytes) -> Principal | None:
+        """Return the caller that ``token`` names, if its key is at hand; see :class:`TokenVerifier`."""
+        jws, claims = self._read(token)
+        key = self._keys.known(jws.kid, jws.algorithm)
+        return None if key is None else self._verified(jws, claims, key, digest)
 
     def principal_of(self, claims: Mapping[str, Any]) -> Principal:
         """Return the caller that the payload of a token names; a proxy has checked the signature.
@@ -237,7 +236,8 @@ class Verifier(TokenVerifier):
         """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` for another issuer's."""
         return self._keys.age() if principal.issuer == self.issuer else None
 
-    def _checked(self, token: str, digest: bytes) -> Flow[Principal]:
+    def _read(self, token: str) -> tuple[CompactJWS, dict[str, Any]]:
+        """Return a token and its claims, of which only ``iss`` is checked: it decides whose keys are asked for."""
         jws = parse_compact(token, self._algorithms, require_kid=self._require_kid, require_at_jwt=self._require_at_jwt)
         try:
             claims = json_object(jws.payload)
@@ -245,14 +245,18 @@ class Verifier(TokenVerifier):
             raise TokenMalformedError(str(error)) from error
         # Before any fetch: a token that names another issuer must not cause one.
         check_issuer(claims, self._rules)
-        key = yield from self._keys.find(jws.kid, jws.algorithm)
+        return jws, claims
+
+    def _verified(self, jws: CompactJWS, claims: dict[str, Any], key: VerificationKey, digest: bytes) -> Principal:
+        """Return the caller that a token names whose key was found, and remember it."""
         # Before the claims: an error must not report claims that are not signed.
         check_signature(jws, key)
         now = self._time()
         principal = principal_from(claims, self._rules, now, key_id=key.kid or "", key_thumbprint=key.thumbprint)
-        until = self.clock.at(min(self.ends_at(principal), now + CACHE_SECONDS))
-        with self._lock:
-            self._cache[digest] = _Verified(principal, key, *until)
+        # On both clocks: it has come when the first of them reaches it.
+        seconds = min(principal.expires_at + self._rules.leeway - now, CACHE_SECONDS)
+        size = size_of(principal.claims, jws.payload)
+        self._memory.remember(digest, Verified(principal, key, now + seconds, self._monotonic() + seconds, size), now)
         return principal
 
     def remembered(self, digest: bytes) -> Principal | None:
@@ -262,10 +266,8 @@ class Verifier(TokenVerifier):
             digest: :func:`authz.token.jws.digest_of` the token.
 
         """
-        try:
-            # Reading changes nothing, so it needs no lock.
-            verified = self._cache[digest]
-        except KeyError:
+        verified = self._memory.recall(digest)
+        if verified is None:
             return None
         # By both clocks, for one of them may be set.
         is_over = self._time() >= verified.until_time or self._monotonic() >= verified.until_monotonic
@@ -287,6 +289,10 @@ class Verifier(TokenVerifier):
         """Return the state of the issuer's keys, by issuer."""
         return {self.issuer: self._keys.health()}
 
+    def memory(self) -> Mapping[str, MemoryFigures]:
+        """Return what is remembered of verified tokens, by issuer."""
+        return {self.issuer: self._memory.figures()}
+
     def expectations(self, _issuer: object = None) -> Expectations:
         """Return what tokens must be."""
         return Expectations(self._rules, self._algorithms, self._require_kid, self._require_at_jwt)
@@ -294,12 +300,6 @@ class Verifier(TokenVerifier):
     def close(self) -> None:
         """Stop fetching keys."""
         self._keys.close()
-
-    def after_fork(self) -> None:
-        """Start an empty cache, and a lock that no thread holds."""
-        self._lock = threading.Lock()
-        # First in, first out: what has been remembered longest is also the first to expire.
-        self._cache: FIFOCache[bytes, _Verified] = FIFOCache(self._cache_size)
 
 
 def _audiences(audience: str | Collection[str]) -> frozenset[str]:

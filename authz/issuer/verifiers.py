@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from authz.call.principal import Principal
 from authz.errors import ClaimError, ConfigError, TokenMalformedError, UnauthenticatedError, UnavailableError
 from authz.issuer.keys import KeySetHealth
+from authz.issuer.memory import MemoryFigures
 from authz.issuer.token_verifier import Expectations, TokenVerifier
-from authz.issuer.verifier import DEFAULT_LEEWAY, Verifier
+from authz.issuer.verifier import DEFAULT_LEEWAY, DEFAULT_TOKEN_MEMORY, Verifier
 from authz.organizations.ownership import Organizations, Ownership
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.configuration import extra
@@ -89,6 +90,11 @@ class Verifiers(TokenVerifier):
                 return self._owned(principal)
         return None
 
+    def verify_at_once(self, token: str, digest: bytes) -> Principal | None:
+        """Return the caller that ``token`` names, if the key is at hand; see :class:`TokenVerifier`."""
+        principal = self._of_issuer(_claimed_issuer(token)).verify_at_once(token, digest)
+        return None if principal is None else self._owned(principal)
+
     def principal_of(self, claims: Mapping[str, Any]) -> Principal:
         """Return the caller that a payload names; see :class:`TokenVerifier`."""
         return self._owned(self._of_issuer(claims.get("iss")).principal_of(claims))
@@ -127,6 +133,12 @@ class Verifiers(TokenVerifier):
     def health(self) -> Mapping[str, KeySetHealth]:
         """Return the state of the issuers' keys, by issuer."""
         return {issuer: health for verifier in self._by_issuer.values() for issuer, health in verifier.health().items()}
+
+    def memory(self) -> Mapping[str, MemoryFigures]:
+        """Return what is remembered of verified tokens, by issuer."""
+        return {
+            issuer: figures for verifier in self._by_issuer.values() for issuer, figures in verifier.memory().items()
+        }
 
     def expectations(self, issuer: object = None) -> Expectations | None:
         """Return what tokens of ``issuer`` must be; ``None`` if it is none of those that are configured."""
@@ -194,6 +206,10 @@ class NoTokens(Verifiers):
         raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
         yield  # a flow that never waits
 
+    def verify_at_once(self, token: str, digest: bytes) -> None:  # noqa: ARG002 - the names in the protocol
+        """Refuse any token."""
+        raise UnauthenticatedError("only the peers of trust are believed here, and no tokens")
+
     def principal_of(self, claims: Mapping[str, Any]) -> Principal:  # noqa: ARG002 - the name in the protocol
         """Refuse any payload."""
         raise UnauthenticatedError("only the peers of trust are believed here, and no payloads")
@@ -203,12 +219,15 @@ class NoTokens(Verifiers):
         return principal.expires_at + DEFAULT_LEEWAY
 
 
-def verifier_of(settings: "VerifierSettings", listed: "Issuers | None" = None) -> Verifier | Verifiers:
+def verifier_of(
+    settings: "VerifierSettings", listed: "Issuers | None" = None, token_memory: int = DEFAULT_TOKEN_MEMORY
+) -> Verifier | Verifiers:
     """Build the verifier of the issuer that is set, or of all that are listed.
 
     Args:
         settings: the settings.
         listed: the file of issuers, if it has been read already.
+        token_memory: how many bytes verified tokens may take, those of all issuers together.
 
     Raises:
         ConfigError: a setting is missing or cannot work, or something in the file of issuers.
@@ -216,8 +235,10 @@ def verifier_of(settings: "VerifierSettings", listed: "Issuers | None" = None) -
     """
     listed = listed or settings.listed()
     if listed is None:
-        return Verifier(**settings.verifier_options())
-    verifiers = listed.made(lambda each: Verifier(**each.verifier_options()))
+        return Verifier(**settings.verifier_options(), token_memory=token_memory)
+    # In equal shares, so that the tokens of one issuer leave those of another alone.
+    share = max(1, token_memory // len(listed.listed))
+    verifiers = listed.made(lambda each: Verifier(**each.verifier_options(), token_memory=share))
     try:
         return Verifiers(
             *verifiers, organizations=listed.organizations, shared_organizations=listed.are_organizations_shared

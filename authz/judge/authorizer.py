@@ -2,7 +2,7 @@
 
 import collections
 from collections.abc import Collection, Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from authz.call.call import Call, check_size
 from authz.call.metadata import TrustedMetadata
@@ -10,12 +10,7 @@ from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Challenge
 from authz.call.requirements import Assurance
 from authz.decisions.decision import Evidence, Observer
-from authz.errors import (
-    ConfigError,
-    KeyNotFoundError,
-    PermissionDeniedError,
-    TokenExpiredError,
-)
+from authz.errors import ConfigError, KeyNotFoundError
 from authz.issuer.introspection import Introspector
 from authz.issuer.token_verifier import TokenVerifier, check_certificate
 from authz.issuer.verifier import Verifier
@@ -28,17 +23,17 @@ from authz.judge.orders.giving import Giving
 from authz.judge.orders.operator import Operator
 from authz.judge.orders.standing import Standing
 from authz.judge.organizations import Organizations, Unknown
-from authz.judge.requirements import Assurances, check_requirements
 from authz.judge.shadow import Shadow
 from authz.judge.streams import OpenStreams
 from authz.judge.telling import Telling
+from authz.judge.verdict.requirements import Assurances
+from authz.judge.verdict.steps import Steps
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Counting, Quotas
 from authz.policy import Policy
 from authz.runtime import telemetry
 from authz.runtime.flow import Flow, resumed
-from authz.token.bearer import bearer_token, credentials_of
-from authz.token.claims import is_expired
+from authz.token.bearer import bearer_token
 from authz.token.jws import digest_of
 
 Step = Literal["public", "caller", "standing", "route", "organization", "policy", "quota", "issuer"]
@@ -49,7 +44,7 @@ An explanation walks this tuple. :meth:`Authorizer.authorize` has the steps one 
 """
 
 
-class Authorizer(Giving):
+class Authorizer(Steps, Giving):
     """Decide calls: may each be made, and who makes it.
 
     Args:
@@ -131,6 +126,7 @@ class Authorizer(Giving):
         self.introspectors = self.assurances.introspectors
         self.organizations = Organizations(directory, unknown_organizations, self.verifier.ownership)
         self.directories = self.organizations.directories
+        self._may_wait = self._has_own_flow or bool(self.directories or self.introspectors)
         self.in_force = InForce(policy, public_methods, self._check, self.changes.note)
         self.lasting = Lasting(self.verifier, self.organizations, is_proxied=trust is not None)
         self.shadow = Shadow(self.organizations, self.in_force.public_methods)
@@ -144,6 +140,11 @@ class Authorizer(Giving):
         self.operator.watch(self.organizations.renew)
         self.operator.watch(self.changes.note)
         self.verifier.watch_keys(self.changes.note)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Leave every call to the flow of a class that has its own, so that nothing is decided past it."""
+        super().__init_subclass__(**options)
+        cls._has_own_flow = cls.authorize is not Authorizer.authorize
 
     @property
     def policy(self) -> Policy | None:
@@ -175,59 +176,35 @@ class Authorizer(Giving):
             principal = yield from resumed(flow, wait)
             if not (yield from self._is_confirmed(call, rules, principal)):
                 return (yield from self.authorize(call, evidence))
-        if rules.policy is not None and rules.policy.has_quotas:
-            evidence.quota = quota = rules.quota_of(principal)
-            if quota is not None:
-                # Last: a call that is refused anyway uses up nothing.
-                awaited = self.quotas.take(principal.org_id, quota)
-                while awaited is not None:
-                    yield from awaited.wait()
-                    if not (yield from self._is_confirmed(call, rules, principal)):
-                        return (yield from self.authorize(call, evidence))
-                    awaited = self.quotas.take(principal.org_id, quota, awaited)
+        # Last: a call that is refused anyway uses up nothing.
+        awaited = self._count(rules, principal, evidence)
+        while awaited is not None:
+            yield from awaited.wait()
+            if not (yield from self._is_confirmed(call, rules, principal)):
+                return (yield from self.authorize(call, evidence))
+            awaited = self._count(rules, principal, evidence, awaited)
         return principal
 
     def _admit(self, call: Call, rules: Rules, evidence: Evidence) -> Flow[Principal]:
         """Return who makes ``call`` if ``rules``, and all else that is in force now, admit it: see ``STEPS``."""
-        policy, evidence.isolation, public = evidence.in_force = rules
-        if call.requirements is None and call.method in public:
-            evidence.source = "public"
+        if self._is_public(call, rules, evidence):
             return ANONYMOUS
-        token, principal = "", self._proxied(call, policy)
-        if principal is not None:
-            evidence.principal, evidence.source = principal, "proxy"
-            _check_time(principal, self.verifier)
-        else:
+        token, principal = "", self._vouched(call, rules, evidence)
+        if principal is None:
             token = bearer_token(call)
-            principal = self.verifier.remembered(digest_of(token))
+            principal = self._known(call, digest_of(token), evidence)
             if principal is None:
                 principal = yield from self.verifier.verify_flow(token)
-                evidence.source = "signature"
-            else:
-                # A door that asks again, with the peer, had the token verified the first time.
-                evidence.source = "signature" if evidence.source == "signature" else "cache"
-            evidence.principal = principal
-            if principal.certificate:
-                check_certificate(principal, call.peer)
-        self.standing.check(principal)
-        if call.requirements is not None:
-            check_requirements(call.requirements, principal, "" if policy is None else policy.name)
+                self._recognize(call, principal, "signature", evidence)
+        self._check_caller(call, rules, principal)
         organizations, org_id = self.organizations, principal.org_id
         # Where there is no directory to ask, that takes no flow.
-        organization = evidence.organization = (
-            (yield from organizations.find(org_id, policy))
+        organization = (
+            (yield from organizations.find(org_id, rules.policy))
             if self.directories
-            else organizations.recall(org_id, policy)
+            else organizations.recall(org_id, rules.policy)
         )
-        if organization.tenant:
-            evidence.principal = principal = organizations.identify(principal, organization)
-        if policy is not None:
-            evidence.policy = policy.name
-            try:
-                evidence.rule = policy.admit(call, principal, organization)
-            except PermissionDeniedError as error:
-                evidence.rule = error.rule
-                raise
+        principal = self._check_policy(call, rules, principal, organization, evidence)
         if token and self.introspectors:
             yield from self._introspect(call, token, principal, rules, evidence)
         return principal
@@ -243,27 +220,12 @@ class Authorizer(Giving):
         evidence.source = "introspection"
         yield from self.introspectors[principal.issuer].introspect(token, principal, assurance)
 
-    def _proxied(self, call: Call, policy: Policy | None) -> Principal | None:
-        """Return the caller that a believed proxy names, if one does."""
-        principal = None if self._trust is None else self._trust.principal_of(call, self.trusted)
-        if principal is not None:
-            if self.verifier.ownership is not None:
-                self.verifier.ownership.check(principal)
-            return principal
-        # Where the issuer is to be asked, a payload is not enough: there is no token to ask it about.
-        if call.verified_claims is None or credentials_of(call) or self.assurances.of(call.method, policy) is not None:
-            return None
-        principal = self.verifier.principal_of(call.verified_claims)
-        if principal.certificate:
-            check_certificate(principal, call.peer)
-        return principal
-
     def _is_confirmed(self, call: Call, rules: Rules, principal: Principal) -> Flow[bool]:
         """Check what may have changed while a call waited; say whether ``rules``, which admitted it, are in force."""
         # The token may have expired, its key may be withdrawn, and the operator may have given orders.
         caller = self._proxied(call, rules.policy)
         if caller is not None:
-            _check_time(caller, self.verifier)
+            self._check_time(caller)
         else:
             # Mostly from memory.
             caller = yield from self.verifier.verify_flow(bearer_token(call))
@@ -281,7 +243,7 @@ class Authorizer(Giving):
             AuthzError: it may not be made any more.
 
         """
-        _check_time(principal, self.verifier)
+        self._check_time(principal)
         if evidence.source != "proxy" and not self.verifier.knows_key(principal):
             raise KeyNotFoundError
         self.standing.check(principal)
@@ -302,6 +264,8 @@ class Authorizer(Giving):
 
         """
         before = self.in_force.now.policy
+        # What the policy in force ends stays ended, whatever the next one allows.
+        self.streams.settle()
         self.in_force.replace(policy, isolation)
         telemetry.event(telemetry.INFO, "policy_replaced", policy="" if policy is None else policy.name)
         self.streams.judge(self.endings.refusal)
@@ -363,8 +327,3 @@ def as_authorizer(
     if public_methods or trust is not None:
         raise ConfigError("public_methods and trust: give them to the Authorizer")
     return judge
-
-
-def _check_time(principal: Principal, verifier: TokenVerifier) -> None:
-    if is_expired(verifier.ends_at(principal), 0, verifier.clock.time()):
-        raise TokenExpiredError

@@ -17,6 +17,7 @@ from authz.policy.configured import descriptors_of, policy_of, shadow_of
 from authz.policy.protos.descriptors import Descriptors
 from authz.settings.issuer import needed_secret
 from authz.settings.issuers import Issuers, ListedIssuer
+from authz.settings.memory import token_memory_of
 from authz.settings.settings import Settings
 
 
@@ -39,7 +40,8 @@ def authorizer_of(
     if settings.jwt_authn_payload and settings.introspect_max_age is not None:
         raise ConfigError("jwt_authn_payload: the issuer is asked about tokens, so not with introspect_max_age")
     listed = settings.listed()
-    verifier, descriptors = verifier_of(settings, listed), descriptors or descriptors_of(settings)
+    verifier = verifier_of(settings, listed, token_memory_of(settings.token_memory, settings.workers))
+    descriptors = descriptors or descriptors_of(settings)
     policy, shadow = policy_of(settings, descriptors), shadow_of(settings, descriptors)
     assurance: Assurance | None = None
     if settings.introspect_max_age is not None:

@@ -7,7 +7,7 @@ from authz.call.principal import Principal
 from authz.call.refusal import Refusal
 from authz.decisions.decision import Door, Evidence
 from authz.judge.authorizer import Authorizer
-from authz.runtime.flow import arun, run
+from authz.runtime.flow import Flow, arun, run
 
 
 class Hearing:
@@ -24,12 +24,11 @@ class Hearing:
 
     """
 
-    __slots__ = ("_authorizer", "_began", "_door", "_telling", "call", "evidence")
+    __slots__ = ("_authorizer", "_began", "_door", "call", "evidence")
 
     def __init__(self, authorizer: Authorizer, call: Call, door: Door) -> None:
         self._began = perf_counter()
-        self._authorizer, self._telling = authorizer, authorizer.telling
-        self._door = door
+        self._authorizer, self._door = authorizer, door
         self.call = call
         self.evidence = Evidence()
 
@@ -37,6 +36,20 @@ class Hearing:
     def seconds(self) -> float:
         """How long it has taken so far."""
         return perf_counter() - self._began
+
+    def at_once(self) -> Principal | None:
+        """Return who makes the call, if it may be made and that takes no waiting; ``None``: let :meth:`decide` wait.
+
+        Raises:
+            AuthzError: it may not be made.
+
+        """
+        return self._authorizer.at_once(self.call, self.evidence)
+
+    def verdict(self) -> Flow[Principal]:
+        """Return who makes the call, if it may be made, as a flow: at once, or after what it has to wait for."""
+        principal = self.at_once()
+        return principal or (yield from self._authorizer.authorize(self.call, self.evidence))
 
     def decide(self, timeout: float | None = None) -> Principal:
         """Return who makes the call, if it may be made; block this thread while the judge waits for others.
@@ -48,11 +61,11 @@ class Hearing:
             AuthzError: it may not be made, or there can be no verdict now.
 
         """
-        return run(self._authorizer.authorize(self.call, self.evidence), timeout)
+        return run(self.verdict(), timeout)
 
     async def adecide(self) -> Principal:
         """Return who makes the call as :meth:`decide` does, in this task, without blocking the loop."""
-        return await arun(self._authorizer.authorize(self.call, self.evidence))
+        return await arun(self.verdict())
 
     def confirm(self, principal: Principal) -> None:
         """Check that the call may still be made, now that its request has come.
@@ -63,14 +76,18 @@ class Hearing:
         """
         self._authorizer.confirm(self.call, principal, self.evidence)
 
-    def allowed(self, seconds: float) -> None:
-        """Tell the observers that the call may be made, which took ``seconds`` to decide."""
-        self._telling.decided(self.call, self.evidence, None, seconds, door=self._door)
+    def allowed(self, seconds: float | None = None) -> None:
+        """Tell the observers that the call may be made, which took ``seconds`` to decide, or all the time so far."""
+        telling = self._authorizer.telling
+        if telling.is_heard:
+            telling.decided(
+                self.call, self.evidence, None, self.seconds if seconds is None else seconds, door=self._door
+            )
 
     def refused(self, error: BaseException) -> Refusal:
         """Tell the observers that the call is refused, and return what its caller sees."""
-        refusal = self._telling.refusal(self.call, error)
-        self._telling.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
+        refusal = self._authorizer.telling.refusal(self.call, error)
+        self._authorizer.telling.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
         return refusal
 
     def refused_by_route(self, error: BaseException) -> Refusal:
@@ -80,12 +97,12 @@ class Hearing:
             What its caller sees.
 
         """
-        refusal = self._telling.refusal(self.call, error)
-        self._telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="route_refused")
+        refusal = self._authorizer.telling.refusal(self.call, error)
+        self._authorizer.telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="route_refused")
         return refusal
 
     def ended(self, error: Exception) -> Refusal:
         """Tell the observers that the call, an allowed stream, must end; return what its caller sees."""
-        refusal = self._telling.refusal(self.call, error, event="stream_ended")
-        self._telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="stream_ended")
+        refusal = self._authorizer.telling.refusal(self.call, error, event="stream_ended")
+        self._authorizer.telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="stream_ended")
         return refusal

@@ -28,6 +28,11 @@ class Telling:
         self._verifier, self._shadow, self._challenge = verifier, shadow, challenge
         self._observers = tuple(observers)
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody is told of decisions that allow a call: an observer, or a policy on trial."""
+        return bool(self._observers) or self._shadow.policy is not None
+
     def observe(self, observer: Observer) -> None:
         """Tell ``observer`` as well, of every decision from now on."""
         self._observers = (*self._observers, observer)

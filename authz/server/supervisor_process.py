@@ -15,6 +15,7 @@ from authz.runtime.network.addresses import parse_all, socket_paths
 from authz.runtime.network.unix_sockets import check_not_in_use
 from authz.server.memo.checked import Remembering
 from authz.server.operations import banner
+from authz.server.workers import flags
 from authz.server.workers.shared_addresses import SharedAddresses
 from authz.server.workers.supervisor import Supervisor
 from authz.settings.settings import Settings
@@ -58,7 +59,7 @@ async def run(settings: Settings) -> None:
             patience=settings.drain + settings.grace + _REST_SECONDS,
             started=partial(_started, settings, policy_in_force(settings), addresses),
             ended=(lambda _: None) if figures is None else figures.ended,
-            variables={} if figures is None else figures.variables,
+            variables={**({} if figures is None else figures.variables), **flags.passed_on(settings)},
             timeout=settings.worker_timeout,
             links=links,
             changed=flush,

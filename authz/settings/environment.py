@@ -99,6 +99,14 @@ class EnvironmentSettings(BaseModel):
         """Return what is set outside the program, where ``values`` are given inside."""
         return read_outside(values.get("env_file"), values.get("config"))
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the caller has given, flags for one, as plain data and without secrets, which are never flags.
+
+        With it, and the same variables and files, the settings are the same again.
+        """
+        return self.model_dump(mode="json", include=set(self._given - variables.SECRETS))
+
     def origin(self, name: str) -> str:
         """Return where the value of a setting is from: a flag, a variable, a place in a file; empty of a default."""
         if name not in self.model_fields_set:

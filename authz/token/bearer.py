@@ -2,6 +2,7 @@
 
 import string
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 
 from authz.call.call import Call
 from authz.errors import TokenMalformedError, TokenMissingError
@@ -32,6 +33,21 @@ def bearer_token(call: Call) -> str:
     if scheme.lower() != "bearer" or not token or foreign:
         raise TokenMalformedError("authorization is not a scheme Bearer, one space and a token")
     return token
+
+
+def digest_at_hand(call: Call) -> bytes | None:
+    """Return :func:`authz.token.jws.digest_of` what the call shows where a token is usual, be it one or not.
+
+    It is for looking up whether that was verified before, which only a token can have been. ``None`` says that
+    :func:`bearer_token` must look more closely.
+    """
+    credentials = credentials_of(call)
+    if len(credentials) != 1:
+        return None
+    value = credentials[0]
+    if not isinstance(value, str) or value[:7] != "Bearer " or len(value) > _MAX_CREDENTIALS or not value.isascii():
+        return None
+    return sha256(value[7:].encode()).digest()
 
 
 def credentials_of(call: Call) -> Sequence[str | bytes]:

@@ -5,22 +5,26 @@ Pure: the time is an argument. The result counts only if the signature has been 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from sys import intern
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from authz.call.principal import Principal
+from authz.call.principal import Principal, new_principal
 from authz.call.words import MAX_TIME, ORG_ID_PATTERN, SCOPES, is_identifier
 from authz.errors import ClaimError, TokenExpiredError
 from authz.token.profiles import CLIENT_ID, PROFILES, TokenProfile
 
 _IS_A_PERSONS = "a user token where an M2M token is needed"
 
-_REPEATED = frozenset(("iss", "aud", "sub", "client_id", "org_id", "scope"))
-
 ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash")
+
+_ABSENT = object()
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+
+# Applications whose claims need not be checked again; more begin anew. The issuer signs each of them.
+_MOST_KNOWN = 1024
 
 # RFC 8705 section 3.1: SHA-256 in base64url, whose last character has two unused bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)
@@ -48,6 +52,32 @@ class ClaimRules:
     allow_user_tokens: bool = False
     org_id: re.Pattern[str] = re.compile(ORG_ID_PATTERN, re.ASCII)
     profile: TokenProfile = PROFILES["workos"]
+    repeated: frozenset[str] = field(init=False, repr=False, compare=False)
+    known: "dict[str, _Known]" = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Note which claims every token of an application repeats."""
+        profile = self.profile
+        names = ("iss", "aud", "sub", profile.client_id, profile.org_id, *profile.scopes, *profile.application)
+        object.__setattr__(self, "repeated", frozenset(names))
+
+
+class _Known(NamedTuple):
+    """What the tokens of one application have said about it, all in the same words.
+
+    Args:
+        claims: what they say; empty for each claim of ``own``.
+        own: the claims that each token has for itself.
+
+    """
+
+    audience: tuple[str, ...]
+    subject: str
+    client_id: str
+    org_id: str
+    scopes: frozenset[str]
+    claims: dict[str, Any]
+    own: tuple[str, ...]
 
 
 def check_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
@@ -80,33 +110,60 @@ def principal_from(
         ClaimError: another claim is missing or wrong.
 
     """
-    claims = _read_only(claims)
-    check_issuer(claims, rules)
-    audience = _audience(claims, rules)
-    issued_at, expires_at = _times(claims, rules, now)
-    _check_kind(claims)
-    subject, client_id = _parties(claims, rules)
-    org_id = _required(claims, rules.profile.org_id)
-    if not isinstance(org_id, str) or not rules.org_id.fullmatch(org_id) or not is_identifier(org_id):
-        raise ClaimError(rules.profile.org_id)
-    token_id = claims.get("jti", "")
-    if not isinstance(token_id, str):
-        raise ClaimError("jti")
-    return Principal(
-        org_id=org_id,
-        client_id=client_id,
-        subject=subject,
-        scopes=_scopes(claims, rules.profile),
+    known, said = _recalled(claims, rules) or _checked(claims, rules, now)
+    issued_at, expires_at = _times(said, rules, now)
+    return new_principal(
+        org_id=known.org_id,
+        client_id=known.client_id,
+        subject=known.subject,
+        scopes=known.scopes,
         issuer=rules.issuer,
-        audience=audience,
-        token_id=token_id,
+        audience=known.audience,
+        token_id=_token_id(said),
         issued_at=issued_at,
         expires_at=expires_at,
         key_id=key_id,
         key_thumbprint=key_thumbprint,
-        certificate=_certificate(claims),
-        claims=claims,
+        certificate=_certificate(said) if "cnf" in said else "",
+        tenant="",
+        claims=MappingProxyType(said),
     )
+
+
+def _recalled(claims: Mapping[str, Any], rules: ClaimRules) -> tuple[_Known, dict[str, Any]] | None:
+    """Return what is known of an application, and the claims, if they say about it what has been checked before."""
+    subject = claims.get("sub")
+    known = rules.known.get(subject) if type(subject) is str else None
+    if known is None:
+        return None
+    said = known.claims.copy()
+    for name in known.own:
+        value = claims.get(name)
+        said[name] = value if type(value) in _PLAIN else _frozen(value)
+    # The same claims, no more and no less, and all but those of its own in the same words.
+    return (known, said) if said == claims else None
+
+
+def _checked(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> tuple[_Known, dict[str, Any]]:
+    """Check every claim but ``cnf``, in the order in which errors count, and know the application from now on."""
+    said = _read_only(claims, rules)
+    check_issuer(said, rules)
+    audience = _audience(said, rules)
+    _times(said, rules, now)
+    _check_kind(said)
+    subject, client_id = _parties(said, rules)
+    org_id = _required(said, rules.profile.org_id)
+    if not isinstance(org_id, str) or not rules.org_id.fullmatch(org_id) or not is_identifier(org_id):
+        raise ClaimError(rules.profile.org_id)
+    _token_id(said)
+    scopes = _scopes(said, rules.profile)
+    # Of a claim that no check has read, an equal value of another type could come: 1 and True.
+    own = tuple(name for name, value in said.items() if name not in rules.repeated or type(value) is not str)
+    known = _Known(audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own)
+    if len(rules.known) >= _MOST_KNOWN:
+        rules.known.clear()
+    rules.known[subject] = known
+    return known, said
 
 
 def is_expired(expires_at: float, leeway: float, now: float) -> bool:
@@ -128,10 +185,11 @@ def _times(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> tuple[fl
         raise ClaimError("exp", missing=True)
     if is_expired(expires_at, rules.leeway, now):
         raise TokenExpiredError
-    issued_at = _time(claims, "iat")
-    for name, value in (("nbf", _time(claims, "nbf")), ("iat", issued_at)):
-        if value is not None and value > now + rules.leeway:
-            raise ClaimError(name, f"{name} lies in the future")
+    issued_at, not_before, latest = _time(claims, "iat"), _time(claims, "nbf"), now + rules.leeway
+    if not_before is not None and not_before > latest:
+        raise ClaimError("nbf", "nbf lies in the future")
+    if issued_at is not None and issued_at > latest:
+        raise ClaimError("iat", "iat lies in the future")
     if rules.max_lifetime is not None:
         if issued_at is None:
             raise ClaimError("iat", missing=True)
@@ -141,9 +199,9 @@ def _times(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> tuple[fl
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    if name not in claims:
+    value = claims.get(name, _ABSENT)
+    if value is _ABSENT:
         return None
-    value = claims[name]
     # In Python bool is an int, but it is not a time; nor is JSON's null. NaN lies in no range.
     if type(value) not in (int, float) or not 0 <= value <= MAX_TIME:
         raise ClaimError(name)
@@ -156,9 +214,14 @@ def _check_kind(claims: Mapping[str, Any]) -> None:
             raise ClaimError(name, "an ID token is no access token")
 
 
+def _token_id(claims: Mapping[str, Any]) -> str:
+    token_id = claims.get("jti", "")
+    if not isinstance(token_id, str):
+        raise ClaimError("jti")
+    return token_id
+
+
 def _certificate(claims: Mapping[str, Any]) -> str:
-    if "cnf" not in claims:
-        return ""
     confirmation = claims["cnf"]
     if isinstance(confirmation, Mapping) and confirmation.keys() == {"x5t#S256"}:
         thumbprint = confirmation["x5t#S256"]
@@ -220,18 +283,16 @@ def _required(claims: Mapping[str, Any], name: str) -> Any:
     return claims[name]
 
 
-def _read_only(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+def _read_only(claims: Mapping[str, Any], rules: ClaimRules) -> dict[str, Any]:
     # Most values are the same in all tokens of an application: thousands of remembered tokens share them.
-    return MappingProxyType(
-        {
-            intern(name): value
-            if type(value) is int
-            else intern(value)
-            if type(value) is str and name in _REPEATED
-            else _frozen(value)
-            for name, value in claims.items()
-        }
-    )
+    return {
+        intern(name): intern(value)
+        if type(value) is str and name in rules.repeated
+        else value
+        if type(value) in _PLAIN
+        else _frozen(value)
+        for name, value in claims.items()
+    }
 
 
 def _frozen(value: Any) -> Any:

@@ -7,6 +7,7 @@ so whatever a lenient parser would let pass is refused here.
 import binascii
 import json
 import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 _MAX_DIGITS = 20
@@ -57,13 +58,14 @@ def json_object(data: bytes, *, max_containers: int = 256) -> dict[str, Any]:
     try:
         # The reader's options carry the rules: see the functions below.
         text = data.strip(_JSON_BLANKS).decode("utf-8")
-        value, end = _DECODER.raw_decode(text)
+        value, end = _scan(text, 0)
         if end != len(text):
             raise EncodingError("JSON and something after it")
         if b"\\u" in data:
             # Escapes may hold half a character, which no UTF-8 text can.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
+    except (ValueError, StopIteration, RecursionError) as error:
+        # StopIteration is how the scanner says that no value begins where one should.
         # The stack may be deep already, so the bound above does not rule out a RecursionError.
         raise EncodingError("not strict JSON") from error
     if not isinstance(value, dict):
@@ -95,6 +97,8 @@ def _no_constant(_name: str) -> NoReturn:
     raise EncodingError("NaN and infinity are not JSON")
 
 
-_DECODER = json.JSONDecoder(
+# Without JSONDecoder's own wrapping, which looks for blanks and puts places into messages.
+_DECODER: Any = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_no_constant
 )
+_scan: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once

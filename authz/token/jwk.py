@@ -104,8 +104,13 @@ class KeyRing:
 
         """
         named = self.keys.get(kid, ()) if kid is not None else itertools.chain.from_iterable(self.keys.values())
-        fit = [key for key in named if algorithm is None or algorithm in key.algorithms]
-        return fit[0] if len(fit) == 1 else None
+        found = None
+        for key in named:
+            if algorithm is None or algorithm in key.algorithms:
+                if found is not None:
+                    return None
+                found = key
+        return found
 
     def knows(self, kid: str | None, thumbprint: str = "") -> bool:
         """Say whether there is a key of that ``kid``; with a thumbprint, whether that very key is there."""

@@ -16,7 +16,7 @@ from authz.token.jwk import VerificationKey, algorithm_name, check_algorithms, i
 MAX_TOKEN_LENGTH = 8192
 """Characters. WorkOS's tokens have about 700; gRPC's default for all metadata of a call is 8 KiB."""
 
-_DOTS = 2
+_SEGMENTS = 3
 
 # Whether at+jwt is required (RFC 9068 section 4) -> the accepted types; WorkOS sends none.
 _TYPES = {True: ("at+jwt",), False: ("at+jwt", "jwt")}
@@ -64,11 +64,11 @@ def parse_compact(
         AlgorithmNotAllowedError: ``alg`` is not in ``algorithms``.
 
     """
-    header, _, rest = token.partition(".")
-    payload, _, signature = rest.partition(".")
+    segments = token.split(".", _SEGMENTS)
     # Without a payload it is a JWS with detached content (RFC 7515 appendix F).
-    if len(token) > MAX_TOKEN_LENGTH or token.count(".") != _DOTS or not payload:
+    if len(token) > MAX_TOKEN_LENGTH or len(segments) != _SEGMENTS or not segments[1]:
         raise TokenMalformedError("not a compact JWS of three segments and a bounded length")
+    header, payload, signature = segments
     try:
         algorithm, kid = _header(header, frozenset(algorithms), require_kid, require_at_jwt)
         # The payload first, because its decoder refuses what is not ASCII.

@@ -15,29 +15,34 @@ from ..admission import Admission
 from ..handlers import Behaviour, Handler, behaviour_of
 from .streams import AioStream
 
+_COROUTINE = inspect.CO_COROUTINE
+
 
 class Sort(enum.Enum):
-    """How grpc.aio calls a behaviour."""
+    """How grpc.aio calls a behaviour.
 
-    COROUTINE = enum.auto()
-    ASYNC_GENERATOR = enum.auto()
-    FUNCTION = enum.auto()
+    Attributes:
+        is_async: whether it runs in the RPC's own task.
+
+    """
+
+    COROUTINE = "coroutine", True
+    ASYNC_GENERATOR = "async generator", True
+    FUNCTION = "function", False
     """On a thread; returns the one reply."""
-    GENERATOR = enum.auto()
+    GENERATOR = "generator", False
     """On a thread; returns an iterator of replies."""
 
-    @property
-    def is_async(self) -> bool:
-        """Whether it runs in the RPC's own task."""
-        return self in {Sort.COROUTINE, Sort.ASYNC_GENERATOR}
+    def __init__(self, _name: str, is_async: bool) -> None:  # noqa: FBT001 - the values above
+        self.is_async = is_async
 
 
 def sort_of(handler: Handler) -> Sort:
     """Return how grpc.aio will call the behaviour of ``handler``."""
     behaviour = behaviour_of(handler)
     # inspect finds out the same, and knows rarer cases, but takes ten times as long.
-    flags = behaviour.__code__.co_flags if hasattr(behaviour, "__code__") else 0
-    if flags & inspect.CO_COROUTINE or inspect.iscoroutinefunction(behaviour):
+    code = getattr(behaviour, "__code__", None)
+    if (code is not None and code.co_flags & _COROUTINE) or inspect.iscoroutinefunction(behaviour):
         return Sort.COROUTINE
     if inspect.isasyncgenfunction(behaviour):
         return Sort.ASYNC_GENERATOR

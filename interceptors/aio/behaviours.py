@@ -10,7 +10,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -29,24 +29,19 @@ from .streams import AioStream
 def trusted(handler: Handler, sort: Sort, admission: AioAdmission) -> Behaviour:
     """Return the behaviour of ``handler``, which is of this ``sort``, for one RPC that has been admitted."""
     behaviour = behaviour_of(handler)
-    return _Asynchronous(behaviour, admission) if sort.is_async else threads.trusted(behaviour, sort, admission)
+    if not sort.is_async:
+        return threads.trusted(behaviour, sort, admission)
+    asynchronous = _Asynchronous(behaviour)
+    asynchronous.admission = admission
+    return asynchronous
 
 
-class _Context(TrustedAioContext):
-    """A context that reads only what the handler may see."""
-
-    def __init__(self, context: Any, admission: AioAdmission) -> None:
-        super().__init__(context, admission.metadata)
-        self._admission = admission
-        self.requests: AioRequests | None = None
-        """Reads for the handler of a stream whose requests are checked."""
+class _OneRequestContext(TrustedAioContext):
+    """The context of a handler that has got its only request already, which was checked."""
 
     def read(self) -> Awaitable[Any]:
         """See ``grpc.aio.ServicerContext``."""
-        if self._admission.awaits_request:
-            return _no_more()
-        reading = cast("Awaitable[Any]", self._context.read())
-        return reading if self.requests is None else self.requests.checked(reading)
+        return _no_more()
 
 
 async def _no_more() -> Any:
@@ -54,13 +49,25 @@ async def _no_more() -> Any:
     return grpc.aio.EOF
 
 
-class _StreamContext(_Context):
-    """The context of a stream, which takes no more messages when it must end."""
+class _StreamContext(TrustedAioContext):
+    """The context of a stream: it reads what the handler may see, and takes no more messages when it must end."""
+
+    __slots__ = ("_admission", "_has_begun", "_stream", "requests")
 
     def __init__(self, context: Any, admission: AioAdmission, stream: AioStream) -> None:
-        super().__init__(context, admission)
+        super().__init__(context, admission.metadata)
+        self._admission = admission
         self._stream = stream
         self._has_begun = False
+        self.requests: AioRequests | None = None
+        """Reads for the handler of a stream of requests."""
+
+    def read(self) -> Awaitable[Any]:
+        """See ``grpc.aio.ServicerContext``."""
+        if self._admission.awaits_request:
+            return _no_more()
+        reading = cast("Awaitable[Any]", self._context.read())
+        return reading if self.requests is None else self.requests.checked(reading)
 
     def send_initial_metadata(self, metadata: Any) -> Awaitable[None]:
         """See ``grpc.aio.ServicerContext``."""
@@ -83,32 +90,27 @@ class _Asynchronous(functools.partial[Any]):
     So no coroutine or generator of ours stands between grpc and the handler's, and a message costs nothing more.
     """
 
-    _admission: AioAdmission
+    __slots__ = ("admission",)
 
-    def __new__(cls, behaviour: Behaviour, admission: AioAdmission) -> Self:
-        self = super().__new__(cls, behaviour)
-        self._admission = admission
-        return self
+    # Set afterwards: a constructor in Python would take longer than all of a partial's own.
+    admission: AioAdmission
 
     def __call__(self, request: Any, context: Any) -> Any:
-        admission = self._admission
+        admission = self.admission
         if admission.awaits_request:
             refusal = admission.refusal(request)
             if refusal is not None:
                 return refusing(context, refusal, is_generator=inspect.isasyncgenfunction(self.func))
         stream = admission.stream
         if stream is None:
-            is_checked = admission.awaits_request
-            metadata = admission.metadata
-            return self.func(
-                request, _Context(context, admission) if is_checked else TrustedAioContext(context, metadata)
-            )
+            kind = _OneRequestContext if admission.awaits_request else TrustedAioContext
+            return self.func(request, kind(context, admission.metadata))
         stream.begin(context, admission.reopen)
         if stream.refusal is not None and not inspect.isasyncgenfunction(self.func):
             # The stream must end before its handler has begun, and is about to be aborted: do not begin the handler.
             return stream.never()
         trusted = _StreamContext(context, admission, stream)
-        if admission.check is not None and not admission.awaits_request:
+        if admission.streams_requests:
             request = trusted.requests = AioRequests(request, stream, admission)
         result = self.func(request, trusted)
         return stream.watched(result) if inspect.isasyncgen(result) else result

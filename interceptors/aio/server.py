@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import functools
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -93,11 +92,13 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         return self._intercept(continuation, handler_call_details)
 
     async def _intercept(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler | None:
-        call = Call(method=details.method, metadata=details.invocation_metadata)
+        call = Call(details.method, details.invocation_metadata)
         hearing = Hearing(self._authorizer, call, "grpc_aio")
         try:
             try:
-                principal = await arun(self._authorizer.authorize(call, hearing.evidence))
+                principal = hearing.at_once()
+                if principal is None:
+                    principal = await hearing.adecide()
             except PeerUnknownError:
                 # Only the handler's context knows the peer of the connection.
                 # The caller is not verified yet: inner interceptors see no trusted metadata.
@@ -129,9 +130,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
     def _new_stream(self, handler: Handler, sort: Sort, hearing: Hearing) -> AioStream | None:
         if not (handler.request_streaming or handler.response_streaming):
             return None
-        stream = AioStream(hearing.ended) if sort.is_async else SyncStreamOnAio(hearing.ended)
-        stream.when_over(functools.partial(self._authorizer.streams.close, stream))
-        return stream
+        return (AioStream if sort.is_async else SyncStreamOnAio)(hearing, self._authorizer.streams)
 
     def _admission(
         self, handler: Handler, hearing: Hearing, principal: Principal, metadata: Metadata, seconds: float
@@ -141,9 +140,9 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             self._rules,
             hearing,
             handler,
-            principal=principal,
-            metadata=metadata,
-            seconds=seconds,
+            principal,
+            metadata,
+            seconds,
         )
 
     def _undecided(self, handler: Handler, hearing: Hearing) -> Handler:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from authz.call.call import Entry
 from authz.call.metadata import MAX_ADDED_BYTES, TrustedMetadata, principal_message
 from authz.call.principal import ANONYMOUS, Principal
+from authz.call.principal_bytes import principal_bytes
 from authz.errors import ConfigError
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 
@@ -73,6 +74,36 @@ def test_any_time_a_token_may_have_fits_a_timestamp(seconds):
 
     assert 0 <= message.expires_at.nanos < 1_000_000_000
     assert message.expires_at.ToJsonString()
+
+
+texts = st.text(max_size=300)
+times = st.floats(0, 253_402_300_799) | st.integers(0, 253_402_300_799).map(float)
+
+
+@given(
+    st.builds(
+        Principal,
+        org_id=texts,
+        client_id=texts,
+        subject=texts,
+        scopes=st.frozensets(texts, max_size=4),
+        issuer=texts,
+        audience=st.lists(texts, max_size=3).map(tuple),
+        token_id=texts | st.just("t" * 20_000),
+        issued_at=st.none() | times,
+        expires_at=times,
+        key_id=texts,
+        tenant=texts,
+    )
+)
+def test_the_bytes_of_a_principal_are_those_of_its_message(principal):
+    assert principal_bytes(principal) == principal_message(principal).SerializeToString()
+
+
+@pytest.mark.parametrize("name", ["org_id", "token_id", "key_id", "tenant"])
+def test_text_that_no_message_can_hold_has_no_bytes(name):
+    with pytest.raises(UnicodeEncodeError):
+        principal_bytes(replace(CALLER, **{name: "\ud800"}))
 
 
 def test_unknown_caller_has_no_trusted_metadata():
@@ -165,6 +196,13 @@ def test_other_names_can_be_chosen():
     assert dict(trusted.entries(CALLER)).keys() == {"tenant", "x-client-id", "x-scopes", "x-org-tenant", "who-bin"}
     assert ("tenant", "forged") not in believed(("tenant", "forged"), trusted=trusted)
     assert ("x-org-id", "1") in believed(("x-org-id", "1"), trusted=trusted)
+
+
+def test_any_number_of_callers_is_told_apart():
+    """A thousand are remembered, and none of them is taken for one who comes when it is gone."""
+    said = [message_of(TRUSTED.entries(replace(CALLER, token_id=str(number)))).token_id for number in range(3000)]
+
+    assert said == [str(number) for number in range(3000)]
 
 
 def test_callers_are_not_mixed_up():

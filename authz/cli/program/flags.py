@@ -26,4 +26,6 @@ def flags_of(settings: type[EnvironmentSettings]) -> Parameter:
     """
     for name, field in settings.model_fields.items():
         field.metadata.append(_NO_FLAG if name in SECRETS else _SHOWN[name])
+    # Cyclopts asks pydantic for it twice, which makes a whole new one each time, unless there is one.
+    settings.model_rebuild()
     return Parameter(name="*")

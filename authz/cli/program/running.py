@@ -12,6 +12,7 @@ from typing import NoReturn
 from authz.cli.app import ALLOWED, DENIED, MISUSED, UNDECIDED, ReaderGoneError, complain, flush, version, write
 from authz.cli.program.table import EXTRAS, PLAIN, names
 from authz.errors import ConfigError, UnauthenticatedError, UnavailableError
+from authz.server.workers import flags
 
 _STATUSES: dict[type[Exception], int] = {
     ConfigError: MISUSED,
@@ -60,6 +61,10 @@ def _run_command(arguments: Sequence[str]) -> object:
         return ALLOWED
     if arguments and arguments[0] in PLAIN:
         return import_module(f"authz.cli.plain.{arguments[0]}").run(arguments[1:])
+    if arguments and arguments[0] == "serve" and flags.are_passed_on():
+        from authz.cli import serving  # noqa: PLC0415 - the extra's
+
+        return serving.run_worker()
     from authz.cli.program import commands  # noqa: PLC0415 - the extra's
 
     return commands.run(arguments)

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from authz.call.call import Entry
+from authz.call.known import Known
 from authz.call.metadata import TrustedMetadata
 from authz.call.principal import Principal
+from authz.call.principal_bytes import field, varint
 from authz.call.refusal import Refusal
 from authz.envoy.v3.external_auth_pb2 import (
     CheckResponse,
@@ -39,6 +41,12 @@ _MAX_HEADER_BYTES = 16384
 _KEY = re.compile(r"(?!host$)[a-z0-9_.-]+")
 # Without CR and LF, which Envoy writes to the wire unless it validates mutations.
 _VALUE = re.compile(r"[ -~]+")
+
+# Tags: the number of a field, and how it is written. First those of CheckResponse.
+_STATUS_OK, _OK_RESPONSE = b"\x0a\x00", b"\x1a"
+_HEADERS_TAG = b"\x12"
+_HEADER_TAG, _OVERWRITTEN = b"\x0a", b"\x18" + varint(_OVERWRITE)
+_KEY_TAG, _VALUE_TAG, _RAW_VALUE_TAG = b"\x0a", b"\x12", b"\x1a"
 
 # In seconds; Envoy also knows weeks, months and years, and does not define their lengths.
 _UNITS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86_400}
@@ -91,13 +99,62 @@ def removals(trusted: TrustedMetadata, *, remove_authorization: bool) -> list[st
     return [*trusted.removed, *trusted.prefixed, *(["authorization"] if remove_authorization else [])]
 
 
-# As many as a verifier remembers tokens: most callers that are allowed call again.
-@functools.lru_cache(10_000)
 def allowed(
     principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool = False, quota: Quota | None = None
 ) -> bytes:
     """Return :func:`allow`, serialized."""
-    return allow(principal, trusted, remove_authorization=remove_authorization, quota=quota).SerializeToString()
+    known = _known.of(principal)
+    if known is not None and known[1] is trusted and known[2] is remove_authorization and known[3] is quota:
+        return known[0]
+    answer = _written(principal, trusted, remove_authorization=remove_authorization, quota=quota)
+    _known.remember(principal, (answer, trusted, remove_authorization, quota))
+    return answer
+
+
+# Most callers that are allowed call again. Not many, because of the pauses in which garbage is collected.
+_known = Known[tuple[bytes, TrustedMetadata, bool, Quota | None]](1024)
+
+
+def _written(
+    principal: Principal, trusted: TrustedMetadata, *, remove_authorization: bool, quota: Quota | None
+) -> bytes:
+    """Return :func:`allow`, serialized: protobuf writes one for each application, here one header for each token."""
+    entries = trusted.entries(principal)
+    if not entries:
+        return allow(principal, trusted, remove_authorization=remove_authorization, quota=quota).SerializeToString()
+    application = principal.org_id, principal.client_id, principal.scopes, principal.tenant
+    head, tail, facts = _application(trusted, application, remove_authorization, quota)
+    ok_response = b"".join((head, _token_header(entries[-1]), tail))
+    return b"".join((_STATUS_OK, field(_OK_RESPONSE, ok_response), facts))
+
+
+@functools.lru_cache(1024)
+def _application(
+    trusted: TrustedMetadata,
+    application: tuple[str, str, frozenset[str], str],
+    remove_authorization: bool,  # noqa: FBT001 - of a cache
+    quota: Quota | None,
+) -> tuple[bytes, bytes, bytes]:
+    """Return what an ``ok_response`` has before the header of the token and after it, and what follows it."""
+    org_id, client_id, scopes, tenant = application
+    like = Principal(org_id=org_id, client_id=client_id, subject="", scopes=scopes, tenant=tenant)
+    response = allow(like, trusted, remove_authorization=remove_authorization, quota=quota)
+    headers, removed = response.ok_response.headers, response.ok_response.headers_to_remove
+    # The last header is that of the principal, which each token has for itself.
+    before = OkHttpResponse(headers=headers[:-1]).SerializeToString()
+    after = OkHttpResponse(headers_to_remove=removed).SerializeToString()
+    response.ClearField("status")
+    response.ClearField("ok_response")
+    return before, after, response.SerializeToString()
+
+
+def _token_header(entry: Entry) -> bytes:
+    """Return the ``HeaderValueOption`` of the principal as a field of ``OkHttpResponse``."""
+    value, data = text_of(entry.value).encode(), entry.value
+    if not isinstance(data, bytes) or len(value) > _MAX_HEADER_BYTES:
+        raise InternalError
+    header = field(_KEY_TAG, entry.key.encode()) + field(_VALUE_TAG, value) + field(_RAW_VALUE_TAG, data)
+    return field(_HEADERS_TAG, field(_HEADER_TAG, header) + _OVERWRITTEN)
 
 
 def deny(refusal: Refusal, form: Form) -> CheckResponse:

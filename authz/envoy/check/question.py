@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -19,6 +19,7 @@ from authz.http.forms import Form, form_of
 _GRPC_PATH = re.compile(r"/[^/?#\s]+/[^/?#\s]+")
 _HTTP_PATH = re.compile(r"/[^?#\s]*")
 
+_GRPC = ["application/grpc"]
 _JWT_AUTHN = "envoy.filters.http.jwt_authn"
 
 MAX_CERTIFICATE = 32 * 1024
@@ -64,61 +65,91 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> Question:
     except Exception as error:
         raise malformed() from error
     http = attributes.request.http
-    extensions = attributes.context_extensions
-    headers = _Headers(http)
+    # Envoy fills one of the two.
+    headers = _Raw(http.header_map.headers) if http.HasField("header_map") else _Joined(http.headers)
     if len(headers) > MAX_ENTRIES:
         # The judge refuses them as well, but only after they would have been looked through.
         raise malformed()
     credentials, kinds = headers.credentials_and_kinds()
+    form = Form.GRPC if kinds == _GRPC else form_of(kinds)
     claims = _verified_claims(attributes, jwt_authn_payload) if jwt_authn_payload else None
-    call = Call(
-        method=http.path.partition("?")[0],
-        metadata=headers,
-        peer=_peer_of(attributes),
-        # If claims may stand for a token, the judge looks for a token among all headers, in any spelling.
-        credentials=credentials if claims is None else None,
-        requirements=requirements_from(extensions) if extensions else None,
-        verified_claims=claims,
-        size=size,
-        verb=http.method,
+    extensions = attributes.context_extensions
+    path = http.path
+    # Not by its constructor, which takes twice as long.
+    call = _new(
+        Call,
+        (
+            path.partition("?")[0] if "?" in path else path,
+            headers,
+            _peer_of(attributes),
+            # If claims may stand for a token, the judge looks for a token among all headers, in any spelling.
+            credentials if claims is None else None,
+            requirements_from(extensions) if extensions else None,
+            claims,
+            size,
+            http.method,
+        ),
     )
-    return Question(call, form_of(kinds), http)
+    return _new(Question, (call, form, http))
 
 
-class _Headers:
-    """Every header of a request, normalized only when a rule goes through all of them, which few rules do.
+_new = tuple.__new__
 
-    From ``header_map`` (``encode_raw_headers``, and gRFC A92) or else from ``headers``: Envoy fills one of the two.
-    Bytes that are not ASCII become Latin-1 characters, which no token has.
+
+class _Joined:
+    """Every header of a request as ``headers`` has them: in lower case, as HTTP/2 requires, and copies joined.
+
+    Normalized only when a rule goes through all of them, which few rules do.
     """
 
-    __slots__ = ("_joined", "_raw")
+    __slots__ = ("_headers",)
 
-    def __init__(self, http: AttributeContext.HttpRequest) -> None:
-        self._raw = http.header_map.headers if http.HasField("header_map") else None
-        self._joined = http.headers
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
 
     def __len__(self) -> int:
-        return len(self._joined) if self._raw is None else len(self._raw)
+        return len(self._headers)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        if self._raw is not None:
-            return ((header.key.lower(), _value(header)) for header in self._raw)
-        return ((key.lower(), value) for key, value in self._joined.items())
+        return ((key.lower(), value) for key, value in self._headers.items())
 
     def names(self) -> Iterable[str]:
-        """Return the names of all of them, copies included, as Envoy writes them."""
-        return self._joined if self._raw is None else (header.key for header in self._raw)
+        """Return the names of all of them, as Envoy writes them."""
+        return self._headers
 
     def credentials_and_kinds(self) -> tuple[list[str], list[str]]:
         """Return the values of ``authorization`` and of ``content-type``, without looking at much else."""
-        if self._raw is None:
-            # Here Envoy has made names lower case, as HTTP/2 requires, and joined copies.
-            credential, kind = self._joined.get("authorization"), self._joined.get("content-type")
-            return [] if credential is None else [credential], [] if kind is None else [kind]
+        headers = self._headers
+        credentials = [headers["authorization"]] if "authorization" in headers else []
+        return credentials, [headers["content-type"]] if "content-type" in headers else []
+
+
+class _Raw:
+    """Every header as ``header_map`` has them (``encode_raw_headers``, and gRFC A92): as bytes, and copies one by one.
+
+    Bytes that are not ASCII become Latin-1 characters, which no token has.
+    """
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: Sequence[HeaderValue]) -> None:
+        self._headers = headers
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return ((header.key.lower(), _value(header)) for header in self._headers)
+
+    def names(self) -> Iterable[str]:
+        """Return the names of all of them, copies included, as Envoy writes them."""
+        return (header.key for header in self._headers)
+
+    def credentials_and_kinds(self) -> tuple[list[str], list[str]]:
+        """Return the values of ``authorization`` and of ``content-type``."""
         credentials: list[str] = []
         kinds: list[str] = []
-        for header in self._raw:
+        for header in self._headers:
             key = header.key.lower()
             if key == "authorization":
                 credentials.append(_value(header))
@@ -147,9 +178,9 @@ def _verified_claims(attributes: AttributeContext, key: str) -> Mapping[str, Any
 def _peer_of(attributes: AttributeContext) -> Peer:
     source = attributes.source
     certificate, principal = source.certificate, source.principal
-    if len(certificate) + len(principal) > MAX_CERTIFICATE:
-        raise malformed()
     if certificate or principal:
+        if len(certificate) + len(principal) > MAX_CERTIFICATE:
+            raise malformed()
         return _peer(certificate, principal)
     return OVER_TLS if attributes.HasField("tls_session") else PLAIN
 
@@ -172,5 +203,18 @@ def check_path(path: str, *, grpc: bool) -> None:
         PermissionDeniedError: it is not ``/package.Service/Method``, or for plain HTTP no absolute path.
 
     """
+    known = _known_paths[grpc]
+    if path in known:
+        return
     if not (_GRPC_PATH if grpc else _HTTP_PATH).fullmatch(path):
         raise malformed()
+    # The caller chooses it.
+    if len(path) <= _LONGEST_KNOWN:
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        known.add(path)
+
+
+# Of plain HTTP, and of gRPC.
+_known_paths: tuple[set[str], set[str]] = (set(), set())
+_MOST_KNOWN, _LONGEST_KNOWN = 1024, 128

@@ -9,7 +9,7 @@ from authz.decisions.decision import Evidence
 from authz.envoy.check.answer import allowed, denied
 from authz.envoy.check.bodies import body_of
 from authz.envoy.check.deadline import ending
-from authz.envoy.check.question import check_path, read
+from authz.envoy.check.question import Question, check_path, read
 from authz.envoy.memo.mark import Memo
 from authz.errors import InternalError
 from authz.http.forms import Form
@@ -20,6 +20,9 @@ from authz.runtime.flow import Flow, Wait
 from authz.runtime.waiting import MAX_PENDING, Waiting
 
 SERVICE = "envoy.service.auth.v3.Authorization"
+
+# No verdicts: the process ends, or the flow is given up.
+_ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 _LAST_WORD = denied(refusal_of(InternalError(), Challenge()), Form.GRPC)
 
@@ -84,39 +87,56 @@ class AuthorizationServicer:
         Most checks need not wait. For one that does, return the flow that will return the response, and the wait that
         the flow has yielded; the engine drives the flow to its end, and then calls :meth:`end` with that wait.
         """
-        return self._waiting.begin(self._check_flow(body))
+        hearing, form = Hearing(self.authorizer, UNREADABLE, "envoy"), Form.HTTP
+        # Before the verdict: if something changes meanwhile, Envoy must forget it.
+        generation = "" if self._memo is None else self._memo.generation
+        try:
+            question = read(body, jwt_authn_payload=self._jwt_authn_payload)
+            hearing.call, form, _ = question
+            principal = hearing.at_once()
+            answer = None if principal is None else self._answer(hearing, question, principal, generation)
+        except _ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
+            return denied(hearing.refused(error), form)
+        if answer is None:
+            return self._waiting.begin(self._check_flow(hearing, question, generation))
+        hearing.allowed()
+        return answer
 
     def end(self, wait: Wait) -> None:
         """Give back the place of a check that had to wait, for ``wait`` first, and is over."""
         self._waiting.end(wait)
 
-    def _check_flow(self, body: bytes) -> Flow[bytes]:
-        hearing, form = Hearing(self.authorizer, UNREADABLE, "envoy"), Form.HTTP
-        evidence, memo = hearing.evidence, self._memo
-        # Before the verdict: if something changes meanwhile, Envoy must forget it.
-        generation = "" if memo is None else memo.generation
+    def _check_flow(self, hearing: Hearing, question: Question, generation: str) -> Flow[bytes]:
         try:
-            hearing.call, form, http = read(body, jwt_authn_payload=self._jwt_authn_payload)
-            principal = yield from self.authorizer.authorize(hearing.call, evidence)
-            check_path(hearing.call.method, grpc=form is Form.GRPC)
-            if evidence.isolation is not None:
-                evidence.isolation.check_request(http.path, http.method, principal, partial(body_of, http))
-            answer = allowed(
-                principal,
-                self.authorizer.trusted,
-                remove_authorization=self._remove_authorization,
-                quota=evidence.quota,
-            )
-            ends = self._seconds_left(hearing.call, principal, evidence) if self._ends_streams else None
-            if ends is not None:
-                answer += ending(http, form, ends)
-            if memo is not None:
-                answer += memo.mark(hearing.call, evidence, generation, ends)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            principal = yield from self.authorizer.authorize(hearing.call, hearing.evidence)
+            answer = self._answer(hearing, question, principal, generation)
+        except _ENDS:
             raise
-        except BaseException as error:  # noqa: BLE001 - an RPC error is let through by failure_mode_allow
-            return denied(hearing.refused(error), form)
-        hearing.allowed(hearing.seconds)
+        except BaseException as error:  # noqa: BLE001 - as above
+            return denied(hearing.refused(error), question.form)
+        hearing.allowed()
+        return answer
+
+    def _answer(self, hearing: Hearing, question: Question, principal: Principal, generation: str) -> bytes:
+        """Return the answer to a call that the judge admits, unless what it is about forbids it."""
+        call, form, http = question
+        evidence, memo = hearing.evidence, self._memo
+        check_path(call.method, grpc=form is Form.GRPC)
+        if evidence.isolation is not None:
+            evidence.isolation.check_request(http.path, http.method, principal, partial(body_of, http))
+        answer = allowed(
+            principal,
+            self.authorizer.trusted,
+            remove_authorization=self._remove_authorization,
+            quota=evidence.quota,
+        )
+        ends = self._seconds_left(call, principal, evidence) if self._ends_streams else None
+        if ends is not None:
+            answer += ending(http, form, ends)
+        if memo is not None:
+            answer += memo.mark(call, evidence, generation, ends)
         return answer
 
     def _seconds_left(self, call: Call, principal: Principal, evidence: Evidence) -> float | None:

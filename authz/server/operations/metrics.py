@@ -22,6 +22,7 @@ from authz.decisions.decision import BUCKETS, Decision, Source, Verdict
 from authz.errors import ConfigError
 from authz.issuer.introspection import IntrospectionCounters
 from authz.issuer.keys import KeySetHealth
+from authz.issuer.memory import MemoryFigures
 from authz.judge.authorizer import Authorizer
 from authz.judge.reload import Reloader
 from authz.server.operations.exposition import PLAIN, Format
@@ -87,6 +88,10 @@ class Metrics:
         self._age = gauge("authz_jwks_age_seconds", "Since keys were fetched last.", "livemax", "issuer")
         self._keys = gauge("authz_jwks_keys", "Keys of the issuer.", "livemin", "issuer")
         self._failing = gauge("authz_jwks_failing", "Whether the last fetch failed.", "livemax", "issuer")
+        self._tokens = gauge("authz_tokens_remembered", "Verified tokens that are remembered.", "livesum", "issuer")
+        self._token_bytes = gauge("authz_token_memory_bytes", "What they take at the most.", "livesum", "issuer")
+        self._token_limit = gauge("authz_token_memory_limit_bytes", "What they may take.", "livesum", "issuer")
+        self._forgotten = counter("authz_tokens_forgotten", "Tokens that left early, for newer ones.", "issuer")
         self._fetches = counter("authz_jwks_fetches", "Fetches of keys.", "issuer", "result")
         self._failures = counter("authz_fetch_failures", "Failed requests to other servers.", "of", "cause")
         self._introspection = counter(
@@ -149,8 +154,10 @@ class Metrics:
             self._ready.set(is_ready)
             self._pending.set(pending)
             self._count_up(self._offered, offered, "memo")
+            memory = authorizer.verifier.memory()
             for issuer, health in authorizer.verifier.health().items():
                 self._tell_keys(issuer, health)
+                self._tell_tokens(issuer, memory[issuer])
             for issuer, introspector in authorizer.introspectors.items():
                 self._tell_introspection(issuer, introspector.counters)
                 self._tell_failures("introspection", issuer, introspector.causes)
@@ -195,6 +202,12 @@ class Metrics:
         for result, total in (("ok", health.fetches), ("failed", health.failures)):
             self._count_up(self._fetches.labels(issuer, result), total, "jwks", issuer, result)
         self._tell_failures("keys", issuer, health.causes)
+
+    def _tell_tokens(self, issuer: str, memory: MemoryFigures) -> None:
+        self._tokens.labels(issuer).set(memory.tokens)
+        self._token_bytes.labels(issuer).set(memory.bytes)
+        self._token_limit.labels(issuer).set(memory.limit)
+        self._count_up(self._forgotten.labels(issuer), memory.forgotten, "tokens", issuer)
 
     def _tell_failures(self, what: str, source: str, causes: Mapping[str, int]) -> None:
         # A copy: another thread counts failures meanwhile.

@@ -20,6 +20,7 @@ from authz.server.serving.bounds import (
     MAX_QUEUED_CALLS,
     MIN_PING_INTERVAL_MS,
 )
+from authz.server.serving.generic import GenericServer
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_QUESTION_BYTES),
@@ -54,14 +55,15 @@ class GrpcioEngine:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", int(reuse_port)), *_OPTIONS])
         # Bytes in, bytes out: a request that cannot be parsed must be denied, not fail as an RPC.
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(servicer.check)
-        # Not add_registered_method_handlers: for aio it does nothing before grpcio 1.77.
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Check": handler}),))
+        # No registered methods, neither ours nor those of the other services: each would cost every check something.
+        services: Any = GenericServer(self._server)
+        services.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Check": handler}),))
         self._health = _Health()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, services)
         if reflection:
             from authz.server.serving.reflection import add_reflection  # noqa: PLC0415 - seldom needed
 
-            add_reflection(self._server)
+            add_reflection(services)
 
     @staticmethod
     def check_address(address: Address) -> None:

@@ -2,20 +2,20 @@
 
 from typing import Any
 
-import grpc.aio
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection import aio
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from authz.envoy.check.servicer import SERVICE
 from authz.envoy.v3 import external_auth_pb2
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
 
 
-def add_reflection(server: grpc.aio.Server) -> None:
+def add_reflection(server: Any) -> None:
     """Have ``server`` describe the services of the authorization server."""
-    reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME], server, _pool())
+    add_ServerReflectionServicer_to_server(aio.ReflectionServicer([SERVICE, health.SERVICE_NAME], pool=_pool()), server)
 
 
 def _pool() -> DescriptorPool:

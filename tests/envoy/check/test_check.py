@@ -679,6 +679,48 @@ def test_no_principal_that_a_token_gives_is_too_much_for_headers(principal: Prin
     assert complaints(allow(principal, TRUSTED, remove_authorization=remove)) == []
 
 
+plans = st.none() | st.builds(Quota, st.text(), st.none() | st.floats(0.001, 1e4), st.integers(1, 99))
+
+
+@given(principal=wild_principals | principals, remove=st.booleans(), quota=plans)
+def test_bytes_of_every_allow_are_those_of_its_message(
+    principal: Principal, *, remove: bool, quota: Quota | None
+) -> None:
+    try:
+        expected = allow(principal, TRUSTED, remove_authorization=remove, quota=quota)
+    except InternalError:
+        with pytest.raises(InternalError):
+            allowed(principal, TRUSTED, remove_authorization=remove, quota=quota)
+        return
+    written = allowed(principal, TRUSTED, remove_authorization=remove, quota=quota)
+
+    assert CheckResponse.FromString(written) == expected
+    # Fields of a map stand in any order.
+    assert len(written) == expected.ByteSize()
+
+
+def test_applications_that_differ_in_one_thing_get_answers_of_their_own() -> None:
+    others = [
+        replace(PRINCIPAL, **{name: value})
+        for name, value in (
+            ("org_id", "org_other"),
+            ("client_id", "client_other"),
+            ("subject", "other"),
+            ("scopes", frozenset({"other"})),
+            ("issuer", "https://other.example"),
+            ("audience", ("other",)),
+            ("token_id", "other"),
+            ("issued_at", 1.0),
+            ("expires_at", 2.0),
+            ("key_id", "other"),
+            ("tenant", "other"),
+        )
+    ]
+    answers = {allowed(each, TRUSTED) for each in (PRINCIPAL, *others)}
+
+    assert len(answers) == 1 + len(others)
+
+
 @given(refusal=wild_refusals, protocol=st.sampled_from(Protocol))
 def test_headers_of_every_denial_are_taken_by_every_client(refusal: Refusal, protocol: Protocol) -> None:
     response = deny(refusal, protocol)

@@ -213,6 +213,7 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "log_level": "warning",
         "max_lifetime": 600.0,
         "max_pending": 7,
+        "token_memory": "32MiB",
         "orders": str(tmp_path / "orders"),
         "org_id_claim": "https://acme.example/org",
         "org_id_pattern": r"org_$(AUTHZ_ISSUER)\w+$$",
@@ -258,6 +259,9 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "workos_applications": True,
         "workos_applications_interval": 60.0,
         "workos_groups_key": "groups",
+        "workos_webhook_secret": SECRET,
+        "workos_webhook_secret_file": path["secret"],
+        "workos_webhooks": "127.0.0.1:9194",
         "xds": "unix:/run/authz/xds.sock",
     }
 
@@ -278,6 +282,7 @@ LEFT_OUT = {
     *("access_log_listen", "admin_allow_remote", "audit_listen", "config", "decision_log_file", "env_file", "orders"),
     *("forward_auth", "forward_auth_headers"),
     *("remember", "socket_mode", "socket_owner", "xds"),
+    *("workos_webhook_secret", "workos_webhook_secret_file", "workos_webhooks"),
 }
 THE_PODS_OWN = {
     "admin": "127.0.0.1:9902",

@@ -1,0 +1,1 @@
+"""The steps to a verdict, and what a route asks for."""

@@ -1,0 +1,72 @@
+"""User instructions of a server per call, as valgrind counts them: a number that does not drift with the machine.
+
+A count says how much code runs, and not how long it takes: a miss of a cache costs as much time as hundreds of
+instructions, and what the kernel does is not in it. So it stands beside CPU time, and replaces it where two servers
+differ by less than a machine drifts.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.processes import Server
+
+WARM, CALLS = 300, 1500
+
+_SUMMARY = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
+
+
+class Start(Protocol):
+    """Starts a server, behind the words of a command that runs it."""
+
+    def __call__(self, *, under: Sequence[str]) -> AbstractContextManager[Server]:
+        """Return the server, running."""
+
+
+def per_call(start: Start, make: Callable[[Server, int], object], calls: int = CALLS) -> int:
+    """Return the instructions that a server needs for one call, in user space, on all its threads.
+
+    Args:
+        start: starts the server.
+        make: makes so many calls to it.
+        calls: how many are counted.
+
+    """
+    with _counting() as (under, folder), start(under=under) as server:
+        make(server, WARM)
+        _control(server, "--instr=on")
+        make(server, calls)
+        _control(server, "--dump")
+        counted = [int(found[1]) for out in folder.iterdir() if (found := _SUMMARY.search(out.read_text()))]
+    return round(max(counted) / calls)
+
+
+def compare(kinds: Mapping[str, Callable[[], int]], base: str) -> dict[str, object]:
+    """Return the thousands of instructions per call of each kind, and what each needs of those of ``base``."""
+    counts = {kind: count() for kind, count in kinds.items()}
+    return {
+        "thousand instructions": {kind: round(count / 1e3, 1) for kind, count in counts.items()},
+        f"of {base}": {kind: round(count / counts[base], 3) for kind, count in counts.items() if kind != base},
+    }
+
+
+@contextmanager
+def _counting() -> Iterator[tuple[Sequence[str], Path]]:
+    if shutil.which("valgrind") is None:
+        sys.exit("Instructions are counted by valgrind. On Debian and Ubuntu: apt install valgrind")
+    with tempfile.TemporaryDirectory(prefix="authz-bench-") as folder:
+        out = Path(folder) / "callgrind"
+        yield (
+            ["valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"],
+            Path(folder),
+        )
+
+
+def _control(server: Server, *words: str) -> None:
+    subprocess.run(["callgrind_control", *words, str(server.pid)], check=True, capture_output=True)  # noqa: S603, S607
