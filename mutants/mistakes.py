@@ -1024,7 +1024,7 @@ MISTAKES = (
     Mistake(
         "a verdict that a header may change is remembered",
         "authz/policy/policy.py",
-        "        is_sure = not candidates[0].is_conditional and not self._asks_headers(call.method)\n",
+        "        is_sure = not candidates[0].is_conditional and not _asks_headers(self._lists, call.method)\n",
         "        is_sure = not candidates[0].is_conditional\n",
         "tests/policy/test_index.py -k remembered",
     ),
