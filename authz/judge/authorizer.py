@@ -1,5 +1,6 @@
 """The judge behind every door: says whether a call may be made, and who makes it."""
 
+import collections
 from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
@@ -300,9 +301,15 @@ class Authorizer(Giving):
             ConfigError: it cannot work here; the one before stays in force.
 
         """
+        before = self.in_force.now.policy
         self.in_force.replace(policy, isolation)
         telemetry.event(telemetry.INFO, "policy_replaced", policy="" if policy is None else policy.name)
         self.streams.judge(self.endings.refusal)
+        if before is not None and before is not policy:
+            going = before.let_go()
+            # Without this reference: the last one frees what is left.
+            del before
+            collections.deque(going, maxlen=0)
 
     def replace_shadow(self, shadow: Policy | None) -> None:
         """Put another policy on trial, or none.

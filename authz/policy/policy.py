@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Any
 
 from authz.call.call import Call
@@ -12,14 +11,16 @@ from authz.call.principal import Principal
 from authz.call.requirements import Assurance
 from authz.call.verb import check_verb
 from authz.errors import ConfigError, PermissionDeniedError, suspended
-from authz.organizations.organization import Organization, organizations_from
+from authz.organizations.organization import Organization
 from authz.policy.index import OTHER, Index
+from authz.policy.listing import Listing
 from authz.policy.memory import Memory
 from authz.policy.protos.access import access_of_file, access_of_services
 from authz.policy.protos.declared import NO_PROTOS, Declared, Protos
 from authz.policy.protos.descriptors import Descriptors
 from authz.policy.rules import Rule, Words, headers_of
 from authz.policy.text import compiler, schema
+from authz.policy.text.organizations import organizations_of
 from authz.policy.text.quotas import quotas_from
 from authz.runtime.text.document import Document, Fault, read
 
@@ -53,15 +54,16 @@ class Policy:
                 compiler.check_alone(document.data)
             quotas = quotas_from(document.data)
             self._stranger = Organization(quota=quotas.get(document.data.get("default_quota")))
-            listed = document.data.get("organizations", {})
-            organizations = organizations_from(listed, quotas, self._stranger.quota)
-            self.rules = compiler.rules_from(document.data, organizations)
-            self._declared = Declared(protos or NO_PROTOS, document.data, organizations)
+            known = organizations_of(document, quotas, self._stranger.quota)
+            names = compiler.Names(known, document.data.get("groups", ()))
+            self.rules = compiler.rules_from(document.data, names)
+            self._declared = Declared(protos or NO_PROTOS, document.data, names)
         except Fault as fault:
             raise document.error(fault) from None
         self.name: str = document.data["name"]
-        self.digest = sha256(json.dumps(document.data, default=str).encode()).hexdigest()[:12]
-        self.organizations: Mapping[str, Organization] = MappingProxyType(organizations)
+        self.organizations: Listing = known.listing
+        rest = json.dumps({**document.data, "organizations": ""}, default=str).encode()
+        self.digest = sha256(self.organizations.digest + rest).hexdigest()[:12]
         self.public = self._declared.public
         self.requirements = self._declared.requirements
         self.has_quotas = bool(quotas)
@@ -142,6 +144,14 @@ class Policy:
     def organization(self, org_id: str) -> Organization:
         """Return what is known about an organization; if it is not listed, the default for such organizations."""
         return self.organizations.get(org_id, self._stranger)
+
+    def let_go(self) -> Iterator[None]:
+        """Free this policy, which is in force no more, a part at each step, as :meth:`Listing.let_go` does."""
+        memories, going = (self._admitted, self._remembered), self.organizations.let_go()
+        del self
+        for memory in memories:
+            yield from memory.let_go()
+        yield from going
 
     def admit(self, call: Call, principal: Principal, organization: Organization | None = None) -> str:
         """Return the name of the rule that allows ``principal`` to make ``call``.

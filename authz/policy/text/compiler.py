@@ -5,23 +5,26 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from authz.call.requirements import Assurance
-from authz.organizations.organization import Organization
 from authz.policy.index import Index
 from authz.policy.patterns import Patterns
 from authz.policy.rules import PROTO, Rule, rule_from
+from authz.policy.text.organizations import Organizations
 from authz.policy.text.schema import KNOWN_LOGGERS
 from authz.runtime.text.document import Fault
 from authz.runtime.text.schema import did_you_mean
 
 
-def rules_from(data: Mapping[str, Any], organizations: Mapping[str, Organization]) -> tuple[Rule, ...]:
+def rules_from(data: Mapping[str, Any], names: "Names") -> tuple[Rule, ...]:
     """Return the rules, in the order in which they apply.
+
+    Args:
+        data: the document.
+        names: what they may name.
 
     Raises:
         Fault: a rule names something that does not exist, or never decides anything.
 
     """
-    names = Names(organizations, data.get("groups", ()))
     return tuple(
         itertools.chain.from_iterable(
             _section(section, data.get(section, ()), names, is_deny=section == "deny_rules")
@@ -94,11 +97,21 @@ def _check_use(rule: Rule, earlier: Collection[str], covering: Rule | None) -> N
 
 
 class Names:
-    """The organizations and groups that rules, and ``.proto`` files, may name."""
+    """The organizations and groups that rules, and ``.proto`` files, may name.
 
-    def __init__(self, organizations: Mapping[str, Organization], groups: Collection[str]) -> None:
-        self._organizations = organizations
-        self._groups = frozenset(itertools.chain(groups, *(each.groups for each in organizations.values())))
+    Args:
+        known: the organizations.
+        groups: more groups.
+
+    Attributes:
+        are_given: whether there are any.
+
+    """
+
+    def __init__(self, known: Organizations, groups: Collection[str]) -> None:
+        self._organizations = known.listing
+        self._groups = known.groups.union(groups)
+        self.are_given = bool(self._organizations or groups)
 
     def check(self, source: Mapping[str, Any]) -> None:
         """Check the ``source`` of a rule.
