@@ -24,6 +24,7 @@ _RECENT = 10_000
 _SUSPENDED = "!"
 
 _Page = list[bytes]
+_encode = json.JSONEncoder().encode
 
 
 class Listing(Mapping[str, Organization]):
@@ -164,6 +165,7 @@ class Draft:
         count = 1 << (expected // (_IN_A_BUCKET * _IN_A_PAGE)).bit_length()
         self._pages: list[_Page] = [[b""] * _IN_A_PAGE for _ in range(count)]
         self._digest = sha256()
+        self._texts = Memory[tuple[str | None, tuple[str, ...], str], str](_RECENT)
         self.groups: set[str] = set()
         self.quotas: set[str] = set()
         self.count = 0
@@ -176,33 +178,28 @@ class Draft:
             given: what is said of it in a document, and has been checked: its plan is one of the plans.
 
         """
-        groups, quota, name, labels = (
-            given.get("groups", ()),
-            given.get("quota", ""),
-            given.get("name"),
-            given.get("labels"),
-        )
+        name, labels = given.get("name"), given.get("labels")
         # Neither identifiers nor words, nor texts in JSON, have tabs or line breaks.
-        line = "\t".join(
-            (
-                f"\n{org_id}",
-                _SUSPENDED if given.get("status") == "suspended" else "",
-                ",".join(groups),
-                quota,
-                given.get("tenant", ""),
-                json.dumps(name) if name else "",
-                json.dumps(labels) if labels else "",
-            )
-        ).encode("ascii")
+        own = f"{given.get('tenant', '')}\t{_encode(name) if name else ''}\t{_encode(labels) if labels else ''}"
+        line = f"\n{org_id}\t{self._common(given)}\t{own}".encode("ascii")
         page, place = _place(self._pages, org_id)
         if line[: len(org_id) + 2] in page[place]:
             return False
         page[place] += line
         self._digest.update(line)
-        self.groups.update(groups)
-        self.quotas.add(quota)
         self.count += 1
         return True
+
+    def _common(self, given: Mapping[str, Any]) -> str:
+        """Return what many organizations have in common."""
+        status, groups, quota = given.get("status"), tuple(given.get("groups", ())), given.get("quota", "")
+        common = self._texts.get((status, groups, quota))
+        if common is None:
+            common = f"{_SUSPENDED if status == 'suspended' else ''}\t{','.join(groups)}\t{quota}"
+            self._texts.remember((status, groups, quota), common)
+            self.groups.update(groups)
+            self.quotas.add(quota)
+        return common
 
     def listing(self) -> Listing:
         """Return what has been put together; nothing may be added any more."""
