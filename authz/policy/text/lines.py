@@ -48,6 +48,8 @@ class Lines:
             raise _unreadable(source, error) from error
         if not is_regular:
             raise ConfigError(f"{source}: is no regular file")
+        if self.size > MAX_BYTES:
+            raise ConfigError(f"{source}: longer than {MAX_BYTES // 2**20} MiB")
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield each organization with the number of its line, checked against the schema.
@@ -82,11 +84,8 @@ class Lines:
 
     def _lines(self) -> Iterator[bytes]:
         """Yield the lines; one that is too long may be cut, but never to a length that it may have."""
-        rest, left = b"", MAX_BYTES
+        rest = b""
         for number, piece in enumerate(self._pieces()):
-            left -= len(piece)
-            if left < 0:
-                raise ConfigError(f"{self._source}: longer than {MAX_BYTES // 2**20} MiB")
             *lines, rest = (rest + (piece if number else piece.removeprefix(_MARK))).split(b"\n")
             yield from lines
             if len(rest) > MAX_LINE:
@@ -94,9 +93,12 @@ class Lines:
         yield rest
 
     def _pieces(self) -> Iterator[bytes]:
+        # No more than there was: what is written meanwhile is another change.
+        left = self.size
         try:
             with Path(self._source).open("rb", buffering=0) as file:
-                while piece := file.read(_PIECE):
+                while piece := file.read(min(_PIECE, left)):
+                    left -= len(piece)
                     yield piece
         except OSError as error:
             raise _unreadable(self._source, error) from error
