@@ -19,8 +19,11 @@ V = TypeVar("V")
 
 # So many organizations share a bucket: fewer would take more memory, more would take longer to look through.
 _IN_A_BUCKET = 8
-_IN_A_PAGE = 256
+_PAGE_BITS = 8
+_IN_A_PAGE = 1 << _PAGE_BITS
 _RECENT = 10_000
+# So many lines are digested at once, which takes less time, and lets other threads go first.
+_AT_ONCE = 256
 _SUSPENDED = "!"
 
 _Page = list[bytes]
@@ -164,7 +167,7 @@ class Draft:
         self._quotas, self._default = quotas, default
         count = 1 << (expected // (_IN_A_BUCKET * _IN_A_PAGE)).bit_length()
         self._pages: list[_Page] = [[b""] * _IN_A_PAGE for _ in range(count)]
-        self._digest = sha256()
+        self._digest, self._undigested = sha256(), list[bytes]()
         self._texts = Memory[tuple[str | None, tuple[str, ...], str], str](_RECENT)
         self.groups: set[str] = set()
         self.quotas: set[str] = set()
@@ -186,8 +189,10 @@ class Draft:
         if line[: len(org_id) + 2] in page[place]:
             return False
         page[place] += line
-        self._digest.update(line)
         self.count += 1
+        self._undigested.append(line)
+        if len(self._undigested) == _AT_ONCE:
+            self._digest_more()
         return True
 
     def _common(self, given: Mapping[str, Any]) -> str:
@@ -201,11 +206,16 @@ class Draft:
             self.quotas.add(quota)
         return common
 
+    def _digest_more(self) -> None:
+        self._digest.update(b"".join(self._undigested))
+        self._undigested.clear()
+
     def listing(self) -> Listing:
         """Return what has been put together; nothing may be added any more."""
+        self._digest_more()
         return Listing(self._pages, self.count, self._quotas, self._default, self._digest.digest())
 
 
 def _place(pages: list[_Page], org_id: str) -> tuple[_Page, int]:
-    page, place = divmod(hash(org_id) % (len(pages) * _IN_A_PAGE), _IN_A_PAGE)
-    return pages[page], place
+    place = hash(org_id)
+    return pages[(place >> _PAGE_BITS) & (len(pages) - 1)], place & (_IN_A_PAGE - 1)

@@ -40,6 +40,7 @@ class Policy:
         requirements: what ``.proto`` files ask of the callers of a method, by the method.
         verbs: the HTTP methods that rules name; without any, no decision depends on the HTTP method.
         organizations: what is known about organizations, by id.
+        organizations_file: the file that lists them, as the policy names it; empty if it lists them itself.
         public: methods that anybody may call.
         has_quotas: whether any organization has a quota.
         has_protos: whether ``.proto`` files declare who may call.
@@ -62,6 +63,7 @@ class Policy:
             raise document.error(fault) from None
         self.name: str = document.data["name"]
         self.organizations: Listing = known.listing
+        self.organizations_file: str = document.data.get("organizations_file", "")
         rest = json.dumps({**document.data, "organizations": ""}, default=str).encode()
         self.digest = sha256(self.organizations.digest + rest).hexdigest()[:12]
         self.public = self._declared.public

@@ -17,6 +17,9 @@ from authz.organizations.quota import Quota
 from authz.policy import Policy
 from authz.policy.listing import Draft, Listing
 from authz.policy.text import lines, organizations
+from authz.policy.text.schema import check_organization
+from authz.policy.text.usual import Usual
+from authz.runtime.text.document import Fault, unique
 
 RULES: dict[str, Any] = {"name": "ledger", "allow_rules": [{"name": "all"}]}
 ACME = {"tenant": "t-1", "groups": ["beta", "eu"], "status": "suspended", "quota": "gold", "name": "Acme", "labels": {}}
@@ -164,6 +167,53 @@ def test_each_content_has_a_digest_of_its_own(tmp_path: Path) -> None:
 
     assert len(set(digests)) == len(contents)
     assert digests[0] == digests[-1]
+
+
+# ---- Lines like others ----
+
+PARTS = [
+    *('"id": "a"', '"id":"b"', '"id": "c d"', '"tenant": "t"', '"tenant": ""', '"name": "n"', '"name": "\\u00e9"'),
+    *('"name": "a\tb"', '"name": 1', '"groups": ["x"]', '"groups": ["x", "x"]', '"groups": ["id"]', '"groups": "x"'),
+    *(
+        '"status": "suspended"',
+        '"status": "name"',
+        '"status": "id"',
+        '"labels": {"name": "n"}',
+        '"labels": {"id": "x"}',
+    ),
+    *('"quota": "gold"', '"x": "id"', '"id"', '"name": "\\"id\\": \\"b\\""', '{"id": "b"}', '"labels": {}'),
+]
+LINES = st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map(lambda parts: f"{{{', '.join(parts)}}}")
+
+
+@given(texts=st.lists(LINES, min_size=1, max_size=12))
+def test_a_line_like_an_earlier_one_says_what_it_says_alone(texts: list[str]) -> None:
+    usual = Usual()
+    for text in [*texts, *texts]:
+        quick, alone = usual.read(text), said(text)
+
+        assert quick is None or quick == alone
+        if alone is not None:
+            usual.note(text, alone)
+
+
+def said(text: str) -> dict[str, Any] | None:
+    """Return what the full check makes of a line."""
+    try:
+        given: dict[str, Any] = json.loads(text, object_pairs_hook=unique)
+        check_organization(given)
+    except (Fault, ValueError):
+        return None
+    return given
+
+
+def test_a_line_is_like_an_earlier_one_whatever_its_id_tenant_and_name() -> None:
+    usual, text = Usual(), '{"id": "org_a", "groups": ["eu"], "tenant": "t", "name": "n"}'
+    usual.note(text, json.loads(text))
+    other = '{"id": "org_b", "groups": ["eu"], "tenant": "u", "name": "\u00e9"}'
+
+    assert usual.read(other) == json.loads(other)
+    assert usual.read(other.replace("eu", "us")) is None
 
 
 # ---- What is wrong ----

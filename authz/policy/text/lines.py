@@ -8,6 +8,7 @@ from typing import Any
 
 from authz.errors import ConfigError
 from authz.policy.text.schema import check_organization
+from authz.policy.text.usual import Usual
 from authz.runtime import watch
 from authz.runtime.text.document import Document, Fault, unique
 
@@ -39,6 +40,7 @@ class Lines:
 
     def __init__(self, source: str) -> None:
         self._source = source
+        self._usual = Usual()
         watch.note(source)
         try:
             self.size = Path(source).stat().st_size
@@ -70,7 +72,11 @@ class Lines:
         if len(line) > MAX_LINE:
             raise self.error(number, Fault(f"longer than {MAX_LINE // 2**10} KiB"))
         try:
-            given: dict[str, Any] = _decode(line.decode())
+            text = line.decode()
+            usual = self._usual.read(text)
+            if usual is not None:
+                return usual
+            given: dict[str, Any] = _decode(text)
             check_organization(given)
         except Fault as fault:
             raise self.error(number, fault) from None
@@ -80,6 +86,7 @@ class Lines:
             raise ConfigError(f"{self._source}:{number}:{error.colno}: not JSON: {error.msg}") from error
         except (RecursionError, ValueError) as error:
             raise self.error(number, Fault("nested too deeply, or a number too long")) from error
+        self._usual.note(text, given)
         return given
 
     def _lines(self) -> Iterator[bytes]:
