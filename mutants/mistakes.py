@@ -841,7 +841,7 @@ MISTAKES = (
     Mistake(
         "a line is taken for one like another whatever else it says",
         "authz/policy/text/usual.py",
-        "known = self._known.get((*parts[::4], *parts[1::4]))",
+        "known = self._known.get((*keys, *parts[::3]))",
         "known = next(iter(self._known.values()), None)",
         "tests/policy/test_organizations.py -k like",
     ),

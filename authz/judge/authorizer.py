@@ -1,6 +1,7 @@
 """The judge behind every door: says whether a call may be made, and who makes it."""
 
 import collections
+import itertools
 from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
@@ -306,10 +307,10 @@ class Authorizer(Giving):
         telemetry.event(telemetry.INFO, "policy_replaced", policy="" if policy is None else policy.name)
         self.streams.judge(self.endings.refusal)
         if before is not None and before is not policy:
-            going = before.let_go()
-            # Without this reference: the last one frees what is left.
+            steps = itertools.chain(*(part.let_go() for part in before.parts))
+            # This reference may be the last but one.
             del before
-            collections.deque(going, maxlen=0)
+            collections.deque(steps, maxlen=0)
 
     def replace_shadow(self, shadow: Policy | None) -> None:
         """Put another policy on trial, or none.

@@ -102,9 +102,10 @@ class Listing(Mapping[str, Organization]):
                 yield org_id
 
     def let_go(self) -> Iterator[None]:
-        """Free this listing, a part at each step: to do so at once would stop every thread for milliseconds.
+        """Free this listing, which is in force no more, a part at each step.
 
-        Who uses it still may go on; then the last of them frees what is left.
+        To do so at once would stop every thread for milliseconds. Who still uses it may go on; then the last of them
+        frees what is left.
         """
         pages, recent = [*self._pages], self._recent
         del self

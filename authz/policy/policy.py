@@ -41,6 +41,7 @@ class Policy:
         verbs: the HTTP methods that rules name; without any, no decision depends on the HTTP method.
         organizations: what is known about organizations, by id.
         organizations_file: the file that lists them, as the policy names it; empty if it lists them itself.
+        parts: what may be large, and can be let go in steps.
         public: methods that anybody may call.
         has_quotas: whether any organization has a quota.
         has_protos: whether ``.proto`` files declare who may call.
@@ -75,6 +76,7 @@ class Policy:
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
         self._admitted = Memory[tuple[int, str], tuple[Principal, Organization, str]](_REMEMBERED)
         self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
+        self.parts = (self._admitted, self._remembered, self.organizations)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Policy":
@@ -146,14 +148,6 @@ class Policy:
     def organization(self, org_id: str) -> Organization:
         """Return what is known about an organization; if it is not listed, the default for such organizations."""
         return self.organizations.get(org_id, self._stranger)
-
-    def let_go(self) -> Iterator[None]:
-        """Free this policy, which is in force no more, a part at each step, as :meth:`Listing.let_go` does."""
-        memories, going = (self._admitted, self._remembered), self.organizations.let_go()
-        del self
-        for memory in memories:
-            yield from memory.let_go()
-        yield from going
 
     def admit(self, call: Call, principal: Principal, organization: Organization | None = None) -> str:
         """Return the name of the rule that allows ``principal`` to make ``call``.

@@ -7,29 +7,32 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from authz.call.words import IDENTIFIER
+from authz.call.words import is_identifier
 from authz.policy.memory import Memory
 
 _KINDS = 10_000
-# In a text without a backslash no quote is part of a value. What a name is in JSON with one, the full check reads.
-_OWN = re.compile(rf'"(?:(id|tenant)": ?"({IDENTIFIER})"|name": ?"([^"\\\x00-\x1f]*)")')
+_OWNED = frozenset({"id", "tenant", "name"})
+# In a text without a backslash no quote is part of a value. A value with one, the full check reads.
+_OWN = re.compile(r'"(id|tenant|name)": ?"([^"\\\x00-\x1f]*)"')
 
 
 class Usual:
     """Lines of a file of organizations, by what stands around ids, tenants and names."""
 
     def __init__(self) -> None:
-        self._known = Memory[tuple[str | None, ...], Mapping[str, Any]](_KINDS)
+        self._known = Memory[tuple[str, ...], Mapping[str, Any]](_KINDS)
 
     def read(self, text: str) -> dict[str, Any] | None:
         """Return what a line says; ``None`` if only the full check can tell whether it is right."""
         parts = _OWN.split(text)
-        known = self._known.get((*parts[::4], *parts[1::4]))
+        keys = parts[1::3]
+        known = self._known.get((*keys, *parts[::3]))
         if known is None:
             return None
-        given = dict(known)
-        for key, own, name in zip(parts[1::4], parts[2::4], parts[3::4], strict=True):
-            given[key or "name"] = name if key is None else own
+        given: dict[str, Any] = dict(zip(keys, parts[2::3], strict=True))
+        if not (is_identifier(given["id"]) and is_identifier(given.get("tenant", "-"))):
+            return None
+        given.update(known)
         return given
 
     def note(self, text: str, given: Mapping[str, Any]) -> None:
@@ -42,5 +45,5 @@ class Usual:
         """
         if "labels" not in given and "\\" not in text:
             parts = _OWN.split(text)
-            rest = {key: value for key, value in given.items() if key not in {"id", "tenant", "name"}}
-            self._known.remember((*parts[::4], *parts[1::4]), rest)
+            rest = {key: value for key, value in given.items() if key not in _OWNED}
+            self._known.remember((*parts[1::3], *parts[::3]), rest)
