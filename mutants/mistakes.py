@@ -836,7 +836,7 @@ MISTAKES = (
         "authz/policy/listing.py",
         ' and "\\t" not in org_id else None',
         " else None",
-        "tests/policy/test_organizations.py -k only_the_id",
+        "tests/policy/test_organizations.py -k goes_on_like",
     ),
     Mistake(
         "a line is taken for one like another whatever else it says",

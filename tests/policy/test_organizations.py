@@ -96,6 +96,13 @@ def test_only_the_id_itself_finds_an_organization(org_id: str) -> None:
     assert (org_id in found) == (org_id in {"a", "b", "?"}) == (found.get(org_id) is not None)
 
 
+def test_an_id_that_goes_on_like_a_line_finds_none() -> None:
+    # So many, because the two share a bucket by chance only.
+    found = listing(**{f"org_{number}": {"groups": ["eu"]} for number in range(5_000)})
+
+    assert [number for number in range(5_000) if found.get(f"org_{number}\t\teu") is not None] == []
+
+
 def test_an_organization_that_calls_again_is_the_same_object() -> None:
     found = listing(org_a={"groups": ["eu"]}, org_b={"groups": ["eu"]})
     once, other = found.get("org_a"), found.get("org_b")
