@@ -86,7 +86,7 @@ def schema(
     Parameters
     ----------
     name
-        The kind of file: policy, policy-test, organizations or config, for a file of settings.
+        The kind of file: policy, policy-test, organization, organizations or config, for a file of settings.
     folder
         Print the folder that holds all of them instead.
 

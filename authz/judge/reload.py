@@ -13,7 +13,7 @@ from authz.policy import Policy
 from authz.runtime import telemetry
 from authz.runtime.background import background
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
-from authz.runtime.watch import Files, Watch
+from authz.runtime.watch import Files, Seen, Watch, noting
 
 Load = Callable[[], tuple[Policy | None, Callable[[], object]]]
 """Makes a policy, and all that belongs to it, of its files; returns the policy, and what puts everything in force."""
@@ -45,9 +45,12 @@ class Source:
         """
         began = perf_counter()
         with background():
-            policy, put = self._load()
-            if not self.files.are_the_same():
+            loaded = self._loaded()
+            if loaded is None:
+                # Nothing is put in force, although the next look may find what this one has found.
+                self.files.forget()
                 return False
+            policy, put = loaded
             put()
         told: dict[str, object] = {}
         if policy is not None:
@@ -56,6 +59,27 @@ class Source:
         milliseconds = round((perf_counter() - began) * 1e3, 1)
         telemetry.event(telemetry.INFO, f"{self.what}_reloaded", **told, milliseconds=milliseconds)
         return True
+
+    def _loaded(self) -> tuple[Policy | None, Callable[[], object]] | None:
+        """Return what the files say; ``None`` if they changed meanwhile.
+
+        Raises:
+            ConfigError: they cannot be used.
+
+        """
+        try:
+            with noting() as noted:
+                loaded = self._load()
+        except ConfigError:
+            if self._have_stayed(noted):
+                raise
+            return None
+        return loaded if self._have_stayed(noted) else None
+
+    def _have_stayed(self, noted: Sequence[Seen]) -> bool:
+        # Even if they cannot be used: what is wrong may be put right in a file that another one names.
+        self.files.follow(noted)
+        return self.files.are_the_same()
 
 
 class Reloader:

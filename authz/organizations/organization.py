@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from authz.organizations.quota import Quota
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
-# A NamedTuple: there may be ten thousand of them, and no other immutable class is built as fast.
+# A NamedTuple: no other immutable class is built as fast.
 class Organization(NamedTuple):
     """One organization.
 
@@ -44,30 +44,3 @@ class Organization(NamedTuple):
 
 STRANGER = Organization()
 """An organization about which nothing is known."""
-
-
-def organizations_from(
-    data: Mapping[str, Mapping[str, Any]], quotas: Mapping[str, Quota], default: Quota | None
-) -> dict[str, Organization]:
-    """Return the organizations of a document, by id.
-
-    Args:
-        data: that part of the document, which has been checked against the schema.
-        quotas: the plans, by name.
-        default: the plan of organizations that name none.
-
-    """
-    # Many organizations share few sets of groups: equal sets are one object.
-    groups: dict[tuple[str, ...], frozenset[str]] = {}
-    organizations = {}
-    for org_id, given in data.items():
-        names = tuple(given.get("groups", ()))
-        organizations[org_id] = Organization(
-            given.get("tenant", ""),
-            groups.setdefault(names, frozenset(names)),
-            given.get("status") == "suspended",
-            MappingProxyType(dict(given["labels"])) if "labels" in given else _NO_LABELS,
-            given.get("name", ""),
-            quotas[given["quota"]] if "quota" in given else default,
-        )
-    return organizations

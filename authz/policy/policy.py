@@ -11,8 +11,9 @@ from authz.call.principal import Principal
 from authz.call.requirements import Assurance
 from authz.call.verb import check_verb
 from authz.errors import ConfigError, PermissionDeniedError, suspended
-from authz.organizations.organization import Organization, organizations_from
+from authz.organizations.organization import Organization
 from authz.policy.index import OTHER, Index
+from authz.policy.listing import Listing
 from authz.policy.memory import Memory
 from authz.policy.protos.access import access_of_file, access_of_services
 from authz.policy.protos.declared import NO_PROTOS, Declared, Protos
@@ -20,6 +21,7 @@ from authz.policy.protos.descriptors import Descriptors
 from authz.policy.rules import Rule, Words, headers_of
 from authz.policy.text import compiler, schema
 from authz.policy.text.digest import digest_of
+from authz.policy.text.organizations import organizations_of
 from authz.policy.text.quotas import quotas_from
 from authz.runtime.text.document import Document, Fault, read
 
@@ -42,6 +44,7 @@ class Policy:
         requirements: what ``.proto`` files ask of the callers of a method, by the method.
         verbs: the HTTP methods that rules name; without any, no decision depends on the HTTP method.
         organizations: what is known about organizations, by id.
+        organizations_file: the file that lists them, as the policy names it; empty if it lists them itself.
         public: methods that anybody may call.
         has_quotas: whether any organization has a quota.
         has_assurances: whether it asks the issuer about the tokens of any method.
@@ -55,17 +58,18 @@ class Policy:
             compiler.check_loggers(document.data)
             if protos is None:
                 compiler.check_alone(document.data)
-            self.digest = digest_of(document.data)
             quotas = quotas_from(document.data)
             self._stranger = Organization(quota=quotas.get(document.data.get("default_quota")))
-            listed = document.data.get("organizations", {})
-            organizations = organizations_from(listed, quotas, self._stranger.quota)
-            self._lists = compiler.rules_from(document, organizations)
-            self._declared = Declared(protos or NO_PROTOS, document.data, organizations)
+            known = organizations_of(document, quotas, self._stranger.quota)
+            self.digest = digest_of(document.data, known.listing.digest)
+            names = compiler.Names(known, document.data.get("groups", ()))
+            self._lists = compiler.rules_from(document, names)
+            self._declared = Declared(protos or NO_PROTOS, document.data, names)
         except Fault as fault:
             raise document.error(fault) from None
         self.name: str = document.data["name"]
-        self.organizations: Mapping[str, Organization] = MappingProxyType(organizations)
+        self.organizations: Listing = known.listing
+        self.organizations_file: str = document.data.get("organizations_file", "")
         self.public = self._declared.public
         self.requirements = self._declared.requirements
         self.has_quotas = bool(quotas)
@@ -150,12 +154,12 @@ class Policy:
 
     def let_go(self) -> Iterator[None]:
         """Free this policy, which is in force no more, a part at each step, as :meth:`Index.let_go` does."""
-        memories, going = (self._admitted, self._remembered), [each.let_go() for each in self._lists]
+        parts, going = (self._admitted, self._remembered, self.organizations), [each.let_go() for each in self._lists]
         for each in going:
             next(each, None)
         del self
-        for memory in memories:
-            yield from memory.let_go()
+        for part in parts:
+            yield from part.let_go()
         yield from chain.from_iterable(going)
 
     def admit(self, call: Call, principal: Principal, organization: Organization | None = None) -> str:

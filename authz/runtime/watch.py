@@ -6,9 +6,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from authz.runtime import fork, telemetry
 from authz.runtime.configuration import extra
@@ -24,6 +25,42 @@ _MOST_LINKS = 40
 _Stamp = tuple[int, ...]
 
 
+class Seen(NamedTuple):
+    """A file as it was before it was read.
+
+    Args:
+        path: where it is.
+        stamp: what changes whenever it is written; ``None`` if there was no file.
+        digest: of what was in it.
+
+    """
+
+    path: str
+    stamp: _Stamp | None
+    digest: bytes | None
+
+
+_noted: ContextVar[list[Seen] | None] = ContextVar("authz_noted", default=None)
+
+
+def note(path: str) -> None:
+    """Say that a file is about to be read, because another file names it; see :func:`noting`."""
+    noted = _noted.get()
+    if noted is not None:
+        noted.append(Seen(path, _stamp(path), _digest(path)))
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[list[Seen]]:
+    """Yield a list that gets every file that is read in the block because another one names it."""
+    noted: list[Seen] = []
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)
+
+
 class Files:
     """Some files as they were at the last look.
 
@@ -36,6 +73,7 @@ class Files:
     def __init__(self, paths: Iterable[str | os.PathLike[str]], now: Callable[[], int] = time.time_ns) -> None:
         self._now = now
         self._paths = tuple(os.fspath(path) for path in paths)
+        self._own = len(self._paths)
         self._stamps = self._stamps_now()
         # Time stamps count in ticks: what is written within the tick of this look changes none.
         self._is_sure = not self._is_fresh(self._stamps)
@@ -52,6 +90,19 @@ class Files:
         self._stamps, self._is_sure = stamps, True
         before, self._digests = self._digests, digests
         return digests != before
+
+    def follow(self, noted: Iterable[Seen]) -> None:
+        """Look at those that ``noted`` has as well, instead of those of the last time, from when they were noted on."""
+        more = list(noted)
+        self._paths = (*self._paths[: self._own], *(each.path for each in more))
+        self._stamps[self._own :] = [each.stamp for each in more]
+        self._digests[self._own :] = [each.digest for each in more]
+        self._is_sure = False
+
+    def forget(self) -> None:
+        """Take whatever the next look finds for a change."""
+        # No file has an empty digest, and none has none if it is missing.
+        self._is_sure, self._digests = False, [b"", *self._digests[1:]]
 
     def are_fresh(self) -> bool:
         """Say whether one was written just now, so that more may follow."""

@@ -1,6 +1,6 @@
 """The files by which ``authz serve`` decides, policies and descriptor set: read at the start and at every change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from authz.policy import Policy
 from authz.policy.configured import descriptors_of, policy_of, shadow_of
 from authz.policy.protos.access import access_of_file
 from authz.policy.protos.descriptors import Descriptors
-from authz.runtime.watch import Files
+from authz.runtime.watch import Files, Seen
 from authz.server.workers.worker import Worker
 from authz.settings.settings import Settings
 
@@ -22,6 +22,12 @@ class PolicyFiles(NamedTuple):
 
     policy: Files | None
     shadow: Files | None
+
+    def follow(self, noted: Sequence[Seen]) -> None:
+        """Follow as well what was read because one of the files names it (:func:`authz.runtime.watch.noting`)."""
+        for files in self:
+            if files is not None:
+                files.follow(noted)
 
 
 def files(settings: Settings) -> PolicyFiles:

@@ -15,6 +15,7 @@ from authz.policy.configured import descriptors_of, policy_in_force
 from authz.runtime import telemetry
 from authz.runtime.background import collect_as_usual
 from authz.runtime.network.unix_sockets import Permissions
+from authz.runtime.watch import noting
 from authz.server import policy_files
 from authz.server.listening import Listening
 from authz.server.memo.checked import Remembering
@@ -138,7 +139,9 @@ class _Deciding(NamedTuple):
         files = policy_files.files(settings)
         descriptors = descriptors_of(settings)
         policy = policy_in_force(settings, descriptors)
-        authorizer = authorizer_of(settings, list(observers), descriptors)
+        with noting() as noted:
+            authorizer = authorizer_of(settings, list(observers), descriptors)
+        files.follow(noted)
         if settings.workos_applications:
             authorizer.telling.client_names = ClientNames(workos_issuer(settings.listed()))
         wanted = Remembering.of(settings)

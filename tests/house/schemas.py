@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parents[2] / "authz/cli/schemas"
 SCHEMAS: Mapping[str, Schema] = {
     "policy": schema.SCHEMA,
     "policy-test": cases.SCHEMA,
+    "organization": schema.ORGANIZATION,
     "organizations": directory.SCHEMA,
 }
 

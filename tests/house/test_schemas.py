@@ -17,6 +17,7 @@ from authz.demo.issuer.directory import DEFAULT_FILE, load_directory
 from authz.errors import ConfigError
 from authz.policy import Policy
 from authz.policy.explain.cases import Cases
+from authz.policy.text.lines import Lines
 from authz.runtime.text.document import read
 from authz.runtime.text.schema import as_json, modeline
 from tests.house.schemas import FOLDER, SCHEMAS, validator_of
@@ -41,11 +42,25 @@ CASES = [
     {"name": "u", "method": "/s/m", "expect": "public", "rule": ""},
     {"name": "v", "method": "/other", "organization": "org_b", "expect": "denied"},
 ]
+LINE = {
+    "id": "org_a",
+    "tenant": "t-1",
+    "name": "A",
+    "groups": ["beta", "eu"],
+    "status": "active",
+    "quota": "gold",
+    "labels": {"a": "b"},
+}
 ORGANIZATIONS = read(DEFAULT_FILE).data
 
 
 def load_policy(path: Path) -> None:
     Policy.from_file(path)
+
+
+def load_line(path: Path) -> None:
+    for number, _ in Lines(str(path)):
+        assert number == 1
 
 
 def load_cases(path: Path) -> None:
@@ -55,6 +70,7 @@ def load_cases(path: Path) -> None:
 GOOD: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "policy": (FULL, load_policy),
     "policy-test": (CASES, load_cases),
+    "organization": (LINE, load_line),
     "organizations": (ORGANIZATIONS, load_directory),
 }
 # What takes the place of a part: each kind, at and beyond each limit, and what a pattern may misread.

@@ -44,6 +44,7 @@ ELSEWHERE = {
     ("docs/partners.md", "javascript"): "tests/house/test_partners.py runs it",
     ("docs/partners.md", "proto"): "tests/house/test_partners.py makes code of it",
     ("docs/partners.md", "sh"): "tests/house/test_partners.py runs it",
+    ("docs/policy.md", "jsonl"): "tests/policy/test_docs.py reads it with its policy",
     ("docs/testing.md", "text"): "tests/testing/test_docs.py has pytest print it",
 }
 # Programs of others, that stand in blocks for a shell.
@@ -193,6 +194,9 @@ def test_data_is_what_its_reader_takes(block: Block, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("a-secret")
         (tmp_path / "issuers.yaml").write_text(block.text.replace("/run/secrets/globex", str(tmp_path / "secret")))
         issuers_of(read_document(str(tmp_path / "issuers.yaml")), IssuerSettings.model_construct())
+    elif isinstance(data, dict) and "organizations_file" in data:
+        # tests/policy/test_docs.py reads it with the file that it names.
+        assert block.document == "docs/policy.md"
     elif isinstance(data, dict) and data.keys() & {"allow_rules", "deny_rules", "quotas", "organizations"}:
         # With what a policy needs besides the keys that are shown.
         Policy.from_document({"name": "shown", "allow_rules": [{"name": "all"}], **data})

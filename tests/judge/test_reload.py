@@ -15,7 +15,7 @@ from authz import Authorizer, ConfigError, Policy, PolicyReloader, Verifier
 from authz.demo.v1 import ledger_pb2 as pb
 from authz.judge.configured import authorizer_of
 from authz.judge.reload import Source
-from authz.runtime.watch import Files, Watch
+from authz.runtime.watch import Files, Watch, noting
 from authz.server import policy_files
 from authz.settings.settings import Settings
 from tests.doubles import AUDIENCE, ISSUER, PATIENCE, eventually
@@ -407,4 +407,141 @@ def test_descriptor_set_that_has_lost_its_options_opens_nothing(
 
     assert before[0] is not None
     assert (authorizer.policy, authorizer.in_force.now.isolation) == before
+    authorizer.close()
+
+
+# ---- Organizations in a file of their own ----
+
+
+def naming(name: str, file: str = "orgs.jsonl") -> str:
+    return f"{text(name)}organizations_file: {file}\n"
+
+
+def line(org_id: str, tenant: str) -> str:
+    return f'{{"id": "{org_id}", "tenant": "{tenant}"}}\n'
+
+
+@pytest.fixture
+def orgs(path: Path) -> Path:
+    """Have the policy name a file of organizations, and return it."""
+    orgs = path.with_name("orgs.jsonl")
+    orgs.write_text(line("org_a", "first"))
+    path.write_text(naming("first"))
+    return orgs
+
+
+@pytest.fixture
+def tenant(authorizer: Authorizer) -> Callable[[str], bool]:
+    """Return a function that waits until the organization has a tenant."""
+
+    def tenant(name: str) -> bool:
+        return eventually(
+            lambda: authorizer.policy is not None and authorizer.policy.organization("org_a").tenant == name
+        )
+
+    return tenant
+
+
+def test_file_that_the_policy_names_is_followed_too(
+    orgs: Path, reloader: PolicyReloader, tenant: Callable[[str], bool]
+) -> None:
+    began = tenant("first")
+    replace(orgs, line("org_a", "second"))
+    replaced = tenant("second")
+    orgs.write_text(line("org_a", "third"))
+
+    assert began
+    assert replaced
+    assert tenant("third")
+    assert reloader.results["failed"] == 0
+
+
+def test_wrong_line_keeps_the_last_good_file_until_it_is_put_right(
+    orgs: Path, reloader: PolicyReloader, tenant: Callable[[str], bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    replace(orgs, line("org_a", "second") + line("org_a", "third"))
+    assert eventually(lambda: reloader.is_failing)
+    assert tenant("first")
+    replace(orgs, line("org_a", "fourth"))
+
+    assert tenant("fourth")
+    assert eventually(lambda: not reloader.is_failing)
+    [failed] = events(caplog, "policy_reload_failed")
+    assert failed["error"] == f"{orgs}:2: id: 'org_a' is listed twice"
+
+
+def test_file_that_is_named_before_it_is_there_is_waited_for(
+    orgs: Path, reloader: PolicyReloader, in_force: Callable[[str], bool], path: Path
+) -> None:
+    replace(path, naming("second", "later/orgs.jsonl"))
+    assert eventually(lambda: reloader.is_failing)
+    assert in_force("first")
+    later = path.parent / "later"
+    later.mkdir()
+    orgs.rename(later / orgs.name)
+
+    assert in_force("second")
+
+
+def test_file_that_is_named_no_more_is_not_followed(
+    orgs: Path, reloader: PolicyReloader, in_force: Callable[[str], bool], path: Path
+) -> None:
+    replace(path, text("second"))
+    assert in_force("second")
+    orgs.write_text("nonsense")
+    replace(path, text("third"))
+
+    assert in_force("third")
+    assert eventually(lambda: reloader.results == {"ok": 2})
+
+
+@pytest.mark.parametrize("is_good", [True, False], ids=["good", "wrong"])
+def test_file_that_changes_while_organizations_are_read_is_read_again(path: Path, orgs: Path, *, is_good: bool) -> None:
+    put: list[str] = []
+
+    def load() -> tuple[Policy, Callable[[], object]]:
+        policy = Policy.from_file(path)
+        tenant = policy.organization("org_a").tenant
+        if tenant == "first":
+            replace(orgs, line("org_a", "second"))
+            if not is_good:
+                raise ConfigError("torn")
+        return policy, lambda: put.append(tenant)
+
+    source = Source("policy", Files([path]), load)
+    done = [source.reload(), eventually(source.files.have_changed), source.reload()]
+
+    assert (done, put) == ([False, True, True], ["second"])
+
+
+def test_change_that_was_not_put_in_force_counts_though_the_next_look_finds_the_same(path: Path) -> None:
+    put: list[str] = []
+
+    def load() -> tuple[Policy, Callable[[], object]]:
+        policy = Policy.from_file(path)
+        if not touched:
+            touched.append(True)
+            replace(path, text("first"))
+        return policy, lambda: put.append(policy.name)
+
+    touched: list[bool] = []
+    source = Source("policy", Files([path]), load)
+    done = [source.reload(), eventually(source.files.have_changed), source.reload()]
+
+    assert (done, put) == ([False, True, True], ["first"])
+
+
+def test_server_follows_the_file_that_its_policy_named_at_the_start(settings: Settings, orgs: Path) -> None:
+    files = policy_files.files(settings)
+    with noting() as noted:
+        authorizer = authorizer_of(settings)
+    files.follow(noted)
+    reloader = policy_files.reloader(settings, files, authorizer, None)
+    assert reloader is not None
+    with reloader:
+        replace(orgs, line("org_a", "second"))
+
+        assert eventually(
+            lambda: authorizer.policy is not None and authorizer.policy.organization("org_a").tenant == "second"
+        )
     authorizer.close()

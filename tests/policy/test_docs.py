@@ -50,6 +50,23 @@ def test_the_commands_print_what_it_shows(
     assert capsys.readouterr().out == shown[2]
 
 
+def test_many_organizations_are_listed_as_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = example(tmp_path, "many.yaml")
+    lines = re.search(r"```jsonl\n(.*?)```", TEXT, re.DOTALL)
+    assert lines is not None
+    (tmp_path / "organizations.jsonl").write_text(lines[1], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    shown = re.search(r"```console\n\$ authz (policy check many.yaml)\n((?:.*\n)*?)```", TEXT)
+    assert shown is not None
+
+    cli.run(shown[1].split())
+
+    assert capsys.readouterr().out == shown[2]
+    assert list(Policy.from_file(many).organizations.suspended()) == ["org_01JYINITECH0000000000000"]
+
+
 def test_http_methods_are_explained_as_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,27 @@ def workers(tmp_path: Path, ec_key: SigningKey) -> Iterator[Workers]:
         yield workers
 
 
+def test_every_worker_follows_the_file_of_organizations_that_the_policy_names(
+    tmp_path: Path, ec_key: SigningKey
+) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks(ec_key)))
+    (tmp_path / "policy.json").write_text(json.dumps({**GOOD, "organizations_file": "orgs.jsonl"}))
+    claims = m2m_claims(time.time())
+    caller, token = {"id": claims["org_id"]}, ec_key.sign(claims)
+    replace(tmp_path / "orgs.jsonl", caller)
+    with Workers(
+        tmp_path, "--jwks", "jwks.json", "--policy", "policy.json", "--listen", f"unix:{tmp_path}/authz.sock"
+    ) as workers:
+        workers.until(lambda: workers.serving() == {0, 1})
+        before = [check(address, token) for address in workers.addresses[:2]]
+        replace(tmp_path / "orgs.jsonl", {**caller, "status": "suspended"})
+
+        assert before == [OK, OK]
+        assert eventually(
+            lambda: [check(address, token) for address in workers.addresses[:2]] == [DENIED, DENIED], 0.05
+        )
+
+
 def test_every_worker_follows_the_files_and_keeps_the_last_good_ones(
     workers: Workers, tmp_path: Path, token: str
 ) -> None:

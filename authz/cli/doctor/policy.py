@@ -27,9 +27,10 @@ def check_policy(subject: Subject) -> Iterator[Finding]:
     if policy is None:
         yield from _without_policy(subject.settings)
         return
+    open_groups = _open_groups(policy)
     allowing = [rule for rule in (*policy.rules, *policy.requirements.values()) if not rule.is_deny]
     denies = Index([rule for rule in policy.rules if rule.is_deny])
-    pointless = {rule.name: why for rule in allowing if (why := _why_never(rule, policy, denies, subject))}
+    pointless = {rule.name: why for rule in allowing if (why := _why_never(rule, policy, denies, open_groups, subject))}
     everyone = _why_none_at_all(policy, subject.settings)
     told = "; ".join(f"rule {shown(name)}: {why}" for name, why in list(pointless.items())[:_MOST_TOLD])
     if everyone or len(pointless) == len(allowing):
@@ -58,15 +59,20 @@ def _why_none_at_all(policy: Policy, settings: Settings) -> str:
         return ""
     if not policy.organizations:
         return "unknown_organizations is deny, and it lists no organization"
-    is_suspended = all(each.is_suspended for each in policy.organizations.values())
+    is_suspended = sum(1 for _ in policy.organizations.suspended()) == len(policy.organizations)
     return "unknown_organizations is deny, and all that it lists are suspended" if is_suspended else ""
+
+
+def _open_groups(policy: Policy) -> frozenset[str]:
+    """Return the groups with an organization that may call."""
+    return frozenset().union(*(each.groups for each in policy.organizations.values() if _may_call(each)))
 
 
 def _asks_workos(settings: Settings) -> bool:
     return settings.workos_api_key is not None or settings.workos_api_key_file is not None
 
 
-def _why_never(rule: Rule, policy: Policy, denies: Index, subject: Subject) -> str:
+def _why_never(rule: Rule, policy: Policy, denies: Index, open_groups: frozenset[str], subject: Subject) -> str:
     """Return why ``rule`` can allow no call; empty if it may allow one."""
     denying = denies.covering(rule)
     if denying is not None:
@@ -77,10 +83,8 @@ def _why_never(rule: Rule, policy: Policy, denies: Index, subject: Subject) -> s
         why = _why_no_organization(rule.organizations, policy, subject)
         if why:
             return why
-    if rule.groups is not None and not _asks_workos(subject.settings):
-        members = [each for each in policy.organizations.values() if each.groups & rule.groups]
-        if not any(map(_may_call, members)):
-            return f"no organization that may call is in {' or '.join(map(shown, sorted(rule.groups)))}"
+    if rule.groups is not None and not _asks_workos(subject.settings) and not rule.groups & open_groups:
+        return f"no organization that may call is in {' or '.join(map(shown, sorted(rule.groups)))}"
     return ""
 
 

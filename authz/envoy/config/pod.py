@@ -68,6 +68,13 @@ def pod_of(settings: Settings) -> Pod:
     pod = Pod()
     # Loaded here, so that mistakes show now and not in the log of a pod.
     policies, listed = (policy_of(settings), shadow_of(settings)), settings.listed()
+    for policy in policies:
+        if policy is not None and policy.organizations_file:
+            # It may be larger than a ConfigMap, and changes more often.
+            raise ConfigError(
+                f"policy: {policy.organizations_file!a}, which {policy.name!a} names, is not printed; put both files "
+                "on a volume of yours, or list the organizations in the policy"
+            )
     for name in sorted(settings.model_fields_set):
         value = listed.document.data if name == "issuers" and listed is not None else getattr(settings, name)
         if value not in (None, "", []):

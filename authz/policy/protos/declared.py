@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from authz.call.principal import Principal
 from authz.call.requirements import Assurance
 from authz.errors import ConfigError, InsufficientScopeError, PermissionDeniedError
-from authz.organizations.organization import Organization
 from authz.policy.patterns import Patterns
 from authz.policy.protos.access import Access
 from authz.policy.rules import PROTO, Rule, Words
@@ -75,7 +74,7 @@ class Declared:
     Args:
         protos: what they declare.
         data: the policy file, which has been checked against the schema.
-        organizations: the organizations that the file lists.
+        names: the organizations and groups that the file lists.
 
     Attributes:
         public: methods that the files declare public, or the policy file.
@@ -88,14 +87,13 @@ class Declared:
 
     """
 
-    def __init__(self, protos: Protos, data: Mapping[str, Any], organizations: Mapping[str, Organization]) -> None:
+    def __init__(self, protos: Protos, data: Mapping[str, Any], names: Names) -> None:
         overrides: bool = data.get("override", False)
         if not overrides:
             _check_public(protos, data.get("public", ()))
-        groups = data.get("groups", ())
-        if organizations or groups:
-            # Names can be checked only if the policy file lists any.
-            _check_names(protos, Names(organizations, groups))
+        if names.are_given:
+            # They can be checked only if the policy file lists any.
+            _check_names(protos, names)
         public = (method for method, access in protos.access.items() if access.public)
         self.public: frozenset[str] = frozenset(public).union(data.get("public", ()))
         self.assurances = _assurances(protos, data.get("introspect", {}), overrides=overrides)

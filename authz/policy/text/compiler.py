@@ -1,27 +1,30 @@
 """Turns a document that has been checked against the schema into rules that make sense together."""
 
-import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from authz.call.requirements import Assurance
-from authz.organizations.organization import Organization
 from authz.policy.index import Index
 from authz.policy.patterns import Patterns
 from authz.policy.rules import PROTO, Rule, Shared, rule_from
+from authz.policy.text.organizations import Organizations
 from authz.policy.text.schema import KNOWN_LOGGERS
 from authz.runtime.text.document import Document, Fault
 from authz.runtime.text.schema import did_you_mean
 
 
-def rules_from(document: Document, organizations: Mapping[str, Organization]) -> tuple[Index, Index]:
+def rules_from(document: Document, names: "Names") -> tuple[Index, Index]:
     """Return the rules that deny, and those that allow; a document that was read loses what they are made of.
+
+    Args:
+        document: the document.
+        names: what they may name.
 
     Raises:
         Fault: a rule names something that does not exist, or never decides anything, or too many are alike.
 
     """
-    names, shared = Names(organizations, document.data.get("groups", ())), Shared()
+    shared = Shared()
     denies, allows = [_section(section, document, names, shared) for section in ("deny_rules", "allow_rules")]
     shared.let_go()
     return denies, allows
@@ -105,11 +108,21 @@ def _check_use(number: int, rule: Rule, index: Index) -> None:
 
 
 class Names:
-    """The organizations and groups that rules, and ``.proto`` files, may name."""
+    """The organizations and groups that rules, and ``.proto`` files, may name.
 
-    def __init__(self, organizations: Mapping[str, Organization], groups: Collection[str]) -> None:
-        self._organizations = organizations
-        self._groups = frozenset(itertools.chain(groups, *(each.groups for each in organizations.values())))
+    Args:
+        known: the organizations.
+        groups: more groups.
+
+    Attributes:
+        are_given: whether there are any.
+
+    """
+
+    def __init__(self, known: Organizations, groups: Collection[str]) -> None:
+        self._organizations = known.listing
+        self._groups = known.groups.union(groups)
+        self.are_given = bool(self._organizations or groups)
 
     def check(self, source: Mapping[str, Any]) -> None:
         """Check the ``source`` of a rule.

@@ -12,15 +12,16 @@ _DIGITS = 12
 _encode = json.JSONEncoder(default=str).encode
 
 
-def digest_of(data: Mapping[str, Any]) -> str:
+def digest_of(data: Mapping[str, Any], organizations: bytes) -> str:
     """Return what is the same for the same document, and for hardly any other.
 
     Args:
         data: the document: a mapping, of which any value may be long.
+        organizations: the digest of those that it lists, or that the file lists which it names.
 
     """
-    digest = sha256(b"{")
-    for number, (key, value) in enumerate(data.items()):
+    digest = sha256(organizations + b"{")
+    for number, (key, value) in enumerate((key, value) for key, value in data.items() if key != "organizations"):
         digest.update(f"{', ' if number else ''}{_encode(key)}: ".encode())
         for piece in _pieces(value):
             digest.update(piece.encode())

@@ -1,7 +1,7 @@
 """The quotas of a policy: the plans, by name, and which organizations have them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from authz.organizations.quota import Quota, counter_of
@@ -14,7 +14,7 @@ def quotas_from(data: Mapping[str, Any]) -> dict[str, Quota]:
     """Return the plans of a document, by name; it has been checked against the schema.
 
     Raises:
-        Fault: a plan limits nothing, no organization has it, or an organization names one that does not exist.
+        Fault: a plan limits nothing, or the default is none of them.
 
     """
     quotas: dict[str, Quota] = {}
@@ -23,8 +23,31 @@ def quotas_from(data: Mapping[str, Any]) -> dict[str, Quota]:
             quotas[name] = _quota(name, plan)
         except Fault as fault:
             raise fault.within("quotas", name) from None
-    _check_names(data, quotas)
+    if "default_quota" in data:
+        check_name(data["default_quota"], quotas, "default_quota")
     return quotas
+
+
+def check_name(name: str, quotas: Collection[str], key: str) -> None:
+    """Check that there is a plan of a name, which ``key`` gives to an organization.
+
+    Raises:
+        Fault: there is none.
+
+    """
+    if name not in quotas:
+        raise Fault(f"unknown quota {name!a}{did_you_mean(name, quotas) or '; quotas lacks it'}", key)
+
+
+def check_used(quotas: Iterable[str], used: Collection[str | None]) -> None:
+    """Check that each plan is one of those that organizations have.
+
+    Raises:
+        Fault: no organization has one of them.
+
+    """
+    for name in (name for name in quotas if name not in used):
+        raise Fault(f"no organization has the quota {name!a}; give it to one, or set default_quota", "quotas", name)
 
 
 def _quota(name: str, plan: Mapping[str, Any]) -> Quota:
@@ -40,15 +63,3 @@ def _quota(name: str, plan: Mapping[str, Any]) -> Quota:
     with extra("policy", needs, package="pyrate_limiter", error=error):
         counter_of(float(rate), quota.burst)
     return quota
-
-
-def _check_names(data: Mapping[str, Any], quotas: Mapping[str, Quota]) -> None:
-    named: dict[tuple[str, ...], Any] = {("default_quota",): data.get("default_quota")}
-    for org_id, organization in data.get("organizations", {}).items():
-        named["organizations", org_id, "quota"] = organization.get("quota")
-    for place, name in named.items():
-        if name is not None and name not in quotas:
-            raise Fault(f"unknown quota {name!a}{did_you_mean(name, quotas) or '; quotas lacks it'}", *place)
-    used = set(named.values())
-    for name in (name for name in quotas if name not in used):
-        raise Fault(f"no organization has the quota {name!a}; give it to one, or set default_quota", "quotas", name)

@@ -158,25 +158,22 @@ _QUOTA = record(
     minProperties=1,
     dependentRequired={"burst": ["requests_per_second"]},
 )
-_ORGANIZATION = record(
-    "Organization",
-    "What is known of one organization.",
-    {
-        "name": text("Name", "Its name, for people.", examples=["Acme Freight"]),
-        "tenant": text(
-            "Tenant", "The API owner's own id for it, sent to backends as x-org-tenant.", **_ID, examples=["acme-7"]
-        ),
-        "groups": listed("Groups", "The groups that it belongs to, for rules to name.", _GROUP),
-        "status": text(
-            "Status",
-            "suspended refuses every call of it.",
-            enum=["active", "suspended"],
-            enumDescriptions=["The rules decide.", "Every call of it is refused."],
-        ),
-        "quota": {**_QUOTA_NAME, "description": "The name of its plan in quotas; by default default_quota."},
-        "labels": mapping("Labels", "Any other facts about it.", text("Label", minLength=1), text("Value")),
-    },
-)
+_KNOWN: dict[str, Schema] = {
+    "name": text("Name", "Its name, for people.", examples=["Acme Freight"]),
+    "tenant": text(
+        "Tenant", "The API owner's own id for it, sent to backends as x-org-tenant.", **_ID, examples=["acme-7"]
+    ),
+    "groups": listed("Groups", "The groups that it belongs to, for rules to name.", _GROUP),
+    "status": text(
+        "Status",
+        "suspended refuses every call of it.",
+        enum=["active", "suspended"],
+        enumDescriptions=["The rules decide.", "Every call of it is refused."],
+    ),
+    "quota": {**_QUOTA_NAME, "description": "The name of its plan in quotas; by default default_quota."},
+    "labels": mapping("Labels", "Any other facts about it.", text("Label", minLength=1), text("Value")),
+}
+_ORGANIZATION = record("Organization", "What is known of one organization.", _KNOWN)
 # The only one in grpc-go; the decision log has what it would print.
 KNOWN_LOGGERS = ("stdout_logger",)
 _LOGGER = record(
@@ -248,6 +245,14 @@ SCHEMA: Schema = published(
             "organizations": mapping(
                 "Organizations", "What is known about organizations, by id.", _ORGANIZATION_ID, _ORGANIZATION
             ),
+            "organizations_file": text(
+                "File of organizations",
+                "What is known about organizations, in a file of its own instead: one JSON object on each line. Its "
+                "path, from the folder of this file on.",
+                pattern=r"^[^\x00-\x1f\x7f]+$",
+                patternErrorMessage="not the path of a file",
+                examples=["organizations.jsonl"],
+            ),
             "quotas": mapping("Quotas", "Plans for organizations, by name.", _QUOTA_NAME, _QUOTA),
             "default_quota": {**_QUOTA_NAME, "description": "The plan of all other organizations, unlisted ones too."},
         },
@@ -257,3 +262,15 @@ SCHEMA: Schema = published(
 
 check = compiled(SCHEMA)
 """Check a whole document."""
+
+ORGANIZATION: Schema = published(
+    "organization",
+    record(
+        "Organization",
+        "What is known of one organization: a line of a policy's organizations_file.",
+        {"id": _ORGANIZATION_ID, **_KNOWN},
+        "id",
+    ),
+)
+check_organization = compiled(ORGANIZATION)
+"""Check a line of a file of organizations."""

@@ -184,7 +184,7 @@ def _described(policy: Policy | None, authorizer: Authorizer) -> Json:
     if policy is None:
         return {"policy": None}
     rules = rules_of(policy)
-    suspended = [org_id for org_id, known in in_slices(policy.organizations.items(), LONG_SLICE) if known.is_suspended]
+    suspended = list(in_slices(policy.organizations.suspended(), LONG_SLICE))
     first = heapq.nsmallest(MAX_NAMES_TOLD, in_slices(suspended, LONG_SLICE))
     return {
         "policy": policy.name,

@@ -378,6 +378,17 @@ def test_an_issuers_address_that_may_hold_a_secret_is_not_printed(tmp_path: Path
     assert SECRET not in str(caught.value)
 
 
+def test_a_policy_whose_organizations_are_in_another_file_is_not_printed_without_them(tmp_path: Path) -> None:
+    (tmp_path / "orgs.jsonl").write_text('{"id": "org_a"}')
+    path = tmp_path / "policy.json"
+    path.write_text('{"name": "many", "allow_rules": [{"name": "all"}], "organizations_file": "orgs.jsonl"}')
+
+    with pytest.raises(
+        ConfigError, match=r"^policy: 'orgs\.jsonl', which 'many' names, is not printed; put both files"
+    ):
+        printed(policy=str(path))
+
+
 def test_a_setting_that_is_in_no_group_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(GROUPS, "realm")  # type: ignore[arg-type]
 
