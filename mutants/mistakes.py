@@ -976,7 +976,7 @@ MISTAKES = (
         "authz/token/bearer.py",
         "    if len(credentials) != 1:\n",
         "    if not credentials:\n",
-        "tests/judge/test_at_once.py -k as_the_flow_does",
+        "tests/judge/test_at_once.py -k known_token",
     ),
     Mistake(
         "at once: any scheme is taken, if the token is known",

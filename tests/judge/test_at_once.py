@@ -302,6 +302,16 @@ def test_a_known_token_is_good_with_no_other_scheme(scheme: str) -> None:
         world.authorizer.at_once(Call(READ, ((name, value.replace("Bearer ", scheme)),)), Evidence())
 
 
+@pytest.mark.parametrize("credentials", [None, [value for _, value in 2 * GOOD]])
+def test_a_known_token_is_good_only_alone(credentials: list[str] | None) -> None:
+    world = World(Authorizer, PLAIN_WORLD)
+    world.verifier.warm_up()
+    assert world.authorizer.at_once(Call(READ, GOOD), Evidence()) is not None
+
+    with pytest.raises(TokenMalformedError):
+        world.authorizer.at_once(Call(READ, 2 * GOOD, credentials=credentials), Evidence())
+
+
 class CountedElsewhere(Quotas):
     """Has every call wait before it is counted."""
 
