@@ -141,7 +141,7 @@ fmt: .venv/.ready ## Format the code and the .proto files
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(BUF) && $(BUF) format --write; \
 	else echo 'The .proto files are not formatted: that needs npm.'; fi
 
-bench: .venv/.ready ## Measure what a check costs, as ratios
+bench: .venv/.ready ## Measure what a check costs, as ratios (ARGS="peers" one part; ARGS='--peer NAME=COMMAND' another server)
 	.venv/bin/python -W ignore::DeprecationWarning -m benchmarks $(ARGS)
 
 # By way of a descriptor set, as buf does it: so both write the same code.

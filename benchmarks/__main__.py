@@ -8,7 +8,9 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,6 +37,9 @@ from benchmarks import (
     rules,
     tokens,
 )
+from benchmarks.missing import MissingError
+from benchmarks.peers import comparison
+from benchmarks.peers.commands import named
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "import": imports.measure,
@@ -54,6 +59,7 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "onlookers": onlookers.measure,
     "orders": orders.measure,
     "quotas": quotas.measure,
+    "peers": comparison.measure,
 }
 PACKAGES = (
     "grpcio",
@@ -72,22 +78,43 @@ PACKAGES = (
 def main(arguments: list[str]) -> None:
     """Run the benchmarks that ``arguments`` name, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--peer",
+        action="append",
+        type=named,
+        default=[],
+        metavar="NAME=COMMAND",
+        help="compare ours with an ext_authz server that the command starts at {address}, without TLS; {jwks}, "
+        "{issuer} and {audience} in it are the file of keys and what tokens must say. May be repeated; runs only peers",
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(BENCHMARKS)}")
-    names: list[str] = parser.parse_args(arguments).names
+    given = parser.parse_args(arguments)
+    names: list[str] = given.names or (["peers"] if given.peer else [])
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"there is no benchmark {unknown[0]!a}; there are {', '.join(BENCHMARKS)}")
+    called = [*comparison.NAMES, *(peer.name for peer in given.peer)]
+    if taken := [name for name in called if called.count(name) > 1]:
+        parser.error(f"two servers are called {taken[0]!a}")
     report: dict[str, object] = {
+        "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "versions": {name: version(name) for name in PACKAGES},
     }
+    took: dict[str, float] = {}
     for name in names or BENCHMARKS:
-        report[name] = BENCHMARKS[name]()
+        began = time.monotonic()
+        try:
+            report[name] = comparison.measure(given.peer) if name == "peers" else BENCHMARKS[name]()
+        except MissingError as error:
+            report[name] = {"left out": str(error)}
+        took[name] = round(time.monotonic() - began, 1)
+    report["seconds that it took"] = took
+    console = Console(highlight=False)
+    console.print(_tree("CPU time, medians; figures of one run, measured in turn", report))
     if not names:
         text = json.dumps(report, indent=2) + "\n"
         Path(__file__).with_name("latest.json").write_text(text, encoding="utf-8")
-    console = Console(highlight=False)
-    console.print(_tree("CPU time, medians; figures of one run, measured in turn", report))
 
 
 def _tree(name: str, figures: Mapping[str, object]) -> Tree:

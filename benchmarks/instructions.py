@@ -6,15 +6,14 @@ differ by less than a machine drifts.
 """
 
 import re
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.missing import program
 from benchmarks.processes import Server
 
 WARM, CALLS = 300, 1500
@@ -58,12 +57,11 @@ def compare(kinds: Mapping[str, Callable[[], int]], base: str) -> dict[str, obje
 
 @contextmanager
 def _counting() -> Iterator[tuple[Sequence[str], Path]]:
-    if shutil.which("valgrind") is None:
-        sys.exit("Instructions are counted by valgrind. On Debian and Ubuntu: apt install valgrind")
+    valgrind = program("valgrind", "Instructions are counted by", "apt install valgrind")
     with tempfile.TemporaryDirectory(prefix="authz-bench-") as folder:
         out = Path(folder) / "callgrind"
         yield (
-            ["valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"],
+            [valgrind, "--quiet", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"],
             Path(folder),
         )
 
