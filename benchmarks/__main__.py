@@ -1,18 +1,14 @@
-"""Run the benchmarks, print their figures and write ``benchmarks/latest.json``.
+"""Run the benchmarks, print their figures, and write the page ``build/bench/index.html``.
 
-``python -m benchmarks tokens`` runs one benchmark and writes nothing.
+``python -m benchmarks tokens`` runs one of them. All together are kept in ``benchmarks/latest.json``, and drawn in
+``docs/pictures/speed.svg``; so are those that are named, with ``--keep``.
 """
 
 import argparse
-import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 
 from rich.console import Console
 from rich.tree import Tree
@@ -30,10 +26,12 @@ from benchmarks import (
     onlookers,
     orders,
     organizations,
+    page,
     policy,
     quotas,
     reload,
     remembered,
+    report,
     rules,
     tokens,
 )
@@ -61,18 +59,6 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "quotas": quotas.measure,
     "peers": comparison.measure,
 }
-PACKAGES = (
-    "grpcio",
-    "protobuf",
-    "jwcrypto",
-    "cryptography",
-    "cachetools",
-    "fastapi",
-    "starlette",
-    "pyjwt",
-    "joserfc",
-    "authlib",
-)
 
 
 def main(arguments: list[str]) -> None:
@@ -87,6 +73,7 @@ def main(arguments: list[str]) -> None:
         help="compare ours with an ext_authz server that the command starts at {address}, without TLS; {jwks}, "
         "{issuer} and {audience} in it are the file of keys and what tokens must say. May be repeated; runs only peers",
     )
+    parser.add_argument("--keep", action="store_true", help="keep the figures of the parts that are named")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(BENCHMARKS)}")
     given = parser.parse_args(arguments)
     names: list[str] = given.names or (["peers"] if given.peer else [])
@@ -95,26 +82,21 @@ def main(arguments: list[str]) -> None:
     called = [*comparison.NAMES, *(peer.name for peer in given.peer)]
     if taken := [name for name in called if called.count(name) > 1]:
         parser.error(f"two servers are called {taken[0]!a}")
-    report: dict[str, object] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "python": platform.python_version(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-    took: dict[str, float] = {}
+    new = report.begun()
     for name in names or BENCHMARKS:
         began = time.monotonic()
         try:
-            report[name] = comparison.measure(given.peer) if name == "peers" else BENCHMARKS[name]()
+            figures = comparison.measure(given.peer) if name == "peers" else BENCHMARKS[name]()
         except MissingError as error:
-            report[name] = {"left out": str(error)}
-        took[name] = round(time.monotonic() - began, 1)
-    report["seconds that it took"] = took
-    console = Console(highlight=False)
-    console.print(_tree("CPU time, medians; figures of one run, measured in turn", report))
-    if not names:
-        text = json.dumps(report, indent=2) + "\n"
-        Path(__file__).with_name("latest.json").write_text(text, encoding="utf-8")
+            figures = {"left out": str(error)}
+        report.add(new, name, figures, time.monotonic() - began)
+    Console(highlight=False).print(_tree("CPU time, medians; figures of one run, measured in turn", new))
+    both = report.overlaid(report.kept(), new)
+    page.write(both)
+    if given.keep or not names:
+        report.keep(both)
+        page.PICTURE.write_text(page.picture(both), encoding="utf-8")
+    print(f"All of it as a page: {page.PAGE}")
 
 
 def _tree(name: str, figures: Mapping[str, object]) -> Tree:
@@ -125,13 +107,6 @@ def _tree(name: str, figures: Mapping[str, object]) -> Tree:
         else:
             tree.add(f"{key}: {value}")
     return tree
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 os.environ.update(children.mark())
