@@ -16,6 +16,7 @@ from rich.tree import Tree
 from authz.demo import children
 from benchmarks import (
     access_log,
+    counts,
     endings,
     ext_authz,
     forward_auth,
@@ -58,11 +59,14 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "orders": orders.measure,
     "quotas": quotas.measure,
     "peers": comparison.measure,
+    "counts": counts.measure,
 }
+APART = frozenset({"counts"})
+"""Those that take minutes, and are run only if they are named."""
 
 
 def main(arguments: list[str]) -> None:
-    """Run the benchmarks that ``arguments`` name, or all."""
+    """Run the benchmarks that ``arguments`` name, or all that are not apart."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--peer",
@@ -83,7 +87,7 @@ def main(arguments: list[str]) -> None:
     if taken := [name for name in called if called.count(name) > 1]:
         parser.error(f"two servers are called {taken[0]!a}")
     new = report.begun()
-    for name in names or BENCHMARKS:
+    for name in names or [each for each in BENCHMARKS if each not in APART]:
         began = time.monotonic()
         try:
             figures = comparison.measure(given.peer) if name == "peers" else BENCHMARKS[name]()

@@ -8,7 +8,7 @@ differ by less than a machine drifts.
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from typing import Protocol
 from benchmarks.missing import program
 from benchmarks.processes import Server
 
-WARM, CALLS = 300, 1500
+WARM, CALLS = 100, 400
 
 _SUMMARY = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
 
@@ -28,35 +28,33 @@ class Start(Protocol):
         """Return the server, running."""
 
 
-def per_call(start: Start, make: Callable[[Server, int], object], calls: int = CALLS) -> int:
-    """Return the instructions that a server needs for one call, in user space, on all its threads.
+class Count(Protocol):
+    """Returns the instructions that a running server needs for one call, in user space, on all its threads."""
 
-    Args:
-        start: starts the server.
-        make: makes so many calls to it.
-        calls: how many are counted.
-
-    """
-    with _counting() as (under, folder), start(under=under) as server:
-        make(server, WARM)
-        _control(server, "--instr=on")
-        make(server, calls)
-        _control(server, "--dump")
-        counted = [int(found[1]) for out in folder.iterdir() if (found := _SUMMARY.search(out.read_text()))]
-    return round(max(counted) / calls)
-
-
-def compare(kinds: Mapping[str, Callable[[], int]], base: str) -> dict[str, object]:
-    """Return the thousands of instructions per call of each kind, and what each needs of those of ``base``."""
-    counts = {kind: count() for kind, count in kinds.items()}
-    return {
-        "thousand instructions": {kind: round(count / 1e3, 1) for kind, count in counts.items()},
-        f"of {base}": {kind: round(count / counts[base], 3) for kind, count in counts.items() if kind != base},
-    }
+    def __call__(self, make: Callable[[Server, int], object], calls: int = CALLS) -> int:
+        """Count so many calls, which ``make`` makes to the server, after some that warm it up."""
 
 
 @contextmanager
-def _counting() -> Iterator[tuple[Sequence[str], Path]]:
+def counting(start: Start) -> Iterator[Count]:
+    """Run a server under valgrind, and give what counts; what is done between two counts is in neither."""
+    with _valgrind() as (under, folder), start(under=under) as server:
+        _control(server, "--instr=on")
+
+        def count(make: Callable[[Server, int], object], calls: int = CALLS) -> int:
+            make(server, WARM)
+            _control(server, "--zero")
+            before = set(folder.iterdir())
+            make(server, calls)
+            _control(server, "--dump")
+            counted = (_SUMMARY.search(out.read_text()) for out in set(folder.iterdir()) - before)
+            return round(max(int(found[1]) for found in counted if found) / calls)
+
+        yield count
+
+
+@contextmanager
+def _valgrind() -> Iterator[tuple[Sequence[str], Path]]:
     valgrind = program("valgrind", "Instructions are counted by", "apt install valgrind")
     with tempfile.TemporaryDirectory(prefix="authz-bench-") as folder:
         out = Path(folder) / "callgrind"
