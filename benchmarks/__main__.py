@@ -61,12 +61,10 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "peers": comparison.measure,
     "counts": counts.measure,
 }
-APART = frozenset({"counts"})
-"""Those that take minutes, and are run only if they are named."""
 
 
 def main(arguments: list[str]) -> None:
-    """Run the benchmarks that ``arguments`` name, or all that are not apart."""
+    """Run the benchmarks that ``arguments`` name, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--peer",
@@ -87,7 +85,7 @@ def main(arguments: list[str]) -> None:
     if taken := [name for name in called if called.count(name) > 1]:
         parser.error(f"two servers are called {taken[0]!a}")
     new = report.begun()
-    for name in names or [each for each in BENCHMARKS if each not in APART]:
+    for name in names or BENCHMARKS:
         began = time.monotonic()
         try:
             figures = comparison.measure(given.peer) if name == "peers" else BENCHMARKS[name]()

@@ -8,15 +8,15 @@ differ by less than a machine drifts.
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.missing import program
+from benchmarks.missing import MissingError, program
 from benchmarks.processes import Server
 
-WARM, CALLS = 100, 400
+WARM, CALLS = 300, 1500
 
 _SUMMARY = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
 
@@ -51,6 +51,31 @@ def counting(start: Start) -> Iterator[Count]:
             return round(max(int(found[1]) for found in counted if found) / calls)
 
         yield count
+
+
+def per_call(start: Start, make: Callable[[Server, int], object], calls: int = CALLS) -> int:
+    """Return what :func:`counting` counts of one kind of call.
+
+    Args:
+        start: starts the server.
+        make: makes so many calls to it.
+        calls: how many are counted.
+
+    """
+    with counting(start) as count:
+        return count(make, calls)
+
+
+def compare(kinds: Mapping[str, Callable[[], int]], base: str) -> dict[str, object]:
+    """Return the thousands of instructions per call of each kind, and what each needs of those of ``base``."""
+    try:
+        counts = {kind: count() for kind, count in kinds.items()}
+    except MissingError as error:
+        return {"left out": str(error)}
+    return {
+        "thousand instructions": {kind: round(count / 1e3, 1) for kind, count in counts.items()},
+        f"of {base}": {kind: round(count / counts[base], 3) for kind, count in counts.items() if kind != base},
+    }
 
 
 @contextmanager
