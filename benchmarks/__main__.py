@@ -17,6 +17,7 @@ from authz.demo import children
 from benchmarks import (
     access_log,
     counts,
+    document,
     endings,
     ext_authz,
     forward_auth,
@@ -97,7 +98,8 @@ def main(arguments: list[str]) -> None:
     page.write(both)
     if given.keep or not names:
         report.keep(both)
-        page.PICTURE.write_text(page.picture(both), encoding="utf-8")
+        page.draw(both)
+        document.write(both)
     print(f"All of it as a page: {page.PAGE}")
 
 

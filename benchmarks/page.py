@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import bars, growth, stacked
-from benchmarks.report import Report, kept
+from benchmarks.report import Report
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURE = ROOT / "build/bench/index.html", ROOT / "docs/pictures/speed.svg"
@@ -61,6 +61,11 @@ def write(report: Report) -> None:
     """Write the page."""
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(report), encoding="utf-8")
+
+
+def draw(report: Report) -> None:
+    """Draw the picture of the documents."""
+    PICTURE.write_text(picture(report), encoding="utf-8")
 
 
 def _of(report: Mapping[str, Any], *names: str) -> Any:
@@ -146,8 +151,3 @@ def _flat(value: Any, path: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
             yield from _flat(each, (*path, str(name)))
     else:
         yield " / ".join(path), str(value)
-
-
-if __name__ == "__main__":
-    write(kept())
-    PICTURE.write_text(picture(kept()), encoding="utf-8")

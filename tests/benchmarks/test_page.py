@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import page, report
+from benchmarks import document, page, report
 from benchmarks.plots import bars, growth
 
 REPORT: dict[str, Any] = {
@@ -80,5 +80,19 @@ def test_new_figures_take_the_place_of_old_ones_and_leave_the_rest() -> None:
     assert both["measured"]["rules"]["seconds"] == 3.2
 
 
-def test_picture_of_the_documents_shows_the_figures_that_are_kept() -> None:
-    assert page.PICTURE.read_text(encoding="utf-8") == page.picture(report.kept()), "run python -m benchmarks.page"
+def test_document_shows_the_figures_that_are_kept() -> None:
+    text = document.DOCUMENT.read_text(encoding="utf-8")
+
+    assert page.PICTURE.read_text(encoding="utf-8") == page.picture(report.kept())
+    assert document.renewed(text, report.kept()) == text
+
+
+def test_tables_of_the_document_are_replaced_and_nothing_else() -> None:
+    text = "before\n<!-- peers -->\nold\n<!-- end -->\nbetween\n<!-- counts -->\n<!-- end -->\nafter\n"
+
+    renewed = document.renewed(document.renewed(text, REPORT), REPORT)
+
+    assert "| mine & yours | 80.0 | none |" in renewed
+    assert "Measured on 2026-01-02: Some <processor>, 2 cores, Python 3.11.7." in renewed
+    assert "old" not in renewed
+    assert [renewed.count(word) for word in ("before", "\nbetween\n", "after", "<!-- end -->")] == [1, 1, 1, 2]

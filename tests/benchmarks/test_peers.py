@@ -1,6 +1,7 @@
 """Any ext_authz server can be compared with ours, and one that cannot be is said and does not spoil the rest."""
 
 import os
+import re
 import sys
 import textwrap
 from argparse import ArgumentTypeError
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import document
 from benchmarks.missing import MissingError, program
 from benchmarks.peers import comparison, golang
 from benchmarks.peers.commands import Peer, PeerError, judge, named, started
@@ -46,6 +48,13 @@ def is_running(pid: int) -> bool:
 
 def test_peer_is_given_by_its_name_and_command() -> None:
     assert named("mine = serve --listen={address}") == Peer("mine", " serve --listen={address}")
+
+
+def test_command_of_the_document_is_a_peer() -> None:
+    shown = re.search(r"--peer '(.*)'\"\n", document.DOCUMENT.read_text(encoding="utf-8"))
+
+    assert shown is not None
+    assert re.findall(r"\{\w+\}", named(shown[1]).command) == ["{address}", "{jwks}", "{issuer}", "{audience}"]
 
 
 @pytest.mark.parametrize("text", ["serve {address}", "=serve {address}", "mine=serve", "mine="])
