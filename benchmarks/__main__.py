@@ -18,6 +18,7 @@ from rich.tree import Tree
 from authz.demo import children
 from benchmarks import (
     access_log,
+    endings,
     ext_authz,
     forward_auth,
     http,
@@ -30,6 +31,7 @@ from benchmarks import (
     quotas,
     reload,
     remembered,
+    rules,
     tokens,
 )
 
@@ -37,8 +39,10 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "import": imports.measure,
     "tokens": tokens.measure,
     "interceptors": interceptors.measure,
+    "endings": endings.measure,
     "http": http.measure,
     "policy": policy.measure,
+    "rules": rules.measure,
     "reload": reload.measure,
     "isolation": isolation.measure,
     "ext_authz": ext_authz.measure,

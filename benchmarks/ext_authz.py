@@ -42,6 +42,7 @@ def measure() -> dict[str, object]:
             "constant grpcio": (stack.enter_context(running("constant")), REQUESTS["grpcio"]),
             "ours on grpcio": (stack.enter_context(authz_serve("grpcio")), REQUESTS["grpcio"]),
             "bare native": (stack.enter_context(running("native-constant")), REQUESTS["native"]),
+            "bare native with a cache": (stack.enter_context(running("native-cache")), REQUESTS["native"]),
             "ours on native": (stack.enter_context(authz_serve("native")), REQUESTS["native"]),
         }
         at_once = _in_turn({kind: _direct(server, count, body, STREAMS) for kind, (server, count) in servers.items()})
@@ -54,6 +55,7 @@ def measure() -> dict[str, object]:
         "ratios of CPU per check": {
             "ours on grpcio / constant grpcio": _ratio(cpu["ours on grpcio"], cpu["constant grpcio"]),
             "ours on native / bare native": _ratio(cpu["ours on native"], cpu["bare native"]),
+            "ours on native / bare native with a cache": _ratio(cpu["ours on native"], cpu["bare native with a cache"]),
             "ours on native / ours on grpcio": _ratio(cpu["ours on native"], cpu["ours on grpcio"]),
         },
         "instructions per check, on grpcio": _instructions(body),

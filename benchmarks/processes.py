@@ -54,9 +54,12 @@ class Server:
 
 
 @contextmanager
-def running(kind: str, *, under: Sequence[str] = ()) -> Iterator[Server]:
-    """Run a server of that kind, behind the words of another command; see :mod:`benchmarks.server`."""
-    command = [*under, sys.executable, "-m", "benchmarks.server", kind, json.dumps(signing_key().private_jwk())]
+def running(kind: str, *, module: str = "benchmarks.server", under: Sequence[str] = ()) -> Iterator[Server]:
+    """Run a server of that kind, behind the words of another command.
+
+    See :mod:`benchmarks.server`, or the ``module`` that is given.
+    """
+    command = [*under, sys.executable, "-m", module, kind, json.dumps(signing_key().private_jwk())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None  # noqa: S101 - asked for above
         yield Server(pid=process.pid, port=int(process.stdout.readline()))

@@ -2,7 +2,8 @@
 
 Its kinds: ``aio`` and ``sync``, each bare, or ``-wrapped`` by an interceptor that decides nothing, or ``-authz`` behind
 ours; ``constant``, which answers a check as ours does, without reading it; ``check``, which answers it with our handler
-on a server without any option; ``native-constant``, which parses the question first.
+on a server without any option; ``native-constant``, which parses the question first, and ``native-cache``, which looks
+up the token as well: the least that any server must do.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import Any
 
 import grpc
@@ -101,19 +103,30 @@ async def _allowed(key: SigningKey) -> bytes:
     return await servicer.check(check_request(key.sign(claims())), None)
 
 
-def _native(key: SigningKey) -> None:
+def _token(body: bytes) -> bytes:
+    return CheckRequest.FromString(body).attributes.request.http.headers["authorization"].encode()
+
+
+def _native(key: SigningKey, *, is_caching: bool) -> None:
     # The cost of the library and of reading the question, without a verdict.
     allowed = asyncio.run(_allowed(key))
     front = NativeGrpcFront("127.0.0.1:0", [(CHECK, False)])
     front.start()
     print(front.bound_port, flush=True)
 
+    answers: dict[bytes, bytes] = {}
+
+    def answer(body: bytes) -> bytes:
+        if is_caching:
+            return answers.setdefault(sha256(_token(body)).digest(), allowed)
+        CheckRequest.FromString(body)
+        return allowed
+
     def serve() -> None:
         while (events := front.recv_batch(64)) is not None:
             for event, call_id, _, body, _ in events:
                 if event == EVENT_CALL:
-                    CheckRequest.FromString(body or b"")
-                    front.respond(call_id, allowed)
+                    front.respond(call_id, answer(body or b""))
 
     threading.Thread(target=serve, daemon=True).start()
     sys.stdin.read()
@@ -135,8 +148,8 @@ def _main(kind: str, jwk: str) -> None:
     key = SigningKey.from_jwk(json.loads(jwk))
     if kind.startswith("sync"):
         _sync(kind, key)
-    elif kind == "native-constant":
-        _native(key)
+    elif kind.startswith("native"):
+        _native(key, is_caching=kind == "native-cache")
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind in {"constant", "check"} else None) as runner:
             runner.run(_aio(kind, key))

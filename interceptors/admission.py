@@ -41,12 +41,13 @@ class Admission:
         awaits_request: whether the RPC is allowed only when its one request has passed the check.
         may_end: whether the RPC is a stream that may have to end before its handler returns.
         is_limited: whether the RPC is allowed only when its stream has been opened.
+        streams_requests: whether its handler gets an iterator of requests.
 
     """
 
     __slots__ = (
         *("_authorizer", "_hearing", "_is_confirmed", "_names", "_rules", "_seconds"),
-        *("awaits_request", "is_checked", "is_limited", "may_end", "metadata", "principal"),
+        *("awaits_request", "is_checked", "is_limited", "may_end", "metadata", "principal", "streams_requests"),
     )
 
     def __init__(  # noqa: PLR0917 - one for each call, and names of arguments cost as much as all that it does
@@ -61,6 +62,7 @@ class Admission:
     ) -> None:
         self._authorizer, self._rules, self._hearing, self._seconds = authorizer, rules, hearing, seconds
         self.principal, self.metadata = principal, metadata
+        self.streams_requests = handler.request_streaming
         is_stream = handler.request_streaming or handler.response_streaming
         is_known = principal is not ANONYMOUS
         self._names = names = _may_name(handler.request_deserializer)
@@ -131,6 +133,10 @@ class Admission:
     def close(self, stream: Stream) -> None:
         """Forget ``stream``, which is over."""
         self._authorizer.streams.close(stream)
+
+    def look(self, stream: Stream) -> None:
+        """End ``stream``, before a message of it goes on, if it must end and has not been told yet."""
+        self._authorizer.streams.look(stream)
 
     def end(self, stream: EndableStream, error: Exception) -> None:
         """End ``stream`` because of ``error``.

@@ -83,7 +83,7 @@ def _trusted_stream(handler: Handler, admission: Admission, *, relay: bool) -> B
 
 def _until_ended(serve: Behaviour, handler: Handler, admission: Admission, *, relay: bool) -> Behaviour:
     def serve_stream(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
-        stream = SyncStream(context, admission.ended, *send)
+        stream = SyncStream(context, admission.ended, admission.look, *send)
         _open(stream, admission, context)
         stream.check()
         if handler.request_streaming:

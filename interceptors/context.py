@@ -79,10 +79,14 @@ _AioContext: Any = grpc.aio.ServicerContext
 class TrustedContext(_Trusted, _Context):  # type: ignore[misc]
     """A ``grpc.ServicerContext`` with trusted metadata."""
 
+    __slots__ = ()
+
 
 @_forward(*_AIO)
 class TrustedAioContext(_Trusted, _AioContext):  # type: ignore[misc]
     """A ``grpc.aio.ServicerContext`` with trusted metadata."""
+
+    __slots__ = ()
 
 
 class TrustedSyncContextOnAio(_Trusted):

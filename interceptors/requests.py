@@ -20,6 +20,8 @@ class SyncRequests:
 
     """
 
+    __slots__ = ("_admission", "_requests", "_stream")
+
     def __init__(self, requests: Iterator[Any], stream: SyncStream, admission: Admission) -> None:
         self._requests = requests
         self._stream = stream
@@ -37,6 +39,7 @@ class SyncRequests:
                 self._admission.end(self._stream, error)
         self._stream.check()
         if self._stream.refusal is not None:
+            # That of a handler that does not block.
             raise StopIteration
         return request
 

@@ -33,19 +33,23 @@ class SyncStream:
     Args:
         context: grpc's own.
         refuse: returns what the caller sees of an error.
+        look: see :meth:`authz.judge.streams.OpenStreams.look`.
         send: the function with which a non-blocking handler (``experimental_non_blocking``) sends its messages;
             ``None`` for other handlers.
 
     """
 
+    __slots__ = ("_context", "_ending", "_is_finished", "_look", "_refuse", "_send", "refusal", "wake")
+
     def __init__(
         self,
         context: grpc.ServicerContext,
         refuse: Callable[[Exception], Refusal],
+        look: Callable[["SyncStream"], None],
         send: Callable[[Any], None] | None = None,
     ) -> None:
         self._context = context
-        self._refuse = refuse
+        self._refuse, self._look = refuse, look
         self._send = send
         self._is_finished = False
         self._ending = threading.Lock()
@@ -73,8 +77,17 @@ class SyncStream:
         self.wake()
         return COURTESY
 
+    @property
+    def must_end(self) -> bool:
+        """Whether the RPC must end, and no message of it may go on."""
+        if self.refusal is None:
+            self._look(self)
+        return self.refusal is not None
+
     def send(self, reply: Any) -> None:
         """Send a message of a non-blocking handler, or ``None`` for the end, unless the RPC has been ended."""
+        if self.must_end:
+            return
         with self._ending:
             # Without this check grpc would send a second status, and fail.
             if self.refusal is not None or self._is_finished or self._send is None:
@@ -84,7 +97,7 @@ class SyncStream:
 
     def check(self) -> None:
         """Abort the RPC, on the handler's own thread, if it must end and has not been ended."""
-        if self.refusal is not None and self._send is None:
+        if self.must_end and self.refusal is not None and self._send is None:
             abort(self._context, self.refusal)
 
 
@@ -99,7 +112,7 @@ def watched(replies: Iterator[Any], stream: SyncStream) -> Iterator[Any]:
             reply = next(replies)
         except StopIteration:
             break
-        if stream.refusal is not None:
+        if stream.must_end:
             break
         yield reply
     stream.check()

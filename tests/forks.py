@@ -16,6 +16,7 @@ from authz.issuer.memory import TokenMemory
 from authz.issuer.remote_keys import _Places
 from authz.judge.authorizer import Authorizer
 from authz.judge.orders.file import OrdersFile
+from authz.judge.reviews import Reviews
 from authz.judge.streams import OpenStreams
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
@@ -57,6 +58,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.organizations.quota.Quotas": Quotas,
     "authz.issuer.remote_keys._Places": lambda: _Places(4),
     "authz.judge.orders.file.OrdersFile": lambda: OrdersFile(os.devnull, Authorizer(_verifier())),
+    "authz.judge.reviews.Reviews": lambda: Reviews([], lambda _stream, _questions: None, clock=SYSTEM_CLOCK),
     "authz.judge.streams.OpenStreams": OpenStreams,
     "authz.runtime.threads.Repeating": lambda: Repeating("tests", lambda: 1.0),
     "authz.store.follower.Follower": lambda: Follower(Store("unix:/nowhere"), Authorizer(_verifier()).operator),
@@ -80,7 +82,12 @@ BUILT: dict[str, Callable[[], object]] = {
 def occupy(owner: object) -> object:
     """Take every lock and every place of a semaphore that ``owner`` has, and return it."""
     for _, value in _attributes(owner):
-        if hasattr(value, "acquire"):
+        if isinstance(value, type(threading.RLock())):
+            # Another thread's: this one could take it any number of times.
+            taking = threading.Thread(target=value.acquire)
+            taking.start()
+            taking.join()
+        elif hasattr(value, "acquire"):
             while value.acquire(blocking=False):
                 pass
     return owner

@@ -23,6 +23,7 @@ LEADS_TO: Mapping[str, frozenset[str]] = {
             "authz.server.forward_auth.listener.HttpListener",
             "authz.server.operations.web.serving",
             "authz.server.serving.server.serve",
+            "authz.server.workos.webhooks.receiving",
             "authz.testing.running.running_issuer",
             "grpc.aio._server.server",
             "grpc.server",

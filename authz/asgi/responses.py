@@ -29,7 +29,7 @@ class Response(Serving):
             OverError: the response must end.
 
         """
-        if self._refusal is not None:
+        if self.must_end:
             raise OverError
         kind = message["type"]
         if kind == "http.response.start":

@@ -25,7 +25,14 @@ class WebSocket(Serving):
             if self._refusal is not None:
                 await self.finish(self._refusal)
             return
-        await super().run(app, receive, principal)
+
+        async def receive_on() -> Message:
+            message = await receive()
+            if self.must_end:
+                raise OverError
+            return message
+
+        await super().run(app, receive_on, principal)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application.
@@ -34,7 +41,7 @@ class WebSocket(Serving):
             OverError: the WebSocket must end.
 
         """
-        if self._refusal is not None:
+        if self.must_end:
             raise OverError
         kind = message["type"]
         if kind == "websocket.accept":

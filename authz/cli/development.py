@@ -20,6 +20,7 @@ def issuer(
     config: Path | None = None,
     keys: Path | None = None,
     allow_remote: bool = False,
+    webhooks: str | None = None,
     print_config: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Run a local WorkOS Connect for development. Never use it in production.
@@ -36,6 +37,8 @@ def issuer(
         File of private keys, to keep them from run to run; created if it does not exist.
     allow_remote
         Permit an address that other machines can reach.
+    webhooks
+        Post what happens to organizations to this URL, signed, as WorkOS does.
     print_config
         Only print the built-in file, as a start for a --config of your own.
 
@@ -46,7 +49,14 @@ def issuer(
     if print_config:
         write(DEFAULT_FILE.read_text(encoding="utf-8"))
     else:
-        serve_issuer(listen=listen, issuer_url=issuer_url, config=config, keys=keys, allow_remote=allow_remote)
+        serve_issuer(
+            listen=listen,
+            issuer_url=issuer_url,
+            config=config,
+            keys=keys,
+            allow_remote=allow_remote,
+            webhooks=webhooks,
+        )
     return ALLOWED
 
 

@@ -97,7 +97,7 @@ class Rpc(HttpRequest):
             RefusedError: it must end.
 
         """
-        if self._refusal is not None:
+        if self.must_end and self._refusal is not None:
             raise refused(self._ctx, self._refusal, has_begun=self._has_begun)
 
     @contextlib.contextmanager

@@ -17,6 +17,7 @@ from authz.demo.remembered import remembered
 from authz.demo.scenes import Row, Scenes
 from authz.demo.stack import ADMIN_SECRET, Stack
 from authz.demo.store import store_path
+from authz.demo.told import told
 from authz.runtime.text.printable import printable
 
 _COLUMNS = {"sent": 41, "gRPC through Envoy": 42, "HTTP": 4, "in process": 11, "organization seen": 17, "": 5}
@@ -75,6 +76,7 @@ def run(*, keep: bool = False, console: Console | None = None) -> int:
             shown += [
                 ("Several servers, one word: orders in a store that they share", one_word(stack, scenes)),
                 ("Several servers, one plan: a quota counted in that store", one_plan(stack, scenes)),
+                ("WorkOS tells: an organization is deleted there", told(stack, scenes)),
             ]
         console.print(_line(*_COLUMNS), style="bold")
         names = {organization.id: organization.name for organization in stack.directory.organizations}

@@ -4,12 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from authz.demo.issuer.directory import Application
 from authz.demo.partner import Answer, Metadata, Stream, authorized, request_http
-from authz.demo.processes import run
+from authz.demo.processes import Process, run
 from authz.demo.scenes import Expected, Row, Scenes, denied, in_process, seen, through
 from authz.demo.stack import Stack
 from authz.demo.store import Store
@@ -34,6 +35,7 @@ class Fleet(Stack):
     def __init__(self, program: Path) -> None:
         super().__init__()
         self._program = program
+        self._cold: Process | None = None
 
     @property
     def store_url(self) -> str:
@@ -61,9 +63,33 @@ class Fleet(Stack):
         finally:
             store.close()
 
+    def start_cold(self) -> Process:
+        """Start the server of the second listener, which follows what happens at the issuer, and return its process."""
+        for name, secret in (("api-key", self.directory.api_key), ("webhooks", self.directory.webhook_secret)):
+            (self._path / name).write_text(secret, encoding="utf-8")
+        asking = ("--workos-events", "--workos-base-url", self.issuer_url, "--workos-api-key-file", "api-key")
+        told = ("--workos-webhooks", "127.0.0.1:0", "--workos-webhook-secret-file", "webhooks")
+        # Not the first: of an answer that needs a directory, Envoy repeats nothing.
+        self._cold = self._start_authz("cold", *asking, *told)
+        return self._cold
+
+    def is_workos_followed(self) -> bool:
+        """Say whether that server hears what happens at the issuer, as far as it has said."""
+        names = ("source_followed", "source_failed", "source_recovered")
+        said = [line["event"] for line in self._cold_lines() if line.get("event") in names]
+        return said[-1:] == (["source_recovered"] if "source_failed" in said else ["source_followed"])
+
     def _start_all(self) -> None:
         self.start_store()
         super()._start_all()
+
+    def _issuer_flags(self) -> list[str]:
+        # Known once that server listens, so to the issuer that is started again.
+        found = [line["address"] for line in self._cold_lines() if line.get("event") == "webhooks"]
+        return ["--webhooks", f"http://{found[0]}/webhooks/workos"] if found else []
+
+    def _cold_lines(self) -> list[dict[str, Any]]:
+        return [] if self._cold is None else self._cold.lines()
 
     def _judge_flags(self) -> list[str]:
         return [*super()._judge_flags(), "--store", self._store.url]
@@ -82,18 +108,19 @@ def one_word(stack: Fleet, scenes: Scenes) -> Iterator[Row]:
     with grpc.insecure_channel(stack.target) as channel, Stream(channel, metadata) as stream:
         yield Row(sent="Globex opens a stream", expected=seen(globex), through_envoy=(stream.post(),))
         said = stack.command("suspend", globex.org_id, "--reason", "unpaid", "--wait", "30")
-        yield _everywhere(stack, f"authz suspend: {said}", metadata, suspended)
+        yield everywhere(stack, f"authz suspend: {said}", metadata, suspended)
         yield Row(sent="the stream that Globex holds open", expected=suspended, through_envoy=(stream.wait(),))
     stack.lose_store()
-    yield _everywhere(stack, "the store is gone, and all its data", metadata, suspended)
+    yield everywhere(stack, "the store is gone, and all its data", metadata, suspended)
     stack.start_store()
-    _await(lambda: any(order.id == globex.org_id for order in stack.orders()))
-    yield _everywhere(stack, "a new one: a server has written it back", metadata, suspended)
+    wait_until(lambda: any(order.id == globex.org_id for order in stack.orders()))
+    yield everywhere(stack, "a new one: a server has written it back", metadata, suspended)
     said = stack.command("resume", globex.org_id, "--wait", "30")
-    yield _everywhere(stack, f"authz resume: {said}", metadata, seen(globex))
+    yield everywhere(stack, f"authz resume: {said}", metadata, seen(globex))
 
 
-def _everywhere(stack: Fleet, sent: str, metadata: Metadata, expected: Expected) -> Row:
+def everywhere(stack: Fleet, sent: str, metadata: Metadata, expected: Expected) -> Row:
+    """Return the answers of both authorization servers, by way of Envoy, and of the backend."""
     return Row(
         sent=sent,
         expected=expected,
@@ -103,7 +130,8 @@ def _everywhere(stack: Fleet, sent: str, metadata: Metadata, expected: Expected)
     )
 
 
-def _await(look: Callable[[], bool]) -> None:
+def wait_until(look: Callable[[], bool]) -> None:
+    """Wait until something is so, or for a minute."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not look() and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -143,7 +171,7 @@ def _plan(stack: Fleet, application: Application, metadata: Metadata, burst: int
         # By which a server shows that it has read the file; it counts no call that it refuses.
         deny_rules=[{"name": "read", "request": {"paths": [f"/{burst}"]}}],
     )
-    _await(lambda: all(request_http(url, metadata, f"/{burst}").status == "403" for url in _urls(stack)))
+    wait_until(lambda: all(request_http(url, metadata, f"/{burst}").status == "403" for url in _urls(stack)))
 
 
 def _calls(stack: Fleet, metadata: Metadata, count: int) -> tuple[Answer, ...]:

@@ -147,9 +147,15 @@ class Envoy(Process):
 
     def count(self, name: str) -> int:
         """Return one of its counters."""
-        url = f"http://{self._admin.read_text(encoding='utf-8')}/stats"
-        found = httpx2.get(url, params={"filter": f"^{name}$"}, timeout=_START_SECONDS, trust_env=False).text
-        return int(found.rpartition(": ")[2])
+        return int(self._ask("/stats", filter=f"^{name}$").text.rpartition(": ")[2])
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """Return what its administration interface says in JSON."""
+        return self._ask(path, **parameters).json()
+
+    def _ask(self, path: str, **parameters: str) -> httpx2.Response:
+        url = f"http://{self._admin.read_text(encoding='utf-8')}{path}"
+        return httpx2.get(url, params=parameters, timeout=_START_SECONDS, trust_env=False)
 
     def _listeners(self) -> dict[str, str]:
         try:

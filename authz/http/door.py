@@ -69,7 +69,7 @@ class HttpDoor:
         is_public = call.method in self._public or (self._preflights and is_preflight(call))
         if is_public and call.requirements is None:
             return self._public_verdict(call, hearing.evidence)
-        return self.authorizer.authorize(call, hearing.evidence)
+        return hearing.verdict()
 
     def _public_verdict(self, call: Call, evidence: Evidence) -> Flow[Principal]:
         yield from ()

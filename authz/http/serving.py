@@ -124,7 +124,7 @@ class HttpRequest(ABC):
             self._is_open = False
             self._refusal = self._hearing.ended(error) if self._is_told else self._hearing.refused(error)
             self._is_told = True
-        if self._refusal is not None:
+        if self.must_end:
             raise OverError
 
     def refuse(self, error: AuthzError) -> Refusal:
@@ -161,6 +161,13 @@ class HttpRequest(ABC):
             is_handed_over, self._is_handed_over = self._is_handed_over, True
             is_told, self._is_told = self._is_told, self._is_told or not is_handed_over
         return None if is_handed_over else HandedOver(self._hearing, self.principal, self._seconds, is_told)
+
+    @property
+    def must_end(self) -> bool:
+        """Whether the request must end, and nothing more of it may go on."""
+        if self._is_open and self._refusal is None:
+            self._door.authorizer.streams.look(self)
+        return self._refusal is not None
 
     def leave(self) -> None:
         """Tell the judge and the observers that the request is over."""

@@ -1,5 +1,6 @@
 """The judge behind every door: says whether a call may be made, and who makes it."""
 
+import collections
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args
 
@@ -125,6 +126,7 @@ class Authorizer(Steps, Giving):
         self.introspectors = self.assurances.introspectors
         self.organizations = Organizations(directory, unknown_organizations, self.verifier.ownership)
         self.directories = self.organizations.directories
+        self._may_wait = self._has_own_flow or bool(self.directories or self.introspectors)
         self.in_force = InForce(policy, public_methods, self._check, self.changes.note)
         self.lasting = Lasting(self.verifier, self.organizations, is_proxied=trust is not None)
         self.shadow = Shadow(self.organizations, self.in_force.public_methods)
@@ -261,9 +263,17 @@ class Authorizer(Steps, Giving):
             ConfigError: it cannot work here; the one before stays in force.
 
         """
+        before = self.in_force.now.policy
+        # What the policy in force ends stays ended, whatever the next one allows.
+        self.streams.settle()
         self.in_force.replace(policy, isolation)
         telemetry.event(telemetry.INFO, "policy_replaced", policy="" if policy is None else policy.name)
         self.streams.judge(self.endings.refusal)
+        if before is not None and before is not policy:
+            going = before.let_go()
+            # Without this reference: the last one frees what is left.
+            del before
+            collections.deque(going, maxlen=0)
 
     def replace_shadow(self, shadow: Policy | None) -> None:
         """Put another policy on trial, or none.

@@ -9,7 +9,6 @@ from authz.errors import (
     KeyNotFoundError,
     PeerUnknownError,
     ResourceExhaustedError,
-    TokenInactiveError,
     UnavailableError,
     suspended,
 )
@@ -48,6 +47,7 @@ class Endings:
         self._organizations, self._in_force = organizations, in_force
         # The keys that an issuer withdrew last, by issuer.
         self._withdrawn: dict[str, frozenset[str]] = {}
+        self._questions = (standing.refusal_of, self.refusal, self._refusal_for_key)
         verifier.watch_keys(self._end_keys)
 
     def open(self, stream: Stream, principal: Principal, until: float, call: Call | None = None) -> Flow[None] | None:
@@ -88,14 +88,7 @@ class Endings:
     def _open(self, stream: Stream, principal: Principal, until: float, call: Call | None, at_most: float) -> None:
         self.streams.open(stream, principal, until, at_most, call=call)
         # What admitted it may have been withdrawn after the verdict and before the line above.
-        if self._standing.is_revoked(principal):
-            self.streams.end(TokenInactiveError(), lambda other: other is principal)
-        elif self._standing.is_suspended(principal):
-            self.streams.end(suspended(), lambda other: other is principal)
-        elif (error := self.refusal(call, principal)) is not None:
-            self.streams.end_one(stream, error)
-        elif principal.key_id in self._withdrawn.get(principal.issuer, ()) and not self._verifier.knows_key(principal):
-            self.streams.end(KeyNotFoundError(), lambda other: other is principal)
+        self.streams.judge_one(stream, self._questions)
 
     def are_limited(self, principal: Principal) -> bool:
         """Say whether the plan of ``principal``'s organization limits how many streams it may have open.
@@ -140,5 +133,11 @@ class Endings:
         return math.inf if quota is None or quota.concurrent_streams is None else quota.concurrent_streams
 
     def _end_keys(self, issuer: str, kids: frozenset[str]) -> None:
+        # The keys that were withdrawn before are forgotten here.
+        self.streams.settle()
         self._withdrawn[issuer] = kids
-        self.streams.end(KeyNotFoundError(), lambda principal: principal.issuer == issuer and principal.key_id in kids)
+        self.streams.judge(self._refusal_for_key)
+
+    def _refusal_for_key(self, _call: Call | None, principal: Principal) -> AuthzError | None:
+        is_withdrawn = principal.key_id in self._withdrawn.get(principal.issuer, ())
+        return KeyNotFoundError() if is_withdrawn and not self._verifier.knows_key(principal) else None

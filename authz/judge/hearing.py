@@ -7,7 +7,7 @@ from authz.call.principal import Principal
 from authz.call.refusal import Refusal
 from authz.decisions.decision import Door, Evidence
 from authz.judge.authorizer import Authorizer
-from authz.runtime.flow import arun, run
+from authz.runtime.flow import Flow, arun, run
 
 
 class Hearing:
@@ -46,6 +46,11 @@ class Hearing:
         """
         return self._authorizer.at_once(self.call, self.evidence)
 
+    def verdict(self) -> Flow[Principal]:
+        """Return who makes the call, if it may be made, as a flow: at once, or after what it has to wait for."""
+        principal = self.at_once()
+        return principal or (yield from self._authorizer.authorize(self.call, self.evidence))
+
     def decide(self, timeout: float | None = None) -> Principal:
         """Return who makes the call, if it may be made; block this thread while the judge waits for others.
 
@@ -56,11 +61,11 @@ class Hearing:
             AuthzError: it may not be made, or there can be no verdict now.
 
         """
-        return run(self._authorizer.authorize(self.call, self.evidence), timeout)
+        return run(self.verdict(), timeout)
 
     async def adecide(self) -> Principal:
         """Return who makes the call as :meth:`decide` does, in this task, without blocking the loop."""
-        return await arun(self._authorizer.authorize(self.call, self.evidence))
+        return await arun(self.verdict())
 
     def confirm(self, principal: Principal) -> None:
         """Check that the call may still be made, now that its request has come.
@@ -71,11 +76,13 @@ class Hearing:
         """
         self._authorizer.confirm(self.call, principal, self.evidence)
 
-    def allowed(self, seconds: float) -> None:
-        """Tell the observers that the call may be made, which took ``seconds`` to decide."""
+    def allowed(self, seconds: float | None = None) -> None:
+        """Tell the observers that the call may be made, which took ``seconds`` to decide, or all the time so far."""
         telling = self._authorizer.telling
         if telling.is_heard:
-            telling.decided(self.call, self.evidence, None, seconds, door=self._door)
+            telling.decided(
+                self.call, self.evidence, None, self.seconds if seconds is None else seconds, door=self._door
+            )
 
     def refused(self, error: BaseException) -> Refusal:
         """Tell the observers that the call is refused, and return what its caller sees."""

@@ -2,17 +2,19 @@
 
 A door opens an entry for every streaming RPC, and closes it when the RPC is
 over. In between the stream is told to end when its token expires, or when its
-organization, application, token or key is withdrawn.
+organization, application, token or key is withdrawn. Thousands that must end
+are told one after the other, so a door looks at a stream before each message.
 """
 
 import math
 import threading
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, Protocol
 
 from authz.call.call import Call, check_methods
 from authz.call.principal import Principal
-from authz.errors import AuthzError, ConfigError, InternalError, ResourceExhaustedError, TokenExpiredError
+from authz.errors import ConfigError, InternalError, ResourceExhaustedError, TokenExpiredError
+from authz.judge.reviews import Question, Reviews
 from authz.runtime import fork, telemetry
 from authz.runtime.alarms import Alarm, Alarms
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
@@ -65,10 +67,18 @@ class Places(Protocol):
         """Give back the place of a stream, if it has one."""
 
 
-class _Open(NamedTuple):
-    principal: Principal
-    alarm: Alarm | None
-    call: Call | None
+class _Open:
+    """An entry; called when its time is over."""
+
+    __slots__ = ("_streams", "alarm", "call", "is_told", "principal", "stream")
+
+    def __init__(self, streams: "OpenStreams", stream: Stream, principal: Principal, call: Call | None) -> None:
+        self._streams, self.stream, self.principal, self.call = streams, stream, principal, call
+        self.alarm: Alarm | None = None
+        self.is_told = False
+
+    def __call__(self) -> None:
+        self._streams.end_one(self.stream, TokenExpiredError())
 
 
 class OpenStreams:
@@ -79,12 +89,14 @@ class OpenStreams:
 
     Attributes:
         places: what counts the streams of other processes as well; ``None`` where each process counts its own.
+        reviews: put questions about all of them.
 
     """
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._alarms = Alarms("authz-streams", clock=clock)
+        self.reviews = Reviews(self, self.judge_one, clock=clock)
         self.places: Places | None = None
         self.after_fork()
         fork.register(self)
@@ -92,6 +104,10 @@ class OpenStreams:
     def __len__(self) -> int:
         """Return how many streams are open."""
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Stream]:
+        """Yield those that were open at this moment."""
+        return iter(list(self._open))
 
     def check(self, org_id: str, at_most: float) -> None:
         """Check that an organization has fewer than ``at_most`` streams open.
@@ -131,8 +147,9 @@ class OpenStreams:
             is_new = stream not in self._open
             if is_new:
                 self.check(org_id, at_most)
-            alarm = self._alarm(stream, self._clock.at(until)) if 0 < left < math.inf else None
-            self._open[stream] = _Open(principal, alarm, call)
+            self._open[stream] = opened = _Open(self, stream, principal, call)
+            if 0 < left < math.inf:
+                opened.alarm = self._alarms.set(self._clock.at(until), opened)
             self._counts[org_id] = self._counts.get(org_id, 0) + is_new
         if left <= 0:
             self.end_one(stream, TokenExpiredError())
@@ -150,56 +167,83 @@ class OpenStreams:
         if opened is not None and opened.alarm is not None:
             self._alarms.cancel(opened.alarm)
 
-    def end(self, error: AuthzError, concerns: Callable[[Principal], bool]) -> int:
-        """End every stream for whose principal ``concerns`` returns true; return how many those are."""
-        with self._lock:
-            ended = [stream for stream, opened in self._open.items() if concerns(opened.principal)]
-        for stream in ended:
-            self.end_one(stream, error)
-        return len(ended)
+    @property
+    def is_behind(self) -> bool:
+        """Whether streams may be open that must end and have not been told."""
+        return bool(self.reviews.questions) or self._alarms.is_ringing
 
-    def judge(self, refusal: Callable[[Call | None, Principal], AuthzError | None]) -> None:
-        """End every stream for which ``refusal`` returns an error, with that."""
-        with self._lock:
-            streams = list(self._open.items())
-        for stream, opened in streams:
-            try:
-                error = refusal(opened.call, opened.principal)
-            except Exception as failure:  # noqa: BLE001 - the others must be judged, and this one must not go on without a verdict
-                telemetry.unforeseen("stream", failure)
-                error = InternalError()
-            if error is not None:
-                self.end_one(stream, error)
+    def judge(self, refusal: Question) -> None:
+        """End every stream for which ``refusal`` returns an error, with that; no message of it goes on from now on."""
+        self.reviews.ask(refusal)
+
+    def settle(self) -> None:
+        """End all that :meth:`judge` was told to end, before this returns; do so before anything is given back."""
+        self.reviews.settle()
+
+    def look(self, stream: Stream) -> None:
+        """End a stream, before a message of it goes on, if it must end and has not been told yet."""
+        if not self.is_behind:
+            return
+        self.judge_one(stream, self.reviews.questions)
+        opened = self._open.get(stream)
+        if opened is not None and opened.alarm is not None and self._clock.has_reached(opened.alarm.at):
+            self.end_one(stream, TokenExpiredError())
+
+    def judge_one(self, stream: Stream, refusals: Iterable[Question]) -> None:
+        """End a stream if one of ``refusals`` returns an error, with that."""
+        opened = self._open.get(stream)
+        if opened is None or opened.is_told:
+            return
+        try:
+            for refusal in refusals:
+                error: Exception | None = refusal(opened.call, opened.principal)
+                if error is not None:
+                    break
+            else:
+                return
+        except Exception as failure:  # noqa: BLE001 - the others must be judged, and this one must not go on without a verdict
+            telemetry.unforeseen("stream", failure)
+            error = InternalError()
+        self.end_one(stream, error)
 
     def end_one(self, stream: Stream, error: Exception) -> None:
-        """End a stream with ``error``, and again later if it stays open."""
+        """End a stream with ``error``, unless it has been told to end, and again later if it stays open."""
+        # Who finds that it has been told must find its refusal as well.
+        with self._telling:
+            opened = self._open.get(stream)
+            if opened is None or not opened.is_told:
+                self._tell(stream, opened, error)
+
+    def _tell(self, stream: Stream, opened: _Open | None, error: Exception) -> None:
         try:
             seconds = stream.end(error)
-        except Exception as failure:  # noqa: BLE001 - the others must still end
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:  # noqa: BLE001 - such as SystemExit of an observer: the others must still end
             telemetry.unforeseen("stream", failure)
             return
+        if opened is None:
+            return
+        opened.is_told = True
         if seconds is None:
             return
         with self._lock:
-            opened = self._open.get(stream)
-            if opened is not None:
+            if self._open.get(stream) is opened:
                 if opened.alarm is not None:
                     self._alarms.cancel(opened.alarm)
                 again = Moment(monotonic=self._clock.monotonic() + seconds)
-                self._open[stream] = opened._replace(alarm=self._alarm(stream, again))
+                opened.alarm = self._alarms.set(again, lambda: self._tell(stream, opened, error))
 
     def expire(self) -> None:
-        """End every stream whose time is over; a thread does so when it is."""
+        """End every stream that must end by now; threads do so by themselves."""
+        self.settle()
         self._alarms.ring()
 
     def after_fork(self) -> None:
         """Forget the streams, which are the parent's."""
-        self._lock = threading.Lock()
+        self._lock, self._telling = threading.Lock(), threading.RLock()
         self._open: dict[Stream, _Open] = {}
         self._counts: dict[str, int] = {}
-
-    def _alarm(self, stream: Stream, at: Moment) -> Alarm:
-        return self._alarms.set(at, lambda: self.end_one(stream, TokenExpiredError()))
 
 
 class StreamRules:

@@ -1,45 +1,81 @@
 """Finds the rules that could match without trying them one by one.
 
-A set of rules is an integer with one bit for each rule, the lowest for the first.
-For a method and a caller, a few integers are looked up and combined with ``&``:
-the bits that are left are the rules worth trying.
+Each rule stands under one of its conditions, the one that fewest rules share; a call looks under its own words.
+What it finds there is tried in full, so that the index decides only how many rules are tried.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 from authz.call.principal import Principal
-from authz.policy.patterns import Patterns
+from authz.policy.keys import Condition, Frequency, Keys, Word, conditions_of, headers_of, parts_of, paths_of
 from authz.policy.rules import Rule, Words
+from authz.policy.shelves import FEW, heaviest, shelved
+from authz.runtime.text.document import Fault
+
+MOST = 1_000
+"""So many rules and patterns a call is compared with at the most: about a millisecond."""
 
 OTHER = ""
 """An HTTP method that no rule names."""
 
 
 class Index:
-    """The rules, by what they ask for.
+    """Rules in order, by what they ask for.
 
-    Rules are added in order; their numbers are their positions.
+    Args:
+        rules: the rules; their numbers are their positions.
+
+    Attributes:
+        rules: the same.
+
     """
 
-    def __init__(self, rules: Iterable[Rule] = ()) -> None:
-        self._rules: list[Rule] = []
-        self._paths = _Paths()
-        self._verbs, self._organizations, self._groups, self._clients = _Words(), _Words(), _Words(), _Words()
-        for rule in rules:
-            self.add(rule)
+    def __init__(self, rules: Sequence[Rule] = ()) -> None:
+        self.rules = rules
+        self._keys = Keys(rules)
+        frequency = Frequency(part for rule in rules for part in parts_of(rule))
+        self._headed_numbers = [number for number, rule in enumerate(rules) if _is_told_by_headers(rule, frequency)]
+        headed = set(self._headed_numbers)
+        others = (number for number in range(len(rules)) if number not in headed)
 
-    def add(self, rule: Rule) -> None:
-        """Add one rule after the others."""
-        bit = 1 << len(self._rules)
-        self._rules.append(rule)
-        self._paths.add(bit, rule.paths)
-        self._verbs.add(bit, rule.verbs)
-        self._organizations.add(bit, rule.organizations)
-        self._groups.add(bit, rule.groups)
-        self._clients.add(bit, rule.clients)
+        def conditions(number: int) -> Iterator[Condition]:
+            rule = rules[number]
+            return chain(headers_of(rule) if number in headed else (), conditions_of(rule, frequency))
 
-    def find(self, method: str, verb: str, principal: Principal, groups: Words) -> Iterator[Rule]:
+        self._shelves = shelved(others, conditions, frequency, len(rules))
+        self._headed = shelved(self._headed_numbers, conditions, frequency, len(rules))
+        self._headed_paths = _words_by_kind([paths_of(rules[number]) for number in self._headed_numbers])
+        self._check()
+        frequency.let_go()
+
+    def let_go(self) -> Iterator[None]:
+        """Free the rules, a part at each step: to do so at once would stop every thread for milliseconds.
+
+        Who uses them still may go on; then the last of them frees what is left.
+        """
+        parts: list[object] = [*self.rules]
+        for under in (*self._shelves.by.values(), *self._headed.by.values()):
+            parts += under.values()
+            del under
+        del self
+        while parts:
+            parts.pop()
+            yield
+
+    def asks_headers(self, method: str) -> bool:
+        """Say whether rules about ``method`` are found only with the headers of a call."""
+        if self._headed_paths is None:
+            return True
+        if not self._headed_paths:
+            return False
+        asked = self._keys.of_method(method)
+        return any(not words.isdisjoint(asked[kind]) for kind, words in self._headed_paths.items())
+
+    def find(
+        self, method: str, verb: str, principal: Principal, groups: Words, headers: Mapping[str, str] | None = None
+    ) -> Iterator[Rule]:
         """Yield, in order, the rules that match, apart from their conditions on headers and peer.
 
         Args:
@@ -47,114 +83,65 @@ class Index:
             verb: the HTTP method.
             principal: who calls.
             groups: of the principal's organization.
+            headers: leave out rules that these do not match, where that is quick; without it, leave out none.
 
         """
-        mask = self._paths.of(method) & self._organizations.of(principal.org_id) & self._clients.of(principal.client_id)
-        if mask:
-            mask &= self._groups.of_any(groups) & self._verbs.of(verb)
-        return (rule for rule in self._of(mask) if rule.has_scopes(principal.scopes))
+        asked = self._keys.of_call(method, verb, principal, groups, headers or {})
+        found = self._shelves.find(asked)
+        if self._headed_numbers:
+            found += self._headed_numbers if headers is None else self._headed.find(asked)
+        rules = self.rules
+        for number in sorted(set(found)) if len(found) > 1 else found:
+            rule = rules[number]
+            if rule.concerns(method, verb, principal, groups):
+                yield rule
 
-    def covering(self, rule: Rule) -> Rule | None:
-        """Return the first rule that matches whatever ``rule`` matches, if there is one."""
-        mask = self._paths.covering(rule.paths) & self._organizations.covering(rule.organizations)
-        if mask:
-            mask &= self._groups.covering(rule.groups) & self._clients.covering(rule.clients)
-            mask &= self._verbs.covering(rule.verbs)
-        return next((other for other in self._of(mask) if other.covers_rest(rule)), None)
+    def covering(self, rule: Rule, before: int | None = None) -> Rule | None:
+        """Return the first rule that matches whatever ``rule`` matches, if there is one.
 
-    def _of(self, mask: int) -> Iterator[Rule]:
-        while mask:
-            lowest = mask & -mask
-            yield self._rules[lowest.bit_length() - 1]
-            mask ^= lowest
+        Args:
+            rule: any rule.
+            before: the number of the rule before which it must stand; by default it may stand anywhere.
 
+        """
+        asked = self._keys.implied_by(rule)
+        for number in sorted({*self._shelves.find(asked), *self._headed.find(asked)}):
+            if before is not None and number >= before:
+                return None
+            if self.rules[number].covers(rule):
+                return self.rules[number]
+        return None
 
-class _Words:
-    """Rules by the words that they name; a call must have one of them."""
-
-    def __init__(self) -> None:
-        self._asking: defaultdict[str, int] = defaultdict(int)
-        self._indifferent = 0
-
-    def add(self, bit: int, words: Words | None) -> None:
-        if words is None:
-            self._indifferent |= bit
-        for word in words or ():
-            self._asking[word] |= bit
-
-    def of(self, word: str) -> int:
-        return self._asking.get(word, 0) | self._indifferent
-
-    def of_any(self, words: Words) -> int:
-        mask = self._indifferent
-        for word in words:
-            mask |= self._asking.get(word, 0)
-        return mask
-
-    def covering(self, words: Words | None) -> int:
-        return self._indifferent if words is None else _all(map(self.of, words))
+    def _check(self) -> None:
+        weights = [rule.weight for rule in self.rules]
+        for shelves in (self._shelves, self._headed):
+            tried, number = heaviest(shelves, weights, self._keys.around)
+            if tried > MOST:
+                raise Fault(
+                    f"rule {self.rules[number].name!a} is one of too many that are alike: a call would have to be "
+                    f"compared with {tried} rules or patterns, and {MOST} are the most; name fewer, or have them "
+                    "differ by an organization, a client, a group, a scope, a method or the whole value of a header",
+                    number,
+                )
 
 
-class _Paths:
-    """Rules by the patterns of methods that they name; one of them must match."""
-
-    def __init__(self) -> None:
-        self._exact: defaultdict[str, int] = defaultdict(int)
-        self._prefixes, self._suffixes = _Ends(), _Ends()
-        self._any_text = 0
-        self._indifferent = 0
-
-    def add(self, bit: int, patterns: Patterns | None) -> None:
-        if patterns is None:
-            self._indifferent |= bit
-            return
-        for text in patterns.exact:
-            self._exact[text] |= bit
-        for text in patterns.prefixes:
-            self._prefixes.add(bit, text)
-        for text in patterns.suffixes:
-            self._suffixes.add(bit, text[::-1])
-        if patterns.any_text:
-            self._any_text |= bit
-
-    def of(self, method: str) -> int:
-        mask = self._indifferent | self._exact.get(method, 0)
-        mask |= self._prefixes.of(method) | self._suffixes.of(method[::-1])
-        return mask | self._any_text if method else mask
-
-    def covering(self, patterns: Patterns | None) -> int:
-        if patterns is None:
-            return self._indifferent
-        whatever = self._indifferent | self._any_text
-        masks = [self.of(text) for text in patterns.exact]
-        masks += [whatever | self._prefixes.of(text) for text in patterns.prefixes]
-        masks += [whatever | self._suffixes.of(text[::-1]) for text in patterns.suffixes]
-        return _all([*masks, whatever] if patterns.any_text else masks)
+def _is_told_by_headers(rule: Rule, frequency: Frequency) -> bool:
+    """Say whether the headers that ``rule`` asks for are much rarer than all else that it asks for."""
+    if not rule.headers:
+        return False
+    by_headers, others = (
+        min(map(frequency.most, conditions), default=sys.maxsize)
+        for conditions in (headers_of(rule), conditions_of(rule, frequency))
+    )
+    return others > FEW and by_headers < others
 
 
-class _Ends:
-    """Rules by prefixes of a text: one look-up for every length of a prefix."""
-
-    def __init__(self) -> None:
-        self._masks: defaultdict[str, int] = defaultdict(int)
-        self._lengths: Sequence[int] = ()
-
-    def add(self, bit: int, text: str) -> None:
-        self._masks[text] |= bit
-        if len(text) not in self._lengths:
-            self._lengths = sorted([*self._lengths, len(text)])
-
-    def of(self, text: str) -> int:
-        mask = 0
-        for length in self._lengths:
-            if length > len(text):
-                break
-            mask |= self._masks.get(text[:length], 0)
-        return mask
-
-
-def _all(masks: Iterable[int]) -> int:
-    mask = -1
-    for other in masks:
-        mask &= other
-    return mask
+def _words_by_kind(conditions: list[Condition]) -> dict[str, set[Word]] | None:
+    """Return the words of all ``conditions``; ``None`` if one of them is met by every call."""
+    found: dict[str, set[Word]] = {}
+    for condition in conditions:
+        if not condition:
+            return None
+        for kind, words in condition:
+            found.setdefault(kind, set()).update(words)
+    return found

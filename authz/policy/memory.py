@@ -1,5 +1,7 @@
 """A bounded memory for results that are cheaper to remember than to compute again."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TypeVar
 
 K = TypeVar("K")
@@ -21,3 +23,11 @@ class Memory(dict[K, V]):
         if len(self) >= self._size:
             self.clear()
         self[key] = value
+
+    def let_go(self) -> Iterator[None]:
+        """Forget an entry at each step: to free thousands at once would stop every thread for milliseconds."""
+        while self:
+            # Another thread may forget all.
+            with contextlib.suppress(KeyError):
+                self.popitem()
+            yield

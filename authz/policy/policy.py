@@ -1,9 +1,8 @@
 """A policy: deny rules first, then allow rules, else deny; and what is known about the organizations that call."""
 
-import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from hashlib import sha256
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -13,18 +12,22 @@ from authz.call.requirements import Assurance
 from authz.call.verb import check_verb
 from authz.errors import ConfigError, PermissionDeniedError, suspended
 from authz.organizations.organization import Organization, organizations_from
-from authz.policy.index import OTHER, Index
+from authz.policy.index import OTHER
 from authz.policy.memory import Memory
 from authz.policy.protos.access import access_of_file, access_of_services
 from authz.policy.protos.declared import NO_PROTOS, Declared, Protos
 from authz.policy.protos.descriptors import Descriptors
 from authz.policy.rules import Rule, Words, headers_of
 from authz.policy.text import compiler, schema
+from authz.policy.text.digest import digest_of
 from authz.policy.text.quotas import quotas_from
 from authz.runtime.text.document import Document, Fault, read
 
 _REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 256
+_MOST_REMEMBERED = 64
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Policy:
@@ -51,23 +54,23 @@ class Policy:
             compiler.check_loggers(document.data)
             if protos is None:
                 compiler.check_alone(document.data)
+            self.digest = digest_of(document.data)
             quotas = quotas_from(document.data)
             self._stranger = Organization(quota=quotas.get(document.data.get("default_quota")))
             listed = document.data.get("organizations", {})
             organizations = organizations_from(listed, quotas, self._stranger.quota)
-            self.rules = compiler.rules_from(document.data, organizations)
+            self._denies, self._allows = compiler.rules_from(document, organizations)
             self._declared = Declared(protos or NO_PROTOS, document.data, organizations)
         except Fault as fault:
             raise document.error(fault) from None
         self.name: str = document.data["name"]
-        self.digest = sha256(json.dumps(document.data, default=str).encode()).hexdigest()[:12]
         self.organizations: Mapping[str, Organization] = MappingProxyType(organizations)
         self.public = self._declared.public
         self.requirements = self._declared.requirements
         self.has_quotas = bool(quotas)
         self.has_protos = protos is not None
-        self.verbs: frozenset[str] = frozenset().union(*(rule.verbs or () for rule in self.rules))
-        self._index = Index(self.rules)
+        self.rules = (*self._denies.rules, *self._allows.rules)
+        self.verbs: frozenset[str] = frozenset(verb for rule in self.rules for verb in rule.verbs or ())
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
         self._admitted = Memory[tuple[int, str], tuple[Principal, Organization, str]](_REMEMBERED)
         self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
@@ -143,6 +146,16 @@ class Policy:
         """Return what is known about an organization; if it is not listed, the default for such organizations."""
         return self.organizations.get(org_id, self._stranger)
 
+    def let_go(self) -> Iterator[None]:
+        """Free this policy, which is in force no more, a part at each step, as :meth:`Index.let_go` does."""
+        memories, going = (self._admitted, self._remembered), [self._denies.let_go(), self._allows.let_go()]
+        for each in going:
+            next(each, None)
+        del self
+        for memory in memories:
+            yield from memory.let_go()
+        yield from chain.from_iterable(going)
+
     def admit(self, call: Call, principal: Principal, organization: Organization | None = None) -> str:
         """Return the name of the rule that allows ``principal`` to make ``call``.
 
@@ -177,7 +190,8 @@ class Policy:
             raise PermissionDeniedError("no rule of the policy allows it", reason="policy_denied")
         if rule.is_deny:
             raise rule.refusal()
-        if len(called) <= _LONGEST_REMEMBERED and not candidates[0].is_conditional:
+        is_sure = not candidates[0].is_conditional and not self._asks_headers(call.method)
+        if is_sure and len(called) <= _LONGEST_REMEMBERED:
             # Every call to this method by this principal has the same verdict.
             self._admitted.remember(key, (principal, organization, rule.name))
         return rule.name
@@ -199,8 +213,7 @@ class Policy:
 
     def candidates(self, call: Call, principal: Principal) -> tuple[Rule, ...]:
         """Return the rules that may decide about ``call``, in order."""
-        groups = self.organization(principal.org_id).groups
-        return self._candidates(_called(call, self.verbs), call, principal, groups)
+        return self._found(call, principal, self.organization(principal.org_id).groups)
 
     @property
     def has_assurances(self) -> bool:
@@ -246,12 +259,22 @@ class Policy:
         key = (called, principal.org_id, principal.client_id, principal.scopes, groups)
         candidates = self._remembered.get(key)
         if candidates is None:
-            found = self._index.find(call.method, call.verb, principal, groups)
-            candidates = tuple(_up_to_certainty(self._declared.combined(found, call.method, principal, groups)))
+            asks_headers = self._asks_headers(call.method)
+            candidates = self._found(call, principal, groups, headers_of(call) if asks_headers else _NO_HEADERS)
             # The caller chooses the method, and must not fill the memory with long ones.
-            if len(called) <= _LONGEST_REMEMBERED:
+            if not asks_headers and len(called) <= _LONGEST_REMEMBERED and len(candidates) <= _MOST_REMEMBERED:
                 self._remembered.remember(key, candidates)
         return candidates
+
+    def _asks_headers(self, method: str) -> bool:
+        return self._denies.asks_headers(method) or self._allows.asks_headers(method)
+
+    def _found(
+        self, call: Call, principal: Principal, groups: Words, headers: Mapping[str, str] | None = None
+    ) -> tuple[Rule, ...]:
+        asked = call.method, call.verb, principal, groups, headers
+        found = chain(self._denies.find(*asked), self._allows.find(*asked))
+        return tuple(_up_to_certainty(self._declared.combined(found, call.method, principal, groups)))
 
 
 def _document(file: str | os.PathLike[str] | None) -> Document:

@@ -1,19 +1,28 @@
 """One rule: its conditions, and when it makes another rule pointless."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from authz.call.call import Call
+from authz.call.principal import Principal
 from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.policy.patterns import Patterns
 from authz.runtime.text.document import Fault
+
+H = TypeVar("H", bound=Hashable)
 
 Words = frozenset[str]
 
 PROTO = "proto:"
 """The prefix of the names of rules from ``.proto`` files: ``proto:/orders.v1.OrderService/GetOrder``."""
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+# To look at so many patterns takes no longer than to look at a rule.
+_LIGHT = 8
 
 # gRFC A43 names the kinds, grpc-go the headers: hop-by-hop ones (RFC 9110 section 7.6.1), and those that are not a
 # call's.
@@ -59,6 +68,40 @@ class Rule:
         """Whether it has conditions on headers or peer, so that calls of one caller to one method may differ."""
         return bool(self.headers) or self.principals is not None
 
+    @property
+    def weight(self) -> int:
+        """How long it takes to compare a call with it, as a multiple of the usual rule."""
+        parts = len(self.headers) + len(self.scopes)
+        for patterns in (self.paths, self.principals, *[values for _, values in self.headers]):
+            if patterns is not None:
+                parts += len(patterns.prefixes) + len(patterns.suffixes)
+        return 1 + self.is_conditional + parts // _LIGHT
+
+    def concerns(self, method: str, verb: str, principal: Principal, groups: Words) -> bool:
+        """Say whether a call meets its conditions, apart from those on headers and peer.
+
+        Args:
+            method: what is called.
+            verb: the HTTP method.
+            principal: who calls.
+            groups: of the principal's organization.
+
+        """
+        return (
+            self.has_caller(principal, groups)
+            and (self.verbs is None or verb in self.verbs)
+            and (self.paths is None or self.paths.matches(method))
+            and self.has_scopes(principal.scopes)
+        )
+
+    def has_caller(self, principal: Principal, groups: Words) -> bool:
+        """Say whether ``principal``, of an organization in ``groups``, meets its conditions, apart from scopes."""
+        return (
+            (self.organizations is None or principal.org_id in self.organizations)
+            and (self.clients is None or principal.client_id in self.clients)
+            and (self.groups is None or not self.groups.isdisjoint(groups))
+        )
+
     def has_scopes(self, scopes: Words) -> bool:
         """Say whether ``scopes`` meet its condition."""
         return not self.scopes or any(needed <= scopes for needed in self.scopes)
@@ -86,8 +129,18 @@ class Rule:
         """Return the refusal for a caller that it denies."""
         return PermissionDeniedError("a rule of the policy denies it", reason="policy_denied", rule=self.name)
 
-    def covers_rest(self, other: "Rule") -> bool:
-        """Say whether ``other`` has all of its conditions on scopes, headers and peer."""
+    def covers(self, other: "Rule") -> bool:
+        """Say whether it matches whatever ``other`` matches."""
+        return (
+            _includes(self.organizations, other.organizations)
+            and _includes(self.clients, other.clients)
+            and _includes(self.groups, other.groups)
+            and _includes(self.verbs, other.verbs)
+            and (self.paths is None or (other.paths is not None and self.paths.covers(other.paths)))
+            and self._covers_rest(other)
+        )
+
+    def _covers_rest(self, other: "Rule") -> bool:
         return (
             (not self.scopes or (bool(other.scopes) and all(map(self.has_scopes, other.scopes))))
             and all(
@@ -96,6 +149,10 @@ class Rule:
             )
             and (self.principals is None or (other.principals is not None and self.principals.covers(other.principals)))
         )
+
+
+def _includes(words: Words | None, others: Words | None) -> bool:
+    return words is None or (others is not None and others <= words)
 
 
 def headers_of(call: Call) -> dict[str, str]:
@@ -109,28 +166,60 @@ def headers_of(call: Call) -> dict[str, str]:
     return {name: ",".join(copies) for name, copies in values.items()}
 
 
-def rule_from(data: Mapping[str, Any], *, is_deny: bool) -> Rule:
+class Shared:
+    """Words and patterns that several rules have, to be kept once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Hashable, Any] = {}
+
+    def words(self, words: list[str] | None) -> Words | None:
+        """Return ``words``; ``None`` if there are none, which asks for nothing (A43)."""
+        return self.one(frozenset([self.one(word) for word in words])) if words else None
+
+    def patterns(self, texts: list[str] | None) -> Patterns | None:
+        """Return the patterns that ``texts`` stand for; ``None`` if there are none, which asks for nothing (A43)."""
+        return self.one(Patterns.of(texts)) if texts else None
+
+    def one(self, value: H) -> H:
+        """Return what is equal to ``value``, the same object every time."""
+        one: H = self._seen.setdefault(value, value)
+        return one
+
+    def let_go(self) -> None:
+        """Forget everything piece by piece: to free it at once would stop every thread for milliseconds."""
+        while self._seen:
+            self._seen.popitem()
+
+
+def rule_from(data: Mapping[str, Any], shared: Shared, *, is_deny: bool) -> Rule:
     """Return the rule that a document describes, which has been checked against the schema.
+
+    Args:
+        data: that part of the document.
+        shared: what rules of the same document have in common.
+        is_deny: whether it denies.
 
     Raises:
         Fault: it asks for a header that no rule may ask for.
 
     """
-    source, request = data.get("source", {}), data.get("request", {})
+    source, request = data.get("source", _NOTHING), data.get("request", _NOTHING)
     return Rule(
         name=data["name"],
         is_deny=is_deny,
-        paths=_patterns(request.get("paths")),
-        verbs=_words(request.get("methods")),
+        paths=shared.patterns(request.get("paths")),
+        verbs=shared.words(request.get("methods")),
         headers=tuple(
-            (_header_name(header["key"], index), Patterns.of(header["values"]))
-            for index, header in enumerate(request.get("headers", ()))
+            [
+                (_header_name(header["key"], index), shared.one(Patterns.of(header["values"])))
+                for index, header in enumerate(request.get("headers", ()))
+            ]
         ),
-        principals=_patterns(source.get("principals")),
-        organizations=_words(source.get("organizations")),
-        groups=_words(source.get("groups")),
-        clients=_words(source.get("clients")),
-        scopes=tuple(frozenset(words.split(" ")) for words in source.get("scopes", ())),
+        principals=shared.patterns(source.get("principals")),
+        organizations=shared.words(source.get("organizations")),
+        groups=shared.words(source.get("groups")),
+        clients=shared.words(source.get("clients")),
+        scopes=tuple([shared.one(frozenset(texts.split(" "))) for texts in source.get("scopes", ())]),
     )
 
 
@@ -143,12 +232,3 @@ def _header_name(key: str, index: int) -> str:
     else:
         return name
     raise Fault(f"the header {key!a}: {reason}", "request", "headers", index, "key")
-
-
-def _patterns(texts: list[str] | None) -> Patterns | None:
-    # As A43 has it, an empty list asks for nothing.
-    return Patterns.of(texts) if texts else None
-
-
-def _words(words: list[str] | None) -> Words | None:
-    return frozenset(words) if words else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from authz.runtime import fork, telemetry
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
+from authz.runtime.pace import Pace
 from authz.runtime.threads import restarting
 
 # Seconds that the thread stays without work, so that not every alarm starts one.
@@ -82,17 +83,23 @@ class Alarms:
             self._by_time.lose(alarm.at.time)
             self._by_monotonic.lose(alarm.at.monotonic)
 
+    @property
+    def is_ringing(self) -> bool:
+        """Whether callbacks are under way, and others may be due."""
+        return self._ringing.locked()
+
     def ring(self) -> None:
         """Call back what is due by now, on this thread."""
         # One thread at a time, so that when this returns everything that was due has been called.
         with self._ringing:
-            now = self._clock.now()
+            now, pace = self._clock.now(), Pace()
             # An alarm stays in the heaps until its turn: if this thread dies, the next one calls it.
             while (callback := self._next_due(now)) is not None:
                 try:
                     callback()
                 except BaseException as error:  # noqa: BLE001 - SystemExit too: the others must be called all the same
                     telemetry.unforeseen(self._name, error)
+                pace.step()
 
     def _next_due(self, now: Moment) -> Callable[[], object] | None:
         with self._changed:

@@ -49,6 +49,7 @@ def check_settings(settings: Settings) -> str:
     descriptors = descriptors_of(settings)
     policy_files.isolation(settings, descriptors)
     admin_page.check_admin_settings(settings)
+    settings.webhook_secrets()
     if settings.store is not None:
         from authz.store.connection import Store  # noqa: PLC0415 - not needed without a store
 

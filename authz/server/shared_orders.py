@@ -20,6 +20,7 @@ from authz.settings.settings import Settings
 if TYPE_CHECKING:
     from authz.server.workos.following import WorkOSEvents
     from authz.server.workos.listing import WorkOSApplications
+    from authz.server.workos.webhooks import Webhooks
     from authz.store.shared_state import Sharing
 
 Way = Literal["here", "store"]
@@ -46,6 +47,7 @@ class SharedOrders:
         sharing: that of the argument.
         events: follows the events of WorkOS, if anything does.
         applications: lists the applications of WorkOS, if anything does.
+        webhooks: takes webhooks of WorkOS, if anything does.
         given: how many orders there were since the start, by verb, what they come from, and the way that they came:
             ``here`` or ``store``.
 
@@ -55,6 +57,7 @@ class SharedOrders:
         self.operator, self.sharing, self._file, self._stale = operator, sharing, file, stale
         self.events: WorkOSEvents | None = None
         self.applications: WorkOSApplications | None = None
+        self.webhooks: Webhooks | None = None
         self.given: Counter[tuple[Verb, Source, Way]] = Counter()
         self._known_until = -1.0
         age = None if file is None else file.age(time.time())
@@ -149,7 +152,7 @@ async def shared_orders(
 
 @contextlib.asynccontextmanager
 async def _following(settings: Settings, shared: SharedOrders, file: OrdersFile | None) -> AsyncIterator[None]:
-    """Follow the events of WorkOS, and list its applications, until the end of the block.
+    """Follow the events of WorkOS, list its applications and take its webhooks, until the end of the block.
 
     Raises:
         ConfigError: a setting cannot work.
@@ -164,13 +167,17 @@ async def _following(settings: Settings, shared: SharedOrders, file: OrdersFile 
             settings, shared.operator, shared.sharing, lambda: events.is_leading
         )
         followers.append(shared.applications)
-    for each in followers:
-        each.start()
-    try:
+    async with contextlib.AsyncExitStack() as ending:
+        for each in followers:
+            each.start()
+            ending.push_async_callback(asyncio.to_thread, each.stop)
+        if settings.workos_webhooks is not None:
+            # Late, as above.
+            from authz.server.workos.webhooks import Webhooks, receiving  # noqa: PLC0415
+
+            shared.webhooks = webhooks = Webhooks(settings.webhook_secrets(), events.nudge)
+            await ending.enter_async_context(receiving(webhooks, settings.workos_webhooks))
         yield
-    finally:
-        for each in reversed(followers):
-            await asyncio.to_thread(each.stop)
 
 
 def sharing_of(

@@ -19,7 +19,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Organizations": (
         *("workos_api_key", "workos_api_key_file", "workos_base_url", "workos_groups_key"),
         *("workos_events", "workos_events_interval"),
-        *("workos_applications", "workos_applications_interval", "unknown_organizations"),
+        *("workos_applications", "workos_applications_interval"),
+        *("workos_webhooks", "workos_webhook_secret", "workos_webhook_secret_file", "unknown_organizations"),
     ),
     "Several replicas": (
         *("store", "store_username", "store_password_file", "store_ca_file", "store_cert_file", "store_key_file"),

@@ -10,12 +10,15 @@ from pydantic import Field, SecretStr
 
 from authz.call.requirements import ACTIVE_SECONDS
 from authz.errors import ConfigError
+from authz.runtime.network.addresses import parse
 from authz.settings.config_file import read_document
-from authz.settings.issuer import IntrospectionSettings, IssuerSettings, Strings, secret_of
+from authz.settings.issuer import IntrospectionSettings, IssuerSettings, Strings, needed_secret, secret_of
 from authz.settings.issuers import Issuers, issuers_of
 from authz.settings.store import StoreSettings
 
-_MIN_ADMIN_SECRET = 16
+_MIN_ADMIN_SECRET = _MIN_WEBHOOK_SECRET = 16
+# Each is compared with every webhook.
+_MAX_WEBHOOK_SECRETS = 3
 
 
 class VerifierSettings(IssuerSettings):
@@ -129,6 +132,17 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     workos_applications_interval: float = Field(
         300.0, ge=5, le=86_400, description="Seconds between two lists of applications; one replica asks."
     )
+    workos_webhooks: str | None = Field(
+        None,
+        description="HOST:PORT where webhooks of WorkOS are taken, by POST /webhooks/workos: each has WorkOS asked for "
+        "events at once. Without TLS, which a proxy in front is to end. Needs workos_events.",
+    )
+    workos_webhook_secret: SecretStr | None = None
+    workos_webhook_secret_file: str | None = Field(
+        None,
+        description="A file that holds the secret by which WorkOS signs them, if not AUTHZ_WORKOS_WEBHOOK_SECRET; up "
+        "to three, on a line each, while one replaces another.",
+    )
     unknown_organizations: Literal["allow", "deny"] = Field(
         "allow",
         description="deny refuses organizations that WorkOS does not know; or if WorkOS is not asked, those that the "
@@ -237,6 +251,32 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     grace: float = Field(5.0, ge=0, le=3600, description="Seconds that running checks get when the server stops.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto is text on a terminal, else JSON.")
+
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """Return the secrets by which webhooks of WorkOS may be signed; none if none are taken.
+
+        Raises:
+            ConfigError: a setting is missing or cannot work, or a secret can be guessed.
+
+        """
+        given, file = self.workos_webhook_secret, self.workos_webhook_secret_file
+        if self.workos_webhooks is None:
+            if given is not None or file is not None:
+                raise ConfigError("workos_webhooks: missing; set HOST:PORT, since there is a workos_webhook_secret")
+            return ()
+        if not self.workos_events:
+            raise ConfigError("workos_webhooks: needs workos_events; a webhook only says that there is one to ask for")
+        if parse("workos_webhooks", self.workos_webhooks).kind != "tcp":
+            raise ConfigError(f"workos_webhooks: {self.workos_webhooks!a} is not HOST:PORT, such as 127.0.0.1:9194")
+        secrets = tuple(needed_secret("workos_webhook_secret", given, file).split())
+        if not all(len(secret) >= _MIN_WEBHOOK_SECRET for secret in secrets):
+            raise ConfigError(
+                f"workos_webhook_secret: shorter than {_MIN_WEBHOOK_SECRET} characters; "
+                "take the one that WorkOS shows for the webhook"
+            )
+        if len(secrets) > _MAX_WEBHOOK_SECRETS:
+            raise ConfigError(f"workos_webhook_secret: more than {_MAX_WEBHOOK_SECRETS}; leave out what is replaced")
+        return secrets
 
     def admin_secret_text(self) -> str:
         """Return the secret for acting on the admin page; empty if the page only shows.

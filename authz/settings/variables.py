@@ -21,7 +21,7 @@ AuthMethod = Literal["client_secret_post", "client_secret_basic"]
 SETTINGS = frozenset(name for names in GROUPS.values() for name in names)
 """The fields of :class:`authz.settings.settings.Settings`, for those who read variables without its extra."""
 
-SECRETS = frozenset({"admin_secret", "introspection_client_secret", "workos_api_key"})
+SECRETS = frozenset({"admin_secret", "introspection_client_secret", "workos_api_key", "workos_webhook_secret"})
 """Those that are secrets themselves: they have no flag, and no place in a file of settings that people show around."""
 
 CLIENT = frozenset(

@@ -143,7 +143,7 @@ class Response(HttpRequest):
             self.exit(entered)
 
     def _check(self) -> None:
-        if self._refusal is not None:
+        if self.must_end:
             raise OverError
 
     def _begin(self, *, is_stream: bool) -> Callable[[bytes], object]:

@@ -52,13 +52,15 @@ async def _no_more() -> Any:
 class _StreamContext(TrustedAioContext):
     """The context of a stream: it reads what the handler may see, and takes no more messages when it must end."""
 
+    __slots__ = ("_admission", "_has_begun", "_stream", "requests")
+
     def __init__(self, context: Any, admission: AioAdmission, stream: AioStream) -> None:
         super().__init__(context, admission.metadata)
         self._admission = admission
         self._stream = stream
         self._has_begun = False
         self.requests: AioRequests | None = None
-        """Reads for the handler of a stream whose requests are checked."""
+        """Reads for the handler of a stream of requests."""
 
     def read(self) -> Awaitable[Any]:
         """See ``grpc.aio.ServicerContext``."""
@@ -108,7 +110,7 @@ class _Asynchronous(functools.partial[Any]):
             # The stream must end before its handler has begun, and is about to be aborted: do not begin the handler.
             return stream.never()
         trusted = _StreamContext(context, admission, stream)
-        if admission.is_checked and not admission.awaits_request:
+        if admission.streams_requests:
             request = trusted.requests = AioRequests(request, stream, admission)
         result = self.func(request, trusted)
         return stream.watched(result) if inspect.isasyncgen(result) else result

@@ -1,4 +1,4 @@
-"""The requests of a ``grpc.aio.server`` that are checked before their handler sees them."""
+"""The requests of a stream of a ``grpc.aio.server``, until it must end."""
 
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
@@ -22,6 +22,8 @@ class AioRequests:
 
     """
 
+    __slots__ = ("_admission", "_requests", "_stream")
+
     def __init__(self, requests: Any, stream: AioStream, admission: Admission) -> None:
         self._requests = requests
         self._stream = stream
@@ -41,6 +43,8 @@ class AioRequests:
                 self._admission.check(request)
         except Exception as error:  # noqa: BLE001 - whatever happened, the handler must not see the request
             self._admission.end(self._stream, error)
+            await self._stream.never()
+        if self._stream.must_end:
             await self._stream.never()
         return request
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import functools
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -131,9 +130,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
     def _new_stream(self, handler: Handler, sort: Sort, hearing: Hearing) -> AioStream | None:
         if not (handler.request_streaming or handler.response_streaming):
             return None
-        stream = AioStream(hearing.ended) if sort.is_async else SyncStreamOnAio(hearing.ended)
-        stream.when_over(functools.partial(self._authorizer.streams.close, stream))
-        return stream
+        return (AioStream if sort.is_async else SyncStreamOnAio)(hearing, self._authorizer.streams)
 
     def _admission(
         self, handler: Handler, hearing: Hearing, principal: Principal, metadata: Metadata, seconds: float

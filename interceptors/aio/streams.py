@@ -12,8 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from authz.call.refusal import Refusal
+from authz.judge.hearing import Hearing
+from authz.judge.streams import OpenStreams
 
 from ..handlers import status_of
+from .endings import endings_on
 
 # Seconds. An abort waits for a client that does not read; the handler is cancelled without waiting for longer.
 _PATIENCE = 0.2
@@ -27,43 +30,53 @@ class AioStream:
 
     Built in the RPC's own task, and used on its loop's thread but for :meth:`end`.
 
+    Thousands may be open, so it refers to what is there anyway, and makes no functions of its own.
+
     Args:
-        refuse: returns what the caller sees of an error.
+        hearing: is told why it ends.
+        streams: those that are open, which forget it when it is over.
 
     """
 
-    def __init__(self, refuse: Callable[[Exception], Refusal]) -> None:
-        self._refuse = refuse
+    __slots__ = (
+        *("_beginning", "_context", "_ending", "_hearing", "_is_ending", "_loop", "_replies", "_streams", "_task"),
+        "refusal",
+    )
+
+    def __init__(self, hearing: Hearing, streams: OpenStreams) -> None:
+        self._hearing, self._streams = hearing, streams
         self._loop = asyncio.get_running_loop()
-        self._task: Any = asyncio.current_task()
+        self._task: Any = None
         self._context: Any = None
         self._replies: Replies | None = None
         self._ending = threading.Lock()
         self._is_ending = False
         self._beginning: asyncio.Future[None] | None = None
-        self._when_over = _nothing
         self.refusal: Refusal | None = None
         """Why the RPC must end, or ``None`` as long as it may go on."""
+        self._watch(asyncio.current_task())
 
     def end(self, error: Exception) -> float | None:
         """See :class:`authz.judge.streams.Stream`."""
         with self._ending:
             if self.refusal is not None:
                 return None
-            self.refusal = self._refuse(error)
+            self.refusal = self._hearing.ended(error)
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._end)
+            endings_on(self._loop).add(self._loop, self._end)
         return None
+
+    @property
+    def must_end(self) -> bool:
+        """Whether the RPC must end, and no message of it may go on."""
+        if self.refusal is None:
+            self._streams.look(self)
+        return self.refusal is not None
 
     @property
     def is_over(self) -> bool:
         """Whether the RPC is over."""
         return bool(self._task.done())
-
-    def when_over(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called on the loop's thread when the RPC is over."""
-        self._when_over = callback
-        self._task.add_done_callback(self._over)
 
     def begin(self, context: Any, reopen: Callable[[], None]) -> None:
         """Note grpc's context, with which the RPC can be ended from now on, and end it if it must end already.
@@ -77,8 +90,7 @@ class AioStream:
         task = asyncio.current_task()
         if task is not self._task:
             # An outer interceptor decided in a task of its own, which is over before the RPC is.
-            self._task = task
-            self.when_over(self._when_over)
+            self._watch(task)
             reopen()
         if self.refusal is not None:
             self._end()
@@ -99,7 +111,7 @@ class AioStream:
     @property
     def is_waiting(self) -> bool:
         """Whether the RPC must end, and has not been aborted yet."""
-        return self.refusal is not None and not self._context.done()
+        return self.must_end and not self._context.done()
 
     def watched(self, replies: Any) -> "Replies":
         """Return the replies of an async generator, until its RPC must end."""
@@ -116,22 +128,25 @@ class AioStream:
         if self.refusal is not None and not self._context.done():
             await self._context.abort(*status_of(self.refusal))
 
-    def _end(self) -> None:
-        if self._context is not None and not self._is_ending:
-            self._is_ending = True
-            self._interrupt()
+    def _end(self) -> "asyncio.Task[None] | None":
+        if self._context is None or self._is_ending:
+            return None
+        self._is_ending = True
+        return self._interrupt()
+
+    def _watch(self, task: Any) -> None:
+        self._task = task
+        task.add_done_callback(self._over)
 
     def _over(self, task: object) -> None:
         if task is not self._task:
             return
         # This breaks a reference cycle, which would leave the cleanup of the handler to the garbage collector.
         self._replies = None
-        self._when_over()
+        self._streams.close(self)
 
-    def _interrupt(self) -> None:
-        task = self._loop.create_task(self._abort_and_cancel())
-        _ending.add(task)
-        task.add_done_callback(_forget)
+    def _interrupt(self) -> "asyncio.Task[None] | None":
+        return _go_on(self._loop.create_task(self._abort_and_cancel()))
 
     async def _abort_and_cancel(self) -> None:
         if self._beginning is not None:
@@ -157,6 +172,8 @@ class Replies:
     It is no generator itself, and returns what the handler's generator does, so that a message costs nothing more.
     """
 
+    __slots__ = ("_replies", "_stream")
+
     def __init__(self, replies: Any, stream: AioStream) -> None:
         self._replies = replies
         self._stream = stream
@@ -170,7 +187,7 @@ class Replies:
         return self
 
     def __anext__(self) -> Awaitable[Any]:
-        if self._stream.refusal is not None:
+        if self._stream.must_end:
             return self._stream.abort()
         return cast("Awaitable[Any]", self._replies.__anext__())
 
@@ -179,8 +196,10 @@ class Replies:
         await self._replies.aclose()
 
 
-def _nothing() -> None:
-    pass
+def _go_on(task: "asyncio.Task[None]") -> "asyncio.Task[None]":
+    _ending.add(task)
+    task.add_done_callback(_forget)
+    return task
 
 
 def _forget(task: "asyncio.Task[None]") -> None:

@@ -17,7 +17,8 @@ import grpc
 import grpc.aio
 
 from authz.call.principal import set_current_principal
-from authz.call.refusal import Refusal
+from authz.judge.hearing import Hearing
+from authz.judge.streams import OpenStreams
 from authz.runtime.flow import run
 
 from ..admission import Admission
@@ -38,7 +39,8 @@ _NO_REQUEST = object()
 def trusted(behaviour: Behaviour, sort: Sort, admission: AioAdmission) -> Behaviour:
     """Return the synchronous ``behaviour`` for one RPC that has been admitted."""
     wrapped = _function(behaviour, admission) if sort is Sort.FUNCTION else _generator(behaviour, admission)
-    return wrapped if not admission.is_checked else _checked(wrapped, sort, admission)
+    is_fed = admission.stream is not None and admission.streams_requests
+    return _checked(wrapped, sort, admission) if is_fed or admission.is_checked else wrapped
 
 
 def _function(behaviour: Behaviour, admission: AioAdmission) -> Behaviour:
@@ -107,7 +109,7 @@ def _run_of(admission: AioAdmission) -> Callable[..., Any]:
 
 def _checked(behaviour: Behaviour, sort: Sort, admission: AioAdmission) -> Behaviour:
     def seen(request: Any, context: Any) -> Any:
-        if isinstance(admission.stream, SyncStreamOnAio) and not admission.awaits_request:
+        if isinstance(admission.stream, SyncStreamOnAio) and admission.streams_requests:
             return SyncRequestsOnAio(request, admission.stream, admission)
         refusal = admission.refusal(request)
         if refusal is None:
@@ -173,8 +175,10 @@ def _only(requests: Iterator[Any], context: Any) -> Any:
 class SyncStreamOnAio(AioStream):
     """One streaming RPC with a synchronous handler."""
 
-    def __init__(self, refuse: Callable[[Exception], Refusal]) -> None:
-        super().__init__(refuse)
+    __slots__ = ("_aborting", "_has_replied", "_is_aborted", "_is_finished", "_is_making")
+
+    def __init__(self, hearing: Hearing, streams: OpenStreams) -> None:
+        super().__init__(hearing, streams)
         self._aborting = threading.Lock()
         self._is_aborted = False
         self._is_making = False
@@ -199,7 +203,7 @@ class SyncStreamOnAio(AioStream):
     def goes_on(self, *, is_making: bool) -> bool:
         """Say whether a handler may make its next message, or pass on what it has made; abort the RPC if not."""
         self._is_making = is_making
-        if self.refusal is None:
+        if not self.must_end:
             self._has_replied = self._has_replied or not is_making
             return True
         self._abort_once()
@@ -210,9 +214,9 @@ class SyncStreamOnAio(AioStream):
         self._is_making = False
         # Before it is closed: a stream that is opened at this moment is closed where it is opened.
         self._is_finished = True
-        self._when_over()
+        self._streams.close(self)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self) -> None:  # no task: it is a thread that aborts
         # A thread that waits until grpc takes its message aborts by itself when it asks for the next. It must not be
         # forestalled: after an abort grpc takes no more messages, and blocks a thread that brings one for ever.
         if self._is_making:
@@ -254,6 +258,8 @@ class SyncRequestsOnAio:
     Like :class:`interceptors.aio.requests.AioRequests`, it passes on nothing else of grpc's own iterator.
     """
 
+    __slots__ = ("_admission", "_requests", "_stream")
+
     def __init__(self, requests: Any, stream: SyncStreamOnAio, admission: Admission) -> None:
         self._requests = requests
         self._stream = stream
@@ -272,4 +278,6 @@ class SyncRequestsOnAio:
             self._stream.goes_on(is_making=True)
             # StopIteration would tell the handler that the client has sent all its requests.
             raise _EndedError from None
+        if not self._stream.goes_on(is_making=True):
+            raise _EndedError
         return request

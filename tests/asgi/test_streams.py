@@ -18,6 +18,7 @@ from authz.asgi import AuthzMiddleware
 from tests.asgi.conftest import NewJudge, Serve, Token
 from tests.doubles import CLIENT, ORG, PATIENCE, ManualClock, eventually
 from tests.http.client import Connection, ask, bearer
+from tests.judge.held_back import hold_back
 
 Guard = Callable[..., int]
 
@@ -147,6 +148,21 @@ def test_streamed_response_ends(
         ("decision", None),
         ("stream_ended", reason),
     ]
+
+
+def test_no_part_passes_before_a_response_of_thousands_has_been_told(
+    serve: Serve, judge: Authorizer, events: Events, token: Token, told: list[Decision]
+) -> None:
+    with Connection(serve(AuthzMiddleware(events.app, judge))) as connection:
+        connection.ask("/events", bearer(token()))
+        connection.head()
+        assert connection.part() == b"tick\n"
+
+        hold_back(judge)
+        judge.revoke(org_id=ORG)
+
+        assert set(iter(connection.part, None)) <= {b"tick\n"}
+    assert [each.event for each in told] == ["decision", "stream_ended"]
 
 
 def test_blocked_handler_is_not_waited_for_by_the_judge_and_sends_nothing_more(

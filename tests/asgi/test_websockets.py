@@ -17,6 +17,7 @@ from tests.asgi.conftest import NewJudge, Serve, Token
 from tests.asgi.test_streams import ENDINGS, METERED
 from tests.doubles import ORG, ManualClock, eventually
 from tests.http.client import bearer
+from tests.judge.held_back import hold_back
 
 
 async def _chat(websocket: WebSocket) -> None:
@@ -69,6 +70,21 @@ def test_handshake_is_refused_as_a_request_is(connect: Connect, judge: Authorize
     assert response.headers["www-authenticate"] == 'Bearer realm="api"'
     assert b'"error": "No token provided"' in response.body
     assert [(each.verdict, each.call.verb) for each in told] == [("denied", "GET")]
+
+
+def test_no_message_passes_before_a_websocket_of_thousands_has_been_told(
+    connect: Connect, judge: Authorizer, token: Token
+) -> None:
+    with connect(judge, token())() as socket:
+        socket.recv()
+        hold_back(judge)
+        judge.revoke(org_id=ORG)
+        socket.send("late")
+
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 3000
 
 
 @pytest.mark.parametrize(("ending", "code"), [("expired", 3000), ("revoked", 3000), ("suspended", 3003)])

@@ -1,6 +1,9 @@
 """``authz policy test``, ``explain`` and ``diff``, as a person or a script uses them."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -450,3 +453,17 @@ def test_what_other_protos_would_change_is_printed(run: Run, tmp_path: Path) -> 
         2,
         "authz: new: missing; give the policy in force and the one to compare with it\n",
     )
+
+
+def test_a_long_replay_shows_on_a_terminal_alone_how_far_it_is(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "decisions.jsonl").write_text(f"{json.dumps(LOG[0])}\n" * 30_000, encoding="utf-8")
+    command = ("diff", "policy.yaml", "policy.yaml", "--decisions", "decisions.jsonl")
+    terminal, other_end = os.openpty()
+    with os.fdopen(other_end, "w") as errors, os.fdopen(terminal, "rb") as shown:
+        program = [sys.executable, "-m", "authz", "policy", *command]
+        done = subprocess.run(program, stdout=subprocess.PIPE, stderr=errors, check=True)
+        progress = os.read(shown.fileno(), 4096)
+
+    assert done.stdout == b"0 of 30000 decisions would change\n"
+    assert progress == b"\r\x1b[K0 lines\r\x1b[K20,000 lines\r\x1b[K"
+    assert run(*command) == (0, "0 of 30000 decisions would change\n", "")

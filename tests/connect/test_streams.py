@@ -33,6 +33,7 @@ from tests.connect.messages import GOOGLE
 from tests.connect.servers import Server
 from tests.connect.service import PUBLIC, SERVICE, Handlers, SyncHandlers, wait
 from tests.doubles import CLIENT, ORG, PATIENCE, ManualClock, eventually
+from tests.judge.held_back import hold_back
 
 SHUT = {"name": "shut", "allow_rules": [{"name": "none", "source": {"organizations": ["org_other"]}}]}
 ORDERS: dict[str, tuple[Callable[[Authorizer], None], str, str]] = {
@@ -210,7 +211,7 @@ def test_one_stream_too_many_is_refused_until_another_is_over(
     site = serve(server, handlers=Waiting, policy=policy)
     live = Live(site, way, "server_stream", token)
     refused = site.ask(kind, way, headers=bearer(token))
-    site.authorizer.streams.end(SUSPENDED, lambda _: True)
+    site.authorizer.streams.judge(lambda _call, _principal: SUSPENDED)
     live.finish()
     assert eventually(lambda: len(site.authorizer.streams) == 0)
     again = Live(site, way, kind, token)
@@ -448,6 +449,34 @@ def test_a_stream_of_a_thread_ends_with_its_next_message(serve: Serve, way: Way,
     assert site.witness.ended == []
     assert eventually(lambda: len(site.authorizer.streams) == 0)
     assert site.told == [("decision", "", ORG), ("stream_ended", reason.lower(), ORG)]
+
+
+class Going(Waiting):
+    """An asynchronous handler that goes on when it is told to."""
+
+    async def server_stream(self, _request: Any, ctx: Any) -> AsyncIterator[Any]:
+        self._witness.look(ctx)
+        yield self.reply()
+        await asyncio.to_thread(wait, self._witness.may_go_on)
+        yield self.reply()
+        self._witness.ended.append("too late")
+
+
+@pytest.mark.parametrize(
+    ("server", "handlers"), [(Server.WERKZEUG, SyncWaiting), (Server.UVICORN, Going)], ids=["sync", "async"]
+)
+def test_no_message_passes_before_a_stream_of_thousands_has_been_told(
+    serve: Serve, server: Server, handlers: Any, token: str
+) -> None:
+    site = serve(server, handlers=handlers)
+    live = Live(site, CONNECT, "server_stream", token)
+    hold_back(site.authorizer)
+    site.authorizer.revoke(org_id=ORG)
+    site.witness.may_go_on.set()
+    outcome = live.finish()
+
+    assert (outcome.code, outcome.reason) == ("unauthenticated", "TOKEN_INACTIVE")
+    assert site.witness.ended == []
 
 
 @pytest.mark.parametrize("kind", ["server_stream", "client_stream", "bidi_stream"])

@@ -129,6 +129,18 @@ def test_demonstration_shows_every_row_and_leaves_nothing(tmp_path: Path, tempor
         "suspend",
         "resume",
     ]
+    # Of a thousand calls, whose answer Envoy repeats.
+    [asked] = re.findall(r"^about (none|\d+) of them", done.stdout, re.MULTILINE)
+    assert asked == "none" or int(asked) < 100
+    assert re.findall(
+        r"^Globex is deleted at WorkOS: \d+\.\d s later +8 UNAUTHENTICATED token_inactive +401 +same",
+        done.stdout,
+        re.MULTILINE,
+    )
+    assert re.findall(r"^the stream that Globex holds open +1 (\w+) (\w+)", done.stdout, re.MULTILINE) == [
+        ("PERMISSION_DENIED", "organization_suspended"),
+        ("UNAUTHENTICATED", "token_inactive"),
+    ]
     assert (processes(temporary), list(temporary.iterdir())) == ([], [])
 
 

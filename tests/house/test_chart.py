@@ -212,6 +212,18 @@ def test_the_store_has_the_files_of_the_manifests() -> None:
     assert found == {name: (STORE / name).read_text() for name in ("valkey.conf", "users.acl", "start.sh")}
 
 
+@pytest.mark.parametrize("user", ["server", "source"])
+def test_pods_that_follow_workos_are_the_user_who_may_give_orders(user: str) -> None:
+    found = objects({"store": BUNDLED, "settings": {"workos_events": user == "source"}})
+    told = found["ConfigMap", "authz"]["data"]
+    volumes = found["Deployment", "authz"]["spec"]["template"]["spec"]["volumes"]
+    [store] = [each["secret"] for each in volumes if each["name"] == "store"]
+
+    assert told["AUTHZ_STORE_USERNAME"] == f"authz-{user}"
+    assert told["AUTHZ_STORE_PASSWORD_FILE"] == f"/etc/authz/store/{user}-password"
+    assert [each["key"] for each in store["items"]] == [f"{user}-password"]
+
+
 def test_the_rules_are_the_alerts() -> None:
     found = objects({"prometheusRule": {"enabled": True, "labels": {"release": "p"}}})["PrometheusRule", "authz"]
     assert [found["spec"]] == documents(DEPLOY / "prometheus/alerts.yaml")

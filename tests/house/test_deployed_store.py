@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,20 +41,20 @@ from tests.house.test_image import instruction
 from tests.programs import run
 from tests.store.engines import KINDS, binary, free_port
 
-SERVER, OPERATOR = "authz-server", "authz-operator"
-PASSWORDS = {SERVER: "server's own & /", OPERATOR: "operator-1"}
+SERVER, SOURCE, OPERATOR = "authz-server", "authz-source", "authz-operator"
+PASSWORDS = {SERVER: "server's own & /", SOURCE: "source-1", OPERATOR: "operator-1"}
 SUSPEND = Order("suspend", "organization", "org_1")
 
 
 @contextmanager
-def started(kind: str, *options: str) -> Iterator[Path]:
+def started(kind: str, *options: str, users: Collection[str] = tuple(PASSWORDS)) -> Iterator[Path]:
     """Run a store by ``start.sh``, with the files of the deployment, and yield its folder once its log says so."""
     # Short, for the path of a socket may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="store-") as name:
         folder = Path(name)
         (folder / "valkey-server").symlink_to(binary(kind))
-        for user, password in PASSWORDS.items():
-            (folder / f"{user.removeprefix('authz-')}-password").write_text(f"{password}\n")
+        for user in users:
+            (folder / f"{user.removeprefix('authz-')}-password").write_text(f"{PASSWORDS[user]}\n")
         variables = {"CONFIGURATION": str(STORE), "PASSWORDS": name, "TMPDIR": name}
         path = {"PATH": f"{name}:{os.environ['PATH']}"}
         command = ["sh", STORE / "start.sh", *(option.replace("FOLDER", name) for option in options)]
@@ -91,8 +91,8 @@ def store_of(socket: Path) -> Iterator[Callable[[str], Store]]:
 
 
 def test_store_is_one_that_can_be_used(store_of: Callable[[str], Store]) -> None:
-    store_of(SERVER).check()
-    store_of(OPERATOR).check()
+    for user in PASSWORDS:
+        store_of(user).check()
 
 
 def test_operator_gives_orders_and_the_server_reads_them(store_of: Callable[[str], Store]) -> None:
@@ -101,6 +101,21 @@ def test_operator_gives_orders_and_the_server_reads_them(store_of: Callable[[str
 
     assert [order._replace(at=0) for order in book] == [SUSPEND]
     assert position == last
+
+
+def test_source_gives_orders_and_the_server_reads_them(store_of: Callable[[str], Store]) -> None:
+    OrdersStore(store_of(SOURCE)).restore([SUSPEND._replace(id="org_2", at=1)])
+
+    assert "org_2" in {order.id for order in OrdersStore(store_of(SERVER)).load()[0]}
+
+
+def test_without_its_password_there_is_no_user_of_sources() -> None:
+    options = ("--dir", "FOLDER", "--port", "0", "--unixsocket", "FOLDER/socket")
+    with started("valkey", *options, users=(SERVER, OPERATOR)) as folder:
+        kept = (folder / "users.acl").read_text()
+        Store(f"unix:{folder}/socket", username=SERVER, password=PASSWORDS[SERVER]).check()
+
+    assert SOURCE not in kept
 
 
 def test_server_gives_no_orders(store_of: Callable[[str], Store]) -> None:
@@ -270,4 +285,4 @@ def test_document_has_the_users_of_the_file() -> None:
     assert {user: rules.replace("'", "") for user, rules in told.items()} == dict(
         re.findall(r"^user (authz-\w+) on #\w+ (.*)$", lines, re.MULTILINE)
     )
-    assert set(told) == {SERVER, OPERATOR}
+    assert set(told) == set(PASSWORDS)

@@ -72,6 +72,7 @@ METRICS = {
     "authz_source_applications": {"source"},
     "authz_source_list_age_seconds": {"source"},
     "authz_source_applications_refused_total": {"source"},
+    "authz_webhooks_total": {"result"},
     "authz_decision_samples_total": {"result"},
     "authz_replicas": set(),
     "process_cpu_seconds_total": {"worker"},
@@ -147,8 +148,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
         *("serve", *issuer, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
         *("--store", f"unix:{folder}/nowhere", "--remember", "30", "--xds", f"unix:{folder}/xds"),
         *("--workos-events", "--workos-applications", "--workos-base-url", "http://127.0.0.1:9"),
+        *("--workos-webhooks", "127.0.0.1:0"),
         folder=folder,
         AUTHZ_WORKOS_API_KEY="sk_test",
+        AUTHZ_WORKOS_WEBHOOK_SECRET="whsec_0123456789abcdef",
     ) as program:
         address = program.await_event("probes")["address"]
         return httpx2.get(f"http://{address}/metrics", timeout=PATIENCE, trust_env=False).text

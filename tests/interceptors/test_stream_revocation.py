@@ -17,6 +17,7 @@ from tests.interceptors.conftest import Serve
 from tests.interceptors.servers import Door
 from tests.interceptors.service import handler, method
 from tests.interceptors.streams import DOORS_OF_STREAMS, GRPC, Live, Running, Stage, acting
+from tests.judge.held_back import hold_back
 
 JTI = m2m_claims()["jti"]
 KIND = "stream_stream"
@@ -99,6 +100,41 @@ def test_reason_arrives_in_place_of_the_next_message(live: Live) -> None:
         [],
     )
     assert 'error="invalid_token"' in outcome.trailers["www-authenticate"]
+
+
+def test_no_request_passes_before_a_stream_of_thousands_has_been_told(live: Live) -> None:
+    running = begin(live)
+    hold_back(live.authorizer)
+    live.authorizer.revoke(org_id=ORG)
+    running.feed.send(b"late")
+    outcome = running.end()
+
+    assert (outcome.code, outcome.reason, outcome.messages) == (
+        grpc.StatusCode.UNAUTHENTICATED,
+        "TOKEN_INACTIVE",
+        [],
+    )
+
+
+def test_no_reply_passes_before_a_stream_of_thousands_has_been_told(
+    door: Door, clock: ManualClock, serve: Serve, verifier: Verifier, token: str
+) -> None:
+    live = Live(door, Authorizer(verifier), clock, serve, token)
+    running, _ = live.act("unary_stream", "floods")
+    hold_back(live.authorizer)
+    live.authorizer.revoke(org_id=ORG)
+    outcome = running.end()
+    live.over()
+
+    assert (outcome.code, outcome.reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INACTIVE")
+
+
+def test_streams_of_others_go_on_while_thousands_are_told(live: Live, ec_key: SigningKey) -> None:
+    other = begin(live, other_organization(ec_key))
+    hold_back(live.authorizer)
+    live.authorizer.revoke(org_id=ORG)
+
+    assert is_served(other)
 
 
 @pytest.mark.parametrize("what", WHAT[:3], ids=str)

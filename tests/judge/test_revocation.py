@@ -1,5 +1,6 @@
 """The operator's own deny-list: by identity, never by the text of a token."""
 
+import math
 import sys
 import threading
 from functools import partial
@@ -13,8 +14,11 @@ from authz.call.principal import ANONYMOUS, Principal
 from authz.errors import AuthzError, ConfigError, TokenInactiveError
 from authz.judge.authorizer import Authorizer
 from authz.judge.orders.book import TOKEN_SECONDS
+from authz.judge.reviews import FEW
+from authz.policy import Policy
 from authz.runtime.flow import run
 from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims, start_afresh
+from tests.judge.held_back import review_by_hand
 
 JTI = m2m_claims()["jti"]
 KID = "ec-1"
@@ -293,3 +297,75 @@ def test_a_forged_token_does_not_tell_what_is_revoked(authorizer, other_key):
     authorizer.revoke(org_id=ORG)
 
     assert verdict(authorizer, other_key.sign(m2m_claims(), {"kid": "ec-1"})) == "signature_invalid"
+
+
+# ---- Many open streams ----
+
+
+class Noting:
+    """A stream that notes why it is told to end."""
+
+    def __init__(self):
+        self.reasons = []
+
+    def end(self, error):
+        self.reasons.append(error.reason)
+
+
+@pytest.fixture
+def many(revocations):
+    """Return more open streams than are told before the giver of an order is answered."""
+    review_by_hand(revocations.streams)
+    streams = [Noting() for _ in range(FEW + 1)]
+    for stream in streams:
+        assert revocations.endings.open(stream, principal(), math.inf) is None
+    return streams
+
+
+def told(streams):
+    return {tuple(stream.reasons) for stream in streams}
+
+
+def test_giver_of_an_order_does_not_wait_until_many_streams_are_told(revocations, many):
+    revocations.revoke(org_id=ORG)
+    before = told(many)
+    revocations.streams.settle()
+
+    assert (before, told(many)) == ({()}, {("token_inactive",)})
+
+
+def test_order_that_is_taken_back_at_once_has_ended_every_stream(revocations, many):
+    revocations.revoke(org_id=ORG)
+    revocations.reinstate(org_id=ORG)
+
+    assert told(many) == {("token_inactive",)}
+
+
+def test_order_that_is_narrowed_at_once_has_ended_every_stream(revocations, many):
+    revocations.revoke(org_id=ORG)
+    revocations.revoke(org_id=ORG, issued_before=1.0)
+
+    assert told(many) == {("token_inactive",)}
+
+
+def test_order_that_soon_lapses_has_ended_every_stream_by_its_answer(revocations, many, clock):
+    revocations.revoke(org_id=ORG, until=clock.now + 1)
+
+    assert told(many) == {("token_inactive",)}
+
+
+def test_orders_about_others_do_not_wait_for_each_other(revocations, many):
+    revocations.revoke(org_id=ORG)
+    revocations.revoke(org_id="org_other")
+
+    assert (told(many), revocations.streams.is_behind) == ({()}, True)
+
+
+def test_policy_that_is_replaced_at_once_has_ended_every_stream(revocations, many):
+    everything = [{"name": "everything"}]
+    suspending = {"name": "p", "allow_rules": everything, "organizations": {ORG: {"status": "suspended"}}}
+    revocations.replace_policy(Policy.from_document(suspending))
+    before = told(many)
+    revocations.replace_policy(None)
+
+    assert (before, told(many)) == ({()}, {("organization_suspended",)})

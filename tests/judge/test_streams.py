@@ -10,9 +10,11 @@ import pytest
 
 from authz import ConfigError, Principal
 from authz.errors import KeyNotFoundError, ResourceExhaustedError, TokenExpiredError, TokenInactiveError
+from authz.judge.reviews import FEW
 from authz.judge.streams import OpenStreams, StreamRules
 from authz.runtime.clock import SYSTEM_CLOCK
 from tests.doubles import CLIENT, NOW, ORG
+from tests.judge.held_back import review_by_hand
 from tests.runtime.test_fork import run as run_forking
 
 PATIENCE = 120.0
@@ -53,6 +55,11 @@ def opened(streams, until=NOW + 100, who=None, stream=None):
     stream = stream or Stream()
     streams.open(stream, who or principal(), until)
     return stream
+
+
+def withdraw(streams, error, concerns=lambda _who: True):
+    streams.judge(lambda _call, who: error if concerns(who) else None)
+    streams.settle()
 
 
 def after(streams, clock, seconds):
@@ -119,7 +126,7 @@ def test_stream_that_is_closed_is_not_ended(streams, clock):
     stream = opened(streams)
     streams.close(stream)
     after(streams, clock, 100)
-    streams.end(TokenInactiveError(), lambda _principal: True)
+    withdraw(streams, TokenInactiveError())
 
     assert (stream.reasons, len(streams)) == ([], 0)
 
@@ -149,14 +156,14 @@ def test_stream_that_has_been_ended_stays_until_it_is_closed(streams, clock):
 def test_what_is_withdrawn_ends_and_nothing_else(streams):
     ended, other = opened(streams), opened(streams, who=principal("org_other"))
 
-    number = streams.end(TokenInactiveError(), lambda one: one.org_id == ORG)
+    withdraw(streams, TokenInactiveError(), lambda one: one.org_id == ORG)
 
-    assert (number, ended.reasons, other.reasons) == (1, ["token_inactive"], [])
+    assert (ended.reasons, other.reasons) == (["token_inactive"], [])
 
 
 def test_stream_without_an_end_can_be_withdrawn(streams):
     stream = opened(streams, math.inf)
-    streams.end(KeyNotFoundError(), lambda _principal: True)
+    withdraw(streams, KeyNotFoundError())
 
     assert stream.reasons == ["key_not_found"]
 
@@ -165,7 +172,8 @@ def test_all_streams_of_one_principal_end(streams):
     who = principal()
     all_of_them = [opened(streams, who=who) for _ in range(50)]
 
-    assert streams.end(TokenInactiveError(), lambda one: one is who) == 50
+    withdraw(streams, TokenInactiveError(), lambda one: one is who)
+
     assert all(stream.reasons == ["token_inactive"] for stream in all_of_them)
 
 
@@ -179,9 +187,125 @@ def test_streams_that_close_while_others_are_ended_do_no_harm(streams):
 
     all_of_them = [opened(streams, stream=Closing(1.0)) for _ in range(10)]
 
-    assert streams.end(TokenInactiveError(), lambda _principal: True) == 10
+    withdraw(streams, TokenInactiveError())
+
     assert [len(stream.errors) for stream in all_of_them] == [1] * 10
     assert len(streams) == 0
+
+
+# ---- Many at once ----
+
+
+def by_hand(clock):
+    return review_by_hand(OpenStreams(clock=clock.clock))
+
+
+def crowd(streams, number=FEW + 1, **options):
+    return [opened(streams, **options) for _ in range(number)]
+
+
+def refusing(org_id):
+    return lambda _call, who: TokenInactiveError() if who.org_id == org_id else None
+
+
+def test_giver_waits_for_few_streams_alone(clock):
+    few, many = by_hand(clock), by_hand(clock)
+    told, untold = crowd(few, FEW), crowd(many)
+    few.judge(refusing(ORG))
+    many.judge(refusing(ORG))
+
+    assert ({len(stream.errors) for stream in told}, few.is_behind) == ({1}, False)
+    assert ({len(stream.errors) for stream in untold}, many.is_behind) == ({0}, True)
+
+
+def test_thread_ends_all_of_many_streams():
+    streams = OpenStreams(clock=SYSTEM_CLOCK)
+    all_of_them = crowd(streams, 3000, until=math.inf)
+    streams.judge(refusing(ORG))
+
+    assert all(stream.ended.wait(PATIENCE) for stream in all_of_them)
+    assert {len(stream.errors) for stream in all_of_them} == {1}
+
+
+def test_stream_that_is_looked_at_ends_before_its_turn_and_once(clock):
+    streams = by_hand(clock)
+    ended, other = opened(streams), opened(streams, who=principal("org_other"))
+    crowd(streams)
+    streams.judge(refusing(ORG))
+    for _ in range(2):
+        streams.look(ended)
+        streams.look(other)
+    before = (ended.reasons, other.reasons)
+    streams.settle()
+
+    assert before == (["token_inactive"], [])
+    assert (ended.reasons, other.reasons, streams.is_behind) == (["token_inactive"], [], False)
+
+
+def test_two_questions_tell_a_stream_once(clock):
+    """The second time would break it off."""
+    streams = by_hand(clock)
+    all_of_them = crowd(streams)
+    streams.judge(refusing(ORG))
+    streams.judge(lambda _call, _who: KeyNotFoundError())
+    streams.settle()
+
+    assert {tuple(stream.reasons) for stream in all_of_them} == {("token_inactive",)}
+
+
+def test_question_that_comes_up_again_meanwhile_is_put_about_all_once_more(clock):
+    """What it says of the first streams may have changed since."""
+    streams = by_hand(clock)
+    refused = set()
+
+    def question(_call, who):
+        return TokenInactiveError() if who.org_id in refused else None
+
+    class Late(Stream):
+        def end(self, error):
+            refused.add("org_first")
+            streams.judge(question)
+            return super().end(error)
+
+    first = opened(streams, who=principal("org_first"))
+    opened(streams, who=principal("org_last"), stream=Late())
+    crowd(streams)
+    refused.add("org_last")
+    streams.judge(question)
+    streams.settle()
+    before = (list(first.reasons), streams.is_behind)
+    streams.settle()
+
+    assert before == ([], True)
+    assert (first.reasons, streams.is_behind) == (["token_inactive"], False)
+
+
+def test_thread_that_is_interrupted_tells_the_others_all_the_same():
+    streams = OpenStreams(clock=SYSTEM_CLOCK)
+    odd = opened(streams, math.inf, stream=Stream(error=SystemExit()))
+    all_of_them = crowd(streams, until=math.inf)
+    streams.judge(refusing(ORG))
+
+    assert all(stream.ended.wait(PATIENCE) for stream in all_of_them)
+    assert odd.errors
+
+
+def test_of_many_that_expire_at_once_none_goes_on_until_its_turn(streams, clock):
+    seen = []
+
+    class First(Stream):
+        def end(self, error):
+            streams.look(last)
+            streams.look(later)
+            seen.append((list(last.reasons), list(later.reasons)))
+            return super().end(error)
+
+    opened(streams, NOW + 10, stream=First())
+    last, later = opened(streams, NOW + 20), opened(streams, NOW + 1000)
+    after(streams, clock, 20)
+
+    assert seen == [(["token_expired"], [])]
+    assert last.reasons == ["token_expired"]
 
 
 # ---- Streams that take their time, or fail ----
@@ -200,7 +324,7 @@ def test_stream_is_asked_again_when_it_says_so(streams, clock):
 
 def test_stream_that_was_withdrawn_is_asked_again_too(streams, clock):
     stream = opened(streams, math.inf, stream=Stream(1.0))
-    streams.end(TokenInactiveError(), lambda _principal: True)
+    withdraw(streams, TokenInactiveError())
     after(streams, clock, 1)
 
     assert len(stream.errors) == 2
@@ -224,7 +348,7 @@ def test_stream_that_fails_keeps_no_other_open(streams, clock, caplog, how):
     if how == "expire":
         after(streams, clock, 100)
     else:
-        streams.end(TokenInactiveError(), lambda _principal: True)
+        withdraw(streams, TokenInactiveError())
 
     assert [len(stream.errors) for stream in all_of_them] == [1, 1, 1]
     [record] = caplog.records
@@ -368,7 +492,7 @@ def test_threads_may_open_close_end_and_expire_at_once(streams, clock):  # noqa:
 
     def end():
         for _ in range(150):
-            streams.end(TokenInactiveError(), lambda one: one.org_id == ORG)
+            withdraw(streams, TokenInactiveError(), lambda one: one.org_id == ORG)
 
     def expire():
         for _ in range(800):
@@ -479,7 +603,7 @@ def test_stream_that_is_closed_leaves_one_place_however_often_it_is_closed(strea
 
 def test_stream_that_is_told_to_end_keeps_its_place_until_it_is_over(streams):
     stream = opened(streams)
-    streams.end(TokenInactiveError(), lambda _principal: True)
+    withdraw(streams, TokenInactiveError())
     before = is_let_in(streams, 1)
     streams.close(stream)
 

@@ -129,7 +129,7 @@ def test_json_is_json_and_its_lines_are_known_too(tmp_path: Path, text: str, err
     ("content", "error"),
     [
         pytest.param(b"name: \xff", ": is not UTF-8 text", id="not-text"),
-        pytest.param(b"# " + b"x" * 2**24, ": longer than 16 MiB", id="too-long"),
+        pytest.param(b"# " + b"x" * 2**26, ": longer than 64 MiB", id="too-long"),
         pytest.param(b"", ": must be a mapping, not nothing", id="empty"),
         pytest.param(b"\xef\xbb\xbfname: p\nfoo: 1", ":2: unknown key 'foo'", id="byte-order-mark"),
     ],

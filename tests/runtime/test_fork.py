@@ -354,6 +354,7 @@ NEVER_SHARED = {
     "authz.demo.issuer.server.IssuerServer": DEMO,
     "authz.demo.issuer.server._Server": DEMO,
     "authz.demo.issuer.tokens.Issuer": DEMO,
+    "authz.demo.issuer.webhooks.Webhooks": DEMO,
     "authz.demo.partner.Stream": DEMO,
     "authz.demo.scenes.Scenes": DEMO,
     "authz.demo.processes.Process": DEMO,

@@ -645,3 +645,43 @@ def test_policy_in_force_is_said(folder: Path, access: Any, files: list[str], ex
 
     assert policy_in_force(settings) == expected
     assert (policy_of(settings) is None) is (expected == "")
+
+
+HOOKED = {"workos_events": True, "workos_webhooks": "127.0.0.1:9194", "workos_webhook_secret": "whsec_0123456789abcdef"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"workos_webhooks": None}, "workos_webhooks: missing; set HOST:PORT, since there is a workos_webhook_secret"),
+        ({"workos_events": False}, "workos_webhooks: needs workos_events"),
+        ({"workos_webhooks": "unix:/run/hooks"}, "workos_webhooks: 'unix:/run/hooks' is not HOST:PORT"),
+        ({"workos_webhooks": "tls:0.0.0.0:9194"}, "workos_webhooks: 'tls:0.0.0.0:9194' is not HOST:PORT"),
+        ({"workos_webhooks": "9194"}, "workos_webhooks: '9194' is neither HOST:PORT"),
+        ({"workos_webhook_secret": None}, "workos_webhook_secret: missing; set AUTHZ_WORKOS_WEBHOOK_SECRET"),
+        ({"workos_webhook_secret": "short"}, "workos_webhook_secret: shorter than 16 characters"),
+        ({"workos_webhook_secret": f"{'a' * 16} b"}, "workos_webhook_secret: shorter than 16 characters"),
+        ({"workos_webhook_secret": " ".join(["a" * 16] * 4)}, "workos_webhook_secret: more than 3"),
+        ({"workos_webhook_secret_file": "/nowhere/secret"}, "workos_webhook_secret_file: '/nowhere/secret' cannot be"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else str(value),
+)
+def test_settings_of_webhooks_that_cannot_work_name_the_remedy(
+    no_settings: None, changes: dict[str, Any], said: str
+) -> None:
+    del no_settings
+    with pytest.raises(ConfigError) as raised:
+        Settings.load(**{**HOOKED, **changes}).webhook_secrets()
+
+    assert str(raised.value).startswith(said)
+    assert "whsec" not in str(raised.value)
+
+
+def test_file_may_hold_the_secret_that_replaces_another(no_settings: None, tmp_path: Path) -> None:
+    del no_settings
+    file = tmp_path / "secrets"
+    file.write_text("whsec_0123456789abcdef\nwhsec_fedcba9876543210\n")
+    settings = Settings.load(**{**HOOKED, "workos_webhook_secret": None}, workos_webhook_secret_file=str(file))
+
+    assert settings.webhook_secrets() == ("whsec_0123456789abcdef", "whsec_fedcba9876543210")
+    assert Settings.load().webhook_secrets() == ()

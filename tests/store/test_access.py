@@ -1,4 +1,4 @@
-"""What the two users of the store may not do, on both engines: in scripts either, and whatever the command."""
+"""What the users of the store may not do, on both engines: in scripts either, and whatever the command."""
 
 import hashlib
 import re
@@ -10,12 +10,17 @@ import pytest
 import redis
 
 from authz.decisions.sample import Sampled
+from authz.judge.orders.order import Order
+from authz.server.workos.applications import Application
+from authz.server.workos.place import Cursor, PlaceError
+from authz.server.workos.shared_place import SharedPlace
+from authz.server.workos.shared_register import SharedRegister
 from authz.store.connection import Store, reason_of
 from authz.store.decisions import SharedDecisions
 from authz.store.orders_store import OrdersStore
 from authz.store.replicas import Replicas
 from tests.store.engines import Engine
-from tests.store.fleet import replicas, suspend, suspended, until
+from tests.store.fleet import authorizer, replicas, suspend, suspended, until
 
 PASSWORD = "correct-horse-battery"
 FILE = Path(__file__).parents[2] / "deploy/kubernetes/store/users.acl"
@@ -74,7 +79,19 @@ COUNTS = (
     "XADD authz:d:log * d x",
     "XRANGE authz:d:log - +",
 )
-FORBIDDEN = {"authz-server": (*ADMIN, *OTHERS, *ORDERS), "authz-operator": (*ADMIN, *OTHERS, *COUNTS)}
+WORKOS = (
+    "SET authz:{workos}:cursor x",
+    "GETDEL authz:{workos}:nudge",
+    "DEL authz:{workos}:leader",
+    "HSET authz:{workos}:applications a b",
+    "RENAME authz:s:x authz:{workos}:cursor",
+    "EVAL WRITES 1 authz:{workos}:applications",
+)
+FORBIDDEN = {
+    "authz-server": (*ADMIN, *OTHERS, *ORDERS, *WORKOS),
+    "authz-source": (*ADMIN, *OTHERS),
+    "authz-operator": (*ADMIN, *OTHERS, *COUNTS, *WORKOS),
+}
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
@@ -137,6 +154,28 @@ def test_a_server_reads_orders_says_that_it_is_there_and_can_do_no_more(guarded:
         assert told.work() < 2.0
 
     assert set(OrdersStore(guarded.store()).load()[0]) == set(before)
+
+
+def test_a_source_leads_gives_orders_and_keeps_its_place(guarded: Engine) -> None:
+    store, name = guarded.store(username="authz-source", password=PASSWORD), f"org_{time.time_ns()}"
+    place, register = SharedPlace(store), SharedRegister(store, authorizer().operator)
+    order = Order("revoke", "organization", name, source="workos", at=1)
+    place.nudge()
+    assert (place.lead(), place.is_nudged(), place.cursor()) == (True, True, None)
+    assert place.move([order], Cursor("event_1", 1.0))
+    register.keep([order._replace(kind="client")], {"client_1": Application("client_1", "conn_app_1")})
+    place.leave()
+
+    book, _ = OrdersStore(guarded.store()).load()
+    assert {each.kind for each in book if each.id == name} == {"organization", "client"}
+    assert (SharedPlace(store).cursor(), list(register.known())) == (Cursor("event_1", 1.0), ["client_1"])
+
+
+def test_a_server_that_may_only_read_follows_nothing_and_says_why(guarded: Engine) -> None:
+    place = SharedPlace(guarded.store(username="authz-server", password=PASSWORD))
+    for refused in (place.lead, place.nudge, place.is_nudged):
+        with pytest.raises(PlaceError, match="refuses the user, the password or a command"):
+            refused()
 
 
 def test_an_operator_gives_orders_and_sees_who_obeys(guarded: Engine) -> None:

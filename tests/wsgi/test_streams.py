@@ -15,6 +15,7 @@ from tests.asgi.test_streams import ENDINGS, METERED, expire
 from tests.doubles import ORG, PATIENCE, ManualClock, eventually
 from tests.http.client import Connection, ask, bearer
 from tests.http.serving import WSGI_SERVERS
+from tests.judge.held_back import hold_back
 from tests.wsgi.conftest import Guard, Serve
 
 CHUNKING = [name for name in WSGI_SERVERS if name != "wsgiref"]
@@ -134,6 +135,21 @@ def test_streamed_response_ends(
         ("decision", None),
         ("stream_ended", reason),
     ]
+
+
+@pytest.mark.parametrize("server", THREADED)
+def test_no_part_passes_before_a_response_of_thousands_has_been_told(
+    serve: Serve, judge: Authorizer, parts: Parts, token: Token, server: str
+) -> None:
+    with Connection(serve(AuthzMiddleware(parts, judge), server)) as connection:
+        connection.ask("/known-length", bearer(token()))
+        connection.head()
+        assert connection.rest(5) == b"tick\n"
+        hold_back(judge)
+        judge.revoke(org_id=ORG)
+        parts.go_on.release()
+
+        assert connection.rest() == b""
 
 
 @pytest.mark.parametrize("server", WSGI_SERVERS)

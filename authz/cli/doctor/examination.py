@@ -12,6 +12,7 @@ from authz.cli.doctor.policy import check_policy
 from authz.cli.doctor.running import check_server
 from authz.cli.doctor.store import check_store
 from authz.cli.doctor.subject import GENERAL, Subject
+from authz.cli.doctor.workos import check_workos
 from authz.errors import ConfigError
 
 Check = Callable[[Subject], Iterator[Finding]]
@@ -42,6 +43,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("listen", check_listen),
     ("certificate", check_certificate),
     ("store", check_store),
+    ("workos", check_workos),
     ("server", check_server),
 )
 """Each check by its name."""

@@ -36,7 +36,7 @@ def check_listen(subject: Subject) -> Iterator[Finding]:
     settings = subject.settings
     for text in addresses_of(settings):
         yield from _of_address(subject, "listen", text, is_main=True)
-    for name in ("forward_auth", "http_listen", "admin", "audit_listen", "access_log_listen", "xds"):
+    for name in ("forward_auth", "http_listen", "admin", "workos_webhooks", "audit_listen", "access_log_listen", "xds"):
         text = getattr(settings, name)
         # Envoy may also be told by a file.
         if text is not None and not text.startswith("file:"):

@@ -28,7 +28,8 @@ def check_policy(subject: Subject) -> Iterator[Finding]:
         yield from _without_policy(subject.settings)
         return
     allowing = [rule for rule in (*policy.rules, *policy.requirements.values()) if not rule.is_deny]
-    pointless = {rule.name: why for rule in allowing if (why := _why_never(rule, policy, subject))}
+    denies = Index([rule for rule in policy.rules if rule.is_deny])
+    pointless = {rule.name: why for rule in allowing if (why := _why_never(rule, policy, denies, subject))}
     everyone = _why_none_at_all(policy, subject.settings)
     told = "; ".join(f"rule {shown(name)}: {why}" for name, why in list(pointless.items())[:_MOST_TOLD])
     if everyone or len(pointless) == len(allowing):
@@ -65,9 +66,9 @@ def _asks_workos(settings: Settings) -> bool:
     return settings.workos_api_key is not None or settings.workos_api_key_file is not None
 
 
-def _why_never(rule: Rule, policy: Policy, subject: Subject) -> str:
+def _why_never(rule: Rule, policy: Policy, denies: Index, subject: Subject) -> str:
     """Return why ``rule`` can allow no call; empty if it may allow one."""
-    denying = Index(each for each in policy.rules if each.is_deny).covering(rule)
+    denying = denies.covering(rule)
     if denying is not None:
         return f"the deny rule {shown(denying.name)} matches all that it does"
     if rule.paths is not None and _are_all_impossible(rule):

@@ -321,6 +321,35 @@ REMEDIES: Mapping[str, Remedy] = {
         "the store keeps nothing on disk, so that orders are lost if it and every replica are lost at once",
         "Start it with `appendonly yes`, or copy the orders with `authz orders export` every hour.",
     ),
+    "store-read-only": Remedy(
+        "error",
+        "events of WorkOS are followed, and the user of the store may not make orders of them",
+        "Give servers that follow WorkOS the user `authz-source` (--store-username; docs/fleet.md).",
+    ),
+    # ---- WorkOS ----
+    "workos-key-refused": Remedy(
+        "error",
+        "WorkOS refuses the API key",
+        "Check --workos-api-key-file or AUTHZ_WORKOS_API_KEY: whether the key was revoked, and is of this environment.",
+    ),
+    "workos-unavailable": Remedy(
+        "error",
+        "WorkOS gives no answer that can be used",
+        "Check --workos-base-url, and whether this machine reaches it by https: firewall, NetworkPolicy, or a proxy "
+        "that needs --proxy-from-env.",
+    ),
+    "webhooks-unusable": Remedy(
+        "error",
+        "webhooks of WorkOS cannot be taken: the secret is missing or too short, or the address is none",
+        "Put the secret that WorkOS shows for the webhook into --workos-webhook-secret-file, give --workos-webhooks as "
+        "HOST:PORT, and follow events (--workos-events).",
+    ),
+    "webhooks-without-tls": Remedy(
+        "warning",
+        "the port for webhooks can be reached by other machines, and has no TLS",
+        "Listen on loopback, or in a private network, behind a proxy that ends TLS; WorkOS posts to https only. What "
+        "is not signed has no effect, but others may read who your organizations are.",
+    ),
     # ---- The doctor itself ----
     "unforeseen": Remedy(
         "skipped",

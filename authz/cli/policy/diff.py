@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from authz.cli.app import ALLOWED, DENIED, say
 from authz.cli.decision_logs import opened
 from authz.cli.policy.source import policy_of
+from authz.cli.progress import counted
 from authz.errors import ConfigError
 from authz.policy.explain.explanation import shown
 from authz.policy.explain.replay import Change, Replay
@@ -45,7 +46,7 @@ def diff(
         raise ConfigError("new: missing; give the policy in force and the one to compare with it")
     replay = Replay(policy_of(old, old_descriptors or descriptors), policy_of(new, descriptors))
     with opened(decisions) as log:
-        replay.feed(log)
+        replay.feed(counted(log, "lines"))
     if replay.unreadable and not replay.readable:
         raise ConfigError(f"decisions: no line of {str(decisions)!a} is a decision; give the log of --decision-log")
     for change, count in sorted(replay.changes.items(), key=lambda item: (-item[1], item[0])):

@@ -10,6 +10,7 @@ from authz.runtime.text.document import Fault, Step, read
 from authz.runtime.text.schema import Schema, compiled, listed, mapping, published, record, text
 
 DEFAULT_API_KEY = "sk_test_development"
+DEFAULT_WEBHOOK_SECRET = "whsec_development"  # noqa: S105 - of a stand-in
 DEFAULT_FILE = Path(__file__).with_name("organizations.yaml")
 
 _CLIENT: dict[str, Any] = {
@@ -78,6 +79,7 @@ SCHEMA: Schema = published(
         {
             "audience": text("Audience", "The client ID of the environment: the audience of every token.", **_CLIENT),
             "api_key": text("API key", "The key of the issuer's WorkOS API.", **_SECRET),
+            "webhook_secret": text("Webhook secret", "What the issuer signs its webhooks with.", **_SECRET),
             "organizations": {
                 "type": "array",
                 "title": "Organizations",
@@ -129,11 +131,12 @@ class Organization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:
-    """One WorkOS environment: the audience of its tokens, its organizations, and its API key."""
+    """One WorkOS environment: the audience of its tokens, its organizations, and its secrets."""
 
     audience: str
     organizations: tuple[Organization, ...]
     api_key: str = field(default=DEFAULT_API_KEY, repr=False)
+    webhook_secret: str = field(default=DEFAULT_WEBHOOK_SECRET, repr=False)
 
     @property
     def applications(self) -> tuple[Application, ...]:
@@ -167,6 +170,7 @@ def load_directory(path: Path | None = None) -> Directory:
         audience=data["audience"],
         organizations=tuple(map(_organization, data["organizations"])),
         api_key=data.get("api_key", DEFAULT_API_KEY),
+        webhook_secret=data.get("webhook_secret", DEFAULT_WEBHOOK_SECRET),
     )
 
 

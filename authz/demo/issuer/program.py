@@ -56,6 +56,7 @@ def serve_issuer(
     config: Path | str | None = None,
     keys: Path | str | None = None,
     allow_remote: bool = False,
+    webhooks: str | None = None,
     announce: Callable[[str], None] = lambda _url: None,
 ) -> None:
     """Run the issuer until SIGINT or SIGTERM; call it on the main thread.
@@ -66,6 +67,7 @@ def serve_issuer(
         config: YAML file of organizations and applications; the built-in one by default.
         keys: private JWK Set to sign with; created if it does not exist, and updated by rotation.
         allow_remote: permit an address that other machines can reach.
+        webhooks: the URL to which what happens to organizations is posted, signed as WorkOS does it.
         announce: called with the bound URL once the server answers requests.
 
     Raises:
@@ -75,8 +77,9 @@ def serve_issuer(
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
         issuer = _configured(issuer_url, config, keys)
-        server = stack.enter_context(IssuerServer(issuer, listen=listen, allow_remote=allow_remote))
-        sys.stderr.write(_banner(server))
+        server = IssuerServer(issuer, listen=listen, allow_remote=allow_remote, webhooks=webhooks)
+        stack.enter_context(server)
+        sys.stderr.write(_banner(server, webhooks))
         sys.stderr.flush()
         announce(server.address)
         stop.wait()
@@ -94,12 +97,14 @@ def _configured(issuer_url: str | None, config: Path | str | None, keys: Path | 
     return issuer
 
 
-def _banner(server: IssuerServer) -> str:
+def _banner(server: IssuerServer, webhooks: str | None) -> str:
     lines = [f"development issuer listening on {server.address} (never use it in production)"]
     if server.url != server.address:
         lines.append(f"  issuer    {server.url}")
     lines.append(f"  audience  {server.issuer.directory.audience}")
     lines.append(f"  API key   {server.issuer.directory.api_key}")
+    if webhooks is not None:
+        lines.append(f"  webhooks  {webhooks}  {server.issuer.directory.webhook_secret}")
     for organization in server.issuer.directory.organizations:
         lines.append(f"  {organization.name}  {organization.id}")
         lines += (

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from authz.demo.issuer.http import app
 from authz.demo.issuer.tokens import Issuer
+from authz.demo.issuer.webhooks import Webhooks
 from authz.errors import ConfigError
 from authz.runtime.network.urls import is_loopback
 
@@ -32,17 +33,24 @@ class IssuerServer:
         issuer: the issuer to serve, by default a new one; if it has no URL, it gets that of the bound address.
         listen: ``HOST:PORT``; port 0 chooses a free one.
         allow_remote: permit an address that other machines can reach.
+        webhooks: the URL to which what happens is posted; by default it is not.
 
     """
 
     def __init__(
-        self, issuer: Issuer | None = None, *, listen: str = "127.0.0.1:0", allow_remote: bool = False
+        self,
+        issuer: Issuer | None = None,
+        *,
+        listen: str = "127.0.0.1:0",
+        allow_remote: bool = False,
+        webhooks: str | None = None,
     ) -> None:
         self.issuer = issuer or Issuer()
         self.requests: Counter[str] = Counter()
         """How many requests each path has had."""
         self._host, self._port = _parse_listen(listen)
         self._allow_remote = allow_remote
+        self._webhooks = None if webhooks is None else Webhooks(self.issuer.environment, webhooks)
         self._running: tuple[_Server, threading.Thread] | None = None
 
     @property
@@ -77,6 +85,8 @@ class IssuerServer:
         self._running = server, thread
         thread.start()
         server.ready.wait()
+        if self._webhooks is not None:
+            self._webhooks.start()
 
     def stop(self) -> None:
         """Finish what is under way and free the port; harmless when nothing runs."""
@@ -85,6 +95,8 @@ class IssuerServer:
             server.should_exit = True
             thread.join()
             self._running = None
+        if self._webhooks is not None:
+            self._webhooks.stop()
 
     def __enter__(self) -> Self:
         self.start()

@@ -101,7 +101,7 @@ class AuthorizationServicer:
             return denied(hearing.refused(error), form)
         if answer is None:
             return self._waiting.begin(self._check_flow(hearing, question, generation))
-        hearing.allowed(hearing.seconds)
+        hearing.allowed()
         return answer
 
     def end(self, wait: Wait) -> None:
@@ -116,7 +116,7 @@ class AuthorizationServicer:
             raise
         except BaseException as error:  # noqa: BLE001 - as above
             return denied(hearing.refused(error), question.form)
-        hearing.allowed(hearing.seconds)
+        hearing.allowed()
         return answer
 
     def _answer(self, hearing: Hearing, question: Question, principal: Principal, generation: str) -> bytes:

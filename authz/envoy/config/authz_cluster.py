@@ -19,6 +19,9 @@ _SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 _MOST_CHECKS = 1024
 
+# A new connection costs a millisecond, which one check in five hundred waits for.
+_CHECKS_PER_CONNECTION = 500
+
 
 def check_authz_address(setting: str, address: str) -> str:
     """Return ``address`` if it fits an authorization server: ``HOST:PORT``, ``unix:PATH`` or ``tls:HOST:PORT``.
@@ -107,6 +110,9 @@ def authz_cluster(name: str, addresses: Sequence[str], *, tls: Tls | None = None
             "healthy_threshold": 1,
         }
     ]
+    if not all(address.startswith(UNIX) for address in addresses):
+        [options] = made["typed_extension_protocol_options"].values()
+        options["common_http_protocol_options"] = {"max_requests_per_connection": _CHECKS_PER_CONNECTION}
     [host] = hosts
     if host:
         made["transport_socket"] = upstream_tls(host.strip("[]"), tls or Tls())

@@ -79,6 +79,8 @@ CLUSTERS = {
     "retry-after.",
     "*/authz/common_lb_config/update_merge_window": "By default a second change of health within a second counts only "
     "at its end: too late when workers are replaced one by one.",
+    "*/authz/*/max_requests_per_connection": "Without it each thread of Envoy keeps one connection for "
+    "ever, so all its checks go to one of the workers that share a port, or to one of the servers behind an address.",
     "*/authz/health_checks": "A server is healthy when it can decide, which needs the issuer's keys.",
     "*/authz/health_checks/0/no_traffic_interval": "A minute by default, for which an idle Envoy would not notice a "
     "new server.",

@@ -305,6 +305,10 @@ GROUPS: Mapping[str, Callable[[Pod, str, Any], None]] = {
         ("remember", "xds"),
         partial(_left_out, why="Envoy asks several pods here, and would forget what all others than one have said"),
     ),
+    **dict.fromkeys(
+        ("workos_webhooks", "workos_webhook_secret", "workos_webhook_secret_file"),
+        partial(_left_out, why="webhooks come from the Internet, and the manifests let only Envoys in"),
+    ),
     "orders": partial(_left_out, why="a pod keeps no files; what is to outlive it, and reach every pod, needs a store"),
     **dict.fromkeys(("config", "env_file"), partial(_left_out, why="its settings are printed here")),
     "socket_mode": partial(_left_out, why="there is no Unix socket; the NetworkPolicy says who may ask"),

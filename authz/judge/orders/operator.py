@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import overload
 
-from authz.errors import ConfigError, TokenInactiveError, suspended
+from authz.errors import ConfigError
 from authz.judge.orders.book import OrderBook
 from authz.judge.orders.order import Kind, Order, Verb
 from authz.judge.orders.standing import Standing
@@ -25,6 +25,8 @@ _EVENTS: dict[Verb, str] = {
 }
 # How often to look for orders that say nothing any more.
 _FORGET_SECONDS = 3600.0
+# An order that lapses so soon is carried out to the end before its giver is answered.
+_SOON_SECONDS = 60.0
 # More at once are a snapshot, which is logged in one line.
 _MOST_LOGGED = 20
 
@@ -82,13 +84,17 @@ class Operator:
             raise ConfigError(f"issuer: {order.issuer!a} is none of those whose tokens are taken here")
         book, now = self.standing.book, self._clock.time()
         with self._lock:
-            errors = self._take(lambda: self.standing.take([book.timed(each, now) for each in book.spelled_out(order)]))
+            orders = [book.timed(each, now) for each in book.spelled_out(order)]
+            self._finish_what_is_replaced(orders)
+            errors = self._take(lambda: self.standing.take(orders))
         if errors:
             raise errors[0]
 
     def carry_out(self, orders: Iterable[Order]) -> None:
         """Carry out orders that have their times, all in one step: those that were given elsewhere, or earlier."""
+        orders = list(orders)
         with self._lock:
+            self._finish_what_is_replaced(orders)
             _report(self._take(lambda: self.standing.take(orders)))
 
     def list_tokens(self, tokens: Iterable[tuple[str, float]]) -> None:
@@ -103,14 +109,21 @@ class Operator:
         """
         self._watching = (*self._watching, tell)
 
+    def _finish_what_is_replaced(self, orders: Iterable[Order]) -> None:
+        """End the streams that earlier orders must end, where such an order may not count any more after these."""
+        if self.streams.is_behind and any(self.book.get(order.subject) is not None for order in orders):
+            self.streams.settle()
+
     def _take(self, take: Callable[[], Sequence[Order]]) -> list[Exception]:
         """Carry out what ``take`` takes in; return what watchers have raised."""
         news = take()
         if not news:
             return []
         if any(order.is_refusing for order in news):
-            self.streams.end(TokenInactiveError(), self.standing.is_revoked)
-            self.streams.end(suspended(), self.standing.is_suspended)
+            self.streams.judge(self.standing.refusal_of)
+            if any(order.until is not None and order.until < self._clock.time() + _SOON_SECONDS for order in news):
+                # It may lapse before a thread has told all streams.
+                self.streams.settle()
         if len(news) > _MOST_LOGGED:
             telemetry.event(telemetry.WARNING, "orders_carried_out", orders=len(news))
         else:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from authz.call.call import Call
 from authz.call.principal import Principal
-from authz.errors import OrdersUnknownError, TokenInactiveError, suspended
+from authz.errors import AuthzError, OrdersUnknownError, TokenInactiveError, suspended
 from authz.judge.orders.book import OrderBook
 from authz.judge.orders.order import Order
 from authz.judge.orders.tokens import member
@@ -100,6 +101,12 @@ class Standing:
             raise TokenInactiveError
         if self._suspended and self.is_suspended(principal):
             raise suspended()
+
+    def refusal_of(self, _call: Call | None, principal: Principal) -> AuthzError | None:
+        """Return why the operator would have an open stream of ``principal`` end, if so; doubt ends none."""
+        if self.is_revoked(principal):
+            return TokenInactiveError()
+        return suspended() if self.is_suspended(principal) else None
 
     def is_revoked(self, principal: Principal) -> bool:
         """Say whether the token, the application, the organization or the key of ``principal`` is revoked."""

@@ -7,7 +7,7 @@ the same steps where nothing has to be waited for, as for most calls, and leaves
 from collections.abc import Mapping
 from typing import ClassVar
 
-from authz.call.call import Call, check_size
+from authz.call.call import MAX_METHOD, Call, check_size
 from authz.call.metadata import TrustedMetadata
 from authz.call.principal import ANONYMOUS, Principal
 from authz.decisions.decision import Evidence, Source
@@ -41,6 +41,8 @@ class Steps:
     directories: tuple[Directory, ...]
     in_force: InForce
     _trust: MeshPeers | None
+    _may_wait: bool
+    """Whether any call may have to wait for more than its key and its quota."""
     _has_own_flow: ClassVar[bool] = False
     """Whether a subclass replaces the flow, which the quick way must not pass by then."""
 
@@ -56,12 +58,10 @@ class Steps:
             AuthzError: it may not be made, for the reason that the flow would give.
 
         """
-        if self._has_own_flow:
+        rules = self.in_force.now
+        if self._may_wait and self._waits(call, rules):
             return None
         check_size(call)
-        rules = self.in_force.now
-        if (self.directories or self.introspectors) and self._waits(call, rules):
-            return None
         if self._is_public(call, rules, evidence):
             return ANONYMOUS
         principal = None
@@ -77,8 +77,10 @@ class Steps:
         return principal if self._count(rules, principal, evidence) is None else None
 
     def _waits(self, call: Call, rules: Rules) -> bool:
-        """Say whether a directory or the issuer may have to be asked about ``call``."""
-        return bool(self.directories) or self.assurances.of(call.method, rules.policy) is not None
+        """Say whether a directory or the issuer may have to be asked about ``call``, or there is another flow."""
+        if self._has_own_flow or self.directories:
+            return True
+        return len(call.method) <= MAX_METHOD and self.assurances.of(call.method, rules.policy) is not None
 
     def _is_public(self, call: Call, rules: Rules, evidence: Evidence) -> bool:
         """Note what is in force, and say whether it lets everybody make ``call``."""

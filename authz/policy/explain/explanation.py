@@ -12,7 +12,6 @@ from authz.call.principal import Principal
 from authz.call.verb import is_verb
 from authz.errors import PeerUnknownError, PermissionDeniedError
 from authz.organizations.organization import Organization
-from authz.policy.index import Index
 from authz.policy.patterns import Patterns
 from authz.policy.policy import Policy
 from authz.policy.rules import PROTO, Rule, Words, headers_of
@@ -223,8 +222,9 @@ class _Question:
         return RuleExplanation(list=of_list, name=rule.name, matches=matches, failed=texts)
 
     def _matches(self, rule: Rule) -> bool:
-        found = Index([rule]).find(self._call.method, self._call.verb, self._principal, self._groups)
-        return any(each.matches_rest(self._call, self._headers) for each in found)
+        call = self._call
+        is_met = rule.concerns(call.method, call.verb, self._principal, self._groups)
+        return is_met and rule.matches_rest(call, self._headers)
 
     def _conditions(self, rule: Rule) -> Iterator[tuple[str, Rule, str]]:
         """Yield the kind of each condition, a rule that asks for nothing else, and what to say if it does not hold."""

@@ -4,7 +4,7 @@ What they ask of a method becomes one rule, which comes after the deny rules of 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -12,7 +12,6 @@ from authz.call.principal import Principal
 from authz.call.requirements import Assurance
 from authz.errors import ConfigError, InsufficientScopeError, PermissionDeniedError
 from authz.organizations.organization import Organization
-from authz.policy.index import OTHER, Index
 from authz.policy.patterns import Patterns
 from authz.policy.protos.access import Access
 from authz.policy.rules import PROTO, Rule, Words
@@ -104,7 +103,6 @@ class Declared:
         asked = {} if overrides and self._is_narrowed else protos.access
         rules = {method: _rule(method, access) for method, access in asked.items()}
         self.requirements: Mapping[str, Rule] = MappingProxyType(rules)
-        self._callers = Index(replace(rule, scopes=()) for rule in rules.values())
 
     def combined(self, found: Iterable[Rule], method: str, principal: Principal, groups: Words) -> Iterable[Rule]:
         """Return the rules that may decide, in order.
@@ -120,18 +118,19 @@ class Declared:
         if requirement is None:
             return found
         rules = list(found)
-        answer = self._answer(requirement, method, principal, groups)
+        answer = _answer(requirement, principal, groups)
         if answer.is_deny or not self._is_narrowed:
             return [*(rule for rule in rules if rule.is_deny), answer]
         return rules
 
-    def _answer(self, requirement: Rule, method: str, principal: Principal, groups: Words) -> Rule:
-        # Whatever the HTTP method: a GET of Connect calls the same method.
-        if not any(self._callers.find(method, OTHER, principal, groups)):
-            return Unmet(name=requirement.name, is_deny=True)
-        if not requirement.has_scopes(principal.scopes):
-            return Unmet(name=requirement.name, is_deny=True, lacking=requirement.scopes[0])
-        return requirement
+
+def _answer(requirement: Rule, principal: Principal, groups: Words) -> Rule:
+    # Whatever the HTTP method: a GET of Connect calls the same method.
+    if not requirement.has_caller(principal, groups):
+        return Unmet(name=requirement.name, is_deny=True)
+    if not requirement.has_scopes(principal.scopes):
+        return Unmet(name=requirement.name, is_deny=True, lacking=requirement.scopes[0])
+    return requirement
 
 
 def _rule(method: str, access: Access) -> Rule:

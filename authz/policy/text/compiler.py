@@ -8,26 +8,23 @@ from authz.call.requirements import Assurance
 from authz.organizations.organization import Organization
 from authz.policy.index import Index
 from authz.policy.patterns import Patterns
-from authz.policy.rules import PROTO, Rule, rule_from
+from authz.policy.rules import PROTO, Rule, Shared, rule_from
 from authz.policy.text.schema import KNOWN_LOGGERS
-from authz.runtime.text.document import Fault
+from authz.runtime.text.document import Document, Fault
 from authz.runtime.text.schema import did_you_mean
 
 
-def rules_from(data: Mapping[str, Any], organizations: Mapping[str, Organization]) -> tuple[Rule, ...]:
-    """Return the rules, in the order in which they apply.
+def rules_from(document: Document, organizations: Mapping[str, Organization]) -> tuple[Index, Index]:
+    """Return the rules that deny, and those that allow; a document that was read loses what they are made of.
 
     Raises:
-        Fault: a rule names something that does not exist, or never decides anything.
+        Fault: a rule names something that does not exist, or never decides anything, or too many are alike.
 
     """
-    names = Names(organizations, data.get("groups", ()))
-    return tuple(
-        itertools.chain.from_iterable(
-            _section(section, data.get(section, ()), names, is_deny=section == "deny_rules")
-            for section in ("deny_rules", "allow_rules")
-        )
-    )
+    names, shared = Names(organizations, document.data.get("groups", ())), Shared()
+    denies, allows = [_section(section, document, names, shared) for section in ("deny_rules", "allow_rules")]
+    shared.let_go()
+    return denies, allows
 
 
 def assurances_from(data: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Patterns, Assurance], ...]:
@@ -69,28 +66,42 @@ def check_loggers(data: Mapping[str, Any]) -> None:
             )
 
 
-def _section(section: str, given: Collection[Mapping[str, Any]], names: "Names", *, is_deny: bool) -> list[Rule]:
+def _section(section: str, document: Document, names: "Names", shared: Shared) -> Index:
+    try:
+        index = Index(_rules(document.taken(section), names, shared, is_deny=section == "deny_rules"))
+        for number, rule in enumerate(index.rules):
+            _check_use(number, rule, index)
+    except Fault as fault:
+        raise fault.within(section) from None
+    return index
+
+
+def _rules(given: Iterable[Mapping[str, Any]], names: "Names", shared: Shared, *, is_deny: bool) -> tuple[Rule, ...]:
     rules: dict[str, Rule] = {}
-    earlier = Index()
     for number, data in enumerate(given):
         try:
-            rule = rule_from(data, is_deny=is_deny)
+            rule = rule_from(data, shared, is_deny=is_deny)
             names.check(data.get("source", {}))
-            _check_use(rule, rules, earlier.covering(rule))
+            _check_name(rule.name, rules)
         except Fault as fault:
-            raise fault.within(section, number) from None
+            raise fault.within(number) from None
         rules[rule.name] = rule
-        earlier.add(rule)
-    return list(rules.values())
+    return tuple(rules.values())
 
 
-def _check_use(rule: Rule, earlier: Collection[str], covering: Rule | None) -> None:
-    if rule.name in earlier:
-        raise Fault(f"there is another rule with the name {rule.name!a}", "name")
-    if rule.name.startswith(PROTO):
-        raise Fault(f"{rule.name!a} would look like a rule from a .proto; choose another name", "name")
+def _check_name(name: str, earlier: Collection[str]) -> None:
+    if name in earlier:
+        raise Fault(f"there is another rule with the name {name!a}", "name")
+    if name.startswith(PROTO):
+        raise Fault(f"{name!a} would look like a rule from a .proto; choose another name", "name")
+
+
+def _check_use(number: int, rule: Rule, index: Index) -> None:
+    covering = index.covering(rule, number)
     if covering is not None:
-        raise Fault(f"rule {rule.name!a} never decides: rule {covering.name!a} before it matches all that it does")
+        raise Fault(
+            f"rule {rule.name!a} never decides: rule {covering.name!a} before it matches all that it does", number
+        )
 
 
 class Names:

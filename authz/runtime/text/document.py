@@ -6,13 +6,14 @@ The subset of YAML 1.2 that JSON can express: no anchors, aliases or tags; and `
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from authz.errors import ConfigError
 from authz.runtime.configuration import extra
 
-MAX_BYTES = 16 * 2**20
+MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 32
 
 _WORDS = {
@@ -64,6 +65,15 @@ class Document(NamedTuple):
         organizations = self.data.get("organizations") if isinstance(self.data, dict) else None
         while isinstance(organizations, dict) and organizations:
             organizations.popitem()
+
+    def taken(self, key: str) -> Iterator[Any]:
+        """Yield the items of a list of the mapping that this is; one that was read loses each, and its memory."""
+        items = self.data.get(key, ())
+        for number in range(len(items)):
+            item = items[number]
+            if self.text:
+                items[number] = None
+            yield item
 
     def line(self, *path: Step) -> int | None:
         """Return the line of the part at ``path``; ``None`` if it cannot be told."""

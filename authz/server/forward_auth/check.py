@@ -79,13 +79,15 @@ class ForwardAuth:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever happens, the proxy must not let the request pass
             return self._refuse(hearing.refused(error))
-        hearing.allowed(hearing.seconds)
+        hearing.allowed()
         return answer
 
     def _judge(self, hearing: Hearing, question: Question) -> Flow[Answer]:
         hearing.call, target, fault = question
         evidence = hearing.evidence
-        principal = yield from self._authorizer.authorize(hearing.call, evidence)
+        principal = hearing.at_once()
+        if principal is None:
+            principal = yield from self._authorizer.authorize(hearing.call, evidence)
         if fault is not None:
             raise fault
         if evidence.isolation is not None:

@@ -76,9 +76,15 @@ class Room:
 
 
 class Turns:
-    """Turns in the order of the requests, so many a second."""
+    """Turns in the order of the requests, so many a second.
 
-    def __init__(self) -> None:
+    Args:
+        per_second: how many.
+
+    """
+
+    def __init__(self, per_second: float = TURNS_PER_SECOND) -> None:
+        self._per_second = per_second
         self._loop = asyncio.get_running_loop()
         self._left, self._counted_at = float(BURST_OF_TURNS), self._loop.time()
         self._waiting: deque[Connection] = deque()
@@ -101,7 +107,7 @@ class Turns:
 
     def _has_one(self) -> bool:
         now = self._loop.time()
-        self._left = min(BURST_OF_TURNS, self._left + (now - self._counted_at) * TURNS_PER_SECOND)
+        self._left = min(BURST_OF_TURNS, self._left + (now - self._counted_at) * self._per_second)
         self._counted_at = now
         if self._left < 1:
             return False
@@ -110,7 +116,7 @@ class Turns:
 
     def _wait(self) -> None:
         if self._next is None and self._waiting:
-            self._next = self._loop.call_later(1 / TURNS_PER_SECOND, self._let_one_go_on)
+            self._next = self._loop.call_later(1 / self._per_second, self._let_one_go_on)
 
     def _let_one_go_on(self) -> None:
         self._next = None

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from authz.judge.orders.order import Kind, Source, Verb
-from authz.server.operations.source_figures import application_figures, source_figures
+from authz.server.operations.source_figures import application_figures, source_figures, webhook_figures
 from authz.server.shared_orders import SharedOrders, Way
 
 
@@ -42,6 +42,8 @@ class OrderFigures(Collector):
             yield from source_figures(self._shared.events)
         if self._shared.applications is not None:
             yield from application_figures(self._shared.applications)
+        if self._shared.webhooks is not None:
+            yield from webhook_figures(self._shared.webhooks.counts)
         sharing = self._shared.sharing
         if sharing is None:
             return

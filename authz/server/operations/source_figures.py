@@ -1,6 +1,6 @@
-"""The figures of what follows the events of WorkOS and lists its applications, for Prometheus."""
+"""The figures of what follows WorkOS: its events, its list of applications, its webhooks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -41,3 +41,11 @@ def application_figures(applications: WorkOSApplications) -> Iterator[Metric]:
     )
     deleted.add_metric([WORKOS], applications.refused)
     yield deleted
+
+
+def webhook_figures(counts: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield how many webhooks have come, by what came of them."""
+    taken = CounterMetricFamily("authz_webhooks", "Posts to the port for webhooks.", labels=["result"])
+    for result, count in counts.items():
+        taken.add_metric([result], count)
+    yield taken

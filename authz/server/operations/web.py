@@ -12,7 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from authz.runtime import telemetry
 from authz.runtime.network.listening import address_of, bind
-from authz.server.operations.connections import Room, Turns
+from authz.server.operations.connections import TURNS_PER_SECOND, Room, Turns
 
 _MAX_HEAD_BYTES = 8192
 _IDLE_SECONDS = 15
@@ -22,7 +22,13 @@ _END_SECONDS = 1
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: ASGIApp, address: str, *, setting: str, event: str, connection_seconds: float = _CONNECTION_SECONDS
+    app: ASGIApp,
+    address: str,
+    *,
+    setting: str,
+    event: str,
+    connection_seconds: float = _CONNECTION_SECONDS,
+    turns_per_second: float = TURNS_PER_SECOND,
 ) -> AsyncIterator[str]:
     """Serve ``app`` until the end of the block; yield the address in force.
 
@@ -32,13 +38,14 @@ async def serving(
         setting: what to call the address in an error.
         event: what to call it in the log.
         connection_seconds: how long a connection lasts at most; a request that is being answered has as long again.
+        turns_per_second: how many requests, or pieces of a long one, are handled in a second.
 
     Raises:
         ConfigError: the address cannot be bound.
 
     """
     listener = bind(address, setting)
-    server = _Server(app, connection_seconds)
+    server = _Server(app, connection_seconds, Turns(turns_per_second))
     running = asyncio.create_task(server.serve([listener]))
     bound = address_of(listener)
     telemetry.event(telemetry.INFO, event, address=bound)
@@ -103,10 +110,10 @@ class _Connection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, application: ASGIApp, connection_seconds: float) -> None:
+    def __init__(self, application: ASGIApp, connection_seconds: float, turns: Turns) -> None:
         config = uvicorn.Config(
             application,
-            http=partial(_Connection, connection_seconds, Room(), Turns()),  # type: ignore[arg-type]
+            http=partial(_Connection, connection_seconds, Room(), turns),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             access_log=False,

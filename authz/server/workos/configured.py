@@ -52,7 +52,8 @@ def workos_events_of(
 
         place = SharedPlace(sharing.store)
     issuer = workos_issuer(settings.listed())
-    return WorkOSEvents(api, place, interval=settings.workos_events_interval, issuer=issuer)
+    is_told = settings.workos_webhooks is not None
+    return WorkOSEvents(api, place, interval=settings.workos_events_interval, issuer=issuer, is_told=is_told)
 
 
 def workos_applications_of(

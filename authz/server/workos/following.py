@@ -29,6 +29,8 @@ FIRST_SECONDS = 86_400.0
 _OVERLAP_SECONDS = 60.0
 # How often to say that this process still leads, or to look whether the one that leads is gone.
 _LEAD_SECONDS = 2.0
+# Between two questions at the most, however often it is nudged; so often one that leads looks whether another was.
+_NUDGE_SECONDS = 0.5
 # Between two full pages: WorkOS takes 100 requests a second.
 _PACE_SECONDS = 0.1
 _LONGEST_PAUSE = 15.0
@@ -56,6 +58,7 @@ class WorkOSEvents:
         place: keeps the cursor, and puts orders in force.
         interval: seconds between two questions.
         issuer: the issuer of WorkOS, if the organizations of others may have the same ids.
+        is_told: whether webhooks are taken, here or in other replicas, so that :meth:`nudge` may be called there.
         clock: tells the time.
 
     Attributes:
@@ -66,7 +69,14 @@ class WorkOSEvents:
     """
 
     def __init__(
-        self, api: Source, place: Place, *, interval: float = 2.0, issuer: str = "", clock: Clock = SYSTEM_CLOCK
+        self,
+        api: Source,
+        place: Place,
+        *,
+        interval: float = 2.0,
+        issuer: str = "",
+        is_told: bool = False,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._api, self._place, self._interval, self._issuer, self._clock = api, place, interval, issuer, clock
         self.counts = Counter[str](dict.fromkeys((*get_args(EventName), "other"), 0))
@@ -76,7 +86,8 @@ class WorkOSEvents:
         self._kept: Cursor | None = None
         self._limit = MAX_EVENTS
         self._pause = Backoff(last=_LONGEST_PAUSE)
-        self._ask_at = self._lead_at = -math.inf
+        self._ask_at = self._lead_at = self._nudge_at = -math.inf
+        self._is_told, self._is_nudged = is_told, False
         self._heard = self._failed_at = clock.now()
         self._thread = Repeating("authz-workos-events", self.work)
         self.start = self._thread.start
@@ -99,15 +110,41 @@ class WorkOSEvents:
         self._api.close()
         self._place.leave()
 
+    def nudge(self) -> None:
+        """Have WorkOS asked soon, by the process that follows; never blocks.
+
+        However often this is called, it counts as once in half a second, and no pause that WorkOS asked for is cut.
+        """
+        # Noted first: the thread forgets it when it acts on it.
+        if not self._is_nudged:
+            self._is_nudged = True
+            self._thread.wake()
+
     def work(self) -> float:
         """Do what is to be done now, and return after how many seconds there is more."""
         try:
-            if self._leads() and self._clock.monotonic() >= self._ask_at:
+            is_leading = self._leads()
+            self._hear_nudges()
+            if is_leading and self._clock.monotonic() >= self._ask_at:
                 self._ask()
         except NoAnswerError as failure:
             self._failed(failure)
         next_at = min(self._ask_at, self._lead_at) if self.is_leading else self._lead_at
+        if self._is_nudged or (self._is_told and self.is_leading):
+            next_at = min(next_at, self._nudge_at)
         return max(0.0, next_at - self._clock.monotonic())
+
+    def _hear_nudges(self) -> None:
+        now = self._clock.monotonic()
+        if now < self._nudge_at:
+            return
+        self._nudge_at = now + _NUDGE_SECONDS
+        is_nudged, self._is_nudged = self._is_nudged, False
+        if not self.is_leading:
+            if is_nudged:
+                self._place.nudge()
+        elif is_nudged or (self._is_told and self._place.is_nudged()):
+            self._ask_at = min(self._ask_at, max(now, self._pause.retry_at))
 
     def _leads(self) -> bool:
         now = self._clock.monotonic()

@@ -77,6 +77,22 @@ class Place(Protocol):
 
         """
 
+    def nudge(self) -> None:
+        """Tell the process that follows that there is something to ask for.
+
+        Raises:
+            PlaceError: it cannot be told.
+
+        """
+
+    def is_nudged(self) -> bool:
+        """Say whether another process has told this one so since it was last asked.
+
+        Raises:
+            PlaceError: that cannot be known.
+
+        """
+
     def leave(self) -> None:
         """Let another process follow."""
 
@@ -112,6 +128,13 @@ class PlaceHere:
             except NotKeptError as error:
                 raise PlaceError(str(error)) from None
         return True
+
+    def nudge(self) -> None:
+        """See :class:`Place`."""
+
+    def is_nudged(self) -> bool:
+        """See :class:`Place`."""
+        return False
 
     def leave(self) -> None:
         """See :class:`Place`."""

@@ -15,6 +15,9 @@ from authz.store.orders_store import OrdersStore
 LEASE_SECONDS = 8.0
 """For how long a replica may follow that says nothing more."""
 
+# By then WorkOS was asked in any case.
+_NUDGE_SECONDS = 60
+
 # Only the one that follows moves it, and only from where it has read it: one that has slept meanwhile moves nothing.
 _MOVE = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -34,7 +37,9 @@ class SharedPlace:
 
     def __init__(self, store: Store) -> None:
         self._store, self._orders = store, OrdersStore(store)
-        self._leader, self._cursor = (store.key(f"{{workos}}:{name}") for name in ("leader", "cursor"))
+        self._leader, self._cursor, self._nudge = (
+            store.key(f"{{workos}}:{name}") for name in ("leader", "cursor", "nudge")
+        )
         self._name, self._known = secrets.token_hex(8), b""
 
     def lead(self) -> bool:
@@ -63,6 +68,16 @@ class SharedPlace:
         if has_moved:
             self._known = text
         return has_moved
+
+    def nudge(self) -> None:
+        """See :class:`authz.server.workos.place.Place`."""
+        with told_as_place_errors(), self._store.asking() as client:
+            client.set(self._nudge, b"", ex=_NUDGE_SECONDS)
+
+    def is_nudged(self) -> bool:
+        """See :class:`authz.server.workos.place.Place`."""
+        with told_as_place_errors(), self._store.asking() as client:
+            return client.getdel(self._nudge) is not None
 
     def leave(self) -> None:
         """See :class:`authz.server.workos.place.Place`."""

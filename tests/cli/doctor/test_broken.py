@@ -41,7 +41,7 @@ def test_an_issuer_that_is_down_ends_no_other_check(diagnose: Diagnose, free_add
     assert found.with_code("issuer-unreachable")["found"].startswith(f"{free_address}: refused")
     assert {each["check"]: each["level"] for each in found.findings} == {
         **dict.fromkeys(("metadata", "clock", "keys", "token", "introspection", "envoy"), "skipped"),
-        **dict.fromkeys(("certificate", "store", "server"), "skipped"),
+        **dict.fromkeys(("certificate", "store", "workos", "server"), "skipped"),
         **dict.fromkeys(("settings", "listen"), "ok"),
         "issuer": "error",
         "policy": "warning",

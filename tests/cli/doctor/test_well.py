@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 
 from authz import cli
+from authz.demo.issuer.directory import DEFAULT_API_KEY
 from authz.demo.issuer.program import IssuerServer
 from authz.demo.issuer.signing import SigningKey
 from tests import programs
@@ -68,7 +69,8 @@ def test_all_is_well_where_everything_is_configured_and_nothing_is_changed(
     envoy.write_text(capsys.readouterr().out)
     before, threads = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, set(threading.enumerate())
     with Engine("valkey", "--appendonly", "yes", "--maxmemory-policy", "noeviction") as engine:
-        more = {"AUTHZ_STORE": engine.url, "AUTHZ_HTTP_LISTEN": "127.0.0.1:0"}
+        more = {"AUTHZ_STORE": engine.url, "AUTHZ_HTTP_LISTEN": "127.0.0.1:0", "AUTHZ_WORKOS_EVENTS": "true"}
+        more |= {"AUTHZ_WORKOS_API_KEY": DEFAULT_API_KEY, "AUTHZ_WORKOS_BASE_URL": asked["AUTHZ_ISSUER"]}
         found = diagnose("--envoy-config", str(envoy), **{**asked, **by_tls, **more})
         with engine.client() as client:
             keys = client.dbsize()

@@ -4,17 +4,20 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from authz.call.call import Call
+from authz.call.peer import PLAIN
 from authz.call.principal import Principal
 from authz.decisions.decision import Decision, Evidence
 from authz.demo.issuer.signing import SigningKey
+from authz.envoy.check.question import Question, read
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest, CheckResponse
+from authz.http.forms import Form as Protocol
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
 from authz.policy import Policy
 from authz.runtime.flow import Flow, run
 from tests.doubles import ORG, FakeIssuer, m2m_claims
-from tests.envoy.check.messages import GRPC, GRPC_PATH, Denial, bearer, in_header_map, in_headers
+from tests.envoy.check.messages import GRPC, GRPC_PATH, Denial, Form, bearer, in_header_map, in_headers
 
 PLANS = {"quotas": {"two": {"requests_per_second": 0.001, "burst": 2}}, "organizations": {ORG: {"quota": "two"}}}
 POLICY = {"name": "p", "allow_rules": [{"name": "all"}], "public": ["/a.B/Public"], **PLANS}
@@ -136,6 +139,26 @@ def test_what_ends_the_process_is_no_verdict_of_the_quick_way(
 
     with pytest.raises(type(end)):
         AuthorizationServicer(judge).begin(questions(ec_key)[0].SerializeToString())
+
+
+@pytest.mark.parametrize("form", [in_headers, in_header_map])
+def test_a_question_becomes_a_whole_call(form: Form) -> None:
+    """It is built without the constructor, which would count its fields."""
+    body = form(GRPC, bearer("x.y.z"), path="/a.B/C?d").SerializeToString()
+    question = read(body)
+
+    assert question.call == Call(
+        method="/a.B/C",
+        metadata=question.call.metadata,
+        peer=PLAIN,
+        credentials=["Bearer x.y.z"],
+        requirements=None,
+        verified_claims=None,
+        size=len(body),
+        verb="POST",
+    )
+    assert question == Question(question.call, Protocol.GRPC, question.http)
+    assert ("authorization", "Bearer x.y.z") in question.call.metadata
 
 
 def test_paths_are_checked_however_many_were_seen(verifier: Verifier, ec_key: SigningKey) -> None:

@@ -87,3 +87,14 @@ def test_half_a_key_pair_is_refused(files: dict[str, str]) -> None:
 def test_servers_of_one_cluster_share_one_certificate(other: str) -> None:
     with pytest.raises(ConfigError, match=r"^authz: "):
         authz_cluster("authz", ["tls:authz.example:1", other])
+
+
+def test_workers_that_share_a_port_get_new_connections_now_and_then():
+    """Those with sockets of their own need none: Envoy takes turns."""
+
+    def options(address):
+        [made] = authz_cluster("authz", [address])["typed_extension_protocol_options"].values()
+        return made.get("common_http_protocol_options", {})
+
+    assert options("127.0.0.1:9191")["max_requests_per_connection"] > 0
+    assert options("unix:/run/authz.0") == {}

@@ -259,6 +259,9 @@ def given(tmp_path: Path, ec_key: SigningKey) -> dict[str, Any]:
         "workos_applications": True,
         "workos_applications_interval": 60.0,
         "workos_groups_key": "groups",
+        "workos_webhook_secret": SECRET,
+        "workos_webhook_secret_file": path["secret"],
+        "workos_webhooks": "127.0.0.1:9194",
         "xds": "unix:/run/authz/xds.sock",
     }
 
@@ -279,6 +282,7 @@ LEFT_OUT = {
     *("access_log_listen", "admin_allow_remote", "audit_listen", "config", "decision_log_file", "env_file", "orders"),
     *("forward_auth", "forward_auth_headers"),
     *("remember", "socket_mode", "socket_owner", "xds"),
+    *("workos_webhook_secret", "workos_webhook_secret_file", "workos_webhooks"),
 }
 THE_PODS_OWN = {
     "admin": "127.0.0.1:9902",

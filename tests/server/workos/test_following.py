@@ -24,6 +24,7 @@ from authz.store.entries import parsed
 from authz.store.orders_store import OrdersStore
 from tests.doubles import PATIENCE, ManualClock, eventually
 from tests.events import told
+from tests.server.workos.posts import Port, signature
 from tests.server.workos.troubled import TroubledIssuer, body
 from tests.store.engines import Engine
 
@@ -342,8 +343,8 @@ def test_every_order_of_an_event_is_one_that_can_be_carried_out(
 # ---- Several replicas ----
 
 
-def follower(workos: TroubledIssuer, store: Store, clock: ManualClock) -> WorkOSEvents:
-    return WorkOSEvents(workos.api(timeout=2.0), SharedPlace(store), clock=clock.clock)
+def follower(workos: TroubledIssuer, store: Store, clock: ManualClock, *, is_told: bool = False) -> WorkOSEvents:
+    return WorkOSEvents(workos.api(timeout=2.0), SharedPlace(store), is_told=is_told, clock=clock.clock)
 
 
 def logged(engine: Engine) -> list[Order]:
@@ -462,7 +463,7 @@ def test_cursor_that_is_none_is_replaced(
 
 
 class Fleet:
-    """Three replicas, of which one dies now and then between two steps, and is replaced.
+    """Three replicas that are told of webhooks, of which one dies now and then between two steps, and is replaced.
 
     Args:
         chance: says when.
@@ -479,6 +480,10 @@ class Fleet:
         self._workos, self._engine, self._clock, self._chance, self.left = workos, engine, clock, chance, kills
         self._replicas = [self._replica() for _ in range(3)]
 
+    def nudge(self) -> None:
+        """Tell any of them of a webhook."""
+        self._chance.choice(self._replicas).nudge()
+
     def turn(self) -> None:
         for number, each in enumerate(self._replicas):
             try:
@@ -490,12 +495,35 @@ class Fleet:
     def _replica(self) -> WorkOSEvents:
         store = Interrupted(self._engine.url)
         store.between = self._perhaps_die
-        return follower(self._workos, store, self._clock)
+        return follower(self._workos, store, self._clock, is_told=True)
 
     def _perhaps_die(self) -> None:
         if self.left and self._chance.random() < 0.1:
             self.left -= 1
             raise Killed
+
+
+class Late:
+    """Posts webhooks as WorkOS may: late, some twice, out of order.
+
+    Args:
+        workos: what happens there.
+        port: takes them.
+        chance: says which comes when.
+
+    """
+
+    def __init__(self, workos: TroubledIssuer, port: Port, clock: ManualClock, chance: random.Random) -> None:
+        self._port, self._clock, self._chance = port, clock, chance
+        self._waiting: list[bytes] = []
+        workos.environment.watch(lambda event: self._waiting.append(json.dumps(event_json(event)).encode()))
+
+    def post(self) -> int:
+        """Post one of those that wait, or keep it for later as well."""
+        body = self._chance.choice(self._waiting)
+        if self._chance.random() < 0.7:
+            self._waiting.remove(body)
+        return self._port.post(body, signature(body, self._clock.now))
 
 
 def test_nothing_is_missed_or_done_twice_though_leaders_die_and_workos_fails(
@@ -505,14 +533,17 @@ def test_nothing_is_missed_or_done_twice_though_leaders_die_and_workos_fails(
     troubles: list[str | bytes] = ["429 2", "500", "503", "slow", "lost", "again", b"<html>", b"{}", *[""] * 15]
     workos.trouble = lambda: chance.choice(troubles)
     fleet, known = Fleet(workos, engine, clock, chance, 20), [workos.organization()]
-    for happened in range(1000):
-        org_id = chance.choice(known)
-        if happened % 10 == 0:
-            known = [*(each for each in known if each != org_id), workos.organization(), workos.organization()]
-            workos.delete(org_id)
-            fleet.turn()
-        else:
-            workos.update(org_id)
+    with Port(clock.clock, fleet.nudge) as port:
+        late = Late(workos, port, clock, chance)
+        for happened in range(1000):
+            org_id = chance.choice(known)
+            if happened % 10 == 0:
+                known = [*(each for each in known if each != org_id), workos.organization(), workos.organization()]
+                workos.delete(org_id)
+                assert late.post() == 204
+                fleet.turn()
+            else:
+                workos.update(org_id)
     workos.trouble = lambda: ""
     for _ in range(1000):
         if fleet.left == 0 and cursor_of(engine)["id"] == last_id(workos):
@@ -521,7 +552,7 @@ def test_nothing_is_missed_or_done_twice_though_leaders_die_and_workos_fails(
 
     wanted = expected(workos)
     book, _ = OrdersStore(engine.store()).load()
-    assert (fleet.left, len(wanted)) == (0, 1000)
+    assert (fleet.left, len(wanted), port.webhooks.counts["signed"]) == (0, 1000, 100)
     assert logged(engine) == wanted
     assert cursor_of(engine) == {"id": last_id(workos), "at": wanted[-1].at / MICROSECONDS}
     assert {order.subject: order for order in book} == {order.subject: order for order in wanted}

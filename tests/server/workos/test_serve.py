@@ -1,16 +1,20 @@
 """``authz serve --workos-events``: what is deleted in WorkOS is refused in every worker and replica."""
 
+import contextlib
 import json
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from authz.demo.issuer.directory import Directory
 from authz.demo.issuer.program import Issuer, IssuerServer
 from authz.demo.issuer.signing import SigningKey
+from authz.demo.issuer.webhooks import Webhooks
 from tests.doubles import jwks, m2m_claims
 from tests.programs import PATIENCE, run
 from tests.server.admin.site import SERVE, Site
@@ -24,12 +28,12 @@ ACME = "org_01JYACME000000000000000001"
 class Replica(Site):
     """A server that follows WorkOS; a context manager."""
 
-    def __init__(self, folder: Path, issuer: IssuerServer, *flags: str) -> None:
+    def __init__(self, folder: Path, issuer: IssuerServer, *flags: str, interval: str = "0.5") -> None:
         folder.mkdir(exist_ok=True)
         (folder / "jwks.json").write_text(json.dumps(issuer.issuer.jwks()))
         (folder / "key").write_text(issuer.issuer.directory.api_key)
         workos = ("--workos-events", "--workos-base-url", issuer.address, "--workos-api-key-file", "key")
-        super().__init__(folder, *workos, "--workos-events-interval", "0.5", *flags)
+        super().__init__(folder, *workos, "--workos-events-interval", interval, *flags)
 
     def orders(self) -> list[Any]:
         told: list[Any] = self.get("overview")["orders"]
@@ -117,3 +121,79 @@ def test_events_without_a_key_are_a_mistake_that_names_the_remedy(tmp_path: Path
 
     assert done.returncode == 2
     assert "workos_api_key: missing; set AUTHZ_WORKOS_API_KEY or --workos-api-key-file" in done.stdout + done.stderr
+
+
+def test_webhook_has_an_organization_refused_though_workos_is_asked_once_a_minute(
+    tmp_path: Path, ec_key: SigningKey, token: str
+) -> None:
+    issuer, flags = Issuer(keys=[ec_key]), (*hooked(tmp_path), "--http-listen", LOOPBACK)
+    with IssuerServer(issuer) as asked, Replica(tmp_path / "a", asked, *flags, interval="60") as server:
+        server.until(lambda: asked.requests["/events"] == 1)
+        with posting(issuer, server):
+            issuer.environment.delete_organization(ACME)
+            server.until(lambda: set(server.check(token)) == {UNAUTHENTICATED})
+        [probes] = [event["address"] for event in server.program.events() if event["event"] == "probes"]
+        figures = httpx2.get(f"http://{probes}/metrics", trust_env=False, timeout=PATIENCE).text.splitlines()
+
+    assert asked.requests["/events"] <= 3
+    assert [line for line in figures if line.startswith("authz_webhooks_total{")] == [
+        'authz_webhooks_total{result="signed"} 1.0',
+        'authz_webhooks_total{result="refused"} 0.0',
+    ]
+    assert issuer.directory.webhook_secret not in server.program.text
+
+
+def test_webhook_of_one_replica_is_heard_by_the_one_that_leads(tmp_path: Path, ec_key: SigningKey, token: str) -> None:
+    issuer = Issuer(keys=[ec_key])
+    with Engine("valkey") as store, IssuerServer(issuer) as asked:
+        flags = (*hooked(tmp_path), "--store", store.url, "--workers", "2")
+        with (
+            Replica(tmp_path / "a", asked, *flags, interval="60") as first,
+            Replica(tmp_path / "b", asked, *flags, interval="60") as second,
+        ):
+            first.until(lambda: asked.requests["/events"] == 1)
+            with store.client() as asking:
+                leader: Any = asking.get("authz:{workos}:leader")
+            other = second if leader.endswith(f"-{first.program.pid}".encode()) else first
+            with posting(issuer, other):
+                issuer.environment.delete_organization(ACME)
+                for each in (first, second):
+                    each.until(lambda each=each: set(each.check(token)) == {UNAUTHENTICATED})
+
+    assert asked.requests["/events"] <= 3
+
+
+@pytest.mark.parametrize("flags", [("--orders", "orders.jsonl"), ()], ids=["orders file", "nothing is kept"])
+def test_organization_that_is_deleted_while_no_server_runs_is_refused_by_the_next(
+    tmp_path: Path, ec_key: SigningKey, token: str, flags: tuple[str, ...]
+) -> None:
+    with IssuerServer(Issuer(keys=[ec_key])) as issuer:
+        with Replica(tmp_path / "a", issuer, *flags) as server:
+            before = server.check(token)
+            server.until(lambda: issuer.requests["/events"] > 0)
+        issuer.issuer.environment.delete_organization(ACME)
+        with Replica(tmp_path / "a", issuer, *flags) as server:
+            server.until(lambda: set(server.check(token)) == {UNAUTHENTICATED})
+            told = server.orders()
+
+    assert set(before) == {ALLOWED}
+    assert told == [("revoke", ACME, "workos", "deleted in WorkOS")]
+
+
+def hooked(folder: Path) -> tuple[str, ...]:
+    """Return the flags of a server that takes webhooks of the development issuer."""
+    (folder / "webhook").write_text(f"{Directory(audience='', organizations=()).webhook_secret}\n")
+    secret = ("--workos-webhook-secret-file", str(folder / "webhook"))
+    return ("--workos-webhooks", LOOPBACK, *secret)
+
+
+@contextlib.contextmanager
+def posting(issuer: Issuer, server: Replica) -> Iterator[None]:
+    """Have the issuer post what happens in the block to a server, whose port is known only by now."""
+    [address] = [event["address"] for event in server.program.events() if event["event"] == "webhooks"]
+    webhooks = Webhooks(issuer.environment, f"http://{address}/webhooks/workos")
+    webhooks.start()
+    try:
+        yield
+    finally:
+        webhooks.stop()

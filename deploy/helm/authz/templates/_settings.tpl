@@ -48,8 +48,8 @@ AUTHZ_INTROSPECTION_CLIENT_SECRET_FILE: /etc/authz/introspection/client-secret
 {{- end }}
 {{- if ne .Values.store.mode "none" }}
 AUTHZ_STORE: {{ include "authz.storeURL" . | quote }}
-AUTHZ_STORE_USERNAME: {{ ternary .Values.store.external.username "authz-server" (eq .Values.store.mode "external") | quote }}
-AUTHZ_STORE_PASSWORD_FILE: /etc/authz/store/server-password
+AUTHZ_STORE_USERNAME: {{ ternary .Values.store.external.username (printf "authz-%s" (include "authz.storeUser" .)) (eq .Values.store.mode "external") | quote }}
+AUTHZ_STORE_PASSWORD_FILE: /etc/authz/store/{{ include "authz.storeUser" . }}-password
 {{- if include "authz.storeAuthority" . }}
 AUTHZ_STORE_CA_FILE: /etc/authz/store-ca/ca.crt
 {{- end }}
@@ -57,6 +57,15 @@ AUTHZ_STORE_CA_FILE: /etc/authz/store-ca/ca.crt
 {{- range $name, $value := .Values.settings }}
 AUTHZ_{{ upper $name }}: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
 {{- end }}
+{{- end -}}
+
+{{/* Who replicas are in the store: source where they follow WorkOS, and so give orders. */}}
+{{- define "authz.storeUser" -}}
+{{- if and (eq .Values.store.mode "bundled") (eq (toString (get .Values.settings "workos_events")) "true") -}}
+source
+{{- else -}}
+server
+{{- end -}}
 {{- end -}}
 
 {{- define "authz.storeURL" -}}

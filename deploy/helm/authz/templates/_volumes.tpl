@@ -50,7 +50,8 @@
 - name: store
   secret:
     secretName: {{ .Values.store.secretName }}
-    items: [{key: server-password, path: server-password}]
+    {{- $password := printf "%s-password" (include "authz.storeUser" .) }}
+    items: [{key: {{ $password }}, path: {{ $password }}}]
     defaultMode: 0440
 {{- end }}
 {{- with include "authz.storeAuthority" . }}
