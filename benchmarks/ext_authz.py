@@ -261,7 +261,7 @@ def _instructions(body: bytes) -> dict[str, object]:
 
 
 def _cpu_until_ready(*flags: str) -> dict[str, float]:
-    """Return the least CPU seconds of the command until it listens, and of the worker that needs most of its workers."""
+    """Return the least CPU seconds of the command until it listens, and of that one of its workers that needs most."""
     own, of_worker = [], []
     for _ in range(STARTS):
         with authz_serve("grpcio", *flags) as server:
