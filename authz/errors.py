@@ -55,10 +55,14 @@ class Code(enum.Enum):
 
 
 class AuthzError(Exception):
-    """The base of every refusal; catch it, but raise one of its subclasses."""
+    """The base of every refusal; catch it, but raise one of its subclasses.
+
+    ``order_source`` says where the order came from that is the reason, such as ``operator``; empty if there is none.
+    """
 
     code: ClassVar[Code]
     reason: str
+    order_source: str = ""
 
     def __init__(self, message: str = "") -> None:
         if type(self) is AuthzError:

@@ -16,8 +16,7 @@ from authz.issuer.memory import TokenMemory
 from authz.issuer.remote_keys import _Places
 from authz.judge.authorizer import Authorizer
 from authz.judge.orders.file import OrdersFile
-from authz.judge.reviews import Reviews
-from authz.judge.streams import OpenStreams
+from authz.judge.streams import OpenStreams, Reviews
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
 from authz.runtime import fork
@@ -58,7 +57,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.organizations.quota.Quotas": Quotas,
     "authz.issuer.remote_keys._Places": lambda: _Places(4),
     "authz.judge.orders.file.OrdersFile": lambda: OrdersFile(os.devnull, Authorizer(_verifier())),
-    "authz.judge.reviews.Reviews": lambda: Reviews([], lambda _stream, _questions: None, clock=SYSTEM_CLOCK),
+    "authz.judge.streams.Reviews": lambda: Reviews([], lambda _stream, _questions: None, clock=SYSTEM_CLOCK),
     "authz.judge.streams.OpenStreams": OpenStreams,
     "authz.runtime.threads.Repeating": lambda: Repeating("tests", lambda: 1.0),
     "authz.store.follower.Follower": lambda: Follower(Store("unix:/nowhere"), Authorizer(_verifier()).operator),

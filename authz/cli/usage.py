@@ -16,7 +16,7 @@ from authz.cli.decision_logs import opened
 from authz.cli.orders.fleet import StoreFlags, store_of
 from authz.cli.times import seconds_of, shown, time_of
 from authz.decisions.reading import decisions_in
-from authz.decisions.usage import DAY
+from authz.decisions.usage import DAY, Row
 from authz.decisions.usage_report import Query, Report, columns_of, logged_row
 from authz.errors import ConfigError
 from authz.runtime.text.printable import printable
@@ -79,19 +79,29 @@ def usage(
 
 def _of_store(query: Query, now: float, flags: StoreFlags) -> Report:
     with store_of(flags) as store:
+        from authz.server.workos.shared_register import names_in  # noqa: PLC0415 - the extra's
         from authz.store.usage.counts import MAX_DAYS, UsageStore  # noqa: PLC0415 - the extra's
 
         # For how long replicas have it kept is set where they run.
-        return UsageStore(store, days=MAX_DAYS).read(query, now)
+        report = UsageStore(store, days=MAX_DAYS).read(query, now)
+        report.client_names = names_in(store, report.clients)
+        return report
 
 
 def _of_logs(query: Query, logs: Iterable[Path]) -> tuple[Report, list[str]]:
     """Count what the logs hold; return as well what is to be said about them."""
     report, notes = Report(query), []
+
+    def read(data: Any) -> Row:
+        row, name = logged_row(data), data.get("client_name")
+        if isinstance(name, str) and name:
+            report.client_names[row.client] = name
+        return row
+
     for path in logs:
         readable = unreadable = 0
         with opened(path) as log:
-            for row in decisions_in(log, logged_row):
+            for row in decisions_in(log, read):
                 if row is None:
                     unreadable += 1
                 else:
@@ -127,7 +137,7 @@ def _table(report: Report) -> list[str]:
     """Return lines in columns, names to the left and counts to the right."""
     table = [report.columns, *([printable(str(cell)) or _EMPTY for cell in line] for line in report.lines())]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    names = len(report.query.by)
+    names = len(report.group_columns)
     return [
         "  ".join(
             cell.ljust(width) if index < names else cell.rjust(width)

@@ -66,6 +66,7 @@ class Evidence:
         quota: the plan by which the call was counted; ``None`` if it was not.
         organization: what is known about the caller's organization; ``None`` until that has been asked.
         in_force: what was in force when the call was judged; another object once that has been replaced.
+        order_source: where the order came from that the call was refused for; empty if none was the reason.
 
     """
 
@@ -80,6 +81,7 @@ class Evidence:
     quota: Quota | None = None
     organization: Organization | None = None
     in_force: Any = None
+    order_source: str = ""
 
 
 class Decision(NamedTuple):
@@ -94,6 +96,7 @@ class Decision(NamedTuple):
         event: what was decided.
         time: when, in POSIX seconds.
         key_age: seconds since the issuer's keys were fetched, or ``None`` if they were not, or it is not known.
+        client_name: what the caller's application is called; empty where that is not known.
 
     """
 
@@ -105,6 +108,7 @@ class Decision(NamedTuple):
     event: Event = "decision"
     time: float = 0.0
     key_age: float | None = None
+    client_name: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -113,12 +117,13 @@ class Decision(NamedTuple):
 
     def record(self) -> "Record":
         """Return all that may be recorded of it, without the call itself; cheap enough for any thread."""
-        call, evidence, refusal, seconds, door, event, time, key_age = self
+        call, evidence, refusal, seconds, door, event, time, key_age, name = self
         principal, method, verb = evidence.principal, call.method[:MAX_METHOD], call.verb[:RECORDED_VERB]
         scopes = principal.scopes
         organization, client, subject = principal.org_id, principal.client_id, principal.subject
         token_id, key_id = principal.token_id, principal.key_id
         texts = len(method) + len(verb) + len(organization) + len(client) + len(subject) + len(token_id) + len(key_id)
+        texts += len(name)
         return Record(
             time,
             event,
@@ -130,6 +135,7 @@ class Decision(NamedTuple):
             "" if refusal is None else refusal.reason,
             organization,
             client,
+            name,
             subject,
             scopes,
             token_id,
@@ -140,6 +146,7 @@ class Decision(NamedTuple):
             evidence.shadow_verdict,
             evidence.shadow_rule,
             evidence.source,
+            evidence.order_source,
             seconds,
             _OWN_BYTES + _SCOPE_BYTES * len(scopes) + _CHARACTER_BYTES * (texts + len("".join(scopes))),
         )
@@ -166,6 +173,7 @@ class Record(NamedTuple):
     reason: str
     organization: str
     client: str
+    client_name: str
     subject: str
     scopes: frozenset[str]
     token_id: str
@@ -176,6 +184,7 @@ class Record(NamedTuple):
     shadow_verdict: Verdict | Literal[""]
     shadow_rule: str
     source: Source
+    order_source: str
     seconds: float
     size: int
     """At most how many bytes of memory it takes, with all that the caller chose."""
@@ -193,6 +202,7 @@ class Record(NamedTuple):
             "reason": self.reason,
             "organization": text(self.organization),
             "client": text(self.client),
+            "client_name": text(self.client_name),
             "subject": text(self.subject),
             "scopes": sorted(map(text, self.scopes)),
             "token_id": text(self.token_id),
@@ -203,6 +213,7 @@ class Record(NamedTuple):
             "shadow_verdict": self.shadow_verdict,
             "shadow_rule": self.shadow_rule,
             "source": self.source,
+            "order_source": self.order_source,
             "milliseconds": round(self.seconds * 1e3, 3),
         }
 

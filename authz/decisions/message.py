@@ -27,11 +27,13 @@ def decision_message(record: Record) -> Decision:
         reason=fields["reason"],
         organization=fields["organization"],
         client=fields["client"],
+        client_name=fields["client_name"],
         scopes=fields["scopes"],
         token_id=fields["token_id"],
         key_id=fields["key_id"],
         key_age=None if record.key_age is None else _duration(record.key_age),
         source=Decision.Source.Value(_name("SOURCE", fields["source"])),
+        order_source=fields["order_source"],
         latency=_duration(record.seconds) if record.event == "decision" else None,
     )
     # A float of today's time is too coarse for nanoseconds.

@@ -13,8 +13,8 @@ ON_SECONDS = 5.0
 """How long decisions are kept after a look; then this costs a decision one comparison."""
 
 SHOWN = (
-    *("event", "method", "verb", "verdict", "reason", "organization", "client", "policy", "rule", "source"),
-    "milliseconds",
+    *("event", "method", "verb", "verdict", "reason", "organization", "client", "client_name", "policy", "rule"),
+    *("source", "order_source", "milliseconds"),
 )
 """What is told of a decision besides its time: what a page shows, out of what a decision log has."""
 

@@ -108,7 +108,7 @@ class Usage:
 
     def __call__(self, decision: Decision) -> None:
         """Count one decision."""
-        call, evidence, refusal, _, door, event, time, _ = decision
+        call, evidence, refusal, _, door, event, time, _, _ = decision
         if event != "decision":
             return
         principal, method, verdict = evidence.principal, call.method, "allowed"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from authz.decisions.usage import DAY, HOUR, MINUTE, Row
@@ -46,12 +47,14 @@ class Report:
     Attributes:
         query: that.
         calls: how many calls there were in all groups.
+        client_names: what applications are called, by client id; that stands beside each client.
 
     """
 
     def __init__(self, query: Query) -> None:
         self.query = query
         self.calls = 0
+        self.client_names: dict[str, str] = {}
         # Of each group all calls, and those that were allowed.
         self._groups: dict[tuple[str | int, ...], list[int]] = {}
         self._places = [_Period(each) if each in _PERIODS else Row._fields.index(each) for each in query.by]
@@ -68,20 +71,34 @@ class Report:
             group[1] += count
 
     @property
+    def clients(self) -> set[str]:
+        """The clients that have groups of their own."""
+        places = [place for place, column in enumerate(self.query.by) if column == "client"]
+        return {str(key[place]) for place in places for key in self._groups}
+
+    @property
+    def group_columns(self) -> tuple[str, ...]:
+        """The names of what says which group a line is about."""
+        pairs = ((each, "client_name") if each == "client" else (each,) for each in self.query.by)
+        return tuple(chain.from_iterable(pairs))
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The names of what :meth:`lines` has: those of the groups, and of their counts."""
-        return (*self.query.by, "calls", *(() if "verdict" in self.query.by else ("allowed", "refused")))
+        return (*self.group_columns, "calls", *(() if "verdict" in self.query.by else ("allowed", "refused")))
 
     def lines(self) -> Iterator[tuple[str | int, ...]]:
         """Yield the groups: in the order of time, where they have one, and then those with the most calls first."""
         times = [index for index, each in enumerate(self.query.by) if each in _PERIODS]
         groups = [(tuple(key[index] for index in times), key, counts) for key, counts in self._groups.items()]
         for _, key, (calls, allowed) in sorted(groups, key=lambda group: (group[0], -group[2][0], group[1])):
-            names = (
-                place.text(cast("int", part)) if isinstance(place, _Period) else part
-                for place, part in zip(self._places, key, strict=True)
-            )
+            names = chain.from_iterable(map(self._named, self.query.by, self._places, key))
             yield (*names, calls, *(() if "verdict" in self.query.by else (allowed, calls - allowed)))
+
+    def _named(self, column: Column, place: "_Period | int", part: str | int) -> tuple[str | int, ...]:
+        if column == "client":
+            return part, self.client_names.get(str(part), "")
+        return (place.text(cast("int", part)) if isinstance(place, _Period) else part,)
 
 
 class _Period:

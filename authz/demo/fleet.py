@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 
@@ -71,25 +70,21 @@ class Fleet(Stack):
         told = ("--workos-webhooks", "127.0.0.1:0", "--workos-webhook-secret-file", "webhooks")
         # Not the first: of an answer that needs a directory, Envoy repeats nothing.
         self._cold = self._start_authz("cold", *asking, *told)
+        [address] = [line["address"] for line in self._cold.lines() if line.get("event") == "webhooks"]
+        # For the issuer that is started again: this one does not know it.
+        self._issuer_flags = ["--webhooks", f"http://{address}/webhooks/workos"]
         return self._cold
 
     def is_workos_followed(self) -> bool:
         """Say whether that server hears what happens at the issuer, as far as it has said."""
         names = ("source_followed", "source_failed", "source_recovered")
-        said = [line["event"] for line in self._cold_lines() if line.get("event") in names]
+        lines = [] if self._cold is None else self._cold.lines()
+        said = [line["event"] for line in lines if line.get("event") in names]
         return said[-1:] == (["source_recovered"] if "source_failed" in said else ["source_followed"])
 
     def _start_all(self) -> None:
         self.start_store()
         super()._start_all()
-
-    def _issuer_flags(self) -> list[str]:
-        # Known once that server listens, so to the issuer that is started again.
-        found = [line["address"] for line in self._cold_lines() if line.get("event") == "webhooks"]
-        return ["--webhooks", f"http://{found[0]}/webhooks/workos"] if found else []
-
-    def _cold_lines(self) -> list[dict[str, Any]]:
-        return [] if self._cold is None else self._cold.lines()
 
     def _judge_flags(self) -> list[str]:
         return [*super()._judge_flags(), "--store", self._store.url]

@@ -53,6 +53,7 @@ class Stack:
         self.directory = load_directory()
         self._engine = engine
         self._processes: list[Process] = []
+        self._issuer_flags: list[str] = []
         self._folder = tempfile.TemporaryDirectory(prefix="authz-demo-", ignore_cleanup_errors=True)
         self._path = Path(self._folder.name)
         self.policy = self._path / "policy.json"
@@ -115,7 +116,7 @@ class Stack:
     def _start_issuer(self, listen: str) -> None:
         keys = self._path / "issuer-keys.json"
         issuer = self._start_module(
-            "issuer", "authz", "issuer", "--listen", listen, "--keys", str(keys), *self._issuer_flags()
+            "issuer", "authz", "issuer", "--listen", listen, "--keys", str(keys), *self._issuer_flags
         )
         self._issuer = issuer
         self.issuer_url = str(issuer.wait_for(lambda: _ISSUER.search(issuer.text()))[1])
@@ -131,9 +132,6 @@ class Stack:
         server = self._start_module(name, "authz", "serve", *flags)
         server.wait_for(lambda: any(line.get("event") == "listening" for line in server.lines()))
         return server
-
-    def _issuer_flags(self) -> list[str]:
-        return []
 
     def _judge_flags(self) -> list[str]:
         policy = ("--policy", str(self.policy), "--descriptors", str(self._descriptors))

@@ -5,7 +5,8 @@ from time import perf_counter
 from authz.call.call import Call
 from authz.call.principal import Principal
 from authz.call.refusal import Refusal
-from authz.decisions.decision import Door, Evidence
+from authz.decisions.decision import Door, Event, Evidence
+from authz.errors import AuthzError
 from authz.judge.authorizer import Authorizer
 from authz.runtime.flow import Flow, arun, run
 
@@ -86,9 +87,7 @@ class Hearing:
 
     def refused(self, error: BaseException) -> Refusal:
         """Tell the observers that the call is refused, and return what its caller sees."""
-        refusal = self._authorizer.telling.refusal(self.call, error)
-        self._authorizer.telling.decided(self.call, self.evidence, refusal, self.seconds, door=self._door)
-        return refusal
+        return self._tell(error, self.seconds)
 
     def refused_by_route(self, error: BaseException) -> Refusal:
         """Tell the observers that the call, which was allowed, is refused by its route, which asks for more.
@@ -97,12 +96,16 @@ class Hearing:
             What its caller sees.
 
         """
-        refusal = self._authorizer.telling.refusal(self.call, error)
-        self._authorizer.telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="route_refused")
-        return refusal
+        return self._tell(error, 0.0, "route_refused")
 
     def ended(self, error: Exception) -> Refusal:
         """Tell the observers that the call, an allowed stream, must end; return what its caller sees."""
-        refusal = self._authorizer.telling.refusal(self.call, error, event="stream_ended")
-        self._authorizer.telling.decided(self.call, self.evidence, refusal, 0.0, door=self._door, event="stream_ended")
+        return self._tell(error, 0.0, "stream_ended")
+
+    def _tell(self, error: BaseException, seconds: float, event: Event = "decision") -> Refusal:
+        telling = self._authorizer.telling
+        logged = "stream_ended" if event == "stream_ended" else "call_refused"
+        refusal = telling.refusal(self.call, error, event=logged)
+        self.evidence.order_source = error.order_source if isinstance(error, AuthzError) else ""
+        telling.decided(self.call, self.evidence, refusal, seconds, door=self._door, event=event)
         return refusal

@@ -8,17 +8,17 @@ are told one after the other, so a door looks at a stream before each message.
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Any, Literal, Protocol
 
 from authz.call.call import Call, check_methods
 from authz.call.principal import Principal
-from authz.errors import ConfigError, InternalError, ResourceExhaustedError, TokenExpiredError
-from authz.judge.reviews import Question, Reviews
+from authz.errors import AuthzError, ConfigError, InternalError, ResourceExhaustedError, TokenExpiredError
 from authz.runtime import fork, telemetry
 from authz.runtime.alarms import Alarm, Alarms
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
 from authz.runtime.flow import Flow
+from authz.runtime.threads import Pace
 
 StreamExpiry = Literal["token", "never"]
 
@@ -65,6 +65,83 @@ class Places(Protocol):
 
     def give_back(self, stream: Stream) -> None:
         """Give back the place of a stream, if it has one."""
+
+
+Question = Callable[[Call | None, Principal], AuthzError | None]
+"""Returns why what was admitted must end; questions that are equal are the same."""
+
+FEW = 32
+"""So many streams are asked about at once, which takes less than a millisecond, and needs no thread."""
+
+
+class _Streams(Sized, Iterable[Any], Protocol):
+    """Those that are open."""
+
+
+class Reviews:
+    """Put questions about all open streams, which come up when something is withdrawn.
+
+    Who withdraws something is not held until thousands of streams have been told: a thread asks about a few of them at
+    a time. Until it is through, a stream is asked about before its next message as well.
+
+    Args:
+        streams: those that are open.
+        put: puts some questions about one of them, and ends it with the first error that they return.
+        clock: its ``monotonic`` is read.
+
+    Attributes:
+        questions: those that have not been put about all streams yet.
+
+    """
+
+    def __init__(
+        self,
+        streams: _Streams,
+        put: Callable[[Any, Iterable[Question]], None],
+        *,
+        clock: Clock,
+    ) -> None:
+        self._streams, self._put, self._clock = streams, put, clock
+        self._alarms = Alarms("authz-reviews", clock=clock)
+        self.after_fork()
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Forget the questions: they are about the parent's streams."""
+        self._lock = threading.Lock()
+        # Each with the number of times that it has come up.
+        self._times: dict[Question, int] = {}
+        self._count = 0
+        self.questions: tuple[Question, ...] = ()
+
+    def ask(self, question: Question) -> None:
+        """Put ``question`` about every stream: of few at once, otherwise soon, on a thread, and before each message."""
+        with self._lock:
+            self._count += 1
+            self._times[question] = self._count
+            self.questions = tuple(self._times)
+        if len(self._streams) <= FEW:
+            self.settle()
+        else:
+            self._begin()
+
+    def settle(self) -> None:
+        """Put every question about every stream, on this thread."""
+        with self._lock:
+            asked = dict(self._times)
+        if not asked:
+            return
+        pace, questions = Pace(), tuple(asked)
+        for stream in self._streams:
+            self._put(stream, questions)
+            pace.step()
+        with self._lock:
+            # One that has come up again meanwhile is put once more.
+            self._times = {one: times for one, times in self._times.items() if asked.get(one) != times}
+            self.questions = tuple(self._times)
+
+    def _begin(self) -> None:
+        self._alarms.set(Moment(monotonic=self._clock.monotonic()), self.settle)
 
 
 class _Open:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from authz.call.call import Call
 from authz.call.refusal import Challenge, Refusal, refusal_of
+from authz.decisions.client_names import ClientNames
 from authz.decisions.decision import Decision, Door, Event, Evidence, Observer
 from authz.errors import AuthzError, InternalError, PermissionDeniedError
 from authz.issuer.token_verifier import TokenVerifier
@@ -20,6 +21,9 @@ class Telling:
         challenge: what ``www-authenticate`` says.
         observers: are told of every decision at every door.
 
+    Attributes:
+        client_names: what the applications of callers are called.
+
     """
 
     def __init__(
@@ -27,6 +31,7 @@ class Telling:
     ) -> None:
         self._verifier, self._shadow, self._challenge = verifier, shadow, challenge
         self._observers = tuple(observers)
+        self.client_names = ClientNames()
 
     @property
     def is_heard(self) -> bool:
@@ -79,6 +84,9 @@ class Telling:
 
     def repeated(self, decision: Decision) -> None:
         """Tell the observers of a decision that was repeated, so that the judge knows nothing of it."""
+        name = self.client_names.of(decision.evidence.principal)
+        if name:
+            decision = decision._replace(client_name=name)
         for observe in self._observers:
             try:
                 observe(decision)

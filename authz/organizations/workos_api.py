@@ -4,8 +4,10 @@ The client builds the request and reads the answer. Our own transport carries th
 deadline for everything and a limit for bodies, and uses no redirects and no proxies of the environment.
 """
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +18,7 @@ from authz.call.words import WORD, is_identifier
 from authz.organizations.directory import LookUpError
 from authz.organizations.organization import Organization
 from authz.runtime import telemetry
+from authz.runtime.asking import NoAnswerError
 from authz.runtime.network import causes
 from authz.runtime.network.transport import Transport, TransportError
 
@@ -60,7 +63,7 @@ class WorkOSApi:
             return None
         except workos.WorkOSError as error:
             # Its text may hold anything that the server has sent.
-            raise failure_of(error, "not an organization") from None
+            raise _failure_of(error, "not an organization", is_about_one=True) from None
         except (AttributeError, TypeError, ValueError):
             raise LookUpError("not an organization", is_about_one=True) from None
         if not _is_about(org_id, answer):
@@ -132,12 +135,35 @@ class _Backend:
         """Do nothing: the owner of the transport closes it."""
 
 
-def failure_of(error: workos.WorkOSError, otherwise: str) -> LookUpError:
+@contextlib.contextmanager
+def answering(otherwise: str) -> Iterator[None]:
+    """Raise whatever leaves a question in the block without an answer as why there is none.
+
+    Args:
+        otherwise: the cause if there was an answer, of another form.
+
+    Raises:
+        NoAnswerError: WorkOS does not say; ``is_about_one`` if it does not understand what was asked.
+
+    """
+    try:
+        yield
+    except workos.WorkOSError as error:
+        # Its text may hold anything that the server has sent.
+        raise _failure_of(error, otherwise) from None
+    except (CancelledError, TimeoutError):
+        raise NoAnswerError("closed") from None
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise NoAnswerError(otherwise) from None
+
+
+def _failure_of(error: workos.WorkOSError, otherwise: str, *, is_about_one: bool = False) -> LookUpError:
     """Return why there is no answer, without anything that the server has sent.
 
     Args:
         error: what the client has raised.
         otherwise: the cause if there was an answer, of status 200.
+        is_about_one: whether that concerns only what was asked about.
 
     """
     if isinstance(error, workos.RateLimitExceededError):
@@ -148,7 +174,7 @@ def failure_of(error: workos.WorkOSError, otherwise: str) -> LookUpError:
         return LookUpError(causes.status(status), is_about_one=status in _ABOUT_THE_ID)
     if isinstance(error.__cause__, workos.TransportError):
         return LookUpError(str(error.__cause__))
-    return LookUpError(otherwise, is_about_one=True)
+    return LookUpError(otherwise, is_about_one=is_about_one)
 
 
 def _is_about(org_id: str, answer: Any) -> bool:

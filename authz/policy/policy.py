@@ -12,7 +12,7 @@ from authz.call.requirements import Assurance
 from authz.call.verb import check_verb
 from authz.errors import ConfigError, PermissionDeniedError, suspended
 from authz.organizations.organization import Organization, organizations_from
-from authz.policy.index import OTHER
+from authz.policy.index import OTHER, Index
 from authz.policy.memory import Memory
 from authz.policy.protos.access import access_of_file, access_of_services
 from authz.policy.protos.declared import NO_PROTOS, Declared, Protos
@@ -44,6 +44,7 @@ class Policy:
         organizations: what is known about organizations, by id.
         public: methods that anybody may call.
         has_quotas: whether any organization has a quota.
+        has_assurances: whether it asks the issuer about the tokens of any method.
         has_protos: whether ``.proto`` files declare who may call.
 
     """
@@ -59,7 +60,7 @@ class Policy:
             self._stranger = Organization(quota=quotas.get(document.data.get("default_quota")))
             listed = document.data.get("organizations", {})
             organizations = organizations_from(listed, quotas, self._stranger.quota)
-            self._denies, self._allows = compiler.rules_from(document, organizations)
+            self._lists = compiler.rules_from(document, organizations)
             self._declared = Declared(protos or NO_PROTOS, document.data, organizations)
         except Fault as fault:
             raise document.error(fault) from None
@@ -69,9 +70,10 @@ class Policy:
         self.requirements = self._declared.requirements
         self.has_quotas = bool(quotas)
         self.has_protos = protos is not None
-        self.rules = (*self._denies.rules, *self._allows.rules)
+        self.rules = (*self._lists[0].rules, *self._lists[1].rules)
         self.verbs: frozenset[str] = frozenset(verb for rule in self.rules for verb in rule.verbs or ())
         self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
+        self.has_assurances = bool(self._assurances or self._declared.assurances)
         self._admitted = Memory[tuple[int, str], tuple[Principal, Organization, str]](_REMEMBERED)
         self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
 
@@ -148,7 +150,7 @@ class Policy:
 
     def let_go(self) -> Iterator[None]:
         """Free this policy, which is in force no more, a part at each step, as :meth:`Index.let_go` does."""
-        memories, going = (self._admitted, self._remembered), [self._denies.let_go(), self._allows.let_go()]
+        memories, going = (self._admitted, self._remembered), [each.let_go() for each in self._lists]
         for each in going:
             next(each, None)
         del self
@@ -190,7 +192,7 @@ class Policy:
             raise PermissionDeniedError("no rule of the policy allows it", reason="policy_denied")
         if rule.is_deny:
             raise rule.refusal()
-        is_sure = not candidates[0].is_conditional and not self._asks_headers(call.method)
+        is_sure = not candidates[0].is_conditional and not _asks_headers(self._lists, call.method)
         if is_sure and len(called) <= _LONGEST_REMEMBERED:
             # Every call to this method by this principal has the same verdict.
             self._admitted.remember(key, (principal, organization, rule.name))
@@ -211,14 +213,22 @@ class Policy:
         admitted = self._admitted.get((id(principal), _called(call, self.verbs)))
         return admitted is not None and admitted[0] is principal and admitted[1] is organization
 
-    def candidates(self, call: Call, principal: Principal) -> tuple[Rule, ...]:
-        """Return the rules that may decide about ``call``, in order."""
-        return self._found(call, principal, self.organization(principal.org_id).groups)
+    def candidates(
+        self, call: Call, principal: Principal, groups: Words | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[Rule, ...]:
+        """Return the rules that may decide about ``call``, in order; none after one that is sure to match.
 
-    @property
-    def has_assurances(self) -> bool:
-        """Whether it asks the issuer about the tokens of any method."""
-        return bool(self._assurances or self._declared.assurances)
+        Args:
+            call: the call.
+            principal: who makes it.
+            groups: of the principal's organization, if they are other than is listed here.
+            headers: of the call, to leave out rules that these do not match; without it, none is left out.
+
+        """
+        groups = self.organization(principal.org_id).groups if groups is None else groups
+        asked = call.method, call.verb, principal, groups, headers
+        found = chain.from_iterable(each.find(*asked) for each in self._lists)
+        return tuple(_up_to_certainty(self._declared.combined(found, call.method, principal, groups)))
 
     def assurance(self, method: str) -> Assurance | None:
         """Return how sure ``method`` must be that a token has not been withdrawn; ``None`` if it does not say."""
@@ -259,22 +269,12 @@ class Policy:
         key = (called, principal.org_id, principal.client_id, principal.scopes, groups)
         candidates = self._remembered.get(key)
         if candidates is None:
-            asks_headers = self._asks_headers(call.method)
-            candidates = self._found(call, principal, groups, headers_of(call) if asks_headers else _NO_HEADERS)
+            asks_headers = _asks_headers(self._lists, call.method)
+            candidates = self.candidates(call, principal, groups, headers_of(call) if asks_headers else _NO_HEADERS)
             # The caller chooses the method, and must not fill the memory with long ones.
             if not asks_headers and len(called) <= _LONGEST_REMEMBERED and len(candidates) <= _MOST_REMEMBERED:
                 self._remembered.remember(key, candidates)
         return candidates
-
-    def _asks_headers(self, method: str) -> bool:
-        return self._denies.asks_headers(method) or self._allows.asks_headers(method)
-
-    def _found(
-        self, call: Call, principal: Principal, groups: Words, headers: Mapping[str, str] | None = None
-    ) -> tuple[Rule, ...]:
-        asked = call.method, call.verb, principal, groups, headers
-        found = chain(self._denies.find(*asked), self._allows.find(*asked))
-        return tuple(_up_to_certainty(self._declared.combined(found, call.method, principal, groups)))
 
 
 def _document(file: str | os.PathLike[str] | None) -> Document:
@@ -287,6 +287,10 @@ def _called(call: Call, verbs: Collection[str]) -> str:
         return call.method
     # No rule tells the others apart, and a caller must not fill the memory with them.
     return f"{call.verb if call.verb in verbs else OTHER} {call.method}"
+
+
+def _asks_headers(lists: Iterable[Index], method: str) -> bool:
+    return any(each.asks_headers(method) for each in lists)
 
 
 def _deciding(candidates: Iterable[Rule], call: Call) -> Rule | None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from authz.runtime import fork, telemetry
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
-from authz.runtime.pace import Pace
-from authz.runtime.threads import restarting
+from authz.runtime.threads import Pace, restarting
 
 # Seconds that the thread stays without work, so that not every alarm starts one.
 _LINGER = 10.0

@@ -8,6 +8,12 @@ from authz.runtime import fork, telemetry
 
 _PAUSE = 1.0
 
+WORK_SECONDS = 0.0005
+"""How long such work goes on. Python itself takes the interpreter from a thread after 5 ms, for which others wait."""
+
+REST_SECONDS = 0.001
+"""How long it rests then."""
+
 
 def restarting(work: Callable[[], object]) -> Callable[[], None]:
     """Return a target for a thread: it runs ``work`` until that returns, and restarts it whenever it raises.
@@ -27,6 +33,19 @@ def restarting(work: Callable[[], object]) -> Callable[[], None]:
                 return
 
     return run
+
+
+class Pace:
+    """The pace of long work, so that no thread that decides waits for long: call :meth:`step` after each step."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def step(self) -> None:
+        """Rest, if there has been no rest for a moment."""
+        if time.perf_counter() - self._since >= WORK_SECONDS:
+            time.sleep(REST_SECONDS)
+            self._since = time.perf_counter()
 
 
 class Repeating:

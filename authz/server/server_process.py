@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from authz.decisions.client_names import ClientNames
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.memo.mark import Memo
 from authz.judge.authorizer import Authorizer
-from authz.judge.configured import authorizer_of
+from authz.judge.configured import authorizer_of, workos_issuer
 from authz.judge.reload import Reloader
 from authz.policy.configured import descriptors_of, policy_in_force
 from authz.runtime import telemetry
@@ -138,6 +139,8 @@ class _Deciding(NamedTuple):
         descriptors = descriptors_of(settings)
         policy = policy_in_force(settings, descriptors)
         authorizer = authorizer_of(settings, list(observers), descriptors)
+        if settings.workos_applications:
+            authorizer.telling.client_names = ClientNames(workos_issuer(settings.listed()))
         wanted = Remembering.of(settings)
         memo = None if wanted is None else Memo(authorizer, wanted.seconds)
         servicer = AuthorizationServicer(
@@ -191,7 +194,13 @@ def _shared_orders(settings: Settings, authorizer: Authorizer) -> contextlib.Abs
         # Usage is counted by the observers, in workers as well.
         return shared_state_of(settings, authorizer, usage_days=0)
 
-    return shared_orders(settings, authorizer.operator, share, authorizer.standing.be_in_doubt)
+    return shared_orders(
+        settings,
+        authorizer.operator,
+        share,
+        authorizer.standing.be_in_doubt,
+        name=authorizer.telling.client_names.learn,
+    )
 
 
 def _shared_limits(settings: Settings, authorizer: Authorizer) -> contextlib.AbstractContextManager[object]:

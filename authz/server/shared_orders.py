@@ -98,11 +98,13 @@ class SharedOrders:
         sharing = self.sharing
         is_kept = sharing is not None or self._file is not None
         if sharing is None:
-            return {"store": None, "replicas": [], "is_kept": is_kept}
+            return {"store": None, "replicas": [], "is_kept": is_kept, "source": _source(self.events)}
         error, follower = sharing.follower.error, sharing.follower
         store = {"is_up": error is None, "age": follower.age, "error": "" if error is None else str(error)}
         store |= {"is_caught_up": sharing.is_caught_up, "left_out": sharing.decisions.left_out}
-        return {"store": store, "replicas": _replicas(sharing), "is_kept": is_kept}
+        replicas = _replicas(sharing)
+        source = _shared_source(self.events, sharing, replicas)
+        return {"store": store, "replicas": replicas, "is_kept": is_kept, "source": source}
 
     def _count(self, orders: Sequence[Order]) -> None:
         is_from_store = self.sharing is not None and self.sharing.follower.is_this_thread
@@ -116,7 +118,12 @@ class SharedOrders:
 
 @contextlib.asynccontextmanager
 async def shared_orders(
-    settings: Settings, operator: Operator, share: "Callable[[], Sharing | None]", tell: Callable[[Doubt], object]
+    settings: Settings,
+    operator: Operator,
+    share: "Callable[[], Sharing | None]",
+    tell: Callable[[Doubt], object],
+    *,
+    name: Callable[[Mapping[str, str]], object],
 ) -> AsyncIterator[SharedOrders]:
     """Keep and share the orders as the settings say, until the end of the block.
 
@@ -125,6 +132,7 @@ async def shared_orders(
         operator: takes the orders in this process.
         share: builds what shares them, if the settings name a store.
         tell: is told whether they are known.
+        name: is told what applications are called by now, by client id.
 
     Raises:
         ConfigError: the file or the store cannot be used.
@@ -139,6 +147,9 @@ async def shared_orders(
         sharing = share()
         shared = SharedOrders(operator, file, sharing, stale=settings.store_stale)
         if sharing is not None:
+            # The admin page tells what another replica follows; nothing is to be loaded once calls are decided.
+            import authz.server.workos.shared_place  # noqa: F401, PLC0415
+
             tell(shared.doubt())
             await asyncio.to_thread(sharing.start)
             ending.push_async_callback(asyncio.to_thread, sharing.stop)
@@ -146,12 +157,14 @@ async def shared_orders(
             telling = asyncio.create_task(shared.keep_telling(tell))
             ending.callback(telling.cancel)
         if settings.workos_events:
-            await ending.enter_async_context(_following(settings, shared, file))
+            await ending.enter_async_context(_following(settings, shared, file, name))
         yield shared
 
 
 @contextlib.asynccontextmanager
-async def _following(settings: Settings, shared: SharedOrders, file: OrdersFile | None) -> AsyncIterator[None]:
+async def _following(
+    settings: Settings, shared: SharedOrders, file: OrdersFile | None, name: Callable[[Mapping[str, str]], object]
+) -> AsyncIterator[None]:
     """Follow the events of WorkOS, list its applications and take its webhooks, until the end of the block.
 
     Raises:
@@ -161,10 +174,12 @@ async def _following(settings: Settings, shared: SharedOrders, file: OrdersFile 
     from authz.server.workos.configured import workos_applications_of, workos_events_of  # noqa: PLC0415 - as above
 
     shared.events = events = workos_events_of(settings, shared.operator, file, shared.sharing)
+    if shared.sharing is not None:
+        shared.sharing.more_about = lambda: {"source_age": events.age, "source_error": events.error}
     followers: list[WorkOSEvents | WorkOSApplications] = [events]
     if settings.workos_applications:
         shared.applications = workos_applications_of(
-            settings, shared.operator, shared.sharing, lambda: events.is_leading
+            settings, shared.operator, shared.sharing, lambda: events.is_leading, name
         )
         followers.append(shared.applications)
     async with contextlib.AsyncExitStack() as ending:
@@ -234,6 +249,35 @@ def _replicas(sharing: "Sharing") -> list[dict[str, Any]]:
     return [
         {**each._asdict(), "is_behind": _place(each.applied) < newest, "is_this": each.id == own} for each in replicas
     ]
+
+
+def _source(events: "WorkOSEvents | None") -> dict[str, Any] | None:
+    """Return how far the events of WorkOS have become orders here; ``None`` if nothing follows them."""
+    if events is None:
+        return None
+    cursor = None if events.cursor is None else events.cursor.told()
+    return {"leader": "", "cursor": cursor, "age": events.age, "error": events.error}
+
+
+def _shared_source(
+    events: "WorkOSEvents | None", sharing: "Sharing", replicas: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Return how far the events of WorkOS have become orders, and which replica sees to that; ``None`` if none does."""
+    from authz.server.workos.shared_place import Followed, followed  # noqa: PLC0415 - loaded by shared_orders()
+    from authz.store.connection import StoreError  # noqa: PLC0415 - late, as above
+
+    try:
+        leader, cursor = followed(sharing.store)
+    except StoreError:
+        leader, cursor = Followed()
+    if events is None and not leader and cursor is None:
+        return None
+    leading = next((each for each in replicas if each["id"] == leader), {})
+    told = {"leader": leader, "cursor": None if cursor is None else cursor.told()}
+    if events is not None and leading.get("is_this"):
+        return {**told, "age": events.age, "error": events.error}
+    errors = [leading.get("source_error", "")] if leader else [each["source_error"] for each in replicas]
+    return {**told, "age": leading.get("source_age"), "error": next(filter(None, errors), "")}
 
 
 def _place(applied: str) -> tuple[int, int]:

@@ -125,7 +125,7 @@ async def _orders(settings: Settings) -> "AsyncIterator[tuple[Links | None, Shar
         about = About(links)
         share = partial(sharing_of, settings, operator, about, about.look)
         async with (
-            shared_orders(settings, operator, share, links.tell_doubt) as shared,
+            shared_orders(settings, operator, share, links.tell_doubt, name=links.tell_names) as shared,
             admin_page.serving(settings, Workers(links, operator, shared)),
             about.kept(shared),
         ):

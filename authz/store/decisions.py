@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from authz.decisions.decision import Event, Source, Verdict
 from authz.decisions.sample import SAMPLED, SHOWN, Sampled
+from authz.judge.orders.order import Source as OrderSource
 from authz.runtime import fork, telemetry
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.text.printable import MAX_CHARACTERS
@@ -38,7 +39,12 @@ _OPEN_SECONDS, _WATCHED_SECONDS = 5.0, 10
 # Seconds between two looks: at what was decided, at whether some page is open, and after a failure.
 _PAUSE, _IDLE_PAUSE, _LONG_PAUSE = 1.0, 2.0, 10.0
 
-_WORDS = {"event": get_args(Event), "verdict": get_args(Verdict), "source": get_args(Source)}
+_WORDS = {
+    "event": get_args(Event),
+    "verdict": get_args(Verdict),
+    "source": get_args(Source),
+    "order_source": ("", *get_args(OrderSource)),
+}
 _REPLICA = re.compile(r"[0-9a-f]{12}-[0-9]{1,10}")
 
 # ARGV: about how many entries are kept, for how many seconds, the new one.
@@ -203,8 +209,8 @@ def _understood(entry: bytes) -> tuple[str, int, list[dict[str, Any]]]:
 
 
 def _decision(told: dict[str, Any]) -> dict[str, Any]:
-    # An older version says nothing of the HTTP method.
-    told = {"verb": "POST", **told}
+    # An older version says less.
+    told = {"verb": "POST", "client_name": "", "order_source": "", **told}
     decision = {name: told[name] for name in ("time", *SHOWN)}
     for name, value in decision.items():
         is_sound = (

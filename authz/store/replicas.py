@@ -69,6 +69,8 @@ class Replica(NamedTuple):
         keys_age: seconds since the oldest of its issuers' keys were fetched; ``None`` if they never are.
         started: when, in POSIX seconds.
         workers: how many processes obey its orders.
+        source_age: seconds since it has heard a source of orders such as WorkOS; ``None`` if it follows none.
+        source_error: why it does not hear that source; empty if it does, or leaves that to another replica.
 
     """
 
@@ -81,6 +83,8 @@ class Replica(NamedTuple):
     keys_age: float | None = None
     started: float = 0.0
     workers: int = 1
+    source_age: float | None = None
+    source_error: str = ""
 
 
 class Replicas:
@@ -173,8 +177,9 @@ def _parsed(said: bytes) -> Replica | None:
         replica = Replica(**known)
     except (ValueError, TypeError, RecursionError):
         return None
-    texts = (replica.id, replica.host, replica.version, replica.region, replica.applied, replica.policy)
-    numbers = (replica.keys_age or 0.0, replica.started, replica.workers)
+    names = (replica.id, replica.host, replica.version, replica.region)
+    texts = (*names, replica.applied, replica.policy, replica.source_error)
+    numbers = (replica.keys_age or 0.0, replica.started, replica.workers, replica.source_age or 0.0)
     is_sound = all(isinstance(text, str) for text in texts) and all(map(is_number, numbers))
     return replica if is_sound else None
 

@@ -56,6 +56,7 @@ class Sharing:
         follower: keeps the orders here and there alike.
         heartbeat: tells other replicas of this one.
         decisions: tells pages of other replicas what is decided here, and a page here what is decided there.
+        more_about: returns what else this replica says of itself.
         parts: what else is shared; started and stopped with this.
 
     """
@@ -73,8 +74,12 @@ class Sharing:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.store, self._wait, self._stale = store, wait, stale
-        same = {"host": socket.gethostname(), "version": version("grpc-org-authz"), "region": region}
-        self.heartbeat = Heartbeat(store, lambda: {**same, "applied": self.follower.applied, **about()}, clock=clock)
+        self._same, self._of_target = (
+            {"host": socket.gethostname(), "version": version("grpc-org-authz"), "region": region},
+            about,
+        )
+        self.more_about: Callable[[], Mapping[str, Any]] = dict
+        self.heartbeat = Heartbeat(store, self._about, clock=clock)
         self.follower = Follower(store, target, applied=self.heartbeat.wake, clock=clock)
         self.decisions = SharedDecisions(store, look, lambda: self.heartbeat.id, clock=clock)
         self.parts: list[Part] = []
@@ -148,6 +153,9 @@ class Sharing:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.stop)
+
+    def _about(self) -> dict[str, Any]:
+        return {**self._same, "applied": self.follower.applied, **self._of_target(), **self.more_about()}
 
     def _all(self) -> Sequence[Part]:
         return self.follower, self.heartbeat, self.decisions, *self.parts

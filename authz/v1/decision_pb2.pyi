@@ -203,6 +203,8 @@ class Decision(_message.Message):
     SHADOW_VERDICT_FIELD_NUMBER: _builtins.int
     SHADOW_RULE_FIELD_NUMBER: _builtins.int
     VERB_FIELD_NUMBER: _builtins.int
+    CLIENT_NAME_FIELD_NUMBER: _builtins.int
+    ORDER_SOURCE_FIELD_NUMBER: _builtins.int
     event: Global___Decision.Event.ValueType
     door: Global___Decision.Door.ValueType
     rpc_method: _builtins.str
@@ -240,6 +242,14 @@ class Decision(_message.Message):
     verb: _builtins.str
     """The HTTP method as it was sent, such as `GET`; its first 33 characters, which are
     one more than a rule may name. That of gRPC is always `POST`.
+    """
+    client_name: _builtins.str
+    """What that application is called in WorkOS, if that is known; its first 100
+    characters. Several may have the same name.
+    """
+    order_source: _builtins.str
+    """Where the order came from that the call was refused for: `operator`, `workos`,
+    or `other`; empty if no order was the reason.
     """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
@@ -286,10 +296,12 @@ class Decision(_message.Message):
         shadow_verdict: Global___Decision.Verdict.ValueType = ...,
         shadow_rule: _builtins.str = ...,
         verb: _builtins.str = ...,
+        client_name: _builtins.str = ...,
+        order_source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key_age", b"key_age", "latency", b"latency", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorized", b"authorized", "client", b"client", "code", b"code", "door", b"door", "event", b"event", "key_age", b"key_age", "key_id", b"key_id", "latency", b"latency", "matched_rule", b"matched_rule", "organization", b"organization", "policy_name", b"policy_name", "principal", b"principal", "reason", b"reason", "rpc_method", b"rpc_method", "scopes", b"scopes", "shadow_rule", b"shadow_rule", "shadow_verdict", b"shadow_verdict", "source", b"source", "time", b"time", "token_id", b"token_id", "verb", b"verb", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorized", b"authorized", "client", b"client", "client_name", b"client_name", "code", b"code", "door", b"door", "event", b"event", "key_age", b"key_age", "key_id", b"key_id", "latency", b"latency", "matched_rule", b"matched_rule", "order_source", b"order_source", "organization", b"organization", "policy_name", b"policy_name", "principal", b"principal", "reason", b"reason", "rpc_method", b"rpc_method", "scopes", b"scopes", "shadow_rule", b"shadow_rule", "shadow_verdict", b"shadow_verdict", "source", b"source", "time", b"time", "token_id", b"token_id", "verb", b"verb", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

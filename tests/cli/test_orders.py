@@ -15,8 +15,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from authz import Authorizer, SharedState, Verifier, cli
+from authz.judge.orders.operator import Operator
 from authz.judge.orders.order import MAX_TEXT, MICROSECONDS, Order, Subject
+from authz.judge.orders.standing import Standing
+from authz.judge.streams import OpenStreams
 from authz.runtime.clock import SYSTEM_CLOCK
+from authz.server.workos.applications import Application
+from authz.server.workos.place import Cursor
+from authz.server.workos.shared_place import SharedPlace
+from authz.server.workos.shared_register import SharedRegister
 from authz.store.connection import StoreError
 from authz.store.orders_store import OrdersStore
 from authz.store.replicas import Heartbeat, Replica, Replicas
@@ -391,11 +398,58 @@ def test_replicas_are_listed_with_how_far_they_have_got(engine: Engine, run: Run
     rows = [line.split()[:-1] for line in done.out.splitlines()]
 
     assert rows == [
-        ["HOST", "REGION", "VERSION", "WORKERS", "RUNNING", "ORDERS", "KEYS", "POLICY"],
-        ["a", "-", "-", "1", "1m", "not", "all", "-", "none"],
-        [r"b\x1b", "eu", "1.2", "4", f"{time.time() // 86_400:.0f}d", "all", "2h", "gold"],
+        ["HOST", "REGION", "VERSION", "WORKERS", "RUNNING", "ORDERS", "KEYS", "WORKOS", "POLICY"],
+        ["a", "-", "-", "1", "1m", "not", "all", "-", "-", "none"],
+        [r"b\x1b", "eu", "1.2", "4", f"{time.time() // 86_400:.0f}d", "all", "2h", "-", "gold"],
     ]
     assert {replica["host"]: replica["applied"] for replica in told} == {"a": "", "b\x1b": last}
+
+
+def test_list_says_which_replica_follows_workos_and_how_far(engine: Engine, run: Run) -> None:
+    store = engine.store()
+    leads = Heartbeat(store, lambda: {"host": "a", "source_age": 1.5})
+    waits = Heartbeat(store, lambda: {"host": "b", "source_age": 99.0, "source_error": "status 401\x1b[2J"})
+    place = SharedPlace(store, lambda: leads.id)
+    place.lead()
+    for each in (leads, waits):
+        each.work()
+    before = run("replicas").out.splitlines()
+    place.move([], Cursor("", 1764446400.0))
+    moved = place.move([], Cursor("event_7", 1764446401.5))
+    store.close()
+    after = run("replicas").out.splitlines()
+    told = {each["host"]: each for each in map(json.loads, run("replicas", "--json").out.splitlines())}
+
+    assert moved
+    assert [row.split()[8] for row in after[1:3]] == ["follows", "waits"]
+    assert before[3:] == ["WorkOS is followed, and has told of no event yet", after[4]]
+    assert after[3:] == [
+        "WorkOS is followed up to event event_7 of 2025-11-29T20:00:01Z",
+        r"  b does not hear it: status 401\x1b[2J",
+    ]
+    assert (told["a"]["is_leading"], told["a"]["cursor"]) == (True, {"id": "event_7", "at": 1764446401.5})
+    assert (told["b"]["is_leading"], told["b"]["cursor"]) == (False, None)
+
+
+def test_application_is_listed_with_its_name(engine: Engine, run: Run, tmp_path: Path) -> None:
+    store = engine.store()
+    register = SharedRegister(store, Operator(Standing(), OpenStreams(), clock=SYSTEM_CLOCK))
+    register.keep([], {"client_1": Application("client_1", "conn_app_1", ORG, 'Tills "7"')})
+    run("revoke", "--client", "client_1")
+    run("revoke", "--client", "client_2")
+    run("suspend", "client_1")
+    listed = run("orders").out.splitlines()
+    told = [json.loads(line) for line in run("orders", "--json").out.splitlines()]
+    (tmp_path / "told").write_text("\n".join(map(json.dumps, told)), encoding="utf-8")
+
+    assert [' "Tills "7""' in line for line in listed] == [True, False, False]
+    assert [each.get("client_name") for each in told] == ['Tills "7"', None, None]
+    assert run("orders", "import", str(tmp_path / "told")).out.endswith(": 3 orders, 0 of them news\n")
+    with following(engine, tmp_path) as program:
+        program.await_line(lambda line: "client client_1" in line)
+        run("reinstate", "--client", "client_1")
+        program.await_line(lambda line: 'reinstate client client_1 "Tills' in line)
+    store.close()
 
 
 def test_without_a_replica_the_list_says_so(run: Run) -> None:

@@ -13,7 +13,14 @@ import pytest
 
 from authz import cli
 from authz.decisions.usage import DAY, HOUR, Row
+from authz.judge.orders.operator import Operator
+from authz.judge.orders.standing import Standing
+from authz.judge.streams import OpenStreams
+from authz.runtime.clock import SYSTEM_CLOCK
 from authz.runtime.text.printable import printable
+from authz.server.workos.applications import Application
+from authz.server.workos.shared_register import SharedRegister
+from authz.store.connection import Store
 from authz.store.usage.counts import UsageStore
 from tests import programs
 from tests.store.engines import Engine
@@ -141,7 +148,40 @@ def test_what_cannot_be_counted_is_one_line(run: Run, tmp_path: Path, arguments:
     assert run(*arguments) == (2, "", f"authz: {said}\n")
 
 
+def test_a_log_says_what_applications_are_called(run: Run, tmp_path: Path):
+    named = {**json.loads(line("/a")), "client_name": "Tills \x1b[2J"}
+    (tmp_path / "named.jsonl").write_text(f"{line('/a', 'org_b')}{json.dumps(named)}\n", encoding="utf-8")
+
+    assert run("--by", "client", "--decisions", "named.jsonl")[1].splitlines() == [
+        "client    client_name    calls  allowed  refused",
+        r"client_1  Tills \x1b[2J      2        2        0",
+        "2 calls",
+    ]
+    assert json.loads(run("--by", "client", "--decisions", "named.jsonl", "--json")[1])["usage"] == [
+        {"client": "client_1", "client_name": "Tills \x1b[2J", "calls": 2, "allowed": 2, "refused": 0}
+    ]
+
+
 # ---- From the store ----
+
+
+def test_the_store_knows_what_applications_are_called(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    store, hour = engine.store(), int(time.time()) // HOUR * HOUR
+    for client in ("client_1", "client_2"):
+        UsageStore(store).add(client, 1, {Row(hour, "org_a", client, "/a", "allowed", "envoy"): 2})
+    register_of(store).keep([], {"client_1": Application("client_1", "conn_app_1", "org_a", "Tills")})
+    store.close()
+    monkeypatch.setenv("AUTHZ_STORE", engine.url)
+
+    assert run("--by", "client")[1].splitlines()[:3] == [
+        "client    client_name  calls  allowed  refused",
+        "client_1  Tills            2        2        0",
+        "client_2  (none)           2        2        0",
+    ]
+
+
+def register_of(store: Store) -> SharedRegister:
+    return SharedRegister(store, Operator(Standing(), OpenStreams(), clock=SYSTEM_CLOCK))
 
 
 def test_the_store_is_asked_for_the_last_day(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch):

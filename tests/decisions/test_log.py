@@ -63,6 +63,7 @@ def test_line_tells_who_called_what_and_why_it_was_decided_so(tmp_path: Path) ->
         "reason": "",
         "organization": "org_01JYACME",
         "client": "client_01JYPARTNER",
+        "client_name": "",
         "subject": "client_01JYPARTNER",
         "scopes": ["ledger:read", "ledger:write"],
         "token_id": "01JYTOKEN",
@@ -73,6 +74,7 @@ def test_line_tells_who_called_what_and_why_it_was_decided_so(tmp_path: Path) ->
         "shadow_verdict": "denied",
         "shadow_rule": "next",
         "source": "cache",
+        "order_source": "",
         "milliseconds": 1.234,
     }
     assert (denied["verdict"], denied["code"], denied["reason"], denied["organization"]) == (

@@ -65,9 +65,11 @@ def test_decisions_are_told_in_order_without_token_claims_or_headers() -> None:
         "reason": "",
         "organization": "org_01JYACME",
         "client": "client_01JYPARTNER",
+        "client_name": "",
         "policy": "ledger",
         "rule": "readers",
         "source": "cache",
+        "order_source": "",
         "milliseconds": 1.234,
     }
     assert not any(word in json.dumps(told) for word in ("secret", "01JYTOKEN", "key-1", "ledger:write"))

@@ -82,10 +82,21 @@ def test_every_grouping_has_every_call(by, counts):
     report = Report(Query(tuple(by)))
     for each, count in counts:
         report.add(each, count)
-    counted = [line[len(by) :] for line in report.lines()]
+    counted = [line[len(report.group_columns) :] for line in report.lines()]
 
     assert sum(line[0] for line in counted) == sum(count for _, count in counts) == report.calls
     assert all(line[1] + line[2] == line[0] for line in counted if len(line) == 3)
+
+
+def test_what_applications_are_called_stands_beside_their_ids():
+    report = Report(Query(("client", "organization")))
+    report.add(Row(0, "org_1", "client_1", "/a", "allowed", "envoy"), 2)
+    report.add(Row(0, "org_1", "client_2", "/a", "denied", "envoy"), 1)
+    report.client_names = {"client_1": "Tills"}
+
+    assert report.columns == ("client", "client_name", "organization", "calls", "allowed", "refused")
+    assert list(report.lines()) == [("client_1", "Tills", "org_1", 2, 2, 0), ("client_2", "", "org_1", 1, 0, 1)]
+    assert report.clients == {"client_1", "client_2"}
 
 
 def test_columns_are_named_as_they_are_called():

@@ -1,8 +1,7 @@
 """Reviews of open streams that end none until a test says so, as if there were thousands of streams."""
 
 from authz import Authorizer
-from authz.judge.reviews import Question, Reviews
-from authz.judge.streams import OpenStreams
+from authz.judge.streams import OpenStreams, Question, Reviews
 from authz.runtime.clock import SYSTEM_CLOCK
 
 

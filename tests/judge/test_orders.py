@@ -297,14 +297,15 @@ def _all(standing: Standing) -> list[Order]:
     return [*standing.book, *(listing(name, end) for name, end in standing.book.tokens)]
 
 
-def _verdicts(standing: Standing) -> list[bool]:
+def _verdicts(standing: Standing) -> list[tuple[str, str]]:
     callers = [
         Principal(org_id=name, client_id=name, subject=name, token_id=token, key_id="k", issuer=issuer)
         for name in ("a", "b")
         for token in ("a", "b", "c", "")
         for issuer in (ISSUER, "https://other.example")
     ]
-    return [verdict for one in callers for verdict in (standing.is_revoked(one), standing.is_suspended(one))]
+    refusals = [standing.refusal(one) for one in callers]
+    return [("", "") if error is None else (error.reason, error.order_source) for error in refusals]
 
 
 @given(st.data(), st.lists(ANY, max_size=12))

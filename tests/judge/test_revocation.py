@@ -14,7 +14,7 @@ from authz.call.principal import ANONYMOUS, Principal
 from authz.errors import AuthzError, ConfigError, TokenInactiveError
 from authz.judge.authorizer import Authorizer
 from authz.judge.orders.book import TOKEN_SECONDS
-from authz.judge.reviews import FEW
+from authz.judge.streams import FEW
 from authz.policy import Policy
 from authz.runtime.flow import run
 from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims, start_afresh

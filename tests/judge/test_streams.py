@@ -10,8 +10,7 @@ import pytest
 
 from authz import ConfigError, Principal
 from authz.errors import KeyNotFoundError, ResourceExhaustedError, TokenExpiredError, TokenInactiveError
-from authz.judge.reviews import FEW
-from authz.judge.streams import OpenStreams, StreamRules
+from authz.judge.streams import FEW, OpenStreams, StreamRules
 from authz.runtime.clock import SYSTEM_CLOCK
 from tests.doubles import CLIENT, NOW, ORG
 from tests.judge.held_back import review_by_hand

@@ -78,6 +78,8 @@ COUNTS = (
     "SET authz:d:watched 1",
     "XADD authz:d:log * d x",
     "XRANGE authz:d:log - +",
+    "SET authz:{workos}:cursor x",
+    "HSET authz:{workos}:applications a b",
 )
 WORKOS = (
     "SET authz:{workos}:cursor x",
@@ -158,7 +160,7 @@ def test_a_server_reads_orders_says_that_it_is_there_and_can_do_no_more(guarded:
 
 def test_a_source_leads_gives_orders_and_keeps_its_place(guarded: Engine) -> None:
     store, name = guarded.store(username="authz-source", password=PASSWORD), f"org_{time.time_ns()}"
-    place, register = SharedPlace(store), SharedRegister(store, authorizer().operator)
+    place, register = SharedPlace(store, lambda: "replica_1"), SharedRegister(store, authorizer().operator)
     order = Order("revoke", "organization", name, source="workos", at=1)
     place.nudge()
     assert (place.lead(), place.is_nudged(), place.cursor()) == (True, True, None)
@@ -168,11 +170,14 @@ def test_a_source_leads_gives_orders_and_keeps_its_place(guarded: Engine) -> Non
 
     book, _ = OrdersStore(guarded.store()).load()
     assert {each.kind for each in book if each.id == name} == {"organization", "client"}
-    assert (SharedPlace(store).cursor(), list(register.known())) == (Cursor("event_1", 1.0), ["client_1"])
+    assert (SharedPlace(store, lambda: "replica_1").cursor(), list(register.known())) == (
+        Cursor("event_1", 1.0),
+        ["client_1"],
+    )
 
 
 def test_a_server_that_may_only_read_follows_nothing_and_says_why(guarded: Engine) -> None:
-    place = SharedPlace(guarded.store(username="authz-server", password=PASSWORD))
+    place = SharedPlace(guarded.store(username="authz-server", password=PASSWORD), lambda: "replica_1")
     for refused in (place.lead, place.nudge, place.is_nudged):
         with pytest.raises(PlaceError, match="refuses the user, the password or a command"):
             refused()

@@ -1,8 +1,9 @@
 """``authz orders``: what was ordered, as a list, as it happens, and as a file."""
 
 import contextlib
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from authz.judge.orders.operator import listing
 from authz.judge.orders.order import MICROSECONDS, Order
 
 if TYPE_CHECKING:
+    from authz.store.connection import Store
     from authz.store.orders_store import OrdersStore, Position
 
 orders = cyclopts.App(name="orders", help="What was ordered: list it, follow it, copy it to a file and back.")
@@ -49,18 +51,19 @@ def show(
 
     """
     tell = _write if as_json else _say
-    with _orders_in(flags) as kept:
+    with store_of(flags) as store:
+        from authz.store.orders_store import OrdersStore  # noqa: PLC0415 - the extra's
+
+        kept = OrdersStore(store)
         position = kept.position()
         book, _ = kept.load()
         now = time.time()
-        for order in _all_of(book):
-            if every or (order.is_refusing and not _has_ended(order, now)):
-                tell(order)
+        told = (order for order in _all_of(book) if every or (order.is_refusing and not _has_ended(order, now)))
+        _tell_all(store, list(told), tell)
         while follow:
             flush()
             position, news = _next(kept, position, book)
-            for order in news:
-                tell(order)
+            _tell_all(store, news, tell)
     return ALLOWED
 
 
@@ -148,16 +151,27 @@ def _all_of(book: OrderBook) -> Iterator[Order]:
     yield from sorted(book, key=lambda order: order.at)
 
 
+def _tell_all(store: "Store", orders: Sequence[Order], tell: Callable[[Order, str], None]) -> None:
+    """Tell of each order, and what the application is called that it is about."""
+    from authz.server.workos.shared_register import names_in  # noqa: PLC0415 - the extra's
+
+    names = names_in(store, (order.id for order in orders if order.kind == "client"))
+    for order in orders:
+        tell(order, names.get(order.id, "") if order.kind == "client" else "")
+
+
 def _has_ended(order: Order, now: float) -> bool:
     return order.until is not None and now >= order.until
 
 
-def _write(order: Order) -> None:
-    write(line_of(order).decode())
+def _write(order: Order, name: str) -> None:
+    line = line_of(order).decode()
+    write(json.dumps({**json.loads(line), "client_name": name}) if name else line)
 
 
-def _say(order: Order) -> None:
+def _say(order: Order, name: str) -> None:
     words = [shown(order.at / MICROSECONDS) if order.at else "-" * 20, order.verb, order.kind, order.id]
+    words += [f'"{name}"'] if name else []
     words += [f"of {order.issuer}"] if order.issuer else []
     words += [f"issued before {shown(order.issued_before)}"] if order.issued_before is not None else []
     words += [f"until {shown(order.until)}"] if order.until is not None else []

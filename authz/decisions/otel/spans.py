@@ -18,7 +18,9 @@ FIELDS = ("verdict", "reason", "organization", "client", "policy", "rule", "sour
 
 # A record has seconds.
 _MEMBERS = {"milliseconds": "seconds"}
-_KNOWN = frozenset({*FIELDS, "door", "subject", "shadow_verdict", "shadow_rule", "milliseconds"})
+_KNOWN = frozenset(
+    {*FIELDS, "door", "subject", "client_name", "order_source", "shadow_verdict", "shadow_rule", "milliseconds"}
+)
 
 
 class OpenTelemetrySpans:
@@ -30,8 +32,8 @@ class OpenTelemetrySpans:
 
     Args:
         provider: makes those spans; by default OpenTelemetry's global one.
-        fields: what is told, out of :data:`FIELDS` and ``door``, ``subject``, ``shadow_verdict``, ``shadow_rule`` and
-            ``milliseconds``. None of them is a token, or its id.
+        fields: what is told, out of :data:`FIELDS` and ``door``, ``subject``, ``client_name``, ``order_source``,
+            ``shadow_verdict``, ``shadow_rule`` and ``milliseconds``. None of them is a token, or its id.
 
     Raises:
         ConfigError: a field that is not known, or the extra is not installed.

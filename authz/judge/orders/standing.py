@@ -7,7 +7,7 @@ from authz.call.call import Call
 from authz.call.principal import Principal
 from authz.errors import AuthzError, OrdersUnknownError, TokenInactiveError, suspended
 from authz.judge.orders.book import OrderBook
-from authz.judge.orders.order import Order
+from authz.judge.orders.order import OPERATOR, Order, Source
 from authz.judge.orders.tokens import member
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 
@@ -97,57 +97,59 @@ class Standing:
             PermissionDeniedError: its organization is suspended.
 
         """
-        if self.is_revoked(principal):
-            raise TokenInactiveError
-        if self._suspended and self.is_suspended(principal):
-            raise suspended()
+        error = self.refusal(principal)
+        if error is not None:
+            raise error
 
     def refusal_of(self, _call: Call | None, principal: Principal) -> AuthzError | None:
         """Return why the operator would have an open stream of ``principal`` end, if so; doubt ends none."""
-        if self.is_revoked(principal):
-            return TokenInactiveError()
-        return suspended() if self.is_suspended(principal) else None
+        return self.refusal(principal)
 
-    def is_revoked(self, principal: Principal) -> bool:
-        """Say whether the token, the application, the organization or the key of ``principal`` is revoked."""
+    def refusal(self, principal: Principal) -> AuthzError | None:
+        """Return what :meth:`check` raises, with where the order came from; ``None`` if there is none."""
         organization = self._organizations.get(principal.org_id)
         client = self._clients.get(principal.client_id)
         key = self._keys.get(principal.key_id)
-        if (organization or client or key) and any(
-            orders is not None and self._concern(orders, principal) for orders in (organization, client, key)
-        ):
-            return True
-        return self._has_tokens and self._is_token_revoked(principal)
+        source = self._first(principal, organization, client, key) if organization or client or key else None
+        if source is None and self._has_tokens:
+            source = self._source_of_token(principal)
+        if source is not None:
+            return _ordered(TokenInactiveError(), source)
+        if self._suspended:
+            source = self._first(principal, self._suspended.get(principal.org_id))
+        return None if source is None else _ordered(suspended(), source)
 
-    def is_suspended(self, principal: Principal) -> bool:
-        """Say whether the organization of ``principal`` is suspended."""
-        orders = self._suspended.get(principal.org_id)
-        return orders is not None and self._concern(orders, principal)
-
-    def _concern(self, orders: Mapping[str, Order], principal: Principal) -> bool:
+    def _first(self, principal: Principal, *named: Mapping[str, Order] | None) -> Source | None:
         # Every one that is in force counts: of two about the tokens before some time the later time.
-        return any(
-            order is not None and _counts(order, principal.issued_at, self._time())
-            for order in (orders.get(""), orders.get(principal.issuer))
-        )
+        for orders in named:
+            for order in () if orders is None else (orders.get(""), orders.get(principal.issuer)):
+                if order is not None and _counts(order, principal.issued_at, self._time()):
+                    return order.origin
+        return None
 
-    def _is_token_revoked(self, principal: Principal) -> bool:
+    def _source_of_token(self, principal: Principal) -> Source | None:
         name = principal.token_id
         if not name:
-            return False
+            return None
         orders, tokens = self.book.about("revoke", "token", name), self.book.tokens
         for issuer in ("", principal.issuer):
             order = orders.get(issuer)
             if order is None:
                 if member(name, issuer) in tokens:
-                    return True
+                    # The list does not say who has written it.
+                    return OPERATOR
             elif _counts(order, None, self._time()):
-                return True
-        return False
+                return order.origin
+        return None
 
 
 def _refuse(_principal: Principal) -> None:
     raise OrdersUnknownError("the orders of the operator are not known yet")
+
+
+def _ordered(error: AuthzError, source: Source) -> AuthzError:
+    error.order_source = source
+    return error
 
 
 def _counts(order: Order, issued_at: float | None, now: float) -> bool:

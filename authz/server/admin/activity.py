@@ -32,7 +32,7 @@ _COLUMN = {"allowed": _ALLOWED, "denied": 1, "undecided": 2, "failed": _FAILED}
 
 _FIELDS = (
     *("sequence", "time", "event", "method", "verb", "verdict", "reason", "organization", "client"),
-    *("policy", "rule", "source", "seconds"),
+    *("client_name", "policy", "rule", "source", "order_source", "seconds"),
 )
 
 
@@ -83,7 +83,7 @@ class Activity:
 
     def __call__(self, decision: Decision) -> None:
         """Take in one decision, on the thread that decides: all work that can wait is left for later."""
-        call, evidence, refusal, seconds, _, event, time, _ = decision
+        call, evidence, refusal, seconds, _, event, time, _, client_name = decision
         principal, rule = evidence.principal, evidence.rule
         organization, client = principal.org_id, principal.client_id
         verdict, reason, kept = "allowed", "", self._allowed
@@ -95,7 +95,8 @@ class Activity:
             kept.append(
                 (
                     *(self._sequence, time, event, call.method[:MAX_METHOD], call.verb[:RECORDED_VERB]),
-                    *(verdict, reason, organization, client, evidence.policy, rule, evidence.source, seconds),
+                    *(verdict, reason, organization, client, client_name, evidence.policy, rule, evidence.source),
+                    *(evidence.order_source, seconds),
                 )
             )
             self._totals[column] += 1

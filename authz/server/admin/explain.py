@@ -95,6 +95,7 @@ class _Explaining:
         self._more["caller"] = {
             **_identity(principal),
             "called": names_of(organization_of(self._authorizer, principal.org_id)),
+            "client_name": self._authorizer.telling.client_names.of(principal),
         }
 
     def _issuer_of(self, org_id: str) -> str:

@@ -9,6 +9,7 @@ from authz.errors import UnavailableError
 from authz.judge.orders.operator import Operator
 from authz.judge.orders.order import Order
 from authz.server.admin.backend import Json, Question
+from authz.server.admin.naming import with_applications
 from authz.server.admin.news import with_others
 from authz.server.admin.one_process import MAX_ORGANIZATIONS_TOLD
 from authz.server.admin.orders import told_of
@@ -45,7 +46,7 @@ class Workers:
     async def overview(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""
         answers, silent = await self._ask("overview")
-        return {
+        told = {
             "totals": _sum(answer["totals"] for answer in answers),
             "pace": _pace(answers),
             "reasons": _by_name("reason", (each for answer in answers for each in answer["reasons"])),
@@ -55,6 +56,7 @@ class Workers:
             "workers": sorted((each for answer in answers for each in answer["workers"]), key=_number),
             "silent": silent,
         }
+        return await asyncio.to_thread(with_applications, told, self._shared)
 
     async def policy(self) -> Json:
         """See :class:`authz.server.admin.backend.Source`."""

@@ -1,11 +1,17 @@
-"""What organizations are called, for people who know names and tenants better than ids."""
+"""What organizations and applications are called, for people who know names and tenants better than ids."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from authz.judge.authorizer import Authorizer
 from authz.organizations.organization import STRANGER, Organization
 from authz.runtime.text.printable import printable
 from authz.server.admin.backend import Json
+from authz.server.admin.slices import in_slices
+from authz.server.shared_orders import SharedOrders
+
+if TYPE_CHECKING:
+    from authz.server.workos.applications import Application
 
 MAX_CHARACTERS = 120
 """How many characters of a name or a tenant the page is told."""
@@ -37,3 +43,36 @@ def names_for(authorizer: Authorizer, ids: Iterable[str]) -> Names:
 def ordered(told: Json) -> Iterable[str]:
     """Return the organizations that stand in an answer of :func:`authz.server.admin.orders.told_of`."""
     return [*told["suspended"], *(order["id"] for order in told["orders"] if order["kind"] == "organization")]
+
+
+def with_applications(told: Json, shared: SharedOrders | None) -> Json:
+    """Return an overview that also says what the applications in it are called, and what they are for.
+
+    Args:
+        told: an answer of :meth:`authz.server.admin.backend.Source.overview`.
+        shared: what knows the applications, if anything does.
+
+    """
+    listing = None if shared is None else shared.applications
+    if listing is None:
+        return told
+    known, issuer = listing.known, listing.issuer
+
+    def of_organization(each: Json) -> Json:
+        # Another issuer may have an application of the same id, but not in the same organization.
+        found = {client: known[client] for client in each["clients"] if client in known}
+        return {client: _called(one) for client, one in found.items() if one.org_id in ("", each["id"])}
+
+    def of_order(order: Json) -> Json:
+        is_ours = order["kind"] == "client" and (not issuer or order["issuer"] in ("", issuer))
+        return _called(known[order["id"]]) if is_ours and order["id"] in known else {}
+
+    return {
+        **told,
+        "organizations": [{**each, "applications": of_organization(each)} for each in in_slices(told["organizations"])],
+        "orders": [{**order, "application": of_order(order)} for order in in_slices(told["orders"])],
+    }
+
+
+def _called(application: "Application") -> dict[str, str]:
+    return {"name": application.name, "description": application.description}

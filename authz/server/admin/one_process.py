@@ -16,7 +16,7 @@ from authz.runtime.network.causes import meaning
 from authz.server.admin.activity import Activity
 from authz.server.admin.backend import Json, Question
 from authz.server.admin.explain import explain, known_of
-from authz.server.admin.naming import names_for, ordered, organization_of
+from authz.server.admin.naming import names_for, ordered, organization_of, with_applications
 from authz.server.admin.news import with_others
 from authz.server.admin.orders import told_of
 from authz.server.admin.slices import LONG_SLICE, encoded, in_slices
@@ -92,6 +92,9 @@ class OwnProcess:
                 told = about(self._authorizer)
             case "sample":
                 told = self._sample.look(self._authorizer.verifier.clock.time())._asdict()
+            case "names":
+                self._authorizer.telling.client_names.learn(*arguments)
+                told = {}
             case "suspends":
                 told = {"by_policy": self._is_suspended_by_policy(*arguments)}
             case _:
@@ -114,7 +117,7 @@ class OwnProcess:
 
     def _everything(self) -> Json:
         told = self._ordered(self._shared)
-        return {**self._overview(told), **told}
+        return with_applications({**self._overview(told), **told}, self._shared)
 
     def _ordered(self, shared: SharedOrders | None) -> Json:
         return told_of(self._authorizer.operator, shared, self._authorizer.verifier.clock.time())

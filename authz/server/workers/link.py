@@ -14,7 +14,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from authz.judge.orders.operator import Operator
@@ -43,7 +43,9 @@ _TICKS = 10
 # The first message of a worker; no question has this number.
 _HELLO: Json = {"number": -1, "answer": None}
 _GO: Json = {"go": True}
-_ORDERS, _DOUBT = "carry_out", "doubt"
+_ORDERS, _DOUBT, _NAMES = "carry_out", "doubt", "names"
+# How many names of applications a worker is told at a time: at most some 100 KiB.
+_NAMES_AT_ONCE = 100
 
 
 class WorkerLink:
@@ -55,6 +57,7 @@ class WorkerLink:
         writer: where questions and orders go.
         snapshot: returns all orders that are known, as pages; it is called on a thread.
         doubt: returns whether they may not be all.
+        names: returns what applications are called, by client id.
         closed: is called when the link has ended.
         patience: seconds that an answer may take.
 
@@ -62,6 +65,7 @@ class WorkerLink:
         is_ready: whether the worker has carried out all orders, and answers.
         is_broken: whether it is parted with, because it has sent what is not understood, or has not obeyed.
         ended: is set when its process has ended.
+        naming: tells it what applications are called.
 
     """
 
@@ -73,6 +77,7 @@ class WorkerLink:
         *,
         snapshot: Callable[[], Sequence[bytes]],
         doubt: Callable[[], Doubt],
+        names: Callable[[], Mapping[str, str]],
         closed: Callable[["WorkerLink"], object],
         patience: float,
     ) -> None:
@@ -80,13 +85,14 @@ class WorkerLink:
         self.is_ready = self.is_broken = False
         self.ended = asyncio.Event()
         self._reader, self._writer, self._closed = reader, writer, closed
-        self._snapshot, self._doubt = snapshot, doubt
+        self._snapshot, self._doubt, self._names = snapshot, doubt, names
         self._patience = patience
         self._numbers = itertools.count()
         # By the number of the question; ``None`` if the page does not wait for the answer any more.
         self._asked: dict[int, asyncio.Future[Json | None] | None] = {}
         self._listening = asyncio.create_task(self._listen())
         self._feeding: asyncio.Task[None] | None = None
+        self.naming = _Naming(self._question, lambda: self.is_ready)
 
     async def ask(self, what: str, *arguments: Any) -> Json | None:
         """Return its answer, or ``None`` if none comes in time."""
@@ -130,7 +136,7 @@ class WorkerLink:
 
     async def close(self) -> None:
         """End it."""
-        tasks = [self._listening, *([] if self._feeding is None else [self._feeding])]
+        tasks = [task for task in (self._listening, self._feeding, self.naming.task) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -174,6 +180,7 @@ class WorkerLink:
         self.is_ready = True
         self.tell_doubt()
         self._write(json.dumps(_GO).encode())
+        self.naming.tell(self._names())
 
     def _question(self, what: str, arguments: bytes) -> tuple[int, asyncio.Future[Json | None]]:
         number = next(self._numbers)
@@ -229,18 +236,52 @@ class WorkerLink:
             raise ValueError
 
 
+class _Naming:
+    """Tells a worker what applications are called: few at a time, so that an order never waits for more of them.
+
+    Args:
+        ask: asks it something, and returns what brings the answer.
+        is_ready: says whether it answers.
+
+    """
+
+    def __init__(
+        self, ask: Callable[[str, bytes], tuple[int, asyncio.Future[Json | None]]], is_ready: Callable[[], bool]
+    ) -> None:
+        self._ask, self._is_ready = ask, is_ready
+        # What it has not been told yet.
+        self._left: dict[str, str] = {}
+        self.task: asyncio.Task[None] | None = None
+
+    def tell(self, names: Mapping[str, str]) -> None:
+        """Tell it these as well."""
+        self._left |= names
+        if self._left and (self.task is None or self.task.done()):
+            self.task = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while self._left and self._is_ready():
+                some = range(min(len(self._left), _NAMES_AT_ONCE))
+                names = dict(self._left.popitem() for _ in some)
+                await self._ask(_NAMES, json.dumps([names]).encode())[1]
+
+
 async def link_to_worker(
     number: int,
     ours: socket.socket,
     *,
     snapshot: Callable[[], Sequence[bytes]],
     doubt: Callable[[], Doubt],
+    names: Callable[[], Mapping[str, str]],
     closed: Callable[[WorkerLink], object],
     patience: float,
 ) -> WorkerLink:
     """Return the supervisor's end of a link, over its socket of a pair."""
     reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_MAX_LINE)
-    return WorkerLink(number, reader, writer, snapshot=snapshot, doubt=doubt, closed=closed, patience=patience)
+    return WorkerLink(
+        number, reader, writer, snapshot=snapshot, doubt=doubt, names=names, closed=closed, patience=patience
+    )
 
 
 def pages_of(orders: Sequence[Order], tokens: Sequence[tuple[str, float]] = ()) -> list[bytes]:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
 from authz.judge.orders.operator import Listings, Operator
@@ -30,6 +30,7 @@ class Links:
         self._operator, self._patience = operator, patience
         self._links: list[WorkerLink] = []
         self._doubt = Doubt()
+        self._names: dict[str, str] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,6 +63,7 @@ class Links:
                 ours,
                 snapshot=self._snapshot,
                 doubt=lambda: self._doubt,
+                names=lambda: self._names,
                 closed=self._forget,
                 patience=self._patience,
             )
@@ -74,11 +76,31 @@ class Links:
         for link in self.ready:
             link.tell_doubt()
 
+    def tell_names(self, names: Mapping[str, str]) -> None:
+        """Tell all workers, also those that start later, what applications are called; not for a task.
+
+        Args:
+            names: what they are called by now, by client id; an empty name is to be forgotten.
+
+        """
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self._name, names)
+
     async def ask(self, what: str, *arguments: Any) -> tuple[list[Json], int]:
         """Return the answers of the workers to a question, and how many gave none."""
         answers = await asyncio.gather(*(link.ask(what, *arguments) for link in self.ready))
         given = [answer for answer in answers if answer is not None]
         return given, len(answers) - len(given)
+
+    def _name(self, names: Mapping[str, str]) -> None:
+        for client_id, name in names.items():
+            if name:
+                self._names[client_id] = name
+            else:
+                self._names.pop(client_id, None)
+        for link in self.ready:
+            link.naming.tell(names)
 
     def _spread(self, orders: Sequence[Order]) -> None:
         loop = self._loop

@@ -3,13 +3,12 @@
 What is not understood in a page is left out, so that one event of an unknown form does not hide those after it.
 """
 
-from concurrent.futures import CancelledError
 from datetime import UTC, datetime
 from typing import Any, get_args
 
 import workos
 
-from authz.organizations.workos_api import client_of, failure_of
+from authz.organizations.workos_api import answering, client_of
 from authz.runtime.asking import NoAnswerError
 from authz.runtime.network import causes
 from authz.runtime.network.transport import Transport
@@ -20,8 +19,7 @@ from authz.server.workos.place import Cursor
 _KEPT_SECONDS = 89 * 86_400.0
 
 
-class NoPageError(NoAnswerError):
-    """WorkOS gave no page of events; ``is_about_one`` if it does not know the event after which to begin."""
+_WHAT = "not events"
 
 
 class EventsApi:
@@ -47,7 +45,7 @@ class EventsApi:
             now: the time, in POSIX seconds.
 
         Raises:
-            NoPageError: WorkOS does not say.
+            NoAnswerError: WorkOS does not say; ``is_about_one`` if it does not know the event after which to begin.
 
         """
         # The order of the API is the opposite by default.
@@ -57,21 +55,11 @@ class EventsApi:
         else:
             since = datetime.fromtimestamp(max(cursor.at, now - _KEPT_SECONDS), UTC)
             asked["range_start"] = since.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        try:
-            return _page(self._client.request_raw("GET", ["events"], params=asked))
-        except workos.NotFoundError:
-            raise NoPageError(causes.status(404), is_about_one=True) from None
-        except workos.WorkOSError as error:
-            # Its text may hold anything that the server has sent.
-            failure = failure_of(error, "not events")
-            has_answered = failure.is_about_one and str(failure).startswith("status ")
-            raise NoPageError(
-                str(failure), pause=failure.pause, is_about_one=has_answered, is_ours=failure.is_ours
-            ) from None
-        except (CancelledError, TimeoutError):
-            raise NoPageError("closed") from None
-        except (AttributeError, TypeError, ValueError, RecursionError):
-            raise NoPageError("not events") from None
+        with answering(_WHAT):
+            try:
+                return _page(self._client.request_raw("GET", ["events"], params=asked))
+            except workos.NotFoundError:
+                raise NoAnswerError(causes.status(404), is_about_one=True) from None
 
     def close(self) -> None:
         """End what is under way."""
@@ -82,15 +70,15 @@ def _page(told: dict[str, Any]) -> Page:
     """Return the page that an answer is.
 
     Raises:
-        NoPageError: it is none.
+        NoAnswerError: it is none.
 
     """
     listed, after = told.get("data"), told.get("list_metadata")
     if not isinstance(listed, list) or not isinstance(after, dict):
-        raise NoPageError("not events")
+        raise NoAnswerError(_WHAT)
     read = [Event.of(each) for each in listed]
     events = [event for event in read if event is not None]
     if listed and not events:
         # Without an id there is no way on.
-        raise NoPageError("not events")
+        raise NoAnswerError(_WHAT)
     return Page(events, len(listed) - len(events), bool(after.get("after")))

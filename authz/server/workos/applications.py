@@ -6,11 +6,18 @@ from typing import Any, NamedTuple, Self
 
 from authz.call.words import is_identifier
 from authz.judge.orders.order import MICROSECONDS, Order
+from authz.runtime.text.printable import printable
 from authz.server.workos.events import DELETED_SECONDS, WORKOS
 
 _DELETED = "application deleted in WorkOS"
 _BACK = "application is listed in WorkOS"
-_MAX_NAME, _MAX_DESCRIPTION = 200, 500
+
+MAX_NAME, MAX_DESCRIPTION = 100, 300
+"""How many characters are kept of what an application is called, and of what it is for."""
+
+
+# As WorkOS names the fields that are told besides the client id.
+_TOLD = ("id", "organization_id", "name", "description")
 
 
 class Application(NamedTuple):
@@ -44,8 +51,8 @@ class Application(NamedTuple):
             str(ids[0]),
             str(ids[1]),
             org_id if isinstance(org_id, str) and is_identifier(org_id) else "",
-            _text(told.get("name"), _MAX_NAME),
-            _text(told.get("description"), _MAX_DESCRIPTION),
+            _text(told.get("name"), MAX_NAME),
+            _text(told.get("description"), MAX_DESCRIPTION),
         )
 
     def text(self) -> str:
@@ -59,8 +66,9 @@ class Application(NamedTuple):
             fields: Any = json.loads(text)
         except (ValueError, RecursionError):
             return None
-        is_ours = isinstance(fields, list) and len(fields) == len(cls._fields) - 1
-        return cls(client_id, *fields) if is_ours and all(isinstance(field, str) for field in fields) else None
+        is_ours = isinstance(fields, list) and len(fields) == len(_TOLD)
+        # Whoever can write into a store may have written anything.
+        return cls.of({"client_id": client_id, **dict(zip(_TOLD, fields, strict=True))}) if is_ours else None
 
 
 class ApplicationPage(NamedTuple):
@@ -112,5 +120,5 @@ def pardons(standing: Collection[Order], listed: Collection[str], now: float) ->
 
 
 def _text(value: object, most: int) -> str:
-    """Return text of a bounded length that can be encoded; what is none is empty."""
-    return value[:most].encode(errors="replace").decode() if isinstance(value, str) else ""
+    """Return text in one line, of a bounded length, with every character visible; what is none is empty."""
+    return printable(value[:most])[:most] if isinstance(value, str) else ""

@@ -1,13 +1,11 @@
 """Pages of applications, by WorkOS's own client; import it only where it is used: it loads slowly."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from concurrent.futures import CancelledError
+from collections.abc import Mapping
 from typing import Any
 
 import workos
 
-from authz.organizations.workos_api import client_of, failure_of
+from authz.organizations.workos_api import answering, client_of
 from authz.runtime.asking import NoAnswerError
 from authz.runtime.network import causes
 from authz.runtime.network.transport import Transport
@@ -47,7 +45,7 @@ class ApplicationsApi:
         asked: dict[str, Any] = {"limit": MAX_APPLICATIONS, "order": "asc"}
         if after:
             asked["after"] = after
-        with _answering():
+        with answering(_WHAT):
             return _page(self._client.request_raw("GET", ["connect", "applications"], params=asked))
 
     def has_application(self, name: str) -> bool:
@@ -73,7 +71,7 @@ class ApplicationsApi:
         self._transport.close()
 
     def _has(self, *path: str) -> bool:
-        with _answering():
+        with answering(_WHAT):
             try:
                 told = self._client.request_raw("GET", list(path))
             except workos.NotFoundError as error:
@@ -85,19 +83,6 @@ class ApplicationsApi:
             if told.get("id") != path[-1]:
                 raise NoAnswerError("mismatch (the answer is not what was asked for)")
             return True
-
-
-@contextlib.contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except workos.WorkOSError as error:
-        # Its text may hold anything that the server has sent.
-        raise failure_of(error, _WHAT) from None
-    except (CancelledError, TimeoutError):
-        raise NoAnswerError("closed") from None
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        raise NoAnswerError(_WHAT) from None
 
 
 def _page(told: dict[str, Any]) -> ApplicationPage:

@@ -1,6 +1,6 @@
 """Builds what follows the events of WorkOS and lists its applications, as the settings say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from authz.judge.configured import workos_issuer
@@ -50,14 +50,18 @@ def workos_events_of(
     else:
         from authz.server.workos.shared_place import SharedPlace  # noqa: PLC0415 - not needed without a store
 
-        place = SharedPlace(sharing.store)
+        place = SharedPlace(sharing.store, lambda: sharing.heartbeat.id)
     issuer = workos_issuer(settings.listed())
     is_told = settings.workos_webhooks is not None
     return WorkOSEvents(api, place, interval=settings.workos_events_interval, issuer=issuer, is_told=is_told)
 
 
 def workos_applications_of(
-    settings: Settings, operator: Operator, sharing: "Sharing | None", leads: Callable[[], bool]
+    settings: Settings,
+    operator: Operator,
+    sharing: "Sharing | None",
+    leads: Callable[[], bool],
+    name: Callable[[Mapping[str, str]], object],
 ) -> WorkOSApplications:
     """Return what lists the applications of WorkOS.
 
@@ -66,6 +70,7 @@ def workos_applications_of(
         operator: takes the orders in this process.
         sharing: shares them with other replicas, if there is a store.
         leads: says whether this process is the one that lists them.
+        name: is told what they are called by now, by client id.
 
     Raises:
         ConfigError: a setting is missing or cannot work, or the extra is not installed.
@@ -84,6 +89,7 @@ def workos_applications_of(
         _asking(settings, ApplicationsApi),
         register,
         leads=leads,
+        name=name,
         interval=settings.workos_applications_interval,
         issuer=workos_issuer(settings.listed()),
     )

@@ -102,6 +102,11 @@ class WorkOSEvents:
         """Whether the events are followed, as far as is known here."""
         return not self.error or self._is_led_elsewhere
 
+    @property
+    def cursor(self) -> Cursor | None:
+        """How far events have become orders, as far as that is known here."""
+        return self._kept
+
     def stop(self) -> None:
         """Stop following, and let another process begin."""
         # Whatever it waits for ends.

@@ -6,6 +6,7 @@ from the list of another environment. So a page that fails, and a key that is an
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 from authz.judge.orders.order import Order
@@ -14,6 +15,7 @@ from authz.runtime.asking import NoAnswerError
 from authz.runtime.backoff import Backoff
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.threads import Repeating
+from authz.server.admin.slices import LONG_SLICE, in_slices
 from authz.server.workos.applications import Application, ApplicationPage, pardons, refusals
 from authz.server.workos.events import WORKOS
 
@@ -72,11 +74,13 @@ class WorkOSApplications:
         api: knows the applications.
         register: keeps what is known of them.
         leads: says whether this process is the one that lists them.
+        name: is told what they are called by now, by client id; an empty name is of one that is gone.
         interval: seconds between two lists.
         issuer: the issuer of WorkOS, if the applications of others may have the same ids.
         clock: tells the time.
 
     Attributes:
+        issuer: that of the argument.
         known: the applications by client id, as far as they are known here.
         refused: how many applications were refused because WorkOS has them no more.
         lists: how many whole lists there were.
@@ -90,12 +94,13 @@ class WorkOSApplications:
         register: Register,
         *,
         leads: Callable[[], bool],
+        name: Callable[[Mapping[str, str]], object] = bool,
         interval: float = 300.0,
         issuer: str = "",
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._api, self._register, self._leads = api, register, leads
-        self._interval, self._issuer, self._clock = interval, issuer, clock
+        self._api, self._register, self._leads, self._name = api, register, leads, name
+        self._interval, self.issuer, self._clock = interval, issuer, clock
         self.known: Mapping[str, Application] = {}
         self.refused = self.lists = 0
         self.error = ""
@@ -131,15 +136,19 @@ class WorkOSApplications:
     def _follow(self) -> float:
         self._round, self.error = None, ""
         now = self._clock.monotonic()
-        if now >= self._read_at:
+        if now >= self._read_at or not self.known:
             # As seldom as there is a list: there may be ten thousand applications, and a thousand replicas.
             self._read_at = now + self._interval
-            self.known = self._register.known()
+            self._know(self._register.known())
         return _LOOK_SECONDS
 
     def _step(self) -> float:
         if self._round is None:
-            self._round = _Round(self._register.known())
+            known = self._register.known()
+            if not self.known:
+                # What they are called is known before they are listed.
+                self._know(known)
+            self._round = _Round(known)
         this = self._round
         if not this.is_whole:
             this.take(self._api.page(this.after))
@@ -169,10 +178,11 @@ class WorkOSApplications:
         now = self._clock.time()
         # What cannot be read may be any of those that are missing.
         applications = {**this.doubtful, **this.listed}
-        orders = refusals(this.deleted, now, self._issuer)
+        orders = refusals(this.deleted, now, self.issuer)
         orders += pardons(self._register.standing(), applications, now)
         self._register.keep(orders, applications)
-        self.known, self._round = applications, None
+        self._round = None
+        self._know(applications)
         self.refused += len(this.deleted)
         self.lists += 1
         self._listed_at = self._clock.now()
@@ -183,6 +193,21 @@ class WorkOSApplications:
         elif self.error and not error:
             telemetry.event(telemetry.INFO, "applications_recovered", source=WORKOS)
         self.error = error
+
+    def _know(self, applications: Mapping[str, Application]) -> None:
+        """Know these, and tell what they are called as far as that is news."""
+        before, self.known = self.known, applications
+        gone = (each._replace(name="") for each in before.values() if each.client_id not in applications)
+        news: dict[str, str] = {}
+        for each in in_slices(chain(gone, applications.values()), LONG_SLICE):
+            known = before.get(each.client_id)
+            if each.name != ("" if known is None else known.name):
+                news[each.client_id] = each.name
+            if len(news) >= LONG_SLICE:
+                self._name(news)
+                news = {}
+        if news:
+            self._name(news)
 
     def _failed(self, failure: NoAnswerError) -> None:
         cause = str(failure)

@@ -2,9 +2,8 @@
 
 import contextlib
 import json
-import os
-import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from authz.judge.orders.order import Order
 from authz.server.workos.place import Cursor, PlaceError
@@ -17,6 +16,7 @@ LEASE_SECONDS = 8.0
 
 # By then WorkOS was asked in any case.
 _NUDGE_SECONDS = 60
+_MAX_ID = 64
 
 # Only the one that follows moves it, and only from where it has read it: one that has slept meanwhile moves nothing.
 _MOVE = Script("""
@@ -32,29 +32,26 @@ class SharedPlace:
 
     Args:
         store: the store.
+        replica: returns the id of this one.
 
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store, self._orders = store, OrdersStore(store)
-        self._leader, self._cursor, self._nudge = (
-            store.key(f"{{workos}}:{name}") for name in ("leader", "cursor", "nudge")
-        )
-        self._name, self._known = secrets.token_hex(8), b""
+    def __init__(self, store: Store, replica: Callable[[], str]) -> None:
+        self._store, self._orders, self._replica = store, OrdersStore(store), replica
+        self._leader, self._cursor = _keys_of(store)
+        self._nudge = store.key("{workos}:nudge")
+        self._known = b""
 
     def lead(self) -> bool:
         """See :class:`authz.server.workos.place.Place`."""
         with told_as_place_errors():
-            return bool(self._store.call(LEASE, [self._leader], [self._own_name, round(LEASE_SECONDS * 1000)]))
+            return bool(self._store.call(LEASE, [self._leader], [self._replica(), round(LEASE_SECONDS * 1000)]))
 
     def cursor(self) -> Cursor | None:
         """See :class:`authz.server.workos.place.Place`."""
         with told_as_place_errors(), self._store.asking() as client:
             self._known = client.get(self._cursor) or b""
-        try:
-            return Cursor.of(json.loads(self._known))
-        except (ValueError, RecursionError):
-            return None
+        return _parsed(self._known)
 
     def move(self, orders: Sequence[Order], cursor: Cursor) -> bool:
         """See :class:`authz.server.workos.place.Place`."""
@@ -63,7 +60,7 @@ class SharedPlace:
             # From there they come to this process too, as to all others.
             if orders:
                 self._orders.restore(orders)
-            arguments = [self._own_name, self._known, text]
+            arguments = [self._replica(), self._known, text]
             has_moved = bool(self._store.call(_MOVE, [self._leader, self._cursor], arguments))
         if has_moved:
             self._known = text
@@ -82,12 +79,43 @@ class SharedPlace:
     def leave(self) -> None:
         """See :class:`authz.server.workos.place.Place`."""
         with contextlib.suppress(StoreError):
-            self._store.call(LEASE, [self._leader], [self._own_name, 0])
+            self._store.call(LEASE, [self._leader], [self._replica(), 0])
 
-    @property
-    def _own_name(self) -> str:
-        # A forked child is another one.
-        return f"{self._name}-{os.getpid()}"
+
+class Followed(NamedTuple):
+    """What the store says of the events.
+
+    Args:
+        leader: the id of the replica that follows them; empty for none.
+        cursor: how far they have become orders; ``None`` if that is not known.
+
+    """
+
+    leader: str = ""
+    cursor: Cursor | None = None
+
+
+def followed(store: Store) -> Followed:
+    """Return which replica follows the events, and how far they have become orders.
+
+    Raises:
+        StoreError: the store does not say.
+
+    """
+    with store.asking() as client:
+        leader, cursor = client.mget(_keys_of(store))
+    return Followed((leader or b"").decode(errors="replace")[:_MAX_ID], _parsed(cursor or b""))
+
+
+def _keys_of(store: Store) -> tuple[str, str]:
+    return store.key("{workos}:leader"), store.key("{workos}:cursor")
+
+
+def _parsed(text: bytes) -> Cursor | None:
+    try:
+        return Cursor.of(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
 
 
 @contextlib.contextmanager

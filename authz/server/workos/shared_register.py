@@ -1,6 +1,6 @@
 """The applications that are known, in the store: another replica that goes on knows them too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from authz.judge.orders.operator import Operator
@@ -8,7 +8,7 @@ from authz.judge.orders.order import Order
 from authz.server.workos.applications import Application
 from authz.server.workos.register import standing_of
 from authz.server.workos.shared_place import told_as_place_errors
-from authz.store.connection import Store
+from authz.store.connection import Store, StoreError
 from authz.store.orders_store import OrdersStore
 
 # How many are written in one step.
@@ -26,7 +26,7 @@ class SharedRegister:
 
     def __init__(self, store: Store, operator: Operator) -> None:
         self._store, self._orders, self._operator = store, OrdersStore(store), operator
-        self._key = store.key("{workos}:applications")
+        self._key = _key_of(store)
         self._read: dict[str, Application] = {}
 
     def known(self) -> Mapping[str, Application]:
@@ -60,3 +60,27 @@ class SharedRegister:
                 while names := list(islice(gone, _AT_ONCE)):
                     client.hdel(self._key, *names)
         self._read = dict(applications)
+
+
+def names_in(store: Store, client_ids: Iterable[str]) -> dict[str, str]:
+    """Return what applications are called, as far as that is known and this user of the store may read it.
+
+    Raises:
+        StoreError: the store does not say.
+
+    """
+    wanted, names = iter(dict.fromkeys(client_ids)), dict[str, str]()
+    try:
+        while some := list(islice(wanted, _AT_ONCE)):
+            with store.asking() as client:
+                texts = client.hmget(_key_of(store), some)
+            found = (Application.parse(*each) for each in zip(some, texts, strict=True) if each[1] is not None)
+            names.update({each.client_id: each.name for each in found if each is not None and each.name})
+    except StoreError as error:
+        if error.reason != "denied":
+            raise
+    return names
+
+
+def _key_of(store: Store) -> str:
+    return store.key("{workos}:applications")

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import pytest
 
+from authz.call.principal import Principal
 from authz.errors import UnavailableError
 from authz.issuer.verifier import Verifier
 from authz.judge.authorizer import Authorizer
@@ -125,6 +126,30 @@ def test_order_reaches_a_worker_that_is_only_starting(new_authorizer: NewAuthori
 
     assert (done["workers"], done["pending"]) == (0, 1)
     assert authorizer.standing.suspended_organizations == {ORG}
+
+
+def test_every_worker_learns_what_applications_are_called_whenever_it_starts(new_authorizer: NewAuthorizer) -> None:
+    first, second = new_authorizer(), new_authorizer()
+    names = {f"client_{number}": f"Application {number}" for number in range(1050)}
+
+    async def story() -> None:
+        async with Supervisor() as workers, worker(workers, 0, first):
+            await asyncio.to_thread(workers.links.tell_names, names)
+            async with worker(workers, 1, second):
+                await until(lambda: are_known(first, second, count=1050))
+                await asyncio.to_thread(workers.links.tell_names, {"client_0": "", "client_1": "Tills"})
+                await until(lambda: are_known(first, second, count=1049))
+                await workers.order(suspend(ORG))
+
+    run(story())
+
+    for authorizer in (first, second):
+        callers = [Principal(org_id="o", client_id=f"client_{number}", subject="") for number in range(3)]
+        assert [*map(authorizer.telling.client_names.of, callers)] == ["", "Tills", "Application 2"]
+
+
+async def are_known(*authorizers: Authorizer, count: int) -> bool:
+    return all(len(each.telling.client_names) == count for each in authorizers)
 
 
 def test_worker_that_hears_nothing_does_not_start(new_authorizer: NewAuthorizer) -> None:

@@ -21,7 +21,7 @@ from authz.server.workos import applications as ours
 from authz.server.workos.applications_api import ApplicationsApi
 from authz.server.workos.listing import Register, WorkOSApplications
 from authz.server.workos.register import RegisterHere
-from authz.server.workos.shared_register import SharedRegister
+from authz.server.workos.shared_register import SharedRegister, names_in
 from authz.store.orders_store import OrdersStore
 from tests.doubles import ManualClock
 from tests.store.engines import Engine
@@ -164,6 +164,64 @@ def test_names_are_known_and_renewed(server: WorkOS, lister: Lister) -> None:
 
     assert (before.name, before.org_id) == ("Application 3", "org_1")
     assert lister.lister.known["client_00003"][2:] == ("org_1", "Tills", "<b>x")
+
+
+def test_only_what_is_news_of_the_names_is_told(server: WorkOS, clock: ManualClock) -> None:
+    told: list[dict[str, str]] = []
+    lister = Lister(server, clock, name=lambda names: told.append(dict(names)))
+    lister.list()
+    lister.list()
+    server.delete(7)
+    lister.list()
+    lister.close()
+
+    assert [len(names) for names in told] == [250, 1]
+    assert told[1] == {"client_00007": ""}
+
+
+def test_replica_that_waits_learns_the_names_once_they_are_listed(
+    server: WorkOS, clock: ManualClock, engine: Engine
+) -> None:
+    told: dict[str, str] = {}
+    follower, leader = Lister(server, clock, engine, name=told.update), Lister(server, clock, engine)
+    follower.leads = False
+    follower.list(lambda it: not it.lister.error)
+    before = dict(told)
+    leader.list()
+    follower.list(lambda _: told)
+    follower.close()
+    leader.close()
+
+    assert before == {}
+    assert (len(told), told["client_00003"]) == (250, "Application 3")
+
+
+def test_leader_that_does_not_hear_workos_knows_the_names_from_the_store(
+    server: WorkOS, clock: ManualClock, engine: Engine
+) -> None:
+    first = Lister(server, clock, engine)
+    first.list()
+    first.close()
+    server.trouble = lambda _: (500, b"")
+    told: dict[str, str] = {}
+    second = Lister(server, clock, engine, name=told.update)
+    second.list(lambda it: it.lister.error)
+    second.close()
+
+    assert len(told) == len(second.lister.known) == 250
+
+
+def test_names_are_read_from_the_store_as_far_as_they_are_asked_for(
+    server: WorkOS, clock: ManualClock, engine: Engine
+) -> None:
+    lister = Lister(server, clock, engine)
+    lister.list()
+    store = engine.store()
+    names = names_in(store, ["client_00003", "client_nobody", "client_00004"])
+    store.close()
+    lister.close()
+
+    assert names == {"client_00003": "Application 3", "client_00004": "Application 4"}
 
 
 @pytest.mark.parametrize("trouble", [(500, b""), (429, b"{}"), (200, b"nonsense"), (200, b'{"data": {}}')])
@@ -348,12 +406,23 @@ def test_what_names_no_application_is_none(told: object) -> None:
 
 
 def test_hostile_names_are_texts_of_a_bounded_length() -> None:
-    told = {"client_id": "client_1", "id": "conn_app_1", "name": "\ud800" * 1000, "description": ["x"]}
+    hostile = "<b>\x1b[2J\u202e\n\ud800"
+    told = {"client_id": "client_1", "id": "conn_app_1", "name": hostile + "x" * 1000, "description": ["x"]}
     found = ours.Application.of(told)
 
     assert found is not None
-    assert (found.name, found.description) == ("?" * 200, "")
+    assert found.name.startswith(r"<b>\x1b[2J\u202e\n\ud800xxx")
+    assert (len(found.name), found.description) == (ours.MAX_NAME, "")
     assert ours.Application.parse("client_1", found.text()) == found
+
+
+def test_names_that_somebody_wrote_into_the_store_are_bounded_and_visible() -> None:
+    text = json.dumps(["conn_app_1", "org_1", "\x1b[2J" + "x" * 1000, "y" * 1000])
+    found = ours.Application.parse("client_1", text)
+
+    assert found is not None
+    assert found.name.startswith(r"\x1b[2J")
+    assert (len(found.name), len(found.description)) == (ours.MAX_NAME, ours.MAX_DESCRIPTION)
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[1,2,3,4]", b'["a"]', b"[" * 100_000])

@@ -2,6 +2,7 @@
 
 import json
 import random
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -18,7 +19,7 @@ from authz.judge.streams import OpenStreams
 from authz.server.workos.events import DELETED_SECONDS, RENEWAL_SECONDS
 from authz.server.workos.following import FIRST_SECONDS, WorkOSEvents
 from authz.server.workos.place import Cursor, PlaceHere
-from authz.server.workos.shared_place import SharedPlace
+from authz.server.workos.shared_place import SharedPlace, followed
 from authz.store.connection import Script, Store
 from authz.store.entries import parsed
 from authz.store.orders_store import OrdersStore
@@ -344,7 +345,9 @@ def test_every_order_of_an_event_is_one_that_can_be_carried_out(
 
 
 def follower(workos: TroubledIssuer, store: Store, clock: ManualClock, *, is_told: bool = False) -> WorkOSEvents:
-    return WorkOSEvents(workos.api(timeout=2.0), SharedPlace(store), is_told=is_told, clock=clock.clock)
+    replica = secrets.token_hex(4)
+    place = SharedPlace(store, lambda: replica)
+    return WorkOSEvents(workos.api(timeout=2.0), place, is_told=is_told, clock=clock.clock)
 
 
 def logged(engine: Engine) -> list[Order]:
@@ -554,5 +557,5 @@ def test_nothing_is_missed_or_done_twice_though_leaders_die_and_workos_fails(
     book, _ = OrdersStore(engine.store()).load()
     assert (fleet.left, len(wanted), port.webhooks.counts["signed"]) == (0, 1000, 100)
     assert logged(engine) == wanted
-    assert cursor_of(engine) == {"id": last_id(workos), "at": wanted[-1].at / MICROSECONDS}
+    assert followed(engine.store()).cursor == Cursor(last_id(workos), wanted[-1].at / MICROSECONDS)
     assert {order.subject: order for order in book} == {order.subject: order for order in wanted}

@@ -1,5 +1,6 @@
 """A webhook has WorkOS asked sooner, by whichever replica leads; thousands of them no more than one."""
 
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +36,8 @@ def alone(workos: TroubledIssuer, operator: Operator, clock: ManualClock) -> Ite
 
 def follower(workos: TroubledIssuer, store: Store, clock: ManualClock) -> WorkOSEvents:
     """Return what asks once a minute, for one of several replicas."""
-    place = SharedPlace(store)
+    replica = secrets.token_hex(4)
+    place = SharedPlace(store, lambda: replica)
     return WorkOSEvents(workos.api(timeout=2.0), place, interval=60.0, is_told=True, clock=clock.clock)
 
 

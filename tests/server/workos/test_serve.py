@@ -17,27 +17,13 @@ from authz.demo.issuer.signing import SigningKey
 from authz.demo.issuer.webhooks import Webhooks
 from tests.doubles import jwks, m2m_claims
 from tests.programs import PATIENCE, run
-from tests.server.admin.site import SERVE, Site
+from tests.server.admin.site import SERVE
 from tests.server.serving.serving import LOOPBACK
+from tests.server.workos.replica import Replica
 from tests.store.engines import Engine
 
 ALLOWED, UNAUTHENTICATED = 0, 16
 ACME = "org_01JYACME000000000000000001"
-
-
-class Replica(Site):
-    """A server that follows WorkOS; a context manager."""
-
-    def __init__(self, folder: Path, issuer: IssuerServer, *flags: str, interval: str = "0.5") -> None:
-        folder.mkdir(exist_ok=True)
-        (folder / "jwks.json").write_text(json.dumps(issuer.issuer.jwks()))
-        (folder / "key").write_text(issuer.issuer.directory.api_key)
-        workos = ("--workos-events", "--workos-base-url", issuer.address, "--workos-api-key-file", "key")
-        super().__init__(folder, *workos, "--workos-events-interval", interval, *flags)
-
-    def orders(self) -> list[Any]:
-        told: list[Any] = self.get("overview")["orders"]
-        return [(each["verb"], each["id"], each["source"], each["reason"]) for each in told]
 
 
 @pytest.fixture
@@ -54,7 +40,7 @@ def test_organization_that_is_deleted_in_workos_is_refused_and_said(
             before = server.check(token)
             issuer.issuer.environment.delete_organization(ACME)
             server.until(lambda: set(server.check(token)) == {UNAUTHENTICATED})
-            told = server.orders()
+            told, source = server.orders(), server.get("overview")["source"]
         with Replica(tmp_path / "a", issuer, "--orders", "orders.jsonl", *flags) as server:
             after_restart = server.check(token)
         secret = issuer.issuer.directory.api_key
@@ -63,7 +49,9 @@ def test_organization_that_is_deleted_in_workos_is_refused_and_said(
     assert set(before) == {ALLOWED}
     assert set(after_restart) == {UNAUTHENTICATED}
     assert told == [("revoke", ACME, "workos", "deleted in WorkOS")]
-    assert lines[-1]["cursors"]["workos"]["id"].startswith("event_")
+    assert lines[-1]["cursors"]["workos"] == source["cursor"]
+    assert source["cursor"]["id"].startswith("event_")
+    assert (source["leader"], source["error"], source["age"] < PATIENCE) == ("", "", True)
     assert secret not in server.program.text
 
 
@@ -105,6 +93,51 @@ def test_application_that_is_deleted_in_workos_is_refused_and_said(
     assert told == [("revoke", client, "workos", "application deleted in WorkOS")]
     assert 'authz_source_applications_refused_total{source="workos"} 1.0' in figures
     assert secret not in server.program.text
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one process", "two workers"])
+def test_page_and_decision_log_say_what_the_application_is_called(
+    tmp_path: Path, ec_key: SigningKey, flags: tuple[str, ...]
+) -> None:
+    lists = ("--workos-applications", "--decision-log", "all", "--decision-log-file", "log.jsonl")
+    with Engine("valkey") as store, IssuerServer(Issuer(keys=[ec_key])) as issuer:
+        application = issuer.issuer.directory.applications[0]
+        of_it = {"client_id": application.client_id, "sub": application.client_id, "org_id": application.org_id}
+        token, shares = ec_key.sign(m2m_claims(time.time(), **of_it)), ("--store", store.url, *lists, *flags)
+        with Replica(tmp_path / "a", issuer, *shares) as first, Replica(tmp_path / "b", issuer, *shares) as second:
+            for replica in (first, second):
+                replica.until(lambda at=replica: has_named(at, token, application.name))  # type: ignore[misc]
+            [organization] = first.get("overview")["organizations"]
+            sources = [each.get("overview")["source"] for each in (first, second)]
+            replicas = {each["id"]: each for each in first.get("overview")["replicas"]}
+            issuer.issuer.environment.delete_organization(application.org_id)
+            second.until(lambda: set(second.check(token)) == {UNAUTHENTICATED})
+            second.until(lambda: orders_in(second) == {"", "workos"})
+            cursors = [each.get("overview")["source"]["cursor"] for each in (first, second)]
+        [newest], _ = issuer.issuer.environment.events.page(["organization.deleted"], limit=1, is_ascending=False)
+
+    called = {"name": application.name, "description": application.description}
+    assert organization["applications"] == {application.client_id: called}
+    assert [source["leader"] in replicas for source in sources] == [True, True]
+    assert sources[0]["leader"] == sources[1]["leader"]
+    assert [cursor["id"] for cursor in cursors] == [newest.id, newest.id]
+
+
+def logged(server: Replica) -> list[Any]:
+    lines = (server.folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def has_named(server: Replica, token: str, name: str) -> bool:
+    """Say whether a decision of each worker has the name, after another check."""
+    server.check(token)
+    told = server.get("decisions")["decisions"]
+    named = {each["id"].partition("-")[0] for each in told if each["client_name"] == name and "replica" not in each}
+    return len(named) == len(server.addresses) and any(line["client_name"] == name for line in logged(server))
+
+
+def orders_in(server: Replica) -> set[str]:
+    return {line["order_source"] for line in logged(server)}
 
 
 def test_list_of_applications_needs_the_events(tmp_path: Path, ec_key: SigningKey) -> None:

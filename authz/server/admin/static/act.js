@@ -2,7 +2,7 @@
 
 import { post } from "/api.js";
 import { $, notify } from "/dom.js";
-import { named, ownerOf, titleOf } from "/names.js";
+import { named, ownerOf, titleOf, titleOfClient } from "/names.js";
 
 const WORDS = {
   suspend: {
@@ -54,7 +54,8 @@ export function ask(given) {
   const isLifting = verb === "resume" || verb === "reinstate";
   $("act-title").textContent = `${words.title} this ${kind}?`;
   const owner = kind === "client" ? ownerOf(id) : "";
-  $("act-id").textContent = kind === "organization" ? named(id) : owner ? `${id} · of ${named(owner)}` : id;
+  $("act-id").textContent = kind === "organization" ? named(id)
+    : [kind === "client" ? titleOfClient(id) : id, owner && `of ${named(owner)}`].filter(Boolean).join(" · ");
   $("act-words").textContent = order.issued_before
     ? "Every token of it that was issued until now is refused; newer ones are not."
     : SPECIAL[`${verb} ${kind}`] ?? words.words;

@@ -1,7 +1,7 @@
 // The table of decisions: the newest on top, filtered here; new rows are added without rebuilding the others.
 
-import { $, brief, firstSentence, make, moment, number, replace, verdict } from "/dom.js";
-import { beside, isLike, learnDecisions, nameOrId } from "/names.js";
+import { $, firstSentence, make, moment, number, replace, verdict } from "/dom.js";
+import { beside, client, isLike, learnDecisions, nameOrId } from "/names.js";
 import { areSeveral, idOf, nameOf } from "/replicas.js";
 
 const KEPT = 2000;
@@ -106,14 +106,20 @@ function filter() {
     (organization === "" || isLike(decision.organization, organization));
 }
 
-function why({ reason, rule }) {
+const ORDERED = {
+  operator: "An order of the operator keeps this caller out.",
+  workos: "An order from WorkOS keeps this caller out.",
+  other: "An order from another source keeps this caller out.",
+};
+
+function why({ reason, rule, order_source: source }) {
   // The decision says more about this reason than the general sentence.
   if (reason === "policy_denied") return rule ? `The policy's rule ${rule} denies it.` : "No rule of the policy allows it.";
-  return firstSentence(meanings[reason] ?? reason);
+  return ORDERED[source] ?? firstSentence(meanings[reason] ?? reason);
 }
 
 function row(decision, isNew) {
-  const { organization, client, reason } = decision;
+  const { organization, reason } = decision;
   const call = make("td", { className: `call ${decision.verdict}` }, make("span", { className: "method" }, called(decision) || "–"));
   if (reason) {
     call.append(make("span", { className: "second why", title: meanings[reason] ?? "" }, why(decision)));
@@ -123,7 +129,7 @@ function row(decision, isNew) {
     const name = make("button", { className: "name", type: "button", title: organization }, nameOrId(organization));
     name.dataset.key = decision.id;
     name.addEventListener("click", () => select(organization));
-    caller.append(name, ...beside(organization), make("code", { className: "second", title: client }, brief(client)));
+    caller.append(name, ...beside(organization), make("span", { className: "second" }, ...client(decision.client, { name: decision.client_name })));
   } else {
     caller.append(make("span", { className: "second" }, decision.source === "public" ? "caller not checked" : "caller not known"));
   }

@@ -67,7 +67,7 @@ function facts(caller) {
   const times = left === "" ? "" : make("span", {}, moment(caller.expires_at), left > 0 ? `, in ${span(left)}` : `, ${span(-left)} ago`);
   const { name = titleOf(caller.organization), tenant } = caller.called;
   return listed([
-    ["name", name === caller.organization ? "" : name], ["organization", caller.organization], ["tenant", tenant], ["client", caller.client], ["scopes", caller.scopes.join(" ")],
+    ["name", name === caller.organization ? "" : name], ["organization", caller.organization], ["tenant", tenant], ["client", caller.client], ["application", caller.client_name], ["scopes", caller.scopes.join(" ")],
     ["issuer", caller.issuer], ["token id", caller.token_id], ["key id", caller.key_id], ["expires", times],
   ]);
 }

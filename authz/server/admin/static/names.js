@@ -1,4 +1,5 @@
-// What organizations are called. Names stand beside ids, never instead of them: several may have the same name.
+// What organizations and applications are called. Names stand beside ids, never instead of them: several may have the
+// same name.
 
 import { brief, make } from "/dom.js";
 
@@ -6,6 +7,7 @@ const MOST = 5000;
 
 const known = new Map();
 const owners = new Map();
+const applications = new Map();
 
 // Returns whether that was news.
 function learn(id, { name = "", tenant = "" }) {
@@ -22,9 +24,14 @@ const learnAll = (names) => Object.entries(names ?? {}).filter(([id, called]) =>
 export const learnDecisions = (decisions) =>
   decisions.filter(({ organization, called }) => learn(organization, called ?? {})).length > 0;
 
-export function learnOverview({ names, organizations }) {
+export function learnOverview({ names, organizations, orders }) {
   owners.clear();
-  for (const { id, clients } of organizations) for (const client of Object.keys(clients)) owners.set(client, id);
+  applications.clear();
+  for (const { id, clients, applications: called } of organizations) {
+    for (const client of Object.keys(clients)) owners.set(client, id);
+    for (const [client, { name }] of Object.entries(called ?? {})) applications.set(client, name);
+  }
+  for (const { id, application } of orders) if (application?.name) applications.set(id, application.name);
   const called = organizations.filter(({ id, known: facts }) => learn(id, facts ?? {})).length > 0;
   return learnAll(names) || called;
 }
@@ -33,6 +40,15 @@ export const learnPolicy = ({ names }) => learnAll(names);
 
 // The organization whose client that is, as far as this page has seen.
 export const ownerOf = (client) => owners.get(client) ?? "";
+
+// In a text: an application's name if it has one, and its id.
+export const titleOfClient = (id) => [applications.get(id), id].filter(Boolean).join(" · ");
+
+// A client id, and before it what the application is called; its description is in the title.
+export function client(id, { name = "", description = "" } = {}) {
+  const code = make("code", { title: id }, brief(id));
+  return name ? [make("span", { className: "application", title: description }, isolated(name)), " ", code] : [code];
+}
 
 export function calledOf(id) {
   const { name, tenant } = known.get(id) ?? {};

@@ -1,8 +1,9 @@
 // The orders in force, and a form to give another.
 
 import { ask } from "/act.js";
-import { $, brief, make, moment, number, plural, replace } from "/dom.js";
-import { beside, isolated, nameOrId, ownerOf } from "/names.js";
+import { $, make, moment, number, plural, replace, span } from "/dom.js";
+import { beside, client, isolated, nameOrId, ownerOf } from "/names.js";
+import { nameOf } from "/replicas.js";
 
 const LIFTING = { suspend: "resume", revoke: "reinstate" };
 
@@ -24,12 +25,26 @@ export function begin(told) {
 
 export function show(overview) {
   const { orders, order_count: count, token_count: tokens, now } = overview;
+  showSource(overview);
   $("orders-empty").hidden = count + tokens > 0;
   const parts = [count > 0 ? plural(count, "order") : "", tokens > 0 ? `${plural(tokens, "revoked token")}` : ""];
   $("orders-meta").textContent = parts.filter(Boolean).join(" · ");
   $("order-table").hidden = orders.length === 0;
   replace($("order-rows"), orders.map((order) => row(order, now)));
   $("orders-note").textContent = count > orders.length ? `The latest ${number(orders.length)} of them.` : "";
+}
+
+// How far what happens in WorkOS has become orders, and which replica sees to that.
+function showSource({ source, store, now }) {
+  $("orders-source").hidden = source === null;
+  if (source === null) return;
+  const { leader, cursor, age, error } = source;
+  const upTo = cursor?.id ? ["followed up to ", make("code", {}, cursor.id), " of ", moment(cursor.at, now)] : ["no event yet"];
+  const parts = [leader && `by ${nameOf(leader)}`, store && !leader && "no replica follows it now", age !== null && `heard ${span(age)} ago`];
+  $("orders-source").replaceChildren(
+    make("b", {}, "WorkOS"), " ", ...upTo, ...parts.filter(Boolean).map((part) => ` · ${part}`),
+    ...(error ? [" ", make("span", { className: "tag warn" }, "! failing"), " ", isolated(error)] : []),
+  );
 }
 
 const hasSeveral = () => ["revoke client", "revoke organization", "revoke key"].includes($("order-what").value);
@@ -41,8 +56,8 @@ function describe() {
 function row(order, now) {
   const { verb, kind, id, issuer } = order;
   const isOrganization = kind === "organization";
-  const name = make("code", { title: id }, isOrganization ? nameOrId(id) : brief(id));
-  const what = make("td", { className: "what" }, make("span", { className: "tag deny" }, `${verb} ${kind}`), " ", name);
+  const name = isOrganization ? [make("code", { title: id }, nameOrId(id))] : client(id, order.application);
+  const what = make("td", { className: "what" }, make("span", { className: "tag deny" }, `${verb} ${kind}`), " ", ...name);
   if (isOrganization) what.append(...beside(id));
   const owner = kind === "client" ? ownerOf(id) : "";
   if (owner) what.append(make("span", { className: "second", title: owner }, "of ", nameOrId(owner)));

@@ -1,8 +1,8 @@
 // Organizations that call, reasons of refusals, and the chosen organization with its actions.
 
-import { $, brief, make, moment, number, plural, replace, short, svg } from "/dom.js";
+import { $, make, moment, number, plural, replace, short, svg } from "/dom.js";
 import { ask } from "/act.js";
-import { beside, calledOf, isolated, nameOrId, titleOf } from "/names.js";
+import { beside, calledOf, client as called, isolated, nameOrId, titleOf } from "/names.js";
 import { usage } from "/usage.js";
 
 let about = { can_act: false, meanings: {} };
@@ -90,7 +90,7 @@ function renderChosen(each) {
   const title = name ?? titleOf(each.id);
   const facts = [...(title === each.id ? [] : [["id", make("code", {}, each.id)]]), ...Object.entries(known), ["allowed", number(each.allowed)], ["refused", number(refusals(each))]];
   facts.push(["last call", each.last === null ? "none since the start" : moment(each.last)]);
-  const clients = Object.entries(each.clients).map(([id, count]) => client(id, count));
+  const clients = Object.entries(each.clients).map(([id, count]) => client(id, count, each.applications?.[id]));
   replace(panel, [
     make("h3", { className: title === each.id ? "mono" : "" }, isolated(title)),
     make("dl", { className: "facts" }, ...facts.flatMap(([what, value]) => [
@@ -111,12 +111,14 @@ function standing(id) {
   return [button("Suspend organization", "suspend", id)];
 }
 
-function client(id, count) {
+function client(id, count, application) {
   const isRevoked = overview.revoked.includes(id);
   const act = isRevoked ? button("Reinstate", "reinstate", id) : button("Revoke", "revoke", id);
   act.setAttribute("aria-label", `${act.textContent} client ${id}`);
   return make("li", {},
-    make("code", { title: id }, brief(id)),
+    make("span", { className: "who" },
+      ...called(id, application),
+      ...(application?.description ? [make("span", { className: "second" }, isolated(application.description))] : [])),
     ...(isRevoked ? [make("span", { className: "tag deny" }, "revoked")] : []),
     make("span", { className: "meta" }, plural(count, "call")),
     act,
