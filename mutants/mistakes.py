@@ -52,8 +52,8 @@ MISTAKES = (
     Mistake(
         "forged metadata is not stripped",
         "authz/call/metadata.py",
-        "kept = [entry for entry in metadata if not is_forged(entry[0].lower(), reserved)]",
-        "kept = list(metadata)",
+        "            if (key := entry[0].lower()) not in reserved\n            and not (",
+        "            if (key := entry[0].lower())\n            and not (",
         f"{_DOORS}test_server.py -k forged",
     ),
     Mistake(
@@ -172,6 +172,20 @@ MISTAKES = (
         "return functools.update_wrapper(serve, behaviour)",
         "return serve",
         f"{_DOORS}test_neighbours.py",
+    ),
+    Mistake(
+        "a unary handler loses the threads of its own",
+        "interceptors/behaviours.py",
+        'getattr(behaviour, "experimental_thread_pool", None)',
+        "None",
+        f"{_DOORS}test_callables.py -k threads_of_its_own",
+    ),
+    Mistake(
+        "a worker keeps the variables that its supervisor has read",
+        "authz/settings/environment.py",
+        "include=set(self._given - variables.SECRETS)",
+        "include=set(type(self).model_fields) - variables.SECRETS",
+        "tests/server/workers/test_flags.py -k anew",
     ),
     # ---- Streams ----
     Mistake(
@@ -2327,8 +2341,8 @@ MISTAKES = (
     Mistake(
         "an allowed verdict is kept until the request comes",
         "interceptors/admission.py",
-        "        hearing.confirm(principal)\n",
-        "",
+        "            self._hearing.confirm(principal)",
+        "            pass",
         "tests/interceptors/test_late_requests.py",
     ),
     Mistake(
@@ -3015,8 +3029,8 @@ MISTAKES = (
     Mistake(
         "names with a gateway's prefix pass",
         "authz/call/metadata.py",
-        "key = key.removeprefix(prefix)",
-        "return False",
+        "        if not key.startswith(_PREFIXES):\n            return False",
+        "        return False",
         "tests/call/test_metadata.py -k trusted_name_that_a_caller_sends",
     ),
     Mistake(
