@@ -557,8 +557,8 @@ MISTAKES = (
     Mistake(
         "the end of a stream is recorded as allowed",
         "authz/judge/hearing.py",
-        "self._telling.decided(self.call, self.evidence, refusal, seconds, door=self._door, event=event)",
-        "self._telling.decided(self.call, self.evidence, None, seconds, door=self._door, event=event)",
+        "telling.decided(self.call, self.evidence, refusal, seconds, door=self._door, event=event)",
+        "telling.decided(self.call, self.evidence, None, seconds, door=self._door, event=event)",
         "tests/interceptors/test_stream_revocation.py -k decision_of_its_own",
     ),
     Mistake(
@@ -1723,7 +1723,7 @@ MISTAKES = (
     Mistake(
         "a second issuer needs no configuration",
         "authz/issuer/verifiers.py",
-        "if len(self._by_issuer) > 1 and not is_shared:",
+        "if len(issuers) > 1 and not is_shared:",
         "if len(self._by_issuer) > 2 and not is_shared:",
         "tests/organizations/test_ownership.py -k needs_to_be_told",
     ),
@@ -2406,24 +2406,24 @@ MISTAKES = (
     ),
     Mistake(
         "the memory of tokens has no bound",
-        "authz/issuer/memory.py",
+        "authz/token/memory.py",
         "while self._size > self._room:",
         "while False:",
-        "tests/issuer/test_memory.py -k oldest",
+        "tests/token/test_memory.py -k oldest",
     ),
     Mistake(
         "the newest token leaves first",
-        "authz/issuer/memory.py",
+        "authz/token/memory.py",
         "entries.popitem(last=False)",
         "entries.popitem()",
-        "tests/issuer/test_memory.py -k oldest",
+        "tests/token/test_memory.py -k oldest",
     ),
     Mistake(
         "a token counts as its text, whatever Python makes of it",
-        "authz/issuer/memory.py",
+        "authz/token/memory.py",
         ' or b"\\\\" in payload or not payload.isascii()',
         "",
-        "tests/issuer/test_memory.py -k counts",
+        "tests/token/test_memory.py -k counts",
     ),
     Mistake(
         "every worker takes the memory of all",
