@@ -86,7 +86,7 @@ def test_files_that_cannot_be_read_limit_nothing(tmp_path: Path) -> None:
 
 
 def test_the_default_has_an_upper_bound(tmp_path: Path) -> None:
-    assert token_memory_of(None, 1, tmp_path) <= 256 * MIB
+    assert token_memory_of(None, 1, tmp_path) <= 32 * MIB
 
 
 def test_the_verifier_of_a_worker_gets_its_share() -> None:
