@@ -18,6 +18,7 @@ from authz.call.metadata import TrustedMetadata
 from authz.demo.processes import Envoy
 from authz.envoy.config import bootstrap, cluster, listener
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
+from benchmarks import instructions
 from benchmarks.h2load import GRPC, Outcome, framed, load
 from benchmarks.loads import Load, unary_aio
 from benchmarks.material import AUDIENCE, ISSUER, check_request, claims, signing_key
@@ -57,10 +58,16 @@ def measure() -> dict[str, object]:
             "ours on native / bare native with a cache": _ratio(cpu["ours on native"], cpu["bare native with a cache"]),
             "ours on native / ours on grpcio": _ratio(cpu["ours on native"], cpu["ours on grpcio"]),
         },
+        "instructions per check, on grpcio": _instructions(body),
         "tokens never seen, on native": _unseen(),
         f"{WORKERS} workers / 1 worker": _workers(body),
         "through Envoy": _through_envoy(token),
-        "ready after start, seconds": {engine: _ready(engine, token) for engine in ("grpcio", "native")},
+        "ready after start, seconds": {engine: _ready(engine, token) for engine in ("grpcio", "native")}
+        | {f"grpcio, {WORKERS} workers": _ready("grpcio", token, "--workers", str(WORKERS))},
+        "CPU until ready, seconds": {
+            "1 worker": _cpu_until_ready(),
+            f"{WORKERS} workers": _cpu_until_ready("--workers", str(WORKERS)),
+        },
     }
 
 
@@ -238,13 +245,39 @@ def _jwt_authn() -> dict[str, Any]:
     }
 
 
-def _ready(engine: str, token: str) -> float:
+def _instructions(body: bytes) -> dict[str, object]:
+    """Compare our engine with our handler on a server without options, and with a constant answer."""
+
+    def work(server: Server, calls: int) -> None:
+        load(f"http://{server.address}{CHECK}", calls, streams=STREAMS, body=body, headers=GRPC)
+
+    starts: dict[str, instructions.Start] = {
+        "constant": partial(running, "constant"),
+        "our handler on a plain server": partial(running, "check"),
+        "ours on grpcio": partial(authz_serve, "grpcio"),
+    }
+    kinds = {kind: partial(instructions.per_call, start, work) for kind, start in starts.items()}
+    return instructions.compare(kinds, "constant")
+
+
+def _cpu_until_ready(*flags: str) -> dict[str, float]:
+    """Return the least CPU seconds of the command until it listens, and of that one of its workers that needs most."""
+    own, of_worker = [], []
+    for _ in range(STARTS):
+        with authz_serve("grpcio", *flags) as server:
+            first, *workers = [each.cpu for each in server.family]
+            own.append(first)
+            of_worker += [max(workers)] if workers else []
+    return {"command": min(own), **({"worker": min(of_worker)} if of_worker else {})}
+
+
+def _ready(engine: str, token: str, *flags: str) -> float:
     """Return the seconds from the start of the command to its first answer that allows a call."""
     question = check_request(token)
     taken = []
     for _ in range(STARTS):
         began = time.perf_counter()
-        with authz_serve(engine) as server, grpc.insecure_channel(server.address) as channel:
+        with authz_serve(engine, *flags) as server, grpc.insecure_channel(server.address) as channel:
             answer = channel.unary_unary(CHECK)(question, timeout=10)
             taken.append(time.perf_counter() - began)
             if CheckResponse.FromString(answer).status.code != 0:

@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from statistics import median, quantiles
 
 import grpc.aio
 
+from benchmarks import instructions
 from benchmarks.loads import Load, compare, stream_aio, stream_sync, unary_aio, unary_sync
 from benchmarks.material import claims, signing_key
 from benchmarks.processes import Server, running
@@ -22,6 +25,16 @@ def measure() -> dict[str, object]:
     return {
         "unary aio": compare("aio-authz", "aio", Load(unary_aio, CALL, metadata=authorized, calls=3000)),
         "unary sync": compare("sync-authz", "sync", Load(unary_sync, CALL, metadata=authorized, calls=3000)),
+        "unary aio / an interceptor that only wraps": compare(
+            "aio-authz", "aio-wrapped", Load(unary_aio, CALL, metadata=authorized, calls=3000)
+        ),
+        "unary sync / an interceptor that only wraps": compare(
+            "sync-authz", "sync-wrapped", Load(unary_sync, CALL, metadata=authorized, calls=3000)
+        ),
+        "unary, instructions of the server": {
+            "aio": _instructions("aio", unary_aio, authorized),
+            "sync": _instructions("sync", unary_sync, authorized),
+        },
         f"stream of {MESSAGES} aio": compare(
             "aio-authz", "aio", Load(stream_aio, STREAM, metadata=authorized, calls=20)
         ),
@@ -31,6 +44,19 @@ def measure() -> dict[str, object]:
         f"p99 beside {REFUSALS_PER_SECOND} refusals/s": asyncio.run(_beside_refusals(authorized)),
         f"{IDLE_STREAMS} idle streams": asyncio.run(_idle(authorized)),
     }
+
+
+def _instructions(
+    kind: str, make: Callable[[str, Load], None], authorized: tuple[tuple[str, str], ...]
+) -> dict[str, object]:
+    def work(server: Server, calls: int) -> None:
+        make(server.address, Load(make, CALL, metadata=authorized, calls=calls))
+
+    def count(kind: str) -> int:
+        return instructions.per_call(partial(running, kind), work)
+
+    kinds = (kind, f"{kind}-wrapped", f"{kind}-authz")
+    return instructions.compare({each: partial(count, each) for each in kinds}, f"{kind}-wrapped")
 
 
 async def _beside_refusals(authorized: tuple[tuple[str, str], ...]) -> dict[str, object]:

@@ -52,8 +52,8 @@ MISTAKES = (
     Mistake(
         "forged metadata is not stripped",
         "authz/call/metadata.py",
-        "kept = [entry for entry in metadata if not is_forged(entry[0].lower(), reserved)]",
-        "kept = list(metadata)",
+        "            if (key := entry[0].lower()) not in reserved\n            and not (",
+        "            if (key := entry[0].lower())\n            and not (",
         f"{_DOORS}test_server.py -k forged",
     ),
     Mistake(
@@ -172,6 +172,20 @@ MISTAKES = (
         "return functools.update_wrapper(serve, behaviour)",
         "return serve",
         f"{_DOORS}test_neighbours.py",
+    ),
+    Mistake(
+        "a unary handler loses the threads of its own",
+        "interceptors/behaviours.py",
+        'getattr(behaviour, "experimental_thread_pool", None)',
+        "None",
+        f"{_DOORS}test_callables.py -k threads_of_its_own",
+    ),
+    Mistake(
+        "a worker keeps the variables that its supervisor has read",
+        "authz/settings/environment.py",
+        "include=set(self._given - variables.SECRETS)",
+        "include=set(type(self).model_fields) - variables.SECRETS",
+        "tests/server/workers/test_flags.py -k anew",
     ),
     # ---- Streams ----
     Mistake(
@@ -543,8 +557,8 @@ MISTAKES = (
     Mistake(
         "the end of a stream is recorded as allowed",
         "authz/judge/hearing.py",
-        "self._telling.decided(self.call, self.evidence, refusal, seconds, door=self._door, event=event)",
-        "self._telling.decided(self.call, self.evidence, None, seconds, door=self._door, event=event)",
+        "telling.decided(self.call, self.evidence, refusal, seconds, door=self._door, event=event)",
+        "telling.decided(self.call, self.evidence, None, seconds, door=self._door, event=event)",
         "tests/interceptors/test_stream_revocation.py -k decision_of_its_own",
     ),
     Mistake(
@@ -1709,7 +1723,7 @@ MISTAKES = (
     Mistake(
         "a second issuer needs no configuration",
         "authz/issuer/verifiers.py",
-        "if len(self._by_issuer) > 1 and not is_shared:",
+        "if len(issuers) > 1 and not is_shared:",
         "if len(self._by_issuer) > 2 and not is_shared:",
         "tests/organizations/test_ownership.py -k needs_to_be_told",
     ),
@@ -2327,8 +2341,8 @@ MISTAKES = (
     Mistake(
         "an allowed verdict is kept until the request comes",
         "interceptors/admission.py",
-        "        hearing.confirm(principal)\n",
-        "",
+        "            self._hearing.confirm(principal)",
+        "            pass",
         "tests/interceptors/test_late_requests.py",
     ),
     Mistake(
@@ -2392,24 +2406,24 @@ MISTAKES = (
     ),
     Mistake(
         "the memory of tokens has no bound",
-        "authz/issuer/memory.py",
+        "authz/token/memory.py",
         "while self._size > self._room:",
         "while False:",
-        "tests/issuer/test_memory.py -k oldest",
+        "tests/token/test_memory.py -k oldest",
     ),
     Mistake(
         "the newest token leaves first",
-        "authz/issuer/memory.py",
+        "authz/token/memory.py",
         "entries.popitem(last=False)",
         "entries.popitem()",
-        "tests/issuer/test_memory.py -k oldest",
+        "tests/token/test_memory.py -k oldest",
     ),
     Mistake(
         "a token counts as its text, whatever Python makes of it",
-        "authz/issuer/memory.py",
+        "authz/token/memory.py",
         ' or b"\\\\" in payload or not payload.isascii()',
         "",
-        "tests/issuer/test_memory.py -k counts",
+        "tests/token/test_memory.py -k counts",
     ),
     Mistake(
         "every worker takes the memory of all",
@@ -3015,8 +3029,8 @@ MISTAKES = (
     Mistake(
         "names with a gateway's prefix pass",
         "authz/call/metadata.py",
-        "key = key.removeprefix(prefix)",
-        "return False",
+        "        if not key.startswith(_PREFIXES):\n            return False",
+        "        return False",
         "tests/call/test_metadata.py -k trusted_name_that_a_caller_sends",
     ),
     Mistake(

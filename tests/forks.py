@@ -12,7 +12,6 @@ from authz.decisions.log import DecisionLog
 from authz.decisions.sample import Sample, Sampled
 from authz.decisions.usage import Usage
 from authz.issuer.discovery import DiscoveredEndpoint
-from authz.issuer.memory import TokenMemory
 from authz.issuer.remote_keys import _Places
 from authz.judge.authorizer import Authorizer
 from authz.judge.orders.file import OrdersFile
@@ -33,6 +32,7 @@ from authz.store.follower import Follower
 from authz.store.leases import SharedQuotas
 from authz.store.places import SharedPlaces
 from authz.store.trips import Trips
+from authz.token.memory import TokenMemory
 from interceptors import AuthzInterceptor
 
 ISSUER = "https://acme.authkit.app"
@@ -71,7 +71,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "authz.store.leases.SharedQuotas": lambda: SharedQuotas(_trips()),
     "authz.store.places.SharedPlaces": lambda: SharedPlaces(_trips()),
     "authz.store.trips.Trips": _trips,
-    "authz.issuer.memory.TokenMemory": lambda: TokenMemory(1 << 20),
+    "authz.token.memory.TokenMemory": lambda: TokenMemory(1 << 20),
     "authz.runtime.watch.Watch": lambda: Watch([], lambda _: None),
     "authz.decisions.usage.Usage": Usage,
     "interceptors.server.AuthzInterceptor": lambda: AuthzInterceptor(_verifier()),

@@ -98,7 +98,7 @@ class RemoteKeySet:
             if key is not None:
                 return key
             if not (yield from self._places.wait(fetch, is_bounded=self._held.current() is not _NO_KEYS)):
-                raise self._unavailable(max(1.0, self._asking.pause))
+                raise _unavailable(self._endpoint.url, self._asking.error, max(1.0, self._asking.pause))
             if is_ours:
                 break
         ring = self._held.current()
@@ -127,7 +127,7 @@ class RemoteKeySet:
         if is_ours:
             self._launch(fetch)
         if not (yield from self._places.wait(fetch, is_bounded=False)):
-            raise self._unavailable(max(1.0, self._asking.pause))
+            raise _unavailable(self._endpoint.url, self._asking.error, max(1.0, self._asking.pause))
 
     def holds(self, key: VerificationKey) -> bool:
         """See :class:`authz.issuer.keys.KeySet`; like any use of a key it refreshes ahead of need."""
@@ -201,7 +201,7 @@ class RemoteKeySet:
         if under_way is not None:
             return under_way, False
         if not self._asking.may_ask:
-            raise self._unavailable(self._asking.pause)
+            raise _unavailable(self._endpoint.url, self._asking.error, self._asking.pause)
         if not self._clock.has_reached(self._held.stale_at):
             # There are keys, only not this one, and any caller can invent a kid: so attempts are counted for all.
             now = self._clock.monotonic()
@@ -212,15 +212,9 @@ class RemoteKeySet:
 
     def _undecided(self, kid: str | None, retry_after: float) -> AuthzError:
         if self._asking.backoff.is_failing:
-            return self._unavailable(retry_after)
+            return _unavailable(self._endpoint.url, self._asking.error, retry_after)
         # For any other kid: not that there is no such key, for the issuer may have begun to use it since.
         return KeyNotFoundError() if kid in self._held.gone else KeyUndecidedError(retry_after=retry_after)
-
-    def _unavailable(self, retry_after: float) -> KeySetUnavailableError:
-        cause = self._asking.error or "timeout"
-        return KeySetUnavailableError(
-            f"no keys from {self._endpoint.url}: {cause}", retry_after=retry_after, cause=cause
-        )
 
     def _launch(self, fetch: "_Fetch") -> None:
         self._asking.expect(self._endpoint.fetch("GET"), _read, partial(self._finish, fetch))
@@ -331,6 +325,11 @@ _Fetch = Question[None, _Published]
 _NO_KEYS = KeyRing(keys={})
 _LONG_AGO = Moment(-math.inf, -math.inf)
 _NOTHING: _Fetch = Question(None)
+
+
+def _unavailable(url: str, error: str, retry_after: float) -> KeySetUnavailableError:
+    cause = error or "timeout"
+    return KeySetUnavailableError(f"no keys from {url}: {cause}", retry_after=retry_after, cause=cause)
 
 
 def _read(response: HttpResponse) -> _Published:

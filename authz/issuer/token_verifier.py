@@ -8,12 +8,12 @@ from authz.call.peer import Peer
 from authz.call.principal import Principal
 from authz.errors import ClaimError, PeerUnknownError
 from authz.issuer.keys import KeySetHealth
-from authz.issuer.memory import MemoryFigures
 from authz.organizations.ownership import Ownership
 from authz.runtime.clock import Clock
 from authz.runtime.flow import Flow, arun, run
 from authz.token.claims import ClaimRules
 from authz.token.jws import digest_of
+from authz.token.memory import TokenMemory
 
 
 class Expectations(NamedTuple):
@@ -31,6 +31,9 @@ class TokenVerifier(ABC):
     clock: Clock
     """Where the time comes from."""
 
+    memories: Mapping[str, TokenMemory]
+    """What is remembered of verified tokens, by issuer."""
+
     ownership: Ownership | None = None
     """Which organizations each issuer may name; ``None`` where any issuer may name all."""
 
@@ -46,7 +49,7 @@ class TokenVerifier(ABC):
             UnavailableError: the issuer's keys cannot be had, so there is no verdict.
 
         """
-        principal = self._at_once(token)
+        principal = _at_once(self, token)
         if principal is None:
             principal = run(self.verify_flow(token))
         if principal.certificate:
@@ -55,17 +58,12 @@ class TokenVerifier(ABC):
 
     async def averify(self, token: str, peer: Peer | None = None) -> Principal:
         """Return the caller that ``token`` names; see :meth:`verify`."""
-        principal = self._at_once(token)
+        principal = _at_once(self, token)
         if principal is None:
             principal = await arun(self.verify_flow(token))
         if principal.certificate:
             check_certificate(principal, peer)
         return principal
-
-    def _at_once(self, token: str) -> Principal | None:
-        digest = digest_of(token)
-        principal = self.remembered(digest)
-        return self.verify_at_once(token, digest) if principal is None else principal
 
     def warm_up(self, timeout: float = 5.0) -> None:
         """Fetch the keys of every issuer, so that no call must wait for them.
@@ -152,10 +150,6 @@ class TokenVerifier(ABC):
         """Return the state of the keys, by issuer, for every issuer whose tokens are good here."""
 
     @abstractmethod
-    def memory(self) -> Mapping[str, MemoryFigures]:
-        """Return what is remembered of verified tokens, by issuer."""
-
-    @abstractmethod
     def warm_up_flow(self, timeout: float = 5.0) -> Flow[None]:
         """Fetch the keys of every issuer, as a flow; see :meth:`authz.Verifier.warm_up`."""
 
@@ -166,6 +160,12 @@ class TokenVerifier(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop fetching keys."""
+
+
+def _at_once(verifier: TokenVerifier, token: str) -> Principal | None:
+    digest = digest_of(token)
+    principal = verifier.remembered(digest)
+    return verifier.verify_at_once(token, digest) if principal is None else principal
 
 
 def check_certificate(principal: Principal, peer: Peer | None) -> None:

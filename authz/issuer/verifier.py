@@ -10,7 +10,6 @@ from authz.call.words import ORG_ID_PATTERN
 from authz.errors import ConfigError, KeySetUnavailableError, TokenMalformedError
 from authz.issuer.discovery import discover, issuer_endpoint
 from authz.issuer.keys import KeySet, KeySetHealth, StaticKeySet, load_jwks
-from authz.issuer.memory import MemoryFigures, TokenMemory, Verified, size_of
 from authz.issuer.remote_keys import RemoteKeySet
 from authz.issuer.token_verifier import Expectations, TokenVerifier
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
@@ -22,6 +21,7 @@ from authz.token.claims import ClaimRules, check_issuer, principal_from
 from authz.token.encoding import EncodingError, json_object
 from authz.token.jwk import VerificationKey, check_algorithms
 from authz.token.jws import CompactJWS, check_signature, digest_of, parse_compact
+from authz.token.memory import TokenMemory, Verified, size_of
 from authz.token.profiles import ProfileName, TokenProfile, profile_of
 
 Jwks = Mapping[str, Any] | str | os.PathLike[str]
@@ -104,11 +104,13 @@ class Verifier(TokenVerifier):
             profile=profile_of(profile),
         )
         self.issuer = issuer
-        self._algorithms = check_algorithms(algorithms)
-        self._require_kid, self._require_at_jwt = not allow_missing_kid, require_at_jwt
+        self._expected = Expectations(
+            self._rules, check_algorithms(algorithms), require_kid=not allow_missing_kid, require_at_jwt=require_at_jwt
+        )
         self.clock = clock
         self._time, self._monotonic = clock.time, clock.monotonic
         self._memory = TokenMemory(_positive(token_memory, "token_memory"))
+        self.memories = {issuer: self._memory}
         self._keys: KeySet
         if jwks is not None:
             if jwks_url is not None or jwks_seed is not None or discover:
@@ -191,13 +193,13 @@ class Verifier(TokenVerifier):
         principal = self.remembered(digest)
         if principal is not None:
             return principal
-        jws, claims = self._read(token)
+        jws, claims = _read(token, self._expected)
         key = yield from self._keys.find(jws.kid, jws.algorithm)
         return self._verified(jws, claims, key, digest)
 
     def verify_at_once(self, token: str, digest: bytes) -> Principal | None:
         """Return the caller that ``token`` names, if its key is at hand; see :class:`TokenVerifier`."""
-        jws, claims = self._read(token)
+        jws, claims = _read(token, self._expected)
         key = self._keys.known(jws.kid, jws.algorithm)
         return None if key is None else self._verified(jws, claims, key, digest)
 
@@ -214,7 +216,7 @@ class Verifier(TokenVerifier):
             UnauthenticatedError: a claim is not what it must be, or a rule about headers is in force.
 
         """
-        if self._require_at_jwt:
+        if self._expected.require_at_jwt:
             raise TokenMalformedError("typ must be at+jwt, and a payload has no header that could say so")
         return principal_from(claims, self._rules, self._time())
 
@@ -235,17 +237,6 @@ class Verifier(TokenVerifier):
     def key_age(self, principal: Principal) -> float | None:
         """Return the seconds since the keys of ``principal``'s issuer were fetched; ``None`` for another issuer's."""
         return self._keys.age() if principal.issuer == self.issuer else None
-
-    def _read(self, token: str) -> tuple[CompactJWS, dict[str, Any]]:
-        """Return a token and its claims, of which only ``iss`` is checked: it decides whose keys are asked for."""
-        jws = parse_compact(token, self._algorithms, require_kid=self._require_kid, require_at_jwt=self._require_at_jwt)
-        try:
-            claims = json_object(jws.payload)
-        except EncodingError as error:
-            raise TokenMalformedError(str(error)) from error
-        # Before any fetch: a token that names another issuer must not cause one.
-        check_issuer(claims, self._rules)
-        return jws, claims
 
     def _verified(self, jws: CompactJWS, claims: dict[str, Any], key: VerificationKey, digest: bytes) -> Principal:
         """Return the caller that a token names whose key was found, and remember it."""
@@ -289,17 +280,27 @@ class Verifier(TokenVerifier):
         """Return the state of the issuer's keys, by issuer."""
         return {self.issuer: self._keys.health()}
 
-    def memory(self) -> Mapping[str, MemoryFigures]:
-        """Return what is remembered of verified tokens, by issuer."""
-        return {self.issuer: self._memory.figures()}
-
     def expectations(self, _issuer: object = None) -> Expectations:
         """Return what tokens must be."""
-        return Expectations(self._rules, self._algorithms, self._require_kid, self._require_at_jwt)
+        return self._expected
 
     def close(self) -> None:
         """Stop fetching keys."""
         self._keys.close()
+
+
+def _read(token: str, expected: Expectations) -> tuple[CompactJWS, dict[str, Any]]:
+    """Return a token and its claims, of which only ``iss`` is checked: it decides whose keys are asked for."""
+    jws = parse_compact(
+        token, expected.algorithms, require_kid=expected.require_kid, require_at_jwt=expected.require_at_jwt
+    )
+    try:
+        claims = json_object(jws.payload)
+    except EncodingError as error:
+        raise TokenMalformedError(str(error)) from error
+    # Before any fetch: a token that names another issuer must not cause one.
+    check_issuer(claims, expected.rules)
+    return jws, claims
 
 
 def _audiences(audience: str | Collection[str]) -> frozenset[str]:

@@ -1,12 +1,11 @@
 """Several issuers side by side, each with its own keys and rules; and none."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from authz.call.principal import Principal
 from authz.errors import ClaimError, ConfigError, TokenMalformedError, UnauthenticatedError, UnavailableError
 from authz.issuer.keys import KeySetHealth
-from authz.issuer.memory import MemoryFigures
 from authz.issuer.token_verifier import Expectations, TokenVerifier
 from authz.issuer.verifier import DEFAULT_LEEWAY, DEFAULT_TOKEN_MEMORY, Verifier
 from authz.organizations.ownership import Organizations, Ownership
@@ -56,7 +55,8 @@ class Verifiers(TokenVerifier):
             # The "false" of a variable must not stand for yes.
             raise ConfigError("shared_organizations: must be True or False")
         self.clock: Clock = verifiers[0].clock
-        self.ownership = self._ownership(organizations, is_shared=shared_organizations)
+        self.memories = {issuer: verifier.memories[issuer] for issuer, verifier in self._by_issuer.items()}
+        self.ownership = _ownership(self._by_issuer, organizations, is_shared=shared_organizations)
 
     @classmethod
     def from_env(cls) -> "Verifiers":
@@ -134,12 +134,6 @@ class Verifiers(TokenVerifier):
         """Return the state of the issuers' keys, by issuer."""
         return {issuer: health for verifier in self._by_issuer.values() for issuer, health in verifier.health().items()}
 
-    def memory(self) -> Mapping[str, MemoryFigures]:
-        """Return what is remembered of verified tokens, by issuer."""
-        return {
-            issuer: figures for verifier in self._by_issuer.values() for issuer, figures in verifier.memory().items()
-        }
-
     def expectations(self, issuer: object = None) -> Expectations | None:
         """Return what tokens of ``issuer`` must be; ``None`` if it is none of those that are configured."""
         verifier = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
@@ -149,24 +143,6 @@ class Verifiers(TokenVerifier):
         """Stop fetching keys."""
         for verifier in self._by_issuer.values():
             verifier.close()
-
-    def _ownership(self, organizations: Mapping[str, Organizations] | None, *, is_shared: bool) -> Ownership | None:
-        if organizations is None:
-            if len(self._by_issuer) > 1 and not is_shared:
-                raise ConfigError(
-                    "verifiers: say which organizations each issuer may name: organizations={issuer: a pattern or a "
-                    "list of ids}; or, if each may name those of all others, shared_organizations=True"
-                )
-            return None
-        if is_shared:
-            raise ConfigError("organizations and shared_organizations: give one of them")
-        for issuer in self._by_issuer:
-            if issuer not in organizations:
-                raise ConfigError(f"organizations: every issuer needs its own, and nothing is said of {issuer}")
-        for issuer in organizations:
-            if issuer not in self._by_issuer:
-                raise ConfigError(f"organizations: {issuer!a} is no issuer of these verifiers")
-        return Ownership(organizations)
 
     def _owned(self, principal: Principal) -> Principal:
         """Return ``principal`` if its issuer may name its organization.
@@ -186,6 +162,27 @@ class Verifiers(TokenVerifier):
         return verifier
 
 
+def _ownership(
+    issuers: Collection[str], organizations: Mapping[str, Organizations] | None, *, is_shared: bool
+) -> Ownership | None:
+    if organizations is None:
+        if len(issuers) > 1 and not is_shared:
+            raise ConfigError(
+                "verifiers: say which organizations each issuer may name: organizations={issuer: a pattern or a "
+                "list of ids}; or, if each may name those of all others, shared_organizations=True"
+            )
+        return None
+    if is_shared:
+        raise ConfigError("organizations and shared_organizations: give one of them")
+    for issuer in issuers:
+        if issuer not in organizations:
+            raise ConfigError(f"organizations: every issuer needs its own, and nothing is said of {issuer}")
+    for issuer in organizations:
+        if issuer not in issuers:
+            raise ConfigError(f"organizations: {issuer!a} is no issuer of these verifiers")
+    return Ownership(organizations)
+
+
 def _claimed_issuer(token: str) -> object:
     # Not believed yet: it only chooses the verifier, which compares it again.
     segments = token.split(".")
@@ -199,7 +196,7 @@ class NoTokens(Verifiers):
     """Verifiers of no issuer, for where only proxies are believed: no token is good."""
 
     def __init__(self) -> None:
-        self._by_issuer, self.ownership, self.clock = {}, None, SYSTEM_CLOCK
+        self._by_issuer, self.memories, self.ownership, self.clock = {}, {}, None, SYSTEM_CLOCK
 
     def verify_flow(self, token: str) -> Flow[Principal]:  # noqa: ARG002 - the name in the protocol
         """Refuse any token."""

@@ -13,8 +13,8 @@ _ROOT = Path("/")
 
 # Of what the container may use: the rest is for what is read, for calls that wait, and for Python itself.
 _SHARE = 16
-# More tokens at a time, about 170,000, than one machine has callers.
-_MOST = 256 << 20
+# Of each process: about 20,000 tokens. A full collection of garbage looks at all of them, and every check waits for it.
+_MOST = 32 << 20
 
 
 def token_memory_of(setting: str | None, workers: int, root: Path = _ROOT) -> int:
@@ -22,7 +22,7 @@ def token_memory_of(setting: str | None, workers: int, root: Path = _ROOT) -> in
 
     Args:
         setting: of all processes together, such as ``64MiB``; ``None`` for a sixteenth of what the container may use,
-            and at most 256 MiB.
+            and at most 32 MiB of each process.
         workers: how many processes share it.
         root: where the files of the system begin.
 
@@ -31,7 +31,7 @@ def token_memory_of(setting: str | None, workers: int, root: Path = _ROOT) -> in
 
     """
     if setting is None:
-        return max(_UNITS["KiB"], min(container_memory(root) // _SHARE, _MOST) // workers)
+        return max(_UNITS["KiB"], min(container_memory(root) // _SHARE // workers, _MOST))
     found = _SIZE.fullmatch(setting)
     size = 0 if found is None else int(found[1]) * _UNITS[found[2]] // workers
     if size < 64 * _UNITS["KiB"]:

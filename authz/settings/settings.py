@@ -151,7 +151,8 @@ class Settings(VerifierSettings, IntrospectionSettings, StoreSettings):
     token_memory: str | None = Field(
         None,
         description="What verified tokens may take of the memory, all workers together, such as 64MiB: of more tokens "
-        "the oldest are verified anew. By default a sixteenth of what the container may use, at most 256MiB.",
+        "the oldest are verified anew. By default a sixteenth of what the container may use, at most 32MiB for each "
+        "worker.",
     )
     max_pending: int = Field(
         1024, ge=1, description="Checks that may wait, half of them of one organization; one more is refused at once."

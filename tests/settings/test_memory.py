@@ -86,14 +86,14 @@ def test_files_that_cannot_be_read_limit_nothing(tmp_path: Path) -> None:
 
 
 def test_the_default_has_an_upper_bound(tmp_path: Path) -> None:
-    assert token_memory_of(None, 1, tmp_path) <= 256 * MIB
+    assert token_memory_of(None, 1, tmp_path) <= 32 * MIB
 
 
 def test_the_verifier_of_a_worker_gets_its_share() -> None:
     settings = Settings.load(issuer="https://a.example", audience="a", token_memory="64MiB", workers=4)
     judge = authorizer_of(settings)
 
-    assert judge.verifier.memory()["https://a.example"].limit == 16 * MIB
+    assert judge.verifier.memories["https://a.example"].figures().limit == 16 * MIB
 
 
 def test_issuers_have_equal_shares(tmp_path: Path) -> None:
@@ -104,4 +104,4 @@ def test_issuers_have_equal_shares(tmp_path: Path) -> None:
     )
     judge = authorizer_of(Settings.load(issuers=str(path), token_memory="64MiB"))
 
-    assert [each.limit for each in judge.verifier.memory().values()] == [32 * MIB, 32 * MIB]
+    assert [each.limit for each in judge.verifier.memories.values()] == [32 * MIB, 32 * MIB]

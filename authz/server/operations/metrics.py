@@ -22,12 +22,12 @@ from authz.decisions.decision import BUCKETS, Decision, Source, Verdict
 from authz.errors import ConfigError
 from authz.issuer.introspection import IntrospectionCounters
 from authz.issuer.keys import KeySetHealth
-from authz.issuer.memory import MemoryFigures
 from authz.judge.authorizer import Authorizer
 from authz.judge.reload import Reloader
 from authz.server.operations.exposition import PLAIN, Format
 from authz.server.operations.process_figures import ProcessFigures
 from authz.server.operations.usage_figures import UsageFigures
+from authz.token.memory import MemoryFigures
 
 if TYPE_CHECKING:
     from authz.store.usage.writer import UsageWriter
@@ -154,10 +154,9 @@ class Metrics:
             self._ready.set(is_ready)
             self._pending.set(pending)
             self._count_up(self._offered, offered, "memo")
-            memory = authorizer.verifier.memory()
             for issuer, health in authorizer.verifier.health().items():
                 self._tell_keys(issuer, health)
-                self._tell_tokens(issuer, memory[issuer])
+                self._tell_tokens(issuer, authorizer.verifier.memories[issuer].figures())
             for issuer, introspector in authorizer.introspectors.items():
                 self._tell_introspection(issuer, introspector.counters)
                 self._tell_failures("introspection", issuer, introspector.causes)

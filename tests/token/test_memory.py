@@ -10,9 +10,9 @@ import pytest
 
 from authz.call.principal import Principal
 from authz.demo.issuer.signing import SigningKey
-from authz.issuer.memory import TokenMemory, Verified
 from authz.issuer.verifier import Verifier
 from authz.issuer.verifiers import Verifiers
+from authz.token.memory import TokenMemory, Verified
 from tests.doubles import AUDIENCE, ISSUER, ORG, ManualClock, jwks, m2m_claims
 
 NOW = ManualClock().now
@@ -119,7 +119,7 @@ def test_a_token_counts_as_no_less_than_it_takes(ec_key: SigningKey, shape: str)
     for token in tokens[:20]:
         verifier.verify(token)
     gc.collect()
-    before = verifier.memory()[ISSUER].bytes
+    before = verifier.memories[ISSUER].figures().bytes
     tracemalloc.start()
     for token in tokens[20:]:
         verifier.verify(token)
@@ -127,7 +127,7 @@ def test_a_token_counts_as_no_less_than_it_takes(ec_key: SigningKey, shape: str)
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert 0 < taken <= verifier.memory()[ISSUER].bytes - before
+    assert 0 < taken <= verifier.memories[ISSUER].figures().bytes - before
 
 
 _PROGRAM = """
@@ -153,7 +153,7 @@ def verify(first, last):
 verify(0, 50)
 before = resident()
 verify(50, 6_000)
-tokens, counted, limit, forgotten = verifier.memory()[ISSUER]
+tokens, counted, limit, forgotten = verifier.memories[ISSUER].figures()
 print(resident() - before, tokens, counted, limit, forgotten)
 """
 
@@ -197,5 +197,5 @@ def test_issuers_share_nothing(ec_key: SigningKey) -> None:
         verifiers.verify(ec_key.sign(m2m_claims(NOW, jti=str(number))))
 
     assert verifiers.verify(token) is principal
-    assert verifiers.memory()[other].forgotten == 0
-    assert verifiers.memory()[ISSUER].forgotten > 10
+    assert verifiers.memories[other].figures().forgotten == 0
+    assert verifiers.memories[ISSUER].figures().forgotten > 10
