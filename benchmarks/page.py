@@ -39,7 +39,7 @@ def page(report: Report) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     body = [
         "<h1>What a check costs</h1>",
-        f"<p>{escape(report['machine'])}; Python {escape(report['python'])}; {escape(versions)}.</p>",
+        f"<p>Last on {escape(report['machine'])}; Python {escape(report['python'])}; {escape(versions)}.</p>",
         f"<p>{_NOTE}</p>",
     ]
     for title, draw in _CHARTS.items():
@@ -76,38 +76,55 @@ def _of(report: Mapping[str, Any], *names: str) -> Any:
     return found
 
 
-def _bars(title: str, unit: str, ours: str, values: Mapping[str, Any]) -> str:
+def _bars(report: Report, part: str, title: str, values: Mapping[str, Any], *, unit: str, ours: str = "") -> str:
     numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-    return bars(title, numbers, unit=unit, ours=ours) if numbers else ""
+    return bars(f"{title}, {_when(report, part)}", numbers, unit=unit, ours=ours) if numbers else ""
+
+
+def _when(report: Report, part: str) -> str:
+    return str(_of(report, "measured", part, "on") or "earlier")
 
 
 def _peers(title: str, figure: str) -> Callable[[Report], str]:
     def draw(report: Report) -> str:
         servers = _of(report, "peers", "32 streams and one")
-        return _bars(title, "CPU µs per check", _OURS, {name: _of(row, figure) for name, row in servers.items()})
+        values = {name: _of(row, figure) for name, row in servers.items()}
+        return _bars(report, "peers", title, values, unit="CPU µs per check", ours=_OURS)
 
     return draw
 
 
 def _libraries(report: Report) -> str:
-    return _bars("Verify RS256", "CPU µs", "authz", _of(report, "tokens", "RS256", "cpu_us"))
+    return _bars(
+        report, "tokens", "Verify RS256", _of(report, "tokens", "RS256", "cpu_us"), unit="CPU µs", ours="authz"
+    )
 
 
 def _engines(report: Report) -> str:
     servers = _of(report, "ext_authz", "direct")
     values = {name: _of(row, "32 streams", "CPU us") for name, row in servers.items()}
-    return _bars("A check, by engine", "CPU µs", _OURS, values)
+    return _bars(report, "ext_authz", "A check, by engine", values, unit="CPU µs", ours=_OURS)
 
 
 def _instructions(report: Report) -> str:
     counts = _of(report, "counts", "thousand instructions")
-    return _bars("Instructions, which do not drift", "thousands per call", _OURS, counts)
+    return _bars(report, "counts", "Instructions, which do not drift", counts, unit="thousands per call", ours=_OURS)
+
+
+def _endings(report: Report) -> str:
+    held = {
+        f"{streams}, {order}": _of(row, "giver held ms")
+        for streams, orders in _of(report, "endings").items()
+        for order, row in orders.items()
+    }
+    title = "Streams of one organization are ended: how long that holds the giver"
+    return _bars(report, "endings", title, held, unit="ms")
 
 
 def _grows(part: str, forms: Mapping[str, str], title: str, figure: str, across: str) -> Callable[[Report], str]:
     def draw(report: Report) -> str:
         lines = {name: list(_points(_of(report, part, form), figure)) for form, name in forms.items()}
-        return growth(title, lines, across=across, up=figure) if any(lines.values()) else ""
+        return growth(f"{title}, {_when(report, part)}", lines, across=across, up=figure) if any(lines.values()) else ""
 
     return draw
 
@@ -127,6 +144,7 @@ _CHARTS: dict[str, Callable[[Report], str]] = {
     "Verify RS256": _libraries,
     "A check, by engine": _engines,
     "Instructions": _instructions,
+    "Streams that are ended": _endings,
     "Rules: a decision": _grows("rules", _RULES, "A decision by a policy", "decision, us", "rules"),
     "Rules: loading": _grows("rules", _RULES, "A policy is loaded", "load, s", "rules"),
     "Rules: memory": _grows("rules", _RULES, "Memory of a policy", "memory, MB", "rules"),
@@ -139,8 +157,8 @@ _CHARTS: dict[str, Callable[[Report], str]] = {
 
 
 def _part(name: str, report: Report) -> str:
-    measured = _of(report, "measured", name)
-    when = f" ({measured['on']}, {measured['seconds']} s)" if measured else " (earlier)"
+    seconds = _of(report, "measured", name, "seconds")
+    when = f" ({_when(report, name)}{f', {seconds} s' if seconds else ''})"
     rows = "".join(f"<tr><td>{escape(path)}</td><td>{escape(value)}</td></tr>" for path, value in _flat(report[name]))
     return f"<h2>{escape(name + when)}</h2>\n<table>{rows}</table>"
 

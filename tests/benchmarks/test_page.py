@@ -45,6 +45,8 @@ def test_page_shows_what_was_measured_and_names_what_was_not() -> None:
     assert "mine &amp; yours" in text
     assert "<h2>peers (2026-01-02, 71.5 s)</h2>" in text
     assert "<h2>rules (earlier)</h2>" in text
+    assert "A remembered token, 2026-01-02 (CPU µs per check)" in text
+    assert "A decision by a policy, earlier (decision, us)" in text
     assert "<td>left out / Go with a cache</td><td>go is not installed</td>" in text
     assert "<p>Verify RS256: not measured.</p>" in text
     assert "<p>A remembered token: not measured.</p>" not in text
