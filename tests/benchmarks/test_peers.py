@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 import textwrap
 from argparse import ArgumentTypeError
@@ -90,6 +91,8 @@ def test_peer_that_lets_in_everyone_is_not_compared_and_all_of_it_is_ended(tmp_p
 
 
 def test_peer_is_compared_with_ours_whatever_becomes_of_another() -> None:
+    if shutil.which("h2load") is None:
+        leave_out("peers in turn, because h2load is not installed", "make ci-bench, on Debian and Ubuntu")
     peers = [Peer("mine", SERVE), Peer("broken", "false {address}")]
 
     measured = comparison.measure(peers, comparison.Effort(rounds=2, seconds=0.02, unseen=20), is_built=False)
