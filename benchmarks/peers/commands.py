@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from authz.demo.issuer.signing import SigningKey
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
@@ -116,7 +117,10 @@ def _code(address: str, token: str) -> int:
     with grpc.insecure_channel(address) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
         answer = call(check_request(token), timeout=CALL_SECONDS)
-    return int(CheckResponse.FromString(answer).status.code)
+    try:
+        return int(CheckResponse.FromString(answer).status.code)
+    except DecodeError as error:
+        raise PeerError("its answer is no CheckResponse") from error
 
 
 def _status(error: Any) -> str:

@@ -20,8 +20,8 @@ SERVE = (
     f"{sys.executable} -m authz serve --engine native --listen {{address}} --jwks {{jwks}} "
     "--issuer {issuer} --audience {audience}"
 )
-# Allows every call, and says by a file that it has a child, which outlives it unless both are ended.
-CREDULOUS = """
+# Answers every call alike, and says by a file that it has a child, which outlives it unless both are ended.
+SAME = """
     import subprocess, sys
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
@@ -31,7 +31,7 @@ CREDULOUS = """
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(sys.argv[2]).write_text(str(child.pid))
     server = grpc.server(ThreadPoolExecutor(1))
-    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: bytes.fromhex("".join(sys.argv[3:])))
     service = grpc.method_handlers_generic_handler("envoy.service.auth.v3.Authorization", {"Check": handler})
     server.add_generic_rpc_handlers((service,))
     server.add_insecure_port(sys.argv[1])
@@ -77,12 +77,22 @@ def test_peer_that_does_not_start_says_why(tmp_path: Path, command: str, why: st
         pass
 
 
-def test_peer_that_lets_in_everyone_is_not_compared_and_all_of_it_is_ended(tmp_path: Path) -> None:
-    (tmp_path / "credulous.py").write_text(textwrap.dedent(CREDULOUS))
-    command = f"{sys.executable} {tmp_path / 'credulous.py'} {{address}} {tmp_path / 'child'}"
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"", "it lets in a token that is signed by another"),
+        (b"\xff", "its answer is no CheckResponse"),
+        (b"\x0a\x02\x08\x10", "it refuses a good token"),
+    ],
+)
+def test_peer_that_does_not_tell_tokens_apart_is_not_compared_and_all_of_it_is_ended(
+    tmp_path: Path, answer: bytes, why: str
+) -> None:
+    (tmp_path / "same.py").write_text(textwrap.dedent(SAME))
+    command = f"{sys.executable} {tmp_path / 'same.py'} {{address}} {tmp_path / 'child'} {answer.hex()}"
 
     with (
-        pytest.raises(PeerError, match="it lets in a token that is signed by another"),
+        pytest.raises(PeerError, match=why),
         started(Peer("mine", command), tmp_path),
     ):
         pass
