@@ -74,12 +74,12 @@ def main(arguments: list[str]) -> None:
         default=[],
         metavar="NAME=COMMAND",
         help="compare ours with an ext_authz server that the command starts at {address}, without TLS; {jwks}, "
-        "{issuer} and {audience} in it are the file of keys and what tokens must say. May be repeated; runs only peers",
+        "{issuer} and {audience} in it are the file of keys and what tokens must say. May be repeated; implies peers",
     )
     parser.add_argument("--keep", action="store_true", help="keep the figures of the parts that are named")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(BENCHMARKS)}")
     given = parser.parse_args(arguments)
-    names: list[str] = given.names or (["peers"] if given.peer else [])
+    names: list[str] = [*given.names, *(["peers"] if given.peer and "peers" not in given.names else [])]
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"there is no benchmark {unknown[0]!a}; there are {', '.join(BENCHMARKS)}")
     called = [*comparison.NAMES, *(peer.name for peer in given.peer)]
