@@ -190,7 +190,7 @@ from authz import ClientCredentials, Verifier
 
 verifier = Verifier(issuer="https://acme.authkit.app", audience="a")
 source = ClientCredentials("https://acme.authkit.app", client_id="c", client_secret="s")
-owners = [verifier, verifier._keys._endpoint._transport, source._endpoint._transport]
+owners = [verifier._memory, verifier._keys._endpoint._transport, source._endpoint._transport]
 locks = lambda: [*(owner._lock for owner in owners), verifier._keys._asking.lock, source._asking.lock]
 for lock in locks():
     lock.acquire()

@@ -39,7 +39,9 @@ def row(
 def asked(store: Store, by: str = "organization", now: float = NOON + HOUR, **more: float | str) -> dict[str, int]:
     query = Query(tuple(by.split(",")), **more)  # type: ignore[arg-type]
     report = UsageStore(store).read(query, now)
-    lines = {" ".join(map(str, line[: len(query.by)])): int(line[len(query.by)]) for line in report.lines()}
+    named = [place for place, column in enumerate(report.group_columns) if column != "client_name"]
+    calls = report.columns.index("calls")
+    lines = {" ".join(str(line[place]) for place in named): int(line[calls]) for line in report.lines()}
     assert sum(lines.values()) == report.calls
     return lines
 

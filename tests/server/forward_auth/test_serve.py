@@ -85,9 +85,9 @@ def test_workers_share_a_port_and_have_sockets_of_their_own(
     with Program(
         *SERVE, *keys, "--forward-auth", address, *NONE, "--workers", "2", folder=tmp_path, TMPDIR=str(tmp_path)
     ) as program:
-        program.await_event("listening")
-        told = [event["address"] for event in program.events() if event["event"] == "forward_auth_listening"]
+        told = [program.await_event("forward_auth_listening")["address"] for _ in own]
         assert sorted(told) == sorted(own)
+        program.await_event("listening")
         assert {ask(one, "/v1", good).status for one in own * 4} == {200}
 
         # One that dies is started again, on the same address.
