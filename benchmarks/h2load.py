@@ -1,18 +1,21 @@
 """Load from ``h2load`` (Debian's nghttp2-client), which is written in C and so disturbs the measurement little."""
 
 import re
-import shutil
 import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 
+from benchmarks.missing import program
+
 _FINISHED = re.compile(r"finished in .*?, ([0-9.]+) req/s")
 _STATUS = re.compile(r"status codes: (\d+) 2xx")
+SECONDS = 120
+"""How long a run may take."""
+
 GRPC = ("content-type: application/grpc", "te: trailers")
 
 
@@ -62,7 +65,7 @@ def load(
         command += [part for header in headers for part in ("-H", header)]
         if body:
             command += ["-d", str(data)]
-        out = subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout  # noqa: S603
+        out = subprocess.run([*command, url], check=True, capture_output=True, text=True, timeout=SECONDS).stdout  # noqa: S603
         finished, status = _FINISHED.search(out), _STATUS.search(out)
         if finished is None or status is None or int(status[1]) != requests:
             raise RuntimeError(f"not every request was answered:\n{out}")
@@ -78,7 +81,4 @@ def framed(message: bytes) -> bytes:
 
 
 def _h2load() -> str:
-    found = shutil.which("h2load")
-    if found is None:
-        sys.exit("The load comes from h2load. On Debian and Ubuntu: apt install nghttp2-client")
-    return found
+    return program("h2load", "The load comes from", "make ci-bench")

@@ -16,6 +16,8 @@ import grpc.aio
 from benchmarks.processes import Server, running
 
 ROUNDS, CONCURRENCY = 9, 16
+SECONDS = 120
+"""How long the calls of one round may take."""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -100,7 +102,8 @@ def unary_aio(address: str, load: Load) -> None:
                 for request in requests:
                     await call(request, metadata=load.metadata)
 
-            await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+            async with asyncio.timeout(SECONDS):
+                await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
 
     asyncio.run(work())
 

@@ -39,6 +39,7 @@ ELSEWHERE = {
     ("docs/forward-auth.md", "caddyfile"): "tests/server/forward_auth/test_proxies.py starts Caddy with it",
     ("docs/forward-auth.md", "nginx"): "tests/server/forward_auth/test_proxies.py starts nginx with it",
     ("docs/interceptors.md", "text"): "tests/house/test_shadowing.py raises these errors",
+    ("docs/performance.md", "sh"): "tests/benchmarks/test_peers.py reads it",
     ("docs/partners.md", "go"): "tests/house/test_partners.py runs it",
     ("docs/partners.md", "java"): "tests/house/test_partners.py runs it",
     ("docs/partners.md", "javascript"): "tests/house/test_partners.py runs it",

@@ -1,0 +1,1 @@
+"""Other ext_authz servers, measured in turn with ours."""
