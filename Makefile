@@ -76,9 +76,10 @@ coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that nee
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) -m 'not envoy' --cov \
 		$(addprefix --ignore tests/,browser chaos house) $(ARGS)
 
-# Without what no requirement's release decides: applications for HTTP, documents, what simulates or tries many inputs;
-# and of what starts processes only the program itself. All that runs with the newest.
-NOT_WITH_LOWEST := $(addprefix tests/,browser house web cli/doctor issuer/test_properties.py judge/test_simulation.py asgi wsgi \
+# Without what no requirement's release decides: applications for HTTP, documents, policies, the judge, what tries many
+# inputs; and of what starts processes only the program itself. All that runs with the newest.
+NOT_WITH_LOWEST := $(addprefix tests/,asgi benchmarks browser cli/doctor house issuer/test_properties.py judge organizations \
+	policy server/admin server/workos web wsgi \
 	$(addprefix connect/,test_client.py test_cold.py test_gunicorn.py test_middleware.py test_order.py test_streams.py \
 		test_wire.py))
 WITH_LOWEST := $(PYTEST_PARALLEL) --hypothesis-profile quick
