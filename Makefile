@@ -45,7 +45,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos soak screenshot settings schemas site site-serve fuzz mutants check fmt bench protos build release \
+.PHONY: help demo quick test test-all test-long coverage test-lowest test-envoy-oldest chaos soak screenshot settings schemas site site-serve fuzz mutants check fmt bench protos build release \
 	constraints locks clean
 
 help: ## Show this list
@@ -71,6 +71,9 @@ test: .venv/.ready .venv-site/.ready .venv-xds/.ready web-clients ## Run the tes
 
 test-all: .venv/.ready .venv-site/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters, and very many inputs
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --whole $(ROOMS) $(ARGS)
+
+test-long: .venv/.ready ## Run the tests of very many inputs or calls, which make test leaves out
+	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --whole -m long $(ARGS)
 
 coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that need neither Envoy nor a browser
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) -m 'not envoy' --cov \
