@@ -45,7 +45,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-all test-long coverage test-lowest test-envoy-oldest chaos soak screenshot settings schemas site site-serve fuzz mutants check fmt bench protos build release \
+.PHONY: help demo quick test test-all coverage test-lowest test-envoy-oldest chaos soak screenshot settings schemas site site-serve fuzz mutants check fmt bench protos build release \
 	constraints locks clean
 
 help: ## Show this list
@@ -72,22 +72,19 @@ test: .venv/.ready .venv-site/.ready .venv-xds/.ready web-clients ## Run the tes
 test-all: .venv/.ready .venv-site/.ready .venv-xds/.ready web-clients ## The same with every combination of parameters, and very many inputs
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --whole $(ROOMS) $(ARGS)
 
-test-long: .venv/.ready ## Run the tests of very many inputs or calls, which make test leaves out
-	.venv/bin/python -m pytest $(PYTEST_PARALLEL) --whole -m long $(ARGS)
-
 coverage: .venv/.ready .venv-xds/.ready ## Measure what the tests cover that need neither Envoy nor a browser
 	.venv/bin/python -m pytest $(PYTEST_PARALLEL) -m 'not envoy' --cov \
 		$(addprefix --ignore tests/,browser chaos house) $(ARGS)
 
-# Without what no requirement's release decides: applications for HTTP, documents, policies, the judge, what tries many
-# inputs; and of what starts processes only the program itself. All that runs with the newest.
-NOT_WITH_LOWEST := $(addprefix tests/,asgi benchmarks browser cli/doctor house issuer/test_properties.py judge organizations \
-	policy server/admin server/workos web wsgi \
-	$(addprefix connect/,test_client.py test_cold.py test_gunicorn.py test_middleware.py test_order.py test_streams.py \
-		test_wire.py))
+# The rooms in which the release of a requirement decides, without what tries many inputs; and of what starts processes only
+# the program itself. All else runs with the newest.
+ROOMS_WITH_LOWEST := $(addprefix tests/,call connect decisions envoy/check interceptors issuer server/serving settings store token)
+NOT_WITH_LOWEST := $(addprefix tests/,issuer/test_properties.py $(addprefix connect/,test_client.py test_cold.py \
+	test_gunicorn.py test_middleware.py test_order.py test_streams.py test_wire.py))
 WITH_LOWEST := $(PYTEST_PARALLEL) --hypothesis-profile quick
 test-lowest: .venv-lowest/.ready .venv-xds/.ready ## Run the tests with the oldest supported requirements
-	.venv-lowest/bin/python -m pytest $(WITH_LOWEST) -m 'unit or server' $(addprefix --ignore ,$(NOT_WITH_LOWEST)) $(ARGS)
+	.venv-lowest/bin/python -m pytest $(WITH_LOWEST) -m 'unit or server' $(addprefix --ignore ,$(NOT_WITH_LOWEST)) \
+		$(ROOMS_WITH_LOWEST) $(ARGS)
 	.venv-lowest/bin/python -m pytest $(WITH_LOWEST) tests/cli/test_cli.py tests/cli/test_serve.py
 
 # What is printed for Envoy, and what only a real one shows: that it accepts it, and what it makes of answers.

@@ -113,6 +113,7 @@ def test_peer_is_compared_with_ours_whatever_becomes_of_another() -> None:
     assert set(measured["ours / theirs, never seen"]) == {"mine"}
 
 
+@pytest.mark.long
 def test_peer_in_go_lets_in_whom_it_should(tmp_path: Path) -> None:
     try:
         peer = golang.built(tmp_path)
