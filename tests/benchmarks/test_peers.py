@@ -130,7 +130,7 @@ def test_peer_in_go_lets_in_whom_it_should(tmp_path: Path) -> None:
     with started(peer, tmp_path) as server:
         judge(server.address)
 
-    assert not is_running(server.pid)
+    assert ends(server.pid)
 
 
 def test_what_is_missing_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
