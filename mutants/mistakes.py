@@ -1030,8 +1030,8 @@ MISTAKES = (
     Mistake(
         "answers are remembered of a caller who is gone",
         "authz/call/known.py",
-        "= principal, made",
-        "= None, made",
+        "(principal, made))",
+        "(None, made))",
         "tests/call/test_metadata.py -k told_apart",
     ),
     Mistake(

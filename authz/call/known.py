@@ -1,11 +1,12 @@
 """What was made of callers that call again and again.
 
-By the identity of the principal, which is quicker than to compare so many fields: whoever verifies a token remembers
-one object for it.
+By the identity of the principal, which is quicker than to compare so many fields: a verifier remembers one object for
+each token.
 """
 
 from typing import Generic, TypeVar
 
+from authz.call.memory import Memory
 from authz.call.principal import Principal
 
 T = TypeVar("T")
@@ -14,17 +15,14 @@ T = TypeVar("T")
 class Known(Generic[T]):
     """Remember one thing of each of a number of principals; forget all of them when there would be more.
 
-    Each operation is one operation of a dictionary, so no lock is needed.
-
     Args:
         size: how many principals there may be.
 
     """
 
     def __init__(self, size: int) -> None:
-        self._size = size
         # An entry holds the object, so its id is not another's meanwhile.
-        self._entries: dict[int, tuple[Principal, T]] = {}
+        self._entries = Memory[int, tuple[Principal, T]](size)
 
     def of(self, principal: Principal) -> T | None:
         """Return what is remembered of ``principal``, this object and no equal one."""
@@ -33,7 +31,5 @@ class Known(Generic[T]):
 
     def remember(self, principal: Principal, made: T) -> T:
         """Remember ``made`` of ``principal``, and return it."""
-        if len(self._entries) >= self._size:
-            self._entries.clear()
-        self._entries[id(principal)] = principal, made
+        self._entries.remember(id(principal), (principal, made))
         return made

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
+from authz.call.memory import Memory
 from authz.call.metadata import TrustedMetadata, is_forged
 from authz.call.principal import Principal
 from authz.call.refusal import Refusal
 from authz.http.forms import Form, whole_answer
-from authz.policy.memory import Memory
 
 Header = tuple[bytes, bytes]
 Written = TypeVar("Written")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from authz.call.memory import Memory
 from authz.call.principal import Principal
 from authz.errors import ConfigError, PermissionDeniedError
 from authz.judge.orders.operator import Listings
@@ -12,7 +13,6 @@ from authz.organizations.directory import Directory
 from authz.organizations.organization import STRANGER
 from authz.organizations.ownership import Ownership
 from authz.policy import Organization, Policy
-from authz.policy.memory import Memory
 from authz.runtime.flow import Flow
 
 Unknown = Literal["allow", "deny"]

@@ -11,9 +11,9 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
+from authz.call.memory import Memory
 from authz.organizations.organization import STRANGER, Organization
 from authz.organizations.quota import Quota
-from authz.policy.memory import Memory
 
 V = TypeVar("V")
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from authz.call.call import Call
+from authz.call.memory import Memory
 from authz.call.principal import Principal
 from authz.call.requirements import Assurance
 from authz.call.verb import check_verb
@@ -14,7 +15,6 @@ from authz.errors import ConfigError, PermissionDeniedError, suspended
 from authz.organizations.organization import Organization
 from authz.policy.index import OTHER, Index
 from authz.policy.listing import Listing
-from authz.policy.memory import Memory
 from authz.policy.protos.access import access_of_file, access_of_services
 from authz.policy.protos.declared import NO_PROTOS, Declared, Protos
 from authz.policy.protos.descriptors import Descriptors

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from authz.call.call import Call
+from authz.call.memory import Memory
 from authz.call.metadata import TrustedMetadata
 from authz.call.peer import Peer
 from authz.call.principal import ANONYMOUS, Principal
@@ -19,7 +20,6 @@ from authz.judge.authorizer import Authorizer
 from authz.judge.mesh import MeshPeers
 from authz.judge.organizations import Organizations
 from authz.policy import Organization, Policy
-from authz.policy.memory import Memory
 from authz.policy.protos.access import Access
 from authz.policy.protos.declared import Protos
 from authz.runtime.flow import run

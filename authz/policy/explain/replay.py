@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from authz.call.call import Call
+from authz.call.memory import Memory
 from authz.call.principal import Principal
 from authz.decisions.reading import decisions_in
 from authz.policy.explain.explanation import decide
-from authz.policy.memory import Memory
 from authz.policy.policy import Policy
 from authz.policy.rules import Rule
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from authz.call.memory import Memory
 from authz.call.words import is_identifier
-from authz.policy.memory import Memory
 
 _KINDS = 10_000
 _OWNED = frozenset({"id", "tenant", "name"})

@@ -67,7 +67,7 @@ class Application(NamedTuple):
         except (ValueError, RecursionError):
             return None
         is_ours = isinstance(fields, list) and len(fields) == len(_TOLD)
-        # Whoever can write into a store may have written anything.
+        # A program that can write into a store may have written anything.
         return cls.of({"client_id": client_id, **dict(zip(_TOLD, fields, strict=True))}) if is_ours else None
 
 
