@@ -32,7 +32,7 @@ from benchmarks.soak_site import Site, running
 from benchmarks.trend import Tolerance, goes_up
 
 SECONDS, RATE = float(os.environ.get("SOAK_SECONDS", "3600")), float(os.environ.get("SOAK_RATE", "100"))
-SAMPLES, STREAMS, TOKENS = 60, 100, 50
+SAMPLES, STREAMS = 60, 100
 # The first quarter is the time to warm up.
 WARM = 0.25
 # How long a change takes at the most until it is in force in each process.
@@ -60,13 +60,10 @@ class Soak:
         self.done: Counter[str] = Counter()
         self._waits: list[float] = []
         self._began = time.monotonic()
-        self._applications = [one.client_id for one in site.issuer.directory.applications][:2]
-        self._tokens: list[list[str]] = []
         self._out: bool | None = False
 
     async def run(self) -> None:
         """Go on until the time is over."""
-        self._mint()
         async with asyncio.TaskGroup() as tasks:
             for work in (self._load, self._reload, self._rotate, self._order, self._sample):
                 tasks.create_task(work())
@@ -77,11 +74,8 @@ class Soak:
     def _left(self) -> float:
         return self._began + SECONDS - time.monotonic()
 
-    def _mint(self) -> None:
-        self._tokens = [[self.site.issuer.mint(one) for _ in range(TOKENS)] for one in self._applications]
-
     def _token(self, whose: int) -> str:
-        return random.choice(self._tokens[whose])  # noqa: S311 - no secret
+        return random.choice(self.site.issuer.tokens[whose])  # noqa: S311 - no secret
 
     async def _load(self) -> None:
         channels = [grpc.aio.insecure_channel(address) for address in self.site.workers]
@@ -146,10 +140,9 @@ class Soak:
         while await self._each(ROTATE_SECONDS):
             self.done["rotations"] += 1
             await asyncio.to_thread(self.site.issuer.rotate)
-            self._mint()
 
     async def _order(self) -> None:
-        kept_out = self._applications[KEPT_OUT]
+        kept_out = self.site.issuer.applications[KEPT_OUT]
         while await self._each(ORDER_SECONDS):
             self.done["orders"] += 1
             is_out, self._out = bool(self._out), None

@@ -9,22 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authz import Authorizer, SharedState, Verifier
-from authz.demo.issuer.program import Issuer, IssuerServer
 from authz.demo.processes import Process
-from benchmarks.material import signing_key
 from benchmarks.processes import Server
+from benchmarks.soak_issuer import ALGORITHM, OtherIssuer, issuing
 from tests.store.engines import Engine
 
 WORKERS = 2
-# Quick to sign and to make anew: the issuer shares a process with the load.
-ALGORITHM = "ES256"
 
 
 @dataclass(frozen=True)
 class Site:
     """The servers, and how to disturb them."""
 
-    issuer: Issuer
+    issuer: OtherIssuer
     operator: Authorizer
     workers: list[str]
     port: int
@@ -52,8 +49,8 @@ def running(folder: Path) -> Iterator[Site]:
     """Run everything on loopback, until the end of the block."""
     with ExitStack() as stack:
         store = stack.enter_context(Engine("valkey"))
-        issuer = stack.enter_context(IssuerServer(Issuer(keys=[signing_key(ALGORITHM)])))
-        audience, policy = issuer.issuer.directory.audience, folder / "policy.json"
+        issuer = stack.enter_context(issuing())
+        audience, policy = issuer.audience, folder / "policy.json"
         _write_policy(policy, 0)
         listen = f"unix:{store.folder}/authz"
         command = [sys.executable, "-m", "authz", "serve", "--log-format", "json", "--listen", listen]
@@ -73,7 +70,7 @@ def running(folder: Path) -> Iterator[Site]:
         workers = {f"worker {line['worker']}": Server(pid=line["pid"], port=0) for line in started}
         processes = {**workers, "python": Server(pid=python.pid, port=port)}
         addresses = [f"{listen}.{number}" for number in range(WORKERS)]
-        yield Site(issuer.issuer, operator, addresses, port, processes, policy)
+        yield Site(issuer, operator, addresses, port, processes, policy)
 
 
 def _write_policy(path: Path, number: int) -> None:
