@@ -2371,9 +2371,20 @@ MISTAKES = (
     Mistake(
         "a claim is that of an earlier token which is equal in Python",
         "authz/token/claims.py",
-        "if name not in rules.repeated or type(value) is not str",
-        "if name not in rules.repeated",
-        "tests/issuer/test_at_once.py -k without_memory",
+        "    if all(type(value) is str for name, value in said.items() if name in rules.repeated):\n",
+        "    if True:\n",
+        "tests/issuer/test_at_once.py -k decides_about_no_later_token",
+    ),
+    Mistake(
+        "what a list said of an application stands for what a later token says",
+        "authz/token/claims.py",
+        "    own = tuple(name for name in said if name not in rules.repeated)\n"
+        "    known = _Known(audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own)\n",
+        "    own = tuple(name for name, value in said.items()"
+        " if name not in rules.repeated or type(value) is not str)\n"
+        "    known = _Known(audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own)\n"
+        "    rules.known[subject] = known\n",
+        "tests/issuer/test_at_once.py -k decides_about_no_later_token",
     ),
     Mistake(
         "the certificate of a known application is not looked at",

@@ -66,8 +66,8 @@ class _Known(NamedTuple):
     """What the tokens of one application have said about it, all in the same words.
 
     Args:
-        claims: what they say; empty for each claim of ``own``.
-        own: the claims that each token has for itself.
+        claims: what they say, in text; empty for each claim of ``own``.
+        own: the claims that each token has for itself; none that decides about ``audience`` to ``scopes``.
 
     """
 
@@ -158,11 +158,14 @@ def _checked(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> tuple[
     _token_id(said)
     scopes = _scopes(said, rules.profile)
     # Of a claim that no check has read, an equal value of another type could come: 1 and True.
-    own = tuple(name for name, value in said.items() if name not in rules.repeated or type(value) is not str)
+    own = tuple(name for name in said if name not in rules.repeated)
     known = _Known(audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own)
-    if len(rules.known) >= _MOST_KNOWN:
-        rules.known.clear()
-    rules.known[subject] = known
+    # An application is known by text alone. Whose audiences or scopes are a list is checked with each token: what the
+    # list said must not stand for what a later token says instead.
+    if all(type(value) is str for name, value in said.items() if name in rules.repeated):
+        if len(rules.known) >= _MOST_KNOWN:
+            rules.known.clear()
+        rules.known[subject] = known
     return known, said
 
 
