@@ -2380,7 +2380,9 @@ MISTAKES = (
         "authz/token/claims.py",
         "own = tuple(name for name in said if name not in rules.repeated)",
         "own = tuple(name for name in said if name not in rules.repeated or type(said[name]) is not str)\n"
-        "    rules.known[subject] = _Known(audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own)",
+        "    rules.known[subject] = _Known(\n"
+        "        audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own\n"
+        "    )",
         "tests/issuer/test_at_once.py -k earlier_one_of_its_application",
     ),
     Mistake(
