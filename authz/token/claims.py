@@ -66,8 +66,8 @@ class _Known(NamedTuple):
     """What the tokens of one application have said about it, all in the same words.
 
     Args:
-        claims: what they say, in text; empty for each claim of ``own``.
-        own: the claims that each token has for itself; none that decides about ``audience`` to ``scopes``.
+        claims: what they say; empty for each claim of ``own``.
+        own: the claims that each token has for itself, none of which says anything about the application.
 
     """
 
@@ -157,12 +157,10 @@ def _checked(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> tuple[
         raise ClaimError(rules.profile.org_id)
     _token_id(said)
     scopes = _scopes(said, rules.profile)
-    # Of a claim that no check has read, an equal value of another type could come: 1 and True.
     own = tuple(name for name in said if name not in rules.repeated)
     known = _Known(audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own)
-    # An application is known by text alone. Whose audiences or scopes are a list is checked with each token: what the
-    # list said must not stand for what a later token says instead.
-    if all(type(value) is str for name, value in said.items() if name in rules.repeated):
+    # Of text only equal text is the same words: what is a list here may be text in the next token, or 1 be true.
+    if all(type(said[name]) is str for name in rules.repeated if name in said):
         if len(rules.known) >= _MOST_KNOWN:
             rules.known.clear()
         rules.known[subject] = known
