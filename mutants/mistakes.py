@@ -2395,6 +2395,35 @@ MISTAKES = (
         "self._keys.known(jws.kid)",
         "tests/issuer/test_verifier.py -k one_kid",
     ),
+    # ---- Files that change while they are read ----
+    Mistake(
+        "policy: a part of a list that was replaced meanwhile is all of it",
+        "authz/policy/text/lines.py",
+        "        if not is_whole:",
+        "        if False:",
+        "tests/policy/test_organizations.py -k no_part_of_a_file",
+    ),
+    Mistake(
+        "reload: a pipe is waited for",
+        "authz/runtime/watch.py",
+        "if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:",
+        "if False:",
+        "tests/judge/test_reload.py -k pipe",
+    ),
+    Mistake(
+        "reload: a file of any size is read to compare it",
+        "authz/runtime/watch.py",
+        " or found.st_size > _LARGEST:",
+        ":",
+        "tests/judge/test_reload.py -k too_large",
+    ),
+    Mistake(
+        "reload: files that never rest are no failure",
+        "authz/judge/reload.py",
+        "if self._abandoned >= _MOST_ABANDONED:",
+        "if False:",
+        "tests/judge/test_reload.py -k whenever_they_are_read",
+    ),
     # ---- What is remembered of tokens ----
     Mistake(
         "an application that is known may say anything",
