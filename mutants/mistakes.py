@@ -2395,6 +2395,28 @@ MISTAKES = (
         "self._keys.known(jws.kid)",
         "tests/issuer/test_verifier.py -k one_kid",
     ),
+    # ---- What comes between a verdict and its stream ----
+    Mistake(
+        "streams: only the key that was withdrawn last counts",
+        "authz/judge/endings.py",
+        "was_known = principal.key_thumbprint or principal.key_id",
+        "was_known = principal.key_id",
+        "tests/judge/test_revocation.py -k another_key_was_withdrawn",
+    ),
+    Mistake(
+        "streams: the first end of a stream that is opened once more stays",
+        "authz/judge/streams.py",
+        "                self._alarms.cancel(before.alarm)\n",
+        "                pass\n",
+        "tests/judge/test_streams.py -k opened_once_more",
+    ),
+    Mistake(
+        "policy: an item that is given twice is looked for among all before it",
+        "authz/runtime/text/schema.py",
+        "if item in seen or seen.add(item))",
+        "if item in value[:index])",
+        "tests/policy/test_errors.py -k in_one_pass",
+    ),
     # ---- Files that change while they are read ----
     Mistake(
         "policy: a part of a list that was replaced meanwhile is all of it",
