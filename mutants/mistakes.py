@@ -1113,6 +1113,20 @@ MISTAKES = (
         "tests/policy/test_index.py -k begins",
     ),
     Mistake(
+        "of patterns for the issuer a prefix counts before a longer suffix",
+        "authz/policy/closest.py",
+        "        return min(found, key=self._places.__getitem__, default=None)\n",
+        "        return found[0] if found else None\n",
+        "tests/policy/test_closest.py -k counts",
+    ),
+    Mistake(
+        "the issuer is not asked about a method that only a pattern for all names",
+        "authz/policy/closest.py",
+        "        if self._any_text and method:\n",
+        "        if self._any_text and found:\n",
+        "tests/policy/test_closest.py -k counts",
+    ),
+    Mistake(
         "a verdict that a header may change is remembered",
         "authz/policy/policy.py",
         "        is_sure = not candidates[0].is_conditional and not _asks_headers(self._lists, call.method)\n",
