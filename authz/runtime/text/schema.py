@@ -150,7 +150,8 @@ def _check_array(schema: Schema) -> Check:
             except Fault as fault:
                 raise fault.within(index) from None
         if is_set and len(set(value)) != len(value):
-            index = next(index for index, item in enumerate(value) if item in value[:index])
+            seen = set[Any]()
+            index = next(index for index, item in enumerate(value) if item in seen or seen.add(item))
             raise Fault(f"{value[index]!a} is given twice", index)
 
     return check
