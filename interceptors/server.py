@@ -22,7 +22,7 @@ from authz.runtime.flow import Flow, Wait, run
 
 from .admission import Admission
 from .behaviours import decided, trusted
-from .context import Metadata, told
+from .context import Metadata, arrived, told
 from .handlers import Behaviour, Handler, with_behaviour
 from .streams import abort
 
@@ -81,7 +81,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         """See ``grpc.ServerInterceptor``."""
         # grpc runs this on its one polling thread: waiting here would stop every RPC, and an exception that escaped
         # from here, BaseException included, would end the server. So the flow takes its first step only.
-        call = Call(handler_call_details.method, handler_call_details.invocation_metadata)
+        call = arrived(handler_call_details, self._authorizer.trusted)
         hearing = Hearing(self._authorizer, call, "grpc")
         try:
             begun: tuple[Flow[Principal], Wait] | None = None

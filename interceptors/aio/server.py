@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import grpc
 import grpc.aio
 
-from authz.call.call import Call
 from authz.call.peer import Peer
 from authz.call.principal import ANONYMOUS, Principal, set_current_principal
 from authz.call.refusal import Refusal
@@ -21,7 +20,7 @@ from authz.judge.mesh import MeshPeers
 from authz.judge.streams import StreamExpiry, StreamRules
 from authz.runtime.flow import Flow, arun, is_given_up
 
-from ..context import Metadata
+from ..context import Metadata, arrived
 from ..handlers import Behaviour, Handler, status_of, with_behaviour
 from .admission import AioAdmission, Sort, Undecided, sort_of
 from .behaviours import decided, trusted
@@ -92,7 +91,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         return self._intercept(continuation, handler_call_details)
 
     async def _intercept(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler | None:
-        call = Call(details.method, details.invocation_metadata)
+        call = arrived(details, self._authorizer.trusted)
         hearing = Hearing(self._authorizer, call, "grpc_aio")
         try:
             try:
