@@ -16,6 +16,7 @@ import grpc.aio
 
 from authz.call.call import MAX_ENTRIES, Call
 from authz.call.metadata import TrustedMetadata
+from authz.call.principal import Principal
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -54,6 +55,14 @@ def arrived(details: grpc.HandlerCallDetails, trusted: TrustedMetadata) -> Call:
     credentials, size = glance
     # The constructor of a named tuple is a function in Python.
     return tuple.__new__(Call, (method, metadata, None, credentials, None, None, size, "POST"))
+
+
+def shown(call: Call, principal: Principal, trusted: TrustedMetadata) -> Metadata:
+    """Return the metadata that the handler of ``call`` is shown."""
+    if call.size is None:
+        return trusted.believed(call.metadata, principal)
+    # Looked through when it came: there is nothing to remove.
+    return (*call.metadata, *trusted.entries(principal))
 
 
 class _CallDetails(NamedTuple):
