@@ -59,15 +59,15 @@ MISTAKES = (
     Mistake(
         "a forged name is usual once it has been seen",
         "authz/call/metadata.py",
-        "            return True\n        # One with capitals",
-        "            self._harmless.add(name)\n            return True\n        # One with capitals",
+        "            return True\n        # Only in lower case",
+        "            self._harmless.add(name)\n            return True\n        # Only in lower case",
         "tests/call/test_metadata.py -k usual",
     ),
     Mistake(
         "Authorization with a capital is usual",
         "authz/call/metadata.py",
-        "        if key == name and len(key)",
-        "        if name and len(key)",
+        "            self._harmless.add(key)",
+        "            self._harmless.add(name)",
         "tests/call/test_metadata.py -k usual",
     ),
     Mistake(

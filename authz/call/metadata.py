@@ -135,8 +135,8 @@ class TrustedMetadata:
         key = name.lower()
         if key in self.reserved or (key.startswith(_PREFIXES) and is_forged(key, self.reserved)):
             return True
-        # One with capitals stays unknown, so that it is looked at each time.
-        if key == name and len(key) <= LONGEST_KNOWN_NAME and len(self._harmless) < KNOWN_NAMES:
+        # Only in lower case, so that one with capitals is looked at each time.
+        if len(key) <= LONGEST_KNOWN_NAME and len(self._harmless) < KNOWN_NAMES:
             self._harmless.add(key)
         return False
 
