@@ -52,9 +52,30 @@ MISTAKES = (
     Mistake(
         "forged metadata is not stripped",
         "authz/call/metadata.py",
-        "            if (key := entry[0].lower()) not in reserved\n            and not (",
-        "            if (key := entry[0].lower())\n            and not (",
+        "        if key in self.reserved or (",
+        "        if (",
         f"{_DOORS}test_server.py -k forged",
+    ),
+    Mistake(
+        "a forged name is usual once it has been seen",
+        "authz/call/metadata.py",
+        "            return True\n        # Only in lower case",
+        "            self._harmless.add(name)\n            return True\n        # Only in lower case",
+        "tests/call/test_metadata.py -k usual",
+    ),
+    Mistake(
+        "Authorization with a capital is usual",
+        "authz/call/metadata.py",
+        "            self._harmless.add(key)",
+        "            self._harmless.add(name)",
+        "tests/call/test_metadata.py -k usual",
+    ),
+    Mistake(
+        "a forged name is not seen among usual ones",
+        "authz/call/metadata.py",
+        "            if key not in harmless:\n                return None",
+        "            if key not in harmless and not credentials:\n                return None",
+        f"{_DOORS}test_server.py -k found_among_usual",
     ),
     Mistake(
         "-bin twins and underscores are not stripped",

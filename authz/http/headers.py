@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 from authz.call.known import Known
-from authz.call.metadata import TrustedMetadata, is_forged
+from authz.call.metadata import KNOWN_NAMES, LONGEST_KNOWN_NAME, TrustedMetadata, is_forged
 from authz.call.principal import Principal
 from authz.call.refusal import Refusal
 from authz.http.forms import Form, whole_answer
@@ -15,8 +15,6 @@ from authz.http.forms import Form, whole_answer
 Header = tuple[bytes, bytes]
 Written = TypeVar("Written")
 
-# More than clients and proxies of one service use; the caller chooses the names.
-KNOWN_NAMES, LONGEST_KNOWN_NAME = 1024, 64
 # As many as a verifier remembers tokens: most callers that are allowed call again.
 _REMEMBERED = 10_000
 _AUTHORIZATION, _CONTENT_TYPE = b"authorization", b"content-type"
