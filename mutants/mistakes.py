@@ -1894,7 +1894,7 @@ MISTAKES = (
     Mistake(
         "headers are read before they are counted",
         "authz/envoy/check/question.py",
-        "if len(headers) > MAX_ENTRIES:",
+        "if len(shown) > MAX_ENTRIES:",
         "if not attributes:",
         "tests/envoy/check/test_outline.py -k too_many",
     ),
