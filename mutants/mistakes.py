@@ -2070,6 +2070,20 @@ MISTAKES = (
         "tests/runtime/test_telemetry.py -k shortened",
     ),
     Mistake(
+        "each of many refusals of one kind is logged",
+        "authz/runtime/telemetry.py",
+        "for sampling in _samplings:",
+        "for sampling in _samplings[1:]:",
+        "tests/cli/test_logs.py -k bounded_number",
+    ),
+    Mistake(
+        "a log that has ended leaves out what the program logs next",
+        "authz/cli/logs.py",
+        "    telemetry.sample(None)\n",
+        "",
+        "tests/cli/test_logs.py -k leaves_out_nothing",
+    ),
+    Mistake(
         "a record of another library keeps its frames while it waits",
         "authz/cli/logs.py",
         "record.exc_info = record.exc_text = record.stack_info = None",
