@@ -1964,7 +1964,7 @@ MISTAKES = (
     Mistake(
         "headers are read before they are counted",
         "authz/envoy/check/question.py",
-        "if len(headers) > MAX_ENTRIES:",
+        "if len(shown) > MAX_ENTRIES:",
         "if not attributes:",
         "tests/envoy/check/test_outline.py -k too_many",
     ),
@@ -2138,6 +2138,20 @@ MISTAKES = (
         "bounded(value) if isinstance(value, str) else value",
         "value",
         "tests/runtime/test_telemetry.py -k shortened",
+    ),
+    Mistake(
+        "each of many refusals of one kind is logged",
+        "authz/runtime/telemetry.py",
+        "for sampling in _samplings:",
+        "for sampling in _samplings[1:]:",
+        "tests/cli/test_logs.py -k bounded_number",
+    ),
+    Mistake(
+        "a log that has ended leaves out what the program logs next",
+        "authz/cli/logs.py",
+        "    telemetry.sample(None)\n",
+        "",
+        "tests/cli/test_logs.py -k leaves_out_nothing",
     ),
     Mistake(
         "a record of another library keeps its frames while it waits",
