@@ -2557,10 +2557,17 @@ MISTAKES = (
         "tests/token/test_memory.py -k oldest",
     ),
     Mistake(
+        "tokens that have expired are kept until there is no room",
+        "authz/token/memory.py",
+        "range(_EXPIRED_AT_ONCE)",
+        "range(0)",
+        "tests/token/test_memory.py -k expired",
+    ),
+    Mistake(
         "the newest token leaves first",
         "authz/token/memory.py",
-        "entries.popitem(last=False)",
-        "entries.popitem()",
+        "self._entries.popitem(last=False)",
+        "self._entries.popitem()",
         "tests/token/test_memory.py -k oldest",
     ),
     Mistake(
