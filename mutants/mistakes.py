@@ -1124,7 +1124,7 @@ MISTAKES = (
         "authz/policy/keys.py",
         "for needed in rule.scopes])),)",
         "for needed in rule.scopes[:1]])),)",
-        "tests/policy/test_properties.py tests/policy/test_index.py -k first",
+        "tests/policy/test_index.py -k scope_that_would_do",
     ),
     Mistake(
         "only the longest prefix of a method counts",
