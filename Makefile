@@ -207,7 +207,7 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-bench ci-browser ci-checks ci-generated ci-hooks ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
+.PHONY: ci-bench ci-beside ci-browser ci-generated ci-hooks ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
 
 # At once, for most of the time they wait for registries.
 ci-setup: ## Install all that the other stages need
@@ -217,9 +217,9 @@ ci-setup: ## Install all that the other stages need
 ci-packages: ## Install the packages of the distribution that tests run
 	@set -e; for each in bench browser redis proxies shells partners; do $(MAKE) --no-print-directory ci-$$each; done
 
-# At once as well: each takes one process at a time, and the types take longest.
-ci-checks: ## Run check, compare the .proto files, build the site, try the wheel and the hooks where there is no checkout
-	@$(MAKE) --no-print-directory -j 4 --output-sync=target check check-breaking site ci-wheel ci-hooks
+# At once as well, the longest first: what tries the wheel takes one process at a time, and many tests wait. The site is built by a test.
+ci-beside: ## Run all checks and tests but make test: with oldest requirements, and with the wheel where there is no checkout
+	@$(MAKE) --no-print-directory -j 3 --output-sync=target ci-wheel test-lowest check test-envoy-oldest ci-hooks check-breaking
 
 ci-bench: ## Install h2load, which loads servers that are measured, on Debian and Ubuntu
 	@command -v h2load >/dev/null || { apt-get update -qq && \
