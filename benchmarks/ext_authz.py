@@ -25,12 +25,12 @@ from benchmarks.material import AUDIENCE, ISSUER, check_request, claims, signing
 from benchmarks.processes import Server, running
 from benchmarks.server import CHECK
 
-ROUNDS = 9
+ROUNDS = 5
 REQUESTS = {"grpcio": 5000, "native": 30_000, "envoy": 15_000}
 STREAMS = 32
 WORKERS = 2
-UNSEEN = 3000
-STARTS = 5
+UNSEEN = 2000
+STARTS = 3
 
 
 def measure() -> dict[str, object]:

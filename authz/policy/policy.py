@@ -13,6 +13,7 @@ from authz.call.requirements import Assurance
 from authz.call.verb import check_verb
 from authz.errors import ConfigError, PermissionDeniedError, suspended
 from authz.organizations.organization import Organization
+from authz.policy.closest import Closest
 from authz.policy.index import OTHER, Index
 from authz.policy.listing import Listing
 from authz.policy.protos.access import access_of_file, access_of_services
@@ -76,7 +77,9 @@ class Policy:
         self.has_protos = protos is not None
         self.rules = (*self._lists[0].rules, *self._lists[1].rules)
         self.verbs: frozenset[str] = frozenset(verb for rule in self.rules for verb in rule.verbs or ())
-        self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
+        asked = document.data.get("introspect", {})
+        self._assurances = {pattern: Assurance(**each) for pattern, each in asked.items()}
+        self._closest = Closest(asked)
         self.has_assurances = bool(self._assurances or self._declared.assurances)
         self._admitted = Memory[tuple[int, str], tuple[Principal, Organization, str]](_REMEMBERED)
         self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
@@ -236,8 +239,10 @@ class Policy:
 
     def assurance(self, method: str) -> Assurance | None:
         """Return how sure ``method`` must be that a token has not been withdrawn; ``None`` if it does not say."""
-        declared = self._declared.assurances.get(method)
-        return declared or next((each for patterns, each in self._assurances if patterns.matches(method)), None)
+        if (declared := self._declared.assurances.get(method)) is not None:
+            return declared
+        pattern = self._closest.of(method) if self._assurances else None
+        return None if pattern is None else self._assurances[pattern]
 
     def check_headers(self, reserved: Collection[str]) -> None:
         """Check that no rule asks for a header that callers may not send.
