@@ -2005,6 +2005,20 @@ MISTAKES = (
         "tests/runtime/test_fork.py -k owner",
     ),
     Mistake(
+        "a forked child reads orders with its parent's connections",
+        "authz/store/orders_store.py",
+        "        reader, self._reader = self._reader, None\n        leave_to_parent(reader)\n",
+        "        leave_to_parent(self._reader)\n",
+        "tests/runtime/test_fork.py -k reaches_a_store",
+    ),
+    Mistake(
+        "a forked child frees its parent's connections to the store",
+        "authz/store/connection.py",
+        "    _of_parents.append(client)\n",
+        "    del client\n",
+        "tests/runtime/test_fork.py -k reaches_a_store",
+    ),
+    Mistake(
         "the socket for watchers has the mode of the umask",
         "authz/decisions/audit.py",
         "own = bind_socket(path, permissions or Permissions(), partial(_bind_socket, server), setting=_SETTING)\n"

@@ -106,6 +106,18 @@ class Script:
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+# Kept for good, because a client that is freed closes its connections.
+_of_parents: "list[redis.Redis | None]" = []
+
+
+def leave_to_parent(client: "redis.Redis | None") -> None:
+    """Set a client aside in a forked child, which must neither use nor free its copy.
+
+    Both take a lock of redis-py, which waits for ever if a thread of the parent held it at that moment.
+    """
+    _of_parents.append(client)
+
+
 class Store:
     """A Valkey or Redis, and how to reach it; connects when it is first asked.
 
@@ -160,6 +172,7 @@ class Store:
         self._tls = tls_of(ca_file, cert_file, key_file) if self._place.has_tls else {}
         self._client: redis.Redis | None = None
         self._lock = fork.Lock()
+        fork.register(self)
 
     @classmethod
     def of(cls, settings: "StoreSettings") -> "Store | None":
@@ -182,6 +195,11 @@ class Store:
             key_file=settings.store_key_file,
             allow_plaintext=settings.store_plaintext,
         )
+
+    def after_fork(self) -> None:
+        """Ask on connections of its own: those that all callers share are the parent's."""
+        client, self._client = self._client, None
+        leave_to_parent(client)
 
     def __repr__(self) -> str:
         """Name the address and nothing else."""

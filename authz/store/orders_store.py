@@ -17,8 +17,8 @@ from authz.errors import ConfigError
 from authz.judge.orders.book import OrderBook, is_over
 from authz.judge.orders.order import Order, Subject
 from authz.judge.orders.tokens import member
-from authz.runtime import telemetry
-from authz.store.connection import FORMAT, Store, StoreError
+from authz.runtime import fork, telemetry
+from authz.store.connection import FORMAT, Store, StoreError, leave_to_parent
 from authz.store.entries import (
     FIELD,
     FORGET,
@@ -88,6 +88,12 @@ class OrdersStore:
         self._reader_seconds = 0.0
         self.ignored = self._told = 0
         self._tell_at = -math.inf
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Read on a connection of its own: the one that reads the log is the parent's."""
+        reader, self._reader = self._reader, None
+        leave_to_parent(reader)
 
     def write(self, orders: Sequence[Order]) -> str:
         """Write orders that are given now: they get their times of the store's clock, after what it knows already.

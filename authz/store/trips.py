@@ -9,7 +9,7 @@ from authz.runtime import fork, telemetry
 from authz.runtime.backoff import Backoff
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.threads import restarting
-from authz.store.connection import Script, Store, StoreError, reason_of
+from authz.store.connection import Script, Store, StoreError, leave_to_parent, reason_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -58,6 +58,7 @@ class Trips:
     def __init__(self, store: Store, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self.store, self._monotonic = store, clock.monotonic
         self._backoff = Backoff(first=_FIRST, last=_LAST)
+        self._client: Redis | None = None
         self.after_fork()
         fork.register(self)
 
@@ -67,7 +68,8 @@ class Trips:
         self._requests: list[Request] = []
         self._oldest: float | None = None
         self._thread: threading.Thread | None = None
-        self._client: Redis | None = None
+        leave_to_parent(self._client)
+        self._client = None
         self._is_closed = False
 
     @property
