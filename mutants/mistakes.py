@@ -2005,17 +2005,17 @@ MISTAKES = (
         "tests/runtime/test_fork.py -k owner",
     ),
     Mistake(
-        "a forked child reads orders with its parent's connections",
-        "authz/store/orders_store.py",
-        "        reader, self._reader = self._reader, None\n        leave_to_parent(reader)\n",
-        "        leave_to_parent(self._reader)\n",
+        "a forked child asks the store by its parent's connections",
+        "authz/store/connection.py",
+        "        client, self.client = self.client, None\n        _of_parents",
+        "        client = self.client\n        _of_parents",
         "tests/runtime/test_fork.py -k reaches_a_store",
     ),
     Mistake(
         "a forked child frees its parent's connections to the store",
         "authz/store/connection.py",
-        "    _of_parents.append(client)\n",
-        "    del client\n",
+        "        _of_parents.append(client)\n",
+        "        del client\n",
         "tests/runtime/test_fork.py -k reaches_a_store",
     ),
     Mistake(

@@ -124,7 +124,7 @@ with Engine("valkey") as engine:
         return store.call(script, [], []), orders.entries("0-0", 0.01), answer.result(60)
 
     asked = ask()
-    for client in (store._client, orders._reader, trips._client):
+    for client in (store._own.client, orders._reader.client, trips._own.client):
         # As that thread does for a moment with each connection that it takes or gives back.
         holding = threading.Thread(target=client.connection_pool._lock.acquire)
         holding.start()
