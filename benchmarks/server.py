@@ -2,9 +2,9 @@
 
 Its kinds: ``aio`` and ``sync``, each bare, or ``-wrapped`` by an interceptor that decides nothing, or ``-authz`` behind
 ours; with ``-streams``, such an interceptor wraps streams, and a synchronous server has a thread for each of many;
-``constant``, which answers a check as ours does, without reading it; ``check``, which answers it with our handler
-on a server without any option; ``native-constant``, which parses the question first, and ``native-cache``, which looks
-up the token as well: the least that any server must do.
+``constant``, which answers a check as ours does, without reading it; ``cache``, which parses the question and looks up
+the token first: the least that any server must do; ``check``, which answers it with our handler on a server without any
+option; ``native-constant``, which parses the question, and ``native-cache``, which looks up the token as well.
 """
 
 import asyncio
@@ -89,11 +89,11 @@ async def _aio(kind: str, key: SigningKey) -> None:
         "aio-wrapped-streams": AioStreamWrapping,
     }
     server = grpc.aio.server(interceptors=[kinds[kind]()] if kind in kinds else [])
-    if kind == "constant":
-        allowed = await _allowed(key)
+    if kind in {"constant", "cache"}:
+        allowed, answers = await _allowed(key), dict[bytes, bytes]()
 
-        async def check(_body: bytes, _context: Any) -> bytes:
-            return allowed
+        async def check(body: bytes, _context: Any) -> bytes:
+            return _looked_up(body, answers, allowed) if kind == "cache" else allowed
 
         _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(check))
     elif kind == "check":
@@ -118,6 +118,10 @@ def _token(body: bytes) -> bytes:
     return CheckRequest.FromString(body).attributes.request.http.headers["authorization"].encode()
 
 
+def _looked_up(body: bytes, answers: dict[bytes, bytes], allowed: bytes) -> bytes:
+    return answers.setdefault(sha256(_token(body)).digest(), allowed)
+
+
 def _native(key: SigningKey, *, is_caching: bool) -> None:
     # The cost of the library and of reading the question, without a verdict.
     allowed = asyncio.run(_allowed(key))
@@ -129,7 +133,7 @@ def _native(key: SigningKey, *, is_caching: bool) -> None:
 
     def answer(body: bytes) -> bytes:
         if is_caching:
-            return answers.setdefault(sha256(_token(body)).digest(), allowed)
+            return _looked_up(body, answers, allowed)
         CheckRequest.FromString(body)
         return allowed
 
@@ -171,8 +175,9 @@ def _main(kind: str, jwk: str) -> None:
     elif kind.startswith("native"):
         _native(key, is_caching=kind == "native-cache")
     else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind in {"constant", "check"} else None) as runner:
-            runner.run(_aio(kind, key))
+        factory = uvloop.new_event_loop if kind in {"constant", "cache", "check"} else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_aio(kind, key))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from sys import intern
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from authz.call.memory import Memory
 from authz.call.principal import Principal, new_principal
 from authz.call.words import MAX_TIME, ORG_ID_PATTERN, SCOPES, is_identifier
 from authz.errors import ClaimError, TokenExpiredError
@@ -53,7 +54,9 @@ class ClaimRules:
     org_id: re.Pattern[str] = re.compile(ORG_ID_PATTERN, re.ASCII)
     profile: TokenProfile = PROFILES["workos"]
     repeated: frozenset[str] = field(init=False, repr=False, compare=False)
-    known: "dict[str, _Known]" = field(init=False, repr=False, compare=False, default_factory=dict)
+    known: "Memory[str, _Known]" = field(
+        init=False, repr=False, compare=False, default_factory=lambda: Memory[str, _Known](_MOST_KNOWN)
+    )
 
     def __post_init__(self) -> None:
         """Note which claims every token of an application repeats."""
@@ -161,9 +164,7 @@ def _checked(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> tuple[
     known = _Known(audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own)
     # Of text only equal text is the same words: what is a list here may be text in the next token, or 1 be true.
     if all(type(said[name]) is str for name in rules.repeated if name in said):
-        if len(rules.known) >= _MOST_KNOWN:
-            rules.known.clear()
-        rules.known[subject] = known
+        rules.known.remember(subject, known)
     return known, said
 
 
