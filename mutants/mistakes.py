@@ -2061,6 +2061,20 @@ MISTAKES = (
         "tests/runtime/test_fork.py -k owner",
     ),
     Mistake(
+        "a forked child asks the store by its parent's connections",
+        "authz/store/connection.py",
+        "        client, self.client = self.client, None\n        _of_parents",
+        "        client = self.client\n        _of_parents",
+        "tests/runtime/test_fork.py -k reaches_a_store",
+    ),
+    Mistake(
+        "a forked child frees its parent's connections to the store",
+        "authz/store/connection.py",
+        "        _of_parents.append(client)\n",
+        "        del client\n",
+        "tests/runtime/test_fork.py -k reaches_a_store",
+    ),
+    Mistake(
         "the socket for watchers has the mode of the umask",
         "authz/decisions/audit.py",
         "own = bind_socket(path, permissions or Permissions(), partial(_bind_socket, server), setting=_SETTING)\n"
