@@ -261,7 +261,7 @@ MISTAKES = (
     Mistake(
         "documents: bytes that are no text are read",
         "authz/runtime/text/pieces.py",
-        '    decode(b"", True)',
+        '    decode(b"", final=True)',
         '    decode(b"")',
         "tests/runtime/test_pieces.py -k no_text",
     ),

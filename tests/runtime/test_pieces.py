@@ -27,16 +27,16 @@ def _whole(content: bytes) -> Any:
 @given(
     data=st.dictionaries(st.text(max_size=4), _VALUES, max_size=5),
     indent=st.sampled_from([None, 1, "\t"]),
-    is_ascii=st.booleans(),
+    escapes=st.sampled_from(["only what must be", "all but ASCII"]),
     mark=st.sampled_from([b"", codecs.BOM_UTF8]),
     size=st.sampled_from([1, 2, 5, 64]),
 )
 def test_document_is_the_same_in_pieces_of_any_size(
-    data: dict[str, Any], indent: str | int | None, is_ascii: bool, mark: bytes, size: int
+    data: dict[str, Any], indent: str | int | None, escapes: str, mark: bytes, size: int
 ) -> None:
-    content = mark + json.dumps(data, indent=indent, ensure_ascii=is_ascii).encode()
+    content = mark + json.dumps(data, indent=indent, ensure_ascii=escapes == "all but ASCII").encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "_PIECE", size)
+        patch.setattr(pieces, "PIECE", size)
         try:
             found = pieces.json_of(content, unique)
         except pieces.Doubt:
@@ -61,13 +61,23 @@ def test_nothing_is_read_in_pieces_that_is_refused_as_a_whole(
         text = text[:at] + insert + text[at + (not insert) :] or " "
     content = text.encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "_PIECE", size)
+        patch.setattr(pieces, "PIECE", size)
         try:
             found = pieces.json_of(content, unique)
         except (pieces.Doubt, Fault):
             return
 
     assert repr(found) == repr(_whole(content))
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+def test_numbers_and_texts_that_go_on_in_the_next_piece_are_read_without_doubt(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE", size)
+    data = {"a": 1234567, "b": [12, "345", []], "c": {"d": 678, "e": {"f": "\u20ac"}}, "g": None, "h": {}}
+
+    assert pieces.json_of(json.dumps(data, indent=1).encode(), unique) == data
 
 
 @pytest.mark.parametrize(
@@ -82,7 +92,7 @@ def test_what_is_no_mapping_or_wrong_is_left_to_the_reader_of_the_whole(text: st
 @pytest.mark.parametrize("name", ["policy.json", "policy.yaml"])
 def test_a_byte_that_is_no_text_is_refused_wherever_it_stands(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    blanks = b" " * (pieces._PIECE - 10)
+    blanks = b" " * (pieces.PIECE - 10)
     for content in (b'{"a": "\xff"}', blanks + b'{"a": "' + b"x" * 20 + b'\xff"}', b'{"a": 1}\xe2\x82', b"\xff\xfe{"):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match="is not UTF-8 text"):
@@ -92,7 +102,7 @@ def test_a_byte_that_is_no_text_is_refused_wherever_it_stands(tmp_path: Path, na
 @pytest.mark.parametrize("name", ["policy.json", "policy.yaml"])
 def test_text_that_is_cut_within_a_character_is_put_together(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    data = {"a": {"b": "x" + "\N{EURO SIGN}" * pieces._PIECE}, "c": ["\N{GRINNING FACE}" * 1_000] * 40}
+    data = {"a": {"b": "x" + "\N{EURO SIGN}" * pieces.PIECE}, "c": ["\N{GRINNING FACE}" * 1_000] * 40}
     path.write_bytes(codecs.BOM_UTF8 + json.dumps(data, ensure_ascii=False).encode())
 
     assert read(path).data == data

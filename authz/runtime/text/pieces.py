@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-_PIECE = 64 * 2**10
+PIECE = 64 * 2**10
+"""So many bytes are read at once."""
 
 
 def _mark(pattern: str) -> re.Pattern[str]:
@@ -36,9 +37,9 @@ def check_text(content: bytes) -> None:
     """
     decode = codecs.getincrementaldecoder("utf-8")().decode
     with memoryview(content) as view:
-        for begin in range(0, len(content), _PIECE):
-            decode(view[begin : begin + _PIECE])
-    decode(b"", True)
+        for begin in range(0, len(content), PIECE):
+            decode(view[begin : begin + PIECE])
+    decode(b"", final=True)
 
 
 def stream_of(content: bytes) -> io.BytesIO:
@@ -137,7 +138,7 @@ class _Scanner:
     def _reads_more(self) -> bool:
         """Have the window begin with what has not been read, and hold twice as much; return whether there is more."""
         rest = self._window[self._at :]
-        piece = self._stream.read(max(_PIECE, len(rest)))
+        piece = self._stream.read(max(PIECE, len(rest)))
         if not piece:
             return False
         self._window, self._at = rest + self._decode(piece), 0
