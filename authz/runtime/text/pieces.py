@@ -72,7 +72,7 @@ class _Scanner:
     def __init__(self, content: bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any]) -> None:
         self._stream = stream_of(content)
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
-        self._scan = json.JSONDecoder(object_pairs_hook=pairs_hook).scan_once
+        self._scan = json.JSONDecoder(object_pairs_hook=pairs_hook).raw_decode
         self._window, self._at = "", 0
 
     def document(self) -> Any:
@@ -115,7 +115,7 @@ class _Scanner:
         while True:
             try:
                 value, end = self._scan(self._window, self._at)
-            except (StopIteration, ValueError):
+            except ValueError:
                 # It may go on after the window.
                 if not self._reads_more():
                     raise Doubt from None
