@@ -2518,7 +2518,7 @@ MISTAKES = (
     Mistake(
         "policy: an item that is given twice is looked for among all before it",
         "authz/runtime/text/schema.py",
-        "if item in seen or seen.add(item))",
+        "if firsts.setdefault(item, index) != index)",
         "if item in value[:index])",
         "tests/policy/test_errors.py -k in_one_pass",
     ),
