@@ -2518,8 +2518,8 @@ MISTAKES = (
     Mistake(
         "policy: an item that is given twice is looked for among all before it",
         "authz/runtime/text/schema.py",
-        "if firsts.setdefault(item, index) != index)",
-        "if item in value[:index])",
+        "if first.setdefault(item, index) != index)",
+        "if item in items[:index])",
         "tests/policy/test_errors.py -k in_one_pass",
     ),
     # ---- Files that change while they are read ----
