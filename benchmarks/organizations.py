@@ -29,7 +29,7 @@ SIZES = {
     "yaml": (1_000, 10_000, 100_000),
 }
 # One where each takes long, since a long reload holds many steps.
-ROUNDS, LARGE = 3, 100_000
+ROUNDS, LARGE = 2, 100_000
 # Seconds of deciding after a reload, in which the old policy is freed; at the most for one reload; and without one.
 AFTER, PATIENCE, QUIET = 0.5, 300.0, 3.0
 _OFTEN = 0.0003

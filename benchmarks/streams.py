@@ -45,7 +45,7 @@ def _compared(servers: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[
 
 async def _grown(kind: str, numbers: Sequence[int]) -> dict[str, dict[str, float]]:
     metadata = (("authorization", f"Bearer {signing_key().sign(claims())}"),)
-    figures = {}
+    figures: dict[str, dict[str, float]] = {}
     async with AsyncExitStack() as stack:
         server = stack.enter_context(running(kind))
         options = [("grpc.use_local_subchannel_pool", 1)]
@@ -63,8 +63,8 @@ async def _grown(kind: str, numbers: Sequence[int]) -> dict[str, dict[str, float
                 "bytes per stream": more // number,
                 "MB": round(more / 2**20, 1),
                 "threads more": server.threads - threads,
-                "CPU ms while they wait 2 s": await _idle(server),
             }
+        figures[f"{numbers[-1]:,}"]["CPU ms while they wait 2 s"] = await _idle(server)
     return figures
 
 
