@@ -73,7 +73,7 @@ def _streams(report: Report) -> str:
     names = {"aio": "grpc.aio", "sync": "grpc"}
     rows: list[list[str]] = []
     part = report.get("streams", {})
-    numbers = list(dict.fromkeys(number for servers in part.values() for number in servers["bare"]))
+    numbers = sorted({number for servers in part.values() for number in servers["bare"]}, key=_size)
     for kind, servers in part.items():
         above = servers["bytes per stream above a bare server"]
         for name in ("bare", "only wraps", "ours"):
@@ -81,6 +81,10 @@ def _streams(report: Report) -> str:
             rows.append([f"{names[kind]}, {name}", *cells, _cell([None, *above.get(name, {}).values()][-1])])
     head = ["bytes per stream", *(f"{number} open" for number in numbers), "above the bare server"]
     return f"{_table(head, rows)}\n{_source(report, 'streams')}"
+
+
+def _size(number: str) -> int:
+    return int(number.replace(",", ""))
 
 
 def _cell(value: object) -> str:
