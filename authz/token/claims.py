@@ -67,7 +67,7 @@ class _Known(NamedTuple):
 
     Args:
         claims: what they say; empty for each claim of ``own``.
-        own: the claims that each token has for itself.
+        own: the claims that each token has for itself, none of which says anything about the application.
 
     """
 
@@ -157,12 +157,13 @@ def _checked(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> tuple[
         raise ClaimError(rules.profile.org_id)
     _token_id(said)
     scopes = _scopes(said, rules.profile)
-    # Of a claim that no check has read, an equal value of another type could come: 1 and True.
-    own = tuple(name for name, value in said.items() if name not in rules.repeated or type(value) is not str)
+    own = tuple(name for name in said if name not in rules.repeated)
     known = _Known(audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own)
-    if len(rules.known) >= _MOST_KNOWN:
-        rules.known.clear()
-    rules.known[subject] = known
+    # Of text only equal text is the same words: what is a list here may be text in the next token, or 1 be true.
+    if all(type(said[name]) is str for name in rules.repeated if name in said):
+        if len(rules.known) >= _MOST_KNOWN:
+            rules.known.clear()
+        rules.known[subject] = known
     return known, said
 
 
