@@ -57,10 +57,12 @@ def _examine(attributes: AttributeContext, response: CheckResponse, *, believes:
         assert not given, "no metadata is trusted on a public method"
         return
     claims = m2m_claims()
-    if tokens_of(http) != [TOKEN]:
+    verified = attributes.metadata_context.filter_metadata[_JWT_AUTHN].fields[PAYLOAD]
+    tokens = tokens_of(http, any_spelling=believes and verified.HasField("struct_value"))
+    if tokens != [TOKEN]:
         assert believes, "let in without the token"
-        assert tokens_of(http) == [], "let in with another token"
-        claims = MessageToDict(attributes.metadata_context.filter_metadata[_JWT_AUTHN].fields[PAYLOAD].struct_value)
+        assert tokens == [], "let in with another token"
+        claims = MessageToDict(verified.struct_value)
         assert is_good(claims), "let in without good claims"
     assert given["x-org-id"] == claims["org_id"]
     assert "policy" not in asked, "let in without a decision of the policy"
@@ -86,11 +88,17 @@ def _words(value: Any) -> list[str]:
     return value.split() if isinstance(value, str) else [word for item in value for word in item.split()]
 
 
-def tokens_of(http: "CheckRequest.DESCRIPTOR") -> list[str]:  # type: ignore[valid-type,name-defined]
-    """Return the credentials of every ``authorization`` there is."""
-    if not http.header_map.headers:
-        # Envoy writes the keys of this map in lower case.
-        return [value[len("Bearer ") :] for key, value in http.headers.items() if key == "authorization"]
+def tokens_of(http: "CheckRequest.DESCRIPTOR", *, any_spelling: bool) -> list[str]:  # type: ignore[valid-type,name-defined]
+    """Return the credentials of every ``authorization`` there is.
+
+    Envoy writes the keys of ``headers`` in lower case. Where claims may stand for a token, one in any spelling counts.
+    """
+    if not http.HasField("header_map"):
+        return [
+            value[len("Bearer ") :]
+            for key, value in http.headers.items()
+            if (key.lower() if any_spelling else key) == "authorization"
+        ]
     headers = [(header.key, header.raw_value or header.value.encode()) for header in http.header_map.headers]
     return [value.decode("latin-1")[len("Bearer ") :] for key, value in headers if key.lower() == "authorization"]
 

@@ -48,10 +48,8 @@ def check(data: bytes) -> None:
 
 
 def is_public(member: dict[str, Any]) -> bool:
-    """Say whether a key has nothing that must be kept secret."""
-    return (
-        member.get("kty") in ("RSA", "EC", "OKP") and not {"d", "p", "q", "dp", "dq", "qi", "oth", "k"} & member.keys()
-    )
+    """Say whether a key has nothing that must be kept secret; a member that is ``null`` says nothing."""
+    return member.get("kty") in ("RSA", "EC", "OKP") and all(member.get(name) is None for name in _SECRET)
 
 
 _MEMBERS = ("kty", "crv", "x", "y", "n", "e", "d", "k", "kid", "use", "key_ops", "alg", "x5c")

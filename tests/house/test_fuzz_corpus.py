@@ -6,8 +6,9 @@ import pytest
 
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from authz.errors import AuthzError
+from authz.token.jwk import PRIVATE_MEMBERS
 from fuzz import fuzz_check, fuzz_jwks, fuzz_memo, fuzz_token
-from fuzz.subjects import TOKEN, new_verifier
+from fuzz.subjects import ED, TOKEN, new_verifier
 from tests.doubles import NOW, ORG, m2m_claims
 
 CORPUS = pathlib.Path(fuzz_token.__file__).with_name("corpus")
@@ -67,6 +68,14 @@ def test_the_oracle_is_no_yes_man():
 def test_the_oracle_of_claims_is_no_yes_man_either(changes):
     assert fuzz_check.is_good(m2m_claims())
     assert not fuzz_check.is_good(m2m_claims(**changes))
+
+
+def test_the_oracle_of_keys_is_no_yes_man_and_takes_null_as_absent():
+    member = ED.public_jwk()
+
+    assert fuzz_jwks.is_public({**member, "d": None, "k": None})
+    assert not any(fuzz_jwks.is_public({**member, name: "AQAB"}) for name in PRIVATE_MEMBERS)
+    assert not fuzz_jwks.is_public({**member, "kty": "oct"})
 
 
 def test_kept_requests_open_the_door():

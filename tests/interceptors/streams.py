@@ -122,6 +122,10 @@ class Stage:
     release: threading.Event = field(default_factory=threading.Event)
     """Set when a test is over, for handlers that nothing else wakes."""
     interruptions: list[BaseException] = field(default_factory=list)
+    reading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """Released each time that a handler which answers begins to read."""
+    seen: list[bytes] = field(default_factory=list)
+    """What it has read."""
     thread: threading.Thread | None = None
     made: int = 0
     """How many messages a flood has had so far."""
@@ -146,7 +150,11 @@ def _sync_steps(stage: Stage, doing: str, requests: Any) -> Iterator[bytes]:
                 yield BIG
         else:
             stage.begin()
-            yield from requests
+            stage.reading.release()
+            for request in requests:
+                stage.seen.append(request)
+                yield request
+                stage.reading.release()
     except BaseException as error:
         stage.interruptions.append(error)
         raise
@@ -168,8 +176,11 @@ async def _async_steps(stage: Stage, doing: str, read: Callable[[], Awaitable[An
                 yield BIG
         else:
             stage.begin()
+            stage.reading.release()
             while (request := await read()) is not grpc.aio.EOF:
+                stage.seen.append(request)
                 yield request
+                stage.reading.release()
     except BaseException as error:
         stage.interruptions.append(error)
         raise

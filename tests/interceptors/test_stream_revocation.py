@@ -14,7 +14,7 @@ from authz.runtime.flow import Flow
 from tests.doubles import CLIENT, ORG, FakeIssuer, ManualClock, m2m_claims
 from tests.interceptors.client import Outcome
 from tests.interceptors.conftest import Serve
-from tests.interceptors.servers import Door
+from tests.interceptors.servers import PATIENCE, Door
 from tests.interceptors.service import handler, method
 from tests.interceptors.streams import DOORS_OF_STREAMS, GRPC, Live, Running, Stage, acting
 from tests.judge.held_back import hold_back
@@ -104,6 +104,8 @@ def test_reason_arrives_in_place_of_the_next_message(live: Live) -> None:
 
 def test_no_request_passes_before_a_stream_of_thousands_has_been_told(live: Live) -> None:
     running = begin(live)
+    # Its handler waits for a second request, so that no look before a reply can end it.
+    assert all(live.stages[0].reading.acquire(timeout=PATIENCE) for _ in range(2))
     hold_back(live.authorizer)
     live.authorizer.revoke(org_id=ORG)
     running.feed.send(b"late")
@@ -114,6 +116,7 @@ def test_no_request_passes_before_a_stream_of_thousands_has_been_told(live: Live
         "TOKEN_INACTIVE",
         [],
     )
+    assert live.stages[0].seen == [b"ready"]
 
 
 def test_no_reply_passes_before_a_stream_of_thousands_has_been_told(

@@ -12,7 +12,9 @@ from authz.errors import AuthzError
 from authz.issuer.verifier import Verifier
 from authz.issuer.verifiers import Verifiers
 from authz.runtime.flow import run
+from authz.token.claims import ClaimRules, principal_from
 from authz.token.jws import digest_of
+from authz.token.profiles import PROFILES
 from tests.doubles import AUDIENCE, ISSUER, ORG, ManualClock, jwks, m2m_claims
 
 OTHER = "client_01JYOTHER000000000000000003"
@@ -114,6 +116,34 @@ def test_the_quick_way_says_what_the_flow_of_a_verifier_without_memory_says(keys
         assert found in (expected, None)
         assert (found is None) == (signer == "unknown" and expected[1] == "key_not_found")
         assert outcome(lambda token: run(slow.verify_flow(token)), token) == expected
+
+
+CLAIMS = [m2m_claims(NOW)] + [m2m_claims(NOW) | {name: value} for name, values in SAID.items() for value in values]
+# Some issuers write one audience, or one scope, as text and several as a list.
+CLAIMS += [
+    m2m_claims(NOW, aud=aud, scope=ABSENT, scp=scp)
+    for aud in (AUDIENCE, "other", [AUDIENCE, "other"], ["other"])
+    for scp in ("", "a b", ["a", "b"], ["admin"], 1, True)
+]
+
+
+def test_what_a_token_has_said_decides_about_no_later_token():
+    """Each after each: what is known of an application then changes no verdict about its claims."""
+    all_claims = [{name: value for name, value in claims.items() if value is not ABSENT} for claims in CLAIMS]
+
+    def judge(claims, rules):
+        return outcome(lambda claims: principal_from(claims, rules, NOW), claims)
+
+    fresh = [judge(claims, new_rules()) for claims in all_claims]
+    for earlier in all_claims:
+        for later, expected in zip(all_claims, fresh, strict=True):
+            rules = new_rules()
+            judge(earlier, rules)
+            assert judge(later, rules) == expected, (earlier, later)
+
+
+def new_rules():
+    return ClaimRules(issuer=ISSUER, audiences=frozenset({AUDIENCE}), profile=PROFILES["workos"])
 
 
 @pytest.mark.parametrize("persons", [False, True], ids=["applications", "persons too"])

@@ -39,7 +39,7 @@ def many_rules(choose: random.Random, count: int) -> tuple[Rule, ...]:
     shared, rules = Shared(), []
     for number in range(count):
         source = {f"{kind}s": some(choose, kind[0], 5) for kind in ("organization", "group", "client")}
-        source["scopes"] = [" ".join(some(choose, "s", 6))]
+        source["scopes"] = [" ".join(some(choose, "s", 6)) for _ in range(choose.randint(1, 2))]
         request = {"paths": paths(choose), "methods": [choose.choice(["GET", "POST"])], "headers": headers(choose)}
         source = {key: source[key] for key in choose.sample(sorted(source), choose.randint(0, 3))}
         request = {key: request[key] for key in choose.sample(sorted(request), choose.randint(0, 2))}
@@ -79,6 +79,17 @@ def test_among_many_rules_those_are_found_that_match_one_by_one(choose: random.R
         assert found == [rule for rule in expected if rule.matches_rest(call, sent)]
         if not index.asks_headers(call.method):
             assert [*index.find(call.method, call.verb, who, groups, {})] == expected
+
+
+@pytest.mark.parametrize("scope", ["a7", "b7"])
+def test_among_many_rules_one_is_found_by_each_scope_that_would_do(scope: str) -> None:
+    rules = [
+        rule_from({"name": f"r{n}", "source": {"scopes": [f"a{n}", f"b{n}"]}}, Shared(), is_deny=False)
+        for n in range(100)
+    ]
+    who = Principal(org_id="o1", client_id="c1", subject="", scopes=frozenset({scope}))
+
+    assert [rule.name for rule in Index(rules).find("/a", "GET", who, frozenset())] == ["r7"]
 
 
 @settings(max_examples=10)
