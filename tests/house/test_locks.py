@@ -20,7 +20,6 @@ LOCKS = {
     "image": (["native", "server", "store", "workos"], []),
     "dev": (["demo"], ["dev"]),
     "site": ([], ["site"]),
-    "uv": ([], ["locks"]),
 }
 
 
