@@ -53,6 +53,9 @@ class Code(enum.Enum):
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
 
+    # There is one object of each. An enum's own hash, of the name, takes as long as all else of a look-up.
+    __hash__ = object.__hash__
+
 
 class AuthzError(Exception):
     """The base of every refusal; catch it, but raise one of its subclasses.

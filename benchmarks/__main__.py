@@ -17,6 +17,7 @@ from authz.demo import children
 from benchmarks import (
     access_log,
     counts,
+    distinct,
     document,
     endings,
     ext_authz,
@@ -35,6 +36,7 @@ from benchmarks import (
     remembered,
     report,
     rules,
+    streams,
     tokens,
 )
 from benchmarks.missing import MissingError
@@ -44,7 +46,9 @@ from benchmarks.peers.commands import named
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "import": imports.measure,
     "tokens": tokens.measure,
+    "distinct": distinct.measure,
     "interceptors": interceptors.measure,
+    "streams": streams.measure,
     "endings": endings.measure,
     "http": http.measure,
     "policy": policy.measure,

@@ -15,7 +15,7 @@ from authz.envoy.config.memo import FLUSH_SECONDS
 from authz.envoy.v3.access_log_pb2 import HTTPAccessLogEntry, StreamAccessLogsMessage
 from benchmarks.material import CLIENT, ISSUER, KID, signing_key, verifier
 
-ROUNDS, SECONDS, CALLS_PER_SECOND, CALLERS = 11, 2.0, 1000, 1000
+ROUNDS, SECONDS, CALLS_PER_SECOND, CALLERS = 5, 2.0, 1000, 1000
 # What Envoy sends at once, at that pace.
 _BATCH = round(CALLS_PER_SECOND * FLUSH_SECONDS)
 

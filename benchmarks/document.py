@@ -1,6 +1,6 @@
 """The tables of docs/performance.md, written anew from the figures that are kept."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ def write(report: Report) -> None:
 
 def renewed(text: str, report: Report) -> str:
     """Return the document with its tables made of these figures."""
-    for name, table in {"peers": _peers(report), "counts": _counts(report)}.items():
+    for name, table in _TABLES.items():
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
-        text = f"{before}{begin}\n{table}\n{end}{after}"
+        if begin:
+            text = f"{before}{begin}\n{table(report)}\n{end}{after}"
     return text
 
 
@@ -56,6 +57,31 @@ def _counts(report: Report) -> str:
     return f"{_table(['check', 'thousand instructions'], rows)}\n{_source(report, 'counts')}"
 
 
+def _distinct(report: Report) -> str:
+    part = report.get("distinct", {})
+    columns = {name: rows for name, rows in part.items() if not name.startswith("bytes")}
+    numbers = list(next(iter(columns.values()), {}))
+    head = ["tokens", *(f"{name}: {what}" for name in columns for what in ("CPU µs", "remembered"))]
+    rows = [
+        [number, *(_cell(rows[number][what]) for rows in columns.values() for what in ("CPU us", "remembered"))]
+        for number in numbers
+    ]
+    return f"{_table(head, rows)}\n{_source(report, 'distinct')}"
+
+
+def _streams(report: Report) -> str:
+    rows, names = [], {"aio": "grpc.aio", "sync": "grpc"}
+    for kind, servers in report.get("streams", {}).items():
+        above = servers["bytes per stream above a bare server"]
+        for name in ("bare", "only wraps", "ours"):
+            figures = {number: row["bytes per stream"] for number, row in servers[name].items()}
+            more = list(above.get(name, {"": None}).values())[-1]
+            rows.append([f"{names[kind]}, {name}", *map(_cell, figures.values()), _cell(more)])
+    sizes = [f"{number} open" for number in report.get("streams", {}).get("aio", {}).get("bare", {})]
+    head = ["bytes per stream", *sizes, "above the bare server"]
+    return f"{_table(head, rows)}\n{_source(report, 'streams')}"
+
+
 def _cell(value: object) -> str:
     return "none" if value is None else str(value)
 
@@ -67,3 +93,11 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 def _source(report: Report, part: str) -> str:
     measured = report.get("measured", {}).get(part, {}).get("on", "an earlier day")
     return f"Measured on {measured}: {report['machine']}, Python {report['python']}.\n"
+
+
+_TABLES: Mapping[str, Callable[[Report], str]] = {
+    "peers": _peers,
+    "counts": _counts,
+    "distinct": _distinct,
+    "streams": _streams,
+}

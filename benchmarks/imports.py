@@ -4,7 +4,7 @@ import subprocess
 import sys
 from statistics import median
 
-ROUNDS = 15
+ROUNDS = 7
 
 PROGRAMS = {
     "nothing": "",

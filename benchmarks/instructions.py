@@ -16,7 +16,7 @@ from typing import Protocol
 from benchmarks.missing import MissingError, program
 from benchmarks.processes import Server
 
-WARM, CALLS = 300, 1500
+WARM, CALLS = 200, 600
 
 _SUMMARY = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
 

@@ -16,7 +16,7 @@ from authz.http.wire import MAX_FIELDS, layouts_of
 from authz.policy.protos.isolation import MAX_LOOKS, check_message
 from authz.v1 import policy_pb2
 
-ROUNDS, CHECKS, FEW_CHECKS, FIELDS = 15, 20_000, 50, 10
+ROUNDS, CHECKS, FEW_CHECKS, FIELDS = 9, 20_000, 50, 10
 
 _CALLER = Principal(org_id="org_01JYACME000000000000000000", client_id="client", subject="client")
 

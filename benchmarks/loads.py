@@ -15,7 +15,7 @@ import grpc.aio
 
 from benchmarks.processes import Server, running
 
-ROUNDS, CONCURRENCY = 9, 16
+ROUNDS, CONCURRENCY = 5, 16
 SECONDS = 120
 """How long the calls of one round may take."""
 

@@ -17,7 +17,7 @@ from benchmarks.ext_authz import authz_serve
 from benchmarks.material import check_request, claims, signing_key
 from benchmarks.server import CHECK
 
-ROUNDS = 9
+ROUNDS = 5
 REQUESTS = 3000
 ONLOOKERS = 16
 RULES = 1000

@@ -28,12 +28,10 @@ SIZES = {
     "json": (1_000, 10_000, 100_000),
     "yaml": (1_000, 10_000, 100_000),
 }
-# How often a reload is measured, by how many organizations there are at the least; a large one has many steps.
-ROUNDS = {1_000_000: 1, 100_000: 2, 0: 3}
-# Seconds of deciding after a reload, in which the old policy is freed; and at the most for one reload.
-AFTER, PATIENCE = 0.5, 300.0
-# Seconds for which pauses are measured without a reload, at the most.
-WITHOUT = 1.0
+# One where each takes long, since a long reload holds many steps.
+ROUNDS, LARGE = 3, 100_000
+# Seconds of deciding after a reload, in which the old policy is freed; at the most for one reload; and without one.
+AFTER, PATIENCE, QUIET = 0.5, 300.0, 3.0
 _OFTEN = 0.0003
 _GROUPS = 40
 
@@ -162,15 +160,14 @@ def _figures(form: str, size: int, folder: Path) -> dict[str, object]:
         collect_as_usual()
         run(authorizer.authorize(call))
         during, otherwise, until = [], [], []
-        rounds = next(rounds for least, rounds in ROUNDS.items() if size >= least)
-        for turn in range(1, rounds + 1):
+        for turn in range(1, (1 if size >= LARGE else ROUNDS) + 1):
             # While it writes, this thread decides nothing.
             policy = authorizer.policy
             write(folder, form, size, turn)
             pauses, waited = _pauses(authorizer, call, lambda policy=policy: authorizer.policy is not policy)
             during.append(pauses)
             until.append(waited)
-            end = time.perf_counter() + min(waited, WITHOUT)
+            end = time.perf_counter() + min(waited, QUIET)
             otherwise.append(_pauses(authorizer, call, lambda end=end: time.perf_counter() >= end)[0])
     return {
         "read, cpu s": round(seconds, 2),

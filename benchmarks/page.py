@@ -123,7 +123,7 @@ def _endings(report: Report) -> str:
 
 def _grows(part: str, forms: Mapping[str, str], title: str, figure: str, across: str) -> Callable[[Report], str]:
     def draw(report: Report) -> str:
-        lines = {name: list(_points(_of(report, part, form), figure)) for form, name in forms.items()}
+        lines = {name: list(_points(_of(report, part, *form.split(" > ")), figure)) for form, name in forms.items()}
         return growth(f"{title}, {_when(report, part)}", lines, across=across, up=figure) if any(lines.values()) else ""
 
     return draw
@@ -137,6 +137,14 @@ def _points(rows: Mapping[str, Any], figure: str) -> Iterator[tuple[float, float
 
 
 _RULES = {"rules, JSON": "rules", "rules by a header's value, on one method": "values of a header"}
+_METHODS = {"methods of a descriptor set": "methods that say who may call"}
+_LOG = {"megabytes of a decision log, replayed": "500 rules"}
+_DRAWN = {f"{memory}, {kind}": f"{memory}, {kind}" for kind in ("uniform", "Zipf") for memory in ("32 MiB", "512 MiB")}
+_STREAMS = {
+    f"{kind} > {server}": f"{name}, {server}"
+    for kind, name in (("sync", "grpc"), ("aio", "grpc.aio"))
+    for server in ("ours", "only wraps", "bare")
+}
 _FORMS = {"lines": "lines", "json": "JSON", "yaml": "YAML"}
 _CHARTS: dict[str, Callable[[Report], str]] = {
     "A remembered token": _peers("A remembered token", "CPU us"),
@@ -148,6 +156,13 @@ _CHARTS: dict[str, Callable[[Report], str]] = {
     "Rules: a decision": _grows("rules", _RULES, "A decision by a policy", "decision, us", "rules"),
     "Rules: loading": _grows("rules", _RULES, "A policy is loaded", "load, s", "rules"),
     "Rules: memory": _grows("rules", _RULES, "Memory of a policy", "memory, MB", "rules"),
+    "Methods: loading": _grows("rules", _METHODS, "A descriptor set is loaded", "load, s", "methods"),
+    "Methods: memory": _grows("rules", _METHODS, "Memory of a descriptor set", "memory, MB", "methods"),
+    "A decision log: seconds": _grows("rules", _LOG, "authz policy diff replays a log", "s", "MB"),
+    "A decision log: memory": _grows("rules", _LOG, "Memory of a replay", "memory, MB", "MB"),
+    "Distinct tokens: a check": _grows("distinct", _DRAWN, "A check, of so many tokens", "CPU us", "tokens"),
+    "Distinct tokens: remembered": _grows("distinct", _DRAWN, "Share that is remembered", "remembered", "tokens"),
+    "Open streams: memory": _grows("streams", _STREAMS, "Memory of open streams that wait", "MB", "streams"),
     "Organizations: reading": _grows("organizations", _FORMS, "Organizations are read", "read, cpu s", "organizations"),
     "Organizations: memory": _grows("organizations", _FORMS, "Their memory", "resident, MB", "organizations"),
     "Organizations: pauses": _grows(

@@ -1,16 +1,17 @@
 """The server of one measurement, as a process of its own; it prints its port, and ends with its standard input.
 
 Its kinds: ``aio`` and ``sync``, each bare, or ``-wrapped`` by an interceptor that decides nothing, or ``-authz`` behind
-ours; ``constant``, which answers a check as ours does, without reading it; ``check``, which answers it with our handler
-on a server without any option; ``native-constant``, which parses the question first, and ``native-cache``, which looks
-up the token as well: the least that any server must do.
+ours; with ``-streams``, such an interceptor wraps streams, and a synchronous server has a thread for each of many;
+``constant``, which answers a check as ours does, without reading it; ``cache``, which parses the question and looks up
+the token first: the least that any server must do; ``check``, which answers it with our handler on a server without any
+option; ``native-constant``, which parses the question, and ``native-cache``, which looks up the token as well.
 """
 
 import asyncio
 import json
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
@@ -27,7 +28,7 @@ from authz.demo.issuer.signing import SigningKey
 from authz.envoy.check.servicer import AuthorizationServicer
 from authz.envoy.v3.external_auth_pb2 import CheckRequest
 from benchmarks.material import check_request, claims, verifier
-from benchmarks.wrapping import AioWrapping, SyncWrapping
+from benchmarks.wrapping import AioStreamWrapping, AioWrapping, SyncStreamWrapping, SyncWrapping
 
 SERVICE = "benchmark.Service"
 CALL, STREAM, WAIT = f"/{SERVICE}/Call", f"/{SERVICE}/Stream", f"/{SERVICE}/Wait"
@@ -36,6 +37,7 @@ MESSAGES = 1000
 """How many messages ``STREAM`` sends."""
 
 _ANSWER = b"an answer of some bytes"
+_MANY_THREADS = 20_000
 
 
 async def _answer(_request: bytes, _context: Any) -> bytes:
@@ -62,11 +64,16 @@ def _sync_stream(_request: bytes, _context: Any) -> Iterator[bytes]:
         yield _ANSWER
 
 
-def _methods(call: Any, stream: Any) -> dict[str, Any]:
+def _sync_wait(requests: Iterator[bytes], _context: Any) -> Iterator[bytes]:
+    yield _ANSWER
+    yield from (b"" for _ in requests)
+
+
+def _methods(call: Any, stream: Any, wait: Any) -> dict[str, Any]:
     return {
         "Call": grpc.unary_unary_rpc_method_handler(call),
         "Stream": grpc.unary_stream_rpc_method_handler(stream),
-        "Wait": grpc.stream_stream_rpc_method_handler(_wait),
+        "Wait": grpc.stream_stream_rpc_method_handler(wait),
     }
 
 
@@ -76,20 +83,24 @@ def _serve(server: grpc.aio.Server, method: str, handler: Any) -> None:
 
 
 async def _aio(kind: str, key: SigningKey) -> None:
-    kinds = {"aio-authz": lambda: interceptors.aio.AuthzInterceptor(verifier(key)), "aio-wrapped": AioWrapping}
+    kinds = {
+        "aio-authz": lambda: interceptors.aio.AuthzInterceptor(verifier(key)),
+        "aio-wrapped": AioWrapping,
+        "aio-wrapped-streams": AioStreamWrapping,
+    }
     server = grpc.aio.server(interceptors=[kinds[kind]()] if kind in kinds else [])
-    if kind == "constant":
-        allowed = await _allowed(key)
+    if kind in {"constant", "cache"}:
+        allowed, answers = await _allowed(key), dict[bytes, bytes]()
 
-        async def check(_body: bytes, _context: Any) -> bytes:
-            return allowed
+        async def check(body: bytes, _context: Any) -> bytes:
+            return _looked_up(body, answers, allowed) if kind == "cache" else allowed
 
         _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(check))
     elif kind == "check":
         servicer = AuthorizationServicer(Authorizer(verifier(key)))
         _serve(server, CHECK, grpc.unary_unary_rpc_method_handler(servicer.check))
     else:
-        server.add_registered_method_handlers(SERVICE, _methods(_answer, _stream))
+        server.add_registered_method_handlers(SERVICE, _methods(_answer, _stream, _wait))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)
@@ -107,6 +118,10 @@ def _token(body: bytes) -> bytes:
     return CheckRequest.FromString(body).attributes.request.http.headers["authorization"].encode()
 
 
+def _looked_up(body: bytes, answers: dict[bytes, bytes], allowed: bytes) -> bytes:
+    return answers.setdefault(sha256(_token(body)).digest(), allowed)
+
+
 def _native(key: SigningKey, *, is_caching: bool) -> None:
     # The cost of the library and of reading the question, without a verdict.
     allowed = asyncio.run(_allowed(key))
@@ -118,7 +133,7 @@ def _native(key: SigningKey, *, is_caching: bool) -> None:
 
     def answer(body: bytes) -> bytes:
         if is_caching:
-            return answers.setdefault(sha256(_token(body)).digest(), allowed)
+            return _looked_up(body, answers, allowed)
         CheckRequest.FromString(body)
         return allowed
 
@@ -134,9 +149,18 @@ def _native(key: SigningKey, *, is_caching: bool) -> None:
 
 
 def _sync(kind: str, key: SigningKey) -> None:
-    kinds = {"sync-authz": lambda: interceptors.AuthzInterceptor(verifier(key)), "sync-wrapped": SyncWrapping}
-    server = grpc.server(ThreadPoolExecutor(8), interceptors=[kinds[kind]()] if kind in kinds else [])
-    server.add_registered_method_handlers(SERVICE, _methods(_sync_answer, _sync_stream))
+    def ours() -> grpc.ServerInterceptor:
+        return interceptors.AuthzInterceptor(verifier(key))
+
+    kinds: dict[str, Callable[[], grpc.ServerInterceptor]] = {
+        "sync-authz": ours,
+        "sync-authz-streams": ours,
+        "sync-wrapped": SyncWrapping,
+        "sync-wrapped-streams": SyncStreamWrapping,
+    }
+    threads = _MANY_THREADS if kind.endswith("-streams") else 8
+    server = grpc.server(ThreadPoolExecutor(threads), interceptors=[kinds[kind]()] if kind in kinds else [])
+    server.add_registered_method_handlers(SERVICE, _methods(_sync_answer, _sync_stream, _sync_wait))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
@@ -151,8 +175,9 @@ def _main(kind: str, jwk: str) -> None:
     elif kind.startswith("native"):
         _native(key, is_caching=kind == "native-cache")
     else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind in {"constant", "check"} else None) as runner:
-            runner.run(_aio(kind, key))
+        factory = uvloop.new_event_loop if kind in {"constant", "cache", "check"} else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_aio(kind, key))
 
 
 if __name__ == "__main__":

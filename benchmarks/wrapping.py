@@ -3,7 +3,7 @@
 The least that an interceptor costs in Python which shows handlers other metadata than the caller's.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -59,3 +59,33 @@ class AioWrapping(grpc.aio.ServerInterceptor):
             return await behaviour(request, _Context(context, metadata))
 
         return grpc.unary_unary_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
+
+
+class SyncStreamWrapping(grpc.ServerInterceptor):
+    """Wrap RPCs of a ``grpc.server`` that stream both ways."""
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        """See ``grpc.ServerInterceptor``."""
+        metadata = details.invocation_metadata
+        behaviour = continuation(_Details(details.method, metadata)).stream_stream
+
+        def wrapped(requests: Any, context: Any) -> Any:
+            return behaviour(requests, _Context(context, metadata))
+
+        return grpc.stream_stream_rpc_method_handler(wrapped)
+
+
+class AioStreamWrapping(grpc.aio.ServerInterceptor):
+    """Wrap RPCs of a ``grpc.aio.server`` that stream both ways."""
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        """See ``grpc.aio.ServerInterceptor``."""
+        metadata = details.invocation_metadata
+        handler = await continuation(type(details)(details.method, metadata))
+        behaviour = handler.stream_stream
+
+        async def wrapped(requests: Any, context: Any) -> AsyncIterator[Any]:
+            async for reply in behaviour(requests, _Context(context, metadata)):
+                yield reply
+
+        return grpc.stream_stream_rpc_method_handler(wrapped)

@@ -62,14 +62,14 @@ class Admission:
     ) -> None:
         self._authorizer, self._rules, self._hearing, self._seconds = authorizer, rules, hearing, seconds
         self.principal, self.metadata = principal, metadata
-        self.streams_requests = handler.request_streaming
-        is_stream = handler.request_streaming or handler.response_streaming
+        self.streams_requests = streams_requests = handler.request_streaming
+        is_stream = streams_requests or handler.response_streaming
         is_known = principal is not ANONYMOUS
         self._names = names = _may_name(handler.request_deserializer)
-        self.is_checked = names or (is_known and not is_stream)
-        self.awaits_request = self.is_checked and not handler.request_streaming
+        self._is_confirmed = is_confirmed = is_known and not is_stream
+        self.is_checked = is_checked = names or is_confirmed
+        self.awaits_request = is_checked and not streams_requests
         self.may_end = is_stream and (is_known or names)
-        self._is_confirmed = not is_stream and is_known
         self.is_limited = False
 
     def check(self, request: Any) -> None:

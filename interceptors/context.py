@@ -1,4 +1,4 @@
-"""The contexts that handlers get: grpc's own, but with the trusted metadata.
+"""What a call says when it comes, and what is told instead: details, and contexts with the trusted metadata.
 
 Replacing ``handler_call_details`` changes nothing that a handler sees, so the
 context is wrapped. Every public name is forwarded by hand, because the base
@@ -13,6 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import grpc.aio
+
+from authz.call.call import MAX_ENTRIES, Call
+from authz.call.metadata import TrustedMetadata
+from authz.call.principal import Principal
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -38,6 +42,29 @@ def _forward(*names: str) -> Callable[[_Class], _Class]:
     return decorate
 
 
+def arrived(details: grpc.HandlerCallDetails, trusted: TrustedMetadata) -> Call:
+    """Return the call of ``details``, with what the judge looks for in usual metadata."""
+    method, metadata = details.method, details.invocation_metadata
+    try:
+        # Where there are too many entries the judge refuses the call, and looks at none.
+        glance = trusted.glance(metadata) if len(metadata) <= MAX_ENTRIES else None
+    except Exception:  # noqa: BLE001 - another interceptor has made it: the judge meets the same error, and can refuse
+        glance = None
+    if glance is None:
+        return Call(method, metadata)
+    credentials, size = glance
+    # The constructor of a named tuple is a function in Python.
+    return tuple.__new__(Call, (method, metadata, None, credentials, None, None, size, "POST"))
+
+
+def shown(call: Call, principal: Principal, trusted: TrustedMetadata) -> Metadata:
+    """Return the metadata that the handler of ``call`` is shown."""
+    if call.size is None:
+        return trusted.believed(call.metadata, principal)
+    # Looked through when it came: there is nothing to remove.
+    return (*call.metadata, *trusted.entries(principal))
+
+
 class _CallDetails(NamedTuple):
     method: str
     invocation_metadata: Metadata
@@ -49,7 +76,7 @@ class TrustedCallDetails(_CallDetails, grpc.HandlerCallDetails):
 
 def told(method: str, metadata: Metadata) -> TrustedCallDetails:
     """Return the details of a call of ``method`` that is told with ``metadata``."""
-    # The constructor of a named tuple is a function in Python, which takes four times as long.
+    # As above.
     return tuple.__new__(TrustedCallDetails, (method, metadata))
 
 

@@ -31,16 +31,16 @@ def with_behaviour(handler: Handler, behaviour: Behaviour, *, request_streaming:
     """Return ``handler`` with another behaviour; its kind stays, unless ``request_streaming`` says otherwise."""
     requests = handler.request_streaming if request_streaming is None else request_streaming
     replies = handler.response_streaming
-    behaviours: tuple[Behaviour | None, ...] = behaviour, None, None, None
+    parse, serialize = handler.request_deserializer, handler.response_serializer
+    fields: tuple[Any, ...]
     if requests or replies:
-        behaviours = (
-            None,
-            None if requests else behaviour,
-            None if replies else behaviour,
-            behaviour if requests and replies else None,
-        )
-    parsing = handler.request_deserializer, handler.response_serializer
-    made: Handler = tuple.__new__(_Grpc, (bool(requests), bool(replies), *parsing, *behaviours))
+        one_request = None if requests else behaviour
+        one_reply = None if replies else behaviour
+        both = behaviour if requests and replies else None
+        fields = bool(requests), bool(replies), parse, serialize, None, one_request, one_reply, both
+    else:
+        fields = False, False, parse, serialize, behaviour, None, None, None
+    made: Handler = tuple.__new__(_Grpc, fields)
     return made
 
 

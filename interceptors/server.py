@@ -6,7 +6,6 @@ from typing import Any, NoReturn
 
 import grpc
 
-from authz.call.call import Call
 from authz.call.peer import Peer
 from authz.call.principal import ANONYMOUS, Principal
 from authz.call.refusal import Refusal
@@ -22,7 +21,7 @@ from authz.runtime.flow import Flow, Wait, run
 
 from .admission import Admission
 from .behaviours import decided, trusted
-from .context import Metadata, told
+from .context import Metadata, arrived, shown, told
 from .handlers import Behaviour, Handler, with_behaviour
 from .streams import abort
 
@@ -81,7 +80,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         """See ``grpc.ServerInterceptor``."""
         # grpc runs this on its one polling thread: waiting here would stop every RPC, and an exception that escaped
         # from here, BaseException included, would end the server. So the flow takes its first step only.
-        call = Call(handler_call_details.method, handler_call_details.invocation_metadata)
+        call = arrived(handler_call_details, self._authorizer.trusted)
         hearing = Hearing(self._authorizer, call, "grpc")
         try:
             begun: tuple[Flow[Principal], Wait] | None = None
@@ -97,7 +96,8 @@ class AuthzInterceptor(grpc.ServerInterceptor):
                 # Only the handler's context knows the peer of the connection.
                 pass
             # The caller is not verified yet: inner interceptors see no trusted metadata.
-            return self._undecided(continuation(self._details(call, ANONYMOUS)), hearing, begun)
+            metadata = shown(call, ANONYMOUS, self._authorizer.trusted)
+            return self._undecided(continuation(told(call.method, metadata)), hearing, begun)
         except BaseException as error:  # noqa: BLE001 - see above
             return self._refused(hearing.refused(error))
 
@@ -105,18 +105,15 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         """Replace the thread that refuses calls: a child process has none."""
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="authz-refusal")
 
-    def _details(self, call: Call, principal: Principal) -> Any:
-        return told(call.method, self._authorizer.trusted.believed(call.metadata, principal))
-
     def _admitted(self, continuation: Continuation, hearing: Hearing, principal: Principal) -> Handler | None:
-        seconds = hearing.seconds
-        details = self._details(hearing.call, principal)
-        handler = continuation(details)
+        seconds, call = hearing.seconds, hearing.call
+        metadata = shown(call, principal, self._authorizer.trusted)
+        handler = continuation(told(call.method, metadata))
         # The observers are told only now: where an inner interceptor fails, the call is refused after all.
         if handler is None:
             hearing.allowed(seconds)
             return None
-        return with_behaviour(handler, self._trusted(handler, hearing, principal, details.invocation_metadata, seconds))
+        return with_behaviour(handler, self._trusted(handler, hearing, principal, metadata, seconds))
 
     def _trusted(
         self, handler: Handler, hearing: Hearing, principal: Principal, metadata: Metadata, seconds: float
@@ -142,7 +139,7 @@ class AuthzInterceptor(grpc.ServerInterceptor):
         def decide(context: grpc.ServicerContext) -> Behaviour:
             try:
                 principal = self._decide(hearing, begun, context)
-                metadata = self._authorizer.trusted.believed(hearing.call.metadata, principal)
+                metadata = shown(hearing.call, principal, self._authorizer.trusted)
                 return self._trusted(handler or _UNKNOWN, hearing, principal, metadata, hearing.seconds)
             except BaseException as error:  # noqa: BLE001 - the client must get a status, whatever happened
                 refusal = hearing.refused(error)

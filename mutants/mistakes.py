@@ -52,9 +52,30 @@ MISTAKES = (
     Mistake(
         "forged metadata is not stripped",
         "authz/call/metadata.py",
-        "            if (key := entry[0].lower()) not in reserved\n            and not (",
-        "            if (key := entry[0].lower())\n            and not (",
+        "        if key in self.reserved or (",
+        "        if (",
         f"{_DOORS}test_server.py -k forged",
+    ),
+    Mistake(
+        "a forged name is usual once it has been seen",
+        "authz/call/metadata.py",
+        "            return True\n        # Only in lower case",
+        "            self._harmless.add(name)\n            return True\n        # Only in lower case",
+        "tests/call/test_metadata.py -k usual",
+    ),
+    Mistake(
+        "Authorization with a capital is usual",
+        "authz/call/metadata.py",
+        "            self._harmless.add(key)",
+        "            self._harmless.add(name)",
+        "tests/call/test_metadata.py -k usual",
+    ),
+    Mistake(
+        "a forged name is not seen among usual ones",
+        "authz/call/metadata.py",
+        "            if key not in harmless:\n                return None",
+        "            if key not in harmless and not credentials:\n                return None",
+        f"{_DOORS}test_server.py -k found_among_usual",
     ),
     Mistake(
         "-bin twins and underscores are not stripped",
@@ -1072,9 +1093,44 @@ MISTAKES = (
     Mistake(
         "answers are remembered of a caller who is gone",
         "authz/call/known.py",
-        "(principal, made))",
-        "(None, made))",
-        "tests/call/test_metadata.py -k told_apart",
+        "return entry[1] if entry is not None and entry[0]() is principal else None",
+        "return None if entry is None else entry[1]",
+        "tests/call/test_known.py -k same_place",
+    ),
+    Mistake(
+        "a caller is kept for what was made of it",
+        "authz/call/known.py",
+        "self._entries.remember(key, (reference, made))",
+        "self._entries.remember(key, (reference, made, principal))",
+        "tests/call/test_known.py -k lives_longer",
+    ),
+    Mistake(
+        "what was made of a caller who is gone is kept",
+        "authz/call/known.py",
+        "entries.pop(gone.key, None)",
+        "pass",
+        "tests/call/test_known.py -k goes_with",
+    ),
+    Mistake(
+        "what is forgotten is freed all at once",
+        "authz/call/memory.py",
+        "self._going = [*self, *self.values()]",
+        "pass",
+        "tests/call/test_memory.py",
+    ),
+    Mistake(
+        "policy: a caller is admitted as the one who was in its place",
+        "authz/policy/policy.py",
+        "admitted[1] is organization and admitted[0]() is principal:",
+        "admitted[1] is organization:",
+        "tests/policy/test_enforcement.py -k same_place",
+    ),
+    Mistake(
+        "memo: a caller is told of as the one who was in its place",
+        "authz/envoy/memo/mark.py",
+        " and known[0]() is principal:",
+        ":",
+        "tests/envoy/memo/test_mark.py -k same_place",
     ),
     Mistake(
         "an answer is repeated under another plan",
@@ -1118,6 +1174,20 @@ MISTAKES = (
         "            yield self._texts[place]\n            place = self._shorter[place]\n",
         "            yield self._texts[place]\n            place = -1\n",
         "tests/policy/test_index.py -k begins",
+    ),
+    Mistake(
+        "of patterns for the issuer a prefix counts before a longer suffix",
+        "authz/policy/closest.py",
+        "        return min(found, key=self._places.__getitem__, default=None)\n",
+        "        return found[0] if found else None\n",
+        "tests/policy/test_closest.py -k counts",
+    ),
+    Mistake(
+        "the issuer is not asked about a method that only a pattern for all names",
+        "authz/policy/closest.py",
+        "        if self._any_text and method:\n",
+        "        if self._any_text and found:\n",
+        "tests/policy/test_closest.py -k counts",
     ),
     Mistake(
         "a verdict that a header may change is remembered",
@@ -1936,7 +2006,7 @@ MISTAKES = (
     Mistake(
         "headers are read before they are counted",
         "authz/envoy/check/question.py",
-        "if len(headers) > MAX_ENTRIES:",
+        "if len(shown) > MAX_ENTRIES:",
         "if not attributes:",
         "tests/envoy/check/test_outline.py -k too_many",
     ),
@@ -2110,6 +2180,20 @@ MISTAKES = (
         "bounded(value) if isinstance(value, str) else value",
         "value",
         "tests/runtime/test_telemetry.py -k shortened",
+    ),
+    Mistake(
+        "each of many refusals of one kind is logged",
+        "authz/runtime/telemetry.py",
+        "for sampling in _samplings:",
+        "for sampling in _samplings[1:]:",
+        "tests/cli/test_logs.py -k bounded_number",
+    ),
+    Mistake(
+        "a log that has ended leaves out what the program logs next",
+        "authz/cli/logs.py",
+        "    telemetry.sample(None)\n",
+        "",
+        "tests/cli/test_logs.py -k leaves_out_nothing",
     ),
     Mistake(
         "a record of another library keeps its frames while it waits",
@@ -2402,6 +2486,57 @@ MISTAKES = (
         "self._keys.known(jws.kid)",
         "tests/issuer/test_verifier.py -k one_kid",
     ),
+    # ---- What comes between a verdict and its stream ----
+    Mistake(
+        "streams: only the key that was withdrawn last counts",
+        "authz/judge/endings.py",
+        "was_known = principal.key_thumbprint or principal.key_id",
+        "was_known = principal.key_id",
+        "tests/judge/test_revocation.py -k another_key_was_withdrawn",
+    ),
+    Mistake(
+        "streams: the first end of a stream that is opened once more stays",
+        "authz/judge/streams.py",
+        "                self._alarms.cancel(before.alarm)\n",
+        "                pass\n",
+        "tests/judge/test_streams.py -k opened_once_more",
+    ),
+    Mistake(
+        "policy: an item that is given twice is looked for among all before it",
+        "authz/runtime/text/schema.py",
+        "if item in seen or seen.add(item))",
+        "if item in value[:index])",
+        "tests/policy/test_errors.py -k in_one_pass",
+    ),
+    # ---- Files that change while they are read ----
+    Mistake(
+        "policy: a part of a list that was replaced meanwhile is all of it",
+        "authz/policy/text/lines.py",
+        "        if not is_whole:",
+        "        if False:",
+        "tests/policy/test_organizations.py -k no_part_of_a_file",
+    ),
+    Mistake(
+        "reload: a pipe is waited for",
+        "authz/runtime/watch.py",
+        "if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:",
+        "if False:",
+        "tests/judge/test_reload.py -k pipe",
+    ),
+    Mistake(
+        "reload: a file of any size is read to compare it",
+        "authz/runtime/watch.py",
+        " or found.st_size > _LARGEST:",
+        ":",
+        "tests/judge/test_reload.py -k too_large",
+    ),
+    Mistake(
+        "reload: files that never rest are no failure",
+        "authz/judge/reload.py",
+        "if self._abandoned >= _MOST_ABANDONED:",
+        "if False:",
+        "tests/judge/test_reload.py -k whenever_they_are_read",
+    ),
     # ---- What is remembered of tokens ----
     Mistake(
         "an application that is known may say anything",
@@ -2413,9 +2548,19 @@ MISTAKES = (
     Mistake(
         "a claim is that of an earlier token which is equal in Python",
         "authz/token/claims.py",
-        "if name not in rules.repeated or type(value) is not str",
-        "if name not in rules.repeated",
-        "tests/issuer/test_at_once.py -k without_memory",
+        "if all(type(said[name]) is str for name in rules.repeated if name in said):",
+        "if True:",
+        "tests/issuer/test_at_once.py -k earlier_one_of_its_application",
+    ),
+    Mistake(
+        "what an application says about itself is a token's own where it is no text",
+        "authz/token/claims.py",
+        "own = tuple(name for name in said if name not in rules.repeated)",
+        "own = tuple(name for name in said if name not in rules.repeated or type(said[name]) is not str)\n"
+        "    rules.known[subject] = _Known(\n"
+        "        audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own\n"
+        "    )",
+        "tests/issuer/test_at_once.py -k earlier_one_of_its_application",
     ),
     Mistake(
         "the certificate of a known application is not looked at",
@@ -2454,10 +2599,17 @@ MISTAKES = (
         "tests/token/test_memory.py -k oldest",
     ),
     Mistake(
+        "tokens that have expired are kept until there is no room",
+        "authz/token/memory.py",
+        "range(_EXPIRED_AT_ONCE)",
+        "range(0)",
+        "tests/token/test_memory.py -k expired",
+    ),
+    Mistake(
         "the newest token leaves first",
         "authz/token/memory.py",
-        "entries.popitem(last=False)",
-        "entries.popitem()",
+        "self._entries.popitem(last=False)",
+        "self._entries.popitem()",
         "tests/token/test_memory.py -k oldest",
     ),
     Mistake(

@@ -24,6 +24,9 @@ _PREFIXES = ("grpc-metadata-", "grpcgateway-")
 _TAKEN = frozenset({"authorization", "connection", "content-length", "content-type", "host", "te", "transfer-encoding"})
 _REMEMBERED = 1024
 
+KNOWN_NAMES, LONGEST_KNOWN_NAME = 1024, 64
+"""How many names of entries are remembered, and how long ones: the caller chooses them, and services use fewer."""
+
 MAX_ADDED_BYTES = 3072
 """What is added to a call, as HTTP/2 counts bytes: beyond this the scopes are added only once, under their own name.
 
@@ -102,15 +105,40 @@ class TrustedMetadata:
 
     def believed(self, metadata: Iterable[_Entry], principal: Principal) -> tuple[_Entry | Entry, ...]:
         """Return what the caller sent without any reserved key, and then the trusted entries for ``principal``."""
-        reserved = self.reserved
-        # Compared in lower case: gRPC refuses names with capitals, but grpc.aio only once it serves the RPC already.
-        kept = [
-            entry
-            for entry in metadata
-            if (key := entry[0].lower()) not in reserved
-            and not (key.startswith(_PREFIXES) and is_forged(key, reserved))
-        ]
+        harmless = self._harmless
+        kept = [entry for entry in metadata if entry[0] in harmless or not self._is_forged(entry[0])]
         return (*kept, *self.entries(principal))
+
+    def glance(self, metadata: Iterable[tuple[str, str | bytes]]) -> tuple[list[str | bytes], int] | None:
+        """Return every ``authorization`` of a call and the bytes of its metadata, if that has no unusual name.
+
+        Of such metadata :meth:`believed` keeps every entry. ``None`` says nothing but that more must be looked at.
+        """
+        harmless, size = self._harmless, 0
+        credentials: list[str | bytes] = []
+        for entry in metadata:
+            key, value = entry[0], entry[1]
+            if key not in harmless:
+                return None
+            size += len(key) + len(value)
+            if key == "authorization":
+                credentials.append(value)
+        return credentials, size
+
+    @functools.cached_property
+    def _harmless(self) -> set[str]:
+        """The names that have been seen, in lower case, and are not forged."""
+        return set()
+
+    def _is_forged(self, name: str) -> bool:
+        # Compared in lower case: gRPC refuses names with capitals, but grpc.aio only once it serves the RPC already.
+        key = name.lower()
+        if key in self.reserved or (key.startswith(_PREFIXES) and is_forged(key, self.reserved)):
+            return True
+        # Only in lower case, so that one with capitals is looked at each time.
+        if len(key) <= LONGEST_KNOWN_NAME and len(self._harmless) < KNOWN_NAMES:
+            self._harmless.add(key)
+        return False
 
     def entries(self, principal: Principal) -> tuple[Entry, ...]:
         """Return the trusted entries for ``principal`` that are not empty; none for ``ANONYMOUS``."""

@@ -9,8 +9,14 @@ from typing import Any
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
+class _Referable:
+    """What can be referred to without being kept alive; apart, because only so two classes are laid out alike."""
+
+    __slots__ = ("__weakref__",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
+class Principal(_Referable):
     """Who makes a call, as the issuer's signature vouches for it; only the tenant is from the API's owner.
 
     Args:
@@ -49,7 +55,7 @@ class Principal:
     claims: Mapping[str, Any] = field(default_factory=lambda: _NO_CLAIMS, hash=False, repr=False)
 
 
-class _Open:
+class _Open(_Referable):
     """A principal in the making: its slots, and nothing that guards them."""
 
     __slots__ = tuple(Principal.__slots__)

@@ -7,7 +7,7 @@ never a token, a claim's value or an exception's text.
 import functools
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
@@ -16,7 +16,15 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from authz.call.call import Entry
-from authz.errors import AuthzError, Code, ConfigError, InsufficientScopeError, ResourceExhaustedError, UnavailableError
+from authz.errors import (
+    AuthzError,
+    Code,
+    ConfigError,
+    InsufficientScopeError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from authz.runtime.network.urls import check_url
 
 DOMAIN = "grpc-org-authz"
@@ -69,6 +77,10 @@ class Refusal:
     details: bytes
     wait: int
 
+    def __hash__(self) -> int:
+        """Return the hash of the details, which bytes remember: every refused call looks up what is made of this."""
+        return hash(self.details)
+
     @property
     def trailers(self) -> tuple[Entry, ...]:
         """The trailing metadata of a gRPC answer."""
@@ -83,6 +95,9 @@ class Challenge:
         realm: its name (RFC 9110 section 11.5).
         resource_metadata: the https URL of its protected resource metadata (RFC 9728 section 5.1), or ``""``.
 
+    Attributes:
+        text: the beginning of the challenge.
+
     Raises:
         ConfigError: a quote, a backslash, a character that is not printable ASCII, or a URL that is not https.
 
@@ -90,34 +105,35 @@ class Challenge:
 
     realm: str = "api"
     resource_metadata: str = ""
+    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check that both may stand between quotes."""
+        """Check that both may stand between quotes, and write the beginning of the challenge."""
         if not _QUOTABLE.fullmatch(self.realm):
             raise ConfigError('realm: printable ASCII without " and \\ is needed: it stands in www-authenticate')
         if self.resource_metadata:
             check_url(self.resource_metadata, "resource_metadata")
             if '"' in self.resource_metadata:
                 raise ConfigError("resource_metadata: the URL must have no quotes: it stands in www-authenticate")
-
-    def __str__(self) -> str:
-        """Return the beginning of the challenge."""
-        challenge = f'Bearer realm="{self.realm}"'
+        text = f'Bearer realm="{self.realm}"'
         if self.resource_metadata:
-            challenge += f', resource_metadata="{self.resource_metadata}"'
-        return challenge
+            text += f', resource_metadata="{self.resource_metadata}"'
+        object.__setattr__(self, "text", text)
 
 
 def refusal_of(error: AuthzError, challenge: Challenge) -> Refusal:
     """Return what the caller sees of ``error``."""
     wait, scope = 0, ""
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnauthenticatedError):
+        # As most are, and the three below are not.
+        pass
+    elif isinstance(error, UnavailableError):
         wait = 1000 * min(max(math.ceil(error.retry_after), 1), _MAX_RETRY_AFTER)
     elif isinstance(error, ResourceExhaustedError):
         wait = _milliseconds(error.retry_after)
     elif isinstance(error, InsufficientScopeError):
         scope = " ".join(sorted(error.scopes))
-    return _refusal(error.code, error.reason, challenge, wait, scope)
+    return _refusal(error.code, error.reason, challenge.text, wait, scope)
 
 
 def _milliseconds(seconds: float) -> int:
@@ -126,8 +142,9 @@ def _milliseconds(seconds: float) -> int:
     return min(max(math.ceil(seconds * 1000 / step), 1) * step, _LONGEST_QUOTA_WAIT * 1000)
 
 
+# By the text of the challenge, which remembers its hash.
 @functools.lru_cache(512)
-def _refusal(code: Code, reason: str, challenge: Challenge, wait: int, scope: str) -> Refusal:
+def _refusal(code: Code, reason: str, challenge: str, wait: int, scope: str) -> Refusal:
     message = _NO_TOKEN if reason == "token_missing" else _MESSAGES[code]
     # AIP-193 wants the reason in upper case.
     details: list[Message] = [ErrorInfo(reason=reason.upper(), domain=DOMAIN)]

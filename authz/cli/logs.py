@@ -51,14 +51,19 @@ def configure(level: str, log_format: LogFormat = "auto", **always: object) -> C
     formatter = partial(_text, _console(), always) if is_text else partial(_json, always)
     waiting: queue.Queue[Any] = queue.Queue(_CAPACITY)
     handler, writer = _Handler(waiting), _Writer(waiting, formatter)
-    handler.addFilter(LogSampling())
+    telemetry.sample(LogSampling())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
     # They log every URL that they request, and every change of a file.
     for name in ("httpx2", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return writer.end
+    return partial(_end, writer)
+
+
+def _end(writer: "_Writer") -> None:
+    telemetry.sample(None)
+    writer.end()
 
 
 class _Handler(logging.handlers.QueueHandler):

@@ -33,6 +33,9 @@ class Form(enum.Enum):
     CONNECT_JSON = enum.auto()
     HTTP = enum.auto()
 
+    # As that of authz.errors.Code.
+    __hash__ = object.__hash__
+
 
 class Answer(NamedTuple):
     """The HTTP answer to a caller who is refused.

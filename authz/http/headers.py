@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
-from authz.call.memory import Memory
-from authz.call.metadata import TrustedMetadata, is_forged
+from authz.call.known import Known
+from authz.call.metadata import KNOWN_NAMES, LONGEST_KNOWN_NAME, TrustedMetadata, is_forged
 from authz.call.principal import Principal
 from authz.call.refusal import Refusal
 from authz.http.forms import Form, whole_answer
@@ -15,8 +15,6 @@ from authz.http.forms import Form, whole_answer
 Header = tuple[bytes, bytes]
 Written = TypeVar("Written")
 
-# More than clients and proxies of one service use; the caller chooses the names.
-KNOWN_NAMES, LONGEST_KNOWN_NAME = 1024, 64
 # As many as a verifier remembers tokens: most callers that are allowed call again.
 _REMEMBERED = 10_000
 _AUTHORIZATION, _CONTENT_TYPE = b"authorization", b"content-type"
@@ -123,17 +121,15 @@ class Telling(Generic[Written]):
 
     def __init__(self, trusted: TrustedMetadata, write: Callable[[str, str], Written]) -> None:
         self._trusted, self._write = trusted, write
-        self._told = Memory[int, tuple[Principal, Sequence[Written]]](_REMEMBERED)
+        self._told = Known[Sequence[Written]](_REMEMBERED)
 
     def headers(self, principal: Principal) -> Sequence[Written]:
         """Return the headers that tell a handler who calls; none for ``ANONYMOUS``."""
-        # By identity, which is quicker than the hash of so many fields. The entry keeps the object, and so its id.
-        told = self._told.get(id(principal))
+        told = self._told.of(principal)
         if told is None:
             entries = self._trusted.entries(principal)
-            told = principal, [self._write(entry.key, text_of(entry.value)) for entry in entries]
-            self._told.remember(id(principal), told)
-        return told[1]
+            told = self._told.remember(principal, [self._write(entry.key, text_of(entry.value)) for entry in entries])
+        return told
 
 
 def as_bytes(name: str, value: str) -> Header:

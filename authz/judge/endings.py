@@ -139,5 +139,6 @@ class Endings:
         self.streams.judge(self._refusal_for_key)
 
     def _refusal_for_key(self, _call: Call | None, principal: Principal) -> AuthzError | None:
-        is_withdrawn = principal.key_id in self._withdrawn.get(principal.issuer, ())
-        return KeyNotFoundError() if is_withdrawn and not self._verifier.knows_key(principal) else None
+        # Whose signature was verified here, its key was known then. Of others only a key that was withdrawn counts.
+        was_known = principal.key_thumbprint or principal.key_id in self._withdrawn.get(principal.issuer, ())
+        return KeyNotFoundError() if was_known and not self._verifier.knows_key(principal) else None

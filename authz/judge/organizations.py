@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from authz.call.known import Known
 from authz.call.memory import Memory
 from authz.call.principal import Principal
 from authz.errors import ConfigError, PermissionDeniedError
@@ -46,7 +47,7 @@ class Organizations:
         self._directory, self._by_issuer = _directories(directory, ownership)
         self._are_unknown_denied = unknown == "deny"
         self._overlaid = Memory[tuple[int, int], tuple[Organization, Organization, Organization]](_REMEMBERED)
-        self._identified = Memory[int, tuple[Principal, Principal]](_REMEMBERED)
+        self._identified = Known[Principal](_REMEMBERED)
 
     @property
     def directories(self) -> tuple[Directory, ...]:
@@ -127,14 +128,11 @@ class Organizations:
         """Return ``principal`` with the tenant of its organization; for the same caller the same object."""
         if not organization.tenant:
             return principal
-        # By identity, which is quicker than the hash of so many fields. The entry keeps the object, and so its id.
-        remembered = self._identified.get(id(principal))
+        known = self._identified.of(principal)
         # The tenant of a caller may change while its token stays.
-        if remembered is not None and remembered[1].tenant == organization.tenant:
-            return remembered[1]
-        identified = replace(principal, tenant=organization.tenant)
-        self._identified.remember(id(principal), (principal, identified))
-        return identified
+        if known is not None and known.tenant == organization.tenant:
+            return known
+        return self._identified.remember(principal, replace(principal, tenant=organization.tenant))
 
     def _overlay(self, listed: Organization | None, known: Organization | None) -> Organization:
         if known is None and self._are_unknown_denied:

@@ -15,6 +15,9 @@ from authz.runtime.background import background
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.watch import Files, Seen, Watch, noting
 
+_MOST_ABANDONED = 5
+"""So often in a row files may change while they are read; then the operator has to know that they are not in force."""
+
 Load = Callable[[], tuple[Policy | None, Callable[[], object]]]
 """Makes a policy, and all that belongs to it, of its files; returns the policy, and what puts everything in force."""
 
@@ -35,12 +38,13 @@ class Source:
     def __init__(self, what: Literal["policy", "shadow"], files: Files, load: Load) -> None:
         self.what, self.files, self._load = what, files, load
         self.is_failing = False
+        self._abandoned = 0
 
     def reload(self) -> bool:
         """Put the policy in force as its files are now; return whether they stayed the same meanwhile, or nothing is.
 
         Raises:
-            ConfigError: they cannot be used.
+            ConfigError: they cannot be used, or change each time that they are read.
 
         """
         began = perf_counter()
@@ -49,7 +53,14 @@ class Source:
             if loaded is None:
                 # Nothing is put in force, although the next look may find what this one has found.
                 self.files.forget()
+                self._abandoned += 1
+                if self._abandoned >= _MOST_ABANDONED:
+                    raise ConfigError(
+                        f"{self.what}: its files change again and again while they are read, so what they say is not "
+                        "in force; write them less often"
+                    )
                 return False
+            self._abandoned = 0
             policy, put = loaded
             put()
         told: dict[str, object] = {}

@@ -221,9 +221,12 @@ class OpenStreams:
         left = until - self._clock.time()
         org_id = principal.org_id
         with self._lock:
-            is_new = stream not in self._open
-            if is_new:
+            before = self._open.get(stream)
+            is_new = before is None
+            if before is None:
                 self.check(org_id, at_most)
+            elif before.alarm is not None and not before.is_told:
+                self._alarms.cancel(before.alarm)
             self._open[stream] = opened = _Open(self, stream, principal, call)
             if 0 < left < math.inf:
                 opened.alarm = self._alarms.set(self._clock.at(until), opened)

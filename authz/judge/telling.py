@@ -47,11 +47,8 @@ class Telling:
         if not isinstance(error, AuthzError):
             telemetry.unforeseen("authorize", error)
             error = InternalError()
-        rule = error.rule if isinstance(error, PermissionDeniedError) else ""
-        told = {"rule": rule} if rule else {}
-        if call.verb not in ("POST", ""):
-            told["verb"] = call.verb
-        telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason, **told)
+        if telemetry.is_logged(telemetry.INFO):
+            _log(call, error, event)
         return refusal_of(error, self._challenge)
 
     def decided(
@@ -94,3 +91,11 @@ class Telling:
                 raise
             except BaseException as error:  # noqa: BLE001 - an observer has no say
                 telemetry.unforeseen("observer", error)
+
+
+def _log(call: Call, error: AuthzError, event: str) -> None:
+    rule = error.rule if isinstance(error, PermissionDeniedError) else ""
+    told = {"rule": rule} if rule else {}
+    if call.verb not in ("POST", ""):
+        told["verb"] = call.verb
+    telemetry.event(telemetry.INFO, event, method=call.method, code=error.code.name, reason=error.reason, **told)

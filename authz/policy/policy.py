@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
+from weakref import ref
 
 from authz.call.call import Call
 from authz.call.memory import Memory
@@ -13,6 +14,7 @@ from authz.call.requirements import Assurance
 from authz.call.verb import check_verb
 from authz.errors import ConfigError, PermissionDeniedError, suspended
 from authz.organizations.organization import Organization
+from authz.policy.closest import Closest
 from authz.policy.index import OTHER, Index
 from authz.policy.listing import Listing
 from authz.policy.protos.access import access_of_file, access_of_services
@@ -76,9 +78,11 @@ class Policy:
         self.has_protos = protos is not None
         self.rules = (*self._lists[0].rules, *self._lists[1].rules)
         self.verbs: frozenset[str] = frozenset(verb for rule in self.rules for verb in rule.verbs or ())
-        self._assurances = compiler.assurances_from(document.data.get("introspect", {}))
+        asked = document.data.get("introspect", {})
+        self._assurances = {pattern: Assurance(**each) for pattern, each in asked.items()}
+        self._closest = Closest(asked)
         self.has_assurances = bool(self._assurances or self._declared.assurances)
-        self._admitted = Memory[tuple[int, str], tuple[Principal, Organization, str]](_REMEMBERED)
+        self._admitted = Memory[tuple[int, str], tuple[ref[Principal], Organization, str]](_REMEMBERED)
         self._remembered = Memory[tuple[str, str, str, Words, Words], tuple[Rule, ...]](_REMEMBERED)
 
     @classmethod
@@ -185,8 +189,8 @@ class Policy:
             called = _called(call, self.verbs)
         key = (id(principal), called)
         admitted = self._admitted.get(key)
-        # By identity, which is quicker than comparing. The entry holds both objects, so their ids are not reused.
-        if admitted is not None and admitted[1] is organization:
+        # By identity, which is quicker than comparing. No principal lives longer for it, so another may have its id.
+        if admitted is not None and admitted[1] is organization and admitted[0]() is principal:
             return admitted[2]
         if organization.is_suspended:
             raise suspended()
@@ -199,7 +203,7 @@ class Policy:
         is_sure = not candidates[0].is_conditional and not _asks_headers(self._lists, call.method)
         if is_sure and len(called) <= _LONGEST_REMEMBERED:
             # Every call to this method by this principal has the same verdict.
-            self._admitted.remember(key, (principal, organization, rule.name))
+            self._admitted.remember(key, (ref(principal), organization, rule.name))
         return rule.name
 
     def decides_alike(self, call: Call, principal: Principal, organization: Organization) -> bool:
@@ -215,7 +219,7 @@ class Policy:
 
         """
         admitted = self._admitted.get((id(principal), _called(call, self.verbs)))
-        return admitted is not None and admitted[0] is principal and admitted[1] is organization
+        return admitted is not None and admitted[0]() is principal and admitted[1] is organization
 
     def candidates(
         self, call: Call, principal: Principal, groups: Words | None = None, headers: Mapping[str, str] | None = None
@@ -236,8 +240,10 @@ class Policy:
 
     def assurance(self, method: str) -> Assurance | None:
         """Return how sure ``method`` must be that a token has not been withdrawn; ``None`` if it does not say."""
-        declared = self._declared.assurances.get(method)
-        return declared or next((each for patterns, each in self._assurances if patterns.matches(method)), None)
+        if (declared := self._declared.assurances.get(method)) is not None:
+            return declared
+        pattern = self._closest.of(method) if self._assurances else None
+        return None if pattern is None else self._assurances[pattern]
 
     def check_headers(self, reserved: Collection[str]) -> None:
         """Check that no rule asks for a header that callers may not send.

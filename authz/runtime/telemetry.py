@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from authz.runtime import fork
 from authz.runtime.text.printable import bounded
@@ -23,14 +24,35 @@ _BURST, _PERIOD = 20, 10.0
 DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
 
+def is_logged(level: int) -> bool:
+    """Say whether events of ``level`` are logged, where it costs something to find out what to say of one."""
+    return _logger.isEnabledFor(level)
+
+
 def event(level: int, name: str, /, **fields: object) -> None:
     """Log one event, with long values shortened; ``fields`` must hold no token, secret or exception text."""
     if _logger.isEnabledFor(level):
+        for sampling in _samplings:
+            sampled = sampling.sampled(name, fields)
+            if sampled is None:
+                return
+            fields = sampled
         # Shortened here, because records may wait to be written: a path may have as many megabytes as a request.
         fields = {key: bounded(value) if isinstance(value, str) else value for key, value in fields.items()}
         # ascii(): a value that a caller has chosen cannot forge a second log line.
         text = " ".join([name, *(f"{key}={value!a}" for key, value in fields.items())])
         _logger.log(level, "%s", text, extra={"event": name, "fields": fields})
+
+
+def sample(sampling: "LogSampling | None") -> None:
+    """Ask ``sampling``, and no other that was set so, whether to log each event; ``None`` logs all of them.
+
+    It is asked before a record is made, which costs more than the verdict that most refusals are about.
+    """
+    _samplings[:] = [] if sampling is None else [sampling]
+
+
+_samplings: "list[LogSampling]" = []
 
 
 def unforeseen(where: str, error: BaseException) -> None:
@@ -79,9 +101,16 @@ class LogSampling(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether to write ``record``."""
         fields = getattr(record, "fields", {})
+        sampled = self.sampled(getattr(record, "event", ""), fields)
+        if sampled is not None and sampled is not fields:
+            record.fields = sampled
+        return sampled is not None
+
+    def sampled(self, event: str, fields: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what to write of an event: ``fields``, or more than these; ``None`` for nothing."""
         if "method" not in fields and "where" not in fields:
-            return True
-        kind = (getattr(record, "event", ""), fields.get("reason"), fields.get("error"), fields.get("change"))
+            return fields
+        kind = (event, fields.get("reason"), fields.get("error"), fields.get("change"))
         with self._lock:
             if self._now() >= self._until:
                 self._until = self._now() + self._period
@@ -90,6 +119,6 @@ class LogSampling(logging.Filter):
                 self._counts = {}
             count = self._counts[kind] = self._counts.get(kind, 0) + 1
             suppressed = self._suppressed.pop(kind, 0) if count == 1 else 0
-        if suppressed:
-            record.fields = {**fields, "suppressed": suppressed}
-        return count <= self._burst
+        if count > self._burst:
+            return None
+        return {**fields, "suppressed": suppressed} if suppressed else fields

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,9 @@ _STILL_MS, _MOST_MS = 100, 400
 _LOOK_MS = 1000
 # As many links as Linux follows.
 _MOST_LINKS = 40
+
+# In bytes: no file that is followed may be so large, and none is read only to find that out.
+_LARGEST = 2**30
 
 _Stamp = tuple[int, ...]
 
@@ -216,6 +220,10 @@ def _stamp(path: str) -> _Stamp | None:
 
 def _digest(path: str) -> bytes | None:
     try:
+        found = Path(path).stat()
+        # A pipe would be waited for, and what is read from it here would be missing there.
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+            return None
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError:

@@ -11,6 +11,7 @@ from sys import intern
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from authz.call.memory import Memory
 from authz.call.principal import Principal, new_principal
 from authz.call.words import MAX_TIME, ORG_ID_PATTERN, SCOPES, is_identifier
 from authz.errors import ClaimError, TokenExpiredError
@@ -53,7 +54,9 @@ class ClaimRules:
     org_id: re.Pattern[str] = re.compile(ORG_ID_PATTERN, re.ASCII)
     profile: TokenProfile = PROFILES["workos"]
     repeated: frozenset[str] = field(init=False, repr=False, compare=False)
-    known: "dict[str, _Known]" = field(init=False, repr=False, compare=False, default_factory=dict)
+    known: "Memory[str, _Known]" = field(
+        init=False, repr=False, compare=False, default_factory=lambda: Memory[str, _Known](_MOST_KNOWN)
+    )
 
     def __post_init__(self) -> None:
         """Note which claims every token of an application repeats."""
@@ -67,7 +70,7 @@ class _Known(NamedTuple):
 
     Args:
         claims: what they say; empty for each claim of ``own``.
-        own: the claims that each token has for itself.
+        own: the claims that each token has for itself, none of which says anything about the application.
 
     """
 
@@ -157,12 +160,11 @@ def _checked(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> tuple[
         raise ClaimError(rules.profile.org_id)
     _token_id(said)
     scopes = _scopes(said, rules.profile)
-    # Of a claim that no check has read, an equal value of another type could come: 1 and True.
-    own = tuple(name for name, value in said.items() if name not in rules.repeated or type(value) is not str)
+    own = tuple(name for name in said if name not in rules.repeated)
     known = _Known(audience, subject, client_id, org_id, scopes, said | dict.fromkeys(own), own)
-    if len(rules.known) >= _MOST_KNOWN:
-        rules.known.clear()
-    rules.known[subject] = known
+    # Of text only equal text is the same words: what is a list here may be text in the next token, or 1 be true.
+    if all(type(said[name]) is str for name in rules.repeated if name in said):
+        rules.known.remember(subject, known)
     return known, said
 
 

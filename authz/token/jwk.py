@@ -114,7 +114,10 @@ class KeyRing:
 
     def knows(self, kid: str | None, thumbprint: str = "") -> bool:
         """Say whether there is a key of that ``kid``; with a thumbprint, whether that very key is there."""
-        return any(thumbprint in ("", key.thumbprint) for key in self.keys.get(kid, ()))
+        for key in self.keys.get(kid, ()):  # noqa: SIM110 - any() would make a generator for every call
+            if thumbprint in ("", key.thumbprint):
+                return True
+        return False
 
     def missing(self, kid: str | None) -> KeyNotFoundError:
         """Return why :meth:`get` has found no key of that ``kid``."""

@@ -15,6 +15,8 @@ _ENTRY = 460
 # What a claim takes besides its text: its place among the others, and the head of a string. Names are shared.
 _CLAIM = 96
 _UNIT = 64
+# More than one, so that they become fewer; few, so that no call waits for the end of many.
+_EXPIRED_AT_ONCE = 2
 _ROUNDING = 16
 
 
@@ -57,7 +59,8 @@ class MemoryFigures(NamedTuple):
 class TokenMemory:
     """Verified tokens, by digest.
 
-    The oldest leave for the newest: what has been remembered longest is also the first to expire.
+    The oldest leave for the newest: what has been remembered longest is also the first to expire. What has expired
+    leaves as new ones come, so that a process takes the memory of the tokens that are in use.
 
     Args:
         limit: how many bytes they may take together.
@@ -79,7 +82,7 @@ class TokenMemory:
         self.recall = self._entries.get
 
     def remember(self, digest: bytes, verified: Verified, now: float) -> None:
-        """Put in a token, and have the oldest leave until there is room for it.
+        """Put in a token, and have the oldest leave until there is room for it, and a few that have expired.
 
         Args:
             digest: :func:`authz.token.jws.digest_of` it.
@@ -94,9 +97,16 @@ class TokenMemory:
             entries[digest] = verified
             self._size += verified.size
             while self._size > self._room:
-                _, oldest = entries.popitem(last=False)
-                self._size -= oldest.size
-                self._forgotten += oldest.until_time > now
+                self._forgotten += self._forget_oldest().until_time > now
+            for _ in range(_EXPIRED_AT_ONCE):
+                if not entries or next(iter(entries.values())).until_time > now:
+                    break
+                self._forget_oldest()
+
+    def _forget_oldest(self) -> Verified:
+        _, oldest = self._entries.popitem(last=False)
+        self._size -= oldest.size
+        return oldest
 
     def figures(self) -> MemoryFigures:
         """Return what it holds."""

@@ -8,8 +8,7 @@ from itertools import chain
 from typing import NamedTuple
 from wsgiref.types import WSGIEnvironment
 
-from authz.call.metadata import TrustedMetadata, is_forged
-from authz.http.headers import KNOWN_NAMES, LONGEST_KNOWN_NAME
+from authz.call.metadata import KNOWN_NAMES, LONGEST_KNOWN_NAME, TrustedMetadata, is_forged
 
 Variable = tuple[str, str]
 

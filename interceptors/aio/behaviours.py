@@ -39,6 +39,8 @@ def trusted(handler: Handler, sort: Sort, admission: AioAdmission) -> Behaviour:
 class _OneRequestContext(TrustedAioContext):
     """The context of a handler that has got its only request already, which was checked."""
 
+    __slots__ = ()
+
     def read(self) -> Awaitable[Any]:
         """See ``grpc.aio.ServicerContext``."""
         return _no_more()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import grpc
 import grpc.aio
 
-from authz.call.call import Call
 from authz.call.peer import Peer
 from authz.call.principal import ANONYMOUS, Principal, set_current_principal
 from authz.call.refusal import Refusal
@@ -21,7 +20,7 @@ from authz.judge.mesh import MeshPeers
 from authz.judge.streams import StreamExpiry, StreamRules
 from authz.runtime.flow import Flow, arun, is_given_up
 
-from ..context import Metadata
+from ..context import Metadata, arrived, shown
 from ..handlers import Behaviour, Handler, status_of, with_behaviour
 from .admission import AioAdmission, Sort, Undecided, sort_of
 from .behaviours import decided, trusted
@@ -92,7 +91,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         return self._intercept(continuation, handler_call_details)
 
     async def _intercept(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler | None:
-        call = Call(details.method, details.invocation_metadata)
+        call = arrived(details, self._authorizer.trusted)
         hearing = Hearing(self._authorizer, call, "grpc_aio")
         try:
             try:
@@ -102,11 +101,11 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
             except PeerUnknownError:
                 # Only the handler's context knows the peer of the connection.
                 # The caller is not verified yet: inner interceptors see no trusted metadata.
-                metadata = self._authorizer.trusted.believed(call.metadata, ANONYMOUS)
+                metadata = shown(call, ANONYMOUS, self._authorizer.trusted)
                 return self._undecided(await continuation(_told(details, metadata)) or _UNKNOWN, hearing)
             seconds = hearing.seconds
             set_current_principal(principal)
-            metadata = self._authorizer.trusted.believed(call.metadata, principal)
+            metadata = shown(call, principal, self._authorizer.trusted)
             handler = await continuation(_told(details, metadata))
             # The observers are told only now: where an inner interceptor fails, the call is refused after all.
             if handler is None:
@@ -154,7 +153,7 @@ class AuthzInterceptor(grpc.aio.ServerInterceptor):
         def decide(context: Any) -> Flow[tuple[Principal, Behaviour]]:
             hearing.call = call._replace(peer=Peer.of(context.peer(), context.auth_context()))
             principal = yield from self._authorizer.authorize(hearing.call, hearing.evidence)
-            metadata = self._authorizer.trusted.believed(call.metadata, principal)
+            metadata = shown(call, principal, self._authorizer.trusted)
             admission = self._admission(handler, hearing, principal, metadata, hearing.seconds)
             beginning = admission.begin(stream, variables)
             if beginning is not None:

@@ -23,6 +23,24 @@ REPORT: dict[str, Any] = {
         "left out": {"Go with a cache": "go is not installed"},
     },
     "rules": {"rules, JSON": {"500": {"decision, us": 2.0}, "50000": {"decision, us": 2.5}}},
+    "distinct": {
+        "32 MiB, Zipf": {
+            "1,000": {"CPU us": 12.0, "remembered": 1.0},
+            "50,000": {"CPU us": 53.3, "remembered": 0.82},
+        },
+        "bytes of a remembered token": {"of one application": 1006},
+    },
+    "streams": {
+        "aio": {
+            "bare": {"100": {"bytes per stream": 24821, "MB": 2.4}, "1,000": {"bytes per stream": 24772, "MB": 23.6}},
+            "only wraps": {"100": {"bytes per stream": 26000}, "1,000": {"bytes per stream": 27152}},
+            "ours": {"100": {"bytes per stream": 28000}, "1,000": {"bytes per stream": 28921}},
+            "bytes per stream above a bare server": {
+                "only wraps": {"100": 1179, "1,000": 2380},
+                "ours": {"100": 3179, "1,000": 4149},
+            },
+        }
+    },
 }
 
 
@@ -48,6 +66,8 @@ def test_page_shows_what_was_measured_and_names_what_was_not() -> None:
     assert "A remembered token, 2026-01-02 (CPU µs per check)" in text
     assert "A decision by a policy, earlier (decision, us)" in text
     assert "<td>left out / Go with a cache</td><td>go is not installed</td>" in text
+    assert "A check, of so many tokens, earlier (CPU us)" in text
+    assert "Memory of open streams that wait, earlier (MB)" in text
     assert "<p>Verify RS256: not measured.</p>" in text
     assert "<p>A remembered token: not measured.</p>" not in text
 
@@ -87,6 +107,15 @@ def test_document_shows_the_figures_that_are_kept() -> None:
 
     assert page.PICTURE.read_text(encoding="utf-8") == page.picture(report.kept())
     assert document.renewed(text, report.kept()) == text
+
+
+def test_tables_name_the_floor_of_grpc_and_the_share_of_tokens_that_are_remembered() -> None:
+    text = document.renewed("<!-- streams -->\n<!-- end -->\n<!-- distinct -->\n<!-- end -->\n", REPORT)
+
+    assert "| bytes per stream | 100 open | 1,000 open | above the bare server |" in text
+    assert "| grpc.aio, bare | 24821 | 24772 | none |" in text
+    assert "| grpc.aio, ours | 28000 | 28921 | 4149 |" in text
+    assert "| 50,000 | 53.3 | 0.82 |" in text
 
 
 def test_tables_of_the_document_are_replaced_and_nothing_else() -> None:

@@ -6,11 +6,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.call.call import Entry
-from authz.call.metadata import MAX_ADDED_BYTES, TrustedMetadata, principal_message
+from authz.call.call import Call, Entry
+from authz.call.metadata import KNOWN_NAMES, LONGEST_KNOWN_NAME, MAX_ADDED_BYTES, TrustedMetadata, principal_message
 from authz.call.principal import ANONYMOUS, Principal
 from authz.call.principal_bytes import principal_bytes
 from authz.errors import ConfigError
+from authz.token.bearer import credentials_of
 from authz.v1.principal_pb2 import Principal as PrincipalMessage
 
 TRUSTED = TrustedMetadata()
@@ -245,6 +246,53 @@ def test_two_entries_need_two_names(names):
 
 
 # ---- What is added is bounded ----
+
+
+# ---- Metadata that is as usual ----
+
+USUAL = (("user-agent", "grpc"), ("authorization", "Bearer t"), ("trace-bin", b"\xff\x00"))
+NAMES = st.sampled_from(["user-agent", "authorization", "Authorization", "x-request-id", "trace-bin", *FORGED])
+CALLS = st.lists(st.lists(st.tuples(NAMES, st.text("ab", max_size=3)), max_size=5), max_size=6)
+
+
+@given(CALLS)
+def test_a_glance_finds_what_a_closer_look_does(calls):
+    """A9: whatever earlier calls have said, and in whichever order."""
+    trusted = TrustedMetadata()
+    for metadata in calls:
+        glance = trusted.glance(metadata)
+        kept = trusted.believed(metadata, ANONYMOUS)
+        size = sum(len(key) + len(value) for key, value in metadata)
+
+        assert kept == tuple(entry for entry in metadata if entry[0] not in FORGED)
+        if glance is not None:
+            assert (kept, glance) == (tuple(metadata), (credentials_of(Call("/s/m", metadata)), size))
+
+
+def test_names_are_usual_once_a_caller_that_is_admitted_has_used_them():
+    trusted = TrustedMetadata()
+    before = trusted.glance(USUAL)
+    trusted.believed(USUAL, CALLER)
+
+    assert (before, trusted.glance(USUAL)) == (None, (["Bearer t"], 46))
+    assert trusted.glance((*USUAL, ("x-new", "1"))) is None
+
+
+@pytest.mark.parametrize("name", [*FORGED, "Authorization", "x" * (LONGEST_KNOWN_NAME + 1)])
+def test_such_a_name_never_becomes_usual(name):
+    trusted = TrustedMetadata()
+    for _ in range(2):
+        trusted.believed([(name, "1")], CALLER)
+
+    assert trusted.glance([(name, "1")]) is None
+
+
+def test_a_caller_that_invents_names_has_only_so_many_remembered():
+    trusted = TrustedMetadata()
+    trusted.believed([(f"x-{number}", "") for number in range(2 * KNOWN_NAMES)], CALLER)
+    usual = [number for number in range(2 * KNOWN_NAMES) if trusted.glance([(f"x-{number}", "")]) is not None]
+
+    assert usual == list(range(KNOWN_NAMES))
 
 
 def with_scopes(characters, **changes):

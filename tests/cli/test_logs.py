@@ -225,6 +225,24 @@ def test_a_message_that_cannot_be_made_is_written_without_its_arguments(configur
     assert [line["event"] for line in lines()] == ["a %d"]
 
 
+def test_refusals_of_one_kind_are_written_a_bounded_number_of_times(configure: Configure, lines: Lines) -> None:
+    configure("info", "json")
+    for number in range(100):
+        telemetry.event(telemetry.INFO, "call_refused", method=f"/a.B/{number}", reason="token_expired")
+
+    assert len(lines()) == 20
+
+
+def test_log_that_has_ended_leaves_out_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    logs.configure("info", "json")()
+    caplog.set_level("INFO", "authz")
+    logging.getLogger().addHandler(caplog.handler)
+    for number in range(100):
+        telemetry.event(telemetry.INFO, "call_refused", method=f"/a.B/{number}", reason="token_expired")
+
+    assert len(caplog.records) == 100
+
+
 def test_urls_that_are_asked_are_not_repeated(configure: Configure, lines: Lines) -> None:
     configure("debug", "json")
     logging.getLogger("httpx2").info("HTTP Request: GET https://acme.authkit.app/oauth2/jwks")

@@ -12,8 +12,17 @@ from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
-from authz import Verifier
-from interceptors.context import TrustedAioContext, TrustedContext, TrustedSyncContextOnAio
+from authz import TrustedMetadata, Verifier
+from authz.call.call import MAX_ENTRIES, Call
+from authz.call.principal import ANONYMOUS
+from interceptors.context import (
+    TrustedAioContext,
+    TrustedContext,
+    TrustedSyncContextOnAio,
+    arrived,
+    shown,
+    told,
+)
 from tests.interceptors.client import DEADLINE, bearer, details, finish, start
 from tests.interceptors.conftest import Serve
 from tests.interceptors.servers import DOORS, PATIENCE, Act, Door, acting
@@ -53,6 +62,36 @@ def test_every_name_of_the_interface_leads_to_grpcs_context(proxy: Any, base: ty
 @pytest.mark.parametrize(("proxy", "base"), PROXIES)
 def test_proxy_is_what_annotations_promise(proxy: Any, base: type) -> None:
     assert isinstance(proxy(Inner(), ()), base)
+
+
+class Untouched(TrustedMetadata):
+    """Names that no metadata may be compared with."""
+
+    def glance(self, metadata: Any) -> Any:  # noqa: ARG002 - the name of its base
+        pytest.fail("it was looked at")
+
+
+@pytest.mark.parametrize("metadata", [None, [("name",)], [([], "")]])
+def test_a_call_that_cannot_be_looked_through_is_left_to_the_judge(metadata: Any) -> None:
+    assert arrived(told("/s/m", metadata), TrustedMetadata()) == Call("/s/m", metadata)
+
+
+def test_of_too_many_entries_none_is_looked_at() -> None:
+    metadata = (("x", ""),) * (MAX_ENTRIES + 1)
+
+    assert arrived(told("/s/m", metadata), Untouched()) == Call("/s/m", metadata)
+
+
+def test_of_usual_metadata_the_judge_need_not_look_for_more() -> None:
+    trusted = TrustedMetadata()
+    metadata = (("user-agent", "grpc"), ("authorization", "Bearer t"))
+    before = arrived(told("/s/m", metadata), trusted)
+    shown(before, ANONYMOUS, trusted)
+    after = arrived(told("/s/m", metadata), trusted)
+
+    assert before == Call("/s/m", metadata)
+    assert after == Call("/s/m", metadata, credentials=["Bearer t"], size=35)
+    assert shown(after, ANONYMOUS, trusted) == metadata
 
 
 @pytest.mark.parametrize("proxy", [TrustedContext, TrustedAioContext, TrustedSyncContextOnAio])

@@ -11,7 +11,10 @@ import pytest
 from authz import Authorizer, Policy, Verifier
 from authz.decisions.decision import Decision
 from authz.demo.issuer.signing import SigningKey
-from tests.doubles import CLIENT, ORG, PATIENCE, FakeIssuer, ManualClock, m2m_claims
+from authz.judge.orders.order import Order
+from authz.judge.orders.standing import Doubt
+from authz.judge.orders.tokens import member
+from tests.doubles import CLIENT, NOW, ORG, PATIENCE, FakeIssuer, ManualClock, m2m_claims
 from tests.interceptors.client import bearer, finish
 from tests.interceptors.conftest import ServeAll, Served
 from tests.interceptors.servers import Door
@@ -105,6 +108,33 @@ def test_what_is_ordered_before_the_request_comes_is_in_force_for_it(
     outcome = late.finish(kind, call)
 
     assert (outcome.reason, outcome.messages, late.served.witness.sights) == (reason, [], [])
+
+
+TOKEN, KEY = m2m_claims()["jti"], "ec-1"
+OTHER_ORDERS = [
+    pytest.param(lambda it: it.revoke(token_id=TOKEN), "TOKEN_INACTIVE", id="token"),
+    pytest.param(lambda it: it.revoke(org_id=ORG), "TOKEN_INACTIVE", id="organization"),
+    pytest.param(lambda it: it.revoke(key_id=KEY), "TOKEN_INACTIVE", id="key"),
+    pytest.param(lambda it: it.revoke(client_id=CLIENT, issued_before=NOW + 1), "TOKEN_INACTIVE", id="issued before"),
+    pytest.param(lambda it: it.operator.list_tokens([(member(TOKEN), NOW + 300)]), "TOKEN_INACTIVE", id="listed"),
+    pytest.param(
+        lambda it: it.operator.carry_out([Order("suspend", "organization", ORG, at=1)]),
+        "ORGANIZATION_SUSPENDED",
+        id="given elsewhere",
+    ),
+    pytest.param(lambda it: it.standing.be_in_doubt(Doubt("unreachable", refuses=True)), "ORDERS_UNKNOWN", id="doubt"),
+]
+
+
+@pytest.mark.parametrize(("order", "reason"), OTHER_ORDERS)
+def test_every_kind_of_order_is_in_force_for_a_request_that_comes_after_it(
+    late: Late, order: Callable[[Authorizer], None], reason: str
+) -> None:
+    call = late.begin("unary_unary")
+    order(late.authorizer)
+    outcome = late.finish("unary_unary", call)
+
+    assert (outcome.reason, late.served.witness.sights) == (reason, [])
 
 
 @pytest.mark.parametrize("kind", KINDS)

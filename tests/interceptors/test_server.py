@@ -273,6 +273,14 @@ def test_forged_metadata_never_reaches_a_public_method(
     assert entry == ("x-request-id", "1")
 
 
+def test_a_forged_name_is_found_among_usual_ones(guarded: Guarded, kind: str, token: str) -> None:
+    for metadata in (bearer(token), [*bearer(token), ("x-org-id", OTHER_ORG)]):
+        outcome = guarded.call(kind, metadata=metadata)
+
+        assert outcome.messages == expected_replies(kind, ORG.encode())
+        assert guarded.witness.sights[-1].values("x-org-id") == [ORG]
+
+
 def test_callers_are_not_mistaken_for_each_other(guarded: Guarded, kind: str, tokens: Tokens) -> None:
     organizations = [ORG, OTHER_ORG, ORG, OTHER_ORG]
 

@@ -1,5 +1,6 @@
 """The quick way to a verdict, and what is known of applications, change no verdict: the flow says the same."""
 
+import itertools
 import json
 
 import pytest
@@ -54,7 +55,7 @@ def keys() -> dict[str, SigningKey]:
     }
 
 
-def new_verifier(keys: dict[str, SigningKey], clock: ManualClock) -> Verifier:
+def new_verifier(keys: dict[str, SigningKey], clock: ManualClock, **options) -> Verifier:
     return Verifier(
         issuer=ISSUER,
         audience=AUDIENCE,
@@ -63,6 +64,7 @@ def new_verifier(keys: dict[str, SigningKey], clock: ManualClock) -> Verifier:
         # Room for a few, so that tokens are forgotten meanwhile.
         token_memory=5000,
         clock=clock.clock,
+        **options,
     )
 
 
@@ -112,6 +114,23 @@ def test_the_quick_way_says_what_the_flow_of_a_verifier_without_memory_says(keys
         assert found in (expected, None)
         assert (found is None) == (signer == "unknown" and expected[1] == "key_not_found")
         assert outcome(lambda token: run(slow.verify_flow(token)), token) == expected
+
+
+@pytest.mark.parametrize("persons", [False, True], ids=["applications", "persons too"])
+@pytest.mark.parametrize("name", SAID)
+def test_no_token_is_read_as_an_earlier_one_of_its_application(keys, name, persons):
+    """Such as one for another audience, after one whose audience was a list."""
+    clock = ManualClock()
+    usual = m2m_claims(NOW).get(name, ABSENT)
+    for first, second in itertools.permutations([usual, *SAID[name]], 2):
+        verifier, fresh = (new_verifier(keys, clock, allow_user_tokens=persons) for _ in range(2))
+        tokens = []
+        for number, value in (("one", first), ("two", second)):
+            claims = {**m2m_claims(NOW, jti=number), name: value}
+            tokens.append(keys["ours"].sign({key: each for key, each in claims.items() if each is not ABSENT}))
+        outcome(verifier.verify, tokens[0])
+
+        assert outcome(verifier.verify, tokens[1]) == outcome(fresh.verify, tokens[1])
 
 
 @given(text=st.text("aA0_-.=\u00e9", max_size=40))

@@ -1,6 +1,8 @@
 """Policies follow their files, whatever way those change; what cannot be used changes nothing."""
 
+import contextlib
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from authz import Authorizer, ConfigError, Policy, PolicyReloader, Verifier
 from authz.demo.v1 import ledger_pb2 as pb
 from authz.judge.configured import authorizer_of
 from authz.judge.reload import Source
-from authz.runtime.watch import Files, Watch, noting
+from authz.runtime.watch import Files, Watch, note, noting
 from authz.server import policy_files
 from authz.settings.settings import Settings
 from tests.doubles import AUDIENCE, ISSUER, PATIENCE, eventually
@@ -512,6 +514,59 @@ def test_file_that_changes_while_organizations_are_read_is_read_again(path: Path
     done = [source.reload(), eventually(source.files.have_changed), source.reload()]
 
     assert (done, put) == ([False, True, True], ["second"])
+
+
+def test_files_that_change_whenever_they_are_read_are_a_failed_reload_until_they_rest(path: Path, orgs: Path) -> None:
+    """Such as a list that is written more often than it can be read: the operator must learn that it does not count."""
+    put: list[str] = []
+
+    def load() -> tuple[Policy, Callable[[], object]]:
+        policy = Policy.from_file(path)
+        if is_busy:
+            replace(orgs, line("org_a", str(len(is_busy))))
+            is_busy.append(True)
+        return policy, lambda: put.append(policy.organization("org_a").tenant)
+
+    is_busy = [True]
+    source = Source("policy", Files([path]), load)
+    done = [source.reload() for _ in range(4)]
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^policy: its files change again and again while they are read"):
+            source.reload()
+    last = str(len(is_busy) - 1)
+    is_busy.clear()
+
+    assert eventually(source.files.have_changed)
+    assert source.reload()
+    assert (done, put) == ([False] * 4, [last])
+
+
+def test_pipe_in_the_place_of_a_file_is_not_waited_for_nor_read(orgs: Path) -> None:
+    orgs.unlink()
+    os.mkfifo(orgs)
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            orgs.write_bytes(b"x")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with noting() as noted:
+        note(str(orgs))
+    # It waits for a reader.
+    os.close(os.open(orgs, os.O_RDONLY | os.O_NONBLOCK))
+    writer.join()
+
+    assert [each.digest for each in noted] == [None]
+
+
+def test_file_too_large_to_be_used_is_not_read_to_compare_it(orgs: Path) -> None:
+    with orgs.open("ab") as file:
+        file.truncate(2**30 + 1)
+    with noting() as noted:
+        note(str(orgs))
+
+    assert [each.digest for each in noted] == [None]
 
 
 def test_change_that_was_not_put_in_force_counts_though_the_next_look_finds_the_same(path: Path) -> None:

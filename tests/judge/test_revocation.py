@@ -1,8 +1,10 @@
 """The operator's own deny-list: by identity, never by the text of a token."""
 
+import contextlib
 import math
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,13 +13,14 @@ from jwcrypto.common import base64url_decode, base64url_encode
 
 from authz.call.call import Call
 from authz.call.principal import ANONYMOUS, Principal
+from authz.demo.issuer.signing import SigningKey
 from authz.errors import AuthzError, ConfigError, TokenInactiveError
 from authz.judge.authorizer import Authorizer
 from authz.judge.orders.book import TOKEN_SECONDS
 from authz.judge.streams import FEW
 from authz.policy import Policy
 from authz.runtime.flow import run
-from tests.doubles import ABSENT, CLIENT, ORG, m2m_claims, start_afresh
+from tests.doubles import ABSENT, CLIENT, ISSUER, ORG, m2m_claims, start_afresh
 from tests.judge.held_back import review_by_hand
 
 JTI = m2m_claims()["jti"]
@@ -45,6 +48,40 @@ def is_refused(revocations, who):
 
 def test_at_first_nobody_is_refused(revocations):
     assert not is_refused(revocations, principal())
+
+
+def test_a_key_ends_a_stream_that_opens_when_another_key_was_withdrawn(new_verifier, issuer, ec_key, other_key, clock):
+    """The verdict came before the first of two key sets, and the stream is opened after the second."""
+    verifier = new_verifier()
+    judge, ended = Authorizer(verifier), []
+    who = verifier.verify(ec_key.sign(m2m_claims(clock.now, exp=clock.now + 3600)))
+    for keys in ([other_key], [SigningKey.generate("ec-3", "ES256")]):
+        issuer.keys = keys
+        clock.advance(300)
+        with contextlib.suppress(AuthzError):
+            verifier.verify(other_key.sign(m2m_claims(clock.now)))
+
+    class Stream:
+        def end(self, error):
+            ended.append(error.reason)
+
+    judge.endings.open(Stream(), who, math.inf)
+
+    assert ended == ["key_not_found"]
+
+
+@pytest.mark.parametrize("kid", [KID, "another"])
+def test_a_proxy_may_name_a_caller_whose_key_is_not_known_here(verifier, kid):
+    judge, ended = Authorizer(verifier), []
+    verifier.warm_up()
+
+    class Stream:
+        def end(self, error):
+            ended.append(error.reason)
+
+    judge.endings.open(Stream(), replace(principal(key_id=kid), issuer=ISSUER), math.inf)
+
+    assert ended == []
 
 
 KINDS = [

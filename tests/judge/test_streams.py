@@ -101,6 +101,17 @@ def test_streams_end_in_the_order_of_their_ends(streams, clock):
     assert order == [streams_of[end] for end in sorted(ends)]
 
 
+def test_stream_that_is_opened_once_more_ends_by_its_new_end_alone(streams, clock):
+    """And what was set for the first time is not kept until then."""
+    stream = opened(streams, NOW + 10)
+    opened(streams, NOW + 20, stream=stream)
+    after(streams, clock, 10)
+    before = list(stream.reasons)
+    after(streams, clock, 10)
+
+    assert (before, stream.reasons) == ([], ["token_expired"])
+
+
 def test_only_what_is_due_ends(streams, clock):
     early, late = opened(streams, NOW + 10), opened(streams, NOW + 20)
     after(streams, clock, 10)

@@ -99,6 +99,24 @@ def test_the_same_token_is_the_same_caller(asked: Asked) -> None:
     assert asked.ask(READ) is asked.ask(READ)
 
 
+def test_no_caller_is_admitted_as_one_who_was_in_the_same_place() -> None:
+    """In the place of an object that is gone there may be another, with the same id."""
+    rules = Policy.from_document({"name": "p", "allow_rules": [{"name": "a", "source": {"clients": ["client_a"]}}]})
+    places = set[int]()
+    for _ in range(100):
+        one = Principal(org_id=ORG, client_id="client_a", subject="client_a")
+        places.add(id(one))
+        rules.admit(Call("/a.B/C", ()), one)
+        del one
+        other = Principal(org_id=ORG, client_id="client_b", subject="client_b")
+        places.add(id(other))
+        with pytest.raises(PermissionDeniedError):
+            rules.admit(Call("/a.B/C", ()), other)
+        del other
+
+    assert len(places) < 200
+
+
 def test_a_deny_rule_refuses_and_is_named(asked: Asked) -> None:
     with pytest.raises(PermissionDeniedError) as caught:
         asked.ask(WRITE)

@@ -9,6 +9,8 @@ import pytest
 
 from authz.errors import ConfigError
 from authz.policy import Policy
+from authz.runtime.text.document import Fault
+from authz.runtime.text.schema import compiled, listed, text
 
 GOOD = """\
 name: ledger
@@ -262,3 +264,25 @@ def test_json_does_without_the_yaml_library(tmp_path: Path, name: str, key: str,
     )
 
     assert result.stdout.strip() == said
+
+
+class Counted(str):
+    """A text that counts how often it is compared."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+    comparisons = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.comparisons += 1
+        return str.__eq__(self, other)
+
+
+def test_what_is_given_twice_in_a_long_list_is_found_in_one_pass() -> None:
+    """A list of all organizations in one rule: to compare each with all before it would take minutes."""
+    check = compiled(listed("Items", "", text("Item")))
+    items = [Counted(number) for number in [*range(2_000), 1_999]]
+
+    with pytest.raises(Fault, match=r"^'1999' is given twice$"):
+        check(items)
+    assert Counted.comparisons < 10_000

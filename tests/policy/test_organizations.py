@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,52 @@ def test_a_file_that_cannot_be_read_is_named(path: str, error: str, tmp_path: Pa
         Policy.from_file(write(tmp_path, "", organizations_file=path))
 
     assert str(caught.value) == f"{tmp_path}/{path}: {error}"
+
+
+def longer(path: Path, _content: bytes) -> None:
+    new = path.with_name("new")
+    new.write_bytes(b"".join(b'{"id": "org_%06d"}\n' % number for number in range(5_000)))
+    new.replace(path)
+
+
+def shorter(path: Path, content: bytes) -> None:
+    path.write_bytes(content[: len(content) // 2])
+
+
+def another_of_this_length(path: Path, content: bytes) -> None:
+    new = path.with_name("new")
+    new.write_bytes(content.replace(b"org", b"new"))
+    new.replace(path)
+
+
+def none(path: Path, _content: bytes) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("change", [longer, shorter, another_of_this_length, none])
+@pytest.mark.parametrize("after", [0, 1])
+def test_no_part_of_a_file_that_changes_meanwhile_is_taken_for_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, bytes], None], after: int
+) -> None:
+    """Before it is opened, or between two pieces of it. An organization that a list lacks is not suspended by it."""
+    content = b"".join(b'{"id": "org_%06d"}\n' % number for number in range(2_000))
+    path, pieces = write(tmp_path, content), lines.Lines._pieces  # noqa: SLF001 - the moment is what counts
+
+    def changing(self: lines.Lines) -> Iterator[bytes]:
+        if after == 0:
+            change(tmp_path / "orgs.jsonl", content)
+        for number, piece in enumerate(pieces(self), 1):
+            yield piece
+            if number == after:
+                change(tmp_path / "orgs.jsonl", content)
+
+    monkeypatch.setattr(lines.Lines, "_pieces", changing)
+    if after and change in (longer, another_of_this_length):
+        # A new file took its place; the old one was read to its end.
+        assert len(Policy.from_file(path).organizations) == 2_000
+    else:
+        with pytest.raises(ConfigError, match=r"orgs\.jsonl(: has changed while it was read; read it again|:\d+.*)$"):
+            Policy.from_file(path)
 
 
 def test_only_one_place_lists_the_organizations(tmp_path: Path) -> None:

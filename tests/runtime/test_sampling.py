@@ -58,6 +58,33 @@ def test_logger_of_the_library_can_be_sampled_by_any_program(
     assert len([record for record in caplog.records if record.message.startswith("policy_replaced ")]) == 50
 
 
+class Counted:
+    """Stands for the name of a reason, and counts how often it is written out."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def __repr__(self) -> str:
+        self.written += 1
+        return "'token_expired'"
+
+
+def test_nothing_is_made_of_what_is_not_written(caplog: pytest.LogCaptureFixture, clock: ManualClock) -> None:
+    caplog.set_level("INFO", "authz")
+    reason = Counted()
+    telemetry.sample(LogSampling(burst=3, monotonic=clock.clock.monotonic))
+    try:
+        for number in range(50):
+            telemetry.event(telemetry.INFO, "call_refused", method=f"/a.B/{number}", reason=reason)
+        clock.advance(10)
+        telemetry.event(telemetry.INFO, "call_refused", method="/a.B/C", reason=reason)
+    finally:
+        telemetry.sample(None)
+
+    assert (len(caplog.records), reason.written) == (4, 4)
+    assert getattr(caplog.records[-1], "fields", {})["suppressed"] == 47
+
+
 def test_child_of_a_fork_has_a_period_of_its_own(clock: ManualClock) -> None:
     sampling = LogSampling(burst=1, monotonic=clock.clock.monotonic)
     record = logging.makeLogRecord({"event": "call_refused", "fields": {"method": "/a.B/C", "reason": "token_expired"}})

@@ -77,6 +77,18 @@ def test_only_what_leaves_before_its_time_is_missed(memory: TokenMemory) -> None
     assert memory.figures().forgotten == 1
 
 
+def test_what_has_expired_leaves_as_new_ones_come_and_is_not_missed(memory: TokenMemory) -> None:
+    for number in range(3):
+        memory.remember(digest(number), verified(NOW + 1, size=1), NOW)
+    memory.remember(digest(3), verified(NOW + 300, size=1), NOW + 1)
+    first = held(memory, *range(4))
+    memory.remember(digest(4), verified(NOW + 300, size=1), NOW + 1)
+
+    assert first == [2, 3]
+    assert held(memory, *range(5)) == [3, 4]
+    assert memory.figures() == (2, 128, KIB, 0)
+
+
 def test_a_forked_child_remembers_nothing(memory: TokenMemory) -> None:
     memory.remember(digest(0), verified(NOW + 300), NOW)
     memory.after_fork()

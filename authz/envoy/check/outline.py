@@ -17,7 +17,7 @@ MAX_FIELDS = 2 * MAX_ENTRIES
 """Fields of a question that is not small: the headers, and what else Envoy tells."""
 
 # A question of this size is parsed in a millisecond, whatever is in it. Envoy accepts 60 KiB of headers by default.
-_SMALL = 64 * 1024
+SMALL = 64 * 1024
 
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
@@ -30,7 +30,7 @@ def size_without_body(question: bytes) -> int:
         PermissionDeniedError: it is too large, has too many parts, or is no such message.
 
     """
-    if len(question) <= _SMALL:
+    if len(question) <= SMALL:
         return len(question)
     if len(question) > MAX_QUESTION_BYTES:
         raise malformed()

@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 
 from authz.call.call import MAX_ENTRIES, Call, malformed
 from authz.call.peer import OVER_TLS, PLAIN, Peer
-from authz.envoy.check.outline import size_without_body
+from authz.envoy.check.outline import SMALL, size_without_body
 from authz.envoy.check.route import requirements_from
 from authz.envoy.v3.external_auth_pb2 import AttributeContext, CheckRequest, HeaderValue
 from authz.http.forms import Form, form_of
@@ -20,6 +20,9 @@ _GRPC_PATH = re.compile(r"/[^/?#\s]+/[^/?#\s]+")
 _HTTP_PATH = re.compile(r"/[^?#\s]*")
 
 _GRPC = ["application/grpc"]
+# To look up a member of an enum takes as long as a call, in Python before 3.12.
+_GRPC_FORM = Form.GRPC
+_parse = CheckRequest.FromString
 _JWT_AUTHN = "envoy.filters.http.jwt_authn"
 
 MAX_CERTIFICATE = 32 * 1024
@@ -59,19 +62,21 @@ def read(body: bytes, *, jwt_authn_payload: str = "") -> Question:
         PermissionDeniedError: ``body`` is no such message. An RPC error would be let through by ``failure_mode_allow``.
 
     """
-    size = size_without_body(body)
+    size = len(body) if len(body) <= SMALL else size_without_body(body)
     try:
-        attributes = CheckRequest.FromString(body).attributes
+        attributes = _parse(body).attributes
     except Exception as error:
         raise malformed() from error
     http = attributes.request.http
     # Envoy fills one of the two.
-    headers = _Raw(http.header_map.headers) if http.HasField("header_map") else _Joined(http.headers)
-    if len(headers) > MAX_ENTRIES:
+    is_raw = http.HasField("header_map")
+    shown: Any = http.header_map.headers if is_raw else http.headers
+    if len(shown) > MAX_ENTRIES:
         # The judge refuses them as well, but only after they would have been looked through.
         raise malformed()
+    headers = _Raw(shown) if is_raw else _Joined(shown)
     credentials, kinds = headers.credentials_and_kinds()
-    form = Form.GRPC if kinds == _GRPC else form_of(kinds)
+    form = _GRPC_FORM if kinds == _GRPC else form_of(kinds)
     claims = _verified_claims(attributes, jwt_authn_payload) if jwt_authn_payload else None
     extensions = attributes.context_extensions
     path = http.path

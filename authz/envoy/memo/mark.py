@@ -11,8 +11,10 @@ It is dynamic metadata of the filter ext_authz, which the script (``memo.lua``) 
 import functools
 import json
 import math
+from weakref import ref
 
 from authz.call.call import Call
+from authz.call.memory import Memory
 from authz.call.metadata import TrustedMetadata
 from authz.call.principal import Principal
 from authz.decisions.decision import Evidence
@@ -20,6 +22,8 @@ from authz.envoy.check.deadline import tenths_of
 from authz.envoy.v3.external_auth_pb2 import CheckResponse
 from authz.http.headers import text_of
 from authz.judge.authorizer import Authorizer
+
+_REMEMBERED = 10_000
 
 
 class Memo:
@@ -40,6 +44,7 @@ class Memo:
         self._lasting, self._trusted, self._seconds = authorizer.lasting, authorizer.trusted, seconds
         self.generation = ""
         self.offered = 0
+        self._callers = Memory[tuple[int, str, str, str], tuple[ref[Principal], bytes]](_REMEMBERED)
 
     def begin(self, generation: str) -> None:
         """Let answers belong to another generation, or if that is empty, to none."""
@@ -65,10 +70,20 @@ class Memo:
         digest = "" if policy is None or not evidence.policy else policy.digest
         self.offered += 1
         # Fields of serialized messages add up, so what was prepared for a caller stays as it is.
-        caller = _caller(evidence.principal, self._trusted, evidence.policy, digest, evidence.rule)
+        caller = self._caller(evidence.principal, evidence.policy, digest, evidence.rule)
         is_public, tenths = evidence.source == "public", 0 if ends is None else tenths_of(ends)
         has_verbs = policy is not None and bool(policy.verbs)
         return caller + _holds(seconds, generation, tenths, is_public=is_public, has_verbs=has_verbs)
+
+    def _caller(self, principal: Principal, policy: str, digest: str, rule: str) -> bytes:
+        key = (id(principal), policy, digest, rule)
+        known = self._callers.get(key)
+        # By identity. No principal lives longer for it, so another may have its id.
+        if known is not None and known[0]() is principal:
+            return known[1]
+        written = _caller(principal, self._trusted, policy, digest, rule)
+        self._callers.remember(key, (ref(principal), written))
+        return written
 
 
 # There are few: most answers hold for the same time, and a generation lasts.
@@ -86,8 +101,6 @@ def _holds(seconds: int, generation: str, tenths: int, *, is_public: bool, has_v
     return response.SerializeToString()
 
 
-# As many as the answers that are prepared.
-@functools.lru_cache(10_000)
 def _caller(principal: Principal, trusted: TrustedMetadata, policy: str, digest: str, rule: str) -> bytes:
     headers = [text for entry in trusted.entries(principal) for text in (entry.key, text_of(entry.value))]
     about = {

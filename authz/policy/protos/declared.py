@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from authz.call.principal import Principal
 from authz.call.requirements import Assurance
 from authz.errors import ConfigError, InsufficientScopeError, PermissionDeniedError
+from authz.policy.closest import Closest
 from authz.policy.patterns import Patterns
 from authz.policy.protos.access import Access
 from authz.policy.rules import PROTO, Rule, Words
-from authz.policy.text.compiler import Names, closest_first
+from authz.policy.text.compiler import Names
 from authz.runtime.text.document import Fault
 
 
@@ -162,13 +163,13 @@ def _check_names(protos: Protos, names: Names) -> None:
 
 def _assurances(protos: Protos, introspect: Mapping[str, Any], *, overrides: bool) -> Mapping[str, Assurance]:
     """Return the assurances of methods that the file does not name; check that it asks for as much of the others."""
-    patterns = [(text, Patterns.of([text])) for text in closest_first(introspect)]
+    closest = Closest(introspect)
     found = {}
     for method, access in protos.access.items():
         if access.max_age is None:
             continue
         declared = Assurance(max_age=access.max_age, if_unavailable=access.if_unavailable)
-        named = next((text for text, pattern in patterns if pattern.matches(method)), None)
+        named = closest.of(method)
         if named is None:
             found[method] = declared
         elif not overrides and not _is_as_sure(Assurance(**introspect[named]), declared):

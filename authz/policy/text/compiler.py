@@ -3,9 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from authz.call.requirements import Assurance
 from authz.policy.index import Index
-from authz.policy.patterns import Patterns
 from authz.policy.rules import PROTO, Rule, Shared, rule_from
 from authz.policy.text.organizations import Organizations
 from authz.policy.text.schema import KNOWN_LOGGERS
@@ -28,16 +26,6 @@ def rules_from(document: Document, names: "Names") -> tuple[Index, Index]:
     denies, allows = [_section(section, document, names, shared) for section in ("deny_rules", "allow_rules")]
     shared.let_go()
     return denies, allows
-
-
-def assurances_from(data: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Patterns, Assurance], ...]:
-    """Return what ``introspect`` says, with the pattern that names a method most closely first."""
-    return tuple((Patterns.of([pattern]), Assurance(**data[pattern])) for pattern in closest_first(data))
-
-
-def closest_first(patterns: Iterable[str]) -> list[str]:
-    """Return the patterns of ``introspect`` in the order in which they count."""
-    return sorted(patterns, key=lambda pattern: (pattern.startswith("*") or pattern.endswith("*"), -len(pattern)))
 
 
 def check_alone(data: Mapping[str, Any]) -> None:

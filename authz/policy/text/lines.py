@@ -1,6 +1,8 @@
 """Reads a file with one organization on each line (JSON lines) in pieces, so that it may be larger than a document."""
 
 import json
+import os
+import stat
 from collections.abc import Iterator
 from json import JSONDecodeError
 from pathlib import Path
@@ -43,12 +45,12 @@ class Lines:
         self._usual = Usual()
         watch.note(source)
         try:
-            self.size = Path(source).stat().st_size
-            # A pipe would be waited for.
-            is_regular = Path(source).is_file()
+            found = Path(source).stat()
         except (OSError, ValueError) as error:
             raise _unreadable(source, error) from error
-        if not is_regular:
+        self.size, self._state = found.st_size, _state_of(found)
+        # A pipe would be waited for.
+        if not stat.S_ISREG(found.st_mode):
             raise ConfigError(f"{source}: is no regular file")
         if self.size > MAX_BYTES:
             raise ConfigError(f"{source}: longer than {MAX_BYTES // 2**20} MiB")
@@ -107,8 +109,17 @@ class Lines:
                 while piece := file.read(min(_PIECE, left)):
                     left -= len(piece)
                     yield piece
+                # A part of a list says that all others are strangers, and that none of them is suspended.
+                is_whole = _state_of(os.fstat(file.fileno())) == self._state
         except OSError as error:
             raise _unreadable(self._source, error) from error
+        if not is_whole:
+            raise ConfigError(f"{self._source}: has changed while it was read; read it again")
+
+
+def _state_of(found: os.stat_result) -> tuple[int, ...]:
+    # Nothing that changes when a new file takes the place of this one, which is then read to its end.
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _unreadable(source: str, error: Exception) -> ConfigError:

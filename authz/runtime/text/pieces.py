@@ -72,7 +72,8 @@ class _Scanner:
     def __init__(self, content: bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any]) -> None:
         self._stream = stream_of(content)
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
-        self._scan = json.JSONDecoder(object_pairs_hook=pairs_hook).scan_once
+        decoder: Any = json.JSONDecoder(object_pairs_hook=pairs_hook)
+        self._scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once
         self._window, self._at = "", 0
 
     def document(self) -> Any:

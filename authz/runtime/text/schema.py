@@ -150,7 +150,8 @@ def _check_array(schema: Schema) -> Check:
             except Fault as fault:
                 raise fault.within(index) from None
         if is_set and len(set(value)) != len(value):
-            index = next(index for index, item in enumerate(value) if item in value[:index])
+            firsts = dict[Any, int]()
+            index = next(index for index, item in enumerate(value) if firsts.setdefault(item, index) != index)
             raise Fault(f"{value[index]!a} is given twice", index)
 
     return check

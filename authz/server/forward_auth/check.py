@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from authz.call.call import UNREADABLE, malformed
+from authz.call.known import Known
 from authz.call.metadata import TrustedMetadata
 from authz.call.principal import Principal
 from authz.call.refusal import Challenge, Refusal, refusal_of
@@ -22,6 +23,8 @@ REFUSAL = b"x-authz-refusal"
 """The header with the body of a refusal, for nginx, which shows its configuration no body of an answer."""
 
 _VALUE = re.compile(r"[ -~]*")
+
+_REMEMBERED = 10_000
 
 
 class Answer(NamedTuple):
@@ -48,6 +51,8 @@ class ForwardAuth:
         # nginx is the one that cannot show a body, and the one with these headers.
         self._repeats_body = headers == "original"
         self.waiting = Waiting(max_pending)
+        # Most callers that are allowed call again.
+        self._allowed = Known[Answer](_REMEMBERED)
 
     def begin(self, verb: str, target: str, headers: Sequence[Header]) -> Answer | tuple[Flow[Answer], Wait]:
         """Return the answer to a question; see :meth:`authz.runtime.waiting.Waiting.begin`.
@@ -93,14 +98,14 @@ class ForwardAuth:
         if evidence.isolation is not None:
             # No proxy shows a body here that is sure to be the whole body of the request.
             evidence.isolation.check_request(target, hearing.call.verb, principal, bytes)
-        return allowed(self._authorizer.trusted, principal)
+        return self._allowed.of(principal) or self._allowed.remember(
+            principal, allowed(self._authorizer.trusted, principal)
+        )
 
     def _refuse(self, refusal: Refusal) -> Answer:
         return refused(refusal, repeats_body=self._repeats_body)
 
 
-# As many as a verifier remembers tokens: most callers that are allowed call again.
-@functools.lru_cache(10_000)
 def allowed(trusted: TrustedMetadata, principal: Principal) -> Answer:
     """Return the answer that lets a request pass and tells its upstream who makes it.
 

@@ -585,7 +585,7 @@ refusals = st.builds(
         st.builds(UnavailableError, st.text(), retry_after=st.floats(-1e9, 1e9)),
         st.builds(ClaimError, st.text(), st.text()),
     ),
-    st.text(st.sampled_from(" !#-[]~aZ"), min_size=1),
+    st.builds(Challenge, realm=st.text(st.sampled_from(" !#-[]~aZ"), min_size=1)),
 )
 
 

@@ -61,6 +61,19 @@ def ask_once(servicer: AuthorizationServicer, token: str, path: str = "/a.S/Get"
     return said(begun)
 
 
+def test_no_caller_is_told_of_as_one_who_was_in_the_same_place(memo: Memo) -> None:
+    """In the place of an object that is gone there may be another, with the same id."""
+    told, places = [], set[int]()
+    for number in range(100):
+        one = Principal(org_id=f"org_{number}", client_id="c", subject="c")
+        places.add(id(one))
+        told.append(said(memo._caller(one, "p", "", "all"))["caller"]["about"]["organization"])  # noqa: SLF001 - a part
+        del one
+
+    assert len(places) < 100
+    assert told == [f"org_{number}" for number in range(100)]
+
+
 def test_a_yes_says_how_long_it_holds_and_all_that_is_to_be_repeated(
     servicer: AuthorizationServicer, ec_key: SigningKey, memo: Memo
 ) -> None:
