@@ -49,7 +49,7 @@ def test_document_is_the_same_in_pieces_of_any_size(
 @given(
     data=st.dictionaries(st.sampled_from("abc"), _VALUES, min_size=1, max_size=3),
     places=st.lists(st.integers(0, 10_000), min_size=1, max_size=3),
-    insert=st.sampled_from(["", "{", "}", "[", "]", ",", ":", '"', "\\", "1", "e", "-", "\x00", "\ufeff", " ", "tru"]),
+    insert=st.sampled_from(["", "{", "}", "[", "]", ",", ":", '"', "\\", "1", "e", "-", "\x00", "\ufeff", " ", "nul"]),
     size=st.sampled_from([1, 3, 64]),
 )
 def test_nothing_is_read_in_pieces_that_is_refused_as_a_whole(
@@ -108,7 +108,7 @@ def test_text_that_is_cut_within_a_character_is_put_together(tmp_path: Path, nam
     assert read(path).data == data
 
 
-@pytest.mark.parametrize(("text", "line"), [('\n{"a": 1,\n\t}', 3), ('{\n\t"a": 1,\n\t"b": tru\n}', 3)])
+@pytest.mark.parametrize(("text", "line"), [('\n{"a": 1,\n\t}', 3), ('{\n\t"a": 1,\n\t"b": nul\n}', 3)])
 def test_a_mistake_in_json_has_its_line(tmp_path: Path, text: str, line: int) -> None:
     path = tmp_path / "policy.json"
     path.write_text(text)
