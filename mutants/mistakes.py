@@ -1497,7 +1497,7 @@ MISTAKES = (
         "authz/store/leases.py",
         "full_at = self.full_at = now + (most - min(held, most)) * gap",
         "full_at = now + (most - min(held, most)) * gap",
-        "tests/store/test_one_plan.py -k hang",
+        "tests/store/test_leases.py -k served_again",
     ),
     Mistake(
         "what is left of a lease is given back and used as well",
@@ -1645,7 +1645,7 @@ MISTAKES = (
         "authz/server/admin/guard.py",
         "self._forgiven = max(now, self._forgiven) + FAILURE_SECONDS",
         "self._forgiven = now",
-        "tests/server/admin/test_app.py -k guessing",
+        "tests/server/admin/test_app.py -k guesses",
     ),
     Mistake(
         "readers of the admin page have the directory asked about any name",

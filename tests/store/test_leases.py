@@ -282,6 +282,19 @@ def test_a_share_begins_with_what_there_was_when_the_store_last_answered(way: Wa
     assert taken(quotas, 100) == 12
 
 
+def test_who_had_used_up_its_quota_is_served_again_without_the_store(
+    quotas: SharedQuotas, way: Way, clock: ManualClock
+) -> None:
+    begun(quotas)
+    way.answer(EMPTY_ANSWER)
+    way.is_answering = way.is_open = False
+    clock.advance(2 * EMPTY)
+
+    assert taken(quotas, 10) == 0
+    clock.advance(0.5)
+    assert taken(quotas, 100) == 50
+
+
 def test_the_store_learns_of_calls_that_were_counted_here(quotas: SharedQuotas, way: Way, clock: ManualClock) -> None:
     way.is_answering = way.is_open = False
     assert taken(quotas, 7) == 7
