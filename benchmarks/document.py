@@ -70,16 +70,21 @@ def _distinct(report: Report) -> str:
 
 
 def _streams(report: Report) -> str:
-    rows, names = [], {"aio": "grpc.aio", "sync": "grpc"}
-    for kind, servers in report.get("streams", {}).items():
+    names = {"aio": "grpc.aio", "sync": "grpc"}
+    rows: list[list[str]] = []
+    part = report.get("streams", {})
+    numbers = sorted({number for servers in part.values() for number in servers["bare"]}, key=_size)
+    for kind, servers in part.items():
         above = servers["bytes per stream above a bare server"]
         for name in ("bare", "only wraps", "ours"):
-            figures = {number: row["bytes per stream"] for number, row in servers[name].items()}
-            more = list(above.get(name, {"": None}).values())[-1]
-            rows.append([f"{names[kind]}, {name}", *map(_cell, figures.values()), _cell(more)])
-    sizes = [f"{number} open" for number in report.get("streams", {}).get("aio", {}).get("bare", {})]
-    head = ["bytes per stream", *sizes, "above the bare server"]
+            cells = [_cell(servers[name].get(number, {}).get("bytes per stream")) for number in numbers]
+            rows.append([f"{names[kind]}, {name}", *cells, _cell([None, *above.get(name, {}).values()][-1])])
+    head = ["bytes per stream", *(f"{number} open" for number in numbers), "above the bare server"]
     return f"{_table(head, rows)}\n{_source(report, 'streams')}"
+
+
+def _size(number: str) -> int:
+    return int(number.replace(",", ""))
 
 
 def _cell(value: object) -> str:

@@ -26,7 +26,7 @@ from benchmarks.processes import Server, running
 from benchmarks.server import CHECK
 
 ROUNDS = 5
-REQUESTS = {"grpcio": 5000, "native": 30_000, "envoy": 15_000}
+REQUESTS = {"grpcio": 3000, "native": 20_000, "envoy": 8000}
 STREAMS = 32
 WORKERS = 2
 UNSEEN = 2000

@@ -20,7 +20,7 @@ from authz.asgi import AuthzMiddleware
 from authz.fastapi import Caller
 from benchmarks.material import AUDIENCE, ISSUER, claims, signing_key, verifier
 
-ROUNDS, REQUESTS = 15, 2000
+ROUNDS, REQUESTS = 9, 2000
 
 # What a client of this kind sends, with a proxy before it.
 _HEADERS = [

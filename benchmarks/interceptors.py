@@ -14,7 +14,7 @@ from benchmarks.material import claims, signing_key
 from benchmarks.processes import Server, running
 from benchmarks.server import CALL, MESSAGES, STREAM
 
-ROUNDS, SECONDS = 3, 3.0
+ROUNDS, SECONDS = 3, 2.0
 CALLS_PER_SECOND, REFUSALS_PER_SECOND = 300, 200
 
 
@@ -22,13 +22,13 @@ def measure() -> dict[str, object]:
     """Return the figures; every server gets the same metadata, so that they differ only in deciding."""
     authorized = (("authorization", f"Bearer {signing_key().sign(claims())}"),)
     return {
-        "unary aio": compare("aio-authz", "aio", Load(unary_aio, CALL, metadata=authorized, calls=2000)),
-        "unary sync": compare("sync-authz", "sync", Load(unary_sync, CALL, metadata=authorized, calls=2000)),
+        "unary aio": compare("aio-authz", "aio", Load(unary_aio, CALL, metadata=authorized, calls=1500)),
+        "unary sync": compare("sync-authz", "sync", Load(unary_sync, CALL, metadata=authorized, calls=1500)),
         "unary aio / an interceptor that only wraps": compare(
-            "aio-authz", "aio-wrapped", Load(unary_aio, CALL, metadata=authorized, calls=2000)
+            "aio-authz", "aio-wrapped", Load(unary_aio, CALL, metadata=authorized, calls=1500)
         ),
         "unary sync / an interceptor that only wraps": compare(
-            "sync-authz", "sync-wrapped", Load(unary_sync, CALL, metadata=authorized, calls=2000)
+            "sync-authz", "sync-wrapped", Load(unary_sync, CALL, metadata=authorized, calls=1500)
         ),
         "unary, instructions of the server": {
             "aio": _instructions("aio", unary_aio, authorized),

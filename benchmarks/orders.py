@@ -16,7 +16,7 @@ from authz.store.orders_store import OrdersStore
 from benchmarks.material import claims, signing_key, verifier
 from tests.store.engines import KINDS, Engine
 
-ROUNDS, CALLS, ORDERS, SNAPSHOT, TOKENS, IDLE_SECONDS = 7, 3000, 200, 10_000, 1_000_000, 10.0
+ROUNDS, CALLS, ORDERS, SNAPSHOT, TOKENS, IDLE_SECONDS = 7, 3000, 200, 10_000, 1_000_000, 5.0
 
 # Another process: its CPU time and its memory are those of one replica.
 _REPLICA = """

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +28,12 @@ SIZES = {
     "json": (1_000, 10_000, 100_000),
     "yaml": (1_000, 10_000, 100_000),
 }
-# One where each takes long, since a long reload holds many steps.
-ROUNDS, LARGE = 3, 100_000
-# Seconds of deciding after a reload, in which the old policy is freed; at the most for one reload; and without one.
-AFTER, PATIENCE, QUIET = 0.5, 300.0, 3.0
+# How often a reload is measured, by how many organizations there are at the least; a large one has many steps.
+ROUNDS = {1_000_000: 1, 100_000: 2, 0: 3}
+# Seconds of deciding after a reload, in which the old policy is freed; and at the most for one reload.
+AFTER, PATIENCE = 0.5, 300.0
+# Seconds for which pauses are measured without a reload, at the most.
+WITHOUT = 1.0
 _OFTEN = 0.0003
 _GROUPS = 40
 
@@ -69,26 +71,33 @@ def write(folder: Path, form: str, size: int, turn: int) -> Path:
     }
     if form == "lines":
         with (folder / "new.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(f"{json.dumps({'id': org_id, **known})}\n" for org_id, known in _organizations(size))
+            file.writelines(f'{{"id": "{organization(number)}", {_known(number)}}}\n' for number in range(size))
         (folder / "new.jsonl").replace(folder / "organizations.jsonl")
         data["organizations_file"] = "organizations.jsonl"
-    else:
-        data["organizations"] = dict(_organizations(size))
     path = folder / ("policy.json" if form == "json" else "policy.yaml")
     new = path.with_suffix(".new")
     with new.open("w", encoding="utf-8") as file:
         if form == "json":
-            json.dump(data, file)
+            listed = ", ".join(f'"{organization(number)}": {{{_known(number)}}}' for number in range(size))
+            file.write(f'{json.dumps(data)[:-1]}, "organizations": {{{listed}}}}}')
         else:
             yaml.dump(data, file, Dumper=yaml.CSafeDumper)
+            if form == "yaml":
+                file.write("organizations:\n")
+                file.writelines(map(_in_yaml, range(size)))
     new.replace(path)
     return path
 
 
-def _organizations(size: int) -> Iterator[tuple[str, dict[str, object]]]:
-    for number in range(size):
-        groups = ["all", f"group-{number % _GROUPS}"]
-        yield organization(number), {"tenant": f"tenant-{number}", "groups": groups, "name": f"Company {number}"}
+# Written by hand: libraries take minutes for all files together.
+def _known(number: int) -> str:
+    groups = f'"groups": ["all", "group-{number % _GROUPS}"]'
+    return f'"tenant": "tenant-{number}", {groups}, "name": "Company {number}"'
+
+
+def _in_yaml(number: int) -> str:
+    groups = f"groups:\n    - all\n    - group-{number % _GROUPS}"
+    return f"  {organization(number)}:\n    {groups}\n    name: Company {number}\n    tenant: tenant-{number}\n"
 
 
 class _Pauses(NamedTuple):
@@ -153,14 +162,15 @@ def _figures(form: str, size: int, folder: Path) -> dict[str, object]:
         collect_as_usual()
         run(authorizer.authorize(call))
         during, otherwise, until = [], [], []
-        for turn in range(1, (1 if size >= LARGE else ROUNDS) + 1):
+        rounds = next(rounds for least, rounds in ROUNDS.items() if size >= least)
+        for turn in range(1, rounds + 1):
             # While it writes, this thread decides nothing.
             policy = authorizer.policy
             write(folder, form, size, turn)
             pauses, waited = _pauses(authorizer, call, lambda policy=policy: authorizer.policy is not policy)
             during.append(pauses)
             until.append(waited)
-            end = time.perf_counter() + min(waited, QUIET)
+            end = time.perf_counter() + min(waited, WITHOUT)
             otherwise.append(_pauses(authorizer, call, lambda end=end: time.perf_counter() >= end)[0])
     return {
         "read, cpu s": round(seconds, 2),

@@ -15,7 +15,7 @@ from authz.runtime.flow import run
 from benchmarks.material import claims, signing_key, verifier
 from benchmarks.policy import ORGANIZATIONS, RULES, large_policy, organization
 
-ROUNDS = 7
+ROUNDS = 5
 # Seconds for what follows: freeing the old policy, and garbage collection.
 AFTER = 0.2
 

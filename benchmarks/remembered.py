@@ -19,7 +19,7 @@ from benchmarks.h2load import GRPC, load
 from benchmarks.material import claims, signing_key
 from benchmarks.processes import Server
 
-ROUNDS = 9
+ROUNDS = 6
 REQUESTS = 10_000
 CONNECTIONS = 32
 WARM = 64

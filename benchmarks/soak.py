@@ -37,6 +37,9 @@ SAMPLES, STREAMS = 60, 100
 WARM = 0.25
 # How long a change takes at the most until it is in force in each process.
 SETTLE = 5.0
+# The share of streams whose caller hangs up. grpc.aio itself frees about 110 bytes of each never, without any
+# interceptor as well: https://github.com/grpc/grpc/issues/43360.
+HUNG_UP = 0.1
 RELOAD_SECONDS, ROTATE_SECONDS, ORDER_SECONDS = 15.0, 120.0, 20.0
 
 TOLERANCES = {
@@ -121,6 +124,9 @@ class Soak:
                     await call.write(b"x")
                     await call.read()
                     await asyncio.sleep(min(random.uniform(5, 20), max(self._left, 0)))  # noqa: S311 - as above
+                    if random.random() >= HUNG_UP:  # noqa: S311 - as above
+                        await call.done_writing()
+                        await call.code()
                 call.cancel()
                 self.done["streams"] += 1
                 # Those of an organization that is kept out do not come back at once.

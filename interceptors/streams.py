@@ -4,6 +4,9 @@ gRPC has no public way to end an RPC of a ``grpc.server`` with a status from
 another thread than the handler's. So the handler's own thread does it, when
 it sends or reads its next message. If it does neither for a second, the RPC
 is cancelled, which the client sees as CANCELLED.
+
+Where thousands must end, their threads begin to one after the other, for other
+calls would have to wait until all of these have had the interpreter.
 """
 
 import threading
@@ -13,11 +16,18 @@ from typing import Any, NoReturn
 import grpc
 
 from authz.call.refusal import Refusal
+from authz.runtime.alarms import Spaced
 
 from .handlers import status_of
 
 COURTESY = 1.0
 """Seconds that a handler has to send or read a message before its RPC is cancelled."""
+
+FEW, SPACE = 8, 0.0008
+"""So many handlers are woken or cancelled at once, and one after so many seconds when there are more. It takes a thread
+0.3 to 0.4 ms of CPU to end its RPC."""
+
+_ends = Spaced("authz-ends", few=FEW, seconds=SPACE)
 
 
 def abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
@@ -64,8 +74,7 @@ class SyncStream:
             is_first = self.refusal is None
             refusal = self.refusal = self.refusal or self._refuse(error)
         if not is_first:
-            if self._context.is_active():
-                self._context.cancel()
+            _ends.call(self._cancel)
             return None
         if self._send is not None and not self._is_finished:
             # A non-blocking handler occupies no thread, so any thread may end its RPC.
@@ -74,8 +83,13 @@ class SyncStream:
             self._context.set_code(code)
             self._context.set_details(message)
             self._send(None)
-        self.wake()
+        if self.wake is not _nothing:
+            _ends.call(self.wake)
         return COURTESY
+
+    def _cancel(self) -> None:
+        if self._context.is_active():
+            self._context.cancel()
 
     @property
     def must_end(self) -> bool:

@@ -240,9 +240,51 @@ MISTAKES = (
     Mistake(
         "sync: a blocked handler's client waits for ever",
         "interceptors/streams.py",
-        "                self._context.cancel()",
-        "                pass",
+        "            self._context.cancel()",
+        "            pass",
         f"{_DOORS}test_streams.py",
+    ),
+    Mistake(
+        "sync: thousands of handlers' threads end at once, and others wait for all of them",
+        "authz/runtime/alarms.py",
+        "if at - now < self._few * self._seconds:",
+        "if at - now < math.inf:",
+        "tests/runtime/test_alarms.py -k callbacks",
+    ),
+    Mistake(
+        "sync: streams beyond the first few do not end where no thread can be had",
+        "authz/runtime/alarms.py",
+        "            # No thread can be had.\n            callback()",
+        "            # No thread can be had.\n            return",
+        "tests/runtime/test_alarms.py -k no_thread",
+    ),
+    Mistake(
+        "documents: a key that is given twice is read in pieces",
+        "authz/runtime/text/pieces.py",
+        "            if key in entries:\n                raise Doubt",
+        "            if key in entries:\n                pass",
+        "tests/runtime/test_pieces.py",
+    ),
+    Mistake(
+        "documents: a mapping may end like a list",
+        "authz/runtime/text/pieces.py",
+        '_AFTER_ENTRY = _mark("(}?) "), _mark(" ([,}]) ")',
+        '_AFTER_ENTRY = _mark("(}?) "), _mark(r" ([,}\\]]) ")',
+        "tests/runtime/test_pieces.py",
+    ),
+    Mistake(
+        "documents: a number that goes on in the next piece is cut",
+        "authz/runtime/text/pieces.py",
+        "            if end < len(self._window) or not self._reads_more():",
+        "            if end <= len(self._window) or not self._reads_more():",
+        "tests/runtime/test_pieces.py",
+    ),
+    Mistake(
+        "documents: bytes that are no text are read",
+        "authz/runtime/text/pieces.py",
+        '    decode(b"", final=True)',
+        '    decode(b"")',
+        "tests/runtime/test_pieces.py -k no_text",
     ),
     Mistake(
         "relay: the thread that answers is not woken",
@@ -2061,6 +2103,20 @@ MISTAKES = (
         "tests/runtime/test_fork.py -k owner",
     ),
     Mistake(
+        "a forked child asks the store by its parent's connections",
+        "authz/store/connection.py",
+        "        client, self.client = self.client, None\n        _of_parents",
+        "        client = self.client\n        _of_parents",
+        "tests/runtime/test_fork.py -k reaches_a_store",
+    ),
+    Mistake(
+        "a forked child frees its parent's connections to the store",
+        "authz/store/connection.py",
+        "        _of_parents.append(client)\n",
+        "        del client\n",
+        "tests/runtime/test_fork.py -k reaches_a_store",
+    ),
+    Mistake(
         "the socket for watchers has the mode of the umask",
         "authz/decisions/audit.py",
         "own = bind_socket(path, permissions or Permissions(), partial(_bind_socket, server), setting=_SETTING)\n"
@@ -2462,8 +2518,8 @@ MISTAKES = (
     Mistake(
         "policy: an item that is given twice is looked for among all before it",
         "authz/runtime/text/schema.py",
-        "if item in seen or seen.add(item))",
-        "if item in value[:index])",
+        "if first.setdefault(item, index) != index)",
+        "if item in items[:index])",
         "tests/policy/test_errors.py -k in_one_pass",
     ),
     # ---- Files that change while they are read ----

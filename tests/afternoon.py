@@ -9,6 +9,7 @@ import http.client
 import ipaddress
 import json
 import os
+import secrets
 import socket
 import ssl
 import subprocess
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -278,10 +279,11 @@ def running(command: Sequence[str], folder: Path) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """Return a port of the loopback that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a port of the loopback that is free, and that no connection gets for itself meanwhile."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def wait_for(port: int) -> None:

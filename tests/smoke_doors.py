@@ -6,6 +6,7 @@ the checkout.
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from authz import ClientCredentials
@@ -54,9 +55,11 @@ def running(*command: str | Path, **environment: str) -> Iterator[None]:
 
 
 def free_port() -> int:
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        return int(reserved.getsockname()[1])
+    """Return a port of the loopback that is free, and that no connection gets for itself meanwhile."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def await_listening(address: str) -> None:

@@ -130,6 +130,46 @@ class Alarms:
             self.ring()
 
 
+class Spaced:
+    """Call back at once, but if many callbacks come together, one after the other, on one thread.
+
+    It is for those that set much in motion, such as threads, which other threads would have to wait for.
+
+    Args:
+        name: of the thread.
+        few: so many are called at once.
+        seconds: from one of the others to the next.
+        clock: its ``monotonic`` is read.
+
+    """
+
+    def __init__(self, name: str, *, few: int, seconds: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._few, self._seconds, self._clock = few, seconds, clock
+        self._alarms = Alarms(name, clock=clock)
+        self.after_fork()
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Forget the callbacks, which are the parent's."""
+        self._lock = threading.Lock()
+        self._next = -math.inf
+
+    def call(self, callback: Callable[[], object]) -> None:
+        """Call ``callback``, now or in its turn; it must do no harm if it is called twice."""
+        with self._lock:
+            now = self._clock.monotonic()
+            at = max(now, self._next)
+            self._next = at + self._seconds
+        if at - now < self._few * self._seconds:
+            callback()
+            return
+        try:
+            self._alarms.set(Moment(monotonic=at), callback)
+        except RuntimeError:
+            # No thread can be had.
+            callback()
+
+
 class _Heap:
     """Alarms in the order of one clock; those that are over stay until their turn, or until most alarms are over."""
 

@@ -106,6 +106,36 @@ class Script:
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+# Kept for good, because a client that is freed closes its connections.
+_of_parents: "list[redis.Redis | None]" = []
+
+
+class OwnClient:
+    """A client of this process alone: a forked child must neither use nor free its copy of the parent's.
+
+    Both take a lock of redis-py, which waits for ever if a thread of the parent held it at that moment.
+
+    Attributes:
+        client: the client, if there is one.
+
+    """
+
+    def __init__(self) -> None:
+        self.client: redis.Redis | None = None
+        fork.register(self)
+
+    def after_fork(self) -> None:
+        """Set the parent's aside."""
+        client, self.client = self.client, None
+        _of_parents.append(client)
+
+    def close(self) -> None:
+        """Close its connections, if there is one."""
+        client, self.client = self.client, None
+        if client is not None:
+            client.close()
+
+
 class Store:
     """A Valkey or Redis, and how to reach it; connects when it is first asked.
 
@@ -145,7 +175,7 @@ class Store:
         allow_plaintext: bool = False,
     ) -> None:
         with extra("store", "store: it needs the extra 'store'", package="redis"):
-            import redis  # noqa: PLC0415 - the extra's
+            import redis  # noqa: F401, PLC0415 - the extra's, if it is there
         self._place = place_of(url)
         if not namespace or any(char <= " " or char > "~" or char in "*?[]{}\\" for char in namespace):
             raise ConfigError("store_namespace: must be of printable ASCII, without blanks, braces and wildcards")
@@ -158,7 +188,7 @@ class Store:
         self._timeout = timeout
         self._login: dict[str, Any] = {"username": username or None, "password": password or None}
         self._tls = tls_of(ca_file, cert_file, key_file) if self._place.has_tls else {}
-        self._client: redis.Redis | None = None
+        self._own = OwnClient()
         self._lock = fork.Lock()
 
     @classmethod
@@ -285,17 +315,15 @@ class Store:
     def close(self) -> None:
         """Close the connections that all callers share, until one asks again."""
         with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+            self._own.close()
 
     def _shared(self) -> "redis.Redis":
-        client = self._client
+        client = self._own.client
         if client is not None:
             return client
         with self._lock:
-            self._client = self._client or self.client()
-            return self._client
+            self._own.client = self._own.client or self.client()
+            return self._own.client
 
     def _options(self, block: float = 0.0) -> dict[str, Any]:
         from redis.backoff import NoBackoff  # noqa: PLC0415 - the extra's

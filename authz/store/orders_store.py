@@ -11,14 +11,14 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from authz.errors import ConfigError
 from authz.judge.orders.book import OrderBook, is_over
 from authz.judge.orders.order import Order, Subject
 from authz.judge.orders.tokens import member
 from authz.runtime import telemetry
-from authz.store.connection import FORMAT, Store, StoreError
+from authz.store.connection import FORMAT, OwnClient, Store, StoreError
 from authz.store.entries import (
     FIELD,
     FORGET,
@@ -38,9 +38,6 @@ from authz.store.entries import (
     subject_of,
     subject_text,
 )
-
-if TYPE_CHECKING:
-    import redis
 
 MAX_LOG = 100_000
 """How many orders the log keeps, about: who was away for longer loads all of them anew."""
@@ -84,7 +81,7 @@ class OrdersStore:
         self._state, self._tokens, self._log, self._epoch = (
             store.key(f"{{orders}}:{name}") for name in ("state", "tokens", "log", "epoch")
         )
-        self._reader: redis.Redis | None = None
+        self._reader = OwnClient()
         self._reader_seconds = 0.0
         self.ignored = self._told = 0
         self._tell_at = -math.inf
@@ -202,10 +199,10 @@ class OrdersStore:
 
     def entries(self, after: str, seconds: float) -> list[tuple[str, bytes]]:
         """Return the next entries of the log, each with its id; see :meth:`read`."""
-        if self._reader is None or self._reader_seconds != seconds:
-            self.close()
-            self._reader, self._reader_seconds = self._store.client(block=seconds), seconds
-        with self._store.asking(self._reader) as client:
+        if self._reader.client is None or self._reader_seconds != seconds:
+            self._reader.close()
+            self._reader.client, self._reader_seconds = self._store.client(block=seconds), seconds
+        with self._store.asking(self._reader.client) as client:
             # A server that hangs is noticed by this wait, which must end in time.
             found = client.xread({self._log: after}, count=PAGE, block=max(1, round(seconds * 1000)))
         return [(name.decode(), fields.get(FIELD, b"")) for _, entries in found or () for name, fields in entries]
@@ -303,9 +300,7 @@ class OrdersStore:
 
     def close(self) -> None:
         """Close the connection that reads the log."""
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+        self._reader.close()
 
     def _write(self, entries: Sequence[tuple[str | bytes, ...]]) -> tuple[str, int]:
         keys, last, written = [self._state, self._tokens, self._log, self._epoch], b"0-0", 0

@@ -9,7 +9,7 @@ from authz.runtime import fork, telemetry
 from authz.runtime.backoff import Backoff
 from authz.runtime.clock import SYSTEM_CLOCK, Clock
 from authz.runtime.threads import restarting
-from authz.store.connection import Script, Store, StoreError, reason_of
+from authz.store.connection import OwnClient, Script, Store, StoreError, reason_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -58,6 +58,7 @@ class Trips:
     def __init__(self, store: Store, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self.store, self._monotonic = store, clock.monotonic
         self._backoff = Backoff(first=_FIRST, last=_LAST)
+        self._own = OwnClient()
         self.after_fork()
         fork.register(self)
 
@@ -67,7 +68,6 @@ class Trips:
         self._requests: list[Request] = []
         self._oldest: float | None = None
         self._thread: threading.Thread | None = None
-        self._client: Redis | None = None
         self._is_closed = False
 
     @property
@@ -128,7 +128,7 @@ class Trips:
                 self._changed.wait(_LINGER)
             if not self._requests:
                 self._thread = None
-                self._disconnect()
+                self._own.close()
                 return []
             requests, self._requests = self._requests[:_AT_ONCE], self._requests[_AT_ONCE:]
             self._oldest = self._monotonic()
@@ -137,7 +137,7 @@ class Trips:
     def _answers(self, requests: list[Request]) -> tuple[list[Any], str]:
         """Return the answers, each ``None`` where it is an error, and why there is none at all, or ``""``."""
         try:
-            client = self._client = self._client or self.store.client()
+            client = self._own.client = self._own.client or self.store.client()
             with self.store.asking(client):
                 answers = _exchange(client, requests)
                 lacking = [number for number, answer in enumerate(answers) if _lacks_script(answer)]
@@ -147,7 +147,7 @@ class Trips:
                     for number, answer in zip(lacking, again, strict=True):
                         answers[number] = answer
         except BaseException as error:  # noqa: BLE001 - whatever happened, the requests have no answer
-            self._disconnect()
+            self._own.close()
             if not isinstance(error, StoreError):
                 telemetry.unforeseen("authz-trips", error)
             return [], error.reason if isinstance(error, StoreError) else "unforeseen"
@@ -155,7 +155,7 @@ class Trips:
         if any(answer is not None for answer in served):
             return served, ""
         # Such as from a server that has become a replica: another connection may lead to another server.
-        self._disconnect()
+        self._own.close()
         return served, reason_of(answers[0])
 
     def _note(self, failure: str) -> None:
@@ -169,11 +169,6 @@ class Trips:
                 telemetry.event(telemetry.WARNING, "quota_store_failed", error=failure)
             else:
                 telemetry.event(telemetry.INFO, "quota_store_recovered")
-
-    def _disconnect(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
 
 
 def _exchange(client: "Redis", requests: list[Request], *, in_full: bool = False) -> list[Any]:

@@ -107,13 +107,15 @@ class Writer:
                 has_lease = self._orders.may_write_back(name, _LEASE_SECONDS)
                 if not has_lease:
                     break
-                written += self._orders.restore(lacking)
+                taken = self._orders.restore(lacking)
+                written += taken
+                # At once: the next page may fail.
+                self.written_back += taken
         else:
             lacking = []
         if has_lease:
             self._orders.may_write_back(name, 0)
         if written:
-            self.written_back += written
             telemetry.event(telemetry.WARNING, "orders_written_back", orders=written)
         if lacking or written:
             # Another replica writes back, or had to wait for this one: all is compared once more.

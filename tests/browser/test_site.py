@@ -108,7 +108,9 @@ def test_search_finds_a_word(page: Page, url: str) -> None:
     page.goto(url)
     if page.locator("label[for=__search]").first.is_visible():
         page.locator("label[for=__search]").first.click()
-    page.get_by_role("textbox", name="Search").fill("introspection")
+    # By keys, as a reader does: the theme looks for a word when a key comes up, and misses one that is only filled in
+    # if it has read its index before.
+    page.get_by_role("textbox", name="Search").press_sequentially("introspection")
 
     expect(page.locator(".md-search-result__item").first).to_contain_text(re.compile("introspect", re.IGNORECASE))
 

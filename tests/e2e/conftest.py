@@ -42,32 +42,33 @@ def silence() -> Iterator[Silence]:
 
 
 # ---- The demonstration: issuer, authorization server, Envoy, and a backend with our interceptor ----
+# Until the last test of this folder: servers and Envoys that went on would take part of the machine from all others.
 
 
-@pytest.fixture(scope="session", params=get_args(EngineName))
+@pytest.fixture(scope="package", params=get_args(EngineName))
 def engine(request: pytest.FixtureRequest) -> EngineName:
     """Return each engine of the authorization servers in turn."""
     engine: EngineName = request.param
     return engine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(engine: EngineName) -> Iterator[Stack]:
     with Stack(engine) as stack:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def acme(stack: Stack) -> Application:
     return stack.directory.applications[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def globex(stack: Stack) -> Application:
     return stack.directory.applications[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mint(stack: Stack) -> Iterator[Callable[..., str]]:
     """Return a function that has the issuer sign any token of an application."""
     with httpx2.Client(base_url=stack.issuer_url, trust_env=False, timeout=PATIENCE) as issuer:
@@ -86,7 +87,7 @@ class Doors(NamedTuple):
     direct: grpc.Channel
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def doors(stack: Stack) -> Iterator[Doors]:
     with channel_to(stack.target) as envoy, channel_to(stack.backend["grpc"]) as direct:
         yield Doors(envoy, direct)
@@ -95,7 +96,7 @@ def doors(stack: Stack) -> Iterator[Doors]:
 # ---- A mesh whose upstream believes everything ----
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mesh(tmp_path_factory: pytest.TempPathFactory, ec_key: SigningKey, engine: EngineName) -> Iterator[Mesh]:
     # A short path: that of a Unix socket has 107 characters at the most.
     folder: Path = tmp_path_factory.mktemp("mesh")
@@ -103,7 +104,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, ec_key: SigningKey, engine: E
         yield mesh
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mesh_channel(mesh: Mesh) -> Iterator[grpc.Channel]:
     with channel_to(mesh.target) as channel:
         yield channel

@@ -18,7 +18,9 @@ FACES = [(grpc_org_authz.interceptors, interceptors), (grpc_org_authz.intercepto
 # A handler sees its caller, whichever way its interceptor was imported.
 SERVED = """
 from concurrent.futures import ThreadPoolExecutor
-import time
+import os, time
+# A connection may be told of the end of the server before its own, which gRPC writes to standard error as information.
+os.environ["GRPC_VERBOSITY"] = "ERROR"
 import grpc, interceptors
 from authz import Verifier, current_principal
 from authz.demo.issuer.signing import SigningKey

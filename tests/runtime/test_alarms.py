@@ -2,10 +2,12 @@
 
 import logging
 import threading
+from typing import ClassVar
 
 import pytest
 
-from authz.runtime.alarms import Alarms
+from authz.runtime import alarms as alarms_module
+from authz.runtime.alarms import Alarms, Spaced
 from authz.runtime.clock import SYSTEM_CLOCK, Clock, Moment
 from tests.doubles import ManualClock
 
@@ -116,3 +118,58 @@ def test_thread_that_has_died_is_begun_again_and_calls_what_was_due(caplog: pyte
         logger.removeHandler(handler)
     assert called == ["failing", "next"]
     assert "thread_died thread='dies' error='SystemExit'" in caplog.text
+
+
+class _Noted:
+    """Alarms that are only noted."""
+
+    at: ClassVar[list[float]] = []
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.at.clear()
+
+    def set(self, at: Moment, _callback: object) -> None:
+        self.at.append(at.monotonic)
+
+
+def test_a_few_of_many_callbacks_come_at_once_and_the_others_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alarms_module, "Alarms", _Noted)
+    time, called = ManualClock(), list[int]()
+    spaced = Spaced("spaced", few=2, seconds=0.5, clock=Clock(lambda: time.now, lambda: time.now))
+    began = time.now
+    for _ in range(5):
+        spaced.call(lambda: called.append(1))
+    at_first = len(called)
+    time.advance(2.5)
+    for _ in range(3):
+        spaced.call(lambda: called.append(2))
+
+    assert at_first == 2
+    assert called == [1, 1, 2, 2]
+    assert _Noted.at == [began + 1.0, began + 1.5, began + 2.0, began + 3.5]
+
+
+def test_callbacks_come_at_once_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(_Noted, "set", refused)
+    monkeypatch.setattr(alarms_module, "Alarms", _Noted)
+    spaced, called = Spaced("spaced", few=1, seconds=0.5), list[int]()
+    for _ in range(3):
+        spaced.call(lambda: called.append(1))
+
+    assert called == [1, 1, 1]
+
+
+def test_every_callback_has_its_turn_on_another_thread() -> None:
+    spaced, threads, over = Spaced("spaced", few=1, seconds=0.001), list[str](), threading.Event()
+    for _ in range(20):
+        spaced.call(lambda: threads.append(threading.current_thread().name))
+    spaced.call(over.set)
+
+    assert over.wait(PATIENCE)
+    assert len(threads) == 20
+    assert "spaced" in threads

@@ -105,6 +105,40 @@ with Engine("valkey") as engine:
     assert run(program) == ["child ['org_1', 'org_2']", "parent ['org_1', 'org_2']"]
 
 
+def test_a_child_reaches_a_store_whose_clients_a_thread_of_the_parent_was_using():
+    program = """
+import gc
+from concurrent.futures import Future
+from authz.store.connection import Script
+from authz.store.orders_store import OrdersStore
+from authz.store.trips import Request, Trips
+from tests.store.engines import Engine
+
+with Engine("valkey") as engine:
+    store = engine.store()
+    orders, trips, script = OrdersStore(store), Trips(store), Script("return 7")
+
+    def ask():
+        answer = Future()
+        trips.send(Request(script, "k", (), answer.set_result))
+        return store.call(script, [], []), orders.entries("0-0", 0.01), answer.result(60)
+
+    asked = ask()
+    for client in (store._own.client, orders._reader.client, trips._own.client):
+        # As that thread does for a moment with each connection that it takes or gives back.
+        holding = threading.Thread(target=client.connection_pool._lock.acquire)
+        holding.start()
+        holding.join()
+    del client
+    forked(lambda: (ask() == asked, gc.collect() >= 0))
+    engine.__exit__()
+    # The clients could not be closed any more.
+    os._exit(0)
+"""
+
+    assert run(program) == ["child (True, True)"]
+
+
 def test_nothing_starts_in_a_child_that_becomes_another_program():
     program = """
 from authz.runtime.threads import Repeating

@@ -10,7 +10,7 @@ from authz.judge.authorizer import Authorizer
 from authz.server.serving.server import EngineName
 from tests.doubles import FakeIssuer, m2m_claims
 from tests.envoy.check.messages import GRPC, bearer, in_headers
-from tests.server.serving.serving import LOOPBACK, BeginWaiting, Served, serving
+from tests.server.serving.serving import LOOPBACK, PATIENCE, BeginWaiting, Served, serving
 
 
 @pytest.fixture(params=get_args(EngineName))
@@ -18,6 +18,13 @@ def engine(request: pytest.FixtureRequest) -> EngineName:
     """Return each engine in turn: whoever asks for it holds for all of them."""
     engine: EngineName = request.param
     return engine
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no call give up waiting for an issuer: on a busy machine it would before the test goes on."""
+    monkeypatch.setattr("authz.issuer.introspection._PATIENCE", PATIENCE)
+    monkeypatch.setattr("authz.issuer.remote_keys._PATIENCE", PATIENCE)
 
 
 @pytest.fixture
@@ -37,5 +44,5 @@ def question(ec_key: SigningKey) -> CheckRequest:
 
 
 @pytest.fixture
-def begin_waiting(issuer: FakeIssuer, other_key: SigningKey) -> BeginWaiting:
+def begin_waiting(issuer: FakeIssuer, other_key: SigningKey, patience: None) -> BeginWaiting:  # noqa: ARG001 - for its effect
     return BeginWaiting(issuer, other_key)

@@ -16,6 +16,7 @@ from authz.store.follower import Follower
 from authz.store.orders_store import OrdersStore
 from authz.store.writer import Writer, known_orders
 from tests.doubles import ManualClock
+from tests.programs import PATIENCE
 from tests.store.engines import Engine, free_port
 from tests.store.fleet import authorizer, replicas, suspend, suspended, until
 from tests.store.wire import Proxy
@@ -105,7 +106,8 @@ def test_nothing_is_lifted_by_a_store_that_loses_everything_and_it_is_written_ba
     engine: Engine, told: Callable[[], list[str]], loss: str
 ) -> None:
     many = {f"org_{number}" for number in range(1500)}
-    with replicas(engine.store, 2) as found:
+    # What the store has taken is counted from its answers: on a busy machine one may come late.
+    with replicas(lambda: engine.store(timeout=PATIENCE), 2) as found:
         OrdersStore(engine.store()).write([*map(suspend, sorted(many)), Order("revoke", "token", "jti_1")])
         until(lambda: all(suspended(judge) == many for judge, _ in found))
 

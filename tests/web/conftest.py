@@ -14,7 +14,7 @@ ORIGIN = "https://app.example"
 CLIENTS = Path(__file__).parents[2] / ".cache/web-clients"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(tmp_path_factory: pytest.TempPathFactory, ec_key: SigningKey) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("web"), ec_key, ORIGIN) as site:
         yield site

@@ -7,12 +7,13 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from authz.errors import ConfigError
 from authz.runtime.configuration import extra
+from authz.runtime.text.pieces import Doubt, check_text, json_of, stream_of
 
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 32
@@ -55,14 +56,14 @@ class Document(NamedTuple):
     Args:
         data: mappings, lists, text, numbers, booleans and null.
         source: what to call it in an error.
-        text: what it was read from, or ``""``.
+        content: what it was read from, in UTF-8, or ``b""``.
         folder: where the files are that it names; ``None`` if it is no file.
 
     """
 
     data: Any
     source: str = "policy"
-    text: str = ""
+    content: bytes = b""
     folder: str | None = None
 
     def let_go(self) -> None:
@@ -76,13 +77,13 @@ class Document(NamedTuple):
         items = self.data.get(key, ())
         for number in range(len(items)):
             item = items[number]
-            if self.text:
+            if self.content:
                 items[number] = None
             yield item
 
     def line(self, *path: Step) -> int | None:
         """Return the line of the part at ``path``; ``None`` if it cannot be told."""
-        return _line_of(self.text, path) if self.text else None
+        return _line_of(self.content, path) if self.content else None
 
     def error(self, fault: Fault) -> ConfigError:
         """Return the error for a fault of this document, with its line."""
@@ -105,15 +106,14 @@ def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Documen
 
     """
     source = os.fspath(path)
-    text, folder = text_of(source, max_bytes), os.path.dirname(source)  # noqa: PTH120 - "" stays so in messages
+    content, folder = content_of(source, max_bytes), os.path.dirname(source)  # noqa: PTH120 - "" stays so in messages
     if source.endswith(".json"):
-        # Valid JSON has tabs only between values, where YAML, by which lines are found, does not accept them.
-        return Document(_json(text, source), source, text.replace("\t", " "), folder)
-    return Document(_yaml(text, source), source, text, folder)
+        return _JsonDocument(_json(content, source), source, content, folder)
+    return Document(_yaml(content, source), source, content, folder)
 
 
-def text_of(source: str, max_bytes: int) -> str:
-    """Return what a file holds, without a byte order mark.
+def content_of(source: str, max_bytes: int) -> bytes:
+    """Return what a file holds.
 
     Raises:
         ConfigError: it cannot be read, is too large, or is not UTF-8.
@@ -127,12 +127,35 @@ def text_of(source: str, max_bytes: int) -> str:
     if len(content) > max_bytes:
         raise ConfigError(f"{source}: longer than {max_bytes // 2**20} MiB")
     try:
-        return content.decode("utf-8-sig")
+        check_text(content)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: is not UTF-8 text") from error
+    return content
 
 
-def _json(text: str, source: str) -> Any:
+def text_of(content: bytes) -> str:
+    """Return ``content``, which is UTF-8, as text without a byte order mark."""
+    return content.decode("utf-8-sig")
+
+
+class _JsonDocument(Document):
+    """A document that was read from JSON."""
+
+    def line(self, *path: Step) -> int | None:
+        """Return the line of the part at ``path``; ``None`` if it cannot be told."""
+        # Valid JSON has tabs only between values, where YAML, by which lines are found, does not accept them.
+        return _line_of(self.content.replace(b"\t", b" "), path)
+
+
+def _json(content: bytes, source: str) -> Any:
+    try:
+        return json_of(content, unique)
+    except (Doubt, Fault, RecursionError):
+        # Read as a whole it may be right, or has the error that is to be told.
+        return _whole_json(text_of(content), source)
+
+
+def _whole_json(text: str, source: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
@@ -165,30 +188,33 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _yaml(text: str, source: str) -> Any:
+def _yaml(content: bytes, source: str) -> Any:
     with extra("policy", f"{source}: YAML needs the extra 'policy'", package="yaml"):
         import yaml  # noqa: PLC0415 - the extra's
     try:
-        return _Builder(yaml, text).document()
+        return _Builder(yaml, content).document()
     except _Misplaced as error:
         raise ConfigError(f"{source}:{error.line}: {error}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{source}:{line}: not YAML: {_problem(text, error)}") from error
+        raise ConfigError(f"{source}:{line}: not YAML: {_problem(content, error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML: it has characters that text must not have") from error
 
 
-def _loader(yaml: Any) -> Any:
-    # The loader in C is ten times as fast; wheels without it are rare.
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def _events(yaml: Any, content: bytes) -> Callable[[], Any]:
+    """Return a function that returns the next event of a parser."""
+    # The loader in C is ten times as fast, and reads a stream in pieces; wheels without it are rare.
+    if hasattr(yaml, "CSafeLoader"):
+        return cast("Callable[[], Any]", yaml.CSafeLoader(stream_of(content)).get_event)
+    return cast("Callable[[], Any]", yaml.SafeLoader(text_of(content)).get_event)
 
 
-def _problem(text: str, error: Any) -> str:
+def _problem(content: bytes, error: Any) -> str:
     mark, said = error.problem_mark, str(error.problem)
     # The parser in C does not say which character, and a tab is invisible.
     if mark and said.startswith("found character that"):
-        return said.replace("character", f"character {text[mark.index : mark.index + 1]!a}", 1)
+        return said.replace("character", f"character {text_of(content)[mark.index : mark.index + 1]!a}", 1)
     return said
 
 
@@ -201,8 +227,8 @@ class _Misplaced(Exception):  # noqa: N818 - it never leaves this module
 class _Builder:
     """Builds plain data from the events of a parser, and nothing that the file does not spell out."""
 
-    def __init__(self, yaml: Any, text: str) -> None:
-        self._next = _loader(yaml)(text).get_event
+    def __init__(self, yaml: Any, content: bytes) -> None:
+        self._next = _events(yaml, content)
         self._scalar, self._alias = yaml.ScalarEvent, yaml.AliasEvent
         self._list, self._list_end = yaml.SequenceStartEvent, yaml.SequenceEndEvent
         self._mapping_end = yaml.MappingEndEvent
@@ -259,14 +285,14 @@ def _plain(text: str) -> Any:
     return text
 
 
-def _line_of(text: str, path: tuple[Step, ...]) -> int | None:
+def _line_of(content: bytes, path: tuple[Step, ...]) -> int | None:
     """Return the line of the part at ``path``; ``None`` without the YAML library."""
     try:
         import yaml  # noqa: PLC0415 - the extra's
     except ModuleNotFoundError:
         return None
     try:
-        return _Finder(yaml, text).line(path)
+        return _Finder(yaml, content).line(path)
     except yaml.YAMLError:
         # JSON that is not YAML: the missing line is not worth a second error.
         return None
@@ -275,8 +301,8 @@ def _line_of(text: str, path: tuple[Step, ...]) -> int | None:
 class _Finder:
     """Finds the line of a part from the events of a parser: a tree of the whole document would take long to free."""
 
-    def __init__(self, yaml: Any, text: str) -> None:
-        self._next = _loader(yaml)(text).get_event
+    def __init__(self, yaml: Any, content: bytes) -> None:
+        self._next = _events(yaml, content)
         self._starts = yaml.CollectionStartEvent
         self._ends = yaml.CollectionEndEvent
         self._mapping = yaml.MappingStartEvent

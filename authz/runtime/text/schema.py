@@ -150,11 +150,16 @@ def _check_array(schema: Schema) -> Check:
             except Fault as fault:
                 raise fault.within(index) from None
         if is_set and len(set(value)) != len(value):
-            firsts = dict[Any, int]()
-            index = next(index for index, item in enumerate(value) if firsts.setdefault(item, index) != index)
-            raise Fault(f"{value[index]!a} is given twice", index)
+            raise _given_twice(value)
 
     return check
+
+
+def _given_twice(items: list[Any]) -> Fault:
+    # In one pass: a list may name all organizations.
+    first: dict[Any, int] = {}
+    index = next(index for index, item in enumerate(items) if first.setdefault(item, index) != index)
+    return Fault(f"{items[index]!a} is given twice", index)
 
 
 def _check_string(schema: Schema) -> Check:

@@ -4,7 +4,7 @@ import re
 import tomllib
 
 from authz.errors import ConfigError
-from authz.runtime.text.document import Document, Step, text_of
+from authz.runtime.text.document import Document, Step, content_of, text_of
 
 _LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -14,7 +14,7 @@ class TomlDocument(Document):
 
     def line(self, *path: Step) -> int | None:
         """Return the line of the part at ``path``; ``None`` if none or more than one looks like it."""
-        lines = self.text.splitlines()
+        lines = text_of(self.content).splitlines()
         begin, end, found = 0, next(iter(_matching(lines, r"\[")), len(lines)), None
         for step in path:
             if isinstance(step, int):
@@ -41,9 +41,10 @@ def read_toml(path: str, *, max_bytes: int) -> TomlDocument:
         ConfigError: it cannot be read, or is not TOML.
 
     """
-    text = text_of(path, max_bytes)
+    content = content_of(path, max_bytes)
+    text = text_of(content)
     try:
-        return TomlDocument(tomllib.loads(text), path, text)
+        return TomlDocument(tomllib.loads(text), path, content)
     except tomllib.TOMLDecodeError as error:
         at = _LINE.search(str(error))
         line = (at and at.group(1)) or text.count("\n") + 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from authz.cli import run
 from authz.demo.issuer.signing import SigningKey
 from tests import programs
 from tests.doubles import AUDIENCE, ISSUER, eventually, jwks, m2m_claims
@@ -21,6 +22,24 @@ from tests.store.engines import free_port
 
 SERVE = ("serve", "--issuer", ISSUER, "--audience", AUDIENCE, "--algorithms", "ES256", "--log-format", "json")
 NONE = ("--forward-auth-headers", "none")
+
+IMPOSSIBLE = pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--forward-auth", "127.0.0.1:9193"), "forward_auth_headers: missing"),
+        (NONE, "forward_auth: missing"),
+        (("--forward-auth", "tls:127.0.0.1:9193", *NONE), "tls_cert_file: missing"),
+        (("--forward-auth", "9193", *NONE), "forward_auth: '9193' is neither HOST:PORT, tls:HOST:PORT nor unix:PATH"),
+        (("--forward-auth", "unix:/nowhere/s", *NONE), "there is no such folder"),
+        (("--forward-auth", "127.0.0.1:0", *NONE, "--workers", "2"), "needs a port other than 0"),
+        (("--forward-auth", "unix:s", *NONE, "--listen", "unix:s"), "stands in listen, too"),
+        (
+            ("--forward-auth", "unix:s", *NONE, "--audit-listen", "unix:s"),
+            "stands in audit_listen or access_log_listen",
+        ),
+        (("--forward-auth", "127.0.0.1:9193", "--forward-auth-headers", "any"), "original"),
+    ],
+)
 
 
 @pytest.fixture
@@ -123,32 +142,26 @@ def test_a_port_that_others_can_reach_is_a_warning(tmp_path: Path, keys: tuple[s
         program.end()
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--forward-auth", "127.0.0.1:9193"), "forward_auth_headers: missing"),
-        (NONE, "forward_auth: missing"),
-        (("--forward-auth", "tls:127.0.0.1:9193", *NONE), "tls_cert_file: missing"),
-        (("--forward-auth", "9193", *NONE), "forward_auth: '9193' is neither HOST:PORT, tls:HOST:PORT nor unix:PATH"),
-        (("--forward-auth", "unix:/nowhere/s", *NONE), "there is no such folder"),
-        (("--forward-auth", "127.0.0.1:0", *NONE, "--workers", "2"), "needs a port other than 0"),
-        (("--forward-auth", "unix:s", *NONE, "--listen", "unix:s"), "stands in listen, too"),
-        (
-            ("--forward-auth", "unix:s", *NONE, "--audit-listen", "unix:s"),
-            "stands in audit_listen or access_log_listen",
-        ),
-        (("--forward-auth", "127.0.0.1:9193", "--forward-auth-headers", "any"), "original"),
-    ],
-)
-@pytest.mark.parametrize("check", [(), ("--check-config",)], ids=["served", "checked"])
+@IMPOSSIBLE
 def test_settings_that_cannot_work_are_said(
-    tmp_path: Path, ec_key: SigningKey, flags: Sequence[str], message: str, check: Sequence[str]
+    tmp_path: Path, ec_key: SigningKey, flags: Sequence[str], message: str
 ) -> None:
-    done = programs.run(*SERVE, "--jwks", json.dumps(jwks(ec_key)), *flags, *check, folder=tmp_path)
+    done = programs.run(*SERVE, "--jwks", json.dumps(jwks(ec_key)), *flags, folder=tmp_path)
 
     assert done.returncode == 2
     # Workers have told before, where there are several.
     assert message in done.stderr.splitlines()[-1]
+
+
+@IMPOSSIBLE
+@pytest.mark.usefixtures("no_settings", "restored_logging")
+def test_settings_that_cannot_work_are_said_without_serving(
+    capsys: pytest.CaptureFixture[str], ec_key: SigningKey, flags: Sequence[str], message: str
+) -> None:
+    status = run((*SERVE, "--jwks", json.dumps(jwks(ec_key)), *flags, "--check-config"))
+
+    assert status == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_proxy_asks_several_workers(tmp_path: Path, keys: tuple[str, ...], good: str) -> None:

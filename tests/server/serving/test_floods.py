@@ -15,6 +15,8 @@ from tests.doubles import ISSUER, ORG, FakeIssuer, FakeTransport, json_response,
 from tests.envoy.check.messages import GRPC, CheckRequest, CheckResponse, Denial, bearer, in_headers
 from tests.server.serving.serving import Served, serving
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 FLOOD = "org_01JYFLOOD0000000000000000"
 
 ROOM = 16 + MAX_WAITING
