@@ -1802,7 +1802,7 @@ MISTAKES = (
         "authz/issuer/verifiers.py",
         "        return self._owned(principal)\n\n    def remembered",
         "        return principal\n\n    def remembered",
-        "tests/organizations/test_ownership.py -k not_its_own",
+        "tests/organizations/test_ownership.py -k names_the_claim",
     ),
     Mistake(
         "a second issuer names the organizations of the first in verified payloads",
