@@ -19,7 +19,7 @@ from authz.judge.streams import OpenStreams, Reviews
 from authz.organizations.directory import Directory
 from authz.organizations.quota import Quotas
 from authz.runtime import fork
-from authz.runtime.alarms import Alarms
+from authz.runtime.alarms import Alarms, Spaced
 from authz.runtime.asking import Asking
 from authz.runtime.clock import SYSTEM_CLOCK
 from authz.runtime.shares import Shares
@@ -48,6 +48,7 @@ def _trips() -> Trips:
 
 BUILT: dict[str, Callable[[], object]] = {
     "authz.runtime.alarms.Alarms": lambda: Alarms("tests"),
+    "authz.runtime.alarms.Spaced": lambda: Spaced("tests", few=1, seconds=1.0),
     "authz.runtime.asking.Asking": lambda: Asking("tests", SYSTEM_CLOCK),
     "authz.decisions.audit.Audit": Audit,
     "authz.runtime.fork.Lock": fork.Lock,
