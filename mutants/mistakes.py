@@ -2268,9 +2268,9 @@ MISTAKES = (
     ),
     Mistake(
         "a settings file in the working folder is read without being named",
-        "authz/settings/variables.py",
-        'file = env_file if env_file is not None else found.get("env_file")',
-        'file = env_file or found.get("env_file") or (Path(".env").exists() and ".env" or None)',
+        "authz/settings/outside.py",
+        'environment.get("env_file") if env_file is None else env_file',
+        '(environment.get("env_file") or ".env") if env_file is None else env_file',
         "tests/cli/test_cli.py -k not_named",
     ),
     Mistake(
@@ -2496,8 +2496,8 @@ MISTAKES = (
     Mistake(
         "the algorithm does not choose among keys of one kid",
         "authz/issuer/verifier.py",
-        "self._keys.known(jws.kid, jws.algorithm)",
-        "self._keys.known(jws.kid)",
+        "self._keys.find(jws.kid, jws.algorithm)",
+        "self._keys.find(jws.kid)",
         "tests/issuer/test_verifier.py -k one_kid",
     ),
     # ---- What comes between a verdict and its stream ----
