@@ -176,8 +176,8 @@ def _main(kind: str, jwk: str) -> None:
         _native(key, is_caching=kind == "native-cache")
     else:
         factory = uvloop.new_event_loop if kind in {"constant", "cache", "check"} else None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_aio(kind, key))
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_aio(kind, key))
 
 
 if __name__ == "__main__":
